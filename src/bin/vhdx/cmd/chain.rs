@@ -1,0 +1,96 @@
+//! `vhdx chain`.
+
+use std::io::Write;
+
+use serde_json::{Value, json};
+use vhdx_mmap::{Chain, Kind, Layer, LogState};
+
+use crate::args::{ChainArgs, Common};
+use crate::exit::{Exit, Failure};
+use crate::open;
+use crate::size::human;
+use crate::term::{self, escape};
+
+pub(crate) fn run(args: &ChainArgs, common: &Common) -> Result<Exit, Failure> {
+    let chain = open::chain(&args.image, common)?;
+    if args.output.is_json() {
+        as_json(&chain)?
+    } else {
+        as_text(&chain)?
+    }
+    match chain.broken() {
+        Some(error) => Err(Failure::of_image(&args.image, error)),
+        None => Ok(Exit::Done),
+    }
+}
+
+fn log_state(layer: &Layer) -> &'static str {
+    match layer.image().log_state() {
+        LogState::Clean => "clean",
+        LogState::Replayed(_) => "replayed",
+        LogState::Ignored => "ignored",
+    }
+}
+
+fn file(layer: &Layer) -> String {
+    layer.image().path().map_or_else(|| "-".to_owned(), |path| path.to_string_lossy().into_owned())
+}
+
+fn as_text(chain: &Chain) -> Result<(), Failure> {
+    let title = term::TITLE;
+    let mut out = term::stdout();
+    for (depth, layer) in chain.layers().iter().enumerate() {
+        let image = layer.image();
+        writeln!(out, "{title}{depth}: {}{title:#}", escape(&file(layer)))?;
+        let found = layer.link().map_or_else(
+            || "the image itself".to_owned(),
+            |link| format!("found by {}, linked by {}", link.found_by.name(), link.linkage),
+        );
+        writeln!(out, "   {found}")?;
+        writeln!(
+            out,
+            "   {}, virtual size {}, log {}",
+            image.kind().name(),
+            human(image.virtual_disk_size()),
+            log_state(layer)
+        )?;
+        writeln!(out, "   DataWriteGuid {}", image.header().data_write_guid)?;
+        if image.kind() == Kind::Differencing
+            && let Ok(Some(locator)) = image.parent_locator()
+        {
+            writeln!(out, "   needs {}, with DataWriteGuid {}", escape(locator.name()), locator.parent_linkage)?;
+        }
+    }
+    if chain.broken().is_none() && chain.needs_parent() {
+        writeln!(out, "   its parent was not looked for (--parents none)")?;
+    }
+    out.flush()?;
+    Ok(())
+}
+
+fn as_json(chain: &Chain) -> Result<(), Failure> {
+    let layers: Vec<Value> = chain
+        .layers()
+        .iter()
+        .enumerate()
+        .map(|(depth, layer)| {
+            let image = layer.image();
+            let locator = image.parent_locator().ok().flatten();
+            json!({
+                "depth": depth,
+                "filename": file(layer),
+                "kind": image.kind().name(),
+                "virtual-size": image.virtual_disk_size(),
+                "log": log_state(layer),
+                "data-write-guid": image.header().data_write_guid,
+                "found-by": layer.link().map(|link| link.found_by.name()),
+                "linkage": layer.link().map(|link| link.linkage),
+                "parent": locator.as_ref().map(|locator| locator.name()),
+                "parent-linkage": locator.as_ref().map(|locator| locator.parent_linkage),
+            })
+        })
+        .collect();
+    let broken = chain.broken().map(ToString::to_string);
+    let complete = !chain.needs_parent();
+    term::print_json(&json!({ "layers": layers, "complete": complete, "error": broken }))
+}

@@ -1,0 +1,140 @@
+//! `vhdx info` for people.
+
+use std::fmt::Display;
+use std::io::{self, Write};
+
+use vhdx_mmap::ops::Contents;
+use vhdx_mmap::{Error, Kind, LogState};
+
+use super::{Facts, block_counts};
+use crate::size::human;
+use crate::term::{self, escape};
+
+pub(super) fn write(out: &mut impl Write, facts: &Facts<'_>) -> io::Result<()> {
+    let image = facts.layer.image();
+    let header = image.header();
+    line(out, "image", escape(&facts.path.to_string_lossy()))?;
+    line(out, "file format", format_args!("vhdx ({})", image.kind().name()))?;
+    line(out, "virtual size", human(image.virtual_disk_size()))?;
+    if let Some(actual_size) = facts.actual_size {
+        line(out, "disk size", human(actual_size))?;
+    }
+    line(out, "file length", human(image.source().length()))?;
+    line(out, "block size", human(image.block_size()))?;
+    let physical = image.physical_sector_size().map_or_else(|| "unknown".to_owned(), |size| size.to_string());
+    line(out, "sector size", format_args!("{} logical, {physical} physical", image.logical_sector_size()))?;
+    let counts = block_counts(&facts.blocks);
+    let counts: Vec<String> = counts.into_iter().map(|(name, count)| format!("{count} {name}")).collect();
+    line(out, "blocks", format_args!("{} ({})", image.payload_blocks(), counts.join(", ")))?;
+    line(out, "creator", escape(image.creator()))?;
+    let disk_id = image.virtual_disk_id().map_or_else(|| "none".to_owned(), |id| id.to_string());
+    line(out, "virtual disk id", disk_id)?;
+    line(out, "data write guid", header.data_write_guid)?;
+    line(out, "file write guid", header.file_write_guid)?;
+    let (copy, number) = (header.copy, header.sequence_number);
+    line(out, "header in use", format_args!("{copy} (sequence number {number})"))?;
+    line(out, "region table in use", image.region_table_copy())?;
+    line(out, "log", log(facts))?;
+    parent(out, facts)?;
+    if let Some(found) = &facts.contents {
+        contents(out, found, image.logical_sector_size())?;
+    }
+    for warning in facts.layer.warnings() {
+        marked(out, warning.check.severity().name(), &warning.to_string())?;
+    }
+    Ok(())
+}
+
+fn line(out: &mut impl Write, key: &str, value: impl Display) -> io::Result<()> {
+    let title = term::TITLE;
+    writeln!(out, "{title}{key}:{title:#} {value}")
+}
+
+fn marked(out: &mut impl Write, label: &str, text: &str) -> io::Result<()> {
+    let style = term::WARNING;
+    writeln!(out, "{style}{label}:{style:#} {}", escape(text))
+}
+
+fn log(facts: &Facts<'_>) -> String {
+    let image = facts.layer.image();
+    match image.log_state() {
+        LogState::Clean => "clean".to_owned(),
+        LogState::Ignored => "dirty, and ignored: what is read may be stale or torn".to_owned(),
+        LogState::Replayed(replay) => {
+            let (first, last) = (replay.first_sequence_number, replay.last_sequence_number);
+            let grown = if replay.growth > 0 { format!(", {} bytes longer", replay.growth) } else { String::new() };
+            format!(
+                "dirty, replayed in memory: {} entries ({first} to {last}), {} sectors, {} zero ranges{grown}",
+                replay.entries, replay.data_sectors, replay.zero_ranges
+            )
+        }
+    }
+}
+
+fn parent(out: &mut impl Write, facts: &Facts<'_>) -> io::Result<()> {
+    let image = facts.layer.image();
+    if image.kind() != Kind::Differencing {
+        return Ok(());
+    }
+    match image.parent_locator() {
+        Ok(Some(locator)) => {
+            for (key, value) in &locator.entries {
+                line(out, &format!("parent locator {}", escape(key)), escape(value))?;
+            }
+        }
+        Ok(None) => {}
+        Err(error) => marked(out, "parent locator", &error.to_string())?,
+    }
+    match (&facts.parent, facts.broken) {
+        (Some(parent), _) => line(out, "backing file", escape(&parent.to_string_lossy()))?,
+        (None, Some(error)) => marked(out, "backing file", &error.to_string())?,
+        (None, None) => line(out, "backing file", "not looked for")?,
+    }
+    let chain: Vec<String> = facts.chain.iter().map(|path| escape(&path.to_string_lossy())).collect();
+    line(out, "chain", chain.join(" -> "))
+}
+
+fn contents(out: &mut impl Write, found: &Result<Contents, Error>, sector_size: u32) -> io::Result<()> {
+    let contents = match found {
+        Ok(contents) => contents,
+        Err(error) => return marked(out, "contents", &format!("unknown: {error}")),
+    };
+    let volume = contents.volume.map(|volume| volume.name());
+    let Some(table) = &contents.partition_table else {
+        return match volume {
+            Some(volume) => line(out, "contents", format_args!("{volume}, on the whole disk, without partition table")),
+            None => line(out, "contents", "no partition table, no known file system"),
+        };
+    };
+    let backup = if table.is_backup { ", from its backup" } else { "" };
+    let count = table.partitions.len();
+    line(out, "contents", format_args!("{} partition table{backup}, partitions: {count}", table.scheme.name()))?;
+    for partition in &table.partitions {
+        let holds = partition.volume.map_or("unknown", |volume| volume.name());
+        let name = if partition.name.is_empty() { String::new() } else { format!(" \"{}\"", escape(&partition.name)) };
+        writeln!(
+            out,
+            "  {}: at {:#x}, {}, {}{name}: {holds}",
+            partition.number,
+            partition.start,
+            human(partition.length),
+            partition.kind
+        )?;
+    }
+    if table.sector_size != sector_size {
+        let text = format!(
+            "the partition table counts in sectors of {} bytes, the disk has sectors of {sector_size}: systems will not \
+             find its partitions",
+            table.sector_size
+        );
+        marked(out, "warning", &text)?;
+    }
+    if let Some(volume) = volume {
+        let text = format!(
+            "there is also {volume} on the whole disk: either it or the partition table is a remnant, and files may be \
+             found in one of them only"
+        );
+        marked(out, "warning", &text)?;
+    }
+    Ok(())
+}

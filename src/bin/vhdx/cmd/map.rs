@@ -1,0 +1,114 @@
+//! `vhdx map`.
+
+use std::io::Write;
+
+use serde::Serialize;
+use vhdx_mmap::{Disk, Extent, PayloadBlockState};
+
+use crate::args::{Common, MapArgs};
+use crate::exit::{Exit, Failure};
+use crate::open;
+use crate::term::{self, escape};
+
+pub(crate) fn run(args: &MapArgs, common: &Common) -> Result<Exit, Failure> {
+    let disk = open::disk(&args.image, common)?;
+    let start = args.start_offset;
+    if start > disk.size() {
+        return Err(Failure::usage(format!(
+            "the start offset lies behind the end of the disk ({} bytes)",
+            disk.size()
+        )));
+    }
+    let end = args.max_length.map_or(disk.size(), |length| start.saturating_add(length));
+    let extents = disk.extents(start..end).map(|extent| extent.map_err(|error| Failure::of_image(&args.image, &error)));
+    if args.output.is_json() {
+        json(&disk, extents)?
+    } else {
+        human(&disk, extents)?
+    }
+    Ok(Exit::Done)
+}
+
+/// An extent with the keys of qemu-img, and two more.
+#[derive(Serialize)]
+struct Entry<'a> {
+    start: u64,
+    length: u64,
+    depth: usize,
+    present: bool,
+    zero: bool,
+    data: bool,
+    compressed: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    offset: Option<u64>,
+    /// The file of the layer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    layer: Option<&'a str>,
+    state: Option<&'static str>,
+}
+
+fn json(disk: &Disk, extents: impl Iterator<Item = Result<Extent, Failure>>) -> Result<(), Failure> {
+    let files: Vec<Option<String>> = disk
+        .layers()
+        .iter()
+        .map(|layer| layer.image().path().map(|path| path.to_string_lossy().into_owned()))
+        .collect();
+    let mut out = term::stdout();
+    let mut before = "[";
+    for extent in extents {
+        let extent = match extent {
+            Ok(extent) => extent,
+            Err(failure) => {
+                // Left open, so that no reader takes a part for the whole.
+                out.flush()?;
+                return Err(failure);
+            }
+        };
+        let entry = Entry {
+            start: extent.start,
+            length: extent.length,
+            depth: extent.layer,
+            present: extent.is_present(),
+            zero: !extent.is_data(),
+            data: extent.is_data(),
+            compressed: false,
+            offset: extent.file_offset,
+            layer: files.get(extent.layer).and_then(Option::as_deref),
+            state: extent.state.map(PayloadBlockState::name),
+        };
+        out.write_all(before.as_bytes())?;
+        serde_json::to_writer(&mut out, &entry).map_err(std::io::Error::from)?;
+        before = ",\n";
+    }
+    // A disk without bytes has no extents.
+    writeln!(out, "{}", if before == "[" { "[]" } else { "]" })?;
+    out.flush()?;
+    Ok(())
+}
+
+fn human(disk: &Disk, extents: impl Iterator<Item = Result<Extent, Failure>>) -> Result<(), Failure> {
+    let title = term::TITLE;
+    let mut out = term::stdout();
+    writeln!(
+        out,
+        "{title}{:<18} {:<18} {:<18} {:<17} {:>5}  File{title:#}",
+        "Offset", "Length", "Mapped to", "State", "Layer"
+    )?;
+    for extent in extents {
+        let extent = match extent {
+            Ok(extent) => extent,
+            Err(failure) => {
+                out.flush()?;
+                return Err(failure);
+            }
+        };
+        let place = extent.file_offset.map_or_else(|| "-".to_owned(), |offset| format!("{offset:#x}"));
+        let state = extent.state.map_or("behind the parent", PayloadBlockState::name);
+        let path = disk.layers().get(extent.layer).and_then(|layer| layer.image().path());
+        let file = path.map_or_else(|| "-".to_owned(), |path| escape(&path.to_string_lossy()));
+        let (start, length) = (format!("{:#x}", extent.start), format!("{:#x}", extent.length));
+        writeln!(out, "{start:<18} {length:<18} {place:<18} {state:<17} {:>5}  {file}", extent.layer)?;
+    }
+    out.flush()?;
+    Ok(())
+}

@@ -1,0 +1,131 @@
+//! `vhdx read`.
+
+use std::io::{self, Write};
+use std::ops::Range;
+
+use vhdx_mmap::{Disk, Segment, ops};
+
+use crate::args::{Common, ReadArgs};
+use crate::exit::{Exit, Failure};
+use crate::open;
+use crate::target::{Target, refuse_terminal};
+use crate::term;
+
+pub(crate) fn run(args: &ReadArgs, common: &Common) -> Result<Exit, Failure> {
+    let disk = open::disk(&args.image, common)?;
+    let range = args.range.within(disk.size()).map_err(Failure::usage)?;
+    if args.hex {
+        hex(&disk, range, args)?;
+        return Ok(Exit::Done);
+    }
+    refuse_terminal(false, "--hex makes text of it")?;
+    let target = Target::standard_output()?;
+    ops::extract_to_writer(&disk, range, &mut target.file(), &())
+        .map_err(|error| Failure::of_bulk_output(&args.image, error))?;
+    Ok(Exit::Done)
+}
+
+fn hex(disk: &Disk, range: Range<u64>, args: &ReadArgs) -> Result<(), Failure> {
+    let mut dump = HexDump::new(term::stdout(), range.start);
+    for segment in disk.segments(range) {
+        match segment.map_err(|error| Failure::of_image(&args.image, &error))? {
+            Segment::Data(bytes) => dump.bytes(bytes)?,
+            Segment::Zero(length) => dump.zeros(length)?,
+        }
+    }
+    dump.end()?;
+    Ok(())
+}
+
+/// Bytes in a line.
+const LINE: usize = 16;
+
+/// Bytes as text, in the form of `hexdump -C`: lines that repeat the one before are a star.
+struct HexDump<W> {
+    out: W,
+    /// Where the next line begins.
+    offset: u64,
+    /// Bytes that do not fill a line yet.
+    pending: Vec<u8>,
+    /// The last whole line.
+    last: Option<[u8; LINE]>,
+    starred: bool,
+}
+
+impl<W: Write> HexDump<W> {
+    fn new(out: W, offset: u64) -> Self {
+        Self { out, offset, pending: Vec::with_capacity(LINE), last: None, starred: false }
+    }
+
+    fn bytes(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let take = LINE.saturating_sub(self.pending.len()).min(bytes.len());
+            let (head, rest) = bytes.split_at(take);
+            self.pending.extend_from_slice(head);
+            bytes = rest;
+            if let Ok(line) = <[u8; LINE]>::try_from(self.pending.as_slice()) {
+                self.line(line)?;
+                self.pending.clear();
+            }
+        }
+        Ok(())
+    }
+
+    /// Zeros are as quickly told as they are many: after the first line of them, they are one star.
+    fn zeros(&mut self, mut length: u64) -> io::Result<()> {
+        while length > 0 {
+            let whole_lines = length & !0xf;
+            if self.pending.is_empty() && self.last == Some([0; LINE]) && whole_lines > 0 {
+                self.line([0; LINE])?;
+                // The line has been counted already.
+                self.offset = self.offset.saturating_add(whole_lines.saturating_sub(0x10));
+                length = length.saturating_sub(whole_lines);
+            } else {
+                let left_in_line = LINE.saturating_sub(self.pending.len());
+                let take = usize::try_from(length).unwrap_or(LINE).min(left_in_line);
+                self.bytes([0; LINE].get(..take).unwrap_or_default())?;
+                length = length.saturating_sub(u64::try_from(take).unwrap_or(length));
+            }
+        }
+        Ok(())
+    }
+
+    fn line(&mut self, line: [u8; LINE]) -> io::Result<()> {
+        if self.last == Some(line) {
+            if !self.starred {
+                writeln!(self.out, "*")?;
+                self.starred = true;
+            }
+        } else {
+            self.write(&line)?;
+            self.last = Some(line);
+            self.starred = false;
+        }
+        self.offset = self.offset.saturating_add(0x10);
+        Ok(())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        write!(self.out, "{:08x} ", self.offset)?;
+        for column in 0..LINE {
+            let gap = if column.is_multiple_of(8) { " " } else { "" };
+            match bytes.get(column) {
+                Some(byte) => write!(self.out, "{gap}{byte:02x} ")?,
+                None => write!(self.out, "{gap}   ")?,
+            }
+        }
+        let text = bytes.iter().map(|byte| if matches!(byte, 0x20..=0x7e) { char::from(*byte) } else { '.' });
+        writeln!(self.out, " |{}|", text.collect::<String>())
+    }
+
+    /// The rest, and where it ends.
+    fn end(mut self) -> io::Result<()> {
+        let rest = std::mem::take(&mut self.pending);
+        if !rest.is_empty() {
+            self.write(&rest)?;
+            self.offset = self.offset.saturating_add(u64::try_from(rest.len()).unwrap_or(0));
+        }
+        writeln!(self.out, "{:08x}", self.offset)?;
+        self.out.flush()
+    }
+}

@@ -1,0 +1,164 @@
+//! How the program ends: exit codes, and what it says when something goes wrong.
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use vhdx_mmap::ops::ExtractError;
+use vhdx_mmap::{Category, Error, ErrorKind};
+
+use crate::term::{self, escape};
+
+/// The exit codes, as the help tells them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exit {
+    Done,
+    Usage,
+    Corrupt,
+    NoInput,
+    Unsupported,
+    CannotCreate,
+    Io,
+    DirtyLog,
+    ParentNotFound,
+    ParentMismatch,
+    Interrupted,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(match exit {
+            Exit::Done => 0,
+            Exit::Usage => 2,
+            Exit::Corrupt => 65,
+            Exit::NoInput => 66,
+            Exit::Unsupported => 69,
+            Exit::CannotCreate => 73,
+            Exit::Io => 74,
+            Exit::DirtyLog => 80,
+            Exit::ParentNotFound => 81,
+            Exit::ParentMismatch => 82,
+            Exit::Interrupted => 130,
+        })
+    }
+}
+
+impl From<Category> for Exit {
+    fn from(category: Category) -> Self {
+        match category {
+            Category::Corrupt | Category::NotVhdx => Self::Corrupt,
+            Category::Unsupported => Self::Unsupported,
+            Category::Open => Self::NoInput,
+            Category::DirtyLog => Self::DirtyLog,
+            Category::ParentNotFound => Self::ParentNotFound,
+            Category::ParentMismatch => Self::ParentMismatch,
+            Category::InvalidInput => Self::Usage,
+            _ => Self::Io,
+        }
+    }
+}
+
+/// Why a command did not do what it was asked for.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// Something to tell.
+    Said { exit: Exit, text: String, hint: Option<String> },
+    /// Nobody reads the output any more. Whoever closed the pipe knows why; `bulk` is set where what is missing was data,
+    /// not text.
+    ClosedPipe { bulk: bool },
+    /// A signal asked for the end.
+    Interrupted { signal: i32 },
+}
+
+impl Failure {
+    pub(crate) fn new(exit: Exit, text: impl Into<String>) -> Self {
+        Self::Said { exit, text: text.into(), hint: None }
+    }
+
+    pub(crate) fn usage(text: impl Into<String>) -> Self {
+        Self::new(Exit::Usage, text)
+    }
+
+    pub(crate) fn with_hint(self, hint: impl Into<String>) -> Self {
+        match self {
+            Self::Said { exit, text, .. } => Self::Said { exit, text, hint: Some(hint.into()) },
+            other => other,
+        }
+    }
+
+    /// What the library says of an image.
+    pub(crate) fn of_image(image: &Path, error: &Error) -> Self {
+        let text = format!("{}: {error}", image.display());
+        Self::Said { exit: error.category().into(), text, hint: hint_for(error).map(str::to_owned) }
+    }
+
+    /// What went wrong while data was written to standard output.
+    pub(crate) fn of_bulk_output(image: &Path, error: ExtractError) -> Self {
+        match error {
+            ExtractError::Read(error) => Self::of_image(image, &error),
+            ExtractError::Write(error) if error.kind() == io::ErrorKind::BrokenPipe => Self::ClosedPipe { bulk: true },
+            other => Self::new(Exit::Io, format!("standard output: {other}")),
+        }
+    }
+
+    /// Tells it, and says with which code to end.
+    pub(crate) fn report(self) -> Exit {
+        match self {
+            Self::Said { exit, text, hint } => {
+                term::tell("error", term::ERROR, &escape(&text));
+                if let Some(hint) = hint {
+                    term::tell("hint", term::HINT, &escape(&hint));
+                }
+                exit
+            }
+            // As for any program whose reader goes away: text that nobody wants is no failure, missing data is one.
+            Self::ClosedPipe { bulk: false } => Exit::Done,
+            Self::ClosedPipe { bulk: true } => end_by_signal(SIGPIPE),
+            Self::Interrupted { signal } => {
+                // What the terminal shows of the key stays on its line.
+                drop(writeln!(io::stderr()));
+                end_by_signal(signal)
+            }
+        }
+    }
+}
+
+/// Text output can fail in one way that is of interest: nobody reads it.
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            return Self::ClosedPipe { bulk: false };
+        }
+        Self::new(Exit::Io, format!("standard output: {error}"))
+    }
+}
+
+const SIGPIPE: i32 = 13;
+
+/// Ends as the signal does by default, so that the shell sees what happened.
+fn end_by_signal(signal: i32) -> Exit {
+    #[cfg(unix)]
+    if signal_hook::low_level::emulate_default_handler(signal).is_ok() {
+        return Exit::Interrupted;
+    }
+    let _ = signal;
+    Exit::Interrupted
+}
+
+/// What can be done about it.
+fn hint_for(error: &Error) -> Option<&'static str> {
+    Some(match error.kind() {
+        ErrorKind::DirtyLog { .. } => "--log replay reads the disk as it should be, without changing the file",
+        ErrorKind::NoActiveSequence { .. } => {
+            "`vhdx log IMAGE` tells what the log holds; --log ignore reads the file as it lies, stale parts and all"
+        }
+        ErrorKind::ParentNotFound { .. } => "pass --parent PATH, or --parents DIR to look for it there",
+        ErrorKind::NoParentAttached => "pass --parent PATH, or --parents beside to look for it beside the image",
+        ErrorKind::ParentMismatch { .. } => {
+            "the parent was changed after the child was made, or is another image: pass --parent PATH of the right one"
+        }
+        ErrorKind::FileTooShort { .. } => "the file has lost its end: was it copied as a whole?",
+        ErrorKind::Io(_) => "if the file system cannot map files, try --no-mmap",
+        _ => return None,
+    })
+}

@@ -1,0 +1,81 @@
+//! Opening images as the common options say.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use vhdx_mmap::{Chain, Disk, LogPolicy, LogState, OpenOptions, Parents, Severity, Source};
+
+use crate::args::{Common, LogChoice};
+use crate::exit::Failure;
+use crate::term::{self, escape};
+
+/// Opens the bytes of an image.
+pub(crate) fn source(path: &Path, common: &Common) -> Result<Source, Failure> {
+    let opened = if common.no_mmap { Source::read(path) } else { map(path) };
+    opened.map_err(|error| Failure::of_image(path, &error))
+}
+
+#[expect(unsafe_code, reason = "the one promise that the command makes for its user")]
+fn map(path: &Path) -> vhdx_mmap::Result<Source> {
+    // SAFETY: the promise that nobody changes the file cannot be kept by this program; it is the user's, who is told of
+    // it in the help of --no-mmap. The program does nothing that depends on mapped bytes keeping their values: each
+    // value is fetched once, and the worst that a broken promise leads to is wrong output or an end by SIGBUS.
+    unsafe { Source::map(path) }
+}
+
+/// Opens an image, and follows its parents as far as that goes.
+pub(crate) fn chain(path: &Path, common: &Common) -> Result<Chain, Failure> {
+    Chain::open(source(path, common)?, &options(common)).map_err(|error| Failure::of_image(path, &error))
+}
+
+/// Opens an image as a disk, and tells on standard error what is out of the ordinary.
+pub(crate) fn disk(path: &Path, common: &Common) -> Result<Disk, Failure> {
+    let disk = Disk::from_chain(chain(path, common)?).map_err(|error| Failure::of_image(path, &error))?;
+    if !common.quiet {
+        for layer in disk.layers() {
+            let name = layer.image().path().unwrap_or(path);
+            tell_log_state(name, layer.image().log_state());
+        }
+        for (layer, warning) in disk.warnings().filter(|(_, warning)| warning.check.severity() > Severity::Note) {
+            let name = disk.layers().get(layer).and_then(|layer| layer.image().path()).unwrap_or(path);
+            term::tell("warning", term::WARNING, &escape(&format!("{}: {warning}", name.display())));
+        }
+    }
+    Ok(disk)
+}
+
+/// A log is never replayed or ignored without a word.
+fn tell_log_state(path: &Path, state: &LogState) {
+    match state {
+        LogState::Clean => {}
+        LogState::Replayed(replay) => {
+            let entries = replay.entries;
+            let text = format!("{}: the log was replayed in memory ({entries} entries)", path.display());
+            term::tell("note", term::HINT, &escape(&text));
+        }
+        LogState::Ignored => {
+            let text = format!("{}: the log was ignored; what is read may be stale or torn", path.display());
+            term::tell("warning", term::WARNING, &escape(&text));
+        }
+    }
+}
+
+/// The common options in the library's terms.
+pub(crate) fn options(common: &Common) -> OpenOptions {
+    let log_policy = match common.log {
+        LogChoice::Replay => LogPolicy::Replay,
+        LogChoice::Refuse => LogPolicy::Refuse,
+        LogChoice::Ignore => LogPolicy::Ignore,
+    };
+    let mut parents = Vec::new();
+    if !common.parent.is_empty() {
+        parents.push(Parents::Explicit(common.parent.clone()));
+    }
+    if common.parents != *OsStr::new("none") {
+        parents.push(Parents::Beside);
+        if common.parents != *OsStr::new("beside") {
+            parents.push(Parents::Roots(vec![PathBuf::from(&common.parents)]));
+        }
+    }
+    OpenOptions::new().log_policy(log_policy).parents(Parents::FirstOf(parents))
+}

@@ -1,0 +1,69 @@
+//! How far long work is, for people, and how it is stopped.
+
+use std::io::IsTerminal;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use vhdx_mmap::Progress;
+
+/// A bar on standard error, where that is a terminal; and an ear for the signals that mean to stop.
+pub(crate) struct Work {
+    bar: ProgressBar,
+    /// The signal that came, or 0.
+    signal: Arc<AtomicUsize>,
+}
+
+impl Work {
+    /// Work of `bytes` bytes.
+    pub(crate) fn new(bytes: u64, quiet: bool) -> Self {
+        let bar = if quiet || !std::io::stderr().is_terminal() {
+            ProgressBar::hidden()
+        } else {
+            let style =
+                "{percent:>3}% {wide_bar} {binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}, {eta}";
+            let style = ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar());
+            ProgressBar::with_draw_target(Some(bytes), ProgressDrawTarget::stderr_with_hz(10)).with_style(style)
+        };
+        Self { bar, signal: Arc::default() }
+    }
+
+    /// From now on the first signal does not end the program, but the work, so that there is time to clean up. A second
+    /// one ends the program at once.
+    #[cfg(unix)]
+    pub(crate) fn listen(&self) -> std::io::Result<()> {
+        use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+        use signal_hook::flag;
+
+        for number in [SIGINT, SIGTERM, SIGHUP] {
+            let came_before = Arc::new(AtomicBool::new(false));
+            flag::register_conditional_default(number, Arc::clone(&came_before))?;
+            flag::register(number, came_before)?;
+            flag::register_usize(number, Arc::clone(&self.signal), usize::try_from(number).unwrap_or(usize::MAX))?;
+        }
+        Ok(())
+    }
+
+    #[cfg(not(unix))]
+    pub(crate) fn listen(&self) -> std::io::Result<()> {
+        Ok(())
+    }
+
+    /// The signal that asked for the end, if one did.
+    pub(crate) fn signal(&self) -> Option<i32> {
+        i32::try_from(self.signal.load(Ordering::Relaxed)).ok().filter(|signal| *signal != 0)
+    }
+
+    /// Takes the bar away.
+    pub(crate) fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+impl Progress for Work {
+    fn advance(&self, bytes: u64) -> ControlFlow<()> {
+        self.bar.inc(bytes);
+        if self.signal().is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+}

@@ -1,0 +1,97 @@
+//! Sizes and ranges as people write them.
+
+use std::ops::Range;
+use std::str::FromStr;
+
+/// A number of bytes: decimal or `0x`, with K, M, G, T, P or E for powers of 1024; a B or iB may follow the letter.
+pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
+    let bad = || format!("\"{text}\" is not a size such as 512, 64K, 1M, 2G, 1T or 0x200");
+    if let Some(digits) = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+        return u64::from_str_radix(digits, 16).map_err(|_| bad());
+    }
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (digits, unit) = text.split_at_checked(end).ok_or_else(bad)?;
+    let number: u64 = digits.parse().map_err(|_| bad())?;
+    let unit = unit.to_ascii_uppercase();
+    let letter = unit.strip_suffix("IB").or_else(|| unit.strip_suffix('B')).unwrap_or(&unit);
+    let power = match letter {
+        "" if unit.is_empty() || unit == "B" => 0,
+        "K" => 10,
+        "M" => 20,
+        "G" => 30,
+        "T" => 40,
+        "P" => 50,
+        "E" => 60,
+        _ => return Err(bad()),
+    };
+    number.checked_mul(1 << power).ok_or_else(|| format!("\"{text}\" is more than 2^64 bytes"))
+}
+
+/// A range of bytes, as `OFFSET:LENGTH` or `OFFSET:`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ByteRange {
+    offset: u64,
+    /// None: to the end.
+    length: Option<u64>,
+}
+
+impl FromStr for ByteRange {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (offset, length) = text
+            .split_once(':')
+            .ok_or_else(|| format!("\"{text}\" is not a range such as 1M:64K, or 1M: for all from there"))?;
+        let length = if length.is_empty() { None } else { Some(parse_size(length)?) };
+        Ok(Self { offset: parse_size(offset)?, length })
+    }
+}
+
+impl ByteRange {
+    /// The range, if the disk has all of it.
+    pub(crate) fn within(self, size: u64) -> Result<Range<u64>, String> {
+        let end = self.length.map_or(Some(size), |length| self.offset.checked_add(length));
+        match end {
+            Some(end) if self.offset <= end && end <= size => Ok(self.offset..end),
+            _ => Err(format!("the range reaches behind the end of the disk, which has {size} bytes ({size:#x})")),
+        }
+    }
+}
+
+/// Bytes for people: `1.50 GiB (1610612736 bytes)`.
+pub(crate) fn human(bytes: u64) -> String {
+    if bytes < 1024 {
+        return format!("{bytes} bytes");
+    }
+    format!("{} ({bytes} bytes)", indicatif::BinaryBytes(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ByteRange, parse_size};
+
+    #[test]
+    fn sizes_have_units_of_1024() {
+        let parse = |text| parse_size(text).ok();
+        assert_eq!(parse("0"), Some(0));
+        assert_eq!(parse("64k"), Some(64 << 10));
+        assert_eq!([parse("1M"), parse("1MiB"), parse("1mb")], [Some(1 << 20); 3]);
+        assert_eq!(parse("512B"), Some(512));
+        assert_eq!(parse("0x200"), Some(512));
+        assert_eq!(parse("15E"), Some(15 << 60));
+        for bad in ["", "K", "-1", "1.5G", "1X", "16E", "iB", "1iB", "0x", "1 M", "99999999999999999999"] {
+            assert_eq!(parse(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn ranges_stay_inside_the_disk() {
+        let range = |text: &str| text.parse::<ByteRange>().and_then(|range| range.within(1 << 20));
+        assert_eq!(range("0:512"), Ok(0..512));
+        assert_eq!(range("4K:"), Ok(4096..1 << 20));
+        assert_eq!(range("1M:0"), Ok(1 << 20..1 << 20));
+        for bad in ["", "512", ":512", "0:2M", "2M:", "1M:1", "15E:15E"] {
+            assert!(range(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! Text for people: colours, and names that can't do anything to a terminal.
+
+use std::io::{BufWriter, Write};
+
+use anstream::{AutoStream, ColorChoice};
+use anstyle::{AnsiColor, Style};
+
+use crate::args;
+use crate::exit::Failure;
+
+pub(crate) const ERROR: Style = AnsiColor::Red.on_default().bold();
+pub(crate) const WARNING: Style = AnsiColor::Yellow.on_default().bold();
+pub(crate) const HINT: Style = AnsiColor::Cyan.on_default().bold();
+pub(crate) const TITLE: Style = Style::new().bold();
+
+/// Colours for the whole program. Without a choice, NO_COLOR, CLICOLOR, TERM and the terminal itself decide.
+pub(crate) fn set_color(choice: args::ColorChoice) {
+    match choice {
+        args::ColorChoice::Auto => ColorChoice::Auto,
+        args::ColorChoice::Always => ColorChoice::Always,
+        args::ColorChoice::Never => ColorChoice::Never,
+    }
+    .write_global();
+}
+
+/// Standard output for text: buffered, and without colours where none are wanted.
+pub(crate) fn stdout() -> BufWriter<AutoStream<std::io::Stdout>> {
+    BufWriter::new(anstream::stdout())
+}
+
+/// Writes a value as JSON, for people who look at it too.
+pub(crate) fn print_json(value: &serde_json::Value) -> Result<(), Failure> {
+    let mut out = stdout();
+    serde_json::to_writer_pretty(&mut out, value).map_err(std::io::Error::from)?;
+    writeln!(out)?;
+    out.flush()?;
+    Ok(())
+}
+
+/// Says something on standard error. Where even that is closed, there is nobody left to tell.
+pub(crate) fn tell(label: &str, style: Style, text: &str) {
+    drop(writeln!(anstream::stderr(), "vhdx: {style}{label}{style:#}: {text}"));
+}
+
+/// Text in which every character is only a character: control characters, and those that change the direction of what
+/// follows, are written as escapes. A name in an image may hold anything.
+pub(crate) fn escape(text: &str) -> String {
+    let changes_direction =
+        |c: char| matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() || changes_direction(c) || matches!(c, '\u{2028}' | '\u{2029}') {
+            escaped.extend(c.escape_default());
+        } else {
+            escaped.push(c);
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::escape;
+
+    #[test]
+    fn a_name_cannot_do_anything_to_the_terminal() {
+        assert_eq!(escape("базa-親 (1).vhdx"), "базa-親 (1).vhdx");
+        assert_eq!(escape("a\x1b[2Jb\r\n\u{9b}c"), "a\\u{1b}[2Jb\\r\\n\\u{9b}c");
+        assert_eq!(escape("gpj\u{202e}.exe"), "gpj\\u{202e}.exe");
+    }
+}

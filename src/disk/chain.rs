@@ -1,0 +1,207 @@
+//! An image and its parents, from the image that was opened down to its base.
+
+use crate::error::{Error, ErrorKind, Result, Structure};
+use crate::image::{Check, Image, Kind, LogPolicy, Warning, Warnings};
+use crate::source::{FileId, Source};
+
+use super::Disk;
+use super::parents::{Found, FoundBy, Parents, Search};
+
+/// How many parents an image can have, one behind the other.
+pub const MAX_PARENTS: usize = 256;
+
+/// How an image and its parents are to be opened.
+#[non_exhaustive]
+#[derive(Clone, Debug, Default)]
+pub struct OpenOptions {
+    /// What to do with a log that holds changes: of the image and of each parent.
+    pub log_policy: LogPolicy,
+    /// Where parents may be looked for.
+    pub parents: Parents,
+}
+
+impl OpenOptions {
+    /// Logs are replayed in memory, and no file is opened but the one that is given.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets what to do with a log that holds changes.
+    #[must_use]
+    pub fn log_policy(mut self, log_policy: LogPolicy) -> Self {
+        self.log_policy = log_policy;
+        self
+    }
+
+    /// Sets where parents may be looked for.
+    #[must_use]
+    pub fn parents(mut self, parents: Parents) -> Self {
+        self.parents = parents;
+        self
+    }
+}
+
+/// One image of a chain.
+#[derive(Debug)]
+pub struct Layer {
+    image: Image,
+    link: Option<Link>,
+    warnings: Warnings,
+}
+
+/// How a layer was found for the one above it.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// By which way.
+    pub found_by: FoundBy,
+    /// The key of the child's parent locator under which its identity stands: `parent_linkage` or `parent_linkage2`.
+    pub linkage: &'static str,
+}
+
+impl Layer {
+    fn new(image: Image, link: Option<Link>) -> Self {
+        Self { image, link, warnings: Warnings::default() }
+    }
+
+    /// The image.
+    #[must_use]
+    pub fn image(&self) -> &Image {
+        &self.image
+    }
+
+    /// How it was found; none for the image that was opened.
+    #[must_use]
+    pub fn link(&self) -> Option<Link> {
+        self.link
+    }
+
+    /// What is out of the ordinary in the image, and in its link to its parent.
+    pub fn warnings(&self) -> impl Iterator<Item = &Warning> {
+        self.image.warnings().iter().chain(self.warnings.as_slice())
+    }
+}
+
+/// A chain as far as it could be followed: for whoever wants to know what is there, even where it is not enough for a
+/// [`Disk`].
+#[derive(Debug)]
+pub struct Chain {
+    disk: Disk,
+    end: End,
+}
+
+#[derive(Debug)]
+enum End {
+    /// The last layer needs no parent.
+    Base,
+    /// The last layer needs a parent, and none was to be looked for.
+    NotAttached,
+    /// The last layer needs a parent, and there is none that could be taken.
+    Broken(Error),
+}
+
+impl Chain {
+    /// Opens an image and follows its parents.
+    ///
+    /// # Errors
+    /// Only if the image itself can't be opened. What is wrong with its parents is kept: [`Chain::broken`].
+    pub fn open(source: Source, options: &OpenOptions) -> Result<Self> {
+        let image = Image::open(source, options.log_policy)?;
+        let mut ids: Vec<FileId> = image.source().id().into_iter().collect();
+        let mut layers = vec![Layer::new(image, None)];
+        let end = loop {
+            match next_layer(&mut layers, &ids, options) {
+                Ok(Next::Layer(layer)) => {
+                    ids.extend(layer.image.source().id());
+                    layers.push(*layer);
+                }
+                Ok(Next::Base) => break End::Base,
+                Ok(Next::NotAttached) => break End::NotAttached,
+                Err(error) => break End::Broken(error),
+            }
+        };
+        Ok(Self { disk: Disk { layers }, end })
+    }
+
+    /// The layers: the image that was opened first, its base last. There is at least one.
+    #[must_use]
+    pub fn layers(&self) -> &[Layer] {
+        &self.disk.layers
+    }
+
+    /// The disk, as far as the layers found make it. What lies in a parent that was not found can't be read from it:
+    /// [`ErrorKind::NoParentAttached`].
+    #[must_use]
+    pub fn disk_so_far(&self) -> &Disk {
+        &self.disk
+    }
+
+    /// Why the chain ends before its base, if something is wrong.
+    #[must_use]
+    pub fn broken(&self) -> Option<&Error> {
+        match &self.end {
+            End::Broken(error) => Some(error),
+            End::Base | End::NotAttached => None,
+        }
+    }
+
+    /// Whether the last layer needs a parent that is not there.
+    #[must_use]
+    pub fn needs_parent(&self) -> bool {
+        !matches!(self.end, End::Base)
+    }
+
+    /// The disk, if nothing is wrong with its layers.
+    pub(super) fn into_disk(self) -> Result<Disk> {
+        match self.end {
+            End::Broken(error) => Err(error),
+            End::Base | End::NotAttached => Ok(self.disk),
+        }
+    }
+}
+
+enum Next {
+    Layer(Box<Layer>),
+    Base,
+    NotAttached,
+}
+
+/// Finds the parent of the last of `layers`.
+fn next_layer(layers: &mut [Layer], ids: &[FileId], options: &OpenOptions) -> Result<Next> {
+    let depth = layers.len();
+    let Some((child, above)) = layers.split_last_mut() else { return Ok(Next::Base) };
+    if child.image.kind() != Kind::Differencing {
+        return Ok(Next::Base);
+    }
+    let layer = above.len();
+    let in_child = |error: Error, image: &Image| error.in_layer(layer, image.path());
+    let locator = child.image.read_parent_locator(&mut child.warnings);
+    let Some(locator) = locator.map_err(|error| in_child(error, &child.image))? else { return Ok(Next::Base) };
+    if depth > MAX_PARENTS {
+        let kind = ErrorKind::ChainTooLong { limit: MAX_PARENTS };
+        return Err(in_child(Error::of(Structure::Parent, kind), &child.image));
+    }
+    let search = Search::new(&child.image, &locator, layer, ids, options.log_policy);
+    let Some(Found { image, found_by, linkage }) = search.run(&options.parents)? else {
+        return Ok(Next::NotAttached);
+    };
+    let (found, expected) = (image.logical_sector_size(), child.image.logical_sector_size());
+    if found != expected {
+        let kind = ErrorKind::SectorSizeMismatch { found, expected };
+        return Err(Error::of(Structure::MetadataItem("LogicalSectorSize"), kind).in_layer(depth, image.path()));
+    }
+    if image.virtual_disk_size() != child.image.virtual_disk_size() {
+        let kind = ErrorKind::Field {
+            field: "VirtualDiskSize of the parent",
+            found: image.virtual_disk_size(),
+            expected: "the size of the child",
+        };
+        child.warnings.add(Check::ParentSize, in_child(Error::of(Structure::Parent, kind), &child.image));
+    }
+    if linkage == "parent_linkage2" {
+        let kind = ErrorKind::Text { what: "the parent is linked by parent_linkage2: a merge into it was in progress" };
+        child.warnings.add(Check::Linkage2, in_child(Error::of(Structure::ParentLocator, kind), &child.image));
+    }
+    Ok(Next::Layer(Box::new(Layer::new(image, Some(Link { found_by, linkage })))))
+}

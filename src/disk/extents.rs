@@ -1,0 +1,74 @@
+//! The map of a disk: what lies where, without a look at the content.
+
+use std::iter::{FusedIterator, Peekable};
+
+use crate::error::Result;
+use crate::format::PayloadBlockState;
+
+use super::cursor::{Cursor, Piece};
+
+/// A run of the disk, all of it in one layer, in one state, and, if it is data, in one piece in the file.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// Where it begins in the disk, in bytes.
+    pub start: u64,
+    /// Length in bytes, at least 1.
+    pub length: u64,
+    /// The layer that answers for it: 0 is the image that was opened.
+    pub layer: usize,
+    /// Where its bytes begin in that layer's file, in bytes; none for zeros.
+    pub file_offset: Option<u64>,
+    /// The state of the layer's payload blocks; none behind the end of a parent that is smaller than its child.
+    pub state: Option<PayloadBlockState>,
+}
+
+impl Extent {
+    /// Whether a file holds bytes for it. Everything else reads as zeros.
+    #[must_use]
+    pub fn is_data(&self) -> bool {
+        self.file_offset.is_some()
+    }
+
+    /// Whether some layer has decided what it reads as, be it data or zeros. What is not present is zero because nobody
+    /// ever wrote to it.
+    #[must_use]
+    pub fn is_present(&self) -> bool {
+        !matches!(self.state, None | Some(PayloadBlockState::NotPresent))
+    }
+}
+
+/// The extents of a range, in order, each as long as can be. Made by [`Disk::extents`](super::Disk::extents).
+#[derive(Debug)]
+pub struct Extents<'d> {
+    pieces: Peekable<Cursor<'d>>,
+}
+
+impl<'d> Extents<'d> {
+    pub(super) fn new(cursor: Cursor<'d>) -> Self {
+        Self { pieces: cursor.peekable() }
+    }
+}
+
+impl Iterator for Extents<'_> {
+    type Item = Result<Extent>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut run = match self.pieces.next()? {
+            Ok(piece) => piece,
+            Err(error) => return Some(Err(error)),
+        };
+        while let Some(Ok(next)) = self.pieces.next_if(|next| next.as_ref().is_ok_and(|next| is_one(&run, next))) {
+            run.length = run.length.saturating_add(next.length);
+        }
+        let Piece { start, length, layer, offset, state } = run;
+        Some(Ok(Extent { start, length, layer, file_offset: offset, state }))
+    }
+}
+
+impl FusedIterator for Extents<'_> {}
+
+fn is_one(run: &Piece, next: &Piece) -> bool {
+    let together = run.goes_on_in(next) || (run.offset.is_none() && next.offset.is_none());
+    together && run.layer == next.layer && run.state == next.state
+}

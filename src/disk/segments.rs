@@ -1,0 +1,154 @@
+//! The content of a disk: bytes lent from the files, and lengths of zeros.
+
+use std::iter::{FusedIterator, Peekable};
+
+use crate::error::{Error, Result};
+use crate::num::to_u64;
+use crate::source::Run;
+use crate::zero::zero_pages;
+
+use super::cursor::{Cursor, Piece};
+
+/// A run of content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Segment<'d> {
+    /// These bytes, which are in a file or were rebuilt from its log. They may be zeros all the same.
+    Data(&'d [u8]),
+    /// So many zeros, which are nowhere.
+    Zero(u64),
+}
+
+impl<'d> Segment<'d> {
+    /// Length in bytes, at least 1.
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "a segment is never empty")]
+    pub fn len(&self) -> u64 {
+        match self {
+            Self::Data(bytes) => to_u64(bytes.len()),
+            Self::Zero(length) => *length,
+        }
+    }
+
+    /// The content as slices, zeros included: those are lent from shared pages, piece by piece.
+    pub fn slices(self) -> impl Iterator<Item = &'d [u8]> {
+        let (data, mut zeros) = match self {
+            Self::Data(bytes) => (Some(bytes), 0),
+            Self::Zero(length) => (None, length),
+        };
+        let pages = std::iter::from_fn(move || {
+            let pages = zero_pages(zeros);
+            zeros = zeros.saturating_sub(to_u64(pages.len()));
+            Some(pages).filter(|pages| !pages.is_empty())
+        });
+        data.into_iter().chain(pages)
+    }
+
+    /// The segment in two: `at` bytes, and the rest. None if there would be no rest, or nothing before it.
+    pub(crate) fn split_at(self, at: u64) -> Option<(Self, Self)> {
+        if at == 0 || at >= self.len() {
+            return None;
+        }
+        match self {
+            Self::Data(bytes) => {
+                let (head, rest) = bytes.split_at_checked(usize::try_from(at).ok()?)?;
+                Some((Self::Data(head), Self::Data(rest)))
+            }
+            Self::Zero(length) => Some((Self::Zero(at), Self::Zero(length.checked_sub(at)?))),
+        }
+    }
+}
+
+/// The segments of a range, in order, each as long as can be. Made by [`Disk::segments`](super::Disk::segments).
+#[derive(Debug)]
+pub struct Segments<'d> {
+    disk: &'d super::Disk,
+    pieces: Peekable<Cursor<'d>>,
+    /// Data whose bytes have not been lent yet.
+    data: Option<Piece>,
+    /// Zeros that have not been handed out yet: more may follow.
+    zeros: u64,
+    /// Why there is nothing behind them.
+    failed: Option<Error>,
+}
+
+impl<'d> Segments<'d> {
+    pub(super) fn new(cursor: Cursor<'d>) -> Self {
+        Self { disk: cursor.disk(), pieces: cursor.peekable(), data: None, zeros: 0, failed: None }
+    }
+
+    /// The next piece, with all that follow it in the same file.
+    #[inline]
+    fn piece(&mut self) -> Option<Result<Piece>> {
+        let mut run = match self.pieces.next()? {
+            Ok(piece) => piece,
+            Err(error) => return Some(Err(error)),
+        };
+        while let Some(Ok(next)) = self.pieces.next_if(|next| next.as_ref().is_ok_and(|next| run.goes_on_in(next))) {
+            run.length = run.length.saturating_add(next.length);
+        }
+        Some(Ok(run))
+    }
+
+    /// The bytes at the beginning of a piece.
+    #[inline]
+    fn bytes(&self, piece: &Piece) -> Result<Run<'d>> {
+        match (self.disk.layers.get(piece.layer).map(super::Layer::image), piece.offset) {
+            (Some(image), Some(offset)) => {
+                image.run(offset, piece.length).map_err(|error| error.in_layer(piece.layer, image.path()))
+            }
+            _ => Ok(Run::Zero(piece.length)),
+        }
+    }
+
+    /// The zeros that are not handed out yet.
+    #[inline]
+    fn take_zeros(&mut self) -> Option<Segment<'d>> {
+        let length = std::mem::take(&mut self.zeros);
+        (length > 0).then_some(Segment::Zero(length))
+    }
+}
+
+impl<'d> Iterator for Segments<'d> {
+    type Item = Result<Segment<'d>>;
+
+    /// The next segment. An error is the last item, and comes behind all that is good before it.
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if self.failed.is_some() {
+                return self.take_zeros().map(Ok).or_else(|| self.failed.take().map(Err));
+            }
+            let piece = match self.data.take() {
+                Some(piece) => piece,
+                None => match self.piece() {
+                    Some(Ok(piece)) => piece,
+                    Some(Err(error)) => {
+                        self.failed = Some(error);
+                        continue;
+                    }
+                    None => return self.take_zeros().map(Ok),
+                },
+            };
+            match self.bytes(&piece) {
+                Ok(Run::Data(_)) if self.zeros > 0 => {
+                    self.data = Some(piece);
+                    return self.take_zeros().map(Ok);
+                }
+                Ok(Run::Data(bytes)) => {
+                    self.data = piece.behind(to_u64(bytes.len()));
+                    return Some(Ok(Segment::Data(bytes)));
+                }
+                Ok(Run::Zero(length)) => {
+                    self.data = piece.behind(length);
+                    self.zeros = self.zeros.saturating_add(length);
+                }
+                Err(error) => {
+                    self.pieces = Cursor::new(self.disk, 0, 0).peekable();
+                    self.failed = Some(error);
+                }
+            }
+        }
+    }
+}
+
+impl FusedIterator for Segments<'_> {}

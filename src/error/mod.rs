@@ -1,0 +1,162 @@
+//! What went wrong, and where: [`Error`] names the structure, its file offset, and the layer of the chain.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+mod candidate;
+mod kind;
+mod structure;
+
+pub use candidate::{Candidate, Outcome};
+pub use kind::ErrorKind;
+pub use structure::Structure;
+
+/// The result of everything in this crate that can fail.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// An error that says where it is: which structure, at which file offset, in which layer of a chain.
+///
+/// It is one pointer wide. Its text is `<structure> at 0x<offset>: <what is wrong> (<found>, <expected>)`, without the
+/// name of the file, which the caller knows; only for a parent that the crate opened by itself the name is part of it.
+pub struct Error(Box<Inner>);
+
+struct Inner {
+    kind: ErrorKind,
+    structure: Structure,
+    offset: Option<u64>,
+    layer: usize,
+    file: Option<PathBuf>,
+}
+
+impl Error {
+    /// An error in `structure` at file offset `offset` (bytes).
+    pub(crate) fn at(structure: Structure, offset: u64, kind: ErrorKind) -> Self {
+        Self(Box::new(Inner { kind, structure, offset: Some(offset), layer: 0, file: None }))
+    }
+
+    /// An error in `structure` as a whole.
+    pub(crate) fn of(structure: Structure, kind: ErrorKind) -> Self {
+        Self(Box::new(Inner { kind, structure, offset: None, layer: 0, file: None }))
+    }
+
+    /// The same error, said of `layer` of a chain, whose file is `file`.
+    pub(crate) fn in_layer(mut self, layer: usize, file: Option<&Path>) -> Self {
+        self.0.layer = layer;
+        if layer > 0 {
+            self.0.file = file.map(Path::to_path_buf);
+        }
+        self
+    }
+
+    /// What is wrong, with the values found and expected.
+    #[must_use]
+    pub fn kind(&self) -> &ErrorKind {
+        &self.0.kind
+    }
+
+    /// The structure in which it is.
+    #[must_use]
+    pub fn structure(&self) -> Structure {
+        self.0.structure
+    }
+
+    /// The file offset of the structure, or of the field within it where one field is wrong, in bytes.
+    #[must_use]
+    pub fn offset(&self) -> Option<u64> {
+        self.0.offset
+    }
+
+    /// The layer of the chain: 0 is the image that was opened, 1 its parent, and so on.
+    #[must_use]
+    pub fn layer(&self) -> usize {
+        self.0.layer
+    }
+
+    /// The file of the layer, where the error is in a parent whose path is known.
+    #[must_use]
+    pub fn file(&self) -> Option<&Path> {
+        self.0.file.as_deref()
+    }
+
+    /// What sort of failure this is: what a program decides by, and what the exit code of the command is made from.
+    #[must_use]
+    pub fn category(&self) -> Category {
+        self.0.kind.category()
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Error")
+            .field("kind", &self.0.kind)
+            .field("structure", &self.0.structure)
+            .field("offset", &self.0.offset)
+            .field("layer", &self.0.layer)
+            .field("file", &self.0.file)
+            .finish()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.layer > 0 {
+            write!(f, "layer {}", self.0.layer)?;
+            if let Some(file) = &self.0.file {
+                write!(f, " ({})", file.display())?;
+            }
+            f.write_str(": ")?;
+        }
+        write!(f, "{}", self.0.structure)?;
+        if let Some(offset) = self.0.offset {
+            write!(f, " at {offset:#x}")?;
+        }
+        write!(f, ": {}", self.0.kind)
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &self.0.kind {
+            ErrorKind::Io(source) => Some(source),
+            _ => None,
+        }
+    }
+}
+
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        let kind = match error.category() {
+            Category::Corrupt | Category::NotVhdx => io::ErrorKind::InvalidData,
+            Category::Unsupported => io::ErrorKind::Unsupported,
+            Category::ParentNotFound => io::ErrorKind::NotFound,
+            Category::InvalidInput => io::ErrorKind::InvalidInput,
+            Category::Open | Category::Io | Category::DirtyLog | Category::ParentMismatch => io::ErrorKind::Other,
+        };
+        io::Error::new(kind, error)
+    }
+}
+
+/// The sorts of failure, one for each answer that a program may want to give.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Category {
+    /// The file is a VHDX, but what it says is against the format, or bytes that it promises are missing.
+    Corrupt,
+    /// The file is something else.
+    NotVhdx,
+    /// The file may be in order, but it needs something that this crate does not know.
+    Unsupported,
+    /// The file could not be opened.
+    Open,
+    /// The file was opened, but reading it failed.
+    Io,
+    /// The log holds changes that are not in the file yet, and the caller asked for such images to be refused.
+    DirtyLog,
+    /// No file was found for a parent, or the caller gave none.
+    ParentNotFound,
+    /// A file was found for a parent, but it is not the one that the child was made from.
+    ParentMismatch,
+    /// The caller asked for something that does not exist, such as bytes behind the end of the disk.
+    InvalidInput,
+}

@@ -1,0 +1,64 @@
+//! The file type identifier and the headers (MS-VHDX 2.2.1, 2.2.2).
+
+use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
+
+use super::{Guid, U16, U32, U64};
+
+/// Length of [`FileIdentifier::creator`], in UTF-16 units.
+pub const CREATOR_UNITS: usize = 256;
+
+/// The file type identifier at offset 0 (MS-VHDX 2.2.1).
+#[derive(Clone, Copy, Debug, FromBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct FileIdentifier {
+    /// `vhdxfile`.
+    pub signature: [u8; 8],
+    /// The program that made the file, UTF-16, ended by NUL only where it is shorter. For people; nothing may depend
+    /// on it.
+    pub creator: [U16; CREATOR_UNITS],
+}
+
+impl FileIdentifier {
+    /// What [`FileIdentifier::signature`] must be.
+    pub const SIGNATURE: &'static str = "vhdxfile";
+}
+
+/// A header, at 64 KiB and at 128 KiB (MS-VHDX 2.2.2). The rest of its 4 KiB is reserved.
+#[derive(Clone, Copy, Debug, FromBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct Header {
+    /// `head`.
+    pub signature: [u8; 4],
+    /// CRC-32C of the 4 KiB, with this field as zero.
+    pub checksum: U32,
+    /// The valid header with the greater number is the current one.
+    pub sequence_number: U64,
+    /// Changes when a session begins to change the file.
+    pub file_write_guid: Guid,
+    /// Changes when the content of the disk does: the identity by which a child knows its parent.
+    pub data_write_guid: Guid,
+    /// Which entries of the log are to be replayed; zero means none.
+    pub log_guid: Guid,
+    /// 0.
+    pub log_version: U16,
+    /// 1.
+    pub version: U16,
+    /// Length of the log in bytes, a multiple of 1 MiB.
+    pub log_length: U32,
+    /// File offset of the log in bytes, a multiple of 1 MiB.
+    pub log_offset: U64,
+}
+
+impl Header {
+    /// What [`Header::signature`] must be.
+    pub const SIGNATURE: &'static str = "head";
+    /// The length over which the checksum is computed, in bytes.
+    pub const CHECKED_LENGTH: u64 = 4096;
+}
+
+const _: () = {
+    assert!(size_of::<FileIdentifier>() == 520);
+    assert!(size_of::<Header>() == 80);
+    assert!(std::mem::offset_of!(Header, log_guid) == 48);
+    assert!(std::mem::offset_of!(Header, log_offset) == 72);
+};

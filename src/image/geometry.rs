@@ -1,0 +1,199 @@
+//! The sizes of the disk and of its blocks, once they are known to be possible, and what follows from them for the BAT
+//! (MS-VHDX 2.5, 2.6.2).
+
+use std::mem::offset_of;
+
+use crate::error::{Error, ErrorKind, Result, Structure};
+use crate::format::{BatEntry, FileParameters, MAX_VIRTUAL_DISK_SIZE, SECTORS_PER_CHUNK};
+use crate::num::to_u64;
+
+use super::metadata::Metadata;
+use super::warning::{Check, Warnings};
+
+/// The kinds of VHDX file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// All blocks were allocated when the file was made. Only a label: the BAT says what is there.
+    Fixed,
+    /// Blocks are allocated when they are written.
+    Dynamic,
+    /// What is not in the file is in its parent.
+    Differencing,
+}
+
+impl Kind {
+    /// The name in lower case.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Fixed => "fixed",
+            Self::Dynamic => "dynamic",
+            Self::Differencing => "differencing",
+        }
+    }
+}
+
+/// Sizes in bytes and numbers of blocks. Small powers of two are kept as their exponents, so that nothing divides.
+#[derive(Clone, Debug)]
+pub(super) struct Geometry {
+    pub(super) kind: Kind,
+    pub(super) virtual_disk_size: u64,
+    pub(super) logical_sector_size: u32,
+    pub(super) physical_sector_size: Option<u32>,
+    /// log2 of the block size: 20 to 28.
+    block_shift: u32,
+    /// log2 of the number of payload blocks that one sector bitmap block describes: 4 to 15.
+    chunk_shift: u32,
+}
+
+impl Geometry {
+    /// # Errors
+    /// If a value is not one that the format allows.
+    pub(super) fn new(metadata: &Metadata, warnings: &mut Warnings) -> Result<Self> {
+        let parameters = &metadata.file_parameters;
+        let block_size = parameters.value.block_size.get();
+        if !block_size.is_power_of_two() || !(1 << 20..=1 << 28).contains(&block_size) {
+            let expected = "a power of two from 1 MiB to 256 MiB";
+            let kind = ErrorKind::Field { field: "BlockSize", found: u64::from(block_size), expected };
+            return Err(Error::at(Structure::MetadataItem("FileParameters"), parameters.offset, kind));
+        }
+        let flags = parameters.value.flags.get();
+        if flags & !(FileParameters::LEAVE_BLOCKS_ALLOCATED | FileParameters::HAS_PARENT) != 0 {
+            let offset = parameters.offset.saturating_add(to_u64(offset_of!(FileParameters, flags)));
+            let kind = ErrorKind::Field { field: "flags", found: u64::from(flags), expected: "bits 0 and 1 only" };
+            let detail = Error::at(Structure::MetadataItem("FileParameters"), offset, kind);
+            warnings.add(Check::FileParametersReserved, detail);
+        }
+        let kind = if flags & FileParameters::HAS_PARENT != 0 {
+            Kind::Differencing
+        } else if flags & FileParameters::LEAVE_BLOCKS_ALLOCATED != 0 {
+            Kind::Fixed
+        } else {
+            Kind::Dynamic
+        };
+
+        let logical = &metadata.logical_sector_size;
+        let logical_sector_size = logical.value.get();
+        if !matches!(logical_sector_size, 512 | 4096) {
+            let found = u64::from(logical_sector_size);
+            let kind = ErrorKind::Field { field: "LogicalSectorSize", found, expected: "512 or 4096" };
+            return Err(Error::at(Structure::MetadataItem("LogicalSectorSize"), logical.offset, kind));
+        }
+        // Informational, and smaller than the logical one in some images: nothing depends on it.
+        let physical = &metadata.physical_sector_size;
+        if let Some(item) = physical.as_ref().filter(|item| !matches!(item.value.get(), 512 | 4096)) {
+            let found = u64::from(item.value.get());
+            let kind = ErrorKind::Field { field: "PhysicalSectorSize", found, expected: "512 or 4096" };
+            let detail = Error::at(Structure::MetadataItem("PhysicalSectorSize"), item.offset, kind);
+            warnings.add(Check::PhysicalSectorSize, detail);
+        }
+
+        let size = &metadata.virtual_disk_size;
+        let virtual_disk_size = size.value.get();
+        let bad_size = |expected| {
+            let kind = ErrorKind::Field { field: "VirtualDiskSize", found: virtual_disk_size, expected };
+            Error::at(Structure::MetadataItem("VirtualDiskSize"), size.offset, kind)
+        };
+        if virtual_disk_size > MAX_VIRTUAL_DISK_SIZE {
+            return Err(bad_size("at most 64 TiB"));
+        }
+        if !virtual_disk_size.is_multiple_of(u64::from(logical_sector_size)) {
+            return Err(bad_size("a multiple of LogicalSectorSize"));
+        }
+        if virtual_disk_size == 0 {
+            warnings.add(Check::EmptyDisk, bad_size("at least one sector"));
+        }
+
+        let block_shift = block_size.trailing_zeros();
+        let chunk_size = SECTORS_PER_CHUNK.saturating_mul(u64::from(logical_sector_size));
+        let chunk_shift = chunk_size.trailing_zeros().saturating_sub(block_shift);
+        Ok(Self {
+            kind,
+            virtual_disk_size,
+            logical_sector_size,
+            physical_sector_size: physical.as_ref().map(|item| item.value.get()),
+            block_shift,
+            chunk_shift,
+        })
+    }
+
+    #[inline]
+    pub(super) fn block_size(&self) -> u64 {
+        1 << self.block_shift
+    }
+
+    /// The payload block in which a byte of the disk lies.
+    #[inline]
+    pub(super) fn block_of(&self, position: u64) -> u64 {
+        position >> self.block_shift
+    }
+
+    /// Where a payload block begins in the disk. Blocks up to the last one only.
+    #[inline]
+    pub(super) fn block_start(&self, block: u64) -> u64 {
+        block << self.block_shift
+    }
+
+    /// How many payload blocks the disk has; the last one may be used in part only.
+    #[inline]
+    pub(super) fn payload_blocks(&self) -> u64 {
+        self.virtual_disk_size.div_ceil(self.block_size())
+    }
+
+    /// The chunk, hence the sector bitmap block, to which a payload block belongs.
+    #[inline]
+    pub(super) fn chunk_of(&self, block: u64) -> u64 {
+        block >> self.chunk_shift
+    }
+
+    /// Place in the BAT of a payload block's entry: behind each chunk's entries lies that of its sector bitmap block, in
+    /// every kind of file.
+    #[inline]
+    pub(super) fn payload_index(&self, block: u64) -> u64 {
+        block.saturating_add(self.chunk_of(block))
+    }
+
+    /// Place in the BAT of a sector bitmap block's entry.
+    #[inline]
+    pub(super) fn bitmap_index(&self, chunk: u64) -> u64 {
+        let chunk_ratio = 1_u64 << self.chunk_shift;
+        chunk.saturating_mul(chunk_ratio.saturating_add(1)).saturating_add(chunk_ratio)
+    }
+
+    /// How many payload blocks have their entries before `index` in the BAT.
+    #[inline]
+    pub(super) fn payload_blocks_before(&self, index: u64) -> u64 {
+        let chunk_ratio = 1_u64 << self.chunk_shift;
+        let per_chunk = chunk_ratio.saturating_add(1);
+        let whole = index.checked_div(per_chunk).unwrap_or(0);
+        index.saturating_sub(whole)
+    }
+
+    /// How many entries of the BAT are in use. What the region holds behind them is padding.
+    pub(super) fn bat_entries(&self) -> u64 {
+        let Some(last) = self.payload_blocks().checked_sub(1) else { return 0 };
+        match self.kind {
+            Kind::Differencing => self.bitmap_index(self.chunk_of(last)).saturating_add(1),
+            Kind::Fixed | Kind::Dynamic => self.payload_index(last).saturating_add(1),
+        }
+    }
+
+    /// Length of the entries in use, in bytes.
+    pub(super) fn bat_length(&self) -> u64 {
+        self.bat_entries().saturating_mul(BatEntry::LENGTH)
+    }
+
+    /// The sector bitmap of a payload block: where it begins in its sector bitmap block, in bytes. It is as many bytes
+    /// long as the block has sectors by eight: always whole bytes, and never over the end.
+    #[inline]
+    pub(super) fn bitmap_start(&self, block: u64) -> u64 {
+        let within_chunk = block & (1_u64 << self.chunk_shift).saturating_sub(1);
+        (within_chunk << self.block_shift) >> self.sector_shift().saturating_add(3)
+    }
+
+    /// log2 of the logical sector size.
+    #[inline]
+    pub(super) fn sector_shift(&self) -> u32 {
+        self.logical_sector_size.trailing_zeros()
+    }
+}

@@ -1,0 +1,183 @@
+//! Which of the two headers counts (MS-VHDX 2.2.2).
+
+use std::mem::offset_of;
+
+use uuid::Uuid;
+use zerocopy::FromBytes;
+
+use crate::checksum::crc32c_of_structure;
+use crate::error::{Error, ErrorKind, Result, Structure};
+use crate::format::{Header, MIB, header_offset};
+use crate::num::to_u64;
+use crate::source::View;
+
+use super::warning::{Check, Warnings};
+
+/// The current header.
+#[non_exhaustive]
+#[derive(Clone, Debug)]
+pub struct CurrentHeader {
+    /// Which of the two it is: 1 or 2.
+    pub copy: u8,
+    /// Its number; the other header has a smaller one, or is not valid.
+    pub sequence_number: u64,
+    /// Changes when a session begins to change the file.
+    pub file_write_guid: Uuid,
+    /// The identity of the content, by which children know it.
+    pub data_write_guid: Uuid,
+    /// Which entries of the log are to be replayed; nil means none.
+    pub log_guid: Uuid,
+    /// Version of the log's format: 0.
+    pub log_version: u16,
+    /// Version of the file's format: 1.
+    pub version: u16,
+    /// File offset of the log, in bytes.
+    pub log_offset: u64,
+    /// Length of the log, in bytes.
+    pub log_length: u32,
+}
+
+impl CurrentHeader {
+    /// Whether the log holds changes that are not in the file yet.
+    #[must_use]
+    pub fn is_dirty(&self) -> bool {
+        !self.log_guid.is_nil()
+    }
+
+    /// Where the log ends, if that is a number.
+    pub(super) fn log_end(&self) -> Option<u64> {
+        self.log_offset.checked_add(u64::from(self.log_length))
+    }
+
+    /// An error in the field `field` bytes into this header.
+    fn at(&self, field: usize, kind: ErrorKind) -> Error {
+        let offset = header_offset(self.copy).saturating_add(to_u64(field));
+        Error::at(Structure::Header(self.copy), offset, kind)
+    }
+
+    /// Whether the log lies where a log can lie.
+    pub(super) fn check_log_place(&self, file_length: u64) -> Result<()> {
+        let length = u64::from(self.log_length);
+        if length > 0 && self.log_offset < MIB {
+            let kind = ErrorKind::Overlap { with: Structure::HeaderSection, offset: 0 };
+            return Err(self.at(offset_of!(Header, log_offset), kind));
+        }
+        if self.log_end().is_none_or(|end| end > file_length) {
+            let kind = ErrorKind::OutOfBounds { length, limit: file_length };
+            return Err(Error::at(Structure::Log, self.log_offset, kind));
+        }
+        Ok(())
+    }
+
+    pub(super) fn check_log_alignment(&self) -> Result<()> {
+        for (field, name, value) in [
+            (offset_of!(Header, log_length), "LogLength", u64::from(self.log_length)),
+            (offset_of!(Header, log_offset), "LogOffset", self.log_offset),
+        ] {
+            if !value.is_multiple_of(MIB) {
+                let kind = ErrorKind::Field { field: name, found: value, expected: "a multiple of 1 MiB" };
+                return Err(self.at(field, kind));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn check_log_length(&self) -> Result<()> {
+        if self.log_length == 0 {
+            let kind = ErrorKind::Field { field: "LogLength", found: 0, expected: "at least 1 MiB for a log in use" };
+            return Err(self.at(offset_of!(Header, log_length), kind));
+        }
+        Ok(())
+    }
+
+    pub(super) fn check_log_version(&self) -> Result<()> {
+        if self.log_version != 0 {
+            let found = u64::from(self.log_version);
+            let kind = ErrorKind::UnsupportedValue { field: "LogVersion", found, expected: "0" };
+            return Err(self.at(offset_of!(Header, log_version), kind));
+        }
+        Ok(())
+    }
+}
+
+/// Finds the current header: the only valid one, or the valid one with the greater sequence number.
+///
+/// # Errors
+/// [`ErrorKind::NoValidCopy`] if neither is valid, [`ErrorKind::AmbiguousHeaders`] if both are, with the same number and
+/// different content, [`ErrorKind::UnsupportedValue`] if the current one is of another version.
+pub(super) fn select(view: &View, warnings: &mut Warnings) -> Result<CurrentHeader> {
+    let current = match (read(view, 1), read(view, 2)) {
+        (Ok(first), Ok(second)) => {
+            if first.sequence_number == second.sequence_number {
+                accept_equal(view, &first, warnings)?;
+                first
+            } else if first.sequence_number > second.sequence_number {
+                first
+            } else {
+                second
+            }
+        }
+        (Ok(valid), Err(broken)) | (Err(broken), Ok(valid)) => {
+            warnings.add(Check::HeaderCopies, broken);
+            valid
+        }
+        (Err(first), Err(second)) => {
+            return Err(Error::of(Structure::Headers, ErrorKind::NoValidCopy { first, second }));
+        }
+    };
+    // Only now: a header of another version is still the current one, and the older one is not.
+    if current.version != 1 {
+        let found = u64::from(current.version);
+        let kind = ErrorKind::UnsupportedValue { field: "Version", found, expected: "1" };
+        return Err(current.at(offset_of!(Header, version), kind));
+    }
+    Ok(current)
+}
+
+/// Headers with the same number are accepted where they are the same to the last byte, as some writers leave them.
+fn accept_equal(view: &View, first: &CurrentHeader, warnings: &mut Warnings) -> Result<()> {
+    let sequence_number = first.sequence_number;
+    if bytes(view, 1)? != bytes(view, 2)? {
+        return Err(Error::of(Structure::Headers, ErrorKind::AmbiguousHeaders { sequence_number }));
+    }
+    let expected = "another number than that of header 1";
+    let kind = ErrorKind::Field { field: "SequenceNumber", found: sequence_number, expected };
+    let offset = header_offset(2).saturating_add(to_u64(offset_of!(Header, sequence_number)));
+    warnings.add(Check::HeaderSequence, Error::at(Structure::Header(2), offset, kind));
+    Ok(())
+}
+
+fn bytes(view: &View, copy: u8) -> Result<std::borrow::Cow<'_, [u8]>> {
+    view.bytes(Structure::Header(copy), header_offset(copy), Header::CHECKED_LENGTH)
+}
+
+fn read(view: &View, copy: u8) -> Result<CurrentHeader> {
+    let (structure, offset) = (Structure::Header(copy), header_offset(copy));
+    let bytes = bytes(view, copy)?;
+    let expected = crc32c_of_structure(&bytes, offset_of!(Header, checksum));
+    let Ok((header, _)) = Header::read_from_prefix(&bytes) else {
+        let kind = ErrorKind::OutOfBounds { length: Header::CHECKED_LENGTH, limit: view.length() };
+        return Err(Error::at(structure, offset, kind));
+    };
+    if header.signature != *Header::SIGNATURE.as_bytes() {
+        let mut found = [0; 8];
+        found.iter_mut().zip(header.signature).for_each(|(to, from)| *to = from);
+        return Err(Error::at(structure, offset, ErrorKind::Signature { found, expected: Header::SIGNATURE }));
+    }
+    let found = header.checksum.get();
+    if found != expected {
+        let field = offset.saturating_add(to_u64(offset_of!(Header, checksum)));
+        return Err(Error::at(structure, field, ErrorKind::Checksum { found, expected }));
+    }
+    Ok(CurrentHeader {
+        copy,
+        sequence_number: header.sequence_number.get(),
+        file_write_guid: header.file_write_guid.to_uuid(),
+        data_write_guid: header.data_write_guid.to_uuid(),
+        log_guid: header.log_guid.to_uuid(),
+        log_version: header.log_version.get(),
+        version: header.version.get(),
+        log_offset: header.log_offset.get(),
+        log_length: header.log_length.get(),
+    })
+}

@@ -1,0 +1,91 @@
+//! The file type identifier (MS-VHDX 2.2.1), and what a file may be that has none.
+
+use crate::error::{Error, ErrorKind, Result, Structure};
+use crate::format::{FileIdentifier, MIB};
+use crate::num::to_usize_saturating;
+use crate::source::{Run, View};
+use crate::zero::is_zero;
+
+use super::warning::{Check, Warnings};
+
+/// Checks the signature and returns the creator, as text.
+///
+/// # Errors
+/// [`ErrorKind::NotVhdx`] if the signature is not there, [`ErrorKind::FileTooShort`] if the file ends in the header
+/// section.
+pub(super) fn read(view: &View, warnings: &mut Warnings) -> Result<String> {
+    let starts_as_vhdx = match view.bytes(Structure::FileIdentifier, 0, 8) {
+        Ok(bytes) => *bytes == *FileIdentifier::SIGNATURE.as_bytes(),
+        Err(_) => false,
+    };
+    if !starts_as_vhdx {
+        return Err(Error::at(Structure::FileIdentifier, 0, ErrorKind::NotVhdx { looks_like: looks_like(view) }));
+    }
+    if view.length() < MIB {
+        let kind = ErrorKind::FileTooShort { found: view.length(), expected: MIB };
+        return Err(Error::of(Structure::File, kind));
+    }
+    let identifier: FileIdentifier = view.overlay(Structure::FileIdentifier, 0)?;
+    let units = identifier.creator.iter().map(|unit| unit.get()).take_while(|unit| *unit != 0);
+    let mut lossy = false;
+    let creator = char::decode_utf16(units)
+        .map(|decoded| {
+            lossy |= decoded.is_err();
+            decoded.unwrap_or(char::REPLACEMENT_CHARACTER)
+        })
+        .collect();
+    if lossy {
+        let kind = ErrorKind::Text { what: "Creator is not UTF-16" };
+        warnings.add(Check::Creator, Error::at(Structure::FileIdentifier, 8, kind));
+    }
+    Ok(creator)
+}
+
+/// What a file is that is not a VHDX, in words. A guess, to help whoever mistook it.
+fn looks_like(view: &View) -> &'static str {
+    const BY_SIGNATURE: &[(u64, &[u8], &str)] = &[
+        (0, b"conectix", "a dynamic VHD image"),
+        (0, b"QFI\xfb", "a QCOW2 image"),
+        (0, b"KDMV", "a VMDK image"),
+        (0, b"COWD", "a VMDK image"),
+        (0, b"# Disk DescriptorFile", "a VMDK descriptor"),
+        (0x40, b"\x7f\x10\xda\xbe", "a VDI image"),
+        (0, b"QED\0", "a QED image"),
+        (0, b"MSWIM\0\0\0", "a WIM archive"),
+        (0, b"EVF\x09\x0d\x0a\xff\x00", "an EWF (E01) image"),
+        (0, b"PK\x03\x04", "a zip archive"),
+        (0, b"PK\x05\x06", "an empty zip archive"),
+        (0, b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
+        (0, b"Rar!\x1a\x07", "a RAR archive"),
+        (0, b"\x1f\x8b", "a gzip file"),
+        (0, b"\xfd7zXZ\0", "an xz file"),
+        (0, b"\x28\xb5\x2f\xfd", "a zstd file"),
+        (0, b"BZh", "a bzip2 file"),
+        (257, b"ustar", "a tar archive"),
+        (0x8001, b"CD001", "an ISO 9660 image"),
+        (512, b"EFI PART", "a raw disk with a GPT"),
+        (4096, b"EFI PART", "a raw disk with a GPT"),
+        (510, b"\x55\xaa", "a raw disk or a boot sector"),
+        (0x438, b"\x53\xef", "a raw ext file system"),
+        (0, b"XFSB", "a raw XFS file system"),
+        (0x1_0040, b"_BHRfS_M", "a raw Btrfs file system"),
+    ];
+    if view.length() == 0 {
+        return "an empty file";
+    }
+    let has = |offset: u64, bytes: &[u8]| {
+        let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        view.bytes(Structure::File, offset, length).is_ok_and(|found| *found == *bytes)
+    };
+    if let Some((.., name)) = BY_SIGNATURE.iter().find(|(offset, bytes, _)| has(*offset, bytes)) {
+        return name;
+    }
+    // The footer of a fixed VHD lies in its last sector, behind a raw disk.
+    if view.length().checked_sub(512).is_some_and(|offset| has(offset, b"conectix")) {
+        return "a fixed VHD image";
+    }
+    match view.run(Structure::File, 0, MIB) {
+        Ok(Run::Data(bytes)) if !is_zero(bytes.get(..to_usize_saturating(MIB)).unwrap_or(bytes)) => "raw data",
+        _ => "zeros: a blank raw disk, or an image that lost its beginning",
+    }
+}

@@ -1,0 +1,181 @@
+//! The parent locator (MS-VHDX 2.6.2.6): by which names a child knows its parent, and by which identity.
+
+use std::collections::BTreeMap;
+use std::mem::offset_of;
+
+use uuid::Uuid;
+use zerocopy::FromBytes;
+
+use crate::error::{Error, ErrorKind, Result, Structure};
+use crate::format::{LocatorEntry, LocatorHeader, U16, VHDX_LOCATOR};
+use crate::num::{to_u64, to_usize_saturating};
+use crate::source::View;
+
+use super::warning::{Check, Warnings};
+
+/// How a differencing image knows its parent (MS-VHDX 2.6.2.6). Everything in it was written by whoever wrote the image:
+/// it may name any file.
+#[non_exhaustive]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParentLocator {
+    /// Identity of the parent: its DataWriteGuid when the child was made (`parent_linkage`).
+    pub parent_linkage: Uuid,
+    /// Another identity that the parent may have, while a child is being merged into it (`parent_linkage2`).
+    pub parent_linkage2: Option<Uuid>,
+    /// Path from the child's folder, with backslashes (`relative_path`).
+    pub relative_path: Option<String>,
+    /// Path with a volume GUID (`volume_path`).
+    pub volume_path: Option<String>,
+    /// Path with a drive letter or of a network share (`absolute_win32_path`).
+    pub absolute_win32_path: Option<String>,
+    /// Every key and its value, those above included, in the order of the file.
+    pub entries: Vec<(String, String)>,
+}
+
+impl ParentLocator {
+    /// The name by which people know the parent: the first path there is.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        let paths = [&self.relative_path, &self.absolute_win32_path, &self.volume_path];
+        paths.into_iter().flatten().next().map_or("(without path)", String::as_str)
+    }
+
+    /// Which of the two identities `data_write_guid` is, if it is one of them: `parent_linkage` or `parent_linkage2`. The
+    /// nil GUID is nobody's.
+    #[must_use]
+    pub fn linkage_of(&self, data_write_guid: Uuid) -> Option<&'static str> {
+        if data_write_guid.is_nil() {
+            None
+        } else if data_write_guid == self.parent_linkage {
+            Some("parent_linkage")
+        } else if Some(data_write_guid) == self.parent_linkage2 {
+            Some("parent_linkage2")
+        } else {
+            None
+        }
+    }
+}
+
+/// Reads the item of `length` bytes at `offset`.
+///
+/// # Errors
+/// If it is not of the type that MS-VHDX defines, its entries do not fit into it, or it has no `parent_linkage`.
+pub(super) fn read(view: &View, (offset, length): (u64, u64), warnings: &mut Warnings) -> Result<ParentLocator> {
+    let item = Item { bytes: &view.bytes(Structure::ParentLocator, offset, length)?, offset };
+    let entries = item.entries()?;
+
+    let mut by_key: BTreeMap<&str, &str> = BTreeMap::new();
+    for (key, value) in &entries {
+        if by_key.insert(key, value).is_some() {
+            return Err(item.at(0, ErrorKind::Text { what: "a key is there twice" }));
+        }
+    }
+    let guid = |key: &'static str, warnings: &mut Warnings| match by_key.get(key) {
+        None => Ok(None),
+        Some(text) => match parse_guid(text) {
+            Some((id, in_braces)) => {
+                if !in_braces {
+                    let kind = ErrorKind::LocatorGuid { key, found: (*text).to_owned() };
+                    warnings.add(Check::LinkageBraces, item.at(0, kind));
+                }
+                Ok(Some(id))
+            }
+            None => Err(item.at(0, ErrorKind::LocatorGuid { key, found: (*text).to_owned() })),
+        },
+    };
+    let Some(parent_linkage) = guid("parent_linkage", warnings)? else {
+        return Err(item.at(0, ErrorKind::Missing { what: "parent_linkage" }));
+    };
+    // Hyper-V writes it as nil, which stands for none.
+    let parent_linkage2 = guid("parent_linkage2", warnings)?.filter(|id| !id.is_nil());
+    let path = |key| by_key.get(key).map(|text| (*text).to_owned());
+    let locator = ParentLocator {
+        parent_linkage,
+        parent_linkage2,
+        relative_path: path("relative_path"),
+        volume_path: path("volume_path"),
+        absolute_win32_path: path("absolute_win32_path"),
+        entries: entries.clone(),
+    };
+    if [&locator.relative_path, &locator.volume_path, &locator.absolute_win32_path].into_iter().all(Option::is_none) {
+        let kind = ErrorKind::Missing { what: "a path (relative_path, volume_path or absolute_win32_path)" };
+        warnings.add(Check::LocatorPath, item.at(0, kind));
+    }
+    Ok(locator)
+}
+
+/// A GUID as it is written in a locator, and whether it is in braces, as it should be.
+fn parse_guid(text: &str) -> Option<(Uuid, bool)> {
+    let inner = text.strip_prefix('{').and_then(|text| text.strip_suffix('}'));
+    let hyphenated = inner.unwrap_or(text);
+    // The parser knows other notations too, which are not meant here.
+    let id = Some(hyphenated).filter(|text| text.len() == 36).and_then(|text| Uuid::try_parse(text).ok())?;
+    Some((id, inner.is_some()))
+}
+
+struct Item<'a> {
+    bytes: &'a [u8],
+    offset: u64,
+}
+
+impl Item<'_> {
+    fn at(&self, within: usize, kind: ErrorKind) -> Error {
+        Error::at(Structure::ParentLocator, self.offset.saturating_add(to_u64(within)), kind)
+    }
+
+    fn out_of_bounds(&self, within: usize, length: u64) -> Error {
+        let limit = self.offset.saturating_add(to_u64(self.bytes.len()));
+        self.at(within, ErrorKind::OutOfBounds { length, limit })
+    }
+
+    /// Keys and values, in the order of the entries.
+    fn entries(&self) -> Result<Vec<(String, String)>> {
+        let Ok((head, rest)) = LocatorHeader::ref_from_prefix(self.bytes) else {
+            return Err(self.out_of_bounds(0, to_u64(size_of::<LocatorHeader>())));
+        };
+        if head.locator_type != VHDX_LOCATOR {
+            return Err(self.at(0, ErrorKind::UnknownLocatorType { id: head.locator_type.to_uuid() }));
+        }
+        let count = usize::from(head.key_value_count.get());
+        let Ok((entries, _)) = <[LocatorEntry]>::ref_from_prefix_with_elems(rest, count) else {
+            let field = offset_of!(LocatorHeader, key_value_count);
+            let length = to_u64(count.saturating_mul(size_of::<LocatorEntry>()));
+            return Err(self.out_of_bounds(field, length));
+        };
+        // Each string may be as long as 64 KiB, and 65535 entries may share one: what is decoded is bounded by the item.
+        let mut left = self.bytes.len();
+        let mut texts = Vec::new();
+        for (index, entry) in entries.iter().enumerate() {
+            let place = index.saturating_mul(size_of::<LocatorEntry>()).saturating_add(size_of::<LocatorHeader>());
+            let (key_length, value_length) = (entry.key_length.get(), entry.value_length.get());
+            let both = usize::from(key_length).saturating_add(usize::from(value_length));
+            left = left
+                .checked_sub(both)
+                .ok_or_else(|| self.at(place, ErrorKind::Text { what: "the strings are longer than the item" }))?;
+            let key = self.text(place, entry.key_offset.get(), key_length)?;
+            let value = self.text(place, entry.value_offset.get(), value_length)?;
+            texts.push((key, value));
+        }
+        Ok(texts)
+    }
+
+    /// The string of `length` bytes, `start` bytes into the item, which the entry at `place` names.
+    fn text(&self, place: usize, start: u32, length: u16) -> Result<String> {
+        let bad = |what| self.at(place, ErrorKind::Text { what });
+        if start == 0 || length == 0 {
+            return Err(bad("an offset or a length is 0"));
+        }
+        let start = to_usize_saturating(u64::from(start));
+        let Some(bytes) = self.bytes.get(start..).and_then(|rest| rest.get(..usize::from(length))) else {
+            return Err(self.out_of_bounds(place, u64::from(length)));
+        };
+        let units = <[U16]>::ref_from_bytes(bytes).map_err(|_| bad("a length is odd"))?;
+        let text: String = char::decode_utf16(units.iter().map(|unit| unit.get()))
+            .collect::<Result<_, _>>()
+            .map_err(|_| bad("not UTF-16"))?;
+        if text.contains('\0') {
+            return Err(bad("there is a NUL in it"));
+        }
+        Ok(text)
+    }
+}

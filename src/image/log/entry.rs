@@ -1,0 +1,279 @@
+//! One entry of the log (MS-VHDX 2.3.1): whether it is valid, and what it changes.
+
+use std::fmt;
+
+use uuid::Uuid;
+use zerocopy::FromBytes;
+
+use crate::checksum::{crc32c_append, crc32c_of_structure};
+use crate::error::Structure;
+use crate::format::{DataSector, Descriptor, KIB_64, LogEntryHeader, SECTOR_4K};
+use crate::num::to_u64;
+use crate::source::{Run, View};
+
+use super::super::header::CurrentHeader;
+use super::sectors;
+
+/// The ring of sectors in which entries lie. An entry that reaches the end goes on at the beginning.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ring<'a> {
+    view: &'a View,
+    offset: u64,
+    sectors: u64,
+}
+
+impl<'a> Ring<'a> {
+    /// The log of a file whose header says that it lies inside the file.
+    pub(super) fn new(view: &'a View, header: &CurrentHeader) -> Self {
+        Self { view, offset: header.log_offset, sectors: sectors(u64::from(header.log_length)) }
+    }
+
+    pub(super) fn sectors(&self) -> u64 {
+        self.sectors
+    }
+
+    /// The sector `index` places from the beginning of the ring, counted on through its end.
+    fn sector(&self, index: u64) -> Option<&'a [u8; 4096]> {
+        let index = index.checked_rem(self.sectors)?;
+        match self.view.run(Structure::Log, self.file_offset(index), SECTOR_4K) {
+            Ok(Run::Data(bytes)) => <&[u8; 4096]>::try_from(bytes).ok(),
+            _ => None,
+        }
+    }
+
+    /// Whether an entry may begin at a sector: whether its signature is there.
+    pub(super) fn may_begin(&self, index: u64) -> bool {
+        self.sector(index).is_some_and(|sector| sector.starts_with(&LogEntryHeader::SIGNATURE))
+    }
+
+    /// Up to which sector, from `index` on, the ring is a hole of the file.
+    pub(super) fn hole_end(&self, index: u64) -> u64 {
+        let end = self.view.known_zero_end(self.file_offset(index), self.file_offset(self.sectors));
+        sectors(end.saturating_sub(self.offset))
+    }
+
+    /// Lets go of the memory behind the sectors from `start` to `end`.
+    pub(super) fn forget(&self, start: u64, end: u64) {
+        self.view.forget(self.file_offset(start), self.file_offset(end));
+    }
+
+    /// Where a sector lies in the file.
+    pub(super) fn file_offset(&self, index: u64) -> u64 {
+        self.offset.saturating_add(index.saturating_mul(SECTOR_4K))
+    }
+
+    /// The file range of the log, first byte and end.
+    fn file_range(&self) -> (u64, u64) {
+        (self.offset, self.file_offset(self.sectors))
+    }
+}
+
+/// A valid entry. Places and lengths in the ring are counted in sectors of 4 KiB.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    pub(super) start: u64,
+    pub(super) length: u64,
+    pub(super) tail: u64,
+    pub(super) sequence_number: u64,
+    pub(super) descriptors: u32,
+    pub(super) log_guid: Uuid,
+    pub(super) flushed_file_offset: u64,
+    pub(super) last_file_offset: u64,
+}
+
+/// One change that an entry makes to the file.
+pub(super) enum Change {
+    Write { offset: u64, sector: Box<[u8; 4096]> },
+    Zero { offset: u64, end: u64 },
+}
+
+/// Why something that begins like a log entry is none.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flaw {
+    /// It belongs to another log, by its GUID.
+    OtherLog,
+    /// A reserved field is not zero.
+    Reserved,
+    /// Its sequence number is 0.
+    SequenceNumber,
+    /// Its length is not a multiple of 4 KiB, or more than the log has, or not what its descriptors make.
+    Length,
+    /// Its tail is not a multiple of 4 KiB, or not in the log.
+    Tail,
+    /// A descriptor is not one of this entry, or changes what no log may change.
+    Descriptor(u32),
+    /// A data sector is not one of this entry.
+    DataSector(u32),
+    /// Its checksum is wrong.
+    Checksum,
+}
+
+impl fmt::Display for Flaw {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OtherLog => f.write_str("other LogGuid"),
+            Self::Reserved => f.write_str("reserved field not zero"),
+            Self::SequenceNumber => f.write_str("SequenceNumber 0"),
+            Self::Length => f.write_str("wrong EntryLength"),
+            Self::Tail => f.write_str("wrong Tail"),
+            Self::Descriptor(index) => write!(f, "wrong descriptor {index}"),
+            Self::DataSector(index) => write!(f, "wrong data sector {index}"),
+            Self::Checksum => f.write_str("wrong CRC-32C"),
+        }
+    }
+}
+
+/// Descriptors that fit behind the head of an entry in its first sector, and in each sector behind it.
+const FIRST_DESCRIPTORS: u64 = 126;
+const NEXT_DESCRIPTORS: u64 = 128;
+
+impl Entry {
+    /// The entry that begins at sector `start`, which holds an entry's signature, if it is valid. Where `log_guid` is given,
+    /// entries of another log are not valid.
+    ///
+    /// The checks are made in an order that makes the work on a whole ring linear, whatever lies in it. Every sector of
+    /// an entry but its first begins with `desc`, `zero` or `data`, never with `loge`; so by checking the sectors one by
+    /// one first, no sector is looked at for more than one beginning, and only entries that do not overlap get as far as
+    /// having their checksum computed.
+    pub(super) fn read(ring: &Ring<'_>, start: u64, log_guid: Option<Uuid>) -> Result<Self, Flaw> {
+        let first = ring.sector(start).ok_or(Flaw::Length)?;
+        let (head, _) = LogEntryHeader::ref_from_prefix(first).map_err(|_| Flaw::Length)?;
+        if log_guid.is_some_and(|log_guid| head.log_guid.to_uuid() != log_guid) {
+            return Err(Flaw::OtherLog);
+        }
+        if head.reserved.get() != 0 {
+            return Err(Flaw::Reserved);
+        }
+        let sequence_number = head.sequence_number.get();
+        if sequence_number == 0 {
+            return Err(Flaw::SequenceNumber);
+        }
+        let (length, tail) = (u64::from(head.entry_length.get()), u64::from(head.tail.get()));
+        if !length.is_multiple_of(SECTOR_4K) || length == 0 || sectors(length) > ring.sectors {
+            return Err(Flaw::Length);
+        }
+        if !tail.is_multiple_of(SECTOR_4K) || sectors(tail) >= ring.sectors {
+            return Err(Flaw::Tail);
+        }
+        let entry = Self {
+            start,
+            length: sectors(length),
+            tail: sectors(tail),
+            sequence_number,
+            descriptors: head.descriptor_count.get(),
+            log_guid: head.log_guid.to_uuid(),
+            flushed_file_offset: head.flushed_file_offset.get(),
+            last_file_offset: head.last_file_offset.get(),
+        };
+        let data_sectors = entry.check_descriptors(ring)?;
+        entry.check_data_sectors(ring, data_sectors)?;
+        if entry.checksum(ring) == Some(head.checksum.get()) { Ok(entry) } else { Err(Flaw::Checksum) }
+    }
+
+    /// How many sectors head and descriptors take.
+    fn descriptor_sectors(&self) -> u64 {
+        u64::from(self.descriptors).saturating_sub(FIRST_DESCRIPTORS).div_ceil(NEXT_DESCRIPTORS).saturating_add(1)
+    }
+
+    /// The descriptors, with their numbers. None where the ring has no such sector, which can't be.
+    fn descriptors<'r>(&self, ring: &Ring<'r>) -> impl Iterator<Item = (u32, Option<&'r Descriptor>)> {
+        let (ring, start) = (*ring, self.start);
+        (0..self.descriptors).map(move |index| {
+            // The head takes the room of two descriptors.
+            let place = u64::from(index).saturating_add(2);
+            let descriptor = ring.sector(start.saturating_add(place / NEXT_DESCRIPTORS)).and_then(|sector| {
+                let within = usize::try_from(place % NEXT_DESCRIPTORS).ok()?.checked_mul(size_of::<Descriptor>())?;
+                Some(Descriptor::ref_from_prefix(sector.get(within..)?).ok()?.0)
+            });
+            (index, descriptor)
+        })
+    }
+
+    /// Checks every descriptor and the length of the whole; returns the number of data sectors.
+    fn check_descriptors(&self, ring: &Ring<'_>) -> Result<u64, Flaw> {
+        if self.descriptor_sectors() > self.length {
+            return Err(Flaw::Length);
+        }
+        let mut data_sectors = 0_u64;
+        for (index, descriptor) in self.descriptors(ring) {
+            let flaw = Flaw::Descriptor(index);
+            let descriptor = descriptor.ok_or(flaw)?;
+            let length = match descriptor.signature {
+                Descriptor::DATA => {
+                    data_sectors = data_sectors.saturating_add(1);
+                    SECTOR_4K
+                }
+                Descriptor::ZERO => descriptor.zero_length(),
+                _ => return Err(flaw),
+            };
+            let offset = descriptor.file_offset.get();
+            let end = offset.checked_add(length).ok_or(flaw)?;
+            let (log, log_end) = ring.file_range();
+            // A log that changed the headers or itself would change the ground it stands on.
+            let out_of_reach = offset < 3 * KIB_64 || (offset < log_end && end > log);
+            if descriptor.sequence_number.get() != self.sequence_number
+                || !offset.is_multiple_of(SECTOR_4K)
+                || !length.is_multiple_of(SECTOR_4K)
+                || out_of_reach
+            {
+                return Err(flaw);
+            }
+        }
+        if self.descriptor_sectors().checked_add(data_sectors) == Some(self.length) {
+            Ok(data_sectors)
+        } else {
+            Err(Flaw::Length)
+        }
+    }
+
+    /// The data sectors, in the order of the data descriptors: zero descriptors have none.
+    fn data_sectors<'r>(&self, ring: &Ring<'r>) -> impl Iterator<Item = Option<&'r DataSector>> {
+        let (ring, start) = (*ring, self.start);
+        (self.descriptor_sectors()..self.length).map(move |index| {
+            ring.sector(start.saturating_add(index)).and_then(|sector| DataSector::ref_from_bytes(sector).ok())
+        })
+    }
+
+    fn check_data_sectors(&self, ring: &Ring<'_>, count: u64) -> Result<(), Flaw> {
+        for (index, sector) in (0_u32..).zip(self.data_sectors(ring)) {
+            let Some(sector) = sector else { return Err(Flaw::DataSector(index)) };
+            let sequence = u64::from(sector.sequence_high.get()) << 32 | u64::from(sector.sequence_low.get());
+            if sector.signature != DataSector::SIGNATURE || sequence != self.sequence_number {
+                return Err(Flaw::DataSector(index));
+            }
+        }
+        debug_assert_eq!(self.length.saturating_sub(self.descriptor_sectors()), count, "the length was checked");
+        Ok(())
+    }
+
+    /// The checksum of the entry as it lies in the ring.
+    fn checksum(&self, ring: &Ring<'_>) -> Option<u32> {
+        let first = ring.sector(self.start)?;
+        let crc = crc32c_of_structure(first, std::mem::offset_of!(LogEntryHeader, checksum));
+        (1..self.length)
+            .try_fold(crc, |crc, index| Some(crc32c_append(crc, ring.sector(self.start.saturating_add(index))?)))
+    }
+
+    /// Hands out the changes of a valid entry, in order.
+    pub(super) fn for_each_change(&self, ring: &Ring<'_>, mut change: impl FnMut(Change)) {
+        let mut data_sectors = self.data_sectors(ring).flatten();
+        for descriptor in self.descriptors(ring).filter_map(|(_, descriptor)| descriptor) {
+            let offset = descriptor.file_offset.get();
+            if descriptor.signature == Descriptor::ZERO {
+                change(Change::Zero { offset, end: offset.saturating_add(descriptor.zero_length()) });
+            } else if let Some(data) = data_sectors.next() {
+                change(Change::Write { offset, sector: rebuilt(descriptor, data) });
+            }
+        }
+    }
+}
+
+/// The sector as it was before its two ends made room for the stamps of the data sector.
+fn rebuilt(descriptor: &Descriptor, data: &DataSector) -> Box<[u8; 4096]> {
+    let mut sector = Box::new([0; 4096]);
+    let bytes = descriptor.leading_bytes.iter().chain(&data.data).chain(&descriptor.trailing_bytes);
+    sector.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+    debug_assert_eq!(to_u64(sector.len()), SECTOR_4K);
+    sector
+}

@@ -1,0 +1,146 @@
+//! The log (MS-VHDX 2.3): changes to the structures of the file that may not have reached their places yet.
+//!
+//! It is read here and replayed in memory. The file stays as it is.
+
+mod entry;
+mod report;
+mod sequence;
+
+use crate::error::{Error, ErrorKind, Result, Structure};
+use crate::format::{MIB, SECTOR_4K};
+use crate::source::{Overlay, View};
+
+use super::header::CurrentHeader;
+use super::warning::{Check, Warnings};
+use entry::{Change, Entry, Ring};
+
+pub use entry::Flaw;
+pub use report::{EntryContent, EntryStatus, LogReport, LogReportEntry};
+
+/// What to do with an image whose log holds changes that are not in the file yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum LogPolicy {
+    /// Replay the log in memory, and read the disk as a system would that had replayed it into the file.
+    #[default]
+    Replay,
+    /// Refuse the image, with [`ErrorKind::DirtyLog`].
+    Refuse,
+    /// Read the file as it lies there. What is read was, in general, never the content of the disk: for examinations.
+    Ignore,
+}
+
+/// What became of the log when the image was opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogState {
+    /// The log is empty: the file is as it should be.
+    Clean,
+    /// The log was replayed in memory.
+    Replayed(Replay),
+    /// The log holds changes, but was ignored on demand: what is read may be stale, in part or as a whole.
+    Ignored,
+}
+
+/// What a replay did.
+#[non_exhaustive]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Replay {
+    /// Entries replayed, from the tail to the head of the active sequence.
+    pub entries: u64,
+    /// Sequence number of the first entry.
+    pub first_sequence_number: u64,
+    /// Sequence number of the last entry.
+    pub last_sequence_number: u64,
+    /// Sectors of 4 KiB that the entries write; one that is written twice counts twice.
+    pub data_sectors: u64,
+    /// Ranges that the entries fill with zeros.
+    pub zero_ranges: u64,
+    /// By how many bytes the file is longer than before.
+    pub growth: u64,
+}
+
+/// Does with the log what `policy` says: afterwards, `view` shows the file as it should be.
+///
+/// # Errors
+/// [`ErrorKind::DirtyLog`] by policy, [`ErrorKind::NoActiveSequence`] if the log is in use and there is nothing to replay,
+/// [`ErrorKind::FileTooShort`] if the file has lost its end since; others if the log's place is wrong.
+pub(super) fn replay(
+    view: &mut View,
+    header: &CurrentHeader,
+    policy: LogPolicy,
+    warnings: &mut Warnings,
+) -> Result<LogState> {
+    if !header.is_dirty() || policy == LogPolicy::Ignore {
+        warnings.add_if_err(Check::LogVersion, header.check_log_version());
+        warnings.add_if_err(Check::LogAlignment, header.check_log_alignment());
+        warnings.add_if_err(Check::LogPlace, header.check_log_place(view.length()));
+        return Ok(if header.is_dirty() { LogState::Ignored } else { LogState::Clean });
+    }
+    let log_guid = header.log_guid;
+    if policy == LogPolicy::Refuse {
+        return Err(Error::at(Structure::Log, header.log_offset, ErrorKind::DirtyLog { log_guid }));
+    }
+    header.check_log_version()?;
+    header.check_log_alignment()?;
+    header.check_log_length()?;
+    header.check_log_place(view.length())?;
+
+    let ring = Ring::new(view, header);
+    let entries = sequence::valid_entries(&ring, log_guid);
+    let Some(active) = sequence::find_active(&entries, ring.sectors()) else {
+        let entries = crate::num::to_u64(entries.len());
+        let kind = ErrorKind::NoActiveSequence { log_guid, entries };
+        return Err(Error::at(Structure::Log, header.log_offset, kind));
+    };
+    let active: Vec<&Entry> = active.iter().filter_map(|index| entries.get(*index)).collect();
+    let (overlay, mut summary) = changes_of(&ring, &active);
+    let Some(last) = active.last() else { return Ok(LogState::Replayed(summary)) };
+    check_file_lengths(&ring, last, view.length(), warnings)?;
+    let (before, at_least) = (view.length(), last.last_file_offset);
+    view.replay(overlay, at_least);
+    summary.growth = view.length().saturating_sub(before);
+    Ok(LogState::Replayed(summary))
+}
+
+/// The file is as long as it was when the last entry was written, or longer.
+fn check_file_lengths(ring: &Ring<'_>, last: &Entry, file_length: u64, warnings: &mut Warnings) -> Result<()> {
+    for (field, value) in [("FlushedFileOffset", last.flushed_file_offset), ("LastFileOffset", last.last_file_offset)] {
+        if !value.is_multiple_of(MIB) {
+            let kind = ErrorKind::Field { field, found: value, expected: "a multiple of 1 MiB" };
+            warnings.add(Check::LogFileOffsets, Error::at(Structure::LogEntry, ring.file_offset(last.start), kind));
+        }
+    }
+    if file_length < last.flushed_file_offset {
+        let kind = ErrorKind::FileTooShort { found: file_length, expected: last.flushed_file_offset };
+        return Err(Error::at(Structure::LogEntry, ring.file_offset(last.start), kind));
+    }
+    Ok(())
+}
+
+/// The changes of these entries, in order.
+fn changes_of(ring: &Ring<'_>, active: &[&Entry]) -> (Overlay, Replay) {
+    let mut overlay = Overlay::default();
+    let mut summary = Replay::default();
+    for entry in active {
+        if summary.entries == 0 {
+            summary.first_sequence_number = entry.sequence_number;
+        }
+        summary.entries = summary.entries.saturating_add(1);
+        summary.last_sequence_number = entry.sequence_number;
+        entry.for_each_change(ring, |change| match change {
+            Change::Write { offset, sector } => {
+                summary.data_sectors = summary.data_sectors.saturating_add(1);
+                overlay.write(offset, sector);
+            }
+            Change::Zero { offset, end } => {
+                summary.zero_ranges = summary.zero_ranges.saturating_add(1);
+                overlay.zero(offset, end);
+            }
+        });
+    }
+    (overlay, summary)
+}
+
+/// Bytes as sectors of the log.
+const fn sectors(bytes: u64) -> u64 {
+    bytes / SECTOR_4K
+}

@@ -1,0 +1,141 @@
+//! What the log holds, entry by entry, for people who want to know why it was or was not replayed.
+
+use uuid::Uuid;
+
+use crate::error::{Error, Result};
+use crate::format::SECTOR_4K;
+use crate::source::{Source, View};
+
+use super::super::header::{self, CurrentHeader};
+use super::super::identifier;
+use super::super::warning::Warnings;
+use super::entry::{Entry, Flaw, Ring};
+use super::sequence;
+
+/// Everything in a log that is, or begins like, an entry.
+#[derive(Debug)]
+pub struct LogReport {
+    header: CurrentHeader,
+    placement: Result<()>,
+    entries: Vec<LogReportEntry>,
+}
+
+/// One entry, or what begins like one.
+#[non_exhaustive]
+#[derive(Clone, Debug)]
+pub struct LogReportEntry {
+    /// Where it begins, in bytes from the beginning of the log.
+    pub offset: u64,
+    /// Whether it counts, and if not, why.
+    pub status: EntryStatus,
+    /// What it says, unless it is broken.
+    pub content: Option<EntryContent>,
+}
+
+/// The fields of a valid entry.
+#[non_exhaustive]
+#[derive(Clone, Debug)]
+pub struct EntryContent {
+    /// Length in bytes.
+    pub length: u64,
+    /// Where the oldest entry lies that was still needed when this one was written, in bytes from the beginning of the
+    /// log.
+    pub tail: u64,
+    /// Its number.
+    pub sequence_number: u64,
+    /// How many changes it makes.
+    pub descriptors: u32,
+    /// The log to which it belongs.
+    pub log_guid: Uuid,
+    /// How long the file was known to be, in bytes.
+    pub flushed_file_offset: u64,
+    /// How long the file should be, in bytes.
+    pub last_file_offset: u64,
+}
+
+/// Whether an entry counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EntryStatus {
+    /// Part of the active sequence: to be replayed.
+    Active,
+    /// Valid and of this log, but older than the tail of the active sequence, or not part of it at all.
+    Stale,
+    /// Valid, but of another log: left from an earlier session.
+    OtherLog,
+    /// Not valid.
+    Broken(Flaw),
+}
+
+impl LogReport {
+    /// Reads the log of a file. Nothing behind the headers needs to be in order for that.
+    ///
+    /// # Errors
+    /// As for [`Image::open`](crate::Image::open), if the file is not a VHDX or has no current header.
+    pub fn read(source: Source) -> Result<Self> {
+        let view = View::new(source);
+        let mut warnings = Warnings::default();
+        identifier::read(&view, &mut warnings)?;
+        let header = header::select(&view, &mut warnings)?;
+        let placement = header.check_log_alignment().and_then(|()| header.check_log_place(view.length()));
+        let entries = if placement.is_ok() { entries_of(&view, &header) } else { Vec::new() };
+        Ok(Self { header, placement, entries })
+    }
+
+    /// The current header, which says where the log lies and whether it is in use.
+    #[must_use]
+    pub fn header(&self) -> &CurrentHeader {
+        &self.header
+    }
+
+    /// Why there are no entries, if the log's place makes no sense.
+    #[must_use]
+    pub fn placement_error(&self) -> Option<&Error> {
+        self.placement.as_ref().err()
+    }
+
+    /// The entries, in the order of their places.
+    #[must_use]
+    pub fn entries(&self) -> &[LogReportEntry] {
+        &self.entries
+    }
+}
+
+fn entries_of(view: &View, header: &CurrentHeader) -> Vec<LogReportEntry> {
+    let ring = Ring::new(view, header);
+    let (mut places, mut ours) = (Vec::new(), Vec::new());
+    sequence::for_each_beginning(&ring, |index| {
+        let read = Entry::read(&ring, index, None);
+        if let Ok(entry) = &read
+            && entry.log_guid == header.log_guid
+        {
+            ours.push(entry.clone());
+        }
+        places.push((index, read));
+    });
+    let mut active: Vec<u64> = match header.is_dirty().then(|| sequence::find_active(&ours, ring.sectors())).flatten() {
+        Some(active) => active.iter().filter_map(|index| ours.get(*index)).map(|entry| entry.start).collect(),
+        None => Vec::new(),
+    };
+    active.sort_unstable();
+    places
+        .into_iter()
+        .map(|(index, read)| {
+            let status = match &read {
+                Err(flaw) => EntryStatus::Broken(*flaw),
+                Ok(entry) if entry.log_guid != header.log_guid => EntryStatus::OtherLog,
+                Ok(_) if active.binary_search(&index).is_ok() => EntryStatus::Active,
+                Ok(_) => EntryStatus::Stale,
+            };
+            let content = read.ok().map(|entry| EntryContent {
+                length: entry.length.saturating_mul(SECTOR_4K),
+                tail: entry.tail.saturating_mul(SECTOR_4K),
+                sequence_number: entry.sequence_number,
+                descriptors: entry.descriptors,
+                log_guid: entry.log_guid,
+                flushed_file_offset: entry.flushed_file_offset,
+                last_file_offset: entry.last_file_offset,
+            });
+            LogReportEntry { offset: index.saturating_mul(SECTOR_4K), status, content }
+        })
+        .collect()
+}

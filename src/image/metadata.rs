@@ -1,0 +1,326 @@
+//! The metadata region (MS-VHDX 2.6): the items that a reader needs.
+
+use std::mem::offset_of;
+
+use uuid::Uuid;
+use zerocopy::FromBytes;
+
+use crate::error::{Error, ErrorKind, Result, Structure};
+use crate::format::{FileParameters, Guid, MAX_TABLE_ENTRIES, MetadataEntry, MetadataTableHeader, U32, U64, item};
+use crate::num::to_u64;
+use crate::source::View;
+
+use super::region::Region;
+use super::warning::{Check, Warnings};
+
+/// The items as they are in the file, found and of the right length, but not yet judged.
+#[derive(Debug)]
+pub(super) struct Metadata {
+    pub(super) file_parameters: Item<FileParameters>,
+    pub(super) virtual_disk_size: Item<U64>,
+    pub(super) logical_sector_size: Item<U32>,
+    pub(super) physical_sector_size: Option<Item<U32>>,
+    pub(super) virtual_disk_id: Option<Uuid>,
+    /// Where the parent locator lies: file offset and length in bytes.
+    pub(super) parent_locator: Option<(u64, u64)>,
+}
+
+/// A value and where it was found, in bytes from the beginning of the file.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Item<T> {
+    pub(super) value: T,
+    pub(super) offset: u64,
+}
+
+/// What is known of an item.
+struct Known {
+    id: Guid,
+    name: &'static str,
+    /// IsVirtualDisk and IsRequired, as MS-VHDX 2.6.2 gives them; none where it gives none.
+    flags: Option<u32>,
+}
+
+const VIRTUAL_DISK: u32 = MetadataEntry::IS_VIRTUAL_DISK | MetadataEntry::IS_REQUIRED;
+
+const KNOWN: [Known; 8] = [
+    Known { id: item::FILE_PARAMETERS, name: "FileParameters", flags: Some(MetadataEntry::IS_REQUIRED) },
+    Known { id: item::VIRTUAL_DISK_SIZE, name: "VirtualDiskSize", flags: Some(VIRTUAL_DISK) },
+    Known { id: item::VIRTUAL_DISK_ID, name: "VirtualDiskId", flags: Some(VIRTUAL_DISK) },
+    Known { id: item::LOGICAL_SECTOR_SIZE, name: "LogicalSectorSize", flags: Some(VIRTUAL_DISK) },
+    Known { id: item::PHYSICAL_SECTOR_SIZE, name: "PhysicalSectorSize", flags: Some(VIRTUAL_DISK) },
+    Known { id: item::PARENT_LOCATOR, name: "ParentLocator", flags: Some(MetadataEntry::IS_REQUIRED) },
+    Known { id: item::CHS_PARAMETERS, name: "ChsParameters", flags: None },
+    Known { id: item::PMEM_LABEL_AREA, name: "PmemLabelArea", flags: None },
+];
+
+fn known(entry: &MetadataEntry) -> Option<&'static Known> {
+    // Users may use any GUID for their items: theirs is another name space.
+    KNOWN.iter().find(|known| entry.flags.get() & MetadataEntry::IS_USER == 0 && known.id == entry.item_id)
+}
+
+/// Reads the metadata table and the items that a reader needs.
+///
+/// # Errors
+/// If the table is damaged, an item that must be there is not, or one that must be understood is unknown.
+pub(super) fn read(view: &View, region: &Region, warnings: &mut Warnings) -> Result<Metadata> {
+    let table = Table::read(view, region, warnings)?;
+    table.check_understood()?;
+    table.check_unique(warnings)?;
+    table.check_places(warnings)?;
+    table.check_overlaps(warnings)?;
+    table.check_flags(warnings);
+    let metadata = Metadata {
+        file_parameters: table.need(view, item::FILE_PARAMETERS, "FileParameters")?,
+        virtual_disk_size: table.need(view, item::VIRTUAL_DISK_SIZE, "VirtualDiskSize")?,
+        logical_sector_size: table.need(view, item::LOGICAL_SECTOR_SIZE, "LogicalSectorSize")?,
+        physical_sector_size: table.want(view, item::PHYSICAL_SECTOR_SIZE, "PhysicalSectorSize", warnings),
+        virtual_disk_id: table
+            .want(view, item::VIRTUAL_DISK_ID, "VirtualDiskId", warnings)
+            .map(|found: Item<Guid>| found.value.to_uuid()),
+        parent_locator: table.find(item::PARENT_LOCATOR).map(|(_, entry)| table.place_of(entry)),
+    };
+    Ok(metadata)
+}
+
+/// Where an item lies in its region, and which entry says so.
+#[derive(Clone, Copy)]
+struct Span {
+    start: u64,
+    end: u64,
+    index: usize,
+}
+
+impl Span {
+    /// The other span, if this one, which does not begin before it, begins inside it.
+    fn runs_into(&self, other: Option<Self>) -> Option<Self> {
+        other.filter(|other| self.start < other.end)
+    }
+
+    fn farther(self, other: Option<Self>) -> Self {
+        other.filter(|other| other.end >= self.end).unwrap_or(self)
+    }
+}
+
+struct Table {
+    /// Where the region begins and ends in the file.
+    start: u64,
+    length: u64,
+    entries: Vec<MetadataEntry>,
+}
+
+impl Table {
+    fn read(view: &View, region: &Region, warnings: &mut Warnings) -> Result<Self> {
+        let start = region.offset;
+        let at = |field: usize, kind| Error::at(Structure::MetadataTable, start.saturating_add(to_u64(field)), kind);
+        let bytes = view.bytes(Structure::MetadataTable, start, MetadataTableHeader::TABLE_LENGTH)?;
+        let Ok((head, rest)) = MetadataTableHeader::ref_from_prefix(&bytes) else {
+            return Err(at(0, ErrorKind::OutOfBounds { length: 32, limit: view.length() }));
+        };
+        if head.signature != *MetadataTableHeader::SIGNATURE.as_bytes() {
+            let kind = ErrorKind::Signature { found: head.signature, expected: MetadataTableHeader::SIGNATURE };
+            return Err(at(0, kind));
+        }
+        let count = head.entry_count.get();
+        let entries = Some(count)
+            .filter(|count| u32::from(*count) <= MAX_TABLE_ENTRIES)
+            .and_then(|count| <[MetadataEntry]>::ref_from_prefix_with_elems(rest, usize::from(count)).ok());
+        let Some((entries, _)) = entries else {
+            let kind = ErrorKind::Field { field: "EntryCount", found: u64::from(count), expected: "at most 2047" };
+            return Err(at(offset_of!(MetadataTableHeader, entry_count), kind));
+        };
+        let users = entries.iter().filter(|entry| entry.flags.get() & MetadataEntry::IS_USER != 0).count();
+        if users > MetadataEntry::MAX_USER_ENTRIES {
+            let expected = "at most 1024 entries of users";
+            let kind = ErrorKind::Field { field: "EntryCount", found: to_u64(users), expected };
+            return Err(at(offset_of!(MetadataTableHeader, entry_count), kind));
+        }
+        if head.reserved.get() != 0 || head.reserved2.iter().any(|byte| *byte != 0) {
+            let found = u64::from(head.reserved.get());
+            let kind = ErrorKind::Field { field: "Reserved", found, expected: "zeros" };
+            warnings.add(Check::MetadataReserved, at(offset_of!(MetadataTableHeader, reserved), kind));
+        }
+        Ok(Self { start, length: u64::from(region.length), entries: entries.to_vec() })
+    }
+
+    /// An error in a field of an entry.
+    fn at(&self, index: usize, field: usize, kind: ErrorKind) -> Error {
+        let within = index
+            .saturating_mul(size_of::<MetadataEntry>())
+            .saturating_add(size_of::<MetadataTableHeader>())
+            .saturating_add(field);
+        Error::at(Structure::MetadataTable, self.start.saturating_add(to_u64(within)), kind)
+    }
+
+    /// No item is required and unknown. Items of users are nobody's business but theirs.
+    fn check_understood(&self) -> Result<()> {
+        for (index, entry) in self.entries.iter().enumerate() {
+            let flags = entry.flags.get();
+            if flags & MetadataEntry::IS_USER != 0 || known(entry).is_some() {
+                continue;
+            }
+            if entry.item_id == item::INCOMPLETE_FILE {
+                return Err(self.at(index, 0, ErrorKind::IncompleteFile));
+            }
+            if flags & MetadataEntry::IS_REQUIRED != 0 {
+                return Err(self.at(index, 0, ErrorKind::UnknownRequired { id: entry.item_id.to_uuid() }));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_unique(&self, warnings: &mut Warnings) -> Result<()> {
+        let mut order: Vec<_> = self
+            .entries
+            .iter()
+            .enumerate()
+            .map(|(index, entry)| (entry.item_id.to_uuid(), entry.flags.get() & MetadataEntry::IS_USER, index))
+            .collect();
+        order.sort_unstable();
+        for (one, other) in order.iter().zip(order.iter().skip(1)) {
+            if (one.0, one.1) == (other.0, other.1) {
+                let twice = self.at(other.2, 0, ErrorKind::Duplicate { id: other.0 });
+                if self.known(other.2).is_some() {
+                    return Err(twice);
+                }
+                warnings.add(Check::MetadataUnique, twice);
+            }
+        }
+        Ok(())
+    }
+
+    /// Items lie in the region, behind the table.
+    fn check_places(&self, warnings: &mut Warnings) -> Result<()> {
+        for (index, entry) in self.entries.iter().enumerate() {
+            let (offset, length) = (entry.offset.get(), entry.length.get());
+            let result = if length > MetadataEntry::MAX_LENGTH {
+                let kind = ErrorKind::Field { field: "Length", found: u64::from(length), expected: "at most 1 MiB" };
+                Err(self.at(index, offset_of!(MetadataEntry, length), kind))
+            } else if length == 0 && offset != 0 {
+                let expected = "0 for an empty item";
+                let kind = ErrorKind::Field { field: "Offset", found: u64::from(offset), expected };
+                Err(self.at(index, offset_of!(MetadataEntry, offset), kind))
+            } else if length > 0 && u64::from(offset) < MetadataTableHeader::TABLE_LENGTH {
+                let kind = ErrorKind::Field { field: "Offset", found: u64::from(offset), expected: "at least 64 KiB" };
+                Err(self.at(index, offset_of!(MetadataEntry, offset), kind))
+            } else if u64::from(offset).saturating_add(u64::from(length)) > self.length {
+                let limit = self.start.saturating_add(self.length);
+                let kind = ErrorKind::OutOfBounds { length: u64::from(length), limit };
+                Err(self.at(index, offset_of!(MetadataEntry, offset), kind))
+            } else {
+                Ok(())
+            };
+            if known(entry).is_some() {
+                result?;
+            } else {
+                warnings.add_if_err(Check::MetadataPlace, result);
+            }
+        }
+        Ok(())
+    }
+
+    fn check_overlaps(&self, warnings: &mut Warnings) -> Result<()> {
+        let mut order: Vec<_> = self
+            .entries
+            .iter()
+            .enumerate()
+            .filter(|(_, entry)| entry.length.get() > 0)
+            .map(|(index, entry)| (entry.offset.get(), entry.length.get(), index))
+            .collect();
+        order.sort_unstable();
+        // Of all items so far, and of the known ones, the one that reaches farthest: a long one may cover several.
+        let (mut farthest, mut farthest_known): (Option<Span>, Option<Span>) = (None, None);
+        for (offset, length, index) in order {
+            let span = Span { start: offset.into(), end: u64::from(offset).saturating_add(length.into()), index };
+            let is_known = self.known(index).is_some();
+            if let Some(with) = span.runs_into(farthest_known).filter(|_| is_known) {
+                return Err(self.overlap(&span, &with));
+            }
+            if let Some(with) = span.runs_into(farthest) {
+                warnings.add(Check::MetadataOverlap, self.overlap(&span, &with));
+            }
+            farthest = Some(span.farther(farthest));
+            if is_known {
+                farthest_known = Some(span.farther(farthest_known));
+            }
+        }
+        Ok(())
+    }
+
+    fn overlap(&self, span: &Span, with: &Span) -> Error {
+        let with_item = Structure::MetadataItem(self.known(with.index).map_or("(unknown)", |known| known.name));
+        let kind = ErrorKind::Overlap { with: with_item, offset: self.start.saturating_add(with.start) };
+        self.at(span.index, offset_of!(MetadataEntry, offset), kind)
+    }
+
+    fn known(&self, index: usize) -> Option<&'static Known> {
+        self.entries.get(index).and_then(known)
+    }
+
+    fn check_flags(&self, warnings: &mut Warnings) {
+        for (index, entry) in self.entries.iter().enumerate() {
+            let flags = entry.flags.get();
+            let defined = MetadataEntry::IS_USER | VIRTUAL_DISK;
+            if flags & !defined != 0 || entry.reserved2.get() != 0 {
+                let kind = ErrorKind::Field { field: "Flags", found: u64::from(flags), expected: "bits 0 to 2 only" };
+                let detail = self.at(index, offset_of!(MetadataEntry, flags), kind);
+                warnings.add(Check::MetadataReserved, detail);
+            }
+            if let Some(expected) = known(entry).and_then(|known| known.flags)
+                && flags & VIRTUAL_DISK != expected
+            {
+                let expected = if expected == VIRTUAL_DISK { "6" } else { "4" };
+                let kind = ErrorKind::Field { field: "Flags", found: u64::from(flags), expected };
+                warnings.add(Check::MetadataFlags, self.at(index, offset_of!(MetadataEntry, flags), kind));
+            }
+        }
+    }
+
+    /// The entry of a system item.
+    fn find(&self, id: Guid) -> Option<(usize, &MetadataEntry)> {
+        let is_it = |entry: &&MetadataEntry| known(entry).is_some_and(|known| known.id == id);
+        self.entries.iter().enumerate().find(|(_, entry)| is_it(entry))
+    }
+
+    /// Where an item lies in the file: offset and length in bytes.
+    fn place_of(&self, entry: &MetadataEntry) -> (u64, u64) {
+        (self.start.saturating_add(u64::from(entry.offset.get())), u64::from(entry.length.get()))
+    }
+
+    /// An item that must be there, with exactly the length of a `T`.
+    fn need<T: FromBytes>(&self, view: &View, id: Guid, name: &'static str) -> Result<Item<T>> {
+        let Some((index, entry)) = self.find(id) else {
+            return Err(Error::at(Structure::MetadataTable, self.start, ErrorKind::Missing { what: name }));
+        };
+        let (offset, length) = self.place_of(entry);
+        if length != to_u64(size_of::<T>()) {
+            let expected = if size_of::<T>() == 4 {
+                "4"
+            } else if size_of::<T>() == 8 {
+                "8"
+            } else {
+                "16"
+            };
+            let kind = ErrorKind::Field { field: "Length", found: length, expected };
+            return Err(self.at(index, offset_of!(MetadataEntry, length), kind));
+        }
+        let value = view.overlay(Structure::MetadataItem(name), offset)?;
+        Ok(Item { value, offset })
+    }
+
+    /// An item that should be there; a warning where it is not.
+    fn want<T: FromBytes>(
+        &self,
+        view: &View,
+        id: Guid,
+        name: &'static str,
+        warnings: &mut Warnings,
+    ) -> Option<Item<T>> {
+        match self.need(view, id, name) {
+            Ok(item) => Some(item),
+            Err(detail) => {
+                warnings.add(Check::MetadataPresent, detail);
+                None
+            }
+        }
+    }
+}

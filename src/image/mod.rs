@@ -1,0 +1,250 @@
+//! One VHDX file: what it says of itself, and what it has of its disk.
+
+mod bat;
+mod bitmap;
+mod geometry;
+mod header;
+mod identifier;
+mod locator;
+mod log;
+mod metadata;
+mod region;
+mod warning;
+
+use std::path::Path;
+
+use uuid::Uuid;
+
+use crate::error::{Error, ErrorKind, Result, Structure};
+use crate::format::PayloadBlockState;
+use crate::source::{Run, Source, View};
+
+use bat::Bat;
+use geometry::Geometry;
+use region::Regions;
+
+pub use bat::BlockStates;
+pub(crate) use bat::Local;
+pub use geometry::Kind;
+pub use header::CurrentHeader;
+pub use locator::ParentLocator;
+pub use log::{EntryContent, EntryStatus, Flaw, LogPolicy, LogReport, LogReportEntry, LogState, Replay};
+pub use region::Region;
+pub(crate) use warning::Warnings;
+pub use warning::{Check, Severity, Warning};
+
+/// One VHDX file, opened: its headers checked, its log replayed in memory, its tables found.
+///
+/// An image of the differencing kind is not a disk yet: see [`Disk`](crate::Disk).
+#[derive(Debug)]
+pub struct Image {
+    view: View,
+    creator: String,
+    header: CurrentHeader,
+    log_state: LogState,
+    regions: Regions,
+    geometry: Geometry,
+    virtual_disk_id: Option<Uuid>,
+    /// Where the parent locator item lies: file offset and length in bytes.
+    parent_locator: Option<(u64, u64)>,
+    warnings: Warnings,
+}
+
+impl Image {
+    /// Opens an image. What this costs depends on its log, and on nothing else: the BAT is looked at when it is needed.
+    ///
+    /// The order is the format's: identifier, headers, log, region tables, metadata, BAT (MS-VHDX 2.2 to 2.6). Nothing
+    /// behind the headers is looked at before the log has been replayed.
+    ///
+    /// # Errors
+    /// [`Category::NotVhdx`](crate::Category::NotVhdx), [`Category::Corrupt`](crate::Category::Corrupt),
+    /// [`Category::Unsupported`](crate::Category::Unsupported), or [`Category::DirtyLog`](crate::Category::DirtyLog) by
+    /// `log_policy`.
+    pub fn open(source: Source, log_policy: LogPolicy) -> Result<Self> {
+        let mut warnings = Warnings::default();
+        let mut view = View::new(source);
+        let creator = identifier::read(&view, &mut warnings)?;
+        let header = header::select(&view, &mut warnings)?;
+        let log_state = log::replay(&mut view, &header, log_policy, &mut warnings)?;
+        let regions = region::read(&view, &header, &mut warnings)?;
+        let metadata = metadata::read(&view, &regions.metadata, &mut warnings)?;
+        let geometry = Geometry::new(&metadata, &mut warnings)?;
+        bat::check_region(&view, &regions.bat, &geometry)?;
+        if let Some((offset, _)) = metadata.parent_locator.filter(|_| geometry.kind != Kind::Differencing) {
+            let expected = "2 (HasParent), since there is a parent locator";
+            let found = u64::from(metadata.file_parameters.value.flags.get());
+            let kind = ErrorKind::Field { field: "flags", found, expected };
+            warnings.add(Check::UnneededLocator, Error::at(Structure::ParentLocator, offset, kind));
+        }
+        Ok(Self {
+            view,
+            creator,
+            header,
+            log_state,
+            regions,
+            geometry,
+            virtual_disk_id: metadata.virtual_disk_id,
+            parent_locator: metadata.parent_locator,
+            warnings,
+        })
+    }
+
+    /// The file's bytes as they are, without what a replay changes.
+    #[must_use]
+    pub fn source(&self) -> &Source {
+        self.view.source()
+    }
+
+    /// The path under which the file was opened, if it was.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        self.source().path()
+    }
+
+    /// Length of the file in bytes, with what a replay of its log adds.
+    #[must_use]
+    pub fn file_length(&self) -> u64 {
+        self.view.length()
+    }
+
+    /// The program that made the file, as it calls itself (MS-VHDX 2.2.1). Not to be trusted, nor to be printed as it is.
+    #[must_use]
+    pub fn creator(&self) -> &str {
+        &self.creator
+    }
+
+    /// The current header (MS-VHDX 2.2.2).
+    #[must_use]
+    pub fn header(&self) -> &CurrentHeader {
+        &self.header
+    }
+
+    /// What became of the log.
+    #[must_use]
+    pub fn log_state(&self) -> &LogState {
+        &self.log_state
+    }
+
+    /// Which copy of the region table is in use: 1 or 2 (MS-VHDX 2.2.3).
+    #[must_use]
+    pub fn region_table_copy(&self) -> u8 {
+        self.regions.copy
+    }
+
+    /// The regions, in the order of the table.
+    #[must_use]
+    pub fn regions(&self) -> &[Region] {
+        &self.regions.all
+    }
+
+    /// The kind of file (MS-VHDX 2.6.2.1).
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.geometry.kind
+    }
+
+    /// Size of the virtual disk, in bytes: 0 to 64 TiB, a multiple of the logical sector size.
+    #[must_use]
+    pub fn virtual_disk_size(&self) -> u64 {
+        self.geometry.virtual_disk_size
+    }
+
+    /// Size of a payload block, in bytes: a power of two from 1 MiB to 256 MiB.
+    #[must_use]
+    pub fn block_size(&self) -> u64 {
+        self.geometry.block_size()
+    }
+
+    /// Number of payload blocks; of the last one only a part may belong to the disk.
+    #[must_use]
+    pub fn payload_blocks(&self) -> u64 {
+        self.geometry.payload_blocks()
+    }
+
+    /// Size of a sector of the disk, in bytes: 512 or 4096.
+    #[must_use]
+    pub fn logical_sector_size(&self) -> u32 {
+        self.geometry.logical_sector_size
+    }
+
+    /// Size of a sector of the medium that the disk claims to be, in bytes; none where the file does not say. Nothing
+    /// depends on it.
+    #[must_use]
+    pub fn physical_sector_size(&self) -> Option<u32> {
+        self.geometry.physical_sector_size
+    }
+
+    /// Identity of the virtual disk, the same in parent and child; none where the file does not say.
+    #[must_use]
+    pub fn virtual_disk_id(&self) -> Option<Uuid> {
+        self.virtual_disk_id
+    }
+
+    /// State of a payload block, and its place in the file in bytes, which has a meaning only where the state says that
+    /// the block is present (MS-VHDX 2.5.1.1).
+    ///
+    /// # Errors
+    /// [`ErrorKind::OutsideDisk`] if there is no such block, [`ErrorKind::ReservedState`] if its state does not exist,
+    /// [`ErrorKind::PartiallyPresentWithoutParent`].
+    pub fn payload_block(&self, block: u64) -> Result<(PayloadBlockState, u64)> {
+        if block >= self.payload_blocks() {
+            let end = block.saturating_add(1).saturating_mul(self.block_size());
+            let kind = ErrorKind::OutsideDisk { end, size: self.virtual_disk_size() };
+            return Err(Error::of(Structure::Disk, kind));
+        }
+        self.bat().payload(block)
+    }
+
+    /// Counts the payload blocks by state. Looks at the whole BAT, but for its holes.
+    ///
+    /// # Errors
+    /// None that [`Image::open`] would not have given.
+    pub fn block_states(&self) -> Result<BlockStates> {
+        self.bat().states()
+    }
+
+    /// How the image knows its parent; none unless it is of the differencing kind (MS-VHDX 2.6.2.6).
+    ///
+    /// # Errors
+    /// [`Category::Corrupt`](crate::Category::Corrupt) if the locator is missing or broken,
+    /// [`Category::Unsupported`](crate::Category::Unsupported) if it is of an unknown type.
+    pub fn parent_locator(&self) -> Result<Option<ParentLocator>> {
+        self.read_parent_locator(&mut Warnings::default())
+    }
+
+    pub(crate) fn read_parent_locator(&self, warnings: &mut Warnings) -> Result<Option<ParentLocator>> {
+        match self.parent_locator {
+            _ if self.kind() != Kind::Differencing => Ok(None),
+            Some(place) => locator::read(&self.view, place, warnings).map(Some),
+            None => {
+                let kind = ErrorKind::Missing { what: "the parent locator of a differencing image" };
+                Err(Error::at(Structure::MetadataTable, self.regions.metadata.offset, kind))
+            }
+        }
+    }
+
+    /// What is against the format, without harm to what is read.
+    #[must_use]
+    pub fn warnings(&self) -> &[Warning] {
+        self.warnings.as_slice()
+    }
+
+    #[inline]
+    fn bat(&self) -> Bat<'_> {
+        Bat { view: &self.view, geometry: &self.geometry, taken: &self.regions.taken, offset: self.regions.bat.offset }
+    }
+
+    /// What this file has of the disk at `position`: a run of at most `most` bytes, which is not 0. Both lie inside the
+    /// disk.
+    #[inline]
+    pub(crate) fn local(&self, position: u64, most: u64) -> Result<Local> {
+        debug_assert!(most > 0 && position.saturating_add(most) <= self.virtual_disk_size());
+        self.bat().local(position, most)
+    }
+
+    /// The bytes at a file offset: the longest run of at most `most`.
+    #[inline]
+    pub(crate) fn run(&self, offset: u64, most: u64) -> Result<Run<'_>> {
+        self.view.run(Structure::File, offset, most)
+    }
+}

@@ -1,0 +1,285 @@
+//! The region table (MS-VHDX 2.2.3): where the BAT and the metadata lie, and which parts of the file are taken.
+
+use std::mem::offset_of;
+
+use uuid::Uuid;
+use zerocopy::FromBytes;
+
+use crate::checksum::crc32c_of_structure;
+use crate::error::{Error, ErrorKind, Result, Structure};
+use crate::format::{Guid, MAX_TABLE_ENTRIES, MIB, RegionTableEntry, RegionTableHeader, region_table_offset};
+use crate::num::to_u64;
+use crate::source::View;
+
+use super::header::CurrentHeader;
+use super::warning::{Check, Warnings};
+
+/// A region of the file.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Region {
+    /// What it is.
+    pub guid: Uuid,
+    /// File offset, in bytes.
+    pub offset: u64,
+    /// Length, in bytes.
+    pub length: u32,
+    /// Whether a reader that does not know it must refuse the file.
+    pub required: bool,
+}
+
+impl Region {
+    /// Where it ends, if that is a number.
+    fn end(&self) -> Option<u64> {
+        self.offset.checked_add(u64::from(self.length))
+    }
+}
+
+/// The region table in use.
+#[derive(Debug)]
+pub(super) struct Regions {
+    /// Which copy it is: 1 or 2.
+    pub(super) copy: u8,
+    pub(super) all: Vec<Region>,
+    pub(super) bat: Region,
+    pub(super) metadata: Region,
+    pub(super) taken: Taken,
+}
+
+/// Reads the region table from its first usable copy.
+///
+/// # Errors
+/// [`ErrorKind::NoValidCopy`] if neither is usable; see the table of VHDX checks for the others.
+pub(super) fn read(view: &View, header: &CurrentHeader, warnings: &mut Warnings) -> Result<Regions> {
+    let (copy, table) = match (Table::read(view, 1), Table::read(view, 2)) {
+        (Ok(first), Ok(second)) => {
+            if first.bytes != second.bytes {
+                let offset = region_table_offset(2);
+                let differ = Error::at(Structure::RegionTable(2), offset, ErrorKind::CopiesDiffer);
+                warnings.add(Check::RegionTableCopies, differ);
+            }
+            (1, first)
+        }
+        (Ok(first), Err(broken)) => {
+            warnings.add(Check::RegionTableCopies, broken);
+            (1, first)
+        }
+        (Err(broken), Ok(second)) => {
+            warnings.add(Check::RegionTableCopies, broken);
+            (2, second)
+        }
+        (Err(first), Err(second)) => {
+            return Err(Error::of(Structure::RegionTables, ErrorKind::NoValidCopy { first, second }));
+        }
+    };
+    if table.reserved != 0 {
+        let found = u64::from(table.reserved);
+        let offset = region_table_offset(copy).saturating_add(to_u64(offset_of!(RegionTableHeader, reserved)));
+        let kind = ErrorKind::Field { field: "Reserved", found, expected: "0" };
+        warnings.add(Check::RegionTableReserved, Error::at(Structure::RegionTable(copy), offset, kind));
+    }
+    let entries = Entries { copy, entries: &table.entries, file_length: view.length() };
+    entries.check_known()?;
+    let bat = entries.find(RegionTableEntry::BAT, "the BAT region", warnings)?;
+    let metadata = entries.find(RegionTableEntry::METADATA, "the metadata region", warnings)?;
+    entries.check_metadata_place(&metadata)?;
+    let all = entries.all(warnings);
+    let taken = Taken::new(&all, header, view.length())?;
+    Ok(Regions { copy, all, bat, metadata, taken })
+}
+
+/// A copy of the table that is whole: signature, checksum and count are right.
+struct Table<'a> {
+    bytes: std::borrow::Cow<'a, [u8]>,
+    reserved: u32,
+    entries: Vec<RegionTableEntry>,
+}
+
+impl<'a> Table<'a> {
+    fn read(view: &'a View, copy: u8) -> Result<Self> {
+        let (structure, offset) = (Structure::RegionTable(copy), region_table_offset(copy));
+        let at = |field: usize, kind| Error::at(structure, offset.saturating_add(to_u64(field)), kind);
+        let bytes = view.bytes(structure, offset, RegionTableHeader::TABLE_LENGTH)?;
+        let expected = crc32c_of_structure(&bytes, offset_of!(RegionTableHeader, checksum));
+        let Ok((head, rest)) = RegionTableHeader::read_from_prefix(&bytes) else {
+            return Err(at(0, ErrorKind::OutOfBounds { length: 16, limit: view.length() }));
+        };
+        if head.signature != *RegionTableHeader::SIGNATURE.as_bytes() {
+            let mut found = [0; 8];
+            found.iter_mut().zip(head.signature).for_each(|(to, from)| *to = from);
+            return Err(at(0, ErrorKind::Signature { found, expected: RegionTableHeader::SIGNATURE }));
+        }
+        let found = head.checksum.get();
+        if found != expected {
+            let kind = ErrorKind::Checksum { found, expected };
+            return Err(at(offset_of!(RegionTableHeader, checksum), kind));
+        }
+        let count = head.entry_count.get();
+        let entries = Some(count)
+            .filter(|count| *count <= MAX_TABLE_ENTRIES)
+            .and_then(|count| usize::try_from(count).ok())
+            .and_then(|count| <[RegionTableEntry]>::ref_from_prefix_with_elems(rest, count).ok());
+        let Some((entries, _)) = entries else {
+            let kind = ErrorKind::Field { field: "EntryCount", found: u64::from(count), expected: "at most 2047" };
+            return Err(at(offset_of!(RegionTableHeader, entry_count), kind));
+        };
+        let (entries, reserved) = (entries.to_vec(), head.reserved.get());
+        Ok(Self { bytes, reserved, entries })
+    }
+}
+
+/// The entries of the table in use, with what is needed to say where they are.
+struct Entries<'a> {
+    copy: u8,
+    entries: &'a [RegionTableEntry],
+    file_length: u64,
+}
+
+impl Entries<'_> {
+    /// An error in a field of an entry.
+    fn at(&self, index: usize, field: usize, kind: ErrorKind) -> Error {
+        let within = index
+            .saturating_mul(size_of::<RegionTableEntry>())
+            .saturating_add(size_of::<RegionTableHeader>())
+            .saturating_add(field);
+        let offset = region_table_offset(self.copy).saturating_add(to_u64(within));
+        Error::at(Structure::RegionTable(self.copy), offset, kind)
+    }
+
+    /// No region is there twice, and none is required and unknown.
+    fn check_known(&self) -> Result<()> {
+        let mut order: Vec<_> =
+            self.entries.iter().enumerate().map(|(index, entry)| (entry.guid.to_uuid(), index)).collect();
+        order.sort_unstable();
+        for (one, other) in order.iter().zip(order.iter().skip(1)) {
+            if one.0 == other.0 {
+                return Err(self.at(other.1, 0, ErrorKind::Duplicate { id: other.0 }));
+            }
+        }
+        for (index, entry) in self.entries.iter().enumerate() {
+            let known: [Guid; 2] = [RegionTableEntry::BAT, RegionTableEntry::METADATA];
+            if entry.required.get() != 0 && !known.contains(&entry.guid) {
+                return Err(self.at(index, 0, ErrorKind::UnknownRequired { id: entry.guid.to_uuid() }));
+            }
+        }
+        Ok(())
+    }
+
+    /// A region that must be there, and must be well placed.
+    fn find(&self, guid: Guid, what: &'static str, warnings: &mut Warnings) -> Result<Region> {
+        let Some((index, entry)) = self.entries.iter().enumerate().find(|(_, entry)| entry.guid == guid) else {
+            let structure = Structure::RegionTable(self.copy);
+            return Err(Error::at(structure, region_table_offset(self.copy), ErrorKind::Missing { what }));
+        };
+        self.check_alignment(index, entry)?;
+        if entry.length.get() == 0 {
+            let kind = ErrorKind::Field { field: "Length", found: 0, expected: "at least 1 MiB" };
+            return Err(self.at(index, offset_of!(RegionTableEntry, length), kind));
+        }
+        // Its writers forget this flag (T5), and set it to other values than 1.
+        let required = entry.required.get();
+        if required != 1 {
+            let kind = ErrorKind::Field { field: "Required", found: u64::from(required), expected: "1" };
+            let detail = self.at(index, offset_of!(RegionTableEntry, required), kind);
+            warnings.add(Check::RegionRequired, detail);
+        }
+        Ok(region_of(entry))
+    }
+
+    fn check_alignment(&self, index: usize, entry: &RegionTableEntry) -> Result<()> {
+        let file_offset = entry.file_offset.get();
+        if file_offset < MIB || !file_offset.is_multiple_of(MIB) {
+            let expected = "a multiple of 1 MiB, at least 1 MiB";
+            let kind = ErrorKind::Field { field: "FileOffset", found: file_offset, expected };
+            return Err(self.at(index, offset_of!(RegionTableEntry, file_offset), kind));
+        }
+        let length = u64::from(entry.length.get());
+        if !length.is_multiple_of(MIB) {
+            let kind = ErrorKind::Field { field: "Length", found: length, expected: "a multiple of 1 MiB" };
+            return Err(self.at(index, offset_of!(RegionTableEntry, length), kind));
+        }
+        Ok(())
+    }
+
+    /// The metadata region lies in the file. (Of the BAT only a part may be needed; its reader sees to that.)
+    fn check_metadata_place(&self, metadata: &Region) -> Result<()> {
+        if metadata.end().is_some_and(|end| end <= self.file_length) {
+            return Ok(());
+        }
+        let kind = ErrorKind::OutOfBounds { length: u64::from(metadata.length), limit: self.file_length };
+        Err(Error::at(Structure::MetadataRegion, metadata.offset, kind))
+    }
+
+    /// All regions; what is odd about those that are not needed is only warned of.
+    fn all(&self, warnings: &mut Warnings) -> Vec<Region> {
+        let mut all = Vec::with_capacity(self.entries.len());
+        for (index, entry) in self.entries.iter().enumerate() {
+            warnings.add_if_err(Check::RegionAlignment, self.check_alignment(index, entry));
+            let region = region_of(entry);
+            if region.end().is_none_or(|end| end > self.file_length) {
+                let kind = ErrorKind::OutOfBounds { length: u64::from(region.length), limit: self.file_length };
+                warnings.add(Check::RegionPlace, Error::at(structure_of(&region), region.offset, kind));
+            }
+            all.push(region);
+        }
+        all
+    }
+}
+
+fn region_of(entry: &RegionTableEntry) -> Region {
+    Region {
+        guid: entry.guid.to_uuid(),
+        offset: entry.file_offset.get(),
+        length: entry.length.get(),
+        required: entry.required.get() != 0,
+    }
+}
+
+fn structure_of(known: &Region) -> Structure {
+    if known.guid == RegionTableEntry::BAT.to_uuid() {
+        Structure::Bat
+    } else if known.guid == RegionTableEntry::METADATA.to_uuid() {
+        Structure::MetadataRegion
+    } else {
+        Structure::OtherRegion
+    }
+}
+
+/// The parts of the file that belong to something else than blocks.
+#[derive(Debug)]
+pub(super) struct Taken {
+    /// First byte, end, and what it is: in order and disjoint.
+    ranges: Vec<(u64, u64, Structure)>,
+}
+
+impl Taken {
+    fn new(regions: &[Region], header: &CurrentHeader, file_length: u64) -> Result<Self> {
+        let mut ranges = vec![(0, MIB, Structure::HeaderSection)];
+        // Where the log is not in use, a place that no log can have is of no interest to anyone (T23, T30).
+        let log_counts =
+            header.is_dirty() || (header.check_log_alignment().is_ok() && header.check_log_place(file_length).is_ok());
+        if let Some(end) = header.log_end().filter(|end| log_counts && *end > header.log_offset) {
+            ranges.push((header.log_offset, end, Structure::Log));
+        }
+        for region in regions {
+            let end = region.end().unwrap_or(u64::MAX);
+            if end > region.offset {
+                ranges.push((region.offset, end, structure_of(region)));
+            }
+        }
+        ranges.sort_unstable_by_key(|(start, end, _)| (*start, *end));
+        for (one, other) in ranges.iter().zip(ranges.iter().skip(1)) {
+            if other.0 < one.1 {
+                return Err(Error::at(other.2, other.0, ErrorKind::Overlap { with: one.2, offset: one.0 }));
+            }
+        }
+        Ok(Self { ranges })
+    }
+
+    /// What the bytes from `start` to `end` share with something else: what it is, and where that begins.
+    #[inline]
+    pub(super) fn overlap(&self, start: u64, end: u64) -> Option<(Structure, u64)> {
+        let index = self.ranges.partition_point(|(_, taken_end, _)| *taken_end <= start);
+        self.ranges.get(index).filter(|(taken, ..)| *taken < end).map(|(taken, _, what)| (*what, *taken))
+    }
+}

@@ -1,0 +1,81 @@
+//! Read Hyper-V's VHDX and AVHDX disk images: mapped into memory, without copies, and right to the last byte.
+//!
+//! - **Right or an error.** Every checksum is verified before a field is used, a dirty log is replayed in memory, a chain
+//!   of checkpoints is read as one disk. What can't be read is an [`Error`] that says where and why; never silent zeros.
+//! - **Read-only.** The file is never written and never locked.
+//! - **Zero-copy.** Content is lent from the mapping ([`Segment::Data`]); what is absent is a length ([`Segment::Zero`]).
+//!   Nothing is allocated in proportion to the disk, the file or its tables.
+//! - **Any input is safe.** No bytes make it panic, loop, or use unbounded memory.
+//!
+//! # Three levels
+//!
+//! | level | entry | for whom |
+//! |---|---|---|
+//! | on-disk structures | [`format`](mod@format) | whoever looks at raw bytes |
+//! | one file | [`Image`] | whoever wants to know what a file says of itself |
+//! | the disk | [`Disk`] | whoever wants what the guest sees |
+//!
+//! # Example
+//!
+//! ```no_run
+//! use vhdx_mmap::{Disk, OpenOptions, Parents, Segment, Source};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let source = Source::read("disk.avhdx")?; // or, mapped: unsafe { Source::map("disk.avhdx")? }
+//! let disk = Disk::open(source, &OpenOptions::new().parents(Parents::Beside))?;
+//! let mut data = 0;
+//! for segment in disk.segments(..) {
+//!     match segment? {
+//!         Segment::Data(bytes) => data += bytes.len(), // lent, not copied
+//!         Segment::Zero(_) => {}
+//!     }
+//! }
+//! println!("{} bytes, of which {data} are in files", disk.size());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Further: [`Disk::extents`] for the map, [`Disk::read_at`] and [`Disk::slice`] for random reads, [`Disk::reader`] for
+//! [`Read`](std::io::Read) and [`Seek`](std::io::Seek),
+#![cfg_attr(feature = "rayon", doc = "[`Disk::par_segments`] for all cores,")]
+#![cfg_attr(not(feature = "rayon"), doc = "`Disk::par_segments` for all cores (feature `rayon`),")]
+//! [`ops`] for work on whole disks, [`LogReport`] for what is in a log.
+//!
+//! # Features
+//!
+//! | feature | default | what it brings |
+//! |---|---|---|
+//! | `mmap` | by `cli` | `Source::map`; without it the crate holds no `unsafe` code at all |
+//! | `rayon` | by `cli` | `Disk::par_segments` |
+//! | `cli` | yes | the `vhdx` command, and its dependencies |
+//!
+//! A program that wants the library only depends on it with `default-features = false, features = ["mmap", "rayon"]`.
+//!
+#![doc = include_str!("design.md")]
+
+mod checksum;
+mod disk;
+mod error;
+pub mod format;
+mod image;
+mod num;
+pub mod ops;
+mod scan;
+mod source;
+mod zero;
+
+pub use disk::{
+    Block, Chain, Disk, Extent, Extents, FoundBy, Layer, Link, MAX_PARENTS, OpenOptions, ParentFinder, ParentRequest,
+    Parents, Reader, Segment, Segments,
+};
+pub use error::{Candidate, Category, Error, ErrorKind, Outcome, Result, Structure};
+pub use format::PayloadBlockState;
+pub use image::{
+    BlockStates, Check, CurrentHeader, EntryContent, EntryStatus, Flaw, Image, Kind, LogPolicy, LogReport,
+    LogReportEntry, LogState, ParentLocator, Region, Replay, Severity, Warning,
+};
+#[cfg(feature = "rayon")]
+pub use scan::ParSegments;
+pub use scan::{Progress, SEGMENT_GRAIN};
+pub use source::{FileId, Source};
+pub use zero::{ZERO_PAGES_LENGTH, is_zero, zero_pages};

@@ -1,0 +1,61 @@
+//! What is on a disk, by its signatures: a partition table, or a file system without one.
+//!
+//! Whoever takes a disk without partition table for one that has one, or the other way round, looks for files in the
+//! wrong place. So both are looked for, and both are told where both are there.
+
+mod partitions;
+mod volume;
+
+use crate::disk::Disk;
+use crate::error::Result;
+use crate::num::to_u64;
+
+pub use partitions::{Partition, PartitionScheme, PartitionTable};
+pub use volume::Volume;
+
+/// What is on a disk.
+#[non_exhaustive]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Contents {
+    /// The partition table, if there is one.
+    pub partition_table: Option<PartitionTable>,
+    /// What the disk holds as a whole, without regard to partitions, if that is known.
+    pub volume: Option<Volume>,
+}
+
+/// Finds out what is on a disk. Reads a few sectors of it, and of each partition.
+///
+/// # Errors
+/// If one of these sectors can't be read.
+pub fn contents(disk: &Disk) -> Result<Contents> {
+    let whole = Area { disk, start: 0, length: disk.size() };
+    let volume = volume::recognise(&whole)?;
+    let partition_table = partitions::read(&whole, disk.image().logical_sector_size(), volume)?;
+    Ok(Contents { partition_table, volume })
+}
+
+/// A part of a disk, from which small things are read.
+#[derive(Clone, Copy)]
+struct Area<'d> {
+    disk: &'d Disk,
+    start: u64,
+    length: u64,
+}
+
+impl Area<'_> {
+    /// `N` bytes at an offset; none if the area ends before them.
+    fn bytes<const N: usize>(&self, offset: u64) -> Result<Option<[u8; N]>> {
+        let end = offset.checked_add(to_u64(N));
+        if end.is_none_or(|end| end > self.length) {
+            return Ok(None);
+        }
+        let mut bytes = [0; N];
+        let read = self.disk.read_at(self.start.saturating_add(offset), &mut bytes)?;
+        Ok((read == N).then_some(bytes))
+    }
+
+    /// Whether these bytes are at an offset.
+    fn has<const N: usize>(&self, offset: u64, bytes: &[u8; N]) -> Result<bool> {
+        Ok(self.bytes::<N>(offset)?.as_ref() == Some(bytes))
+    }
+}

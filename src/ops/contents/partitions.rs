@@ -1,0 +1,305 @@
+//! Partition tables: MBR with its extended partitions, and GPT with its backup.
+
+use std::mem::offset_of;
+
+use uuid::{Uuid, uuid};
+use zerocopy::FromBytes;
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{Immutable, KnownLayout, Unaligned};
+
+use crate::checksum::crc32;
+use crate::error::Result;
+use crate::format::Guid;
+use crate::num::to_u64;
+
+use super::Area;
+use super::volume::{self, Volume};
+
+/// The kinds of partition table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PartitionScheme {
+    /// The table of PCs before EFI.
+    Mbr,
+    /// The GUID partition table of EFI.
+    Gpt,
+}
+
+impl PartitionScheme {
+    /// A short name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Mbr => "MBR",
+            Self::Gpt => "GPT",
+        }
+    }
+}
+
+/// A partition table.
+#[non_exhaustive]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartitionTable {
+    /// Which kind.
+    pub scheme: PartitionScheme,
+    /// The sector size in which it counts, in bytes. Where it is not the disk's, the disk was copied from a medium with
+    /// other sectors, and systems will not find its partitions.
+    pub sector_size: u32,
+    /// Whether it is the backup at the end of the disk, since the first one is damaged.
+    pub is_backup: bool,
+    /// The partitions, in the order of the table.
+    pub partitions: Vec<Partition>,
+}
+
+/// A partition.
+#[non_exhaustive]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Partition {
+    /// Its number, as Linux counts: from 1, and logical ones from 5.
+    pub number: u32,
+    /// Where it begins, in bytes.
+    pub start: u64,
+    /// Length in bytes.
+    pub length: u64,
+    /// Its type, in words if it is known.
+    pub kind: String,
+    /// Its name, which only GPT has. Not to be printed as it is.
+    pub name: String,
+    /// What it holds, if that is known.
+    pub volume: Option<Volume>,
+}
+
+/// So many partitions are told, and no more. A hostile table can claim any number.
+const MOST_PARTITIONS: u32 = 256;
+
+/// The partition table of a disk on which `volume` was recognised.
+pub(super) fn read(disk: &Area<'_>, sector_size: u32, volume: Option<Volume>) -> Result<Option<PartitionTable>> {
+    let other_size = if sector_size == 512 { 4096 } else { 512 };
+    for sector_size in [sector_size, other_size] {
+        if let Some(table) = Gpt::first(disk, sector_size)? {
+            return table.partitions(disk).map(Some);
+        }
+    }
+    if let Some(table) = Gpt::backup(disk, sector_size)? {
+        return table.partitions(disk).map(Some);
+    }
+    if volume.is_some_and(Volume::has_boot_sector) {
+        return Ok(None);
+    }
+    mbr(disk, sector_size)
+}
+
+/// The end of a master boot record (UEFI 2.10, 5.2.1).
+#[derive(FromBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct MbrSector {
+    boot_code: [u8; 446],
+    entries: [MbrEntry; 4],
+    signature: [u8; 2],
+}
+
+#[derive(Clone, Copy, FromBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct MbrEntry {
+    boot_indicator: u8,
+    starting_chs: [u8; 3],
+    os_type: u8,
+    ending_chs: [u8; 3],
+    starting_lba: U32,
+    size_in_lba: U32,
+}
+
+impl MbrEntry {
+    fn is_empty(&self) -> bool {
+        self.os_type == 0 || self.size_in_lba.get() == 0
+    }
+
+    fn is_extended(&self) -> bool {
+        matches!(self.os_type, 0x05 | 0x0f | 0x85)
+    }
+}
+
+/// The entries of a boot record that can be a partition table.
+fn mbr_entries(disk: &Area<'_>, offset: u64) -> Result<Option<[MbrEntry; 4]>> {
+    let Some(bytes) = disk.bytes::<512>(offset)? else { return Ok(None) };
+    let sector: MbrSector = zerocopy::transmute!(bytes);
+    // Boot code of other kinds ends with the same two bytes, and has anything in place of the table.
+    let is_table =
+        sector.signature == [0x55, 0xaa] && sector.entries.iter().all(|entry| entry.boot_indicator & 0x7f == 0);
+    Ok(is_table.then_some(sector.entries))
+}
+
+fn mbr(disk: &Area<'_>, sector_size: u32) -> Result<Option<PartitionTable>> {
+    let Some(entries) = mbr_entries(disk, 0)? else { return Ok(None) };
+    let bytes_of = |sectors: u64| sectors.saturating_mul(u64::from(sector_size));
+    let mut partitions = Vec::new();
+    let mut add = |number, first: u64, entry: &MbrEntry| {
+        let (start, length) = (bytes_of(first), bytes_of(entry.size_in_lba.get().into()));
+        let volume = volume::recognise(&part_of(disk, start, length))?;
+        let kind = mbr_type(entry.os_type);
+        partitions.push(Partition { number, start, length, kind, name: String::new(), volume });
+        Ok(())
+    };
+    let mut extended = None;
+    for (number, entry) in (1..).zip(&entries).filter(|(_, entry)| !entry.is_empty()) {
+        add(number, entry.starting_lba.get().into(), entry)?;
+        if entry.is_extended() {
+            extended = extended.or(Some(u64::from(entry.starting_lba.get())));
+        }
+    }
+    // Each logical partition has a record of its own, which names the next record, all of them counted from the first.
+    let mut next = extended;
+    for number in 5..MOST_PARTITIONS {
+        let (Some(base), Some(record)) = (extended, next) else { break };
+        let Some([logical, link, ..]) = mbr_entries(disk, bytes_of(record))? else { break };
+        if !logical.is_empty() {
+            add(number, record.saturating_add(logical.starting_lba.get().into()), &logical)?;
+        }
+        // Records follow one another; one that leads back would be a circle.
+        let ahead = base.saturating_add(link.starting_lba.get().into());
+        next = Some(ahead).filter(|ahead| !link.is_empty() && *ahead > record);
+    }
+    Ok(Some(PartitionTable { scheme: PartitionScheme::Mbr, sector_size, is_backup: false, partitions }))
+}
+
+/// The header of a GPT (UEFI 2.10, 5.3.2).
+#[derive(Clone, Copy, FromBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct GptHeader {
+    signature: [u8; 8],
+    revision: U32,
+    header_size: U32,
+    header_crc32: U32,
+    reserved: U32,
+    my_lba: U64,
+    alternate_lba: U64,
+    first_usable_lba: U64,
+    last_usable_lba: U64,
+    disk_guid: Guid,
+    partition_entry_lba: U64,
+    number_of_partition_entries: U32,
+    size_of_partition_entry: U32,
+    partition_entry_array_crc32: U32,
+}
+
+/// An entry of a GPT (UEFI 2.10, 5.3.3).
+#[derive(Clone, Copy, FromBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct GptEntry {
+    partition_type: Guid,
+    unique_guid: Guid,
+    starting_lba: U64,
+    ending_lba: U64,
+    attributes: U64,
+    name: [U16; 36],
+}
+
+struct Gpt {
+    header: GptHeader,
+    sector_size: u32,
+    is_backup: bool,
+}
+
+impl Gpt {
+    fn first(disk: &Area<'_>, sector_size: u32) -> Result<Option<Self>> {
+        Self::at(disk, sector_size, u64::from(sector_size), false)
+    }
+
+    fn backup(disk: &Area<'_>, sector_size: u32) -> Result<Option<Self>> {
+        let last = disk.length.checked_sub(u64::from(sector_size));
+        last.map_or(Ok(None), |last| Self::at(disk, sector_size, last, true))
+    }
+
+    /// The table whose header is at an offset, if there is one and its checksum is right.
+    fn at(disk: &Area<'_>, sector_size: u32, offset: u64, is_backup: bool) -> Result<Option<Self>> {
+        let Some(bytes) = disk.bytes::<512>(offset)? else { return Ok(None) };
+        let Ok((header, _)) = GptHeader::read_from_prefix(&bytes) else { return Ok(None) };
+        let size = usize::try_from(header.header_size.get()).unwrap_or(usize::MAX);
+        if header.signature != *b"EFI PART" || size < size_of::<GptHeader>() {
+            return Ok(None);
+        }
+        // The checksum counts as zero in its own sum. Nobody makes headers that are longer than 512 bytes.
+        let mut zeroed = bytes;
+        let field = offset_of!(GptHeader, header_crc32);
+        zeroed.iter_mut().skip(field).take(4).for_each(|byte| *byte = 0);
+        let is_right = zeroed.get(..size).is_some_and(|bytes| crc32(bytes) == header.header_crc32.get());
+        Ok(is_right.then_some(Self { header, sector_size, is_backup }))
+    }
+
+    fn partitions(&self, disk: &Area<'_>) -> Result<PartitionTable> {
+        let bytes_of = |sectors: u64| sectors.saturating_mul(u64::from(self.sector_size));
+        let entries = bytes_of(self.header.partition_entry_lba.get());
+        let entry_size = u64::from(self.header.size_of_partition_entry.get()).max(to_u64(size_of::<GptEntry>()));
+        let count = self.header.number_of_partition_entries.get().min(MOST_PARTITIONS);
+        let mut partitions = Vec::new();
+        for (number, index) in (1..).zip(0..u64::from(count)) {
+            let offset = entries.saturating_add(index.saturating_mul(entry_size));
+            let Some(bytes) = disk.bytes::<128>(offset)? else { break };
+            let entry: GptEntry = zerocopy::transmute!(bytes);
+            if entry.partition_type.is_nil() {
+                continue;
+            }
+            let (first, last) = (entry.starting_lba.get(), entry.ending_lba.get());
+            let start = bytes_of(first);
+            let length = bytes_of(last.saturating_add(1).saturating_sub(first));
+            let name = entry.name.iter().map(|unit| unit.get()).take_while(|unit| *unit != 0);
+            let name = char::decode_utf16(name).map(|read| read.unwrap_or(char::REPLACEMENT_CHARACTER)).collect();
+            let volume = volume::recognise(&part_of(disk, start, length))?;
+            let kind = gpt_type(entry.partition_type.to_uuid());
+            partitions.push(Partition { number, start, length, kind, name, volume });
+        }
+        let Self { sector_size, is_backup, .. } = *self;
+        Ok(PartitionTable { scheme: PartitionScheme::Gpt, sector_size, is_backup, partitions })
+    }
+}
+
+/// A part of the disk, as far as the disk has it.
+fn part_of<'d>(disk: &Area<'d>, start: u64, length: u64) -> Area<'d> {
+    let start = start.min(disk.length);
+    Area { disk: disk.disk, start, length: length.min(disk.length.saturating_sub(start)) }
+}
+
+fn mbr_type(os_type: u8) -> String {
+    let name = match os_type {
+        0x01 => "FAT12",
+        0x04 | 0x06 | 0x0e => "FAT16",
+        0x05 | 0x0f | 0x85 => "extended",
+        0x07 => "NTFS, exFAT or HPFS",
+        0x0b | 0x0c => "FAT32",
+        0x27 => "Windows recovery",
+        0x42 => "Windows dynamic disk",
+        0x82 => "Linux swap",
+        0x83 => "Linux",
+        0x8e => "Linux LVM",
+        0xa5 => "FreeBSD",
+        0xee => "GPT protective",
+        0xef => "EFI system",
+        0xfd => "Linux RAID",
+        _ => return format!("type {os_type:#04x}"),
+    };
+    name.to_owned()
+}
+
+fn gpt_type(id: Uuid) -> String {
+    const KNOWN: &[(Uuid, &str)] = &[
+        (uuid!("c12a7328-f81f-11d2-ba4b-00a0c93ec93b"), "EFI system"),
+        (uuid!("e3c9e316-0b5c-4db8-817d-f92df00215ae"), "Microsoft reserved"),
+        (uuid!("ebd0a0a2-b9e5-4433-87c0-68b6b72699c7"), "Microsoft basic data"),
+        (uuid!("de94bba4-06d1-4d40-a16a-bfd50179d6ac"), "Windows recovery"),
+        (uuid!("5808c8aa-7e8f-42e0-85d2-e1e90434cfb3"), "Windows LDM metadata"),
+        (uuid!("af9b60a0-1431-4f62-bc68-3311714a69ad"), "Windows LDM data"),
+        (uuid!("e75caf8f-f680-4cee-afa3-b001e56efc2d"), "Windows storage spaces"),
+        (uuid!("0fc63daf-8483-4772-8e79-3d69d8477de4"), "Linux"),
+        (uuid!("4f68bce3-e8cd-4db1-96e7-fbcaf984b709"), "Linux root (x86-64)"),
+        (uuid!("933ac7e1-2eb4-4f13-b844-0e14e2aef915"), "Linux home"),
+        (uuid!("bc13c2ff-59e6-4262-a352-b275fd6f7172"), "Linux extended boot"),
+        (uuid!("0657fd6d-a4ab-43c4-84e5-0933c84b4f4f"), "Linux swap"),
+        (uuid!("e6d6d379-f507-44c2-a23c-238f2a3df928"), "Linux LVM"),
+        (uuid!("a19d880f-05fc-4d3b-a006-743f0f84911e"), "Linux RAID"),
+        (uuid!("ca7d7ccb-63ed-4c53-861c-1742536059cc"), "LUKS"),
+        (uuid!("21686148-6449-6e6f-744e-656564454649"), "BIOS boot"),
+    ];
+    match KNOWN.iter().find(|(known, _)| *known == id) {
+        Some((_, name)) => (*name).to_owned(),
+        None => format!("type {{{id}}}"),
+    }
+}

@@ -1,0 +1,47 @@
+//! Segments in pieces of a bounded length.
+
+use crate::disk::{Disk, Segment, Segments};
+use crate::error::Result;
+
+/// Segments are cut at multiples of this many bytes of the disk, so that one long run keeps several threads busy, and so
+/// that the cuts do not depend on the threads: 8 MiB.
+pub const SEGMENT_GRAIN: u64 = 8 << 20;
+
+/// The segments of a range with their places in the disk, cut at multiples of [`SEGMENT_GRAIN`].
+#[derive(Debug)]
+pub(crate) struct Pieces<'d> {
+    segments: Segments<'d>,
+    position: u64,
+    rest: Option<Segment<'d>>,
+}
+
+impl<'d> Pieces<'d> {
+    pub(crate) fn new(disk: &'d Disk, start: u64, end: u64) -> Self {
+        Self { segments: disk.segments(start..end), position: start, rest: None }
+    }
+}
+
+impl<'d> Iterator for Pieces<'d> {
+    type Item = Result<(u64, Segment<'d>)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let segment = match self.rest.take() {
+            Some(rest) => rest,
+            None => match self.segments.next()? {
+                Ok(segment) => segment,
+                Err(error) => return Some(Err(error)),
+            },
+        };
+        let position = self.position;
+        let cut = position.saturating_add(1).next_multiple_of(SEGMENT_GRAIN).saturating_sub(position);
+        let piece = match segment.split_at(cut) {
+            Some((piece, behind)) => {
+                self.rest = Some(behind);
+                piece
+            }
+            None => segment,
+        };
+        self.position = position.saturating_add(piece.len());
+        Some(Ok((position, piece)))
+    }
+}

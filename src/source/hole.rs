@@ -1,0 +1,77 @@
+//! Holes of a file: ranges that read as zeros and have never been written.
+//!
+//! A 64 TiB disk of 1 MiB blocks has a BAT of 512 MiB, which in a fresh image is one hole. Whoever looks at it page by
+//! page makes the system fill half a gigabyte with zeros first.
+
+use std::fs::File;
+use std::io;
+
+use crate::num::to_u64;
+
+/// Up to where, from `offset` on and at most to `end`, the file is a hole; `offset` where it is not, or where the system
+/// can't tell.
+#[cfg(target_os = "linux")]
+pub(super) fn hole_end(file: &File, offset: u64, end: u64) -> u64 {
+    match rustix::fs::seek(file, rustix::fs::SeekFrom::Data(offset)) {
+        Ok(data) => data.clamp(offset, end.max(offset)),
+        // No data behind the offset: a hole up to the end of the file.
+        Err(rustix::io::Errno::NXIO) => end,
+        Err(_) => offset,
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn hole_end(_: &File, offset: u64, _: u64) -> u64 {
+    offset
+}
+
+/// Where the data that begins at `offset` ends, at the latest at `end`.
+#[cfg(target_os = "linux")]
+fn data_end(file: &File, offset: u64, end: u64) -> u64 {
+    match rustix::fs::seek(file, rustix::fs::SeekFrom::Hole(offset)) {
+        Ok(hole) if hole > offset => hole.min(end),
+        _ => end,
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn data_end(_: &File, _: u64, end: u64) -> u64 {
+    end
+}
+
+/// Reads the first `bytes.len()` bytes of the file into `bytes`, which are zero before, and leaves out the holes.
+///
+/// # Errors
+/// Whatever reading gives; `UnexpectedEof` where the file is shorter.
+pub(super) fn read_data(file: &File, bytes: &mut [u8]) -> io::Result<()> {
+    let end = to_u64(bytes.len());
+    let (mut rest, mut at) = (bytes, 0);
+    while at < end {
+        let data = hole_end(file, at, end);
+        let stop = if data < end { data_end(file, data, end) } else { end };
+        let (Ok(skip), Ok(length)) = (usize::try_from(data.abs_diff(at)), usize::try_from(stop.abs_diff(data))) else {
+            break;
+        };
+        let Some((piece, behind)) =
+            rest.split_at_mut_checked(skip).and_then(|(_, rest)| rest.split_at_mut_checked(length))
+        else {
+            break;
+        };
+        read_exact_at(file, piece, data)?;
+        (rest, at) = (behind, stop);
+    }
+    Ok(())
+}
+
+#[cfg(unix)]
+fn read_exact_at(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, bytes, offset)
+}
+
+#[cfg(not(unix))]
+fn read_exact_at(mut file: &File, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+    use std::io::{Read, Seek, SeekFrom};
+
+    file.seek(SeekFrom::Start(offset))?;
+    file.read_exact(bytes)
+}

@@ -1,0 +1,106 @@
+//! The only place where memory is mapped.
+#![expect(unsafe_code, reason = "mapping a file is a promise about the file, which no type can make")]
+
+use std::io;
+use std::path::Path;
+
+use memmap2::{Mmap, MmapMut, MmapOptions, UncheckedAdvice};
+
+use super::open::OpenFile;
+use super::{Bytes, Source};
+use crate::error::{Error, ErrorKind, Result, Structure};
+
+impl Source {
+    /// Maps the file at `path`: costs the same for any length, and reads lend the pages of the file itself.
+    ///
+    /// # Safety
+    /// From this call until the source is dropped, and with it whatever has taken it over (an [`Image`](crate::Image), a
+    /// [`Disk`](crate::Disk)), the content and the length of these files must not change, be it by this process or
+    /// another:
+    /// - the file at `path`;
+    /// - the files that a search for parents opens on behalf of this source ([`Parents`](crate::Parents)), since they are
+    ///   mapped in the same way.
+    ///
+    /// The crate lends references to the mapped bytes. If the bytes change under them, the behaviour is undefined; if
+    /// the file becomes shorter, touching what is gone ends the process with SIGBUS. No lock that the system offers
+    /// makes this certain. Where the promise can't be made, use [`Source::read`].
+    ///
+    /// # Errors
+    /// [`Category::Open`](crate::Category::Open) if there is no such file, it can't be read, or it is a directory, a
+    /// pipe, a socket or a character device; [`Category::Io`](crate::Category::Io) if its file system can't map files.
+    pub unsafe fn map(path: impl AsRef<Path>) -> Result<Self> {
+        let open = OpenFile::open(path.as_ref())?;
+        // SAFETY: the caller promises for this file what `FileMapping::new` asks for.
+        let bytes = unsafe { bytes_of(&open) }.map_err(|error| Error::of(Structure::File, ErrorKind::Io(error)))?;
+        Ok(Self { bytes, file: Some(open) })
+    }
+
+    /// Opens a parent of this source in the same way as this source was opened: mapped where it is mapped.
+    pub(crate) fn open_alike(&self, path: &Path) -> Result<Self> {
+        if self.is_mapped() {
+            // SAFETY: whoever mapped this source promised the same for the parents that are found for it.
+            unsafe { Self::map(path) }
+        } else {
+            Self::read(path)
+        }
+    }
+}
+
+/// # Safety
+/// As for [`FileMapping::new`].
+unsafe fn bytes_of(open: &OpenFile) -> io::Result<Bytes> {
+    match open.length_in_memory()? {
+        // Nothing can be mapped of an empty file.
+        0 => Ok(Bytes::Owned(Vec::new())),
+        // SAFETY: the caller's promise is passed on.
+        length => Ok(Bytes::Mapped(unsafe { FileMapping::new(open, length) }?)),
+    }
+}
+
+/// A file, mapped for reading.
+pub(super) struct FileMapping(Mmap);
+
+impl FileMapping {
+    /// Maps the first `length` bytes of the file; `length` is not 0.
+    ///
+    /// # Safety
+    /// The file must keep its content and its length for as long as the mapping lives.
+    unsafe fn new(open: &OpenFile, length: usize) -> io::Result<Self> {
+        let mut options = MmapOptions::new();
+        options.len(length);
+        // SAFETY: memmap2 asks that the file does not change while it is mapped, which is the caller's promise.
+        let mapping = unsafe { options.map(&open.file) }?;
+        Ok(Self(mapping))
+    }
+
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Lets go of the pages from `start` to `end`. It is advice: where it fails, nothing is lost but memory.
+    pub(super) fn forget(&self, start: usize, end: usize) {
+        let start = start.min(self.0.len());
+        let Some(length) = end.min(self.0.len()).checked_sub(start).filter(|length| *length > 0) else { return };
+        // SAFETY: MADV_DONTNEED is unchecked because it throws away what was written to private memory. This mapping
+        // is a shared one of a file and can't be written to, so a page that is touched again holds the file's bytes,
+        // which are the same as before by the promise under which the mapping was made.
+        let advised = unsafe { self.0.unchecked_advise_range(UncheckedAdvice::DontNeed, start, length) };
+        drop(advised);
+    }
+}
+
+/// Memory that takes room only where it was written.
+pub(super) struct Memory(Mmap);
+
+impl Memory {
+    /// Memory of `length` zeros, which `fill` may write to before it becomes read-only.
+    pub(super) fn filled(length: usize, fill: impl FnOnce(&mut [u8]) -> io::Result<()>) -> io::Result<Self> {
+        let mut memory: MmapMut = MmapOptions::new().len(length).no_reserve_swap().map_anon()?;
+        fill(&mut memory)?;
+        Ok(Self(memory.make_read_only()?))
+    }
+
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}

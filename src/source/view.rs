@@ -1,0 +1,143 @@
+//! The one gate to the bytes of a file: every range is checked here, and replayed changes are folded in here.
+
+use std::borrow::Cow;
+
+use zerocopy::FromBytes;
+
+use super::overlay::{Layer, Overlay};
+use super::{Source, to_u64, to_usize_saturating};
+use crate::error::{Error, ErrorKind, Result, Structure};
+
+/// A file as it would be after the replay of its log.
+#[derive(Debug)]
+pub(crate) struct View {
+    source: Source,
+    overlay: Overlay,
+    length: u64,
+}
+
+/// Bytes that lie together: lent, or known to be zero without being anywhere.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Run<'a> {
+    Data(&'a [u8]),
+    Zero(u64),
+}
+
+impl View {
+    /// The file as it is.
+    pub(crate) fn new(source: Source) -> Self {
+        let length = source.length();
+        Self { source, overlay: Overlay::default(), length }
+    }
+
+    /// Folds in the changes of a log, after which the file is at least `length` bytes long. What that adds is zero.
+    pub(crate) fn replay(&mut self, overlay: Overlay, length: u64) {
+        self.length = self.length.max(length).max(overlay.end());
+        self.overlay = overlay;
+    }
+
+    /// The file beneath.
+    pub(crate) fn source(&self) -> &Source {
+        &self.source
+    }
+
+    /// Length in bytes, with what a replay adds.
+    pub(crate) fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// The longest run from `offset` on that is at most `most` bytes long. It has at least one byte, unless `most` is 0.
+    ///
+    /// # Errors
+    /// [`ErrorKind::OutOfBounds`], said of `what`, if the file ends at or before `offset`.
+    #[inline]
+    pub(crate) fn run(&self, what: Structure, offset: u64, most: u64) -> Result<Run<'_>> {
+        let most = match self.length.checked_sub(offset) {
+            Some(left) if left > 0 => left.min(most),
+            _ => return Err(self.out_of_bounds(what, offset, most)),
+        };
+        if self.overlay.is_empty() {
+            return Ok(self.beneath(offset, most));
+        }
+        Ok(match self.overlay.at(offset) {
+            Layer::Bytes(bytes) => Run::Data(bytes.get(..to_usize_saturating(most)).unwrap_or(bytes)),
+            Layer::Zero(end) => Run::Zero(end.saturating_sub(offset).min(most)),
+            Layer::Beneath(end) => self.beneath(offset, end.saturating_sub(offset).min(most)),
+        })
+    }
+
+    /// The same of the file itself, which may be shorter than the view.
+    #[inline]
+    fn beneath(&self, offset: u64, most: u64) -> Run<'_> {
+        let file = self.source.as_bytes();
+        match usize::try_from(offset).ok().and_then(|offset| file.get(offset..)) {
+            Some(rest) if !rest.is_empty() => Run::Data(rest.get(..to_usize_saturating(most)).unwrap_or(rest)),
+            _ => Run::Zero(most),
+        }
+    }
+
+    /// The `length` bytes at `offset`: lent where they lie together, put together where they do not. For structures,
+    /// whose length the caller has bounded.
+    ///
+    /// # Errors
+    /// [`ErrorKind::OutOfBounds`], said of `what`, if they reach behind the end of the file.
+    pub(crate) fn bytes(&self, what: Structure, offset: u64, length: u64) -> Result<Cow<'_, [u8]>> {
+        if length == 0 {
+            return Ok(Cow::Borrowed(&[]));
+        }
+        if offset.checked_add(length).is_none_or(|end| end > self.length) {
+            return Err(self.out_of_bounds(what, offset, length));
+        }
+        if let Run::Data(bytes) = self.run(what, offset, length)?
+            && to_u64(bytes.len()) == length
+        {
+            return Ok(Cow::Borrowed(bytes));
+        }
+        let mut bytes = Vec::with_capacity(to_usize_saturating(length));
+        let (mut at, mut left) = (offset, length);
+        while left > 0 {
+            let taken = match self.run(what, at, left)? {
+                Run::Data(run) => {
+                    bytes.extend_from_slice(run);
+                    to_u64(run.len())
+                }
+                Run::Zero(zeros) => {
+                    bytes.resize(bytes.len().saturating_add(to_usize_saturating(zeros)), 0);
+                    zeros
+                }
+            };
+            at = at.saturating_add(taken);
+            left = left.saturating_sub(taken);
+        }
+        Ok(Cow::Owned(bytes))
+    }
+
+    /// A copy of the structure at `offset`, fetched once: what is checked is what is used.
+    ///
+    /// # Errors
+    /// [`ErrorKind::OutOfBounds`], said of `what`, if it reaches behind the end of the file.
+    #[inline]
+    pub(crate) fn overlay<T: FromBytes>(&self, what: Structure, offset: u64) -> Result<T> {
+        let length = to_u64(size_of::<T>());
+        let bytes = self.bytes(what, offset, length)?;
+        T::read_from_bytes(&bytes).map_err(|_| self.out_of_bounds(what, offset, length))
+    }
+
+    /// Up to where, from `offset` on and at most to `end`, the bytes are known to be zero without being looked at.
+    pub(crate) fn known_zero_end(&self, offset: u64, end: u64) -> u64 {
+        match self.overlay.at(offset) {
+            Layer::Bytes(_) => offset,
+            Layer::Zero(zero) => zero.min(end),
+            Layer::Beneath(beneath) => self.source.hole_end(offset, beneath.min(end)),
+        }
+    }
+
+    /// Tells the system that these bytes are not needed soon.
+    pub(crate) fn forget(&self, offset: u64, end: u64) {
+        self.source.forget(offset, end);
+    }
+
+    fn out_of_bounds(&self, what: Structure, offset: u64, length: u64) -> Error {
+        Error::at(what, offset, ErrorKind::OutOfBounds { length, limit: self.length })
+    }
+}

@@ -1,0 +1,122 @@
+//! Images that others made, with the content that each must read as. They are not part of the project: `VHDX_CORPUS` names
+//! the folder, and `../shared/corpus` is looked at where it does not.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::LazyLock;
+
+use serde_json::Value;
+
+use crate::support::{is_zero, open, sha256, skip};
+
+/// The unpacked corpus; none, with a word about it, where there is none.
+fn corpus() -> Option<&'static PathBuf> {
+    static UNPACKED: LazyLock<Option<PathBuf>> = LazyLock::new(unpack);
+    UNPACKED.as_ref()
+}
+
+fn unpack() -> Option<PathBuf> {
+    let packed = std::env::var_os("VHDX_CORPUS")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/corpus"), PathBuf::from);
+    if !packed.join("unpack.sh").exists() {
+        skip("corpus", "no corpus of foreign images (VHDX_CORPUS names its folder)");
+        return None;
+    }
+    let unpacked = Path::new(env!("CARGO_TARGET_TMPDIR")).join("corpus");
+    let status = Command::new("bash").arg(packed.join("unpack.sh")).arg(&unpacked).status().unwrap();
+    assert!(status.success(), "unpack.sh: {status}");
+    Some(unpacked)
+}
+
+fn records(folder: &Path) -> Vec<Value> {
+    let manifest = std::fs::read(folder.join("manifest.json")).unwrap();
+    let manifest: Value = serde_json::from_slice(&manifest).unwrap();
+    manifest["images"].as_array().unwrap().clone()
+}
+
+/// What is wrong with how an image reads; nothing if all is as its record says.
+fn verdict(folder: &Path, record: &Value) -> Result<(), String> {
+    let path = folder.join(record["file"].as_str().unwrap());
+    let read = open(&path).map_err(|error| format!("refused: {error}")).and_then(|disk| {
+        let told = |key: &str| record[key].as_u64().unwrap();
+        let image = disk.image();
+        let same = disk.size() == told("virtual_size")
+            && disk.block_size() == told("block_size")
+            && u64::from(image.logical_sector_size()) == told("logical_sector_size")
+            && image.physical_sector_size().map(u64::from) == Some(told("physical_sector_size"))
+            && image.header().is_dirty() == record["dirty_log"].as_bool().unwrap();
+        if !same {
+            return Err(format!("other sizes or log state: {image:?}"));
+        }
+        content(&disk, record).map_err(|error| format!("reads wrong: {error}"))
+    });
+    match record["expect"].as_str().unwrap() {
+        "read" => read,
+        "refuse" => match read {
+            Err(error) if error.starts_with("refused") => Ok(()),
+            other => Err(format!("not refused: {other:?}")),
+        },
+        "either" => match read {
+            Err(error) if error.starts_with("refused") => Ok(()),
+            other => other,
+        },
+        other => Err(format!("unknown expectation {other}")),
+    }
+}
+
+fn content(disk: &vhdx_mmap::Disk, record: &Value) -> Result<(), String> {
+    let said = |error: vhdx_mmap::Error| error.to_string();
+    if let Some(expected) = record["sha256"].as_str() {
+        let found = sha256(disk, 0..disk.size()).map_err(said)?;
+        // One manifest has lost a digit of a digest.
+        let same = if expected.len() == 64 { found == expected } else { lost_one_digit(&found, expected) };
+        if !same {
+            return Err(format!("sha256 {found}, expected {expected}"));
+        }
+    }
+    let Some(extents) = record["nonzero_extents"].as_array() else { return Ok(()) };
+    let mut at = 0;
+    for extent in extents {
+        let (start, length) = (extent[0].as_u64().unwrap(), extent[1].as_u64().unwrap());
+        if !is_zero(disk, at..start).map_err(said)? {
+            return Err(format!("not zero between {at} and {start}"));
+        }
+        let found = sha256(disk, start..start + length).map_err(said)?;
+        if Some(found.as_str()) != extent[2].as_str() {
+            return Err(format!("extent at {start}: sha256 {found}, expected {}", extent[2]));
+        }
+        at = start + length;
+    }
+    if !is_zero(disk, at..disk.size()).map_err(said)? {
+        return Err(format!("not zero behind {at}"));
+    }
+    Ok(())
+}
+
+/// Whether `expected` is `found` without one of its digits.
+fn lost_one_digit(found: &str, expected: &str) -> bool {
+    expected.len() == 63
+        && (0..64).any(|lost| found[..lost] == expected[..lost] && found[lost + 1..] == expected[lost..])
+}
+
+fn all_images_of(name: &str) {
+    let Some(corpus) = corpus() else { return };
+    let folder = corpus.join(name);
+    let records = records(&folder);
+    assert!(!records.is_empty());
+    let wrong: Vec<String> = records
+        .iter()
+        .filter_map(|record| Some(format!("{}: {}", record["file"], verdict(&folder, record).err()?)))
+        .collect();
+    assert!(wrong.is_empty(), "{} of {} images:\n{}", wrong.len(), records.len(), wrong.join("\n"));
+}
+
+#[test]
+fn images_made_by_windows_read_as_known() {
+    all_images_of("windows");
+}
+
+#[test]
+fn images_made_by_another_implementation_read_as_known() {
+    all_images_of("foreign");
+}

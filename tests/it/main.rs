@@ -1,0 +1,10 @@
+//! Tests from outside: the library through its public interface, and the command as its users run it.
+#![expect(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "a test that panics fails, as it should"
+)]
+
+mod corpus;
+mod support;

@@ -51,9 +51,11 @@
 //!
 //! A program that wants the library only depends on it with `default-features = false, features = ["mmap", "rayon"]`.
 //!
-#![doc = include_str!("design.md")]
+//! How it is made, and why: [`design`].
 
 mod checksum;
+#[doc = include_str!("design.md")]
+pub mod design {}
 mod disk;
 mod error;
 pub mod format;

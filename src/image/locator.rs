@@ -70,24 +70,31 @@ pub(super) fn read(view: &View, (offset, length): (u64, u64), warnings: &mut War
             return Err(item.at(0, ErrorKind::Text { what: "a key is there twice" }));
         }
     }
-    let guid = |key: &'static str, warnings: &mut Warnings| match by_key.get(key) {
-        None => Ok(None),
-        Some(text) => match parse_guid(text) {
+    let mut guid = |key: &'static str| {
+        let text = *by_key.get(key)?;
+        let bad = || item.at(0, ErrorKind::LocatorGuid { key, found: text.to_owned() });
+        match parse_guid(text) {
             Some((id, in_braces)) => {
                 if !in_braces {
-                    let kind = ErrorKind::LocatorGuid { key, found: (*text).to_owned() };
-                    warnings.add(Check::LinkageBraces, item.at(0, kind));
+                    warnings.add(Check::LinkageBraces, bad());
                 }
-                Ok(Some(id))
+                Some(Ok(id))
             }
-            None => Err(item.at(0, ErrorKind::LocatorGuid { key, found: (*text).to_owned() })),
-        },
+            None => Some(Err(bad())),
+        }
     };
-    let Some(parent_linkage) = guid("parent_linkage", warnings)? else {
-        return Err(item.at(0, ErrorKind::Missing { what: "parent_linkage" }));
+    let parent_linkage = guid("parent_linkage");
+    let missing = || Err(item.at(0, ErrorKind::Missing { what: "parent_linkage" }));
+    let parent_linkage = parent_linkage.unwrap_or_else(missing)?;
+    // Hyper-V writes it as nil, which stands for none. One that makes no sense identifies nothing either.
+    let parent_linkage2 = match guid("parent_linkage2") {
+        Some(Ok(id)) => Some(id).filter(|id| !id.is_nil()),
+        Some(Err(detail)) => {
+            warnings.add(Check::LinkageBraces, detail);
+            None
+        }
+        None => None,
     };
-    // Hyper-V writes it as nil, which stands for none.
-    let parent_linkage2 = guid("parent_linkage2", warnings)?.filter(|id| !id.is_nil());
     let path = |key| by_key.get(key).map(|text| (*text).to_owned());
     let locator = ParentLocator {
         parent_linkage,

@@ -151,17 +151,14 @@ impl Table {
         Error::at(Structure::MetadataTable, self.start.saturating_add(to_u64(within)), kind)
     }
 
-    /// No item is required and unknown. Items of users are nobody's business but theirs.
+    /// No item is required and unknown. An item of a user is always unknown.
     fn check_understood(&self) -> Result<()> {
         for (index, entry) in self.entries.iter().enumerate() {
             let flags = entry.flags.get();
-            if flags & MetadataEntry::IS_USER != 0 || known(entry).is_some() {
-                continue;
-            }
-            if entry.item_id == item::INCOMPLETE_FILE {
+            if entry.item_id == item::INCOMPLETE_FILE && flags & MetadataEntry::IS_USER == 0 {
                 return Err(self.at(index, 0, ErrorKind::IncompleteFile));
             }
-            if flags & MetadataEntry::IS_REQUIRED != 0 {
+            if flags & MetadataEntry::IS_REQUIRED != 0 && known(entry).is_none() {
                 return Err(self.at(index, 0, ErrorKind::UnknownRequired { id: entry.item_id.to_uuid() }));
             }
         }

@@ -6,5 +6,17 @@
     reason = "a test that panics fails, as it should"
 )]
 
+mod agree;
+mod api;
+mod cli;
 mod corpus;
+mod faults;
+mod hostile;
+mod kit;
+mod layers;
+mod parents;
+mod qemu;
+mod readme;
+mod replay;
 mod support;
+mod traps;

@@ -1,1 +1,101 @@
-//! (to be written)
+//! What programs rely on, beyond the bytes.
+
+use std::io::{BufRead, Read, Seek, SeekFrom};
+use std::path::Path;
+use std::sync::Arc;
+
+use vhdx_mmap::{Block, Disk, Error, Extents, Image, OpenOptions, Parents, Reader, Segment, Segments, Source};
+
+use crate::support::map;
+
+/// SHA-256 of the disk in it, and how it was made: `tests/images/SOURCES.md`.
+pub(crate) fn hello() -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/images/hello.vhdx")
+}
+
+#[test]
+fn what_users_hold_can_be_shared_between_threads() {
+    fn shared<T: Send + Sync>() {}
+    shared::<Source>();
+    shared::<Image>();
+    shared::<Disk>();
+    shared::<Error>();
+    shared::<Parents>();
+    shared::<OpenOptions>();
+    shared::<Segments<'static>>();
+    shared::<Extents<'static>>();
+    shared::<Block<'static>>();
+    shared::<Reader<Arc<Disk>>>();
+}
+
+#[test]
+fn an_error_is_one_pointer_wide() {
+    assert_eq!(size_of::<Error>(), size_of::<usize>());
+}
+
+#[test]
+fn a_reader_may_own_its_disk() {
+    let disk = Arc::new(Disk::open(map(&hello()), &OpenOptions::new()).unwrap());
+    let mut reader = Reader::new(Arc::clone(&disk));
+    drop(disk);
+    // The superblock of the ext4 file system that the disk is.
+    reader.seek(SeekFrom::Start(1024 + 56)).unwrap();
+    let mut magic = [0; 2];
+    reader.read_exact(&mut magic).unwrap();
+    assert_eq!(magic, [0x53, 0xef]);
+    assert_eq!(reader.seek(SeekFrom::End(0)).unwrap(), 16 << 20);
+    assert_eq!(reader.read(&mut magic).unwrap(), 0);
+    assert!(reader.fill_buf().unwrap().is_empty());
+    assert!(reader.seek(SeekFrom::Current(-(17 << 20))).is_err());
+    assert_eq!(reader.seek(SeekFrom::Current(5)).unwrap(), (16 << 20) + 5);
+    assert_eq!(reader.read(&mut magic).unwrap(), 0, "behind the end there is nothing, and that is no error");
+}
+
+#[test]
+fn segments_lend_the_bytes_of_the_file_itself() {
+    let disk = Disk::open(map(&hello()), &OpenOptions::new()).unwrap();
+    let first = disk.segments(..).next().unwrap().unwrap();
+    let again = disk.slice(0, 512).unwrap().unwrap();
+    let Segment::Data(bytes) = first else { panic!("{first:?}") };
+    assert_eq!(bytes.as_ptr(), again.as_ptr(), "one place, lent twice");
+    assert_eq!(bytes.len(), 1 << 20);
+    // The place is the one that the map tells.
+    let extent = disk.extents(..).next().unwrap().unwrap();
+    let mut file = std::fs::File::open(hello()).unwrap();
+    file.seek(SeekFrom::Start(extent.file_offset.unwrap())).unwrap();
+    let mut expected = vec![0; 1 << 20];
+    file.read_exact(&mut expected).unwrap();
+    assert_eq!(bytes, expected);
+}
+
+#[test]
+fn ranges_end_where_the_disk_ends() {
+    let disk = Disk::open(map(&hello()), &OpenOptions::new()).unwrap();
+    let size = disk.size();
+    let length = |segments: Segments<'_>| segments.map(|segment| segment.unwrap().len()).sum::<u64>();
+    assert_eq!(length(disk.segments(..)), size);
+    assert_eq!(length(disk.segments(size - 10..u64::MAX)), 10);
+    assert_eq!(length(disk.segments(5..=5)), 1);
+    assert_eq!(length(disk.segments(size..)), 0);
+    assert_eq!(length(disk.segments(u64::MAX..)), 0);
+    #[expect(clippy::reversed_empty_ranges, reason = "it is what is tested")]
+    let reversed = length(disk.segments(20..10));
+    assert_eq!(reversed, 0);
+    let mut buffer = [1; 32];
+    assert_eq!(disk.read_at(size - 7, &mut buffer).unwrap(), 7);
+    assert_eq!(buffer[7], 1, "what is not read is not touched");
+    assert_eq!(disk.read_at(u64::MAX, &mut buffer).unwrap(), 0);
+    assert!(disk.slice(size - 1, 2).is_err());
+    assert_eq!(disk.slice(size, 0).unwrap(), Some(&[][..]));
+    assert!(disk.block(16).is_err());
+    assert_eq!(disk.block(15).unwrap().len(), 1 << 20);
+}
+
+#[test]
+fn zeros_can_be_lent_as_slices() {
+    let lengths = |segment: Segment<'static>| segment.slices().map(<[u8]>::len).collect::<Vec<_>>();
+    assert_eq!(lengths(Segment::Zero(5)), [5]);
+    assert_eq!(lengths(Segment::Zero(64 << 10)), [64 << 10]);
+    assert_eq!(lengths(Segment::Zero((128 << 10) + 1)), [64 << 10, 64 << 10, 1]);
+    assert_eq!(lengths(Segment::Data(b"abc")), [3]);
+}

@@ -1,0 +1,57 @@
+//! How much memory it takes to open an image: a test of its own, since it counts what the whole process allocates.
+#![expect(unsafe_code, clippy::unwrap_used, reason = "an allocator is unsafe to write, and a test that panics fails")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use vhdx_mmap::{Disk, OpenOptions, Segment, Source};
+
+#[path = "it/kit/mod.rs"]
+mod kit;
+
+use kit::builder::Spec;
+
+/// Counts the bytes that were ever asked for.
+struct Counting(AtomicUsize);
+
+#[global_allocator]
+static ALLOCATED: Counting = Counting(AtomicUsize::new(0));
+
+// SAFETY: every call is passed on as it is to the allocator of the system.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        self.0.fetch_add(layout.size(), Ordering::Relaxed);
+        // SAFETY: the caller keeps the contract of this same function.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller keeps the contract of this same function.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[test]
+fn a_disk_of_64_tib_takes_next_to_no_memory_to_open_and_to_read() {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let path = folder.path().join("disk.vhdx");
+    // Blocks of 1 MiB: a BAT of 512 MiB, which is a hole.
+    Spec { block_size: 1 << 20, ..Spec::empty(64 << 40) }.build().bytes.write_file(&path).unwrap();
+
+    let before = ALLOCATED.0.load(Ordering::Relaxed);
+    // SAFETY: nobody knows of the file but this test.
+    let source = unsafe { Source::map(&path) }.unwrap();
+    let disk = Disk::open(source, &OpenOptions::new()).unwrap();
+    let opened = ALLOCATED.0.load(Ordering::Relaxed).checked_sub(before).unwrap();
+    assert_eq!((disk.size(), disk.block_size()), (64 << 40, 1 << 20));
+    assert!(opened < 64 << 10, "{opened} bytes to open");
+
+    let before = ALLOCATED.0.load(Ordering::Relaxed);
+    let segments: Vec<Segment<'_>> = disk.segments(..).map(Result::unwrap).collect();
+    assert_eq!(segments, [Segment::Zero(64 << 40)]);
+    assert_eq!(disk.image().block_states().unwrap().count(vhdx_mmap::PayloadBlockState::NotPresent), 1 << 26);
+    let mut buffer = [1; 4096];
+    assert_eq!(disk.read_at(63 << 40, &mut buffer).unwrap(), buffer.len());
+    let read = ALLOCATED.0.load(Ordering::Relaxed).checked_sub(before).unwrap();
+    assert!(read < 4 << 10, "{read} bytes to go through it");
+}

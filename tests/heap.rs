@@ -1,5 +1,5 @@
 //! How much memory it takes to open an image: a test of its own, since it counts what the whole process allocates.
-#![expect(unsafe_code, clippy::unwrap_used, reason = "an allocator is unsafe to write, and a test that panics fails")]
+#![expect(unsafe_code, reason = "an allocator is unsafe to write")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -44,7 +44,8 @@ fn a_disk_of_64_tib_takes_next_to_no_memory_to_open_and_to_read() {
     let disk = Disk::open(source, &OpenOptions::new()).unwrap();
     let opened = ALLOCATED.0.load(Ordering::Relaxed).checked_sub(before).unwrap();
     assert_eq!((disk.size(), disk.block_size()), (64 << 40, 1 << 20));
-    assert!(opened < 64 << 10, "{opened} bytes to open");
+    // Most of it are copies of the two region tables, of 64 KiB each.
+    assert!(opened < 256 << 10, "{opened} bytes to open");
 
     let before = ALLOCATED.0.load(Ordering::Relaxed);
     let segments: Vec<Segment<'_>> = disk.segments(..).map(Result::unwrap).collect();

@@ -2,10 +2,10 @@
 
 use crate::error::{Error, ErrorKind, Result, Structure};
 use crate::image::{Check, Image, Kind, LogPolicy, Warning, Warnings};
-use crate::source::{FileId, Source};
+use crate::source::Source;
 
 use super::Disk;
-use super::parents::{Found, FoundBy, Parents, Search};
+use super::parents::{Found, FoundBy, KnownFiles, Parents, Search};
 
 /// How many parents an image can have, one behind the other.
 pub const MAX_PARENTS: usize = 256;
@@ -108,12 +108,13 @@ impl Chain {
     /// Only if the image itself can't be opened. What is wrong with its parents is kept: [`Chain::broken`].
     pub fn open(source: Source, options: &OpenOptions) -> Result<Self> {
         let image = Image::open(source, options.log_policy)?;
-        let mut ids: Vec<FileId> = image.source().id().into_iter().collect();
+        let mut files = KnownFiles::default();
+        files.chain.extend(image.source().id());
         let mut layers = vec![Layer::new(image, None)];
         let end = loop {
-            match next_layer(&mut layers, &ids, options) {
+            match next_layer(&mut layers, &mut files, options) {
                 Ok(Next::Layer(layer)) => {
-                    ids.extend(layer.image.source().id());
+                    files.chain.extend(layer.image.source().id());
                     layers.push(*layer);
                 }
                 Ok(Next::Base) => break End::Base,
@@ -168,11 +169,14 @@ enum Next {
 }
 
 /// Finds the parent of the last of `layers`.
-fn next_layer(layers: &mut [Layer], ids: &[FileId], options: &OpenOptions) -> Result<Next> {
+fn next_layer(layers: &mut [Layer], files: &mut KnownFiles, options: &OpenOptions) -> Result<Next> {
     let depth = layers.len();
     let Some((child, above)) = layers.split_last_mut() else { return Ok(Next::Base) };
     if child.image.kind() != Kind::Differencing {
         return Ok(Next::Base);
+    }
+    if !options.parents.searches() {
+        return Ok(Next::NotAttached);
     }
     let layer = above.len();
     let in_child = |error: Error, image: &Image| error.in_layer(layer, image.path());
@@ -182,10 +186,8 @@ fn next_layer(layers: &mut [Layer], ids: &[FileId], options: &OpenOptions) -> Re
         let kind = ErrorKind::ChainTooLong { limit: MAX_PARENTS };
         return Err(in_child(Error::of(Structure::Parent, kind), &child.image));
     }
-    let search = Search::new(&child.image, &locator, layer, ids, options.log_policy);
-    let Some(Found { image, found_by, linkage }) = search.run(&options.parents)? else {
-        return Ok(Next::NotAttached);
-    };
+    let search = Search::new(&child.image, &locator, layer, files, options.log_policy);
+    let Found { image, found_by, linkage } = search.run(&options.parents)?;
     let (found, expected) = (image.logical_sector_size(), child.image.logical_sector_size());
     if found != expected {
         let kind = ErrorKind::SectorSizeMismatch { found, expected };

@@ -2,7 +2,9 @@
 
 use crate::error::{Error, ErrorKind, Result, Structure};
 use crate::format::PayloadBlockState;
-use crate::image::Local;
+use crate::image::{Image, Local};
+use crate::num::to_u64;
+use crate::source::Stored;
 
 use super::Disk;
 
@@ -14,43 +16,74 @@ pub(super) struct Piece {
     pub(super) length: u64,
     /// The layer that answers.
     pub(super) layer: usize,
-    /// The file offset of the bytes in that layer; none for zeros.
-    pub(super) offset: Option<u64>,
     /// The state of the block in that layer; none behind the end of a parent that is smaller than its child.
     pub(super) state: Option<PayloadBlockState>,
+    pub(super) content: Content,
+}
+
+/// Where the bytes of a piece are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Content {
+    /// In the layer's file, at this offset.
+    File(u64),
+    /// Rebuilt from the layer's log, which puts them at this offset.
+    Log(u64),
+    /// They are zeros.
+    Zero,
 }
 
 impl Piece {
     /// What remains of the piece behind its first `length` bytes, if anything does.
     pub(super) fn behind(&self, length: u64) -> Option<Self> {
         let left = self.length.checked_sub(length).filter(|left| *left > 0)?;
-        let offset = self.offset.map(|offset| offset.saturating_add(length));
-        Some(Self { start: self.start.saturating_add(length), length: left, offset, ..*self })
+        let content = match self.content {
+            Content::File(offset) => Content::File(offset.saturating_add(length)),
+            Content::Log(offset) => Content::Log(offset.saturating_add(length)),
+            Content::Zero => Content::Zero,
+        };
+        Some(Self { start: self.start.saturating_add(length), length: left, content, ..*self })
     }
 
     /// Whether the bytes of `next` follow those of this piece, in the same file.
     pub(super) fn goes_on_in(&self, next: &Self) -> bool {
-        let end = self.offset.and_then(|offset| offset.checked_add(self.length));
-        end.is_some() && end == next.offset && self.layer == next.layer
+        let same = |offset: u64, next: u64| offset.checked_add(self.length) == Some(next);
+        self.layer == next.layer
+            && match (self.content, next.content) {
+                (Content::File(offset), Content::File(next)) | (Content::Log(offset), Content::Log(next)) => {
+                    same(offset, next)
+                }
+                _ => false,
+            }
     }
 }
 
-/// Goes through a range of the disk once, and through each layer's part of it at most once: what a layer leaves to the
-/// one below it is noted, so that it is not asked again for every piece that is found there.
+/// What a layer has said of the disk from `start` to `until`.
+#[derive(Clone, Copy, Debug)]
+struct Answer {
+    start: u64,
+    until: u64,
+    local: Local,
+    /// Where the part of the BAT begins that has been read and not given back.
+    kept_from: u64,
+}
+
+/// Goes through a range of the disk once, and through each layer's part of it at most once: what a layer has said is kept
+/// until it is used up, however finely the other layers cut it.
 #[derive(Debug)]
 pub(super) struct Cursor<'d> {
     disk: &'d Disk,
     position: u64,
     end: u64,
-    /// Up to where each layer, from the top one on, has left the disk to the one below it. Each reaches at most as far
-    /// as the one before.
-    left_to_next: Vec<u64>,
+    /// The last answer of the image that was opened: apart, since most disks have no other, and need no vector.
+    top: Option<Answer>,
+    /// The last answers of its parents.
+    parents: Vec<Answer>,
 }
 
 impl<'d> Cursor<'d> {
     /// The range must lie inside the disk.
     pub(super) fn new(disk: &'d Disk, start: u64, end: u64) -> Self {
-        Self { disk, position: start, end, left_to_next: Vec::new() }
+        Self { disk, position: start, end, top: None, parents: Vec::new() }
     }
 
     pub(super) fn disk(&self) -> &'d Disk {
@@ -59,35 +92,63 @@ impl<'d> Cursor<'d> {
 
     fn piece(&mut self) -> Result<Piece> {
         let start = self.position;
-        while self.left_to_next.last().is_some_and(|until| *until <= start) {
-            self.left_to_next.pop();
-        }
-        loop {
-            let layer = self.left_to_next.len();
-            let until = self.left_to_next.last().copied().unwrap_or(self.end);
-            let Some(image) = self.disk.layers.get(layer).map(super::Layer::image) else {
-                // Whoever opened the disk without its parents can read what it has itself, and nothing else.
-                let child = layer.saturating_sub(1);
-                return Err(Error::of(Structure::Parent, ErrorKind::NoParentAttached)
-                    .in_layer(child, self.disk.layers.get(child).and_then(|layer| layer.image().path())));
-            };
-            let size = image.virtual_disk_size();
-            let most = until.min(size).saturating_sub(start);
-            if most == 0 {
+        let mut until = self.end;
+        for (layer, image) in self.disk.layers.iter().map(super::Layer::image).enumerate() {
+            if start >= image.virtual_disk_size() {
                 // A parent that is smaller than its child reads as zeros behind its end.
-                return Ok(Piece { start, length: until.saturating_sub(start), layer, offset: None, state: None });
+                let length = until.saturating_sub(start);
+                return Ok(Piece { start, length, layer, state: None, content: Content::Zero });
             }
-            let local = image.local(start, most).map_err(|error| error.in_layer(layer, image.path()))?;
-            match local {
-                Local::Data { offset, length, state } => {
-                    return Ok(Piece { start, length, layer, offset: Some(offset), state: Some(state) });
+            let answer = self.ask(layer, image)?;
+            until = until.min(answer.until);
+            let length = until.saturating_sub(start);
+            match answer.local {
+                Local::Parent { .. } => {}
+                Local::Zero { state, .. } => {
+                    return Ok(Piece { start, length, layer, state: Some(state), content: Content::Zero });
                 }
-                Local::Zero { length, state } => {
-                    return Ok(Piece { start, length, layer, offset: None, state: Some(state) });
+                Local::Data { offset, state, .. } => {
+                    let offset = offset.saturating_add(start.saturating_sub(answer.start));
+                    let (content, length) = match image.stored(offset, length)? {
+                        Stored::File(bytes) => (Content::File(offset), to_u64(bytes.len())),
+                        Stored::Log(bytes) => (Content::Log(offset), to_u64(bytes.len())),
+                        Stored::Nowhere(length) => (Content::Zero, length),
+                    };
+                    return Ok(Piece { start, length, layer, state: Some(state), content });
                 }
-                Local::Parent { length } => self.left_to_next.push(start.saturating_add(length)),
             }
         }
+        // Whoever opened the disk without its parents can read what it has itself, and nothing else.
+        Err(Error::of(Structure::Parent, ErrorKind::NoParentAttached).in_layer(self.parents.len(), None))
+    }
+
+    /// What a layer has at the position. Every layer above it has been asked, and has nothing.
+    #[inline]
+    fn ask(&mut self, layer: usize, image: &Image) -> Result<Answer> {
+        let start = self.position;
+        let known = match layer.checked_sub(1) {
+            None => self.top,
+            Some(parent) => self.parents.get(parent).copied(),
+        };
+        if let Some(answer) = known.filter(|answer| answer.until > start) {
+            return Ok(answer);
+        }
+        // Asked for all that is left, not only for what the layers above leave to it.
+        let most = self.end.min(image.virtual_disk_size()).saturating_sub(start);
+        let local = image.local(start, most).map_err(|error| error.in_layer(layer, image.path()))?;
+        let length = match local {
+            Local::Data { length, .. } | Local::Zero { length, .. } | Local::Parent { length } => length,
+        };
+        let kept_from = image.forget_bat(known.map_or(start, |answer| answer.kept_from), start);
+        let answer = Answer { start, until: start.saturating_add(length), local, kept_from };
+        match layer.checked_sub(1) {
+            None => self.top = Some(answer),
+            Some(parent) => match self.parents.get_mut(parent) {
+                Some(known) => *known = answer,
+                None => self.parents.push(answer),
+            },
+        }
+        Ok(answer)
     }
 }
 

@@ -5,7 +5,7 @@ use std::iter::{FusedIterator, Peekable};
 use crate::error::Result;
 use crate::format::PayloadBlockState;
 
-use super::cursor::{Cursor, Piece};
+use super::cursor::{Content, Cursor, Piece};
 
 /// A run of the disk, all of it in one layer, in one state, and, if it is data, in one piece in the file.
 #[non_exhaustive]
@@ -17,17 +17,19 @@ pub struct Extent {
     pub length: u64,
     /// The layer that answers for it: 0 is the image that was opened.
     pub layer: usize,
-    /// Where its bytes begin in that layer's file, in bytes; none for zeros.
+    /// Where its bytes begin in that layer's file, in bytes; none for zeros, and for what is not in its place in the file.
     pub file_offset: Option<u64>,
+    /// Whether its bytes are not in their place in the file, since the layer's log holds them.
+    pub in_log: bool,
     /// The state of the layer's payload blocks; none behind the end of a parent that is smaller than its child.
     pub state: Option<PayloadBlockState>,
 }
 
 impl Extent {
-    /// Whether a file holds bytes for it. Everything else reads as zeros.
+    /// Whether a file or its log holds bytes for it. Everything else reads as zeros.
     #[must_use]
     pub fn is_data(&self) -> bool {
-        self.file_offset.is_some()
+        self.file_offset.is_some() || self.in_log
     }
 
     /// Whether some layer has decided what it reads as, be it data or zeros. What is not present is zero because nobody
@@ -61,14 +63,19 @@ impl Iterator for Extents<'_> {
         while let Some(Ok(next)) = self.pieces.next_if(|next| next.as_ref().is_ok_and(|next| is_one(&run, next))) {
             run.length = run.length.saturating_add(next.length);
         }
-        let Piece { start, length, layer, offset, state } = run;
-        Some(Ok(Extent { start, length, layer, file_offset: offset, state }))
+        let Piece { start, length, layer, state, content } = run;
+        let file_offset = match content {
+            Content::File(offset) => Some(offset),
+            Content::Log(_) | Content::Zero => None,
+        };
+        let in_log = matches!(content, Content::Log(_));
+        Some(Ok(Extent { start, length, layer, file_offset, in_log, state }))
     }
 }
 
 impl FusedIterator for Extents<'_> {}
 
 fn is_one(run: &Piece, next: &Piece) -> bool {
-    let together = run.goes_on_in(next) || (run.offset.is_none() && next.offset.is_none());
-    together && run.layer == next.layer && run.state == next.state
+    let both_zero = run.content == Content::Zero && next.content == Content::Zero;
+    (run.goes_on_in(next) || both_zero) && run.layer == next.layer && run.state == next.state
 }

@@ -1,15 +1,18 @@
 //! Finding the parent of an image: where a search may look, and how it is made sure that it is the right one.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use uuid::Uuid;
+
 use crate::error::{Candidate, Error, ErrorKind, Outcome, Result, Structure};
+use crate::format::KIB_64;
 use crate::image::{Image, LogPolicy, ParentLocator};
-use crate::source::{FileId, Source};
+use crate::source::{Allow, FileId, OpenFile, Source};
 
 /// Where parents may be looked for. An image can name any file as its parent, so it is the caller who says which files
 /// may be opened; whatever is found is taken only if it has the identity that the child asks for.
@@ -65,7 +68,7 @@ impl fmt::Debug for Parents {
 
 impl Parents {
     /// Whether there is anything to look for at all.
-    fn searches(&self) -> bool {
+    pub(super) fn searches(&self) -> bool {
         match self {
             Self::None => false,
             Self::FirstOf(all) => all.iter().any(Self::searches),
@@ -112,13 +115,21 @@ pub(super) struct Found {
     pub(super) linkage: &'static str,
 }
 
+/// What is known of files while a chain is followed.
+#[derive(Default)]
+pub(super) struct KnownFiles {
+    /// The files that are in the chain already.
+    pub(super) chain: Vec<FileId>,
+    /// Files that the caller named, once they have been looked at: which file, and its identity.
+    given: HashMap<PathBuf, (FileId, Uuid)>,
+}
+
 /// The search for the parent of one image.
 pub(super) struct Search<'a> {
     child: &'a Image,
     locator: &'a ParentLocator,
     layer: usize,
-    /// The files that are in the chain already.
-    chain: &'a [FileId],
+    files: &'a mut KnownFiles,
     log_policy: LogPolicy,
     /// What was found that is not the parent, in order.
     tried: Vec<Candidate>,
@@ -133,25 +144,18 @@ impl<'a> Search<'a> {
         child: &'a Image,
         locator: &'a ParentLocator,
         layer: usize,
-        chain: &'a [FileId],
+        files: &'a mut KnownFiles,
         log_policy: LogPolicy,
     ) -> Self {
-        Self { child, locator, layer, chain, log_policy, tried: Vec::new(), seen: HashSet::new() }
+        Self { child, locator, layer, files, log_policy, tried: Vec::new(), seen: HashSet::new() }
     }
 
-    /// Finds the parent; none if `parents` does not allow to look for one.
+    /// Finds the parent.
     ///
     /// # Errors
-    /// What was wrong with the first file that was found and was not taken; [`ErrorKind::ParentNotFound`] if there was
-    /// none.
-    pub(super) fn run(mut self, parents: &Parents) -> Result<Option<Found>> {
-        if !parents.searches() {
-            return Ok(None);
-        }
-        match self.look(parents)? {
-            Some(found) => Ok(Some(found)),
-            None => Err(self.failure()),
-        }
+    /// What is wrong with the files that were found; [`ErrorKind::ParentNotFound`] if there was none.
+    pub(super) fn run(mut self, parents: &Parents) -> Result<Found> {
+        self.look(parents)?.ok_or_else(|| self.failure())
     }
 
     fn look(&mut self, parents: &Parents) -> Result<Option<Found>> {
@@ -165,110 +169,105 @@ impl<'a> Search<'a> {
                 let request = ParentRequest { child: self.child, locator: self.locator, layer: self.layer };
                 let Some(source) = finder(&request)? else { return Ok(None) };
                 let path = source.path().unwrap_or(Path::new("(from the caller)")).to_path_buf();
-                Ok(self.judge(path, Ok(source), FoundBy::Caller))
+                let found = self.check_source(source);
+                Ok(self.take(path, found, FoundBy::Caller))
             }
         }
     }
 
     /// A file that the caller names.
     fn given(&mut self, path: &Path) -> Option<Found> {
-        let source = self.child.source().open_alike(path);
-        if let Ok(source) = &source
-            && source.id().is_some_and(|id| self.chain.contains(&id))
+        if let Some((id, identity)) = self.files.given.get(path) {
+            // One of those that were given for other layers: not worth opening again, nor mentioning.
+            if self.files.chain.contains(id) {
+                return None;
+            }
+            if self.locator.linkage_of(*identity).is_none() {
+                let found = *identity;
+                return self.take(path.to_path_buf(), Err(Outcome::OtherIdentity { found }), FoundBy::Given);
+            }
+        }
+        let opened = OpenFile::open(path, Allow::Named).map_err(outcome_of_opening);
+        if let Ok(file) = &opened
+            && self.files.chain.contains(file.id())
         {
-            // One of the others that were given, for another layer.
             return None;
         }
-        let source = source.map_err(|error| match error.kind() {
-            ErrorKind::Open(cause) if cause.kind() == io::ErrorKind::NotFound => Outcome::Missing,
-            _ => Outcome::Broken(error),
+        let found = opened.and_then(|file| {
+            let identity = identity_of(&file)?;
+            self.files.given.insert(path.to_path_buf(), (file.id().clone(), identity));
+            self.check(file, identity)
         });
-        self.judge_outcome(path.to_path_buf(), source, FoundBy::Given)
+        self.take(path.to_path_buf(), found, FoundBy::Given)
     }
 
     /// By the stored names, in the child's folder and below.
     fn beside(&mut self) -> Option<Found> {
         let folder = std::fs::canonicalize(self.child.path()?).ok()?.parent()?.to_path_buf();
-        if let Some(stored) = &self.locator.relative_path {
-            match resolve(&folder, stored) {
-                Some(path) if path.starts_with(&folder) => {
-                    if let Some(found) = self.search_path(&folder, &path, FoundBy::RelativePath) {
+        let locator = self.locator;
+        if let Some(stored) = &locator.relative_path {
+            let joined = resolve(&folder, stored);
+            match joined.as_deref().and_then(|path| path.strip_prefix(&folder).ok()) {
+                Some(inside) => {
+                    if let Some(found) = self.search(&folder, inside, FoundBy::RelativePath) {
                         return Some(found);
                     }
                 }
-                outside => {
-                    let path = outside.unwrap_or_else(|| PathBuf::from(stored));
-                    self.tried.push(Candidate { path, outcome: Outcome::Outside });
-                }
+                None => self.tried.push(Candidate { path: PathBuf::from(stored), outcome: Outcome::Outside }),
             }
         }
-        let locator = self.locator;
         let stored = [&locator.relative_path, &locator.absolute_win32_path, &locator.volume_path];
-        let names: Vec<&str> = stored.into_iter().flatten().filter_map(|path| names_of(path).last()).collect();
-        names.into_iter().find_map(|name| self.search_path(&folder, &folder.join(name), FoundBy::FileName))
+        let mut names = stored.into_iter().flatten().filter_map(|path| names_of(path).last());
+        names.find_map(|name| self.search(&folder, Path::new(name), FoundBy::FileName))
     }
 
     /// By the ends of the stored paths, below a folder.
     fn below(&mut self, root: &Path) -> Option<Found> {
-        let root = match std::fs::canonicalize(root) {
-            Ok(root) => root,
+        let folder = match std::fs::canonicalize(root) {
+            Ok(folder) => folder,
             Err(error) => {
-                let outcome = Outcome::Broken(Error::of(Structure::File, ErrorKind::Open(error)));
-                self.tried.push(Candidate { path: root.to_path_buf(), outcome });
-                return None;
+                let outcome = outcome_of_opening(Error::of(Structure::File, ErrorKind::Open(error)));
+                return self.take(root.to_path_buf(), Err(outcome), FoundBy::Root);
             }
         };
         let locator = self.locator;
-        for stored in [&locator.relative_path, &locator.absolute_win32_path, &locator.volume_path].into_iter().flatten()
-        {
+        let stored = [&locator.relative_path, &locator.absolute_win32_path, &locator.volume_path];
+        stored.into_iter().flatten().find_map(|stored| {
             let names: Vec<&str> = names_of(stored).collect();
             let first = names.len().saturating_sub(MOST_COMPONENTS);
-            for start in first..names.len() {
+            (first..names.len()).find_map(|start| {
                 let end: PathBuf = names.get(start..).unwrap_or_default().iter().collect();
-                if let Some(found) = self.search_path(&root, &root.join(end), FoundBy::Root) {
-                    return Some(found);
-                }
-            }
-        }
-        None
+                self.search(&folder, &end, FoundBy::Root)
+            })
+        })
     }
 
-    /// Tries a path inside `root`; where there is nothing, the same with other upper and lower case.
-    fn search_path(&mut self, root: &Path, path: &Path, found_by: FoundBy) -> Option<Found> {
-        let path = match std::fs::symlink_metadata(path) {
-            Ok(_) => path.to_path_buf(),
-            Err(_) => in_any_case(root, path).unwrap_or_else(|| path.to_path_buf()),
-        };
+    /// Tries a path below `folder`, which has no links in it.
+    fn search(&mut self, folder: &Path, inside: &Path, found_by: FoundBy) -> Option<Found> {
+        let walked = walk(folder, inside);
+        let path = walked.as_ref().map_or_else(|_| folder.join(inside), PathBuf::clone);
         if !self.seen.insert(path.clone()) {
             return None;
         }
-        let source = self.open_inside(root, &path);
-        self.judge_outcome(path, source, found_by)
-    }
-
-    /// Opens a regular file, if it lies inside `root` when all links are followed.
-    fn open_inside(&self, root: &Path, path: &Path) -> Result<Source, Outcome> {
-        let broken = |kind| Outcome::Broken(Error::of(Structure::File, kind));
-        let real = std::fs::canonicalize(path).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => Outcome::Missing,
-            _ => broken(ErrorKind::Open(error)),
-        })?;
-        if !real.starts_with(root) {
-            return Err(Outcome::Outside);
-        }
-        if !std::fs::symlink_metadata(&real).map_err(|error| broken(ErrorKind::Open(error)))?.is_file() {
-            return Err(broken(ErrorKind::NotAFile { what: "not a regular file" }));
-        }
-        self.child.source().open_alike(&real).map_err(Outcome::Broken)
-    }
-
-    fn judge(&mut self, path: PathBuf, source: Result<Source>, found_by: FoundBy) -> Option<Found> {
-        self.judge_outcome(path, source.map_err(Outcome::Broken), found_by)
+        let found = walked.and_then(|path| {
+            let file = OpenFile::open(&path, Allow::Searched).map_err(outcome_of_opening)?;
+            if self.files.chain.contains(file.id()) {
+                return Err(Outcome::InChain);
+            }
+            let identity = identity_of(&file)?;
+            self.check(file, identity)
+        });
+        self.take(path, found, found_by)
     }
 
     /// Takes a file for the parent, or notes why not.
-    fn judge_outcome(&mut self, path: PathBuf, source: Result<Source, Outcome>, found_by: FoundBy) -> Option<Found> {
-        match source.and_then(|source| self.check(source)) {
+    fn take(
+        &mut self,
+        path: PathBuf,
+        found: Result<(Image, &'static str), Outcome>,
+        found_by: FoundBy,
+    ) -> Option<Found> {
+        match found {
             Ok((image, linkage)) => Some(Found { image, found_by, linkage }),
             Err(outcome) => {
                 self.tried.push(Candidate { path, outcome });
@@ -277,41 +276,72 @@ impl<'a> Search<'a> {
         }
     }
 
-    fn check(&self, source: Source) -> Result<(Image, &'static str), Outcome> {
-        if source.id().is_some_and(|id| self.chain.contains(&id)) {
+    /// Opens a file as an image, once its identity is known to be the right one: before that, nothing of it but its
+    /// headers is read.
+    fn check(&self, file: OpenFile, identity: Uuid) -> Result<(Image, &'static str), Outcome> {
+        let linkage = self.locator.linkage_of(identity).ok_or(Outcome::OtherIdentity { found: identity })?;
+        let source = self.child.source().alike(file).map_err(Outcome::Broken)?;
+        let image = Image::open(source, self.log_policy).map_err(Outcome::Broken)?;
+        Ok((image, linkage))
+    }
+
+    /// The same for bytes that are in memory already.
+    fn check_source(&self, source: Source) -> Result<(Image, &'static str), Outcome> {
+        if source.id().is_some_and(|id| self.files.chain.contains(&id)) {
             return Err(Outcome::InChain);
         }
         let image = Image::open(source, self.log_policy).map_err(Outcome::Broken)?;
         let found = image.header().data_write_guid;
-        match self.locator.linkage_of(found) {
-            Some(linkage) => Ok((image, linkage)),
-            None => Err(Outcome::OtherIdentity { found }),
-        }
+        let linkage = self.locator.linkage_of(found).ok_or(Outcome::OtherIdentity { found })?;
+        Ok((image, linkage))
     }
 
-    /// Why no parent was found: the first file that was there says so.
-    fn failure(mut self) -> Error {
+    /// Why no parent was found: what was there says more than what was not.
+    fn failure(&mut self) -> Error {
+        let rank = |candidate: &Candidate| match candidate.outcome {
+            Outcome::OtherIdentity { .. } => 0,
+            Outcome::InChain => 1,
+            Outcome::Broken(_) => 2,
+            Outcome::Missing | Outcome::Outside => 3,
+        };
+        let mut tried = std::mem::take(&mut self.tried);
+        let telling = (0..tried.len()).min_by_key(|index| tried.get(*index).map(rank)).unwrap_or(0);
         let name = self.locator.name().to_owned();
-        let is_there = |candidate: &Candidate| !matches!(candidate.outcome, Outcome::Missing | Outcome::Outside);
-        let first = self.tried.iter().position(is_there);
-        let child_says = |kind| Error::of(Structure::Parent, kind).in_layer(self.layer, self.child.path());
-        match first.and_then(|index| self.tried.get(index)).map(|candidate| &candidate.outcome) {
+        let kind = match tried.get(telling).map(|candidate| &candidate.outcome) {
             Some(Outcome::OtherIdentity { .. }) => {
-                let expected = self.locator.parent_linkage;
-                child_says(ErrorKind::ParentMismatch { name, expected, tried: self.tried })
+                ErrorKind::ParentMismatch { name, expected: self.locator.parent_linkage, tried }
             }
-            Some(Outcome::InChain) => child_says(ErrorKind::ChainCycle),
-            Some(Outcome::Broken(_)) => {
-                let broken = self.tried.swap_remove(first.unwrap_or(0));
-                match broken.outcome {
-                    Outcome::Broken(error) => error.in_layer(self.layer.saturating_add(1), Some(&broken.path)),
-                    _ => child_says(ErrorKind::ParentNotFound { name, tried: self.tried }),
+            Some(Outcome::InChain) => ErrorKind::ChainCycle,
+            Some(Outcome::Broken(_)) => match tried.swap_remove(telling) {
+                Candidate { path, outcome: Outcome::Broken(error) } => {
+                    return error.in_layer(self.layer.saturating_add(1), Some(&path));
                 }
-            }
-            _ => child_says(ErrorKind::ParentNotFound { name, tried: self.tried }),
-        }
+                other => ErrorKind::ParentNotFound { name, tried: vec![other] },
+            },
+            _ => ErrorKind::ParentNotFound { name, tried },
+        };
+        Error::of(Structure::Parent, kind).in_layer(self.layer, self.child.path())
     }
 }
+
+/// What becomes of a candidate that can't be opened.
+fn outcome_of_opening(error: Error) -> Outcome {
+    match error.kind() {
+        ErrorKind::Open(cause) if matches!(cause.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Outcome::Missing
+        }
+        _ => Outcome::Broken(error),
+    }
+}
+
+/// The identity of an image, by its headers alone.
+fn identity_of(file: &OpenFile) -> Result<Uuid, Outcome> {
+    let head = file.head(END_OF_HEADERS).map_err(Outcome::Broken)?;
+    Image::identity(Source::from_vec(head)).map_err(Outcome::Broken)
+}
+
+/// Where the headers end, and the region tables begin (MS-VHDX 2.2).
+const END_OF_HEADERS: u64 = 3 * KIB_64;
 
 /// The names in a stored path, without drive, share markers, volume and the dots that stand for folders.
 fn names_of(stored: &str) -> impl Iterator<Item = &str> {
@@ -341,22 +371,58 @@ fn resolve(folder: &Path, stored: &str) -> Option<PathBuf> {
     Some(path)
 }
 
-/// The path below `root` that differs from `path` only by upper and lower case; the first one in order, should there be
-/// several.
-fn in_any_case(root: &Path, path: &Path) -> Option<PathBuf> {
-    let lower = |name: &OsStr| name.to_string_lossy().to_lowercase();
-    let mut found = root.to_path_buf();
-    for name in path.strip_prefix(root).ok()?.components() {
-        let exact = found.join(name);
-        if std::fs::symlink_metadata(&exact).is_ok() {
-            found = exact;
+/// How many links are followed in one path.
+const MOST_LINKS: usize = 40;
+
+/// The file at the path `inside` below `folder`, an absolute path without links. Upper and lower case may differ where no
+/// name is the exact one; of several, the first in order counts.
+///
+/// Links are followed step by step and by their text, so that nothing outside of the folder is even looked at.
+///
+/// # Errors
+/// [`Outcome::Missing`], [`Outcome::Outside`], or [`Outcome::Broken`] if a folder can't be read.
+fn walk(folder: &Path, inside: &Path) -> Result<PathBuf, Outcome> {
+    let broken = |error: io::Error| outcome_of_opening(Error::of(Structure::File, ErrorKind::Open(error)));
+    let steps = |path: &Path| path.components().rev().map(|step| step.as_os_str().to_owned()).collect::<Vec<_>>();
+    let (mut path, mut links) = (folder.to_path_buf(), 0);
+    // The last one is the next.
+    let mut ahead = steps(inside);
+    while let Some(step) = ahead.pop() {
+        if step == *"." {
             continue;
         }
-        let wanted = lower(name.as_os_str());
-        let entries = std::fs::read_dir(&found).ok()?.filter_map(Result::ok).map(|entry| entry.file_name());
-        found.push(entries.filter(|entry| lower(entry) == wanted).min()?);
+        if step == *".." {
+            if path == folder {
+                return Err(Outcome::Outside);
+            }
+            path.pop();
+            continue;
+        }
+        let mut next = path.join(&step);
+        let found = match std::fs::symlink_metadata(&next) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let lower = |name: &OsStr| name.to_string_lossy().to_lowercase();
+                let names = std::fs::read_dir(&path).map_err(broken)?.filter_map(|entry| Some(entry.ok()?.file_name()));
+                let same = names.filter(|name| lower(name) == lower(&step)).min().ok_or(Outcome::Missing)?;
+                next = path.join(same);
+                std::fs::symlink_metadata(&next)
+            }
+            found => found,
+        };
+        if !found.map_err(broken)?.is_symlink() {
+            path = next;
+            continue;
+        }
+        links = MOST_LINKS.min(links).saturating_add(1);
+        let target = std::fs::read_link(&next).map_err(broken)?;
+        if target.is_absolute() {
+            path = folder.to_path_buf();
+        }
+        let target = if target.is_absolute() { target.strip_prefix(folder).ok() } else { Some(target.as_path()) };
+        let target = target.filter(|_| links <= MOST_LINKS).ok_or(Outcome::Outside)?;
+        ahead.extend(steps(target));
     }
-    Some(found)
+    Ok(path)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use crate::num::to_u64;
 use crate::source::Run;
 use crate::zero::zero_pages;
 
-use super::cursor::{Cursor, Piece};
+use super::cursor::{Content, Cursor, Piece};
 
 /// A run of content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,8 +92,8 @@ impl<'d> Segments<'d> {
     /// The bytes at the beginning of a piece.
     #[inline]
     fn bytes(&self, piece: &Piece) -> Result<Run<'d>> {
-        match (self.disk.layers.get(piece.layer).map(super::Layer::image), piece.offset) {
-            (Some(image), Some(offset)) => {
+        match (self.disk.layers.get(piece.layer).map(super::Layer::image), piece.content) {
+            (Some(image), Content::File(offset) | Content::Log(offset)) => {
                 image.run(offset, piece.length).map_err(|error| error.in_layer(piece.layer, image.path()))
             }
             _ => Ok(Run::Zero(piece.length)),

@@ -200,6 +200,13 @@ pub enum ErrorKind {
 }
 
 impl ErrorKind {
+    /// A wrong signature, of 4 or 8 bytes.
+    pub(crate) fn signature(bytes: &[u8], expected: &'static str) -> Self {
+        let mut found = [0; 8];
+        found.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+        Self::Signature { found, expected }
+    }
+
     pub(super) fn category(&self) -> Category {
         match self {
             Self::NotVhdx { .. } => Category::NotVhdx,
@@ -275,16 +282,16 @@ impl fmt::Display for ErrorKind {
             Self::Text { what } => write!(f, "bad text: {what}"),
             Self::CopiesDiffer => f.write_str("valid, but not equal to the other copy"),
             Self::LocatorGuid { key, found } => {
-                write!(f, "bad {key} (found \"{}\", expected a GUID in braces)", found.escape_debug())
+                write!(f, "bad {key} (found \"{}\", expected a GUID in braces)", Name(found))
             }
             Self::NoParentAttached => f.write_str("needed, but none was given and no search allowed"),
             Self::ParentNotFound { name, tried } => {
-                write!(f, "\"{}\" not found{}", name.escape_debug(), Tried(tried))
+                write!(f, "\"{}\" not found{}", Name(name), Tried(tried))
             }
             Self::ParentMismatch { name, expected, tried } => write!(
                 f,
                 "\"{}\" is not the image that the child was made from (expected DataWriteGuid {{{expected}}}){}",
-                name.escape_debug(),
+                Name(name),
                 Tried(tried)
             ),
             Self::ChainCycle => f.write_str("the chain leads back to a file that is already in it"),
@@ -299,6 +306,17 @@ impl fmt::Display for ErrorKind {
             Self::Open(error) => write!(f, "cannot be opened: {error}"),
             Self::Io(error) => write!(f, "cannot be read: {error}"),
         }
+    }
+}
+
+/// A text from a file, with what would act on a terminal written as escapes.
+struct Name<'a>(&'a str);
+
+impl fmt::Display for Name<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0
+            .chars()
+            .try_for_each(|c| if c.is_control() { write!(f, "{}", c.escape_default()) } else { write!(f, "{c}") })
     }
 }
 

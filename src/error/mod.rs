@@ -118,7 +118,7 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match &self.0.kind {
-            ErrorKind::Io(source) => Some(source),
+            ErrorKind::Open(source) | ErrorKind::Io(source) => Some(source),
             _ => None,
         }
     }
@@ -126,12 +126,15 @@ impl std::error::Error for Error {
 
 impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
-        let kind = match error.category() {
-            Category::Corrupt | Category::NotVhdx => io::ErrorKind::InvalidData,
-            Category::Unsupported => io::ErrorKind::Unsupported,
-            Category::ParentNotFound => io::ErrorKind::NotFound,
-            Category::InvalidInput => io::ErrorKind::InvalidInput,
-            Category::Open | Category::Io | Category::DirtyLog | Category::ParentMismatch => io::ErrorKind::Other,
+        let kind = match error.kind() {
+            ErrorKind::Open(cause) | ErrorKind::Io(cause) => cause.kind(),
+            _ => match error.category() {
+                Category::Corrupt | Category::NotVhdx => io::ErrorKind::InvalidData,
+                Category::Unsupported => io::ErrorKind::Unsupported,
+                Category::ParentNotFound => io::ErrorKind::NotFound,
+                Category::InvalidInput => io::ErrorKind::InvalidInput,
+                Category::Open | Category::Io | Category::DirtyLog | Category::ParentMismatch => io::ErrorKind::Other,
+            },
         };
         io::Error::new(kind, error)
     }

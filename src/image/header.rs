@@ -13,6 +13,9 @@ use crate::source::View;
 
 use super::warning::{Check, Warnings};
 
+/// The longest log that is replayed, in bytes. The format sets no limit; what a replay keeps in memory is bounded by this.
+const MAX_LOG_LENGTH: u32 = 1 << 30;
+
 /// The current header.
 #[non_exhaustive]
 #[derive(Clone, Debug)]
@@ -87,6 +90,11 @@ impl CurrentHeader {
             let kind = ErrorKind::Field { field: "LogLength", found: 0, expected: "at least 1 MiB for a log in use" };
             return Err(self.at(offset_of!(Header, log_length), kind));
         }
+        if self.log_length > MAX_LOG_LENGTH {
+            let found = u64::from(self.log_length);
+            let kind = ErrorKind::UnsupportedValue { field: "LogLength", found, expected: "at most 1 GiB" };
+            return Err(self.at(offset_of!(Header, log_length), kind));
+        }
         Ok(())
     }
 
@@ -153,16 +161,15 @@ fn bytes(view: &View, copy: u8) -> Result<std::borrow::Cow<'_, [u8]>> {
 
 fn read(view: &View, copy: u8) -> Result<CurrentHeader> {
     let (structure, offset) = (Structure::Header(copy), header_offset(copy));
-    let bytes = bytes(view, copy)?;
+    // A copy, so that what was checked is what is used.
+    let bytes = bytes(view, copy)?.into_owned();
     let expected = crc32c_of_structure(&bytes, offset_of!(Header, checksum));
     let Ok((header, _)) = Header::read_from_prefix(&bytes) else {
         let kind = ErrorKind::OutOfBounds { length: Header::CHECKED_LENGTH, limit: view.length() };
         return Err(Error::at(structure, offset, kind));
     };
     if header.signature != *Header::SIGNATURE.as_bytes() {
-        let mut found = [0; 8];
-        found.iter_mut().zip(header.signature).for_each(|(to, from)| *to = from);
-        return Err(Error::at(structure, offset, ErrorKind::Signature { found, expected: Header::SIGNATURE }));
+        return Err(Error::at(structure, offset, ErrorKind::signature(&header.signature, Header::SIGNATURE)));
     }
     let found = header.checksum.get();
     if found != expected {

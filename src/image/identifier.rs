@@ -8,24 +8,29 @@ use crate::zero::is_zero;
 
 use super::warning::{Check, Warnings};
 
-/// Checks the signature and returns the creator, as text.
+/// Checks that the file begins as a VHDX does.
+///
+/// # Errors
+/// [`ErrorKind::NotVhdx`] if it does not.
+pub(super) fn check_signature(view: &View) -> Result<()> {
+    match view.bytes(Structure::FileIdentifier, 0, 8) {
+        Ok(bytes) if *bytes == *FileIdentifier::SIGNATURE.as_bytes() => Ok(()),
+        _ => Err(Error::at(Structure::FileIdentifier, 0, ErrorKind::NotVhdx { looks_like: looks_like(view) })),
+    }
+}
+
+/// Checks the identifier, and that the file has more than the header section; returns the creator, as text.
 ///
 /// # Errors
 /// [`ErrorKind::NotVhdx`] if the signature is not there, [`ErrorKind::FileTooShort`] if the file ends in the header
 /// section.
 pub(super) fn read(view: &View, warnings: &mut Warnings) -> Result<String> {
-    let starts_as_vhdx = match view.bytes(Structure::FileIdentifier, 0, 8) {
-        Ok(bytes) => *bytes == *FileIdentifier::SIGNATURE.as_bytes(),
-        Err(_) => false,
-    };
-    if !starts_as_vhdx {
-        return Err(Error::at(Structure::FileIdentifier, 0, ErrorKind::NotVhdx { looks_like: looks_like(view) }));
-    }
+    check_signature(view)?;
     if view.length() < MIB {
         let kind = ErrorKind::FileTooShort { found: view.length(), expected: MIB };
         return Err(Error::of(Structure::File, kind));
     }
-    let identifier: FileIdentifier = view.overlay(Structure::FileIdentifier, 0)?;
+    let identifier: FileIdentifier = view.fetch(Structure::FileIdentifier, 0)?;
     let units = identifier.creator.iter().map(|unit| unit.get()).take_while(|unit| *unit != 0);
     let mut lossy = false;
     let creator = char::decode_utf16(units)
@@ -77,12 +82,12 @@ fn looks_like(view: &View) -> &'static str {
         let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         view.bytes(Structure::File, offset, length).is_ok_and(|found| *found == *bytes)
     };
+    // The footer of a fixed VHD lies in its last sector, behind a raw disk.
+    if view.length().checked_sub(512).is_some_and(|offset| has(offset, b"conectix")) && !has(0, b"conectix") {
+        return "a fixed VHD image";
+    }
     if let Some((.., name)) = BY_SIGNATURE.iter().find(|(offset, bytes, _)| has(*offset, bytes)) {
         return name;
-    }
-    // The footer of a fixed VHD lies in its last sector, behind a raw disk.
-    if view.length().checked_sub(512).is_some_and(|offset| has(offset, b"conectix")) {
-        return "a fixed VHD image";
     }
     match view.run(Structure::File, 0, MIB) {
         Ok(Run::Data(bytes)) if !is_zero(bytes.get(..to_usize_saturating(MIB)).unwrap_or(bytes)) => "raw data",

@@ -120,6 +120,9 @@ fn parse_guid(text: &str) -> Option<(Uuid, bool)> {
     Some((id, inner.is_some()))
 }
 
+/// How many bytes of strings a locator can have: as many as the longest item.
+const MOST_TEXT: usize = 1 << 20;
+
 struct Item<'a> {
     bytes: &'a [u8],
     offset: u64,
@@ -149,8 +152,8 @@ impl Item<'_> {
             let length = to_u64(count.saturating_mul(size_of::<LocatorEntry>()));
             return Err(self.out_of_bounds(field, length));
         };
-        // Each string may be as long as 64 KiB, and 65535 entries may share one: what is decoded is bounded by the item.
-        let mut left = self.bytes.len();
+        // A string may be 64 KiB long, and entries may share it, 65535 of them: what is decoded is bounded as a whole.
+        let mut left = MOST_TEXT;
         let mut texts = Vec::new();
         for (index, entry) in entries.iter().enumerate() {
             let place = index.saturating_mul(size_of::<LocatorEntry>()).saturating_add(size_of::<LocatorHeader>());
@@ -158,7 +161,7 @@ impl Item<'_> {
             let both = usize::from(key_length).saturating_add(usize::from(value_length));
             left = left
                 .checked_sub(both)
-                .ok_or_else(|| self.at(place, ErrorKind::Text { what: "the strings are longer than the item" }))?;
+                .ok_or_else(|| self.at(place, ErrorKind::Text { what: "more than 1 MiB of strings" }))?;
             let key = self.text(place, entry.key_offset.get(), key_length)?;
             let value = self.text(place, entry.value_offset.get(), value_length)?;
             texts.push((key, value));

@@ -32,26 +32,27 @@ pub(super) struct Item<T> {
     pub(super) offset: u64,
 }
 
-/// What is known of an item.
+/// What MS-VHDX 2.6.2 says of an item.
 struct Known {
     id: Guid,
     name: &'static str,
-    /// IsVirtualDisk and IsRequired, as MS-VHDX 2.6.2 gives them; none where it gives none.
-    flags: Option<u32>,
+    /// IsVirtualDisk and IsRequired.
+    flags: u32,
 }
 
 const VIRTUAL_DISK: u32 = MetadataEntry::IS_VIRTUAL_DISK | MetadataEntry::IS_REQUIRED;
 
-const KNOWN: [Known; 8] = [
-    Known { id: item::FILE_PARAMETERS, name: "FileParameters", flags: Some(MetadataEntry::IS_REQUIRED) },
-    Known { id: item::VIRTUAL_DISK_SIZE, name: "VirtualDiskSize", flags: Some(VIRTUAL_DISK) },
-    Known { id: item::VIRTUAL_DISK_ID, name: "VirtualDiskId", flags: Some(VIRTUAL_DISK) },
-    Known { id: item::LOGICAL_SECTOR_SIZE, name: "LogicalSectorSize", flags: Some(VIRTUAL_DISK) },
-    Known { id: item::PHYSICAL_SECTOR_SIZE, name: "PhysicalSectorSize", flags: Some(VIRTUAL_DISK) },
-    Known { id: item::PARENT_LOCATOR, name: "ParentLocator", flags: Some(MetadataEntry::IS_REQUIRED) },
-    Known { id: item::CHS_PARAMETERS, name: "ChsParameters", flags: None },
-    Known { id: item::PMEM_LABEL_AREA, name: "PmemLabelArea", flags: None },
+const KNOWN: [Known; 6] = [
+    Known { id: item::FILE_PARAMETERS, name: "FileParameters", flags: MetadataEntry::IS_REQUIRED },
+    Known { id: item::VIRTUAL_DISK_SIZE, name: "VirtualDiskSize", flags: VIRTUAL_DISK },
+    Known { id: item::VIRTUAL_DISK_ID, name: "VirtualDiskId", flags: VIRTUAL_DISK },
+    Known { id: item::LOGICAL_SECTOR_SIZE, name: "LogicalSectorSize", flags: VIRTUAL_DISK },
+    Known { id: item::PHYSICAL_SECTOR_SIZE, name: "PhysicalSectorSize", flags: VIRTUAL_DISK },
+    Known { id: item::PARENT_LOCATOR, name: "ParentLocator", flags: MetadataEntry::IS_REQUIRED },
 ];
+
+/// Items that are in use without being in MS-VHDX, and have no meaning for a reader.
+const MEANINGLESS: [Guid; 2] = [item::CHS_PARAMETERS, item::PMEM_LABEL_AREA];
 
 fn known(entry: &MetadataEntry) -> Option<&'static Known> {
     // Users may use any GUID for their items: theirs is another name space.
@@ -113,7 +114,7 @@ impl Table {
         let start = region.offset;
         let at = |field: usize, kind| Error::at(Structure::MetadataTable, start.saturating_add(to_u64(field)), kind);
         let bytes = view.bytes(Structure::MetadataTable, start, MetadataTableHeader::TABLE_LENGTH)?;
-        let Ok((head, rest)) = MetadataTableHeader::ref_from_prefix(&bytes) else {
+        let Ok((head, rest)) = MetadataTableHeader::read_from_prefix(&bytes) else {
             return Err(at(0, ErrorKind::OutOfBounds { length: 32, limit: view.length() }));
         };
         if head.signature != *MetadataTableHeader::SIGNATURE.as_bytes() {
@@ -128,18 +129,27 @@ impl Table {
             let kind = ErrorKind::Field { field: "EntryCount", found: u64::from(count), expected: "at most 2047" };
             return Err(at(offset_of!(MetadataTableHeader, entry_count), kind));
         };
+        let entries = entries.to_vec();
         let users = entries.iter().filter(|entry| entry.flags.get() & MetadataEntry::IS_USER != 0).count();
         if users > MetadataEntry::MAX_USER_ENTRIES {
             let expected = "at most 1024 entries of users";
             let kind = ErrorKind::Field { field: "EntryCount", found: to_u64(users), expected };
             return Err(at(offset_of!(MetadataTableHeader, entry_count), kind));
         }
-        if head.reserved.get() != 0 || head.reserved2.iter().any(|byte| *byte != 0) {
-            let found = u64::from(head.reserved.get());
-            let kind = ErrorKind::Field { field: "Reserved", found, expected: "zeros" };
-            warnings.add(Check::MetadataReserved, at(offset_of!(MetadataTableHeader, reserved), kind));
+        let reserved = [
+            (offset_of!(MetadataTableHeader, reserved), "Reserved", u64::from(head.reserved.get())),
+            // Which of its bytes is of no interest: the first that is not zero.
+            (
+                offset_of!(MetadataTableHeader, reserved2),
+                "Reserved2",
+                head.reserved2.into_iter().find(|byte| *byte != 0).map_or(0, u64::from),
+            ),
+        ];
+        for (field, name, found) in reserved.into_iter().filter(|(.., found)| *found != 0) {
+            let kind = ErrorKind::Field { field: name, found, expected: "0" };
+            warnings.add(Check::MetadataReserved, at(field, kind));
         }
-        Ok(Self { start, length: u64::from(region.length), entries: entries.to_vec() })
+        Ok(Self { start, length: u64::from(region.length), entries })
     }
 
     /// An error in a field of an entry.
@@ -158,7 +168,9 @@ impl Table {
             if entry.item_id == item::INCOMPLETE_FILE && flags & MetadataEntry::IS_USER == 0 {
                 return Err(self.at(index, 0, ErrorKind::IncompleteFile));
             }
-            if flags & MetadataEntry::IS_REQUIRED != 0 && known(entry).is_none() {
+            let is_understood =
+                known(entry).is_some() || (flags & MetadataEntry::IS_USER == 0 && MEANINGLESS.contains(&entry.item_id));
+            if flags & MetadataEntry::IS_REQUIRED != 0 && !is_understood {
                 return Err(self.at(index, 0, ErrorKind::UnknownRequired { id: entry.item_id.to_uuid() }));
             }
         }
@@ -255,19 +267,23 @@ impl Table {
 
     fn check_flags(&self, warnings: &mut Warnings) {
         for (index, entry) in self.entries.iter().enumerate() {
-            let flags = entry.flags.get();
-            let defined = MetadataEntry::IS_USER | VIRTUAL_DISK;
-            if flags & !defined != 0 || entry.reserved2.get() != 0 {
-                let kind = ErrorKind::Field { field: "Flags", found: u64::from(flags), expected: "bits 0 to 2 only" };
-                let detail = self.at(index, offset_of!(MetadataEntry, flags), kind);
-                warnings.add(Check::MetadataReserved, detail);
+            let (flags, reserved) = (entry.flags.get(), entry.reserved2.get());
+            let mut odd = |check, field, name, found: u32, expected| {
+                let kind = ErrorKind::Field { field: name, found: found.into(), expected };
+                warnings.add(check, self.at(index, field, kind));
+            };
+            if flags & !(MetadataEntry::IS_USER | VIRTUAL_DISK) != 0 {
+                let field = offset_of!(MetadataEntry, flags);
+                odd(Check::MetadataReserved, field, "Flags", flags, "bits 0 to 2 only");
             }
-            if let Some(expected) = known(entry).and_then(|known| known.flags)
-                && flags & VIRTUAL_DISK != expected
+            if reserved != 0 {
+                odd(Check::MetadataReserved, offset_of!(MetadataEntry, reserved2), "Reserved2", reserved, "0");
+            }
+            if let Some(known) = known(entry)
+                && flags & VIRTUAL_DISK != known.flags
             {
-                let expected = if expected == VIRTUAL_DISK { "6" } else { "4" };
-                let kind = ErrorKind::Field { field: "Flags", found: u64::from(flags), expected };
-                warnings.add(Check::MetadataFlags, self.at(index, offset_of!(MetadataEntry, flags), kind));
+                let expected = if known.flags == VIRTUAL_DISK { "6" } else { "4" };
+                odd(Check::MetadataFlags, offset_of!(MetadataEntry, flags), "Flags", flags, expected);
             }
         }
     }
@@ -300,7 +316,7 @@ impl Table {
             let kind = ErrorKind::Field { field: "Length", found: length, expected };
             return Err(self.at(index, offset_of!(MetadataEntry, length), kind));
         }
-        let value = view.overlay(Structure::MetadataItem(name), offset)?;
+        let value = view.fetch(Structure::MetadataItem(name), offset)?;
         Ok(Item { value, offset })
     }
 

@@ -1,7 +1,6 @@
 //! One VHDX file: what it says of itself, and what it has of its disk.
 
 mod bat;
-mod bitmap;
 mod geometry;
 mod header;
 mod identifier;
@@ -17,7 +16,7 @@ use uuid::Uuid;
 
 use crate::error::{Error, ErrorKind, Result, Structure};
 use crate::format::PayloadBlockState;
-use crate::source::{Run, Source, View};
+use crate::source::{Run, Source, Stored, View};
 
 use bat::Bat;
 use geometry::Geometry;
@@ -87,6 +86,17 @@ impl Image {
             parent_locator: metadata.parent_locator,
             warnings,
         })
+    }
+
+    /// The identity of an image of which `head` has the bytes up to the end of the headers: enough to tell whether it is
+    /// worth opening.
+    ///
+    /// # Errors
+    /// As for [`Image::open`], if it is not an image, or has no current header.
+    pub(crate) fn identity(head: Source) -> Result<Uuid> {
+        let view = View::new(head);
+        identifier::check_signature(&view)?;
+        Ok(header::select(&view, &mut Warnings::default())?.data_write_guid)
     }
 
     /// The file's bytes as they are, without what a replay changes.
@@ -240,6 +250,19 @@ impl Image {
     pub(crate) fn local(&self, position: u64, most: u64) -> Result<Local> {
         debug_assert!(most > 0 && position.saturating_add(most) <= self.virtual_disk_size());
         self.bat().local(position, most)
+    }
+
+    /// What is stored at a file offset, and how far that goes, at most `most` bytes.
+    #[inline]
+    pub(crate) fn stored(&self, offset: u64, most: u64) -> Result<Stored<'_>> {
+        let kind = || ErrorKind::OutOfBounds { length: most, limit: self.view.length() };
+        self.view.stored(offset, most).ok_or_else(|| Error::at(Structure::File, offset, kind()))
+    }
+
+    /// Gives back the memory of the part of the BAT that tells of the disk from `from` to `to`, if that is worth it, and
+    /// returns from where on it is kept then.
+    pub(crate) fn forget_bat(&self, from: u64, to: u64) -> u64 {
+        if self.bat().forget(from, to) { to } else { from }
     }
 
     /// The bytes at a file offset: the longest run of at most `most`.

@@ -89,25 +89,24 @@ pub(super) fn read(view: &View, header: &CurrentHeader, warnings: &mut Warnings)
 }
 
 /// A copy of the table that is whole: signature, checksum and count are right.
-struct Table<'a> {
-    bytes: std::borrow::Cow<'a, [u8]>,
+struct Table {
+    bytes: Vec<u8>,
     reserved: u32,
     entries: Vec<RegionTableEntry>,
 }
 
-impl<'a> Table<'a> {
-    fn read(view: &'a View, copy: u8) -> Result<Self> {
+impl Table {
+    fn read(view: &View, copy: u8) -> Result<Self> {
         let (structure, offset) = (Structure::RegionTable(copy), region_table_offset(copy));
         let at = |field: usize, kind| Error::at(structure, offset.saturating_add(to_u64(field)), kind);
-        let bytes = view.bytes(structure, offset, RegionTableHeader::TABLE_LENGTH)?;
+        // A copy, so that what was checked is what is used.
+        let bytes = view.bytes(structure, offset, RegionTableHeader::TABLE_LENGTH)?.into_owned();
         let expected = crc32c_of_structure(&bytes, offset_of!(RegionTableHeader, checksum));
         let Ok((head, rest)) = RegionTableHeader::read_from_prefix(&bytes) else {
             return Err(at(0, ErrorKind::OutOfBounds { length: 16, limit: view.length() }));
         };
         if head.signature != *RegionTableHeader::SIGNATURE.as_bytes() {
-            let mut found = [0; 8];
-            found.iter_mut().zip(head.signature).for_each(|(to, from)| *to = from);
-            return Err(at(0, ErrorKind::Signature { found, expected: RegionTableHeader::SIGNATURE }));
+            return Err(at(0, ErrorKind::signature(&head.signature, RegionTableHeader::SIGNATURE)));
         }
         let found = head.checksum.get();
         if found != expected {
@@ -235,10 +234,10 @@ fn region_of(entry: &RegionTableEntry) -> Region {
     }
 }
 
-fn structure_of(known: &Region) -> Structure {
-    if known.guid == RegionTableEntry::BAT.to_uuid() {
+fn structure_of(region: &Region) -> Structure {
+    if region.guid == RegionTableEntry::BAT.to_uuid() {
         Structure::Bat
-    } else if known.guid == RegionTableEntry::METADATA.to_uuid() {
+    } else if region.guid == RegionTableEntry::METADATA.to_uuid() {
         Structure::MetadataRegion
     } else {
         Structure::OtherRegion

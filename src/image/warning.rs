@@ -150,19 +150,14 @@ impl Check {
     }
 }
 
-/// The warnings of one image, as they are found.
+/// The warnings of one image, as they are found: at most a few for each entry of its tables.
 #[derive(Debug, Default)]
 pub(crate) struct Warnings(Vec<Warning>);
-
-/// A hostile table can have thousands of odd entries; nobody reads more of them than this.
-const MOST: usize = 100;
 
 impl Warnings {
     /// Notes that `check` fails, as `detail` says.
     pub(crate) fn add(&mut self, check: Check, detail: Error) {
-        if self.0.len() < MOST {
-            self.0.push(Warning { check, detail });
-        }
+        self.0.push(Warning { check, detail });
     }
 
     /// Notes that `check` fails, if it does.

@@ -10,15 +10,18 @@ use rayon::iter::ParallelIterator;
 
 use crate::disk::{Disk, Segment};
 use crate::error::Error;
+use crate::num::{to_u64, to_usize_saturating};
 use crate::scan::{Pieces, Progress};
+use crate::zero::is_zero;
 
 /// What a target holds before anything is written to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Target {
-    /// Zeros, as a new file does: zeros of the disk become holes.
-    Blank,
-    /// Anything, as a block device does: zeros of the disk are written.
-    Used,
+pub enum TargetContent {
+    /// Zeros, as a new file does: what is zero is not written, and becomes a hole. That goes for pages of 4 KiB that are
+    /// all zero, whether they are in a file or nowhere.
+    Zeros,
+    /// Anything, as a block device does: everything is written.
+    Anything,
 }
 
 /// What an extraction did.
@@ -98,26 +101,27 @@ pub fn measure(disk: &Disk, range: Range<u64>) -> Result<Extracted, Error> {
 /// Writes a range of the disk to `file`, from its beginning, at the places that the bytes have in the range. With the
 /// feature `rayon`, the threads of the current pool do it.
 ///
-/// The length of the file is not changed where the range ends with zeros that are not written: set it before.
+/// Where the range ends with zeros that are not written, the file is not made longer by them: set its length before.
 ///
 /// # Errors
 /// See [`ExtractError`].
+#[cfg(any(unix, windows))]
 pub fn extract_to_file(
     disk: &Disk,
     range: Range<u64>,
     file: &File,
-    target: Target,
+    content: TargetContent,
     progress: &dyn Progress,
 ) -> Result<Extracted, ExtractError> {
     let start = range.start;
     let write = |(position, segment): (u64, Segment<'_>)| {
-        if matches!(segment, Segment::Data(_)) || target == Target::Used {
-            let mut offset = position.saturating_sub(start);
-            for bytes in segment.slices() {
-                write_all_at(file, bytes, offset).map_err(ExtractError::Write)?;
-                offset = offset.saturating_add(crate::num::to_u64(bytes.len()));
-            }
-        }
+        let offset = position.saturating_sub(start);
+        let written = match (segment, content) {
+            (Segment::Zero(_), TargetContent::Zeros) => Ok(()),
+            (Segment::Data(bytes), TargetContent::Zeros) => write_but_zeros(file, bytes, offset),
+            (_, TargetContent::Anything) => write_all(file, segment, offset),
+        };
+        written.map_err(ExtractError::Write)?;
         report(progress, &segment)
     };
 
@@ -157,6 +161,35 @@ fn report(progress: &dyn Progress, segment: &Segment<'_>) -> Result<Extracted, E
     Ok(Extracted::of(segment))
 }
 
+/// Writes everything.
+fn write_all(file: &File, segment: Segment<'_>, offset: u64) -> io::Result<()> {
+    let mut slices = segment.slices();
+    let end = slices.try_fold(offset, |offset, bytes| {
+        write_all_at(file, bytes, offset).map(|()| offset.saturating_add(to_u64(bytes.len())))
+    });
+    end.map(drop)
+}
+
+/// Writes everything but the pages of the target that would be all zero.
+fn write_but_zeros(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+    /// What file systems allocate.
+    const PAGE: u64 = 4096;
+
+    let to_page = offset.next_multiple_of(PAGE).saturating_sub(offset);
+    let (head, pages) = bytes.split_at_checked(to_usize_saturating(to_page)).unwrap_or((bytes, &[]));
+    // Where the run of bytes begins that has to be written and has not been yet; `at` is where the page at hand begins.
+    let (mut pending, mut at) = (0, 0_usize);
+    for page in std::iter::once(head).chain(pages.chunks(to_usize_saturating(PAGE))) {
+        let end = at.saturating_add(page.len());
+        if is_zero(page) {
+            write_all_at(file, bytes.get(pending..at).unwrap_or_default(), offset.saturating_add(to_u64(pending)))?;
+            pending = end;
+        }
+        at = end;
+    }
+    write_all_at(file, bytes.get(pending..).unwrap_or_default(), offset.saturating_add(to_u64(pending)))
+}
+
 #[cfg(unix)]
 fn write_all_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
     std::os::unix::fs::FileExt::write_all_at(file, bytes, offset)
@@ -172,7 +205,7 @@ fn write_all_at(file: &File, mut bytes: &[u8], mut offset: u64) -> io::Result<()
             return Err(io::ErrorKind::WriteZero.into());
         }
         bytes = bytes.get(written..).unwrap_or_default();
-        offset = offset.saturating_add(crate::num::to_u64(written));
+        offset = offset.saturating_add(to_u64(written));
     }
     Ok(())
 }

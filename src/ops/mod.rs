@@ -1,8 +1,10 @@
-//! Work on whole disks, one operation a file. All of it stands on the public interface of the crate.
+//! Work on whole disks, one operation a file.
 
 mod contents;
 mod extract;
 pub mod vhd;
 
 pub use contents::{Contents, Partition, PartitionScheme, PartitionTable, Volume, contents};
-pub use extract::{ExtractError, Extracted, Target, extract_to_file, extract_to_writer, measure};
+#[cfg(any(unix, windows))]
+pub use extract::extract_to_file;
+pub use extract::{ExtractError, Extracted, TargetContent, extract_to_writer, measure};

@@ -3,46 +3,56 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
-use memmap2::{Mmap, MmapMut, MmapOptions, UncheckedAdvice};
+use memmap2::{Mmap, MmapMut, MmapOptions};
 
-use super::open::OpenFile;
-use super::{Bytes, Source};
+use super::open::{Allow, OpenFile};
+use super::{Bytes, Inner, Source};
 use crate::error::{Error, ErrorKind, Result, Structure};
 
 impl Source {
     /// Maps the file at `path`: costs the same for any length, and reads lend the pages of the file itself.
     ///
     /// # Safety
-    /// From this call until the source is dropped, and with it whatever has taken it over (an [`Image`](crate::Image), a
-    /// [`Disk`](crate::Disk)), the content and the length of these files must not change, be it by this process or
-    /// another:
+    /// From this call until the source and its clones are dropped, and with them whatever holds one (an
+    /// [`Image`](crate::Image), a [`Disk`](crate::Disk)), the content and the length of these files must not change, be
+    /// it by this process or another:
     /// - the file at `path`;
-    /// - the files that a search for parents opens on behalf of this source ([`Parents`](crate::Parents)), since they are
-    ///   mapped in the same way.
+    /// - the files that a search for parents opens on behalf of this source ([`Parents`](crate::Parents): `Beside`,
+    ///   `Roots`, `Explicit`), since they are mapped in the same way. (A source that the caller's own search gives,
+    ///   `Parents::With`, carries the promise under which it was made.)
     ///
-    /// The crate lends references to the mapped bytes. If the bytes change under them, the behaviour is undefined; if
-    /// the file becomes shorter, touching what is gone ends the process with SIGBUS. No lock that the system offers
-    /// makes this certain. Where the promise can't be made, use [`Source::read`].
+    /// The crate lends references to the mapped bytes. If the bytes change under them, the behaviour is undefined; if the
+    /// file becomes shorter, or the medium fails where nothing has been read yet, touching what is gone ends the
+    /// process with SIGBUS. No lock that the system offers makes this certain. Where the promise can't be made, use
+    /// [`Source::read`].
     ///
     /// # Errors
     /// [`Category::Open`](crate::Category::Open) if there is no such file, it can't be read, or it is a directory, a
     /// pipe, a socket or a character device; [`Category::Io`](crate::Category::Io) if its file system can't map files.
     pub unsafe fn map(path: impl AsRef<Path>) -> Result<Self> {
-        let open = OpenFile::open(path.as_ref())?;
-        // SAFETY: the caller promises for this file what `FileMapping::new` asks for.
-        let bytes = unsafe { bytes_of(&open) }.map_err(|error| Error::of(Structure::File, ErrorKind::Io(error)))?;
-        Ok(Self { bytes, file: Some(open) })
+        let file = OpenFile::open(path.as_ref(), Allow::Named)?;
+        // SAFETY: the caller makes the promise for this file.
+        unsafe { Self::map_open(file) }
     }
 
-    /// Opens a parent of this source in the same way as this source was opened: mapped where it is mapped.
-    pub(crate) fn open_alike(&self, path: &Path) -> Result<Self> {
+    /// Takes a parent of this source into memory in the same way as this source was: mapped where it is mapped.
+    pub(crate) fn alike(&self, file: OpenFile) -> Result<Self> {
         if self.is_mapped() {
             // SAFETY: whoever mapped this source promised the same for the parents that are found for it.
-            unsafe { Self::map(path) }
+            unsafe { Self::map_open(file) }
         } else {
-            Self::read(path)
+            Self::copy(file)
         }
+    }
+
+    /// # Safety
+    /// As for [`FileMapping::new`].
+    unsafe fn map_open(file: OpenFile) -> Result<Self> {
+        // SAFETY: the caller's promise is passed on.
+        let bytes = unsafe { bytes_of(&file) }.map_err(|error| Error::of(Structure::File, ErrorKind::Io(error)))?;
+        Ok(Self(Arc::new(Inner { bytes, file: Some(file) })))
     }
 }
 
@@ -78,15 +88,22 @@ impl FileMapping {
     }
 
     /// Lets go of the pages from `start` to `end`. It is advice: where it fails, nothing is lost but memory.
+    #[cfg(unix)]
     pub(super) fn forget(&self, start: usize, end: usize) {
         let start = start.min(self.0.len());
         let Some(length) = end.min(self.0.len()).checked_sub(start).filter(|length| *length > 0) else { return };
-        // SAFETY: MADV_DONTNEED is unchecked because it throws away what was written to private memory. This mapping
-        // is a shared one of a file and can't be written to, so a page that is touched again holds the file's bytes,
-        // which are the same as before by the promise under which the mapping was made.
-        let advised = unsafe { self.0.unchecked_advise_range(UncheckedAdvice::DontNeed, start, length) };
+        // SAFETY: memmap2 leaves MADV_DONTNEED unchecked because it may change bytes that are borrowed: in private
+        // memory, it throws away what was written there. This is a shared mapping of a file that can't be written to.
+        // Its pages are only detached; whoever touches one again, through a borrow that is older or newer, gets the page
+        // of the file, whose bytes are the same as before by the promise under which the mapping was made. So no
+        // borrowed byte ever changes, which is all that a shared reference asks for.
+        let advised = unsafe { self.0.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, length) };
         drop(advised);
     }
+
+    #[cfg(not(unix))]
+    #[expect(clippy::unused_self, reason = "other systems have no such advice")]
+    pub(super) fn forget(&self, _: usize, _: usize) {}
 }
 
 /// Memory that takes room only where it was written.

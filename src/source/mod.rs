@@ -10,20 +10,25 @@ mod view;
 use std::fmt;
 use std::fs::File;
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result, Structure};
 use crate::num::{to_u64, to_usize_saturating};
 
 pub use open::FileId;
-pub(crate) use overlay::Overlay;
-pub(crate) use view::{Run, View};
+pub(crate) use open::{Allow, OpenFile};
+pub(crate) use overlay::{Change, Overlay, Sector};
+pub(crate) use view::{Run, Stored, View};
 
 /// The bytes of one file, before anything is known of them.
 ///
-/// The file is opened for reading, never locked and never written.
-pub struct Source {
+/// The file is opened for reading, never locked and never written. A clone is another handle to the same bytes.
+#[derive(Clone)]
+pub struct Source(Arc<Inner>);
+
+struct Inner {
     bytes: Bytes,
-    file: Option<open::OpenFile>,
+    file: Option<OpenFile>,
 }
 
 enum Bytes {
@@ -45,33 +50,36 @@ impl Source {
     /// pipe, a socket or a character device; [`Category::Io`](crate::Category::Io) if reading it fails or memory does
     /// not suffice.
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
-        let file = open::OpenFile::open(path.as_ref())?;
+        Self::copy(OpenFile::open(path.as_ref(), Allow::Named)?)
+    }
+
+    fn copy(file: OpenFile) -> Result<Self> {
         let bytes = Bytes::copy_of(&file).map_err(|error| Error::of(Structure::File, ErrorKind::Io(error)))?;
-        Ok(Self { bytes, file: Some(file) })
+        Ok(Self(Arc::new(Inner { bytes, file: Some(file) })))
     }
 
     /// Takes bytes that are in memory already. Such a source has no path, so parents can't be found beside it.
     #[must_use]
     pub fn from_vec(bytes: Vec<u8>) -> Self {
-        Self { bytes: Bytes::Owned(bytes), file: None }
+        Self(Arc::new(Inner { bytes: Bytes::Owned(bytes), file: None }))
     }
 
     /// The path under which the file was opened, if it was.
     #[must_use]
     pub fn path(&self) -> Option<&Path> {
-        self.file.as_ref().map(|open| open.path.as_path())
+        self.0.file.as_ref().map(|open| open.path.as_path())
     }
 
     /// The open file, if there is one. Its position is of no meaning.
     #[must_use]
     pub fn file(&self) -> Option<&File> {
-        self.file.as_ref().map(|open| &open.file)
+        self.0.file.as_ref().map(|open| &open.file)
     }
 
     /// Which file it is, whatever path leads to it; none for bytes from memory.
     #[must_use]
     pub fn id(&self) -> Option<FileId> {
-        self.file.as_ref().map(|open| open.id.clone())
+        self.0.file.as_ref().map(|open| open.id.clone())
     }
 
     /// Length in bytes.
@@ -83,7 +91,7 @@ impl Source {
     /// Whether the bytes are those of the file itself, not of a copy in memory.
     #[must_use]
     pub fn is_mapped(&self) -> bool {
-        match &self.bytes {
+        match &self.0.bytes {
             #[cfg(feature = "mmap")]
             Bytes::Mapped(_) => true,
             #[cfg(feature = "mmap")]
@@ -94,7 +102,7 @@ impl Source {
 
     #[inline]
     pub(crate) fn as_bytes(&self) -> &[u8] {
-        match &self.bytes {
+        match &self.0.bytes {
             #[cfg(feature = "mmap")]
             Bytes::Mapped(mapping) => mapping.as_bytes(),
             #[cfg(feature = "mmap")]
@@ -106,7 +114,7 @@ impl Source {
     /// Up to where, from `offset` on and at most to `end`, the file is known to be a hole: bytes that are zero without
     /// having to be looked at. `offset` itself where nothing is known.
     pub(crate) fn hole_end(&self, offset: u64, end: u64) -> u64 {
-        match &self.file {
+        match &self.0.file {
             Some(open) if self.is_mapped() => hole::hole_end(&open.file, offset, end),
             _ => offset,
         }
@@ -116,24 +124,24 @@ impl Source {
     /// this process. They can be read again at any time.
     pub(crate) fn forget(&self, offset: u64, end: u64) {
         #[cfg(feature = "mmap")]
-        if let Bytes::Mapped(mapping) = &self.bytes {
+        if let Bytes::Mapped(mapping) = &self.0.bytes {
             mapping.forget(to_usize_saturating(offset), to_usize_saturating(end));
         }
         #[cfg(not(feature = "mmap"))]
         let _ = (offset, end);
     }
 
-    /// Opens a parent of this source, in the only way there is without the feature `mmap`.
+    /// Takes a parent of this source into memory, in the only way there is without the feature `mmap`.
     #[cfg(not(feature = "mmap"))]
     #[expect(clippy::unused_self, reason = "with the feature `mmap`, it decides how")]
-    pub(crate) fn open_alike(&self, path: &Path) -> Result<Self> {
-        Self::read(path)
+    pub(crate) fn alike(&self, file: OpenFile) -> Result<Self> {
+        Self::copy(file)
     }
 }
 
 impl Bytes {
     #[cfg(feature = "mmap")]
-    fn copy_of(open: &open::OpenFile) -> std::io::Result<Self> {
+    fn copy_of(open: &OpenFile) -> std::io::Result<Self> {
         let length = open.length_in_memory()?;
         if length == 0 {
             return Ok(Self::Owned(Vec::new()));
@@ -143,7 +151,7 @@ impl Bytes {
     }
 
     #[cfg(not(feature = "mmap"))]
-    fn copy_of(open: &open::OpenFile) -> std::io::Result<Self> {
+    fn copy_of(open: &OpenFile) -> std::io::Result<Self> {
         let length = open.length_in_memory()?;
         let mut bytes = Vec::new();
         bytes.try_reserve_exact(length).map_err(std::io::Error::other)?;

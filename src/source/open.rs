@@ -1,7 +1,7 @@
 //! Opening a file so that nothing but a file is opened: no pipe that waits for a writer, no device with side effects.
 
 use std::fs::{File, FileType, OpenOptions};
-use std::io::{self, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, ErrorKind, Result, Structure};
@@ -15,29 +15,67 @@ type Id = (u64, u64);
 #[cfg(not(unix))]
 type Id = PathBuf;
 
-/// A file opened for reading.
+impl FileId {
+    /// Which file is at `path`, by any path that leads there. Nothing is opened.
+    ///
+    /// # Errors
+    /// If there is none, or it can't be looked at.
+    pub fn of(path: impl AsRef<Path>) -> io::Result<Self> {
+        let path = path.as_ref();
+        id(&std::fs::metadata(path)?, path).map(Self)
+    }
+}
+
+/// A file opened for reading, before anything of it is in memory.
 #[derive(Debug)]
-pub(super) struct OpenFile {
+pub(crate) struct OpenFile {
     pub(super) file: File,
     pub(super) path: PathBuf,
     pub(super) id: FileId,
     length: u64,
 }
 
+/// What an opened path may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Allow {
+    /// What a user names: a regular file or a block device, by any path.
+    Named,
+    /// What an image names: a regular file, and not by a link.
+    Searched,
+}
+
 impl OpenFile {
     /// Opens the file at `path`, or says why it can't be.
-    pub(super) fn open(path: &Path) -> Result<Self> {
+    pub(crate) fn open(path: &Path, allow: Allow) -> Result<Self> {
         let failed = |error| Error::of(Structure::File, ErrorKind::Open(error));
         // Looked at before it is opened, since opening a device can do things; and again after, since it may have been
         // exchanged between.
-        require_file(std::fs::metadata(path).map_err(failed)?.file_type())?;
-        let mut file = options().open(path).map_err(failed)?;
+        let before = match allow {
+            Allow::Named => std::fs::metadata(path),
+            Allow::Searched => std::fs::symlink_metadata(path),
+        };
+        require_file(before.map_err(failed)?.file_type(), allow)?;
+        let mut file = open_without_waiting(path, allow).map_err(failed)?;
         let metadata = file.metadata().map_err(failed)?;
-        require_file(metadata.file_type())?;
+        require_file(metadata.file_type(), allow)?;
         // A block device has no length but where its end is.
         let length = if metadata.is_file() { metadata.len() } else { file.seek(SeekFrom::End(0)).map_err(failed)? };
         let id = FileId(id(&metadata, path).map_err(failed)?);
         Ok(Self { file, path: path.to_path_buf(), id, length })
+    }
+
+    /// Which file it is.
+    pub(crate) fn id(&self) -> &FileId {
+        &self.id
+    }
+
+    /// The first `most` bytes, or all if there are fewer.
+    pub(crate) fn head(&self, most: u64) -> Result<Vec<u8>> {
+        let mut head = Vec::new();
+        let mut file = &self.file;
+        let read = file.rewind().and_then(|()| file.take(most).read_to_end(&mut head));
+        read.map_err(|error| Error::of(Structure::File, ErrorKind::Io(error)))?;
+        Ok(head)
     }
 
     /// The length, if memory can hold so much at all.
@@ -50,8 +88,8 @@ impl OpenFile {
 }
 
 /// Refuses what can't be read at any place.
-fn require_file(file_type: FileType) -> Result<()> {
-    if file_type.is_file() || is_block_device(file_type) {
+fn require_file(file_type: FileType, allow: Allow) -> Result<()> {
+    if file_type.is_file() || (allow == Allow::Named && is_block_device(file_type)) {
         return Ok(());
     }
     let what = if file_type.is_dir() { "a directory" } else { special_file(file_type) };
@@ -59,23 +97,27 @@ fn require_file(file_type: FileType) -> Result<()> {
 }
 
 #[cfg(unix)]
-fn options() -> OpenOptions {
+fn open_without_waiting(path: &Path, allow: Allow) -> io::Result<File> {
     use std::os::unix::fs::OpenOptionsExt;
 
-    let mut options = OpenOptions::new();
-    options.read(true);
+    use rustix::fs::OFlags;
+
+    let open = |flags: OFlags| {
+        let flags = i32::try_from(flags.bits()).unwrap_or(0);
+        OpenOptions::new().read(true).custom_flags(flags).open(path)
+    };
+    let no_link = if allow == Allow::Searched { OFlags::NOFOLLOW } else { OFlags::empty() };
     // Where the file has become a pipe since it was looked at, opening it must not wait for a writer.
-    if let Ok(flags) = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()) {
-        options.custom_flags(flags);
+    match open(no_link | OFlags::NONBLOCK) {
+        // Of a regular file this means that another machine's lease on it is being broken, which takes a moment.
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => open(no_link),
+        opened => opened,
     }
-    options
 }
 
 #[cfg(not(unix))]
-fn options() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options.read(true);
-    options
+fn open_without_waiting(path: &Path, _: Allow) -> io::Result<File> {
+    OpenOptions::new().read(true).open(path)
 }
 
 #[cfg(unix)]

@@ -1,35 +1,40 @@
 //! What a log replay would write to the file, kept in memory: 4 KiB sectors, and ranges of zeros.
 
-use std::collections::BTreeMap;
-use std::ops::Bound;
-
-use crate::format::SECTOR_4K;
+use std::collections::BinaryHeap;
 
 /// A rebuilt sector of the log.
 pub(crate) type Sector = [u8; 4096];
 
-/// Changes to a file, in the order in which they were made: later ones hide earlier ones.
+/// One change to a file, from `start` to `end`: to a sector, of which `S` tells how it is made, or to zeros.
+pub(crate) struct Change<S> {
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+    pub(crate) sector: Option<S>,
+}
+
+/// All changes of a replay, as they are at its end.
 ///
 /// A zero range is a pair of numbers, whatever its length: a log entry may ask for 2^63 zero bytes.
 #[derive(Debug, Default)]
 pub(crate) struct Overlay {
-    /// By first byte; disjoint; all bounds multiples of 4 KiB, so a sector is always hidden as a whole or not at all.
-    patches: BTreeMap<u64, Patch>,
+    /// In order, and disjoint.
+    patches: Vec<Patch>,
     /// Where the last byte that was ever written ends.
     end: u64,
 }
 
 #[derive(Debug)]
 struct Patch {
+    start: u64,
     end: u64,
     /// None: zeros.
     sector: Option<Box<Sector>>,
 }
 
 /// What an overlay says of a place.
-pub(super) enum Layer<'a> {
+pub(super) enum Patched<'a> {
     /// Nothing, up to this offset.
-    Beneath(u64),
+    Not(u64),
     /// The bytes from here to the end of a sector.
     Bytes(&'a [u8]),
     /// Zeros up to this offset.
@@ -37,6 +42,49 @@ pub(super) enum Layer<'a> {
 }
 
 impl Overlay {
+    /// The outcome of `changes`, made in this order: later ones hide earlier ones. Only sectors of which something is left
+    /// are made. All bounds are multiples of 4 KiB, so that is always the whole of a sector.
+    ///
+    /// One sweep over the file, with the changes that reach the place at hand in a heap, the latest on top.
+    pub(crate) fn new<S>(changes: &[Change<S>], make: impl Fn(&S) -> Box<Sector>) -> Self {
+        let start_of = |index: usize| changes.get(index).map_or(u64::MAX, |change| change.start);
+        let real = |index: &usize| changes.get(*index).is_some_and(|change| change.start < change.end);
+        let mut by_start: Vec<usize> = (0..changes.len()).filter(real).collect();
+        by_start.sort_by_key(|index| start_of(*index));
+        let end = by_start.iter().filter_map(|index| changes.get(*index)).map(|change| change.end).max();
+        let mut overlay = Self { patches: Vec::new(), end: end.unwrap_or(0) };
+        let mut coming = by_start.into_iter().peekable();
+        let mut reaching: BinaryHeap<usize> = BinaryHeap::new();
+        let mut at = 0;
+        loop {
+            if reaching.is_empty() {
+                let Some(next) = coming.peek() else { break };
+                at = start_of(*next);
+            }
+            while let Some(index) = coming.next_if(|index| start_of(*index) <= at) {
+                reaching.push(index);
+            }
+            let Some(change) = reaching.peek().and_then(|index| changes.get(*index)) else { break };
+            if change.end <= at {
+                reaching.pop();
+                continue;
+            }
+            let end = coming.peek().map_or(change.end, |next| change.end.min(start_of(*next)));
+            overlay.push(at, end, change.sector.as_ref().map(&make));
+            at = end;
+        }
+        overlay
+    }
+
+    /// Adds a patch behind all others.
+    fn push(&mut self, start: u64, end: u64, sector: Option<Box<Sector>>) {
+        match self.patches.last_mut() {
+            Some(last) if last.end == start && last.sector.is_none() && sector.is_none() => last.end = end,
+            _ => self.patches.push(Patch { start, end, sector }),
+        }
+    }
+
+    #[inline]
     pub(super) fn is_empty(&self) -> bool {
         self.patches.is_empty()
     }
@@ -46,79 +94,52 @@ impl Overlay {
         self.end
     }
 
-    /// Writes `sector` at `offset`, a multiple of 4 KiB with room for it below 2^64.
-    pub(crate) fn write(&mut self, offset: u64, sector: Box<Sector>) {
-        self.put(offset, Patch { end: offset.saturating_add(SECTOR_4K), sector: Some(sector) });
-    }
-
-    /// Makes the bytes from `offset` to `end` zero, both multiples of 4 KiB.
-    pub(crate) fn zero(&mut self, offset: u64, end: u64) {
-        if offset < end {
-            self.put(offset, Patch { end, sector: None });
-        }
-    }
-
-    fn put(&mut self, start: u64, patch: Patch) {
-        let end = patch.end;
-        // What lies across the two bounds can only be zeros: cut it.
-        if let Some((_, before)) = self.patches.range_mut(..start).next_back() {
-            let behind = before.end;
-            before.end = behind.min(start);
-            if behind > end {
-                self.patches.insert(end, Patch { end: behind, sector: None });
-            }
-        }
-        while let Some((&hidden, _)) = self.patches.range(start..end).next() {
-            if let Some(Patch { end: behind, sector: None }) = self.patches.remove(&hidden)
-                && behind > end
-            {
-                self.patches.insert(end, Patch { end: behind, sector: None });
-            }
-        }
-        self.patches.insert(start, patch);
-        self.end = self.end.max(end);
-    }
-
     /// What there is at `offset`.
-    pub(super) fn at(&self, offset: u64) -> Layer<'_> {
-        if let Some((&start, patch)) = self.patches.range(..=offset).next_back()
-            && offset < patch.end
-        {
-            return match &patch.sector {
-                None => Layer::Zero(patch.end),
+    pub(super) fn at(&self, offset: u64) -> Patched<'_> {
+        let index = self.patches.partition_point(|patch| patch.end <= offset);
+        match self.patches.get(index) {
+            Some(patch) if patch.start <= offset => match &patch.sector {
+                None => Patched::Zero(patch.end),
                 Some(sector) => {
-                    let within = usize::try_from(offset.abs_diff(start)).unwrap_or(sector.len());
-                    Layer::Bytes(sector.get(within..).unwrap_or_default())
+                    let within = usize::try_from(offset.abs_diff(patch.start)).unwrap_or(sector.len());
+                    Patched::Bytes(sector.get(within..).unwrap_or_default())
                 }
-            };
+            },
+            Some(next) => Patched::Not(next.start),
+            None => Patched::Not(u64::MAX),
         }
-        Layer::Beneath(self.next_after(offset))
-    }
-
-    /// Where the first change behind `offset` begins; 2^64-1 where there is none.
-    fn next_after(&self, offset: u64) -> u64 {
-        let behind = (Bound::Excluded(offset), Bound::Unbounded);
-        self.patches.range(behind).next().map_or(u64::MAX, |(&start, _)| start)
     }
 }
 
 #[cfg(test)]
 #[expect(clippy::arithmetic_side_effects, reason = "small numbers")]
 mod tests {
-    use super::{Layer, Overlay};
+    use super::{Change, Overlay, Patched};
 
-    /// The model: one byte for each 4 KiB of a file of 32; 0xff where nothing was written.
+    fn write(at: u64, value: u8) -> Change<u8> {
+        Change { start: at * 4096, end: (at + 1) * 4096, sector: Some(value) }
+    }
+
+    fn zero(start: u64, end: u64) -> Change<u8> {
+        Change { start: start * 4096, end: end * 4096, sector: None }
+    }
+
+    fn overlay(changes: &[Change<u8>]) -> Overlay {
+        Overlay::new(changes, |value| Box::new([*value; 4096]))
+    }
+
+    /// One byte for each 4 KiB of a file of 32; 0xff where nothing was written.
     fn read(overlay: &Overlay) -> Vec<u8> {
         let mut out = Vec::new();
         while out.len() < 32 {
             let at = u64::try_from(out.len()).unwrap() * 4096;
             match overlay.at(at + 5) {
-                Layer::Bytes(bytes) => {
+                Patched::Bytes(bytes) => {
                     assert_eq!(bytes.len(), 4091);
                     out.push(bytes[0]);
                 }
-                Layer::Zero(end) => out.resize(usize::try_from(end / 4096).unwrap().min(32), 0),
-                Layer::Beneath(end) => out.resize(usize::try_from(end / 4096).unwrap().min(32), 0xff),
+                Patched::Zero(end) => out.resize(usize::try_from(end / 4096).unwrap().min(32), 0),
+                Patched::Not(end) => out.resize(usize::try_from(end / 4096).unwrap().min(32), 0xff),
             }
         }
         out
@@ -126,7 +147,7 @@ mod tests {
 
     #[test]
     fn any_order_of_writes_reads_as_if_written_to_a_file() {
-        // A small generator will do: 2000 histories of up to 12 writes.
+        // A small generator will do: 5000 histories of up to 12 writes.
         let mut state = 0x2545_f491_4f6c_dd1d_u64;
         let mut next = |below: u64| {
             state ^= state << 13;
@@ -134,32 +155,31 @@ mod tests {
             state ^= state << 17;
             state % below
         };
-        for _ in 0..2000 {
-            let (mut overlay, mut model) = (Overlay::default(), vec![0xff_u8; 32]);
+        for _ in 0..5000 {
+            let (mut changes, mut model) = (Vec::new(), vec![0xff_u8; 32]);
             for value in 1..=next(12) {
                 let start = next(32);
+                let place = usize::try_from(start).unwrap();
                 if next(2) == 0 {
                     let value = u8::try_from(value).unwrap();
-                    overlay.write(start * 4096, Box::new([value; 4096]));
-                    model[usize::try_from(start).unwrap()] = value;
+                    changes.push(write(start, value));
+                    model[place] = value;
                 } else {
                     let end = start + next(33 - start);
-                    overlay.zero(start * 4096, end * 4096);
-                    model[usize::try_from(start).unwrap()..usize::try_from(end).unwrap()].fill(0);
+                    changes.push(zero(start, end));
+                    model[place..usize::try_from(end).unwrap()].fill(0);
                 }
-                assert_eq!(read(&overlay), model);
             }
+            assert_eq!(read(&overlay(&changes)), model);
         }
     }
 
     #[test]
-    fn a_zero_range_of_any_length_is_one_entry() {
-        let mut overlay = Overlay::default();
-        overlay.zero(1 << 20, !0xfff);
-        overlay.write(1 << 40, Box::new([1; 4096]));
-        assert!(matches!(overlay.at(1 << 39), Layer::Zero(end) if end == 1 << 40));
-        assert!(matches!(overlay.at((1 << 40) + 4096), Layer::Zero(end) if end == !0xfff));
-        assert_eq!(overlay.end(), !0xfff);
-        assert_eq!(overlay.patches.len(), 3);
+    fn a_zero_range_of_any_length_is_one_patch() {
+        let changes = [zero(1 << 8, 1 << 51), write(1 << 28, 1), zero(1 << 30, 1 << 31)];
+        let overlay = overlay(&changes);
+        assert!(matches!(overlay.at(1 << 39), Patched::Zero(end) if end == 1 << 40));
+        assert!(matches!(overlay.at((1 << 40) + 4096), Patched::Zero(end) if end == 1 << 63));
+        assert_eq!((overlay.end(), overlay.patches.len()), (1 << 63, 3));
     }
 }

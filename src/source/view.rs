@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use zerocopy::FromBytes;
 
-use super::overlay::{Layer, Overlay};
+use super::overlay::{Overlay, Patched};
 use super::{Source, to_u64, to_usize_saturating};
 use crate::error::{Error, ErrorKind, Result, Structure};
 
@@ -21,6 +21,17 @@ pub(crate) struct View {
 pub(crate) enum Run<'a> {
     Data(&'a [u8]),
     Zero(u64),
+}
+
+/// Where bytes are, and how many lie together.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Stored<'a> {
+    /// In the file, as they are.
+    File(&'a [u8]),
+    /// Rebuilt from the log.
+    Log(&'a [u8]),
+    /// They are zeros that the replay has made.
+    Nowhere(u64),
 }
 
 impl View {
@@ -46,33 +57,41 @@ impl View {
         self.length
     }
 
+    /// What is stored at `offset`, and how far that goes, at most `most` bytes; none behind the end of the file.
+    #[inline]
+    pub(crate) fn stored(&self, offset: u64, most: u64) -> Option<Stored<'_>> {
+        let most = self.length.checked_sub(offset).filter(|left| *left > 0)?.min(most);
+        if self.overlay.is_empty() {
+            return Some(self.beneath(offset, most));
+        }
+        let up_to = |end: u64| end.saturating_sub(offset).min(most);
+        Some(match self.overlay.at(offset) {
+            Patched::Bytes(bytes) => Stored::Log(bytes.get(..to_usize_saturating(most)).unwrap_or(bytes)),
+            Patched::Zero(end) => Stored::Nowhere(up_to(end)),
+            Patched::Not(end) => self.beneath(offset, up_to(end)),
+        })
+    }
+
+    /// The same of the file itself, which may be shorter than the view.
+    #[inline]
+    fn beneath(&self, offset: u64, most: u64) -> Stored<'_> {
+        let file = self.source.as_bytes();
+        match usize::try_from(offset).ok().and_then(|offset| file.get(offset..)) {
+            Some(rest) if !rest.is_empty() => Stored::File(rest.get(..to_usize_saturating(most)).unwrap_or(rest)),
+            _ => Stored::Nowhere(most),
+        }
+    }
+
     /// The longest run from `offset` on that is at most `most` bytes long. It has at least one byte, unless `most` is 0.
     ///
     /// # Errors
     /// [`ErrorKind::OutOfBounds`], said of `what`, if the file ends at or before `offset`.
     #[inline]
     pub(crate) fn run(&self, what: Structure, offset: u64, most: u64) -> Result<Run<'_>> {
-        let most = match self.length.checked_sub(offset) {
-            Some(left) if left > 0 => left.min(most),
-            _ => return Err(self.out_of_bounds(what, offset, most)),
-        };
-        if self.overlay.is_empty() {
-            return Ok(self.beneath(offset, most));
-        }
-        Ok(match self.overlay.at(offset) {
-            Layer::Bytes(bytes) => Run::Data(bytes.get(..to_usize_saturating(most)).unwrap_or(bytes)),
-            Layer::Zero(end) => Run::Zero(end.saturating_sub(offset).min(most)),
-            Layer::Beneath(end) => self.beneath(offset, end.saturating_sub(offset).min(most)),
-        })
-    }
-
-    /// The same of the file itself, which may be shorter than the view.
-    #[inline]
-    fn beneath(&self, offset: u64, most: u64) -> Run<'_> {
-        let file = self.source.as_bytes();
-        match usize::try_from(offset).ok().and_then(|offset| file.get(offset..)) {
-            Some(rest) if !rest.is_empty() => Run::Data(rest.get(..to_usize_saturating(most)).unwrap_or(rest)),
-            _ => Run::Zero(most),
+        match self.stored(offset, most) {
+            Some(Stored::File(bytes) | Stored::Log(bytes)) => Ok(Run::Data(bytes)),
+            Some(Stored::Nowhere(length)) => Ok(Run::Zero(length)),
+            None => Err(self.out_of_bounds(what, offset, most)),
         }
     }
 
@@ -117,7 +136,7 @@ impl View {
     /// # Errors
     /// [`ErrorKind::OutOfBounds`], said of `what`, if it reaches behind the end of the file.
     #[inline]
-    pub(crate) fn overlay<T: FromBytes>(&self, what: Structure, offset: u64) -> Result<T> {
+    pub(crate) fn fetch<T: FromBytes>(&self, what: Structure, offset: u64) -> Result<T> {
         let length = to_u64(size_of::<T>());
         let bytes = self.bytes(what, offset, length)?;
         T::read_from_bytes(&bytes).map_err(|_| self.out_of_bounds(what, offset, length))
@@ -126,9 +145,9 @@ impl View {
     /// Up to where, from `offset` on and at most to `end`, the bytes are known to be zero without being looked at.
     pub(crate) fn known_zero_end(&self, offset: u64, end: u64) -> u64 {
         match self.overlay.at(offset) {
-            Layer::Bytes(_) => offset,
-            Layer::Zero(zero) => zero.min(end),
-            Layer::Beneath(beneath) => self.source.hole_end(offset, beneath.min(end)),
+            Patched::Bytes(_) => offset,
+            Patched::Zero(zero) => zero.min(end),
+            Patched::Not(beneath) => self.source.hole_end(offset, beneath.min(end)),
         }
     }
 

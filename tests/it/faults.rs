@@ -1,1 +1,192 @@
-//! (to be written)
+//! Every check that is made: one field is wrong, and the error says which one it is, where, what was found and what was
+//! expected; or the image reads right, and the warning says so. The numbers V1 to V75 are those of the checks.
+//!
+//! What is checked in the log's entries (V15 to V24) has its tests in `replay`.
+
+mod blocks;
+mod headers;
+mod metadata;
+mod parents;
+mod regions;
+
+use uuid::Uuid;
+use vhdx_mmap::{Category, Check, Error, ErrorKind, Severity, Structure};
+
+use crate::kit::builder::Image;
+use crate::lab::{Content, open_chain, open_image, size};
+
+/// Whether an error is of the kind that the pattern says.
+macro_rules! kind {
+    ($($pattern:tt)+) => {
+        &|kind: &vhdx_mmap::ErrorKind| matches!(kind, $($pattern)+)
+    };
+}
+use kind;
+
+/// Where an error is, and of which sort.
+type Place = (Structure, Option<u64>, Category);
+
+type IsIt<'a> = &'a dyn Fn(&ErrorKind) -> bool;
+
+/// A field with this value, which the format does not allow.
+fn field(name: &'static str, value: impl Into<u64>) -> impl Fn(&ErrorKind) -> bool {
+    let value = value.into();
+    move |kind| matches!(kind, ErrorKind::Field { field, found, .. } if (*field, *found) == (name, value))
+}
+
+/// A field with this value, which is not supported.
+fn unsupported(name: &'static str, value: impl Into<u64>) -> impl Fn(&ErrorKind) -> bool {
+    let value = value.into();
+    move |kind| matches!(kind, ErrorKind::UnsupportedValue { field, found, .. } if (*field, *found) == (name, value))
+}
+
+/// An overlap with what begins at an offset.
+fn overlaps(what: Structure, at: u64) -> impl Fn(&ErrorKind) -> bool {
+    move |kind| matches!(kind, ErrorKind::Overlap { with, offset } if (*with, *offset) == (what, at))
+}
+
+/// Something that should end before this limit.
+fn outside(end: u64) -> impl Fn(&ErrorKind) -> bool {
+    move |kind| matches!(kind, ErrorKind::OutOfBounds { limit, .. } if *limit == end)
+}
+
+/// A checksum that is stored, and the right one.
+fn checksum((stored, right): (u32, u32)) -> impl Fn(&ErrorKind) -> bool {
+    move |kind| matches!(kind, ErrorKind::Checksum { found, expected } if (*found, *expected) == (stored, right))
+}
+
+/// The checksum that is stored in a structure of an image, and the right one.
+fn checksums(image: &Image, at: u64, length: u64) -> (u32, u32) {
+    let mut bytes = image.bytes.read(at, size(length));
+    let stored = u32::from_le_bytes(bytes[4..8].try_into().unwrap());
+    bytes[4..8].fill(0);
+    (stored, crc32c::crc32c(&bytes))
+}
+
+/// Something that must be unique.
+fn duplicate(what: Uuid) -> impl Fn(&ErrorKind) -> bool {
+    move |kind| matches!(kind, ErrorKind::Duplicate { id } if *id == what)
+}
+
+/// Something that must be understood.
+fn unknown(what: Uuid) -> impl Fn(&ErrorKind) -> bool {
+    move |kind| matches!(kind, ErrorKind::UnknownRequired { id } if *id == what)
+}
+
+/// Something that must be there.
+fn missing(name: &'static str) -> impl Fn(&ErrorKind) -> bool {
+    move |kind| matches!(kind, ErrorKind::Missing { what } if *what == name)
+}
+
+/// The rows of a table of faults. All are tried before the test fails.
+#[derive(Debug, Default)]
+struct Rows {
+    wrong: Vec<String>,
+}
+
+impl Rows {
+    /// An error that is as it must be.
+    fn error(&mut self, what: &str, error: &Error, place: Place, is_it: IsIt<'_>) {
+        let found = (error.structure(), error.offset(), error.category());
+        if found != place || !is_it(error.kind()) {
+            self.wrong.push(format!("{what}: {error:?} is {:?}, expected {place:x?}", error.category()));
+        }
+        let offset = error.offset().map_or_else(String::new, |offset| format!(" at {offset:#x}"));
+        let beginning = format!("{}{offset}: ", error.structure());
+        if error.layer() == 0 && !error.to_string().starts_with(&beginning) {
+            self.wrong.push(format!("{what}: \"{error}\" does not begin with \"{beginning}\""));
+        }
+    }
+
+    /// A result that must be an error.
+    fn failed<T>(&mut self, what: &str, result: Result<T, Error>, place: Place, is_it: IsIt<'_>) {
+        match result {
+            Ok(_) => self.wrong.push(format!("{what}: no error")),
+            Err(error) => self.error(what, &error, place, is_it),
+        }
+    }
+
+    /// An image that must not be opened.
+    fn refused(&mut self, what: &str, image: &Image, place: Place, is_it: IsIt<'_>) {
+        self.failed(what, open_image(image), place, is_it);
+    }
+
+    /// An image that must be read as it was meant, and warned of as it is said here and not otherwise.
+    fn warned(&mut self, what: &str, image: &Image, expected: &[(Check, Structure, Option<u64>)]) {
+        let in_layer = |&(check, structure, offset): &(_, _, _)| (0, check, structure, offset);
+        self.warned_chain(what, &[image], &expected.iter().map(in_layer).collect::<Vec<_>>());
+    }
+
+    /// The same of a chain, child first; with the layers of the warnings.
+    fn warned_chain(&mut self, what: &str, chain: &[&Image], expected: &[(usize, Check, Structure, Option<u64>)]) {
+        let disk = match open_chain(chain) {
+            Ok(disk) => disk,
+            Err(error) => return self.wrong.push(format!("{what}: refused: {error:?}")),
+        };
+        let content = Content::of(chain);
+        let mut at = 0;
+        for segment in disk.segments(..) {
+            match segment {
+                Ok(segment) if content.differs(at, segment).is_none() => at += segment.len(),
+                other => return self.wrong.push(format!("{what}: reads wrong at {at:#x}: {:?}", other.err())),
+            }
+        }
+        let place = |(layer, warning): (usize, &vhdx_mmap::Warning)| {
+            (layer, warning.check, warning.detail.structure(), warning.detail.offset())
+        };
+        let found: Vec<_> = disk.warnings().map(place).collect();
+        if found != expected || at != content.size() {
+            self.wrong.push(format!("{what}: warnings {found:x?}, expected {expected:x?}"));
+        }
+    }
+
+    fn end(self) {
+        assert!(self.wrong.is_empty(), "{} rows are wrong:\n{}", self.wrong.len(), self.wrong.join("\n"));
+    }
+}
+
+#[test]
+fn every_check_has_its_number_and_its_severity() {
+    use Check::{
+        Creator, EmptyDisk, FileParametersReserved, HeaderCopies, HeaderSequence, Linkage2, LinkageBraces, LocatorPath,
+        LogAlignment, LogFileOffsets, LogPlace, LogVersion, MetadataFlags, MetadataOverlap, MetadataPlace,
+        MetadataPresent, MetadataReserved, MetadataUnique, ParentSize, PhysicalSectorSize, RegionAlignment,
+        RegionPlace, RegionRequired, RegionTableCopies, RegionTableReserved, UnneededLocator,
+    };
+    let notes = [
+        (Creator, "V3"),
+        (HeaderSequence, "V6"),
+        (LogVersion, "V9"),
+        (LogAlignment, "V10"),
+        (LogPlace, "V12"),
+        (LogFileOffsets, "V23"),
+        (RegionTableReserved, "V28"),
+        (RegionAlignment, "V30"),
+        (RegionRequired, "V36"),
+        (MetadataReserved, "V39"),
+        (MetadataPresent, "V45"),
+        (FileParametersReserved, "V47"),
+        (PhysicalSectorSize, "V49"),
+        (MetadataFlags, "V53"),
+        (LinkageBraces, "V57"),
+        (LocatorPath, "V58"),
+    ];
+    let warnings = [
+        (HeaderCopies, "V5"),
+        (RegionTableCopies, "V26"),
+        (RegionPlace, "V32"),
+        (MetadataUnique, "V40"),
+        (MetadataPlace, "V41"),
+        (MetadataOverlap, "V42"),
+        (EmptyDisk, "V52"),
+        (UnneededLocator, "V54"),
+        (Linkage2, "V59"),
+        (ParentSize, "V61"),
+    ];
+    for (check, code) in notes {
+        assert_eq!((check.code(), check.severity()), (code, Severity::Note));
+    }
+    for (check, code) in warnings {
+        assert_eq!((check.code(), check.severity()), (code, Severity::Warning));
+    }
+}

@@ -13,6 +13,7 @@ mod corpus;
 mod faults;
 mod hostile;
 mod kit;
+mod lab;
 mod layers;
 mod parents;
 mod qemu;

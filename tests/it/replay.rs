@@ -1,1 +1,387 @@
-//! (to be written)
+//! A log in use is replayed in memory, refused, or ignored, as the caller says; and the replay is that of the format.
+
+mod entries;
+
+use uuid::Uuid;
+use vhdx_mmap::{
+    Category, Check, EntryStatus, ErrorKind, LogPolicy, LogReport, LogReportEntry, LogState, Replay, Source, Structure,
+};
+
+use crate::kit::builder::{Image, Spec};
+use crate::kit::log::{Descriptor, Dirty, Journal, LOG_GUID, Old, worked_example};
+use crate::kit::{Block, GIB, KIB, MIB, PAGE, oracle, pattern};
+use crate::lab::{
+    Content, Rng, assert_reads, open_chain, open_chain_with, open_image, oracle as oracle_of, size, source, wide,
+};
+use crate::support::{map, temp_dir};
+
+/// What was replayed in an image.
+fn replayed(image: &Image) -> Replay {
+    match open_image(image).unwrap().log_state() {
+        LogState::Replayed(replay) => replay.clone(),
+        other => unreachable!("{other:?}"),
+    }
+}
+
+fn report(image: &Image) -> Vec<LogReportEntry> {
+    LogReport::read(source(image)).unwrap().entries().to_vec()
+}
+
+/// Ring offset and status of every entry.
+fn statuses(image: &Image) -> Vec<(u64, EntryStatus)> {
+    report(image).iter().map(|entry| (entry.offset, entry.status)).collect()
+}
+
+/// A dynamic disk, one with sectors of 4 KiB, one with large blocks.
+fn bases() -> [Spec; 3] {
+    let mut coarse = Spec::default().block(7, Block::full().bytes(b"short"));
+    (coarse.sector_size, coarse.disk_size) = (4096, 8 * MIB - 4096);
+    let mut large = Spec::empty(9 * MIB + 512).block(1, Block::full()).block(4, Block::zero());
+    large.block_size = 2 << 20;
+    [Spec::default(), coarse, large]
+}
+
+fn child_of(base: &Spec) -> Spec {
+    let child = Spec::child_of(base, "base.vhdx");
+    child.block(0, Block::partial(&[1..3, 60..200])).block(2, Block::zero()).block(4, Block::full())
+}
+
+#[test]
+fn every_way_to_be_dirty_reads_like_the_clean_image() {
+    for base in bases() {
+        for dirty in Dirty::ALL {
+            let image = dirty.build(&base);
+            assert_reads(&[&image]);
+            let expected = oracle_of(&[&image], oracle::LogPolicy::Replay).replayed(0);
+            assert_eq!(replayed(&image).entries, wide(expected), "{dirty:?}");
+            assert!(open_image(&image).unwrap().header().is_dirty());
+        }
+    }
+}
+
+#[test]
+fn the_logs_of_child_and_parent_are_both_replayed() {
+    for (number, base) in bases().iter().enumerate() {
+        let clean = base.build();
+        for dirty in Dirty::ALL {
+            let child = dirty.build(&child_of(base));
+            assert_reads(&[&child, &clean]);
+            let other = Dirty::ALL[(number + 7) % Dirty::ALL.len()];
+            assert_reads(&[&child, &other.build(base)]);
+        }
+    }
+}
+
+#[test]
+fn a_dirty_log_is_refused_on_demand() {
+    let dirty = Dirty::ManyEntries.build(&Spec::default());
+    let error = vhdx_mmap::Image::open(source(&dirty), LogPolicy::Refuse).unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::DirtyLog { log_guid } if *log_guid == LOG_GUID), "{error:?}");
+    let said = (error.structure(), error.offset(), error.category());
+    assert_eq!(said, (Structure::Log, Some(MIB), Category::DirtyLog));
+}
+
+#[test]
+fn a_dirty_log_of_a_parent_is_refused_on_demand() {
+    let base = Spec::default();
+    let (dirty, child) = (Dirty::OneEntry.build(&base), child_of(&base).build());
+    let error = open_chain_with(&[&child, &dirty], LogPolicy::Refuse).unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::DirtyLog { .. }), "{error:?}");
+    assert_eq!((error.layer(), error.category()), (1, Category::DirtyLog));
+}
+
+#[test]
+fn a_clean_log_is_not_refused() {
+    let image = Spec::default().build();
+    let disk = open_chain_with(&[&image], LogPolicy::Refuse).unwrap();
+    Content::of(&[&image]).assert_read_from(&disk);
+    assert_eq!(disk.image().log_state(), &LogState::Clean);
+}
+
+#[test]
+fn an_ignored_log_leaves_the_file_as_it_lies_there() {
+    let mut read = 0;
+    for dirty in Dirty::ALL {
+        let image = dirty.build(&Spec::default());
+        let opened = open_chain_with(&[&image], LogPolicy::Ignore);
+        match oracle::Oracle::open(&[&image.bytes], oracle::LogPolicy::Ignore) {
+            Err(_) => assert!(opened.is_err(), "{dirty:?} is damaged without its log"),
+            Ok(oracle) => {
+                let disk = opened.unwrap();
+                assert_eq!(disk.image().log_state(), &LogState::Ignored);
+                let mut found = vec![1; size(disk.size())];
+                disk.read_at(0, &mut found).unwrap();
+                assert!(Ok(found) == oracle.read_all(), "{dirty:?}");
+                read += 1;
+            }
+        }
+    }
+    assert!(read > 0);
+}
+
+#[test]
+fn the_worked_example_is_replayed_from_its_tail() {
+    let image = worked_example();
+    assert_eq!(image.bytes.len(), 0x240_0000);
+    let replay = replayed(&image);
+    assert_eq!((replay.entries, replay.data_sectors, replay.zero_ranges, replay.growth), (2, 2, 0, 0));
+    let numbers = (replay.first_sequence_number, replay.last_sequence_number);
+    assert_eq!(numbers, (80_117_443_871_106_390, 80_117_443_871_106_391));
+    let disk = open_chain(&[&image]).unwrap();
+    Content::of(&[&image]).assert_read_from(&disk);
+    let mut sector = [0; 512];
+    disk.read_at(0, &mut sector).unwrap();
+    assert_eq!(sector[510..], [0x55, 0xAA]);
+    assert_eq!(disk.image().payload_block(0).unwrap().1, 0x40_0000);
+}
+
+#[test]
+fn the_worked_example_is_zeros_without_its_log() {
+    let disk = open_chain_with(&[&worked_example()], LogPolicy::Ignore).unwrap();
+    let segments: Vec<_> = disk.segments(..).collect::<Result<_, _>>().unwrap();
+    assert_eq!(segments, [vhdx_mmap::Segment::Zero(GIB)]);
+}
+
+#[test]
+fn the_report_of_the_worked_example_is_its_table() {
+    let found: Vec<_> = report(&worked_example())
+        .into_iter()
+        .map(|entry| {
+            let content = entry.content.unwrap();
+            assert_eq!(content.log_guid, Uuid::from_u128(0xe6fc743c_81ed_4fe8_bf54_698ed57ba0b8));
+            let number = content.sequence_number - 80_117_443_871_106_000;
+            let lengths = (content.flushed_file_offset, content.last_file_offset);
+            (entry.offset, content.length, content.tail, number, content.descriptors, lengths, entry.status)
+        })
+        .collect();
+    let (short, long) = (0x40_0000, 0x240_0000);
+    let expected = [
+        (0x0000, 0x1000, 0x0000, 387, 0, (short, short), EntryStatus::Stale),
+        (0x1000, 0x2000, 0x1000, 388, 1, (short, short), EntryStatus::Stale),
+        (0x3000, 0x2000, 0x1000, 389, 1, (short, short), EntryStatus::Stale),
+        (0x5000, 0x2000, 0x1000, 390, 1, (short, long), EntryStatus::Active),
+        (0x7000, 0x2000, 0x5000, 391, 1, (long, long), EntryStatus::Active),
+    ];
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn a_log_may_change_everything_behind_the_headers() {
+    let base = Spec::default();
+    let spec = child_of(&base);
+    let clean = base.build();
+    let probe = spec.build();
+    let page_of = |offset: u64| offset / PAGE * PAGE;
+    let places = [
+        ("both region tables", vec![192 * KIB, 256 * KIB]),
+        ("the metadata table", vec![probe.spec.metadata_offset]),
+        ("the metadata items", vec![probe.spec.metadata_offset + 64 * KIB]),
+        ("the BAT", vec![page_of(probe.block_entry_at(0))]),
+        ("a sector bitmap", vec![probe.bitmap_at(0)]),
+        ("a payload block", vec![probe.block_at(4), probe.block_at(4) + 17 * PAGE]),
+        ("a partially present block", vec![page_of(probe.block_at(0) + 60 * 512)]),
+    ];
+    for (what, pages) in places {
+        for old in [Old::Zero, Old::Junk(77)] {
+            let mut image = spec.build();
+            image.log_only(&pages, old);
+            assert_eq!(replayed(&image).data_sectors, wide(pages.len()), "{what}");
+            assert_reads(&[&image, &clean]);
+        }
+    }
+}
+
+#[test]
+fn any_order_of_changes_ends_as_if_written_to_the_file() {
+    // The changes go to a payload block, which then shows them.
+    for seed in 0..60 {
+        let mut rng = Rng::new(seed);
+        let mut image = Spec::empty(MIB).block(0, Block::full()).build();
+        let at = image.block_at(0);
+        let mut expected = pattern(1, 0, size(MIB));
+        let mut journal = Journal::new(u32::try_from(rng.below(256) * PAGE).unwrap(), 1 + rng.below(1 << 40));
+        for _ in 0..=rng.below(6) {
+            let mut changes = Vec::new();
+            for _ in 0..rng.below(20) {
+                let page = rng.below(24) * PAGE;
+                if rng.one_in(2) {
+                    let new = pattern(rng.next(), page, size(PAGE));
+                    expected[size(page)..size(page + PAGE)].copy_from_slice(&new);
+                    changes.push(Descriptor::Data(at + page, new));
+                } else {
+                    let length = rng.below(12) * PAGE;
+                    expected[size(page)..size(page + length)].fill(0);
+                    changes.push(Descriptor::Zero(at + page, length));
+                }
+            }
+            journal.append(&mut image, &changes);
+        }
+        image.set_log_guid(LOG_GUID);
+        let mut found = vec![1; size(MIB)];
+        open_chain(&[&image]).unwrap().read_at(0, &mut found).unwrap();
+        assert!(found == expected, "seed {seed}");
+    }
+}
+
+#[test]
+fn the_file_becomes_as_long_as_the_last_entry_says() {
+    let mut image = Spec::default().build();
+    let before = image.bytes.len();
+    let mut journal = Journal::new(0, 10);
+    (journal.flushed, journal.last) = (MIB, 900 * MIB);
+    journal.append(&mut image, &[]);
+    (journal.flushed, journal.last) = (before, before + 5 * MIB);
+    journal.append(&mut image, &[]);
+    image.set_log_guid(LOG_GUID);
+    assert_eq!(replayed(&image).growth, 5 * MIB);
+    assert_eq!(open_image(&image).unwrap().file_length(), before + 5 * MIB);
+    assert_reads(&[&image]);
+}
+
+#[test]
+fn a_replay_never_makes_the_file_shorter() {
+    let mut image = Spec::default().build();
+    let before = image.bytes.len();
+    Journal::new(0, 10).append(&mut image, &[]);
+    image.set_log_guid(LOG_GUID);
+    // Its entry says 1 MiB.
+    assert_eq!((replayed(&image).growth, open_image(&image).unwrap().file_length()), (0, before));
+    assert_reads(&[&image]);
+}
+
+#[test]
+fn a_change_behind_the_end_makes_the_file_longer() {
+    let mut image = Spec::default().build();
+    let before = image.bytes.len();
+    Journal::new(0, 10).append(&mut image, &[Descriptor::Data(before + 8 * PAGE, vec![1; size(PAGE)])]);
+    image.set_log_guid(LOG_GUID);
+    assert_eq!(replayed(&image).growth, 9 * PAGE);
+    assert_reads(&[&image]);
+}
+
+#[test]
+fn a_file_shorter_than_its_last_entry_knew_it_is_refused() {
+    let mut image = Spec::default().build();
+    let found = image.bytes.len();
+    let mut journal = Journal::new(3 * 4096, 10);
+    // What earlier entries knew does not count.
+    journal.flushed = 900 * MIB;
+    journal.append(&mut image, &[]);
+    journal.flushed = found;
+    journal.append(&mut image, &[]);
+    image.set_log_guid(LOG_GUID);
+    assert_reads(&[&image]);
+
+    journal.flushed = found + MIB;
+    let at = journal.append(&mut image, &[]);
+    let error = open_image(&image).unwrap_err();
+    let expected = found + MIB;
+    let is_it = match error.kind() {
+        ErrorKind::FileTooShort { found: length, expected: known } => (*length, *known) == (found, expected),
+        _ => false,
+    };
+    assert!(is_it, "{error:?}");
+    let said = (error.structure(), error.offset(), error.category());
+    assert_eq!(said, (Structure::LogEntry, Some(MIB + u64::from(at)), Category::Corrupt));
+}
+
+#[test]
+fn entries_of_another_log_are_told_and_not_replayed() {
+    let image = Dirty::ForeignGuid.build(&Spec::default());
+    assert_reads(&[&image]);
+    let found = statuses(&image);
+    let others = found.iter().filter(|(_, status)| *status == EntryStatus::OtherLog).count();
+    let active: Vec<_> = found.iter().filter(|(_, status)| *status == EntryStatus::Active).collect();
+    assert_eq!((others, active), (2, vec![&(16 * PAGE, EntryStatus::Active)]));
+}
+
+#[test]
+fn a_log_that_is_not_in_use_is_not_looked_at() {
+    let mut image = Spec::default().build();
+    Journal::new(0, 7).append(&mut image, &[Descriptor::Zero(2 * MIB, MIB)]);
+    let opened = open_image(&image).unwrap();
+    assert_eq!(opened.log_state(), &LogState::Clean);
+    assert!(opened.warnings().is_empty());
+    assert_reads(&[&image]);
+    assert_eq!(statuses(&image), [(0, EntryStatus::OtherLog)]);
+}
+
+#[test]
+fn zeros_of_enormous_length_cost_nothing() {
+    let mut image = Spec::default().build();
+    let end = image.bytes.len();
+    Journal::new(0, 7).append(&mut image, &[Descriptor::Zero(end, (u64::MAX - end) / PAGE * PAGE)]);
+    image.set_log_guid(LOG_GUID);
+    assert_reads(&[&image]);
+    assert_eq!(open_image(&image).unwrap().file_length(), u64::MAX / PAGE * PAGE);
+}
+
+#[test]
+fn zeros_over_everything_behind_the_metadata_leave_an_empty_disk() {
+    let mut image = Spec::default().build();
+    Journal::new(0, 7).append(&mut image, &[Descriptor::Zero(3 * MIB, 1 << 62)]);
+    image.set_log_guid(LOG_GUID);
+    let disk = open_chain(&[&image]).unwrap();
+    let segments: Vec<_> = disk.segments(..).collect::<Result<_, _>>().unwrap();
+    assert_eq!(segments, [vhdx_mmap::Segment::Zero(8 * MIB)]);
+    let oracle = oracle_of(&[&image], oracle::LogPolicy::Replay);
+    assert_eq!(oracle.read_all(), Ok(vec![0; size(8 * MIB)]));
+}
+
+#[test]
+fn a_sparse_log_of_one_gibibyte_is_replayed() {
+    let mut spec = Spec::default();
+    (spec.log_offset, spec.log_length) = (16 * MIB, 1 << 30);
+    let mut image = spec.build();
+    let pages = image.structure_pages();
+    let changes = image.unapply(&pages, Old::Junk(3));
+    // The last entry wraps.
+    let mut journal = Journal::new((1 << 30) - 2 * 4096, 1 << 40);
+    journal.append(&mut image, &[]);
+    journal.append(&mut image, &changes);
+    image.put_entry(1 << 29, &Journal::new(1 << 29, 5).entry(&[Descriptor::Zero(2 * MIB, MIB)]));
+    image.set_log_guid(LOG_GUID);
+    let folder = temp_dir();
+    let path = folder.path().join("long.vhdx");
+    image.bytes.write_file(&path).unwrap();
+    let disk = vhdx_mmap::Disk::open(map(&path), &vhdx_mmap::OpenOptions::new()).unwrap();
+    Content::of(&[&image]).assert_read_from(&disk);
+    let found: Vec<_> =
+        LogReport::read(map(&path)).unwrap().entries().iter().map(|entry| (entry.offset, entry.status)).collect();
+    let active = EntryStatus::Active;
+    assert_eq!(found, [(1 << 29, EntryStatus::Stale), (0x3FFF_E000, active), (0x3FFF_F000, active)]);
+}
+
+#[test]
+fn a_report_needs_nothing_behind_the_headers() {
+    let image = Dirty::OneEntry.build(&Spec::default());
+    let mut bytes = image.bytes.to_vec();
+    bytes[size(192 * KIB)..size(MIB)].fill(0xEE);
+    let report = LogReport::read(Source::from_vec(bytes)).unwrap();
+    assert!(report.placement_error().is_none());
+    assert_eq!(report.header().log_guid, LOG_GUID);
+    assert_eq!(report.entries().len(), 1);
+}
+
+#[test]
+fn a_log_outside_of_the_file_has_no_report() {
+    let mut image = Spec::default().build();
+    image.patch_headers(72, &(1_u64 << 40).to_le_bytes());
+    let report = LogReport::read(source(&image)).unwrap();
+    assert!(report.entries().is_empty());
+    let error = report.placement_error().unwrap();
+    assert!(matches!(error.kind(), ErrorKind::OutOfBounds { length: 0x10_0000, .. }), "{error:?}");
+    assert_eq!((error.structure(), error.offset()), (Structure::Log, Some(1 << 40)));
+}
+
+#[test]
+fn file_lengths_in_the_log_that_are_not_whole_are_told() {
+    let mut image = Spec::default().build();
+    let mut journal = Journal::new(8192, 7);
+    (journal.flushed, journal.last) = (MIB + 4096, MIB + 512);
+    journal.append(&mut image, &[]);
+    image.set_log_guid(LOG_GUID);
+    let opened = open_image(&image).unwrap();
+    let found: Vec<_> = opened.warnings().iter().map(|warning| (warning.check, warning.detail.offset())).collect();
+    assert_eq!(found, [(Check::LogFileOffsets, Some(MIB + 8192)), (Check::LogFileOffsets, Some(MIB + 8192))]);
+}

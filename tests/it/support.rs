@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 use vhdx_mmap::{Disk, OpenOptions, Parents, Result, Segment, Source};
 
+#[cfg(feature = "cli")]
+pub(crate) use command::{Ran, run, run_to, vhdx, wait};
+
 /// Whether a check that needs something from outside must not be skipped: `VHDX_REQUIRE` lists such checks, with commas.
 fn is_required(what: &str) -> bool {
     std::env::var("VHDX_REQUIRE").is_ok_and(|list| list.split(',').any(|item| item == what || item == "all"))
@@ -66,4 +69,103 @@ pub(crate) fn is_zero(disk: &Disk, range: std::ops::Range<u64>) -> Result<bool> 
 pub(crate) fn temp_dir() -> tempfile::TempDir {
     let base = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
     tempfile::tempdir_in(base).unwrap()
+}
+
+/// Running programs, and the command first of all.
+#[cfg(feature = "cli")]
+mod command {
+    use std::ffi::OsStr;
+    use std::io::Read;
+    use std::process::{Child, Command, ExitStatus, Stdio};
+    use std::time::{Duration, Instant};
+
+    /// What a run of a program gave.
+    #[derive(Debug)]
+    pub(crate) struct Ran {
+        /// How it ended.
+        pub(crate) status: ExitStatus,
+        /// All of its standard output, unless that went elsewhere.
+        pub(crate) out: Vec<u8>,
+        /// All of its standard error.
+        pub(crate) err: String,
+    }
+
+    impl Ran {
+        /// Standard output as text.
+        pub(crate) fn text(&self) -> String {
+            String::from_utf8(self.out.clone()).unwrap()
+        }
+
+        /// Standard output as JSON.
+        pub(crate) fn json(&self) -> serde_json::Value {
+            assert!(!self.out.is_empty(), "no JSON, but: {}", self.err);
+            serde_json::from_slice(&self.out).unwrap()
+        }
+
+        /// The same run, if it was a success.
+        #[track_caller]
+        pub(crate) fn done(self) -> Self {
+            assert!(self.status.success(), "{}: {}", self.status, self.err);
+            self
+        }
+    }
+
+    /// The command, with these arguments, in an environment that says nothing of colours or of the width of a terminal.
+    pub(crate) fn vhdx<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vhdx"));
+        for name in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "COLUMNS"] {
+            command.env_remove(name);
+        }
+        command.args(args);
+        command
+    }
+
+    /// Runs a program without input and to its end. One that takes a minute hangs, and is a failed test.
+    #[track_caller]
+    pub(crate) fn run(command: &mut Command) -> Ran {
+        run_to(command, Stdio::piped())
+    }
+
+    /// The same, with another standard output.
+    #[track_caller]
+    pub(crate) fn run_to(command: &mut Command, out: Stdio) -> Ran {
+        let mut child = command.stdin(Stdio::piped()).stdout(out).stderr(Stdio::piped()).spawn().unwrap();
+        drop(child.stdin.take());
+        wait(child)
+    }
+
+    /// Waits for the end of a program, reading what it writes meanwhile.
+    #[track_caller]
+    pub(crate) fn wait(mut child: Child) -> Ran {
+        fn all_of(stream: Option<impl Read>) -> Vec<u8> {
+            let mut bytes = Vec::new();
+            if let Some(mut stream) = stream {
+                stream.read_to_end(&mut bytes).unwrap();
+            }
+            bytes
+        }
+
+        let (out, err) = (child.stdout.take(), child.stderr.take());
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let (status, out, err) = std::thread::scope(|scope| {
+            let out = scope.spawn(|| all_of(out));
+            let err = scope.spawn(|| all_of(err));
+            let status = loop {
+                match child.try_wait().unwrap() {
+                    Some(status) => break Some(status),
+                    None if Instant::now() > deadline => {
+                        child.kill().unwrap();
+                        break None;
+                    }
+                    None => std::thread::sleep(Duration::from_millis(1)),
+                }
+            };
+            (status, out.join().unwrap(), err.join().unwrap())
+        });
+        let err = String::from_utf8_lossy(&err).into_owned();
+        assert!(status.is_some(), "did not come to an end; said: {err}");
+        let status = status.unwrap();
+        assert!(!err.contains("panicked"), "{status}: {err}");
+        Ran { status, out, err }
+    }
 }

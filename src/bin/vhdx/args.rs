@@ -195,6 +195,9 @@ pub(crate) struct ExtractArgs {
     /// Replace a file that is there, or write to a block device
     #[arg(long, short)]
     pub(crate) force: bool,
+    /// Wait until the file is on its medium before it gets its name (a block device always is)
+    #[arg(long)]
+    pub(crate) sync: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

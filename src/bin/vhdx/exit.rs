@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use vhdx_mmap::ops::ExtractError;
-use vhdx_mmap::{Category, Error, ErrorKind};
+use vhdx_mmap::{Category, Error, ErrorKind, Structure};
 
 use crate::term::{self, escape};
 
@@ -89,15 +89,15 @@ impl Failure {
     /// What the library says of an image.
     pub(crate) fn of_image(image: &Path, error: &Error) -> Self {
         let text = format!("{}: {error}", image.display());
-        Self::Said { exit: error.category().into(), text, hint: hint_for(error).map(str::to_owned) }
+        Self::Said { exit: error.category().into(), text, hint: Some(hint_for(error).to_owned()) }
     }
 
-    /// What went wrong while data was written to standard output.
-    pub(crate) fn of_bulk_output(image: &Path, error: ExtractError) -> Self {
+    /// What went wrong while data was written to a stream, which is called `out`.
+    pub(crate) fn of_bulk_output(image: &Path, out: &str, error: ExtractError) -> Self {
         match error {
             ExtractError::Read(error) => Self::of_image(image, &error),
             ExtractError::Write(error) if error.kind() == io::ErrorKind::BrokenPipe => Self::ClosedPipe { bulk: true },
-            other => Self::new(Exit::Io, format!("standard output: {other}")),
+            other => Self::new(Exit::Io, format!("{out}: {other}")),
         }
     }
 
@@ -129,9 +129,12 @@ impl From<io::Error> for Failure {
         if error.kind() == io::ErrorKind::BrokenPipe {
             return Self::ClosedPipe { bulk: false };
         }
-        Self::new(Exit::Io, format!("standard output: {error}"))
+        Self::new(Exit::Io, format!("{STANDARD_OUTPUT}: {error}"))
     }
 }
+
+/// What standard output is called in messages.
+pub(crate) const STANDARD_OUTPUT: &str = "standard output";
 
 const SIGPIPE: i32 = 13;
 
@@ -146,19 +149,49 @@ fn end_by_signal(signal: i32) -> Exit {
 }
 
 /// What can be done about it.
-fn hint_for(error: &Error) -> Option<&'static str> {
-    Some(match error.kind() {
-        ErrorKind::DirtyLog { .. } => "--log replay reads the disk as it should be, without changing the file",
-        ErrorKind::NoActiveSequence { .. } => {
+fn hint_for(error: &Error) -> &'static str {
+    const LOST_ITS_END: &str = "the file has lost its end: was it copied as a whole?";
+
+    match (error.kind(), error.structure()) {
+        (ErrorKind::DirtyLog { .. }, _) => "--log replay reads the disk as it should be, without changing the file",
+        (ErrorKind::NoActiveSequence { .. }, _) => {
             "`vhdx log IMAGE` tells what the log holds; --log ignore reads the file as it lies, stale parts and all"
         }
-        ErrorKind::ParentNotFound { .. } => "pass --parent PATH, or --parents DIR to look for it there",
-        ErrorKind::NoParentAttached => "pass --parent PATH, or --parents beside to look for it beside the image",
-        ErrorKind::ParentMismatch { .. } => {
+        (ErrorKind::ParentNotFound { .. }, _) => "pass --parent PATH, or --parents DIR to look for it there",
+        (ErrorKind::NoParentAttached, _) => "pass --parent PATH, or --parents beside to look for it beside the image",
+        (ErrorKind::ParentMismatch { .. }, _) => {
             "the parent was changed after the child was made, or is another image: pass --parent PATH of the right one"
         }
-        ErrorKind::FileTooShort { .. } => "the file has lost its end: was it copied as a whole?",
-        ErrorKind::Io(_) => "if the file system cannot map files, try --no-mmap",
-        _ => return None,
-    })
+        (ErrorKind::ChainCycle | ErrorKind::SectorSizeMismatch { .. }, _) => {
+            "`vhdx chain IMAGE` tells how the parents were found; --parent PATH names another one"
+        }
+        (ErrorKind::NotVhdx { .. }, _) => "VHDX and AVHDX images are read; qemu-img knows many other formats",
+        (ErrorKind::IncompleteFile, _) => "whatever was to make this image has to do it again",
+        (ErrorKind::FileTooShort { .. }, _) => LOST_ITS_END,
+        (
+            ErrorKind::OutOfBounds { .. },
+            Structure::File
+            | Structure::Log
+            | Structure::MetadataRegion
+            | Structure::Bat
+            | Structure::PayloadBlock(_)
+            | Structure::SectorBitmap(_),
+        ) => LOST_ITS_END,
+        (
+            _,
+            Structure::PayloadBatEntry(_)
+            | Structure::BitmapBatEntry(_)
+            | Structure::PayloadBlock(_)
+            | Structure::SectorBitmap(_),
+        ) => "the image is damaged there; --range reads the other parts of the disk",
+        (ErrorKind::NotAFile { what: "a directory" }, _) => "name an image in it",
+        (ErrorKind::Open(cause), _) if cause.kind() == io::ErrorKind::NotFound => "is the path right?",
+        (ErrorKind::Open(_) | ErrorKind::NotAFile { .. }, _) => "an image is a file that you may read",
+        (ErrorKind::Io(_), _) => "if the file system cannot map files, try --no-mmap",
+        _ => match error.category() {
+            Category::Unsupported => "a newer program than this may be needed: the one that made the image, or Hyper-V",
+            Category::InvalidInput => "`vhdx info IMAGE` tells the size of the disk",
+            _ => "the image is damaged: look for another copy of the file",
+        },
+    }
 }

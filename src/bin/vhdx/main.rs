@@ -5,6 +5,7 @@
 mod args;
 mod cmd;
 mod exit;
+mod json;
 mod open;
 mod progress;
 mod size;

@@ -79,3 +79,17 @@ pub(crate) fn options(common: &Common) -> OpenOptions {
     }
     OpenOptions::new().log_policy(log_policy).parents(Parents::FirstOf(parents))
 }
+
+/// Space that a file takes on its medium, in bytes, if the system says.
+#[cfg(unix)]
+pub(crate) fn actual_size(file: &std::fs::File) -> Option<u64> {
+    use std::os::unix::fs::MetadataExt;
+
+    // The unit of this number is 512 bytes on every system.
+    file.metadata().ok()?.blocks().checked_mul(512)
+}
+
+#[cfg(not(unix))]
+pub(crate) fn actual_size(file: &std::fs::File) -> Option<u64> {
+    file.metadata().ok().map(|metadata| metadata.len())
+}

@@ -36,12 +36,18 @@ impl Work {
         use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
         use signal_hook::flag;
 
-        for number in [SIGINT, SIGTERM, SIGHUP] {
+        /// Comes where a file gets longer than its user may make files: writing fails then, which is enough.
+        const SIGXFSZ: i32 = 25;
+
+        let ignored = ignored_signals();
+        // What is ignored since before the start, as under `nohup`, is not meant for this program.
+        for number in [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|number| ignored >> (number - 1) & 1 == 0) {
             let came_before = Arc::new(AtomicBool::new(false));
             flag::register_conditional_default(number, Arc::clone(&came_before))?;
             flag::register(number, came_before)?;
             flag::register_usize(number, Arc::clone(&self.signal), usize::try_from(number).unwrap_or(usize::MAX))?;
         }
+        flag::register(SIGXFSZ, Arc::default())?;
         Ok(())
     }
 
@@ -59,6 +65,14 @@ impl Work {
     pub(crate) fn finish(&self) {
         self.bar.finish_and_clear();
     }
+}
+
+/// The signals that are ignored now, one bit for each; none where the system does not tell.
+#[cfg(unix)]
+fn ignored_signals() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }
 
 impl Progress for Work {

@@ -1,139 +1,240 @@
 //! Where an extraction goes: what is there already, what may be overwritten, and how a file appears only when it is
 //! complete.
 
+use std::fmt;
 use std::fs::{File, FileType, Metadata, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::path::{Path, PathBuf, is_separator};
 
-use same_file::Handle;
 use tempfile::NamedTempFile;
-use vhdx_mmap::{Disk, ops};
+use vhdx_mmap::ops::TargetContent;
+use vhdx_mmap::{Disk, FileId};
 
-use crate::exit::{Exit, Failure};
+use crate::exit::{Exit, Failure, STANDARD_OUTPUT};
 use crate::size::human;
+
+/// What OUT is, found out without opening it.
+pub(crate) enum Destination {
+    /// A file that is not there yet.
+    NewFile(PathBuf),
+    /// A file that is there, by its real path.
+    OldFile(PathBuf, Metadata),
+    /// A block device.
+    Device(PathBuf),
+    /// A pipe, or a device that is no disk.
+    Stream(PathBuf),
+    /// Standard output.
+    Standard,
+}
+
+impl Destination {
+    /// Finds out what `out` is, and refuses what must not be written to.
+    pub(crate) fn new(out: &Path, disk: &Disk, force: bool) -> Result<Self, Failure> {
+        if out == Path::new("-") {
+            refuse_terminal(force, "--force writes there all the same")?;
+            return Ok(Self::Standard);
+        }
+        let metadata = match std::fs::metadata(out) {
+            Ok(metadata) => metadata,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if std::fs::symlink_metadata(out).is_ok() {
+                    let text = format!("{}: is a link that leads nowhere", out.display());
+                    return Err(Failure::new(Exit::CannotCreate, text).with_hint("name the file itself"));
+                }
+                // Such a name is found out to be unusable only when all the work is done.
+                if out.as_os_str().as_encoded_bytes().last().is_some_and(|&byte| is_separator(char::from(byte))) {
+                    let text = format!("{}: is the name of a directory, and there is none", out.display());
+                    return Err(
+                        Failure::new(Exit::CannotCreate, text).with_hint("name a file in a directory that is there")
+                    );
+                }
+                return Ok(Self::NewFile(out.to_path_buf()));
+            }
+            Err(error) => return Err(cannot_create(out, &error)),
+        };
+        refuse_own_files(out, disk)?;
+        if metadata.is_dir() {
+            let failure = Failure::new(Exit::CannotCreate, format!("{}: is a directory", out.display()));
+            return Err(failure.with_hint("name a file in it"));
+        }
+        if metadata.is_file() {
+            require_force(out, force, "exists already", "--force replaces it when the new one is complete")?;
+            // The file that a link leads to is replaced, not the link.
+            let real = std::fs::canonicalize(out).map_err(|error| cannot_create(out, &error))?;
+            return Ok(Self::OldFile(real, metadata));
+        }
+        if is_block_device(metadata.file_type()) {
+            require_force(out, force, "is a block device", "--force overwrites what is on it")?;
+            return Ok(Self::Device(out.to_path_buf()));
+        }
+        Ok(Self::Stream(out.to_path_buf()))
+    }
+
+    /// Whether bytes can only be written in order.
+    pub(crate) fn is_stream(&self) -> bool {
+        matches!(self, Self::Stream(_) | Self::Standard)
+    }
+
+    /// Opens it, and makes sure that it has room for `length` bytes, of which at most `data` have to be stored.
+    pub(crate) fn open(&self, length: u64, data: u64) -> Result<Target, Failure> {
+        match self {
+            Self::NewFile(path) => new_file(path, None, length, data),
+            Self::OldFile(path, metadata) => new_file(path, Some(metadata), length, data),
+            Self::Device(path) => device(path, length),
+            Self::Stream(path) => {
+                let file = OpenOptions::new().write(true).open(path);
+                Ok(Target::Stream { file: file.map_err(|error| cannot_create(path, &error))? })
+            }
+            Self::Standard => standard_output(),
+        }
+    }
+}
+
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NewFile(path) | Self::OldFile(path, _) | Self::Device(path) | Self::Stream(path) => {
+                write!(f, "{}", path.display())
+            }
+            Self::Standard => f.write_str(STANDARD_OUTPUT),
+        }
+    }
+}
 
 /// A place that takes a disk.
 pub(crate) enum Target {
     /// A file that gets its name when it is complete.
-    NewFile { file: NamedTempFile, path: PathBuf, replace: bool },
+    File { file: NamedTempFile, path: PathBuf, replace: bool },
     /// A block device.
-    Device { file: File },
-    /// Standard output, a pipe, or a device that is no disk: takes bytes in order.
+    Device { file: File, path: PathBuf },
+    /// What takes bytes in order.
     Stream { file: File },
 }
 
 impl Target {
-    /// Finds out what `out` is, and makes sure before any work that it can take `length` bytes, of which `data` need room.
-    pub(crate) fn open(out: &Path, disk: &Disk, force: bool, length: u64, data: u64) -> Result<Self, Failure> {
-        if out == Path::new("-") {
-            refuse_terminal(force, "--force writes there all the same")?;
-            return Self::standard_output();
-        }
-        let metadata = match std::fs::metadata(out) {
-            Ok(metadata) => Some(metadata),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(cannot_create(out, &error)),
-        };
-        refuse_own_files(out, disk)?;
-        match metadata {
-            None => Self::new_file(out, None, length, data),
-            Some(metadata) if metadata.is_dir() => {
-                Err(Failure::new(Exit::CannotCreate, format!("{}: is a directory", out.display())))
-            }
-            Some(metadata) if metadata.is_file() => {
-                require_force(out, force, "exists already", "--force replaces it when the new one is complete")?;
-                // The file that a link leads to is replaced, not the link.
-                let real = std::fs::canonicalize(out).map_err(|error| cannot_create(out, &error))?;
-                Self::new_file(&real, Some(&metadata), length, data)
-            }
-            Some(metadata) if is_block_device(metadata.file_type()) => {
-                require_force(out, force, "is a block device", "--force overwrites what is on it")?;
-                Self::device(out, length)
-            }
-            Some(_) => {
-                let file = OpenOptions::new().write(true).open(out).map_err(|error| cannot_create(out, &error))?;
-                Ok(Self::Stream { file })
-            }
-        }
-    }
-
-    #[cfg(unix)]
-    pub(crate) fn standard_output() -> Result<Self, Failure> {
-        use std::os::fd::AsFd;
-
-        // Past the line buffer of the standard library, which would look for line ends in the disk.
-        let file = io::stdout().as_fd().try_clone_to_owned().map(File::from);
-        Ok(Self::Stream { file: file.map_err(|error| cannot_create(Path::new("-"), &error))? })
-    }
-
-    #[cfg(windows)]
-    pub(crate) fn standard_output() -> Result<Self, Failure> {
-        use std::os::windows::io::AsHandle;
-
-        let file = io::stdout().as_handle().try_clone_to_owned().map(File::from);
-        Ok(Self::Stream { file: file.map_err(|error| cannot_create(Path::new("-"), &error))? })
-    }
-
-    /// A file beside the one to be, so that it can take its place in one step.
-    fn new_file(path: &Path, replaced: Option<&Metadata>, length: u64, data: u64) -> Result<Self, Failure> {
-        let failed = |error: &io::Error| cannot_create(path, error);
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let name = path.file_name().ok_or_else(|| failed(&io::ErrorKind::InvalidInput.into()))?;
-        let mut prefix = std::ffi::OsString::from(".");
-        prefix.push(name);
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(&prefix).suffix(".partial");
-        let permissions = replaced.map(Metadata::permissions).or_else(permissions_of_new_files);
-        if let Some(permissions) = permissions {
-            builder.permissions(permissions);
-        }
-        let file = builder.tempfile_in(folder).map_err(|error| failed(&error))?;
-        require_room(file.as_file(), folder, path, length, data)?;
-        Ok(Self::NewFile { file, path: path.to_path_buf(), replace: replaced.is_some() })
-    }
-
-    fn device(path: &Path, length: u64) -> Result<Self, Failure> {
-        let failed = |error: io::Error| cannot_create(path, &error);
-        let mut file = OpenOptions::new().write(true).open(path).map_err(failed)?;
-        let room = file.seek(SeekFrom::End(0)).map_err(failed)?;
-        if room < length {
-            let text = format!("{}: has room for {}, needs {}", path.display(), human(room), human(length));
-            return Err(Failure::new(Exit::CannotCreate, text));
-        }
-        file.rewind().map_err(failed)?;
-        Ok(Self::Device { file })
-    }
-
     /// The file to write to.
     pub(crate) fn file(&self) -> &File {
         match self {
-            Self::NewFile { file, .. } => file.as_file(),
-            Self::Device { file } | Self::Stream { file } => file,
+            Self::File { file, .. } => file.as_file(),
+            Self::Device { file, .. } | Self::Stream { file } => file,
         }
     }
 
     /// What the target holds before; none if it takes bytes in order only.
-    pub(crate) fn content(&self) -> Option<ops::Target> {
+    pub(crate) fn content(&self) -> Option<TargetContent> {
         match self {
-            Self::NewFile { .. } => Some(ops::Target::Blank),
-            Self::Device { .. } => Some(ops::Target::Used),
+            Self::File { .. } => Some(TargetContent::Zeros),
+            Self::Device { .. } => Some(TargetContent::Anything),
             Self::Stream { .. } => None,
         }
     }
 
-    /// All is written: gives a new file its name, and makes sure that a device has everything.
-    pub(crate) fn complete(self) -> Result<(), Failure> {
+    /// All is written: gives a new file its name, and makes sure that a device has everything. With `sync`, a file is on
+    /// the medium when this is done.
+    pub(crate) fn complete(self, sync: bool) -> Result<(), Failure> {
+        let not_synced = |path: &Path, error: io::Error| Failure::new(Exit::Io, format!("{}: {error}", path.display()));
         match self {
-            Self::NewFile { file, path, replace } => {
+            Self::File { file, path, replace } => {
+                if sync {
+                    file.as_file().sync_all().map_err(|error| not_synced(&path, error))?;
+                }
                 let named = if replace { file.persist(&path) } else { file.persist_noclobber(&path) };
-                named.map(drop).map_err(|error| cannot_create(&path, &error.error))
+                named.map(drop).map_err(|failed| keep(failed, &path))
             }
-            Self::Device { file } => {
-                file.sync_all().map_err(|error| Failure::new(Exit::Io, format!("the device: {error}")))
-            }
+            Self::Device { file, path } => file.sync_all().map_err(|error| not_synced(&path, error)),
             Self::Stream { .. } => Ok(()),
         }
     }
+
+    /// What a target that could not be completed is left as, if that is of interest.
+    pub(crate) fn left_as(&self) -> Option<String> {
+        match self {
+            Self::Device { path, .. } => Some(format!("{}: holds a part of the disk now", path.display())),
+            Self::File { .. } | Self::Stream { .. } => None,
+        }
+    }
+}
+
+/// A complete file that can't get its name is not thrown away.
+fn keep(failed: tempfile::PersistError, path: &Path) -> Failure {
+    let failure = cannot_create(path, &failed.error);
+    match failed.file.keep() {
+        Ok((_, kept)) => failure.with_hint(format!("everything is in {}", kept.display())),
+        Err(_) => failure,
+    }
+}
+
+/// Standard output as a file: past the line buffer of the standard library, which would look for line ends in the disk.
+#[cfg(unix)]
+pub(crate) fn standard_output() -> Result<Target, Failure> {
+    use std::os::fd::AsFd;
+
+    let file = io::stdout().as_fd().try_clone_to_owned().map(File::from);
+    Ok(Target::Stream { file: file.map_err(|error| cannot_create(Path::new("-"), &error))? })
+}
+
+#[cfg(windows)]
+pub(crate) fn standard_output() -> Result<Target, Failure> {
+    use std::os::windows::io::AsHandle;
+
+    let file = io::stdout().as_handle().try_clone_to_owned().map(File::from);
+    Ok(Target::Stream { file: file.map_err(|error| cannot_create(Path::new("-"), &error))? })
+}
+
+/// A file beside the one to be, so that it can take its place in one step.
+fn new_file(path: &Path, replaced: Option<&Metadata>, length: u64, data: u64) -> Result<Target, Failure> {
+    let failed = |error: io::Error| cannot_create(path, &error);
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".vhdx-").suffix(".partial");
+    if let Some(permissions) = permissions_of_new_files() {
+        builder.permissions(permissions);
+    }
+    let file = builder.tempfile_in(folder).map_err(failed)?;
+    if let Some(replaced) = replaced {
+        file.as_file().set_permissions(replaced.permissions()).map_err(failed)?;
+    }
+    file.as_file().set_len(length).map_err(|error| {
+        let text = format!("{}: cannot be a file of {}: {error}", path.display(), human(length));
+        Failure::new(Exit::CannotCreate, text).with_hint("write it elsewhere, or only a --range of it")
+    })?;
+    match room_in(folder) {
+        Some(room) if room < data => {
+            let text = format!("{}: needs up to {}, and there are {} free", path.display(), human(data), human(room));
+            Err(Failure::new(Exit::CannotCreate, text).with_hint("write it elsewhere, or only a --range of it"))
+        }
+        _ => Ok(Target::File { file, path: path.to_path_buf(), replace: replaced.is_some() }),
+    }
+}
+
+fn device(path: &Path, length: u64) -> Result<Target, Failure> {
+    let failed = |error: io::Error| cannot_create(path, &error);
+    let mut file = open_device(path).map_err(|error| match error.kind() {
+        io::ErrorKind::ResourceBusy => Failure::new(Exit::CannotCreate, format!("{}: is in use", path.display()))
+            .with_hint("a mounted device is not written to: unmount it first"),
+        _ => failed(error),
+    })?;
+    let room = file.seek(SeekFrom::End(0)).map_err(failed)?;
+    if room < length {
+        let text = format!("{}: has room for {}, needs {}", path.display(), human(room), human(length));
+        return Err(Failure::new(Exit::CannotCreate, text).with_hint("--range writes a part of the disk"));
+    }
+    file.rewind().map_err(failed)?;
+    Ok(Target::Device { file, path: path.to_path_buf() })
+}
+
+/// Opens a block device that nothing else uses: on Linux, that is what O_EXCL means for it.
+#[cfg(target_os = "linux")]
+fn open_device(path: &Path) -> io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+
+    let exclusive = i32::try_from(rustix::fs::OFlags::EXCL.bits()).unwrap_or(0);
+    OpenOptions::new().write(true).custom_flags(exclusive).open(path)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn open_device(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).open(path)
 }
 
 /// The disk as bytes does no terminal good.
@@ -145,7 +246,15 @@ pub(crate) fn refuse_terminal(force: bool, hint: &str) -> Result<(), Failure> {
 }
 
 fn cannot_create(path: &Path, error: &io::Error) -> Failure {
-    Failure::new(Exit::CannotCreate, format!("{}: cannot be created: {error}", path.display()))
+    // tempfile adds the name of a file that nobody knows of.
+    let text = error.to_string();
+    let cause = text.split(" at path ").next().unwrap_or_default();
+    let hint = match error.kind() {
+        io::ErrorKind::NotFound => "make its folder first",
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => "write it where you may",
+        _ => "write it elsewhere, or with `-` to standard output",
+    };
+    Failure::new(Exit::CannotCreate, format!("{}: cannot be created: {cause}", path.display())).with_hint(hint)
 }
 
 fn require_force(path: &Path, force: bool, what: &str, hint: &str) -> Result<(), Failure> {
@@ -157,31 +266,11 @@ fn require_force(path: &Path, force: bool, what: &str, hint: &str) -> Result<(),
 
 /// Nothing of the chain is ever written to.
 fn refuse_own_files(out: &Path, disk: &Disk) -> Result<(), Failure> {
-    let Ok(target) = Handle::from_path(out) else { return Ok(()) };
-    for layer in disk.layers() {
-        let Some(file) = layer.image().source().file() else { continue };
-        let own = file.try_clone().and_then(Handle::from_file).map_err(|error| cannot_create(out, &error))?;
-        if own == target {
-            let text = format!("{}: is the image itself, or one of its parents", out.display());
-            return Err(Failure::usage(text));
-        }
+    let target = FileId::of(out).map_err(|error| cannot_create(out, &error))?;
+    if disk.layers().iter().any(|layer| layer.image().source().id().as_ref() == Some(&target)) {
+        return Err(Failure::usage(format!("{}: is the image itself, or one of its parents", out.display())));
     }
     Ok(())
-}
-
-/// Makes the file as long as it will be, and makes sure that the file system has room for what will be written.
-fn require_room(file: &File, folder: &Path, path: &Path, length: u64, data: u64) -> Result<(), Failure> {
-    file.set_len(length).map_err(|error| {
-        let text = format!("{}: cannot be a file of {}: {error}", path.display(), human(length));
-        Failure::new(Exit::CannotCreate, text).with_hint("write it elsewhere, or only a --range of it")
-    })?;
-    match room_in(folder) {
-        Some(room) if room < data => {
-            let text = format!("{}: needs {}, and there are {} free", path.display(), human(data), human(room));
-            Err(Failure::new(Exit::CannotCreate, text))
-        }
-        _ => Ok(()),
-    }
 }
 
 /// Free bytes of the file system of a folder, if it says.

@@ -6,7 +6,6 @@ use anstream::{AutoStream, ColorChoice};
 use anstyle::{AnsiColor, Style};
 
 use crate::args;
-use crate::exit::Failure;
 
 pub(crate) const ERROR: Style = AnsiColor::Red.on_default().bold();
 pub(crate) const WARNING: Style = AnsiColor::Yellow.on_default().bold();
@@ -28,32 +27,23 @@ pub(crate) fn stdout() -> BufWriter<AutoStream<std::io::Stdout>> {
     BufWriter::new(anstream::stdout())
 }
 
-/// Writes a value as JSON, for people who look at it too.
-pub(crate) fn print_json(value: &serde_json::Value) -> Result<(), Failure> {
-    let mut out = stdout();
-    serde_json::to_writer_pretty(&mut out, value).map_err(std::io::Error::from)?;
-    writeln!(out)?;
-    out.flush()?;
-    Ok(())
-}
-
 /// Says something on standard error. Where even that is closed, there is nobody left to tell.
 pub(crate) fn tell(label: &str, style: Style, text: &str) {
     drop(writeln!(anstream::stderr(), "vhdx: {style}{label}{style:#}: {text}"));
 }
 
-/// Text in which every character is only a character: control characters, and those that change the direction of what
-/// follows, are written as escapes. A name in an image may hold anything.
+/// Whether a character can do something to a terminal: control characters, and those that change the direction of what
+/// follows.
+pub(crate) fn is_unsafe(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Text in which every character is only a character. A name in an image may hold anything.
 pub(crate) fn escape(text: &str) -> String {
-    let changes_direction =
-        |c: char| matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
-        if c.is_control() || changes_direction(c) || matches!(c, '\u{2028}' | '\u{2029}') {
-            escaped.extend(c.escape_default());
-        } else {
-            escaped.push(c);
-        }
+        if is_unsafe(c) { escaped.extend(c.escape_default()) } else { escaped.push(c) }
     }
     escaped
 }

@@ -8,8 +8,7 @@ use zerocopy::FromBytes;
 use crate::checksum::{crc32c_append, crc32c_of_structure};
 use crate::error::Structure;
 use crate::format::{DataSector, Descriptor, KIB_64, LogEntryHeader, SECTOR_4K};
-use crate::num::to_u64;
-use crate::source::{Run, View};
+use crate::source::{Change, Run, Sector, View};
 
 use super::super::header::CurrentHeader;
 use super::sectors;
@@ -79,12 +78,6 @@ pub(super) struct Entry {
     pub(super) log_guid: Uuid,
     pub(super) flushed_file_offset: u64,
     pub(super) last_file_offset: u64,
-}
-
-/// One change that an entry makes to the file.
-pub(super) enum Change {
-    Write { offset: u64, sector: Box<[u8; 4096]> },
-    Zero { offset: u64, end: u64 },
 }
 
 /// Why something that begins like a log entry is none.
@@ -166,8 +159,8 @@ impl Entry {
             flushed_file_offset: head.flushed_file_offset.get(),
             last_file_offset: head.last_file_offset.get(),
         };
-        let data_sectors = entry.check_descriptors(ring)?;
-        entry.check_data_sectors(ring, data_sectors)?;
+        entry.check_descriptors(ring)?;
+        entry.check_data_sectors(ring)?;
         if entry.checksum(ring) == Some(head.checksum.get()) { Ok(entry) } else { Err(Flaw::Checksum) }
     }
 
@@ -190,8 +183,8 @@ impl Entry {
         })
     }
 
-    /// Checks every descriptor and the length of the whole; returns the number of data sectors.
-    fn check_descriptors(&self, ring: &Ring<'_>) -> Result<u64, Flaw> {
+    /// Checks every descriptor, and the length of the whole.
+    fn check_descriptors(&self, ring: &Ring<'_>) -> Result<(), Flaw> {
         if self.descriptor_sectors() > self.length {
             return Err(Flaw::Length);
         }
@@ -221,7 +214,7 @@ impl Entry {
             }
         }
         if self.descriptor_sectors().checked_add(data_sectors) == Some(self.length) {
-            Ok(data_sectors)
+            Ok(())
         } else {
             Err(Flaw::Length)
         }
@@ -235,7 +228,7 @@ impl Entry {
         })
     }
 
-    fn check_data_sectors(&self, ring: &Ring<'_>, count: u64) -> Result<(), Flaw> {
+    fn check_data_sectors(&self, ring: &Ring<'_>) -> Result<(), Flaw> {
         for (index, sector) in (0_u32..).zip(self.data_sectors(ring)) {
             let Some(sector) = sector else { return Err(Flaw::DataSector(index)) };
             let sequence = u64::from(sector.sequence_high.get()) << 32 | u64::from(sector.sequence_low.get());
@@ -243,7 +236,6 @@ impl Entry {
                 return Err(Flaw::DataSector(index));
             }
         }
-        debug_assert_eq!(self.length.saturating_sub(self.descriptor_sectors()), count, "the length was checked");
         Ok(())
     }
 
@@ -255,25 +247,34 @@ impl Entry {
             .try_fold(crc, |crc, index| Some(crc32c_append(crc, ring.sector(self.start.saturating_add(index))?)))
     }
 
-    /// Hands out the changes of a valid entry, in order.
-    pub(super) fn for_each_change(&self, ring: &Ring<'_>, mut change: impl FnMut(Change)) {
+    /// The changes of a valid entry, in order.
+    pub(super) fn changes<'r>(&self, ring: &Ring<'r>) -> impl Iterator<Item = Change<Rebuild<'r>>> {
         let mut data_sectors = self.data_sectors(ring).flatten();
-        for descriptor in self.descriptors(ring).filter_map(|(_, descriptor)| descriptor) {
-            let offset = descriptor.file_offset.get();
+        self.descriptors(ring).filter_map(move |(_, descriptor)| {
+            let descriptor = descriptor?;
+            let start = descriptor.file_offset.get();
             if descriptor.signature == Descriptor::ZERO {
-                change(Change::Zero { offset, end: offset.saturating_add(descriptor.zero_length()) });
-            } else if let Some(data) = data_sectors.next() {
-                change(Change::Write { offset, sector: rebuilt(descriptor, data) });
+                return Some(Change { start, end: start.saturating_add(descriptor.zero_length()), sector: None });
             }
-        }
+            let sector = Rebuild { descriptor, data: data_sectors.next()? };
+            Some(Change { start, end: start.saturating_add(SECTOR_4K), sector: Some(sector) })
+        })
     }
 }
 
-/// The sector as it was before its two ends made room for the stamps of the data sector.
-fn rebuilt(descriptor: &Descriptor, data: &DataSector) -> Box<[u8; 4096]> {
-    let mut sector = Box::new([0; 4096]);
-    let bytes = descriptor.leading_bytes.iter().chain(&data.data).chain(&descriptor.trailing_bytes);
-    sector.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
-    debug_assert_eq!(to_u64(sector.len()), SECTOR_4K);
-    sector
+/// What a sector is rebuilt from: the descriptor has its two ends, which made room for the stamps of the data sector.
+#[derive(Clone, Copy)]
+pub(super) struct Rebuild<'r> {
+    descriptor: &'r Descriptor,
+    data: &'r DataSector,
+}
+
+impl Rebuild<'_> {
+    pub(super) fn sector(&self) -> Box<Sector> {
+        let Self { descriptor, data } = self;
+        let mut sector = Box::new([0; 4096]);
+        let bytes = descriptor.leading_bytes.iter().chain(&data.data).chain(&descriptor.trailing_bytes);
+        sector.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+        sector
+    }
 }

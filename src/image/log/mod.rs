@@ -8,11 +8,12 @@ mod sequence;
 
 use crate::error::{Error, ErrorKind, Result, Structure};
 use crate::format::{MIB, SECTOR_4K};
+use crate::num::to_u64;
 use crate::source::{Overlay, View};
 
 use super::header::CurrentHeader;
 use super::warning::{Check, Warnings};
-use entry::{Change, Entry, Ring};
+use entry::{Entry, Ring};
 
 pub use entry::Flaw;
 pub use report::{EntryContent, EntryStatus, LogReport, LogReportEntry};
@@ -79,26 +80,31 @@ pub(super) fn replay(
     if policy == LogPolicy::Refuse {
         return Err(Error::at(Structure::Log, header.log_offset, ErrorKind::DirtyLog { log_guid }));
     }
+    let active = active_sequence(view, header, warnings)?;
+    let (overlay, mut summary) = changes_of(&Ring::new(view, header), &active);
+    let (before, at_least) = (view.length(), active.last().map_or(0, |last| last.last_file_offset));
+    view.replay(overlay, at_least);
+    summary.growth = view.length().saturating_sub(before);
+    Ok(LogState::Replayed(summary))
+}
+
+/// The entries to replay, in order: never none.
+fn active_sequence(view: &View, header: &CurrentHeader, warnings: &mut Warnings) -> Result<Vec<Entry>> {
     header.check_log_version()?;
     header.check_log_alignment()?;
     header.check_log_length()?;
     header.check_log_place(view.length())?;
-
     let ring = Ring::new(view, header);
-    let entries = sequence::valid_entries(&ring, log_guid);
-    let Some(active) = sequence::find_active(&entries, ring.sectors()) else {
-        let entries = crate::num::to_u64(entries.len());
-        let kind = ErrorKind::NoActiveSequence { log_guid, entries };
+    let entries = sequence::valid_entries(&ring, header.log_guid);
+    let active = sequence::find_active(&entries, ring.sectors());
+    let active: Vec<Entry> =
+        active.unwrap_or_default().iter().filter_map(|index| entries.get(*index)).cloned().collect();
+    let Some(last) = active.last() else {
+        let kind = ErrorKind::NoActiveSequence { log_guid: header.log_guid, entries: to_u64(entries.len()) };
         return Err(Error::at(Structure::Log, header.log_offset, kind));
     };
-    let active: Vec<&Entry> = active.iter().filter_map(|index| entries.get(*index)).collect();
-    let (overlay, mut summary) = changes_of(&ring, &active);
-    let Some(last) = active.last() else { return Ok(LogState::Replayed(summary)) };
     check_file_lengths(&ring, last, view.length(), warnings)?;
-    let (before, at_least) = (view.length(), last.last_file_offset);
-    view.replay(overlay, at_least);
-    summary.growth = view.length().saturating_sub(before);
-    Ok(LogState::Replayed(summary))
+    Ok(active)
 }
 
 /// The file is as long as it was when the last entry was written, or longer.
@@ -116,28 +122,20 @@ fn check_file_lengths(ring: &Ring<'_>, last: &Entry, file_length: u64, warnings:
     Ok(())
 }
 
-/// The changes of these entries, in order.
-fn changes_of(ring: &Ring<'_>, active: &[&Entry]) -> (Overlay, Replay) {
-    let mut overlay = Overlay::default();
-    let mut summary = Replay::default();
-    for entry in active {
-        if summary.entries == 0 {
-            summary.first_sequence_number = entry.sequence_number;
-        }
-        summary.entries = summary.entries.saturating_add(1);
-        summary.last_sequence_number = entry.sequence_number;
-        entry.for_each_change(ring, |change| match change {
-            Change::Write { offset, sector } => {
-                summary.data_sectors = summary.data_sectors.saturating_add(1);
-                overlay.write(offset, sector);
-            }
-            Change::Zero { offset, end } => {
-                summary.zero_ranges = summary.zero_ranges.saturating_add(1);
-                overlay.zero(offset, end);
-            }
-        });
-    }
-    (overlay, summary)
+/// What is left of the changes of these entries, made in their order.
+fn changes_of(ring: &Ring<'_>, active: &[Entry]) -> (Overlay, Replay) {
+    let changes: Vec<_> = active.iter().flat_map(|entry| entry.changes(ring)).collect();
+    let data_sectors = to_u64(changes.iter().filter(|change| change.sector.is_some()).count());
+    let number_of = |entry: Option<&Entry>| entry.map_or(0, |entry| entry.sequence_number);
+    let summary = Replay {
+        entries: to_u64(active.len()),
+        first_sequence_number: number_of(active.first()),
+        last_sequence_number: number_of(active.last()),
+        data_sectors,
+        zero_ranges: to_u64(changes.len()).saturating_sub(data_sectors),
+        growth: 0,
+    };
+    (Overlay::new(&changes, entry::Rebuild::sector), summary)
 }
 
 /// Bytes as sectors of the log.

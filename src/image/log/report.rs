@@ -17,6 +17,7 @@ use super::sequence;
 pub struct LogReport {
     header: CurrentHeader,
     placement: Result<()>,
+    replay: Result<()>,
     entries: Vec<LogReportEntry>,
 }
 
@@ -77,8 +78,16 @@ impl LogReport {
         identifier::read(&view, &mut warnings)?;
         let header = header::select(&view, &mut warnings)?;
         let placement = header.check_log_alignment().and_then(|()| header.check_log_place(view.length()));
-        let entries = if placement.is_ok() { entries_of(&view, &header) } else { Vec::new() };
-        Ok(Self { header, placement, entries })
+        let (mut active, mut replay) = (Vec::new(), Ok(()));
+        if header.is_dirty() {
+            match super::active_sequence(&view, &header, &mut warnings) {
+                Ok(entries) => active.extend(entries.iter().map(|entry| entry.start)),
+                Err(error) => replay = Err(error),
+            }
+        }
+        active.sort_unstable();
+        let entries = if placement.is_ok() { entries_of(&view, &header, &active) } else { Vec::new() };
+        Ok(Self { header, placement, replay, entries })
     }
 
     /// The current header, which says where the log lies and whether it is in use.
@@ -93,6 +102,12 @@ impl LogReport {
         self.placement.as_ref().err()
     }
 
+    /// Why the log can't be replayed, if it has to be and can't.
+    #[must_use]
+    pub fn replay_error(&self) -> Option<&Error> {
+        self.replay.as_ref().err()
+    }
+
     /// The entries, in the order of their places.
     #[must_use]
     pub fn entries(&self) -> &[LogReportEntry] {
@@ -100,42 +115,28 @@ impl LogReport {
     }
 }
 
-fn entries_of(view: &View, header: &CurrentHeader) -> Vec<LogReportEntry> {
+/// Everything that begins like an entry; `active` are the places of those to be replayed, in order.
+fn entries_of(view: &View, header: &CurrentHeader, active: &[u64]) -> Vec<LogReportEntry> {
     let ring = Ring::new(view, header);
-    let (mut places, mut ours) = (Vec::new(), Vec::new());
+    let mut entries = Vec::new();
     sequence::for_each_beginning(&ring, |index| {
         let read = Entry::read(&ring, index, None);
-        if let Ok(entry) = &read
-            && entry.log_guid == header.log_guid
-        {
-            ours.push(entry.clone());
-        }
-        places.push((index, read));
+        let status = match &read {
+            Err(flaw) => EntryStatus::Broken(*flaw),
+            Ok(entry) if entry.log_guid != header.log_guid => EntryStatus::OtherLog,
+            Ok(_) if active.binary_search(&index).is_ok() => EntryStatus::Active,
+            Ok(_) => EntryStatus::Stale,
+        };
+        let content = read.ok().map(|entry| EntryContent {
+            length: entry.length.saturating_mul(SECTOR_4K),
+            tail: entry.tail.saturating_mul(SECTOR_4K),
+            sequence_number: entry.sequence_number,
+            descriptors: entry.descriptors,
+            log_guid: entry.log_guid,
+            flushed_file_offset: entry.flushed_file_offset,
+            last_file_offset: entry.last_file_offset,
+        });
+        entries.push(LogReportEntry { offset: index.saturating_mul(SECTOR_4K), status, content });
     });
-    let mut active: Vec<u64> = match header.is_dirty().then(|| sequence::find_active(&ours, ring.sectors())).flatten() {
-        Some(active) => active.iter().filter_map(|index| ours.get(*index)).map(|entry| entry.start).collect(),
-        None => Vec::new(),
-    };
-    active.sort_unstable();
-    places
-        .into_iter()
-        .map(|(index, read)| {
-            let status = match &read {
-                Err(flaw) => EntryStatus::Broken(*flaw),
-                Ok(entry) if entry.log_guid != header.log_guid => EntryStatus::OtherLog,
-                Ok(_) if active.binary_search(&index).is_ok() => EntryStatus::Active,
-                Ok(_) => EntryStatus::Stale,
-            };
-            let content = read.ok().map(|entry| EntryContent {
-                length: entry.length.saturating_mul(SECTOR_4K),
-                tail: entry.tail.saturating_mul(SECTOR_4K),
-                sequence_number: entry.sequence_number,
-                descriptors: entry.descriptors,
-                log_guid: entry.log_guid,
-                flushed_file_offset: entry.flushed_file_offset,
-                last_file_offset: entry.last_file_offset,
-            });
-            LogReportEntry { offset: index.saturating_mul(SECTOR_4K), status, content }
-        })
-        .collect()
+    entries
 }

@@ -54,6 +54,17 @@ impl Area<'_> {
         Ok((read == N).then_some(bytes))
     }
 
+    /// `length` bytes at an offset, of which there are not many; none if the area ends before them.
+    fn read(&self, offset: u64, length: u64) -> Result<Option<Vec<u8>>> {
+        let Some(end) = offset.checked_add(length).filter(|end| *end <= self.length) else { return Ok(None) };
+        let mut bytes = Vec::new();
+        let place = |offset: u64| self.start.saturating_add(offset);
+        for segment in self.disk.segments(place(offset)..place(end)) {
+            segment?.slices().for_each(|slice| bytes.extend_from_slice(slice));
+        }
+        Ok(Some(bytes))
+    }
+
     /// Whether these bytes are at an offset.
     fn has<const N: usize>(&self, offset: u64, bytes: &[u8; N]) -> Result<bool> {
         Ok(self.bytes::<N>(offset)?.as_ref() == Some(bytes))

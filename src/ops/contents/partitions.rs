@@ -10,7 +10,6 @@ use zerocopy::{Immutable, KnownLayout, Unaligned};
 use crate::checksum::crc32;
 use crate::error::Result;
 use crate::format::Guid;
-use crate::num::to_u64;
 
 use super::Area;
 use super::volume::{self, Volume};
@@ -46,6 +45,8 @@ pub struct PartitionTable {
     pub sector_size: u32,
     /// Whether it is the backup at the end of the disk, since the first one is damaged.
     pub is_backup: bool,
+    /// Whether the master boot record says that there is a GPT. Systems that ask it first do not find the table elsewhere.
+    pub is_protected: bool,
     /// The partitions, in the order of the table.
     pub partitions: Vec<Partition>,
 }
@@ -72,20 +73,54 @@ pub struct Partition {
 const MOST_PARTITIONS: u32 = 256;
 
 /// The partition table of a disk on which `volume` was recognised.
+///
+/// As systems do it: a master boot record that has an entry for a GPT stands for that GPT; one that has other partitions
+/// is the table itself, whatever a GPT that was left behind says; and where there is neither, a GPT still is one.
 pub(super) fn read(disk: &Area<'_>, sector_size: u32, volume: Option<Volume>) -> Result<Option<PartitionTable>> {
-    let other_size = if sector_size == 512 { 4096 } else { 512 };
-    for sector_size in [sector_size, other_size] {
-        if let Some(table) = Gpt::first(disk, sector_size)? {
-            return table.partitions(disk).map(Some);
+    let entries = mbr_entries(disk, 0)?;
+    let used = entries.iter().flatten().filter(|entry| !entry.is_empty());
+    let stands_for_gpt = used.clone().any(|entry| entry.os_type == PROTECTIVE);
+    let is_table = used.clone().count() > 0 && !stands_for_gpt;
+    if !is_table {
+        let other_size = if sector_size == 512 { 4096 } else { 512 };
+        let candidates = [sector_size, other_size].into_iter().flat_map(|size| {
+            let last = disk.length.checked_sub(u64::from(size));
+            [Some((size, u64::from(size), false)), last.map(|last| (size, last, true))]
+        });
+        for (size, offset, is_backup) in candidates.flatten() {
+            if let Some(gpt) = Gpt::at(disk, size, offset, is_backup)? {
+                return gpt.partitions(disk, stands_for_gpt).map(Some);
+            }
         }
     }
-    if let Some(table) = Gpt::backup(disk, sector_size)? {
-        return table.partitions(disk).map(Some);
+    match entries {
+        // The two bytes at the end of a boot record, and nothing else of it: what is there is the file system.
+        Some(_) if volume.is_some() && used.count() == 0 => Ok(None),
+        // A file system's own boot record has code where the table is. Where that looks like one, it is one by chance.
+        Some(entries) if volume.is_some_and(Volume::has_boot_sector) && !plausible(&entries, disk, sector_size) => {
+            Ok(None)
+        }
+        Some(entries) => mbr(disk, &entries, sector_size).map(Some),
+        None => Ok(None),
     }
-    if volume.is_some_and(Volume::has_boot_sector) {
-        return Ok(None);
-    }
-    mbr(disk, sector_size)
+}
+
+/// The type of the entry that stands for a GPT.
+const PROTECTIVE: u8 = 0xee;
+
+/// Whether the partitions lie in the disk, and apart from each other.
+fn plausible(entries: &[MbrEntry; 4], disk: &Area<'_>, sector_size: u32) -> bool {
+    let used = entries.iter().filter(|entry| !entry.is_empty());
+    let mut spans: Vec<(u64, u64)> = used
+        .map(|entry| {
+            let first = u64::from(entry.starting_lba.get());
+            (first, first.saturating_add(entry.size_in_lba.get().into()))
+        })
+        .collect();
+    spans.sort_unstable();
+    let inside = |end: u64| end.saturating_mul(sector_size.into()) <= disk.length;
+    let apart = spans.iter().zip(spans.iter().skip(1)).all(|(one, other)| one.1 <= other.0);
+    apart && spans.iter().all(|(first, end)| *first > 0 && inside(*end))
 }
 
 /// The end of a master boot record (UEFI 2.10, 5.2.1).
@@ -128,8 +163,7 @@ fn mbr_entries(disk: &Area<'_>, offset: u64) -> Result<Option<[MbrEntry; 4]>> {
     Ok(is_table.then_some(sector.entries))
 }
 
-fn mbr(disk: &Area<'_>, sector_size: u32) -> Result<Option<PartitionTable>> {
-    let Some(entries) = mbr_entries(disk, 0)? else { return Ok(None) };
+fn mbr(disk: &Area<'_>, entries: &[MbrEntry; 4], sector_size: u32) -> Result<PartitionTable> {
     let bytes_of = |sectors: u64| sectors.saturating_mul(u64::from(sector_size));
     let mut partitions = Vec::new();
     let mut add = |number, first: u64, entry: &MbrEntry| {
@@ -140,7 +174,7 @@ fn mbr(disk: &Area<'_>, sector_size: u32) -> Result<Option<PartitionTable>> {
         Ok(())
     };
     let mut extended = None;
-    for (number, entry) in (1..).zip(&entries).filter(|(_, entry)| !entry.is_empty()) {
+    for (number, entry) in (1..).zip(entries).filter(|(_, entry)| !entry.is_empty()) {
         add(number, entry.starting_lba.get().into(), entry)?;
         if entry.is_extended() {
             extended = extended.or(Some(u64::from(entry.starting_lba.get())));
@@ -158,7 +192,8 @@ fn mbr(disk: &Area<'_>, sector_size: u32) -> Result<Option<PartitionTable>> {
         let ahead = base.saturating_add(link.starting_lba.get().into());
         next = Some(ahead).filter(|ahead| !link.is_empty() && *ahead > record);
     }
-    Ok(Some(PartitionTable { scheme: PartitionScheme::Mbr, sector_size, is_backup: false, partitions }))
+    let scheme = PartitionScheme::Mbr;
+    Ok(PartitionTable { scheme, sector_size, is_backup: false, is_protected: true, partitions })
 }
 
 /// The header of a GPT (UEFI 2.10, 5.3.2).
@@ -197,42 +232,51 @@ struct Gpt {
     header: GptHeader,
     sector_size: u32,
     is_backup: bool,
+    /// Where the entries begin, and how long each is, in bytes.
+    entries: u64,
+    entry_size: u64,
 }
 
 impl Gpt {
-    fn first(disk: &Area<'_>, sector_size: u32) -> Result<Option<Self>> {
-        Self::at(disk, sector_size, u64::from(sector_size), false)
-    }
-
-    fn backup(disk: &Area<'_>, sector_size: u32) -> Result<Option<Self>> {
-        let last = disk.length.checked_sub(u64::from(sector_size));
-        last.map_or(Ok(None), |last| Self::at(disk, sector_size, last, true))
-    }
-
-    /// The table whose header is at an offset, if there is one and its checksum is right.
+    /// The table whose header is at an offset, if there is one, and both its checksums are right.
     fn at(disk: &Area<'_>, sector_size: u32, offset: u64, is_backup: bool) -> Result<Option<Self>> {
+        /// A table is 16 KiB long in practice.
+        const LONGEST_ARRAY: u64 = 1 << 20;
+
         let Some(bytes) = disk.bytes::<512>(offset)? else { return Ok(None) };
         let Ok((header, _)) = GptHeader::read_from_prefix(&bytes) else { return Ok(None) };
         let size = usize::try_from(header.header_size.get()).unwrap_or(usize::MAX);
-        if header.signature != *b"EFI PART" || size < size_of::<GptHeader>() {
+        let bytes_of = |sectors: u64| sectors.checked_mul(u64::from(sector_size));
+        if header.signature != *b"EFI PART"
+            || size < size_of::<GptHeader>()
+            || bytes_of(header.my_lba.get()) != Some(offset)
+        {
             return Ok(None);
         }
         // The checksum counts as zero in its own sum. Nobody makes headers that are longer than 512 bytes.
         let mut zeroed = bytes;
         let field = offset_of!(GptHeader, header_crc32);
         zeroed.iter_mut().skip(field).take(4).for_each(|byte| *byte = 0);
-        let is_right = zeroed.get(..size).is_some_and(|bytes| crc32(bytes) == header.header_crc32.get());
-        Ok(is_right.then_some(Self { header, sector_size, is_backup }))
+        if zeroed.get(..size).is_none_or(|bytes| crc32(bytes) != header.header_crc32.get()) {
+            return Ok(None);
+        }
+        let entry_size = u64::from(header.size_of_partition_entry.get());
+        let length = u64::from(header.number_of_partition_entries.get()).saturating_mul(entry_size);
+        let entries = bytes_of(header.partition_entry_lba.get());
+        let Some(entries) = entries.filter(|_| entry_size >= 128 && entry_size.is_power_of_two()) else {
+            return Ok(None);
+        };
+        let array = if length <= LONGEST_ARRAY { disk.read(entries, length)? } else { None };
+        let is_right = array.is_some_and(|array| crc32(&array) == header.partition_entry_array_crc32.get());
+        Ok(is_right.then_some(Self { header, sector_size, is_backup, entries, entry_size }))
     }
 
-    fn partitions(&self, disk: &Area<'_>) -> Result<PartitionTable> {
+    fn partitions(&self, disk: &Area<'_>, is_protected: bool) -> Result<PartitionTable> {
         let bytes_of = |sectors: u64| sectors.saturating_mul(u64::from(self.sector_size));
-        let entries = bytes_of(self.header.partition_entry_lba.get());
-        let entry_size = u64::from(self.header.size_of_partition_entry.get()).max(to_u64(size_of::<GptEntry>()));
         let count = self.header.number_of_partition_entries.get().min(MOST_PARTITIONS);
         let mut partitions = Vec::new();
         for (number, index) in (1..).zip(0..u64::from(count)) {
-            let offset = entries.saturating_add(index.saturating_mul(entry_size));
+            let offset = self.entries.saturating_add(index.saturating_mul(self.entry_size));
             let Some(bytes) = disk.bytes::<128>(offset)? else { break };
             let entry: GptEntry = zerocopy::transmute!(bytes);
             if entry.partition_type.is_nil() {
@@ -248,7 +292,7 @@ impl Gpt {
             partitions.push(Partition { number, start, length, kind, name, volume });
         }
         let Self { sector_size, is_backup, .. } = *self;
-        Ok(PartitionTable { scheme: PartitionScheme::Gpt, sector_size, is_backup, partitions })
+        Ok(PartitionTable { scheme: PartitionScheme::Gpt, sector_size, is_backup, is_protected, partitions })
     }
 }
 
@@ -271,7 +315,7 @@ fn mbr_type(os_type: u8) -> String {
         0x83 => "Linux",
         0x8e => "Linux LVM",
         0xa5 => "FreeBSD",
-        0xee => "GPT protective",
+        PROTECTIVE => "GPT protective",
         0xef => "EFI system",
         0xfd => "Linux RAID",
         _ => return format!("type {os_type:#04x}"),

@@ -1,5 +1,7 @@
 //! File systems and other users of a disk or a partition, by their signatures.
 
+use zerocopy::little_endian::U32;
+
 use crate::error::Result;
 
 use super::Area;
@@ -126,8 +128,17 @@ fn ext(area: &Area<'_>) -> Result<Option<Volume>> {
     if !area.has(SUPERBLOCK.saturating_add(56), b"\x53\xef")? {
         return Ok(None);
     }
+    // Two bytes are soon there by chance: the block size and the revision must make sense too.
+    let (Some(block_size), Some(revision)) =
+        (area.bytes::<4>(SUPERBLOCK.saturating_add(24))?, area.bytes::<4>(SUPERBLOCK.saturating_add(76))?)
+    else {
+        return Ok(None);
+    };
+    if U32::from_bytes(block_size).get() > 6 || U32::from_bytes(revision).get() > 1 {
+        return Ok(None);
+    }
     let Some(features) = area.bytes::<12>(SUPERBLOCK.saturating_add(92))? else { return Ok(None) };
-    let [compatible, incompatible, read_only]: [zerocopy::little_endian::U32; 3] = zerocopy::transmute!(features);
+    let [compatible, incompatible, read_only]: [U32; 3] = zerocopy::transmute!(features);
     let beyond_ext3 = incompatible.get() & !INCOMPATIBLE_OF_EXT3 != 0 || read_only.get() & !READ_ONLY_OF_EXT3 != 0;
     Ok(Some(if beyond_ext3 {
         Volume::Ext4

@@ -7,6 +7,7 @@ use vhdx_mmap::{Chain, Kind, Layer, LogState};
 
 use crate::args::{ChainArgs, Common};
 use crate::exit::{Exit, Failure};
+use crate::json;
 use crate::open;
 use crate::size::human;
 use crate::term::{self, escape};
@@ -60,6 +61,10 @@ fn as_text(chain: &Chain) -> Result<(), Failure> {
         {
             writeln!(out, "   needs {}, with DataWriteGuid {}", escape(locator.name()), locator.parent_linkage)?;
         }
+        for warning in layer.warnings() {
+            let (style, severity) = (term::WARNING, warning.check.severity().name());
+            writeln!(out, "   {style}{severity}:{style:#} {}", escape(&warning.to_string()))?;
+        }
     }
     if chain.broken().is_none() && chain.needs_parent() {
         writeln!(out, "   its parent was not looked for (--parents none)")?;
@@ -92,5 +97,5 @@ fn as_json(chain: &Chain) -> Result<(), Failure> {
         .collect();
     let broken = chain.broken().map(ToString::to_string);
     let complete = !chain.needs_parent();
-    term::print_json(&json!({ "layers": layers, "complete": complete, "error": broken }))
+    json::print(&json!({ "layers": layers, "complete": complete, "error": broken }))
 }

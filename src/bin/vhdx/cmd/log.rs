@@ -2,11 +2,13 @@
 
 use std::io::Write;
 
-use serde_json::{Value, json};
+use serde::Serialize;
+use uuid::Uuid;
 use vhdx_mmap::{EntryStatus, LogReport, LogReportEntry};
 
 use crate::args::{Common, LogArgs};
 use crate::exit::{Exit, Failure};
+use crate::json;
 use crate::open;
 use crate::size::human;
 use crate::term;
@@ -27,13 +29,11 @@ fn verdict(report: &LogReport) -> String {
     if !report.header().is_dirty() {
         return "not in use: nothing to replay".to_owned();
     }
-    if let Some(error) = report.placement_error() {
-        return format!("in use, and out of place: {error}");
+    if let Some(error) = report.replay_error() {
+        return format!("in use, and cannot be replayed: {error}");
     }
-    match report.entries().iter().filter(|entry| entry.status == EntryStatus::Active).count() {
-        0 => "in use, but without a complete sequence to replay: the image is corrupt".to_owned(),
-        active => format!("in use: {active} entries to replay"),
-    }
+    let active = report.entries().iter().filter(|entry| entry.status == EntryStatus::Active).count();
+    format!("in use: {active} entries to replay")
 }
 
 fn status(entry: &LogReportEntry) -> String {
@@ -94,38 +94,69 @@ fn as_table(report: &LogReport) -> Result<(), Failure> {
     Ok(())
 }
 
-fn as_json(report: &LogReport) -> Result<(), Failure> {
-    let header = report.header();
-    let entries: Vec<Value> = report.entries().iter().map(entry_as_json).collect();
-    let value = json!({
-        "in-use": header.is_dirty(),
-        "log-guid": header.log_guid,
-        "log-offset": header.log_offset,
-        "log-length": header.log_length,
-        "verdict": verdict(report),
-        "entries": entries,
-    });
-    term::print_json(&value)
+/// The report as JSON has it.
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Report {
+    in_use: bool,
+    log_guid: Uuid,
+    log_offset: u64,
+    log_length: u32,
+    verdict: String,
+    entries: Vec<Entry>,
 }
 
-fn entry_as_json(entry: &LogReportEntry) -> Value {
+/// An entry as JSON has it: its fields, or why it is broken.
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Entry {
+    offset: u64,
+    status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    #[serde(flatten)]
+    content: Option<Content>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Content {
+    length: u64,
+    tail: u64,
+    sequence_number: u64,
+    descriptors: u32,
+    log_guid: Uuid,
+    flushed_file_offset: u64,
+    last_file_offset: u64,
+}
+
+fn as_json(report: &LogReport) -> Result<(), Failure> {
+    let header = report.header();
+    json::print(&Report {
+        in_use: header.is_dirty(),
+        log_guid: header.log_guid,
+        log_offset: header.log_offset,
+        log_length: header.log_length,
+        verdict: verdict(report),
+        entries: report.entries().iter().map(entry_as_json).collect(),
+    })
+}
+
+fn entry_as_json(entry: &LogReportEntry) -> Entry {
     let (status, reason) = match entry.status {
         EntryStatus::Active => ("active", None),
         EntryStatus::Stale => ("stale", None),
         EntryStatus::OtherLog => ("other-log", None),
         EntryStatus::Broken(flaw) => ("broken", Some(flaw.to_string())),
     };
-    let mut value = json!({ "offset": entry.offset, "status": status });
-    if let (Some(fields), Some(content)) = (value.as_object_mut(), &entry.content) {
-        fields.insert("length".to_owned(), content.length.into());
-        fields.insert("tail".to_owned(), content.tail.into());
-        fields.insert("sequence-number".to_owned(), content.sequence_number.into());
-        fields.insert("descriptors".to_owned(), content.descriptors.into());
-        fields.insert("log-guid".to_owned(), json!(content.log_guid));
-        fields.insert("flushed-file-offset".to_owned(), content.flushed_file_offset.into());
-        fields.insert("last-file-offset".to_owned(), content.last_file_offset.into());
-    } else if let (Some(fields), Some(reason)) = (value.as_object_mut(), reason) {
-        fields.insert("reason".to_owned(), reason.into());
-    }
-    value
+    let content = entry.content.as_ref().map(|content| Content {
+        length: content.length,
+        tail: content.tail,
+        sequence_number: content.sequence_number,
+        descriptors: content.descriptors,
+        log_guid: content.log_guid,
+        flushed_file_offset: content.flushed_file_offset,
+        last_file_offset: content.last_file_offset,
+    });
+    Entry { offset: entry.offset, status, reason, content }
 }

@@ -3,10 +3,11 @@
 use std::io::Write;
 
 use serde::Serialize;
-use vhdx_mmap::{Disk, Extent, PayloadBlockState};
+use vhdx_mmap::{Disk, Extent, Layer, PayloadBlockState};
 
 use crate::args::{Common, MapArgs};
 use crate::exit::{Exit, Failure};
+use crate::json;
 use crate::open;
 use crate::term::{self, escape};
 
@@ -48,12 +49,8 @@ struct Entry<'a> {
 }
 
 fn json(disk: &Disk, extents: impl Iterator<Item = Result<Extent, Failure>>) -> Result<(), Failure> {
-    let files: Vec<Option<String>> = disk
-        .layers()
-        .iter()
-        .map(|layer| layer.image().path().map(|path| path.to_string_lossy().into_owned()))
-        .collect();
-    let mut out = term::stdout();
+    let files = files(disk);
+    let mut out = json::stdout();
     let mut before = "[";
     for extent in extents {
         let extent = match extent {
@@ -73,11 +70,11 @@ fn json(disk: &Disk, extents: impl Iterator<Item = Result<Extent, Failure>>) -> 
             data: extent.is_data(),
             compressed: false,
             offset: extent.file_offset,
-            layer: files.get(extent.layer).and_then(Option::as_deref),
+            layer: files.get(extent.layer).map(String::as_str),
             state: extent.state.map(PayloadBlockState::name),
         };
         out.write_all(before.as_bytes())?;
-        serde_json::to_writer(&mut out, &entry).map_err(std::io::Error::from)?;
+        json::write_line(&mut out, &entry)?;
         before = ",\n";
     }
     // A disk without bytes has no extents.
@@ -87,6 +84,7 @@ fn json(disk: &Disk, extents: impl Iterator<Item = Result<Extent, Failure>>) -> 
 }
 
 fn human(disk: &Disk, extents: impl Iterator<Item = Result<Extent, Failure>>) -> Result<(), Failure> {
+    let files: Vec<String> = files(disk).iter().map(|file| escape(file)).collect();
     let title = term::TITLE;
     let mut out = term::stdout();
     writeln!(
@@ -102,13 +100,22 @@ fn human(disk: &Disk, extents: impl Iterator<Item = Result<Extent, Failure>>) ->
                 return Err(failure);
             }
         };
-        let place = extent.file_offset.map_or_else(|| "-".to_owned(), |offset| format!("{offset:#x}"));
+        let place = match extent.file_offset {
+            Some(offset) => format!("{offset:#x}"),
+            None if extent.in_log => "log".to_owned(),
+            None => "-".to_owned(),
+        };
         let state = extent.state.map_or("behind the parent", PayloadBlockState::name);
-        let path = disk.layers().get(extent.layer).and_then(|layer| layer.image().path());
-        let file = path.map_or_else(|| "-".to_owned(), |path| escape(&path.to_string_lossy()));
-        let (start, length) = (format!("{:#x}", extent.start), format!("{:#x}", extent.length));
-        writeln!(out, "{start:<18} {length:<18} {place:<18} {state:<17} {:>5}  {file}", extent.layer)?;
+        let file = files.get(extent.layer).map_or("-", String::as_str);
+        let (start, length) = (extent.start, extent.length);
+        writeln!(out, "{start:<#18x} {length:<#18x} {place:<18} {state:<17} {:>5}  {file}", extent.layer)?;
     }
     out.flush()?;
     Ok(())
+}
+
+/// The files of the layers.
+fn files(disk: &Disk) -> Vec<String> {
+    let name = |layer: &Layer| layer.image().path().map_or("-".into(), |path| path.to_string_lossy().into_owned());
+    disk.layers().iter().map(name).collect()
 }

@@ -6,9 +6,9 @@ use std::ops::Range;
 use vhdx_mmap::{Disk, Segment, ops};
 
 use crate::args::{Common, ReadArgs};
-use crate::exit::{Exit, Failure};
+use crate::exit::{Exit, Failure, STANDARD_OUTPUT};
 use crate::open;
-use crate::target::{Target, refuse_terminal};
+use crate::target::{refuse_terminal, standard_output};
 use crate::term;
 
 pub(crate) fn run(args: &ReadArgs, common: &Common) -> Result<Exit, Failure> {
@@ -19,9 +19,9 @@ pub(crate) fn run(args: &ReadArgs, common: &Common) -> Result<Exit, Failure> {
         return Ok(Exit::Done);
     }
     refuse_terminal(false, "--hex makes text of it")?;
-    let target = Target::standard_output()?;
+    let target = standard_output()?;
     ops::extract_to_writer(&disk, range, &mut target.file(), &())
-        .map_err(|error| Failure::of_bulk_output(&args.image, error))?;
+        .map_err(|error| Failure::of_bulk_output(&args.image, STANDARD_OUTPUT, error))?;
     Ok(Exit::Done)
 }
 

@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::io::{self, Write};
 
 use vhdx_mmap::ops::Contents;
-use vhdx_mmap::{Error, Kind, LogState};
+use vhdx_mmap::{Error, Image, Kind, LogState};
 
 use super::{Facts, block_counts};
 use crate::size::human;
@@ -37,7 +37,7 @@ pub(super) fn write(out: &mut impl Write, facts: &Facts<'_>) -> io::Result<()> {
     line(out, "log", log(facts))?;
     parent(out, facts)?;
     if let Some(found) = &facts.contents {
-        contents(out, found, image.logical_sector_size())?;
+        contents(out, found, image)?;
     }
     for warning in facts.layer.warnings() {
         marked(out, warning.check.severity().name(), &warning.to_string())?;
@@ -94,7 +94,8 @@ fn parent(out: &mut impl Write, facts: &Facts<'_>) -> io::Result<()> {
     line(out, "chain", chain.join(" -> "))
 }
 
-fn contents(out: &mut impl Write, found: &Result<Contents, Error>, sector_size: u32) -> io::Result<()> {
+fn contents(out: &mut impl Write, found: &Result<Contents, Error>, image: &Image) -> io::Result<()> {
+    let (disk_size, sector_size) = (image.virtual_disk_size(), image.logical_sector_size());
     let contents = match found {
         Ok(contents) => contents,
         Err(error) => return marked(out, "contents", &format!("unknown: {error}")),
@@ -111,15 +112,20 @@ fn contents(out: &mut impl Write, found: &Result<Contents, Error>, sector_size: 
     line(out, "contents", format_args!("{} partition table{backup}, partitions: {count}", table.scheme.name()))?;
     for partition in &table.partitions {
         let holds = partition.volume.map_or("unknown", |volume| volume.name());
+        let end = partition.start.saturating_add(partition.length);
+        let behind = if end > disk_size { ", reaches behind the end of the disk" } else { "" };
         let name = if partition.name.is_empty() { String::new() } else { format!(" \"{}\"", escape(&partition.name)) };
         writeln!(
             out,
-            "  {}: at {:#x}, {}, {}{name}: {holds}",
+            "  {}: at {:#x}, {}, {}{name}: {holds}{behind}",
             partition.number,
             partition.start,
             human(partition.length),
             partition.kind
         )?;
+    }
+    if !table.is_protected {
+        marked(out, "warning", "the master boot record does not tell of the GPT: some systems will not find it")?;
     }
     if table.sector_size != sector_size {
         let text = format!(

@@ -145,6 +145,7 @@ fn contents_value(contents: &Contents) -> Value {
             "scheme": table.scheme.name(),
             "sector-size": table.sector_size,
             "is-backup": table.is_backup,
+            "is-protected": table.is_protected,
             "partitions": table.partitions.iter().map(partition).collect::<Vec<_>>(),
         })),
         "holds": contents.volume.map(|volume| volume.name()),

@@ -11,7 +11,7 @@ use vhdx_mmap::{BlockStates, Chain, Error, Layer};
 
 use crate::args::{Common, InfoArgs};
 use crate::exit::{Exit, Failure};
-use crate::open;
+use crate::open::{self, actual_size};
 use crate::term;
 
 pub(crate) fn run(args: &InfoArgs, common: &Common) -> Result<Exit, Failure> {
@@ -52,9 +52,9 @@ pub(crate) fn run(args: &InfoArgs, common: &Common) -> Result<Exit, Failure> {
     out.flush()?;
     if args.output.is_json() {
         match values.as_slice() {
-            [value] if !args.backing_chain && args.images.len() == 1 => term::print_json(value)?,
+            [value] if !args.backing_chain && args.images.len() == 1 => crate::json::print(value)?,
             [] if args.images.len() == 1 => {}
-            all => term::print_json(&all.into())?,
+            all => crate::json::print(&all)?,
         }
     }
     Ok(first_failure.unwrap_or(Exit::Done))
@@ -94,19 +94,6 @@ impl<'a> Facts<'a> {
             contents: (number == 0).then(|| ops::contents(chain.disk_so_far())),
         })
     }
-}
-
-#[cfg(unix)]
-fn actual_size(file: &std::fs::File) -> Option<u64> {
-    use std::os::unix::fs::MetadataExt;
-
-    // The unit of this number is 512 bytes on every system.
-    file.metadata().ok()?.blocks().checked_mul(512)
-}
-
-#[cfg(not(unix))]
-fn actual_size(file: &std::fs::File) -> Option<u64> {
-    file.metadata().ok().map(|metadata| metadata.len())
 }
 
 /// The numbers of blocks in each state that there are blocks in.

@@ -1,0 +1,139 @@
+//! Going through the BAT: only what state the blocks are in.
+
+use std::ops::ControlFlow;
+
+use zerocopy::FromBytes;
+
+use crate::error::{Result, Structure};
+use crate::format::{BatEntry, MIB, PayloadBlockState, U64};
+use crate::num::to_u64;
+use crate::source::Run;
+use crate::zero::is_zero;
+
+use super::Bat;
+
+/// How many payload blocks are in which state.
+#[non_exhaustive]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BlockStates {
+    by_number: [u64; 8],
+}
+
+impl BlockStates {
+    /// The number of blocks in a state.
+    #[must_use]
+    pub fn count(&self, state: PayloadBlockState) -> u64 {
+        let is_it = |number: &u8| PayloadBlockState::from_number(*number) == Some(state);
+        (0_u8..).zip(self.by_number).filter(|(number, _)| is_it(number)).map(|(_, count)| count).sum()
+    }
+
+    /// The number of blocks in a state that does not exist: reading them fails.
+    #[must_use]
+    pub fn reserved(&self) -> u64 {
+        let is_none = |number: u8| PayloadBlockState::from_number(number).is_none();
+        (0_u8..).zip(self.by_number).filter(|(number, _)| is_none(*number)).map(|(_, count)| count).sum()
+    }
+}
+
+/// How much of the BAT is gone through before its memory is given back: 1 MiB.
+const FORGET_STEP: u64 = MIB;
+
+/// Bytes of entries that are looked at as one.
+const PAGE: usize = 4096;
+
+impl Bat<'_> {
+    /// Shows the states of `count` payload blocks from `first` on, in order, until `visit` has enough: a state's number, and
+    /// how many blocks in a row are in it. Holes of the file cost nothing, and the memory behind what was shown is given back.
+    pub(super) fn walk(&self, first: u64, count: u64, mut visit: impl FnMut(u8, u64) -> ControlFlow<()>) -> Result<()> {
+        let (mut block, end) = (first, first.saturating_add(count));
+        let mut kept_from = first;
+        while block < end {
+            let index = self.geometry.payload_index(block);
+            if self.forget_blocks(kept_from, block) {
+                kept_from = block;
+            }
+            let most = end.saturating_sub(block).min(FORGET_STEP / BatEntry::LENGTH);
+            let shown = match self.entries(block, most)? {
+                Run::Zero(length) => {
+                    let zeros = length / BatEntry::LENGTH;
+                    visit(0, zeros).map_continue(|()| zeros)
+                }
+                Run::Data([]) => {
+                    let entry = BatEntry(self.view.fetch::<U64>(Structure::Bat, self.entry_offset(index))?.get());
+                    visit(entry.state(), 1).map_continue(|()| 1)
+                }
+                Run::Data(bytes) => match self.zeros_at(index, bytes).min(end.saturating_sub(block)) {
+                    0 => show(bytes, &mut visit).map_continue(|()| to_u64(bytes.len()) / BatEntry::LENGTH),
+                    zeros => visit(0, zeros).map_continue(|()| zeros),
+                },
+            };
+            match shown {
+                ControlFlow::Continue(shown) => block = block.saturating_add(shown),
+                ControlFlow::Break(()) => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives back the memory of the entries of the blocks from `first` to `end`, if there are enough of them.
+    fn forget_blocks(&self, first: u64, end: u64) -> bool {
+        if end.saturating_sub(first) < FORGET_STEP / BatEntry::LENGTH {
+            return false;
+        }
+        let offset = |block| self.entry_offset(self.geometry.payload_index(block));
+        self.view.forget(offset(first), offset(end));
+        true
+    }
+
+    /// The same for all that tells of the disk from `from` to `to`, in bytes.
+    pub(in crate::image) fn forget(&self, from: u64, to: u64) -> bool {
+        self.forget_blocks(self.geometry.block_of(from), self.geometry.block_of(to))
+    }
+
+    /// How many payload blocks have their entries, from place `index` of the BAT on, in a hole of the file. There may be one
+    /// where `bytes`, the first of these entries, begin with a page of zeros.
+    fn zeros_at(&self, index: u64, bytes: &[u8]) -> u64 {
+        if !bytes.first_chunk::<PAGE>().is_some_and(|page| is_zero(page)) {
+            return 0;
+        }
+        let (start, end) = (self.entry_offset(index), self.entry_offset(self.geometry.bat_entries()));
+        let zeros = self.view.known_zero_end(start, end).saturating_sub(start) / BatEntry::LENGTH;
+        let before = |index| self.geometry.payload_blocks_before(index);
+        before(index.saturating_add(zeros)).saturating_sub(before(index))
+    }
+
+    /// Counts the payload blocks by state.
+    pub(in crate::image) fn states(&self) -> Result<BlockStates> {
+        let mut states = BlockStates::default();
+        self.walk(0, self.geometry.payload_blocks(), |state, count| {
+            if let Some(counted) = states.by_number.get_mut(usize::from(state)) {
+                *counted = counted.saturating_add(count);
+            }
+            ControlFlow::Continue(())
+        })?;
+        Ok(states)
+    }
+}
+
+/// Shows the states of the entries that lie in `bytes`.
+fn show(bytes: &[u8], visit: &mut impl FnMut(u8, u64) -> ControlFlow<()>) -> ControlFlow<()> {
+    for page in bytes.chunks(PAGE) {
+        let Ok(entries) = <[U64]>::ref_from_bytes(page) else { continue };
+        let Some((first, rest)) = entries.split_first() else { continue };
+        let first = BatEntry(first.get());
+        // One entry says whether it is worth to look at all of them.
+        let second = rest.first().map_or(first, |entry| BatEntry(entry.get()));
+        if first.state() == second.state() {
+            // In one pass without a branch, which the compiler makes SIMD of: most pages of most tables are in one state.
+            let differ = rest.iter().fold(0, |differ, entry| differ | (entry.get() ^ first.0));
+            if BatEntry(differ).state() == 0 {
+                visit(first.state(), to_u64(entries.len()))?;
+                continue;
+            }
+        }
+        for entry in entries {
+            visit(BatEntry(entry.get()).state(), 1)?;
+        }
+    }
+    ControlFlow::Continue(())
+}

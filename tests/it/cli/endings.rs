@@ -1,0 +1,257 @@
+//! How the command ends: each exit code, and what is said with it.
+
+use std::ffi::OsString;
+use std::fs::{File, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use uuid::Uuid;
+
+use crate::kit::builder::{INCOMPLETE_FILE, IS_REQUIRED, Item, Locator, Region, Spec};
+use crate::kit::log::Dirty;
+use crate::kit::{Block, MIB};
+use crate::support::{Ran, run, run_to, skip, temp_dir, vhdx};
+
+use super::{args, vhdx_run, write_image};
+
+/// A failing run: how it should end, and what must be said: where it is, what was found, what was expected.
+struct Case {
+    what: &'static str,
+    code: i32,
+    args: Vec<OsString>,
+    words: &'static [&'static str],
+}
+
+/// Images in a folder that can't be read for one reason or another, and what is said of each.
+fn cases(folder: &Path) -> Vec<Case> {
+    let mut cases = Vec::new();
+    let mut add = |what, code, name: &str, words, image: crate::kit::builder::Image| {
+        let path = folder.join(name);
+        image.bytes.write_file(&path).unwrap();
+        cases.push(Case { what, code, args: args!["extract", path, folder.join("out")], words });
+    };
+    let spec = Spec::default();
+
+    let mut image = spec.build();
+    image.patch_header_raw(1, 100, b"damage");
+    image.patch_header_raw(2, 100, b"damage");
+    let words = &["headers", "header 1 at 0x10004", "header 2 at 0x20004", "found 0x", "expected 0x"];
+    add("both headers damaged", 65, "headers.vhdx", words, image);
+
+    let mut image = spec.build();
+    image.bytes.write(2 * MIB, b"METADATA");
+    let words = &["metadata table at 0x200000", "found \"METADATA\"", "expected \"metadata\""];
+    add("no metadata table", 65, "metadata.vhdx", words, image);
+
+    let image = Spec { block_size: 3 << 20, bat_length: Some(1 << 20), ..Spec::empty(8 * MIB) }.build();
+    let words = &["metadata item FileParameters at 0x210000", "BlockSize", "found 3145728", "expected a power of two"];
+    add("impossible block size", 65, "size.vhdx", words, image);
+
+    let mut odd = spec.clone();
+    odd.raw_bat.insert(3, 5);
+    let words = &["BAT entry of payload block 3 at 0x300018", "found 5", "expected 0 to 3, 6 or 7"];
+    add("reserved state of a block", 65, "state.vhdx", words, odd.build());
+
+    let mut far = spec.clone();
+    far.raw_bat.insert(3, (1 << 40) | 6);
+    let words = &["payload block 3 at 0x10000000000", "1048576 bytes", "0x700000"];
+    add("block behind the end", 65, "far.vhdx", words, far.build());
+
+    let mut image = spec.build();
+    image.patch_headers(66, &[2, 0]);
+    add("other version", 69, "version.vhdx", &["header 2 at 0x20042", "Version", "found 2", "expected 1"], image);
+
+    let mut image = spec.clone();
+    let id = Uuid::from_u128(0x0bad);
+    image.extra_regions.push(Region { guid: id, offset: 16 * MIB, length: 1 << 20, required: 1 });
+    let words = &["region table 1 at 0x30050", "00000000-0000-0000-0000-000000000bad", "required and unknown"];
+    add("unknown region", 69, "region.vhdx", words, image.build());
+
+    let mut image = spec.clone();
+    image.items.push(Item::new(id, IS_REQUIRED, b"?"));
+    let words = &["metadata table at 0x2000", "00000000-0000-0000-0000-000000000bad", "required and unknown"];
+    add("unknown metadata item", 69, "item.vhdx", words, image.build());
+
+    let mut image = spec.clone();
+    image.items.push(Item::new(INCOMPLETE_FILE, IS_REQUIRED, b""));
+    add(
+        "creation never finished",
+        65,
+        "incomplete.vhdx",
+        &["metadata table at 0x2000", "never finished"],
+        image.build(),
+    );
+
+    let mut child = Spec::child_of(&spec, "base.vhdx");
+    child.locator = Some(Locator::Pairs(id, Vec::new()));
+    let words = &["parent locator at 0x2", "found {00000000-0000-0000-0000-000000000bad}", "expected {b04aefb7-"];
+    add("unknown type of parent locator", 69, "locator.avhdx", words, child.build());
+
+    let child = Spec::child_of(&spec, "missing.vhdx");
+    add(
+        "no parent",
+        81,
+        "orphan.avhdx",
+        &["parent: \"", "missing.vhdx\" not found", "missing.vhdx (no such"],
+        child.build(),
+    );
+
+    write_image(folder, "stranger.vhdx", &Spec { data_write_guid: id, ..spec.clone() });
+    let child = Spec::child_of(&spec, "stranger.vhdx");
+    let words = &[
+        "parent: \"",
+        "stranger.vhdx\"",
+        "expected DataWriteGuid {00000000-0000-0000-0000-0000da7a0001}",
+        "stranger.vhdx (DataWriteGuid {00000000-0000-0000-0000-000000000bad})",
+    ];
+    add("another parent", 82, "estranged.avhdx", words, child.build());
+
+    let large = Spec { sector_size: 4096, ..spec.clone() };
+    write_image(folder, "large.vhdx", &large);
+    let child = Spec { sector_size: 512, ..Spec::child_of(&large, "large.vhdx") };
+    let words = &["layer 1", "large.vhdx", "LogicalSectorSize", "found 4096", "expected 512"];
+    add("sectors of another size", 65, "sectors.avhdx", words, child.build());
+    cases
+}
+
+/// Further failures, for which the image is in order.
+fn more_cases(folder: &Path) -> Vec<Case> {
+    let image = write_image(folder, "good.vhdx", &Spec::default().block(3, Block::full()));
+    let dirty = folder.join("dirty.vhdx");
+    Dirty::OneEntry.build(&Spec::default()).bytes.write_file(&dirty).unwrap();
+    let there = folder.join("there");
+    std::fs::write(&there, "precious").unwrap();
+    let case = |what, code, args, words| Case { what, code, args, words };
+    vec![
+        case("no image", 66, args!["map", folder.join("nothing")], &["nothing", "cannot be opened"]),
+        case("a folder as image", 66, args!["map", folder], &["a directory", "expected a regular file"]),
+        case("no VHDX", 65, args!["map", &there], &["file type identifier at 0x0", "looks like raw data"]),
+        case("output is there", 73, args!["extract", &image, &there], &["there", "exists already"]),
+        case("output is a folder", 73, args!["extract", &image, folder], &["is a directory"]),
+        case(
+            "no folder for the output",
+            73,
+            args!["extract", &image, folder.join("no/out")],
+            &["no/out", "No such file"],
+        ),
+        case("dirty log", 80, args!["map", "--log", "refuse", &dirty], &["log at 0x100000", "LogGuid {e6fc743c-"]),
+        case("range outside", 2, args!["read", "--range", "8M:1", &image], &["8388608"]),
+        case("output is the image", 2, args!["extract", "--force", &image, &image], &["is the image itself"]),
+    ]
+}
+
+fn failing(case: &Case) -> Ran {
+    let ran = vhdx_run(&case.args);
+    assert_eq!(ran.status.code(), Some(case.code), "{}: {}", case.what, ran.err);
+    ran
+}
+
+#[test]
+fn each_failure_has_its_exit_code_and_says_where_it_is_and_what_was_expected() {
+    let folder = temp_dir();
+    for case in cases(folder.path()).into_iter().chain(more_cases(folder.path())) {
+        let ran = failing(&case);
+        let first = ran.err.lines().find(|line| !line.contains(": note: ")).unwrap();
+        assert!(first.starts_with("vhdx: error: "), "{}: {}", case.what, ran.err);
+        for word in case.words {
+            assert!(first.contains(word), "{}: no {word:?} in: {first}", case.what);
+        }
+    }
+    assert!(!folder.path().join("out").exists());
+}
+
+#[test]
+fn each_failure_says_what_to_do_next() {
+    let folder = temp_dir();
+    // Wrong usage is told with what would be right, as all of it.
+    let all = cases(folder.path()).into_iter().chain(more_cases(folder.path())).filter(|case| case.code != 2);
+    let silent = all.filter(|case| !failing(case).err.contains("hint: "));
+    let silent: Vec<String> = silent.map(|case| format!("{} ({})", case.what, case.code)).collect();
+    assert!(silent.is_empty(), "no hint for: {}", silent.join("; "));
+}
+
+/// The command, as somebody who may do nothing; none, with a word about it, where nobody can become that.
+fn powerless(args: Vec<OsString>, folder: &Path) -> Option<Ran> {
+    // Whoever made the folder runs this test.
+    if folder.metadata().unwrap().uid() != 0 {
+        return Some(vhdx_run(args));
+    }
+    let program = vhdx::<&str>([]).get_program().to_owned();
+    let nobody = |args: Vec<OsString>| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"]).arg(&program).args(args);
+        command
+    };
+    if !nobody(args!["info", folder.join("readable.vhdx")]).output().is_ok_and(|output| output.status.success()) {
+        skip("nobody", "root can't run the command as nobody here");
+        return None;
+    }
+    Some(run(&mut nobody(args)))
+}
+
+#[test]
+fn what_one_may_not_do_is_told() {
+    // Where others may go; not every folder that a build is in is such a one.
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let mode = |path: &Path, mode: u32| std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    mode(folder.path(), 0o755);
+    let readable = write_image(folder.path(), "readable.vhdx", &Spec::default());
+    let secret = write_image(folder.path(), "secret.vhdx", &Spec::default());
+    mode(&secret, 0);
+    for command in ["info", "map", "log", "chain"] {
+        let Some(ran) = powerless(args![command, &secret], folder.path()) else { return };
+        super::assert_fails(&ran, 66, &["secret.vhdx", "Permission denied"]);
+    }
+    std::fs::create_dir(at("closed")).unwrap();
+    mode(&at("closed"), 0o555);
+    let ran = powerless(args!["extract", &readable, at("closed/out")], folder.path()).unwrap();
+    super::assert_fails(&ran, 73, &["closed/out", "Permission denied"]);
+    assert!(super::names_in(&at("closed")).is_empty());
+    mode(&at("closed"), 0o755);
+}
+
+#[test]
+fn output_that_cannot_be_written_ends_with_74() {
+    let full = || Stdio::from(File::options().write(true).open("/dev/full").unwrap());
+    let folder = temp_dir();
+    let image = write_image(folder.path(), "disk.vhdx", &Spec::default());
+    for args in [
+        args!["info", &image],
+        args!["info", "--output", "json", &image],
+        args!["map", &image],
+        args!["map", "--output", "json", &image],
+        args!["log", &image],
+        args!["chain", "--output", "json", &image],
+        args!["read", "--range", "0:", &image],
+        args!["read", "--hex", "--range", "0:", &image],
+        args!["extract", &image, "-"],
+    ] {
+        let ran = run_to(&mut vhdx(&args), full());
+        assert_eq!(ran.status.code(), Some(74), "{args:?}: {}", ran.err);
+        assert!(ran.err.contains("vhdx: error: standard output: "), "{args:?}: {}", ran.err);
+    }
+    // The same as a name: it is not the standard output that is full.
+    let ran = vhdx_run(args!["extract", &image, "/dev/full"]);
+    assert_eq!(ran.status.code(), Some(74), "{}", ran.err);
+    assert!(ran.err.contains("/dev/full: "), "{}", ran.err);
+}
+
+#[test]
+fn a_success_ends_with_0_and_says_nothing() {
+    let folder = temp_dir();
+    let image = write_image(folder.path(), "disk.vhdx", &Spec::default());
+    for args in [
+        args!["info", &image],
+        args!["map", &image],
+        args!["log", &image],
+        args!["chain", &image],
+        args!["read", "--range", "0:", &image],
+        args!["extract", &image, folder.path().join("out")],
+        args!["extract", &image, "-"],
+    ] {
+        let ran = vhdx_run(&args);
+        assert_eq!((ran.status.code(), &*ran.err), (Some(0), ""), "{args:?}");
+    }
+}

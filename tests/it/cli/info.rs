@@ -1,0 +1,398 @@
+//! `vhdx info`: what it tells, for programs and for people.
+
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::kit::builder::{Image, PHYSICAL_SECTOR, Spec};
+use crate::kit::log::{Dirty, LOG_GUID, Old};
+use crate::kit::{Block, MIB, TIB};
+use crate::support::temp_dir;
+
+use super::{args, assert_fails, assert_lines, keys, part, vhdx_run, write_image};
+
+/// The keys that qemu-img has, in front of all others.
+const FIRST_KEYS: [&str; 7] =
+    ["virtual-size", "filename", "cluster-size", "format", "actual-size", "dirty-flag", "children"];
+
+fn json_of(path: &Path) -> Value {
+    vhdx_run(args!["info", "--output", "json", path]).done().json()
+}
+
+fn text_of(path: &Path) -> String {
+    vhdx_run(args!["info", path]).done().text()
+}
+
+/// The part that qemu-img does not have.
+fn data(told: &Value) -> &Value {
+    assert_eq!(
+        (keys(&told["format-specific"]), &told["format-specific"]["type"]),
+        (vec!["type", "data"], &json!("vhdx"))
+    );
+    &told["format-specific"]["data"]
+}
+
+/// That what is told of an image is what it was built from.
+fn assert_tells(path: &Path, image: &Image) {
+    // How much room a file takes is known once it is on its medium.
+    File::open(path).unwrap().sync_all().unwrap();
+    let (told, spec) = (json_of(path), &image.spec);
+    let metadata = std::fs::metadata(path).unwrap();
+    let (length, space) = (metadata.len(), metadata.blocks() * 512);
+    let name = path.to_str().unwrap();
+    let dirty = image.bytes.read(Image::header_at(image.current_header()) + 48, 16) != [0; 16];
+    assert_eq!(keys(&told)[..7], FIRST_KEYS);
+    for (key, expected) in [
+        ("virtual-size", json!(spec.disk_size)),
+        ("filename", json!(name)),
+        ("cluster-size", json!(spec.block_size)),
+        ("format", json!("vhdx")),
+        ("actual-size", json!(space)),
+        ("dirty-flag", json!(dirty)),
+    ] {
+        assert_eq!(told[key], expected, "{key}");
+    }
+    assert_eq!(
+        told["children"],
+        json!([{ "name": "file", "info": {
+            "children": [],
+            "virtual-size": length,
+            "filename": name,
+            "format": "file",
+            "actual-size": space,
+            "format-specific": { "type": "file", "data": {} },
+            "dirty-flag": false,
+        } }])
+    );
+    let data = data(&told);
+    let kind = match (spec.has_parent, spec.leave_blocks_allocated) {
+        (true, _) => "differencing",
+        (false, true) => "fixed",
+        (false, false) => "dynamic",
+    };
+    for (key, expected) in [
+        ("kind", json!(kind)),
+        ("file-length", json!(length)),
+        ("logical-sector-size", json!(spec.sector_size)),
+        ("physical-sector-size", json!(spec.physical_sector_size)),
+        ("virtual-disk-id", json!(spec.disk_id.to_string())),
+        ("creator", json!(String::from_utf16(&spec.creator).unwrap())),
+    ] {
+        assert_eq!(data[key], expected, "{key}");
+    }
+    let copy = image.current_header();
+    assert_eq!(
+        data["header"],
+        json!({
+            "copy": copy,
+            "sequence-number": spec.sequence[copy - 1],
+            "version": 1,
+            "file-write-guid": spec.file_write_guid.to_string(),
+            "data-write-guid": spec.data_write_guid.to_string(),
+        })
+    );
+    let log = &data["log"];
+    let guid = if dirty { LOG_GUID } else { Uuid::nil() };
+    assert_eq!((&log["offset"], &log["length"]), (&json!(spec.log_offset), &json!(spec.log_length)));
+    assert_eq!((&log["guid"], &log["version"]), (&json!(guid.to_string()), &json!(0)));
+    assert_eq!(log["state"], if dirty { "replayed" } else { "clean" });
+    let regions: Vec<Value> = image
+        .regions
+        .iter()
+        .map(|region| {
+            json!({
+                "guid": region.guid.to_string(),
+                "offset": region.offset,
+                "length": region.length,
+                "required": region.required == 1,
+            })
+        })
+        .collect();
+    assert_eq!(data["region-table"], json!({ "copy": 1, "regions": regions }));
+    let blocks = &data["blocks"];
+    assert_eq!(blocks["total"], image.geometry.blocks);
+    let sum: u64 = blocks["states"].as_object().unwrap().values().map(|count| count.as_u64().unwrap()).sum();
+    assert_eq!(sum, image.geometry.blocks);
+    let full = spec.blocks.values().filter(|block| block.state == 6).count();
+    assert_eq!(blocks["states"]["FULLY_PRESENT"].as_u64().unwrap_or(0), u64::try_from(full).unwrap());
+}
+
+#[test]
+fn json_tells_what_the_image_was_built_from() {
+    let folder = temp_dir();
+    let base = Spec::default();
+    let mut cases = vec![base.clone(), Spec::empty(0x1_2345 * 512), Spec::empty(64 * TIB)];
+    cases.push(Spec { leave_blocks_allocated: true, sequence: [9, 8], ..base.clone() });
+    cases.push(Spec { sector_size: 4096, block_size: 32 << 20, disk_size: 100 * MIB, ..Spec::empty(0) });
+    cases.push(Spec { creator: Vec::new(), physical_sector_size: 512, ..base.clone() });
+    // Of the largest disk, the BAT of the largest blocks: the other one has half a gigabyte.
+    cases[2].block_size = 256 << 20;
+    for spec in &cases {
+        let image = spec.build();
+        let path = folder.path().join("disk.vhdx");
+        image.bytes.write_file(&path).unwrap();
+        assert_tells(&path, &image);
+    }
+    for dirty in [Dirty::OneEntry, Dirty::StaleBeforeTail, Dirty::LongNumbers] {
+        let image = dirty.build(&base);
+        let path = folder.path().join("dirty.vhdx");
+        image.bytes.write_file(&path).unwrap();
+        assert_tells(&path, &image);
+    }
+    write_image(folder.path(), "base.vhdx", &base);
+    let child = Spec::child_of(&base, "base.vhdx").block(1, Block::full()).build();
+    let path = folder.path().join("child.avhdx");
+    child.bytes.write_file(&path).unwrap();
+    assert_tells(&path, &child);
+}
+
+#[test]
+fn json_has_its_keys_in_their_order() {
+    let folder = temp_dir();
+    let base = Spec::default();
+    let path = write_image(folder.path(), "base.vhdx", &base);
+    let told = json_of(&path);
+    assert_eq!(keys(&told), [&FIRST_KEYS[..], &["format-specific"]].concat());
+    let expected = [
+        "schema",
+        "kind",
+        "file-length",
+        "logical-sector-size",
+        "physical-sector-size",
+        "virtual-disk-id",
+        "creator",
+        "header",
+        "log",
+        "region-table",
+        "blocks",
+        "parent",
+        "chain",
+        "contents",
+        "warnings",
+    ];
+    assert_eq!(keys(data(&told)), expected);
+    assert_eq!(data(&told)["schema"], 1);
+    assert_eq!(data(&told)["parent"], Value::Null);
+
+    let child = write_image(folder.path(), "child.avhdx", &Spec::child_of(&base, "base.vhdx"));
+    let told = json_of(&child);
+    let backing = ["backing-filename", "full-backing-filename", "backing-filename-format", "format-specific"];
+    assert_eq!(keys(&told), [&FIRST_KEYS[..], &backing].concat());
+    assert_eq!(keys(data(&told)), expected);
+    assert_eq!(told["backing-filename"], ".\\base.vhdx");
+    assert_eq!(told["full-backing-filename"], path.to_str().unwrap());
+    assert_eq!(told["backing-filename-format"], "vhdx");
+    assert_eq!(data(&told)["chain"], json!([child, path]));
+    let locator = &data(&told)["parent"]["locator"];
+    let all = ["parent_linkage", "absolute_win32_path", "relative_path", "volume_path", "parent_linkage2"];
+    assert_eq!(keys(locator), all);
+    assert_eq!(locator["parent_linkage"], format!("{{{}}}", base.data_write_guid));
+    assert_eq!(data(&told)["parent"]["filename"], path.to_str().unwrap());
+    assert_eq!(data(&told)["parent"]["error"], Value::Null);
+}
+
+#[test]
+fn people_are_told_the_same() {
+    let folder = temp_dir();
+    let base = Spec::default();
+    let base_path = write_image(folder.path(), "base.vhdx", &base);
+    let child =
+        Spec::child_of(&base, "base.vhdx").block(1, Block::full()).block(3, Block::zero()).block(4, part(0..8)).build();
+    let path = folder.path().join("child.avhdx");
+    child.bytes.write_file(&path).unwrap();
+    let text = text_of(&path);
+    assert_lines(
+        &text,
+        &[
+            &format!("image: {}", path.display()),
+            "file format: vhdx (differencing)",
+            "virtual size: 8.00 MiB (8388608 bytes)",
+            &format!("file length: 7.00 MiB ({} bytes)", child.bytes.len()),
+            "block size: 1.00 MiB (1048576 bytes)",
+            "sector size: 512 logical, 4096 physical",
+            "blocks: 8 (5 NOT_PRESENT, 1 ZERO, 1 FULLY_PRESENT, 1 PARTIALLY_PRESENT)",
+            "creator: test kit",
+            "virtual disk id: 00000000-0000-0000-0000-0000d15c0001",
+            "data write guid: 00000000-0000-0000-0000-0000da7a0002",
+            "file write guid: 00000000-0000-0000-0000-0000f11e0002",
+            "header in use: 2 (sequence number 8)",
+            "region table in use: 1",
+            "log: clean",
+            "parent locator relative_path: .\\base.vhdx",
+            "parent locator parent_linkage: {00000000-0000-0000-0000-0000da7a0001}",
+            &format!("backing file: {}", base_path.display()),
+            &format!("chain: {} -> {}", path.display(), base_path.display()),
+        ],
+    );
+    let order: Vec<&str> = text.lines().filter_map(|line| line.split(':').next()).take(6).collect();
+    assert_eq!(order, ["image", "file format", "virtual size", "disk size", "file length", "block size"]);
+}
+
+#[test]
+fn every_state_of_a_block_is_counted() {
+    let folder = temp_dir();
+    let mut spec = Spec::child_of(&Spec::empty(16 * MIB), "base.vhdx");
+    let states = [0, 1, 1, 2, 2, 2, 3, 3, 3, 3, 4, 5, 6, 6, 7, 7];
+    for (number, state) in (0..).zip(states) {
+        spec = spec.block(number, Block::new(state));
+    }
+    let path = write_image(folder.path(), "child.avhdx", &spec);
+    write_image(folder.path(), "base.vhdx", &Spec::empty(16 * MIB));
+    let expected = json!({
+        "NOT_PRESENT": 1, "UNDEFINED": 2, "ZERO": 3, "UNMAPPED": 4, "FULLY_PRESENT": 2, "PARTIALLY_PRESENT": 2,
+        "reserved": 2,
+    });
+    let told = json_of(&path);
+    assert_eq!(data(&told)["blocks"], json!({ "total": 16, "states": expected }));
+}
+
+#[test]
+fn the_log_is_told() {
+    let folder = temp_dir();
+    let path = folder.path().join("dirty.vhdx");
+    let spec = Spec::default();
+    let write = |dirty: Dirty| dirty.build(&spec).bytes.write_file(&path).unwrap();
+    write(Dirty::OneEntry);
+    let told = json_of(&path);
+    assert_eq!(
+        (&data(&told)["log"]["state"], &data(&told)["log"]["entries-replayed"]),
+        (&json!("replayed"), &json!(1))
+    );
+    assert!(text_of(&path).contains("\nlog: dirty, replayed in memory: 1 entries (1000 to 1000), "));
+
+    let ignored = vhdx_run(args!["info", "--log", "ignore", "--output", "json", &path]);
+    // What lies in the file is so torn that the image can't be opened at all.
+    assert_fails(&ignored, 65, &["region table 1 at 0x30000"]);
+
+    // With the BAT alone in the log, what lies in the file is a disk without content.
+    let mut image = spec.build();
+    image.log_only(&[image.block_entry_at(0) & !0xfff], Old::Zero);
+    image.bytes.write_file(&path).unwrap();
+    let ignored = vhdx_run(args!["info", "--log", "ignore", &path]).done().text();
+    let words = ["log: dirty, and ignored: what is read may be stale or torn", "blocks: 8 (8 NOT_PRESENT)"];
+    assert_lines(&ignored, &words);
+    let ignored = vhdx_run(args!["info", "--log", "ignore", "--output", "json", &path]).done().json();
+    assert_eq!((&data(&ignored)["log"]["state"], &ignored["dirty-flag"]), (&json!("ignored"), &json!(true)));
+
+    // The file is shorter than its log says: a replay adds the rest.
+    write(Dirty::Growth);
+    let (told, length) = (json_of(&path), std::fs::metadata(&path).unwrap().len());
+    assert_eq!(data(&told)["file-length"], length);
+    let after = data(&told)["log"]["file-length-after"].as_u64().unwrap();
+    assert!(after > length);
+    let grown = format!(", {} bytes longer", after - length);
+    assert!(text_of(&path).contains(&grown));
+
+    assert_fails(&vhdx_run(args!["info", "--log", "refuse", &path]), 80, &["dirty.vhdx", "log"]);
+}
+
+#[test]
+fn warnings_are_told_with_their_place_and_their_code() {
+    let folder = temp_dir();
+    let path = folder.path().join("disk.vhdx");
+    let mut spec = Spec::default();
+    spec.omit(PHYSICAL_SECTOR);
+    let mut image = spec.build();
+    image.patch_header_raw(1, 100, b"damage");
+    image.patch_region_table_raw(1, 1000, b"damage");
+    image.bytes.write_file(&path).unwrap();
+    let told = json_of(&path);
+    let warnings = data(&told)["warnings"].as_array().unwrap();
+    let of = |code: &str| warnings.iter().find(|warning| warning["code"] == code).unwrap();
+    assert!(warnings.iter().all(|warning| keys(warning) == ["code", "severity", "text"]));
+    assert_eq!((&of("V5")["severity"], &of("V26")["severity"]), (&json!("warning"), &json!("warning")));
+    assert_eq!(of("V45")["severity"], "note");
+    assert!(of("V5")["text"].as_str().unwrap().starts_with("header 1 at 0x10004: wrong CRC-32C (found 0x"), "{told}");
+    assert!(of("V26")["text"].as_str().unwrap().starts_with("region table 1 at 0x30004: wrong CRC"), "{told}");
+    assert_eq!(data(&told)["region-table"]["copy"], 2);
+    assert_eq!(data(&told)["physical-sector-size"], Value::Null);
+    let text = text_of(&path);
+    assert!(text.contains("\nwarning: header 1 at 0x10004: wrong CRC-32C"), "{text}");
+    assert!(text.lines().any(|line| line.starts_with("note: ") && line.ends_with("[V45]")), "{text}");
+    assert_lines(&text, &["region table in use: 2", "sector size: 512 logical, unknown physical"]);
+}
+
+#[test]
+fn of_several_images_the_good_ones_are_told_and_the_first_bad_one_decides() {
+    let folder = temp_dir();
+    let one = write_image(folder.path(), "one.vhdx", &Spec::default());
+    let two = write_image(folder.path(), "two.vhdx", &Spec::empty(16 * MIB));
+    let junk = folder.path().join("junk.vhdx");
+    std::fs::write(&junk, "junk").unwrap();
+    let missing = folder.path().join("missing.vhdx");
+
+    let both = vhdx_run(args!["info", &one, &two]).done().text();
+    assert_eq!(both.matches("image: ").count(), 2);
+    assert!(both.contains("\n\nimage: "), "{both}");
+    let both = vhdx_run(args!["info", "--output", "json", &one, &two]).done().json();
+    assert_eq!((&both[0]["filename"], &both[1]["filename"]), (&json!(one), &json!(two)));
+
+    let ran = vhdx_run(args!["info", &one, &junk, &missing, &two]);
+    assert_fails(&ran, 65, &["junk.vhdx", "missing.vhdx"]);
+    assert_eq!(ran.text(), vhdx_run(args!["info", &one, &two]).done().text());
+    let ran = vhdx_run(args!["info", "--output", "json", &missing, &one, &junk]);
+    assert_fails(&ran, 66, &["junk.vhdx", "missing.vhdx"]);
+    assert_eq!(ran.json()[0]["filename"], json!(one));
+    assert_eq!(ran.json().as_array().unwrap().len(), 1);
+    let ran = vhdx_run(args!["info", "--output", "json", &missing, &junk]);
+    assert_fails(&ran, 66, &[]);
+    assert_eq!(ran.json(), json!([]));
+    // One image that can't be opened: nothing to tell, and no empty object that would look like something.
+    let ran = vhdx_run(args!["info", "--output", "json", &junk]);
+    assert_fails(&ran, 65, &[]);
+    assert!(ran.out.is_empty());
+}
+
+#[test]
+fn the_backing_chain_is_an_array_from_the_image_to_its_base() {
+    let folder = temp_dir();
+    let base = Spec::default();
+    let middle = Spec::child_of(&base, "base.vhdx");
+    let top = Spec::child_of(&middle, "middle.avhdx");
+    let paths = [("top.avhdx", &top), ("middle.avhdx", &middle), ("base.vhdx", &base)]
+        .map(|(name, spec)| write_image(folder.path(), name, spec));
+    let told = vhdx_run(args!["info", "--backing-chain", "--output", "json", &paths[0]]).done().json();
+    assert_eq!(told.as_array().unwrap().len(), 3);
+    for (depth, path) in paths.iter().enumerate() {
+        assert_eq!(keys(&told[depth])[..7], FIRST_KEYS);
+        assert_eq!(told[depth]["filename"], json!(path));
+        assert_eq!(data(&told[depth])["chain"], json!(paths[depth..]));
+        assert_eq!(told[depth]["full-backing-filename"], json!(paths.get(depth + 1)));
+    }
+    let text = vhdx_run(args!["info", "--backing-chain", &paths[0]]).done().text();
+    let images: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("image: ")).collect();
+    assert_eq!(images, paths.each_ref().map(|path| path.to_str().unwrap()));
+
+    // An image without parents is a chain too.
+    let told = vhdx_run(args!["info", "--backing-chain", "--output", "json", &paths[2]]).done().json();
+    assert_eq!(told.as_array().unwrap().len(), 1);
+
+    // Without its base, what there is of it is told, and then the error.
+    std::fs::remove_file(&paths[2]).unwrap();
+    let ran = vhdx_run(args!["info", "--backing-chain", "--output", "json", &paths[0]]);
+    assert_fails(&ran, 81, &["base.vhdx", "not found"]);
+    assert_eq!(ran.json().as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn where_a_parent_is_missing_everything_else_is_told() {
+    let folder = temp_dir();
+    let child = Spec::child_of(&Spec::default(), "missing.vhdx").block(1, Block::full());
+    let path = write_image(folder.path(), "child.avhdx", &child);
+    let told = json_of(&path);
+    assert_eq!(told["backing-filename"], ".\\missing.vhdx");
+    assert_eq!(told["full-backing-filename"], Value::Null);
+    let parent = &data(&told)["parent"];
+    assert_eq!(parent["filename"], Value::Null);
+    assert!(parent["error"].as_str().unwrap().contains("missing.vhdx"), "{parent}");
+    assert_eq!(data(&told)["blocks"]["states"]["FULLY_PRESENT"], 1);
+    let text = text_of(&path);
+    assert_lines(&text, &["file format: vhdx (differencing)", &format!("chain: {}", path.display())]);
+    assert!(text.contains("\nbacking file: ") && text.contains("not found"), "{text}");
+    // Not looked for is not the same as not found.
+    let text = vhdx_run(args!["info", "--parents", "none", &path]).done().text();
+    assert_lines(&text, &["backing file: not looked for"]);
+}

@@ -1,0 +1,222 @@
+//! `vhdx extract`: where the output may go, and what becomes of what is there already.
+
+use std::fs::{File, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
+use std::process::Command;
+
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+use crate::kit::builder::Spec;
+use crate::kit::{Block, FileBytes, GIB, TIB};
+use crate::support::{Ran, run, temp_dir, vhdx};
+
+use super::{args, assert_fails, content, names_in, vhdx_run, write_image};
+
+/// Makes a named pipe.
+pub(super) fn make_pipe(path: &Path) {
+    mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+}
+
+/// Runs the command with a umask.
+fn with_umask(umask: &str, args: Vec<std::ffi::OsString>) -> Ran {
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("umask {umask}; exec \"$@\""), "sh"]).arg(vhdx::<&str>([]).get_program());
+    run(command.args(args))
+}
+
+fn mode(path: &Path) -> u32 {
+    path.symlink_metadata().unwrap().permissions().mode() & 0o7777
+}
+
+#[test]
+fn what_is_there_is_not_overwritten_without_force() {
+    let folder = temp_dir();
+    let path = write_image(folder.path(), "disk.vhdx", &Spec::default());
+    let there = folder.path().join("there");
+    for content in ["", "precious"] {
+        std::fs::write(&there, content).unwrap();
+        let ran = vhdx_run(args!["extract", &path, &there]);
+        assert_fails(&ran, 73, &["there: exists already", "hint: --force"]);
+        assert_eq!(std::fs::read_to_string(&there).unwrap(), content);
+    }
+    symlink("there", folder.path().join("link")).unwrap();
+    assert_fails(&vhdx_run(args!["extract", &path, folder.path().join("link")]), 73, &["link: exists already"]);
+    assert_eq!(names_in(folder.path()), ["disk.vhdx", "link", "there"]);
+}
+
+#[test]
+fn force_puts_a_new_file_in_the_place_of_the_old_one() {
+    let folder = temp_dir();
+    let path = write_image(folder.path(), "disk.vhdx", &Spec::default());
+    let (there, twin) = (folder.path().join("there"), folder.path().join("twin"));
+    std::fs::write(&there, vec![0xee; 20 << 20]).unwrap();
+    std::fs::hard_link(&there, &twin).unwrap();
+    let old = File::open(&there).unwrap();
+    vhdx_run(args!["extract", "--force", &path, &there]).done();
+    assert!(std::fs::read(&there).unwrap() == content(&Spec::default()));
+    // Whoever has the old one open, or another name of it, has all of it still.
+    assert_eq!(old.bytes_at(0, 20 << 20), vec![0xee; 20 << 20]);
+    assert_ne!(there.metadata().unwrap().ino(), twin.metadata().unwrap().ino());
+    assert_eq!(twin.metadata().unwrap().len(), 20 << 20);
+    assert_eq!(names_in(folder.path()), ["disk.vhdx", "there", "twin"]);
+}
+
+#[test]
+fn force_follows_a_link_to_the_file_that_it_replaces() {
+    let (folder, other) = (temp_dir(), temp_dir());
+    let path = write_image(folder.path(), "disk.vhdx", &Spec::default());
+    let real = other.path().join("real");
+    std::fs::write(&real, "old").unwrap();
+    let (link, second) = (folder.path().join("link"), folder.path().join("second"));
+    symlink(&real, &link).unwrap();
+    symlink("link", &second).unwrap();
+    vhdx_run(args!["extract", "--force", &path, &second]).done();
+    assert!(std::fs::read(&real).unwrap() == content(&Spec::default()));
+    assert_eq!((second.read_link().unwrap(), link.read_link().unwrap()), ("link".into(), real));
+    assert_eq!((names_in(folder.path()).len(), names_in(other.path()).len()), (3, 1));
+}
+
+#[test]
+fn a_link_that_leads_nowhere_is_refused_before_the_work_or_followed() {
+    let folder = temp_dir();
+    let path = write_image(folder.path(), "disk.vhdx", &Spec::default());
+    let link = folder.path().join("link");
+    symlink("nowhere", &link).unwrap();
+    // With a range behind the end, too: what is wrong with the output is found out whatever the work is.
+    let ran = vhdx_run(args!["extract", "--force", &path, &link]);
+    match ran.status.code() {
+        Some(0) => assert!(std::fs::read(folder.path().join("nowhere")).unwrap() == content(&Spec::default())),
+        // Not "File exists", which `--force` is there for.
+        _ => assert_fails(&ran, 73, &["link"]),
+    }
+    assert!(!ran.err.contains("File exists"), "{}", ran.err);
+    assert_eq!(link.read_link().unwrap().to_str(), Some("nowhere"));
+}
+
+#[test]
+fn a_file_that_is_replaced_keeps_its_permissions() {
+    let folder = temp_dir();
+    let path = write_image(folder.path(), "disk.vhdx", &Spec::default());
+    for permissions in [0o600, 0o640, 0o444, 0o755, 0o664, 0o666] {
+        let out = folder.path().join("out");
+        std::fs::write(&out, "old").unwrap();
+        std::fs::set_permissions(&out, Permissions::from_mode(permissions)).unwrap();
+        with_umask("022", args!["extract", "--force", &path, &out]).done();
+        assert_eq!(mode(&out), permissions, "{:o} instead of {permissions:o}", mode(&out));
+        assert!(std::fs::read(&out).unwrap() == content(&Spec::default()));
+        std::fs::remove_file(&out).unwrap();
+    }
+}
+
+#[test]
+fn a_new_file_has_the_permissions_that_the_umask_leaves() {
+    let folder = temp_dir();
+    let path = write_image(folder.path(), "disk.vhdx", &Spec::default());
+    for (umask, expected) in [("022", 0o644), ("077", 0o600), ("002", 0o664), ("000", 0o666)] {
+        let out = folder.path().join("out");
+        with_umask(umask, args!["extract", &path, &out]).done();
+        assert_eq!(mode(&out), expected, "{umask}");
+        std::fs::remove_file(&out).unwrap();
+    }
+}
+
+#[test]
+fn places_that_take_no_file_are_told() {
+    let folder = temp_dir();
+    let at = |name: &str| folder.path().join(name);
+    let path = write_image(folder.path(), "disk.vhdx", &Spec::default());
+    std::fs::create_dir(at("folder")).unwrap();
+    symlink("folder", at("link")).unwrap();
+    for (out, words) in [
+        (at("folder"), &["folder: is a directory"][..]),
+        (at("link"), &["link: is a directory"]),
+        (at("no/such/out"), &["no/such/out: cannot be created"]),
+        (at("disk.vhdx/out"), &["disk.vhdx/out: cannot be created"]),
+        (at("new/"), &["new/"]),
+    ] {
+        for force in [args![], args!["--force"]] {
+            let ran = vhdx_run(args!["extract", &path, &out].into_iter().chain(force));
+            assert_fails(&ran, 73, words);
+            // Of the file that was to become the output, nobody needs to know.
+            assert!(!ran.err.contains(".partial"), "{}", ran.err);
+        }
+    }
+    assert_eq!(names_in(folder.path()), ["disk.vhdx", "folder", "link"]);
+    assert!(names_in(&at("folder")).is_empty());
+}
+
+#[test]
+fn a_name_may_be_as_long_as_the_file_system_allows() {
+    let folder = temp_dir();
+    let path = write_image(folder.path(), "disk.vhdx", &Spec::default());
+    for length in [200, 240, 255] {
+        let out = folder.path().join("n".repeat(length));
+        // Where not even the test can make such a file, nobody can.
+        if File::create(&out).is_err() {
+            continue;
+        }
+        std::fs::remove_file(&out).unwrap();
+        vhdx_run(args!["extract", &path, &out]).done();
+        assert!(std::fs::read(&out).unwrap() == content(&Spec::default()), "{length}");
+    }
+}
+
+#[test]
+fn a_name_without_folder_is_in_the_current_one() {
+    let folder = temp_dir();
+    write_image(folder.path(), "disk.vhdx", &Spec::default());
+    run(vhdx(["extract", "disk.vhdx", "out"]).current_dir(folder.path())).done();
+    run(vhdx(["extract", "disk.vhdx", "./-"]).current_dir(folder.path())).done();
+    assert_eq!(names_in(folder.path()), ["-", "disk.vhdx", "out"]);
+}
+
+#[test]
+fn neither_the_image_nor_its_parents_are_ever_written_to() {
+    let folder = temp_dir();
+    let base = Spec::default();
+    let child = Spec::child_of(&base, "base.vhdx").block(0, Block::full());
+    let base_path = write_image(folder.path(), "base.vhdx", &base);
+    let path = write_image(folder.path(), "child.avhdx", &child);
+    let at = |name: &str| folder.path().join(name);
+    std::fs::hard_link(&path, at("hard-child")).unwrap();
+    std::fs::hard_link(&base_path, at("hard-base")).unwrap();
+    symlink("child.avhdx", at("soft-child")).unwrap();
+    symlink(&base_path, at("soft-base")).unwrap();
+    let (child_before, base_before) = (std::fs::read(&path).unwrap(), std::fs::read(&base_path).unwrap());
+    for out in ["child.avhdx", "base.vhdx", "hard-child", "hard-base", "soft-child", "soft-base", "./child.avhdx"] {
+        for options in [args!["--force"], args!["--force", "--no-mmap"], args!["--force", "-O", "vhd"], args![]] {
+            let ran = vhdx_run(args!["extract", &path, at(out)].into_iter().chain(options));
+            assert_fails(&ran, 2, &[out, "is the image itself, or one of its parents"]);
+        }
+    }
+    assert!(std::fs::read(&path).unwrap() == child_before);
+    assert!(std::fs::read(&base_path).unwrap() == base_before);
+    assert_eq!(path.metadata().unwrap().nlink(), 2);
+    assert_eq!(names_in(folder.path()).len(), 6);
+}
+
+#[test]
+fn a_disk_that_the_file_system_cannot_hold_is_refused_before_the_work() {
+    let folder = temp_dir();
+    let spec = Spec { block_size: 256 << 20, ..Spec::empty(64 * TIB) };
+    let path = write_image(folder.path(), "disk.vhdx", &spec);
+    // Such as ext4, where files have 16 TiB at most.
+    let probe = folder.path().join("probe");
+    let can_be = File::create(&probe).unwrap().set_len(64 * TIB).is_ok();
+    std::fs::remove_file(&probe).unwrap();
+    let out = folder.path().join("out");
+    let ran = vhdx_run(args!["extract", &path, &out]);
+    if can_be {
+        let metadata = out.metadata().unwrap();
+        assert_eq!((ran.status.code(), metadata.len()), (Some(0), 64 * TIB));
+        assert!(metadata.blocks() < 1000);
+    } else {
+        let size = "64.00 TiB (70368744177664 bytes)";
+        assert_fails(&ran, 73, &["out: cannot be a file of", size, "hint: ", "--range"]);
+        assert_eq!(names_in(folder.path()), ["disk.vhdx"]);
+        // A part of it fits.
+        vhdx_run(args!["extract", "--range", "63T:1G", &path, &out]).done();
+        assert_eq!(out.metadata().unwrap().len(), GIB);
+    }
+}

@@ -1,0 +1,334 @@
+//! Parent locator and chain: V54 to V62.
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+use vhdx_mmap::{
+    Category, Chain, Check, Disk, ErrorKind, MAX_PARENTS, OpenOptions, Outcome, Parents, Source, Structure,
+};
+
+use super::{Place, Rows, kind, outside};
+use crate::kit::builder::{Image, Locator, PARENT_LOCATOR, Spec, VHDX_LOCATOR};
+use crate::kit::{Block, MIB};
+use crate::lab::{assert_reads, open_chain, open_image, parents_of, run, source, wide};
+use crate::support::{map, temp_dir};
+
+/// Where the locator of the images here begins: behind the five other items.
+const LOCATOR: u64 = 0x21_0028;
+const PARENT: Uuid = Uuid::from_u128(0xDA7A_0001);
+
+fn in_locator(offset: u64) -> Place {
+    (Structure::ParentLocator, Some(LOCATOR + offset), Category::Corrupt)
+}
+
+fn child_with(locator: Locator) -> Image {
+    Spec { locator: Some(locator), ..Spec::child_of(&Spec::default(), "base") }.build()
+}
+
+/// The usual locator with another value under a key.
+fn with(key: &str, value: &str) -> Locator {
+    let mut locator = Locator::linked_to(PARENT, "base");
+    locator.set(key, value);
+    locator
+}
+
+/// The usual locator with other bytes at some place.
+fn patched(at: usize, bytes: &[u8]) -> Locator {
+    let mut raw = Locator::linked_to(PARENT, "base").encode();
+    raw[at..at + bytes.len()].copy_from_slice(bytes);
+    Locator::Raw(raw)
+}
+
+/// An image whose link to its parent can't be used, though the image itself can be examined.
+fn broken_link(rows: &mut Rows, what: &str, child: &Image, place: Place, is_it: super::IsIt<'_>) {
+    let image = open_image(child).unwrap();
+    assert_eq!(image.virtual_disk_size(), 8 * MIB, "{what}");
+    rows.failed(what, image.parent_locator(), place, is_it);
+    let base = Spec::default().build();
+    rows.failed(what, open_chain(&[child, &base]), place, is_it);
+    let chain = Chain::open(source(child), &OpenOptions::new().parents(parents_of(&[child, &base]))).unwrap();
+    rows.error(what, chain.broken().unwrap(), place, is_it);
+    assert!(chain.needs_parent() && chain.layers().len() == 1, "{what}");
+}
+
+#[test]
+fn the_entries_and_strings_of_a_locator_must_lie_in_it() {
+    let mut rows = Rows::default();
+    let length = Locator::linked_to(PARENT, "base").encode().len();
+    let end = LOCATOR + wide(length);
+    for cut in [1, 4, 19] {
+        // V55
+        let raw = Locator::linked_to(PARENT, "base").encode()[..cut].to_vec();
+        let limit = LOCATOR + wide(cut);
+        let is_it =
+            |kind: &ErrorKind| matches!(kind, ErrorKind::OutOfBounds { length: 20, limit: found } if *found == limit);
+        broken_link(&mut rows, "V55 head", &child_with(Locator::Raw(raw)), in_locator(0), &is_it);
+    }
+    // V55: the entries do not fit. Their count is 5.
+    for count in [200_u16, u16::MAX] {
+        let bytes = u64::from(count) * 12;
+        let is_it = |kind: &ErrorKind| match kind {
+            ErrorKind::OutOfBounds { length, limit } => (*length, *limit) == (bytes, end),
+            _ => false,
+        };
+        broken_link(&mut rows, "V55 count", &child_with(patched(18, &count.to_le_bytes())), in_locator(18), &is_it);
+    }
+    // V55: the third entry, at 20 + 2 * 12. Key and value at 0 and 4, their lengths at 8 and 10.
+    let third = 44;
+    for field in [0, 4] {
+        let zero = child_with(patched(third + field, &[0; 4]));
+        broken_link(&mut rows, "V55 offset 0", &zero, in_locator(44), kind!(ErrorKind::Text { .. }));
+        for place in [wide(length) - 1, wide(length), 1 << 31, 0xFFFF_FFFF] {
+            let place = u32::try_from(place).unwrap().to_le_bytes();
+            let image = child_with(patched(third + field, &place));
+            let is_it = outside(end);
+            broken_link(&mut rows, "V55 outside", &image, in_locator(44), &is_it);
+        }
+    }
+    for field in [8, 10] {
+        let zero = child_with(patched(third + field, &[0; 2]));
+        broken_link(&mut rows, "V55 length 0", &zero, in_locator(44), kind!(ErrorKind::Text { .. }));
+        let odd = child_with(patched(third + field, &[7, 0]));
+        broken_link(&mut rows, "V55 odd", &odd, in_locator(44), kind!(ErrorKind::Text { .. }));
+        let long = child_with(patched(third + field, &[0xFE, 0xFF]));
+        let is_it = kind!(ErrorKind::OutOfBounds { .. } | ErrorKind::Text { .. });
+        broken_link(&mut rows, "V55 long", &long, in_locator(44), is_it);
+    }
+    rows.end();
+}
+
+#[test]
+fn the_strings_of_a_locator_must_be_text_and_its_keys_unique() {
+    let mut rows = Rows::default();
+    let text = kind!(ErrorKind::Text { .. });
+    // V55: the strings begin behind five entries, the first with the key parent_linkage.
+    let strings = 20 + 5 * 12;
+    for unit in [[0x00, 0xD8], [0x00, 0xDC], [0, 0]] {
+        let image = child_with(patched(strings + 4, &unit));
+        broken_link(&mut rows, "V55 UTF-16, NUL", &image, in_locator(20), text);
+    }
+    // V55
+    let mut pairs = vec![("parent_linkage".to_owned(), format!("{{{PARENT}}}")); 2];
+    pairs.push(("relative_path".to_owned(), ".\\base".to_owned()));
+    let twice = child_with(Locator::Pairs(VHDX_LOCATOR, pairs));
+    broken_link(&mut rows, "V55 twice", &twice, in_locator(0), text);
+    // Keys have upper and lower case.
+    let other = child_with(with("Parent_Linkage", "nonsense"));
+    rows.warned_chain("V55 case", &[&other, &Spec::default().build()], &[]);
+    rows.end();
+}
+
+#[test]
+fn the_locator_must_be_of_the_type_that_is_defined() {
+    let mut rows = Rows::default();
+    // V56
+    let id = Uuid::from_u128(VHDX_LOCATOR.as_u128() ^ 1);
+    let image = child_with(Locator::Pairs(id, vec![("parent_linkage".to_owned(), format!("{{{PARENT}}}"))]));
+    let place = (Structure::ParentLocator, Some(LOCATOR), Category::Unsupported);
+    let is_it = |kind: &ErrorKind| matches!(kind, ErrorKind::UnknownLocatorType { id: found } if *found == id);
+    broken_link(&mut rows, "V56", &image, place, &is_it);
+    rows.end();
+}
+
+#[test]
+fn a_locator_must_say_who_the_parent_is() {
+    let mut rows = Rows::default();
+    // V57
+    let mut without = Locator::linked_to(PARENT, "base");
+    without.remove("parent_linkage");
+    let is_it = kind!(ErrorKind::Missing { what: "parent_linkage" });
+    broken_link(&mut rows, "V57 missing", &child_with(without), in_locator(0), is_it);
+    let long = format!("{{{PARENT}}} ");
+    for value in
+        ["{}", "x", "{da7a0001}", "{00000000-0000-0000-0000-0000da7a000g}", &long, "00000000000000000000000000000001"]
+    {
+        // V57
+        let image = child_with(with("parent_linkage", value));
+        let is_it = |kind: &ErrorKind| match kind {
+            ErrorKind::LocatorGuid { key: "parent_linkage", found } => found == value,
+            _ => false,
+        };
+        broken_link(&mut rows, "V57 nonsense", &image, in_locator(0), &is_it);
+    }
+    rows.end();
+}
+
+#[test]
+fn odd_locators_are_told_and_followed() {
+    let mut rows = Rows::default();
+    let base = Spec::default().build();
+    let told = |check| [(0, check, Structure::ParentLocator, Some(LOCATOR))];
+    // V57
+    let bare = child_with(with("parent_linkage", &PARENT.to_string()));
+    rows.warned_chain("V57 without braces", &[&bare, &base], &told(Check::LinkageBraces));
+    let upper = child_with(with("parent_linkage", &format!("{{{PARENT}}}").to_uppercase()));
+    rows.warned_chain("V57 upper case", &[&upper, &base], &[]);
+    let second = child_with(with("parent_linkage2", "nonsense"));
+    rows.warned_chain("V57 parent_linkage2", &[&second, &base], &told(Check::LinkageBraces));
+    // V58
+    let mut without = Locator::linked_to(PARENT, "base");
+    for key in ["relative_path", "volume_path", "absolute_win32_path"] {
+        without.remove(key);
+    }
+    rows.warned_chain("V58", &[&child_with(without.clone()), &base], &told(Check::LocatorPath));
+    for key in ["relative_path", "volume_path", "absolute_win32_path"] {
+        let mut one = without.clone();
+        one.set(key, "base");
+        rows.warned_chain("V58 one", &[&child_with(one), &base], &[]);
+    }
+    // V59
+    let mut merging = with("parent_linkage", &format!("{{{}}}", Uuid::from_u128(77)));
+    merging.set("parent_linkage2", &format!("{{{PARENT}}}"));
+    let expected = [(0, Check::Linkage2, Structure::ParentLocator, None)];
+    rows.warned_chain("V59 parent_linkage2", &[&child_with(merging), &base], &expected);
+    // V61
+    for disk_size in [4 * MIB, 9 * MIB + 512] {
+        let child = Spec { disk_size, ..Spec::child_of(&Spec::default(), "base") };
+        let child = child.block(1, Block::partial(&run(7..8))).build();
+        let expected = [(0, Check::ParentSize, Structure::Parent, None)];
+        rows.warned_chain("V61", &[&child, &base], &expected);
+    }
+    rows.end();
+}
+
+#[test]
+fn a_parent_must_be_the_one_that_the_child_was_made_from() {
+    let mut rows = Rows::default();
+    let place = (Structure::Parent, None, Category::ParentMismatch);
+    let child = Spec::child_of(&Spec::default(), "base").build();
+    let stranger = Spec { data_write_guid: Uuid::from_u128(5), ..Spec::default() }.build();
+    // V59
+    let is_it = |kind: &ErrorKind| match kind {
+        ErrorKind::ParentMismatch { name, expected, tried } => {
+            let found =
+                |outcome: &Outcome| matches!(outcome, Outcome::OtherIdentity { found } if *found == Uuid::from_u128(5));
+            name == ".\\base" && *expected == PARENT && tried.len() == 1 && found(&tried[0].outcome)
+        }
+        _ => false,
+    };
+    rows.failed("V59", open_chain(&[&child, &stranger]), place, &is_it);
+    // V59: it is the DataWriteGuid of the current header that counts.
+    let mut changed = Spec::default().build();
+    changed.patch_header(2, 32, &Uuid::from_u128(5).to_bytes_le());
+    rows.failed("V59 current header", open_chain(&[&child, &changed]), place, &is_it);
+    let mut unchanged = Spec::default().build();
+    unchanged.patch_header(1, 32, &Uuid::from_u128(5).to_bytes_le());
+    assert_reads(&[&child, &unchanged]);
+    // V59: the nil GUID is nobody's.
+    let nil = Spec { data_write_guid: Uuid::nil(), ..Spec::default() };
+    let orphan = Spec::child_of(&nil, "base").build();
+    rows.failed("V59 nil", open_chain(&[&orphan, &nil.build()]), place, kind!(ErrorKind::ParentMismatch { .. }));
+    rows.end();
+}
+
+#[test]
+fn a_parent_must_have_the_sectors_of_its_child() {
+    let mut rows = Rows::default();
+    // V60
+    let base = Spec { sector_size: 4096, ..Spec::default() };
+    let child = Spec { sector_size: 512, ..Spec::child_of(&base, "base") };
+    let place = (Structure::MetadataItem("LogicalSectorSize"), None, Category::Corrupt);
+    let result = open_chain(&[&child.build(), &base.build()]);
+    assert_eq!(result.as_ref().unwrap_err().layer(), 1);
+    let is_it = kind!(ErrorKind::SectorSizeMismatch { found: 4096, expected: 512 });
+    rows.failed("V60", result, place, is_it);
+    rows.end();
+}
+
+#[test]
+fn what_is_wrong_with_a_parent_is_said_of_its_layer() {
+    let specs = [Spec::default(), Spec::child_of(&Spec::default(), "base")];
+    let [mut base, middle] = specs.clone().map(|spec| spec.build());
+    let child = Spec::child_of(&specs[1], "middle").block(3, Block::zero()).build();
+    base.set_bat(2, 5);
+    let disk = open_chain(&[&child, &middle, &base]).unwrap();
+    let error = disk.read_at(2 * MIB, &mut [0; 1]).unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::ReservedState { state: 5 }));
+    assert_eq!((error.layer(), error.structure()), (2, Structure::PayloadBatEntry(2)));
+    base.bytes.write(2 * MIB, b"x");
+    let error = open_chain(&[&child, &middle, &base]).unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Signature { expected: "metadata", .. }), "{error:?}");
+    assert_eq!((error.layer(), error.offset()), (2, Some(2 * MIB)));
+}
+
+#[test]
+fn without_its_parent_a_child_gives_what_it_has_itself() {
+    let mut rows = Rows::default();
+    let place = (Structure::Parent, None, Category::ParentNotFound);
+    let spec = Spec::child_of(&Spec::default(), "base").block(0, Block::full()).block(1, Block::partial(&run(0..8)));
+    let image = spec.build();
+    let disk = Disk::open(source(&image), &OpenOptions::new()).unwrap();
+    let mut bytes = vec![0; 4096];
+    for (at, length) in [(0, 4096), (MIB - 100, 200), (MIB + 4000, 96)] {
+        assert_eq!(disk.read_at(at, &mut bytes[..length]).unwrap(), length);
+        assert_eq!(bytes[..length], crate::kit::pattern(2, at, length));
+    }
+    for at in [MIB + 4096, 2 * MIB, 7 * MIB] {
+        rows.failed("no parent", disk.read_at(at, &mut bytes), place, kind!(ErrorKind::NoParentAttached));
+    }
+    // Where it was allowed to look, it must have found one.
+    let nothing = OpenOptions::new().parents(Parents::With(Arc::new(|_| Ok(None))));
+    let is_it = kind!(ErrorKind::ParentNotFound { .. });
+    rows.failed("not found", Disk::open(source(&image), &nothing), place, is_it);
+    rows.end();
+}
+
+#[test]
+fn a_chain_must_not_lead_back_to_itself() {
+    let mut rows = Rows::default();
+    // V62: a child of its own.
+    let mut spec = Spec::child_of(&Spec::default(), "0.vhdx");
+    spec.locator = Some(Locator::linked_to(spec.data_write_guid, "0.vhdx"));
+    let folder = temp_dir();
+    let path = folder.path().join("0.vhdx");
+    spec.build().bytes.write_file(&path).unwrap();
+    let result = Disk::open(map(&path), &OpenOptions::new().parents(Parents::Beside));
+    rows.failed("V62", result, (Structure::Parent, None, Category::Corrupt), kind!(ErrorKind::ChainCycle));
+    rows.end();
+}
+
+#[test]
+fn a_chain_has_an_end() {
+    // V62: 258 files, each of which could be the parent of any other.
+    let mut spec = Spec::child_of(&Spec::default(), "x");
+    spec.locator = Some(Locator::linked_to(spec.data_write_guid, "x"));
+    (spec.log_length, spec.metadata_offset, spec.bat_offset) = (0, MIB, 2 * MIB);
+    let folder = temp_dir();
+    let path = |layer: usize| folder.path().join(format!("{layer}"));
+    let bytes = spec.build().bytes;
+    (0..258).for_each(|layer| bytes.write_file(&path(layer)).unwrap());
+    // The base of the longest chain that there can be.
+    let base = Spec { has_parent: false, locator: None, ..spec.clone() };
+    base.build().bytes.write_file(&folder.path().join("base")).unwrap();
+
+    let open = |ends_at: usize| {
+        let folder = folder.path().to_path_buf();
+        let next = move |layer: usize| if layer + 1 == ends_at { "base".to_owned() } else { (layer + 1).to_string() };
+        let parents = Parents::With(Arc::new(move |request| Source::read(folder.join(next(request.layer))).map(Some)));
+        Disk::open(map(&path(0)), &OpenOptions::new().parents(parents))
+    };
+    assert_eq!(MAX_PARENTS, 256);
+    assert_eq!(open(256).unwrap().layers().len(), 257);
+    let error = open(257).unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::ChainTooLong { limit: 256 }), "{error:?}");
+    assert_eq!((error.category(), error.structure(), error.layer()), (Category::Unsupported, Structure::Parent, 256));
+}
+
+#[test]
+fn the_parent_is_told_to_whoever_looks_for_it() {
+    let base = Spec::default();
+    let child = Spec::child_of(&base, "base").build();
+    let bytes = base.build().bytes.to_vec();
+    let parents = Parents::With(Arc::new(move |request| {
+        assert_eq!((request.layer, request.locator.parent_linkage), (0, PARENT));
+        assert_eq!(request.child.header().data_write_guid, Uuid::from_u128(0xDA7A_0002));
+        Ok(Some(Source::from_vec(bytes.clone())))
+    }));
+    let disk = Disk::open(source(&child), &OpenOptions::new().parents(parents)).unwrap();
+    assert_eq!(disk.layers().len(), 2);
+    let items = open_image(&child).unwrap().parent_locator().unwrap().unwrap().entries;
+    let keys: Vec<&str> = items.iter().map(|(key, _)| key.as_str()).collect();
+    let expected = ["parent_linkage", "absolute_win32_path", "relative_path", "volume_path", "parent_linkage2"];
+    assert_eq!(keys, expected);
+    assert_eq!(child.item_at(PARENT_LOCATOR), LOCATOR);
+}

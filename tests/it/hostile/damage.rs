@@ -1,0 +1,176 @@
+//! Every byte and every field of every structure is damaged in turn.
+
+use std::ops::Range;
+
+use super::{Tally, Victim, victims};
+use crate::kit::builder::{BAT_REGION, Image, METADATA_REGION, Slot};
+use crate::kit::{KIB, MIB, PAGE};
+use crate::lab::{size, wide};
+
+/// Places of an image that say something, with the distance between those that are tried.
+pub(super) fn spans(image: &Image) -> Vec<(Range<u64>, u64)> {
+    let mut spans = vec![(0..520, 1), (520..64 * KIB, 9001)];
+    for copy in 1..=2 {
+        let header = Image::header_at(copy);
+        spans.extend([(header..header + 80, 1), (header + 80..header + 64 * KIB, 2003)]);
+        let table = Image::region_table_at(copy);
+        let used = 16 + 32 * wide(image.regions.len() + 1);
+        spans.extend([(table..table + used, 1), (table + used..table + 64 * KIB, 4001)]);
+    }
+    let region = |guid| image.regions.iter().find(|region| region.guid == guid).unwrap();
+    let metadata = region(METADATA_REGION).offset;
+    let used = 32 + 32 * wide(image.items.len() + 1);
+    let items = image.bytes.written_pages(metadata + 64 * KIB, metadata + MIB).len();
+    spans.extend([(metadata..metadata + used, 1), (metadata + used..metadata + 64 * KIB, 4001)]);
+    spans.push((metadata + 64 * KIB..metadata + 64 * KIB + if items > 0 { 700 } else { 0 }, 1));
+    let bat = region(BAT_REGION).offset;
+    spans.push((bat..bat + 8 * (image.geometry.blocks + 2), 1));
+    for (slot, &place) in &image.places {
+        if let Slot::Bitmap(_) = slot {
+            let bitmap = image.bitmap_entry_at(0);
+            // The bits of the first three blocks.
+            spans.extend([(bitmap..bitmap + 8, 1), (place..place + 3 * 256, 5)]);
+        }
+    }
+    spans.extend(
+        entries(image).into_iter().flat_map(|(at, length)| [(at..at + 64 + 32 * 4, 1), (at + 192..at + length, 509)]),
+    );
+    spans
+}
+
+/// The log entries of an image that do not wrap: file offset and length.
+fn entries(image: &Image) -> Vec<(u64, u64)> {
+    let (log, length) = (image.spec.log_offset, u64::from(image.spec.log_length));
+    let pages = (log..log + length).step_by(size(PAGE));
+    pages
+        .filter(|at| image.bytes.read(*at, 4) == b"loge")
+        .map(|at| (at, u64::from(u32_at(image, at + 8))))
+        .filter(|(at, entry)| at + entry <= log + length)
+        .collect()
+}
+
+fn u32_at(image: &Image, at: u64) -> u32 {
+    u32::from_le_bytes(image.bytes.read(at, 4).try_into().unwrap())
+}
+
+/// Damages every place of an image in each of some ways.
+fn sweep(victim: &mut Victim, ways: impl Fn(u64, u8) -> Vec<u8>) -> Tally {
+    let (mut tally, mut wrong) = (Tally::default(), Vec::new());
+    for (span, step) in spans(&victim.image) {
+        for at in span.step_by(size(step)) {
+            let byte = victim.image.bytes.read(at, 1)[0];
+            for damaged in ways(at, byte) {
+                match victim.damaged(&[(at, vec![damaged])]) {
+                    Ok(verdict) => tally.add(verdict),
+                    Err(said) => wrong.push(said),
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {tally:?}:\n{}", wrong.len(), wrong[..wrong.len().min(20)].join("\n"));
+    tally
+}
+
+/// One bit, and all bits.
+fn flips(at: u64, byte: u8) -> Vec<u8> {
+    vec![byte ^ (1 << (at % 8)), !byte]
+}
+
+#[test]
+fn a_flipped_byte_of_a_clean_image_is_noticed_or_harmless() {
+    let [mut victim, ..] = victims();
+    let tally = sweep(&mut victim, flips);
+    assert!(tally.refused > 100 && tally.same > 500 && tally.other > 10, "{tally:?}");
+}
+
+#[test]
+fn a_flipped_byte_of_a_dirty_image_is_noticed_or_harmless() {
+    let [_, mut victim, ..] = victims();
+    let tally = sweep(&mut victim, |at, byte| vec![byte ^ (1 << (at % 8))]);
+    assert!(tally.refused > 100 && tally.same > 500, "{tally:?}");
+}
+
+#[test]
+fn a_flipped_byte_of_a_differencing_image_is_noticed_or_harmless() {
+    let [_, _, mut victim, _] = victims();
+    let tally = sweep(&mut victim, flips);
+    assert!(tally.refused > 100 && tally.same > 500 && tally.other > 100, "{tally:?}");
+}
+
+#[test]
+fn a_flipped_byte_of_a_dirty_child_is_noticed_or_harmless() {
+    let [.., mut victim] = victims();
+    let tally = sweep(&mut victim, |at, byte| vec![byte ^ (1 << (at % 8))]);
+    // Nearly all that it needs is in its log, and most of its log is in one entry that wraps.
+    assert!(tally.refused > 0 && tally.same > 500, "{tally:?}");
+}
+
+/// The structures with a checksum: file offset and length.
+pub(super) fn sealed(image: &Image) -> Vec<(u64, u64)> {
+    let headers = [1, 2].map(|copy| (Image::header_at(copy), PAGE));
+    let tables = [1, 2].map(|copy| (Image::region_table_at(copy), 64 * KIB));
+    headers.into_iter().chain(tables).chain(entries(image)).collect()
+}
+
+/// A change of a field, with the checksum of its structure made right again.
+pub(super) fn resealed(image: &Image, sealed: &[(u64, u64)], at: u64, bytes: &[u8]) -> Vec<(u64, Vec<u8>)> {
+    let end = at + wide(bytes.len());
+    let inside = |(start, length): &&(u64, u64)| *start <= at && end <= start + length;
+    let Some((start, length)) = sealed.iter().find(inside) else { return vec![(at, bytes.to_vec())] };
+    let mut structure = image.bytes.read(*start, size(*length));
+    structure[size(at - start)..size(end - start)].copy_from_slice(bytes);
+    structure[4..8].fill(0);
+    let checksum = crc32c::crc32c(&structure);
+    structure[4..8].copy_from_slice(&checksum.to_le_bytes());
+    vec![(*start, structure)]
+}
+
+/// Values that a field may not expect, in its width.
+fn values(width: u64) -> Vec<Vec<u8>> {
+    let narrow = |value: u32| value.to_le_bytes().to_vec();
+    let wide = |value: u64| value.to_le_bytes().to_vec();
+    match width {
+        4 => [0, 1, u32::MAX, 1 << 31, 3 << 20].map(narrow).to_vec(),
+        _ => [0, 1, u64::MAX, 1 << 63, (6 * MIB) | 6].map(wide).to_vec(),
+    }
+}
+
+/// Puts each value into each field of both widths, all of which are aligned.
+fn fields(mut victim: Victim) {
+    let sealed = sealed(&victim.image);
+    let (mut tally, mut wrong) = (Tally::default(), Vec::new());
+    for (span, step) in spans(&victim.image) {
+        for at in span.step_by(size(step.max(4))) {
+            let at = at / 4 * 4;
+            for value in [4, 8].into_iter().filter(|width| at % width == 0).flat_map(values) {
+                if victim.image.bytes.read(at, value.len()) == value {
+                    continue;
+                }
+                match victim.damaged(&resealed(&victim.image, &sealed, at, &value)) {
+                    Ok(verdict) => tally.add(verdict),
+                    Err(said) => wrong.push(format!("{at:#x} = {value:x?}: {said}")),
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {tally:?}:\n{}", wrong.len(), wrong[..wrong.len().min(20)].join("\n"));
+    assert!(tally.refused > 20 && tally.same > 500, "{tally:?}");
+}
+
+#[test]
+fn fields_of_any_value_in_a_clean_image_are_noticed_or_harmless() {
+    let [victim, ..] = victims();
+    fields(victim);
+}
+
+#[test]
+fn fields_of_any_value_in_a_dirty_image_are_noticed_or_harmless() {
+    let [_, victim, ..] = victims();
+    fields(victim);
+}
+
+#[test]
+fn fields_of_any_value_in_a_differencing_image_are_noticed_or_harmless() {
+    let [_, _, victim, _] = victims();
+    fields(victim);
+}

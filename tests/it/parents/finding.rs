@@ -1,0 +1,243 @@
+//! Every way by which a parent may be found.
+
+use std::os::unix::fs::symlink;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use vhdx_mmap::{Category, Disk, ErrorKind, FoundBy, Image, LogPolicy, OpenOptions, Parents, Source};
+
+use crate::kit::builder::Spec;
+use crate::support::{map, temp_dir};
+
+use super::{assert_reads, base, chain, child_at, child_by, found, options, outcomes, refused, write};
+
+#[test]
+fn beside_by_the_relative_path() {
+    let folder = temp_dir();
+    let vm = folder.path().canonicalize().unwrap().join("vm");
+    let base_path = write(&vm, "base.vhdx", &base());
+    let below = write(&vm, "one/two/base.vhdx", &base());
+    for (stored, expected) in [
+        (".\\base.vhdx", &base_path),
+        ("base.vhdx", &base_path),
+        ("./base.vhdx", &base_path),
+        (".\\.\\base.vhdx", &base_path),
+        ("one\\..\\base.vhdx", &base_path),
+        ("not\\there\\..\\..\\base.vhdx", &base_path),
+        ("..\\vm\\base.vhdx", &base_path),
+        ("one\\two\\base.vhdx", &below),
+        (".\\one\\two/base.vhdx", &below),
+        ("one\\\\two\\base.vhdx", &below),
+    ] {
+        let child = child_at(stored);
+        let path = write(&vm, "child.avhdx", &child);
+        assert_eq!(found(&path, Parents::Beside), (expected.clone(), FoundBy::RelativePath), "{stored}");
+        let disk = Disk::open(map(&path), &options(Parents::Beside)).unwrap();
+        assert_reads(&disk, &[&child, &base()]);
+    }
+}
+
+#[test]
+fn beside_in_other_upper_and_lower_case() {
+    let folder = temp_dir();
+    let vm = folder.path().canonicalize().unwrap();
+    let path = write(&vm, "child.avhdx", &child_at("DISKS\\Ünï Base.VHDX"));
+    let other = write(&vm, "disks/ÜNÏ base.vhdx", &base());
+    assert_eq!(found(&path, Parents::Beside), (other, FoundBy::RelativePath));
+    // The exact name comes before all others.
+    let exact = write(&vm, "DISKS/Ünï Base.VHDX", &base());
+    assert_eq!(found(&path, Parents::Beside), (exact, FoundBy::RelativePath));
+}
+
+#[test]
+fn beside_by_the_file_name_where_the_relative_path_leads_nowhere() {
+    let folder = temp_dir();
+    let vm = folder.path().canonicalize().unwrap();
+    let base_path = write(&vm, "base.vhdx", &base());
+    for paths in [
+        [Some("old\\place\\base.vhdx"), None, None],
+        [Some("..\\..\\..\\elsewhere\\base.vhdx"), None, None],
+        [None, Some("C:\\disks\\base.vhdx"), None],
+        [None, Some("\\\\?\\D:\\base.vhdx"), None],
+        [None, Some("\\\\server\\share\\base.vhdx"), None],
+        [None, Some("D:base.vhdx"), None],
+        [None, None, Some("\\\\?\\Volume{00000000-0000-0000-0000-0000eeeeeeee}\\disks\\base.vhdx")],
+        [Some("gone.vhdx"), Some("C:\\gone\\too.vhdx"), Some("\\\\?\\Volume{1}\\BASE.vhdx")],
+    ] {
+        let path = write(&vm, "child.avhdx", &child_by(paths));
+        assert_eq!(found(&path, Parents::Beside), (base_path.clone(), FoundBy::FileName), "{paths:?}");
+    }
+}
+
+#[test]
+fn below_a_root_by_the_ends_of_the_stored_paths() {
+    let (folder, store) = (temp_dir(), temp_dir());
+    let store = store.path().canonicalize().unwrap();
+    let stored = [
+        [Some("..\\disks\\base.vhdx"), None, None],
+        [None, Some("C:\\vms\\disks\\base.vhdx"), None],
+        [None, Some("\\\\?\\UNC\\server\\share\\disks\\base.vhdx"), None],
+        [None, None, Some("\\\\?\\Volume{00000000-0000-0000-0000-0000eeeeeeee}\\vms\\disks\\base.vhdx")],
+    ];
+    for paths in stored {
+        let path = write(folder.path(), "child.avhdx", &child_by(paths));
+        std::fs::remove_dir_all(&store).unwrap();
+        // Each is nearer to the stored path than those before it.
+        for place in ["base.vhdx", "disks/base.vhdx"] {
+            let expected = write(&store, place, &base());
+            let parents = Parents::Roots(vec![store.clone()]);
+            assert_eq!(found(&path, parents), (expected, FoundBy::Root), "{paths:?}");
+        }
+        // Elsewhere below the root, it is not looked for.
+        std::fs::remove_dir_all(&store).unwrap();
+        write(&store, "elsewhere/base.vhdx", &base());
+        assert!(matches!(refused(&path, Parents::Roots(vec![store.clone()])).kind(), ErrorKind::ParentNotFound { .. }));
+    }
+}
+
+#[test]
+fn of_several_roots_the_first_that_has_it() {
+    let (folder, one, two) = (temp_dir(), temp_dir(), temp_dir());
+    let path = write(folder.path(), "child.avhdx", &child_at(".\\base.vhdx"));
+    let (one, two) = (one.path().canonicalize().unwrap(), two.path().canonicalize().unwrap());
+    let in_two = write(&two, "base.vhdx", &base());
+    let roots = || Parents::Roots(vec![folder.path().join("missing"), one.clone(), two.clone()]);
+    assert_eq!(found(&path, roots()).0, in_two);
+    let in_one = write(&one, "BASE.vhdx", &base());
+    assert_eq!(found(&path, roots()).0, in_one);
+}
+
+#[test]
+fn given_in_any_order_for_any_level() {
+    let folder = temp_dir();
+    let specs = {
+        let base = base();
+        let one = Spec::child_of(&base, "nowhere-1");
+        let two = Spec::child_of(&one, "nowhere-2");
+        let three = Spec::child_of(&two, "nowhere-3").block(3, crate::kit::Block::full());
+        [three, two, one, base]
+    };
+    let paths: Vec<_> =
+        ["3", "2", "1", "0"].iter().zip(&specs).map(|(name, spec)| write(folder.path(), name, spec)).collect();
+    for order in [[1, 2, 3], [1, 3, 2], [2, 1, 3], [2, 3, 1], [3, 1, 2], [3, 2, 1]] {
+        let given: Vec<_> = order.iter().map(|number| paths[*number].clone()).collect();
+        // A file of another disk among them, one that is not there, and the child itself do no harm.
+        let stranger = write(folder.path(), "stranger", &Spec { data_write_guid: uuid::Uuid::from_u128(1), ..base() });
+        let given = [vec![stranger, folder.path().join("missing"), paths[0].clone()], given].concat();
+        let disk = Disk::open(map(&paths[0]), &options(Parents::Explicit(given))).unwrap();
+        assert!(disk.layers()[1..].iter().all(|layer| layer.link().unwrap().found_by == FoundBy::Given));
+        assert_reads(&disk, &specs.each_ref());
+    }
+    let error = refused(&paths[0], Parents::Explicit(vec![paths[1].clone(), paths[3].clone()]));
+    assert_eq!((error.category(), error.layer()), (Category::ParentMismatch, 1));
+    // The file that is the parent of another one is no parent of this one, and is not worth mentioning.
+    assert_eq!(outcomes(&error), [("0".to_owned(), "other identity")]);
+}
+
+#[test]
+fn of_several_searches_the_first_that_finds_it() {
+    let (folder, store) = (temp_dir(), temp_dir());
+    let vm = folder.path().canonicalize().unwrap();
+    let store = store.path().canonicalize().unwrap();
+    let path = write(&vm, "child.avhdx", &child_at(".\\base.vhdx"));
+    let beside = write(&vm, "base.vhdx", &base());
+    let stored = write(&store, "base.vhdx", &base());
+    let roots = || Parents::Roots(vec![store.clone()]);
+    let first_of = |all: Vec<Parents>| found(&path, Parents::FirstOf(all));
+    assert_eq!(first_of(vec![Parents::Beside, roots()]), (beside.clone(), FoundBy::RelativePath));
+    assert_eq!(first_of(vec![roots(), Parents::Beside]), (stored, FoundBy::Root));
+    let nested =
+        Parents::FirstOf(vec![Parents::None, Parents::FirstOf(vec![Parents::Explicit(vec![]), Parents::Beside])]);
+    assert_eq!(found(&path, nested), (beside, FoundBy::RelativePath));
+    // Searches that look nowhere are no search.
+    let none = chain(&path, Parents::FirstOf(vec![Parents::None, Parents::FirstOf(vec![])]));
+    assert!(none.broken().is_none() && none.needs_parent() && none.layers().len() == 1);
+}
+
+#[test]
+fn by_a_search_of_the_callers_own() {
+    let folder = temp_dir();
+    let one = Spec::child_of(&base(), "one's parent");
+    let two = Spec::child_of(&one, "two's parent");
+    let path = write(folder.path(), "two", &two);
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    let (of_two, of_one) = (one.clone(), base());
+    let finder = Parents::With(Arc::new(move |request| {
+        count.fetch_add(1, Ordering::Relaxed);
+        let (guid, name, spec) = match request.layer {
+            0 => (of_two.data_write_guid, ".\\two's parent", &of_two),
+            _ => (of_one.data_write_guid, ".\\one's parent", &of_one),
+        };
+        assert_eq!((request.locator.parent_linkage, request.locator.relative_path.as_deref()), (guid, Some(name)));
+        assert_eq!(request.child.path().is_some(), request.layer == 0);
+        Ok(Some(Source::from_vec(spec.build().bytes.to_vec())))
+    }));
+    let disk = Disk::open(map(&path), &options(finder)).unwrap();
+    assert!(disk.layers()[1..].iter().all(|layer| layer.link().unwrap().found_by == FoundBy::Caller));
+    assert_eq!(asked.load(Ordering::Relaxed), 2);
+    assert_reads(&disk, &[&two, &one, &base()]);
+
+    // It may find nothing, the wrong thing, or an error, which is handed on.
+    let nothing = refused(&path, Parents::With(Arc::new(|_| Ok(None))));
+    assert!(matches!(nothing.kind(), ErrorKind::ParentNotFound { tried, .. } if tried.is_empty()));
+    let wrong = Parents::With(Arc::new(|_| Ok(Some(Source::from_vec(base().build().bytes.to_vec())))));
+    assert_eq!(refused(&path, wrong).category(), Category::ParentMismatch);
+    let junk = Parents::With(Arc::new(|_| Ok(Some(Source::from_vec(vec![1; 3_000_000])))));
+    assert_eq!((refused(&path, junk.clone()).category(), refused(&path, junk).layer()), (Category::NotVhdx, 1));
+    let failing = Parents::With(Arc::new(|_| Source::read("/no/such/file").map(Some)));
+    assert_eq!(refused(&path, failing).category(), Category::Open);
+    // Behind it, others are asked.
+    write(folder.path(), "two's parent", &one);
+    write(folder.path(), "one's parent", &base());
+    let then = Parents::FirstOf(vec![Parents::With(Arc::new(|_| Ok(None))), Parents::Beside]);
+    assert_eq!(Disk::open(map(&path), &options(then)).unwrap().layers().len(), 3);
+}
+
+#[test]
+fn beside_the_file_itself_whatever_link_led_to_it() {
+    let folder = temp_dir();
+    let vm = folder.path().canonicalize().unwrap();
+    let real = write(&vm, "real/child.avhdx", &child_at(".\\base.vhdx"));
+    let base_path = write(&vm, "real/base.vhdx", &base());
+    // Another one lies where the link does.
+    write(&vm, "links/base.vhdx", &Spec { data_write_guid: uuid::Uuid::from_u128(1), ..base() });
+    let link = vm.join("links/child.avhdx");
+    symlink(&real, &link).unwrap();
+    assert_eq!(found(&link, Parents::Beside), (base_path, FoundBy::RelativePath));
+}
+
+#[test]
+fn an_image_in_memory_has_nothing_beside_it() {
+    let (folder, child) = (temp_dir(), child_at(".\\base.vhdx"));
+    let base_path = write(folder.path(), "base.vhdx", &base());
+    let open = |parents| Disk::open(Source::from_vec(child.build().bytes.to_vec()), &options(parents));
+    let error = open(Parents::Beside).unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::ParentNotFound { .. }), "{error}");
+    assert_eq!((error.layer(), error.file()), (0, None));
+    for parents in [Parents::Explicit(vec![base_path.clone()]), Parents::Roots(vec![folder.path().to_path_buf()])] {
+        assert_reads(&open(parents).unwrap(), &[&child, &base()]);
+    }
+}
+
+#[test]
+fn parents_of_a_mapped_image_are_mapped_and_those_of_a_copy_are_copied() {
+    let folder = temp_dir();
+    let path = write(folder.path(), "child.avhdx", &child_at(".\\base.vhdx"));
+    write(folder.path(), "base.vhdx", &base());
+    for (source, is_mapped) in [(map(&path), true), (Source::read(&path).unwrap(), false)] {
+        let disk = Disk::open(source, &options(Parents::Beside)).unwrap();
+        assert!(disk.layers().iter().all(|layer| layer.image().source().is_mapped() == is_mapped));
+    }
+}
+
+#[test]
+fn nothing_is_looked_for_unless_the_caller_says_so() {
+    let folder = temp_dir();
+    let path = write(folder.path(), "child.avhdx", &child_at(".\\base.vhdx"));
+    write(folder.path(), "base.vhdx", &base());
+    let disk = Disk::open(map(&path), &OpenOptions::new()).unwrap();
+    assert_eq!(disk.layers().len(), 1);
+    // And an image is opened without a thought of its parents.
+    assert!(Image::open(map(&path), LogPolicy::Replay).unwrap().parent_locator().unwrap().is_some());
+}

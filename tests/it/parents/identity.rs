@@ -1,0 +1,247 @@
+//! What is taken for a parent, and what is said of what is not.
+
+use uuid::Uuid;
+use vhdx_mmap::{Category, Chain, Check, Disk, Error, ErrorKind, Kind, Outcome, Parents, Severity};
+
+use crate::kit::builder::{Locator, Spec, VHDX_LOCATOR};
+use crate::kit::{Block, MIB};
+use crate::support::{map, temp_dir};
+
+use super::{base, chain, child_at, child_by, options, outcomes, refused, write};
+
+/// The codes of what is out of the ordinary in a layer.
+fn codes(chain: &Chain, layer: usize) -> Vec<&'static str> {
+    chain.layers()[layer].warnings().map(|warning| warning.check.code()).collect()
+}
+
+fn with_locator(change: impl FnOnce(&mut Locator)) -> Spec {
+    let mut child = child_at(".\\base.vhdx");
+    change(child.locator.as_mut().unwrap());
+    child
+}
+
+const OTHER: Uuid = Uuid::from_u128(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef);
+
+#[test]
+fn an_image_with_another_identity_is_not_the_parent() {
+    let folder = temp_dir();
+    let root = folder.path().canonicalize().unwrap();
+    let path = write(&root, "child.avhdx", &child_by([Some(".\\sub\\base.vhdx"), Some("C:\\base.vhdx"), None]));
+    write(&root, "sub/base.vhdx", &Spec { data_write_guid: OTHER, ..base() });
+    let error = refused(&path, Parents::Beside);
+    assert_eq!((error.category(), error.layer(), error.file()), (Category::ParentMismatch, 0, None));
+    let ErrorKind::ParentMismatch { name, expected, tried } = error.kind() else {
+        unreachable!("{error}");
+    };
+    assert_eq!((&**name, *expected), (".\\sub\\base.vhdx", base().data_write_guid));
+    assert_eq!(outcomes(&error), [("base.vhdx".to_owned(), "other identity"), ("base.vhdx".to_owned(), "missing")]);
+    assert_eq!(tried[0].path, root.join("sub/base.vhdx"));
+    assert!(matches!(tried[0].outcome, Outcome::OtherIdentity { found: OTHER }));
+    assert_eq!(tried[1].path, root.join("base.vhdx"));
+    let text = error.to_string();
+    for word in ["sub", "base.vhdx", &base().data_write_guid.to_string(), &OTHER.to_string(), "no such file"] {
+        assert!(text.contains(word), "no {word} in {text}");
+    }
+    // Neither its FileWriteGuid nor its disk's identity makes it one.
+    let near = Spec { file_write_guid: base().data_write_guid, disk_id: base().data_write_guid, ..base() };
+    write(&root, "sub/base.vhdx", &Spec { data_write_guid: OTHER, ..near });
+    assert_eq!(refused(&path, Parents::Beside).category(), Category::ParentMismatch);
+}
+
+#[test]
+fn what_is_there_says_more_than_what_is_not() {
+    let folder = temp_dir();
+    let root = folder.path().canonicalize().unwrap();
+    let path = write(&root, "child.avhdx", &child_by([Some(".\\sub\\base.vhdx"), Some("C:\\base.vhdx"), None]));
+    let error = refused(&path, Parents::Beside);
+    assert!(matches!(error.kind(), ErrorKind::ParentNotFound { name, .. } if name == ".\\sub\\base.vhdx"), "{error}");
+    assert_eq!(error.category(), Category::ParentNotFound);
+    assert_eq!(outcomes(&error), [("base.vhdx".to_owned(), "missing"), ("base.vhdx".to_owned(), "missing")]);
+    // A file that is no image, where nothing else is.
+    std::fs::write(root.join("base.vhdx"), vec![1; 100_000]).unwrap();
+    let error = refused(&path, Parents::Beside);
+    assert_eq!((error.category(), error.layer()), (Category::NotVhdx, 1));
+    assert_eq!(error.file(), Some(&*root.join("base.vhdx")));
+    assert!(error.to_string().contains("layer 1") && error.to_string().contains("base.vhdx"), "{error}");
+    // An image that is not the parent, before it.
+    write(&root, "sub/base.vhdx", &Spec { data_write_guid: OTHER, ..base() });
+    let error = refused(&path, Parents::Beside);
+    assert_eq!(error.category(), Category::ParentMismatch);
+    assert_eq!(outcomes(&error), [("base.vhdx".to_owned(), "other identity"), ("base.vhdx".to_owned(), "broken")]);
+}
+
+#[test]
+fn a_second_identity_is_good_while_a_merge_is_in_progress() {
+    let folder = temp_dir();
+    write(folder.path(), "base.vhdx", &Spec { data_write_guid: OTHER, ..base() });
+    let child = with_locator(|locator| locator.set("parent_linkage2", &format!("{{{OTHER}}}")));
+    let path = write(folder.path(), "child.avhdx", &child);
+    let chain = chain(&path, Parents::Beside);
+    assert!(chain.broken().is_none());
+    assert_eq!(chain.layers()[1].link().unwrap().linkage, "parent_linkage2");
+    let warning = chain.layers()[0].warnings().find(|warning| warning.check == Check::Linkage2).unwrap();
+    assert_eq!((warning.check.code(), warning.check.severity()), ("V59", Severity::Warning));
+    // The first one is as good as ever.
+    write(folder.path(), "base.vhdx", &base());
+    let chain = super::chain(&path, Parents::Beside);
+    assert_eq!(chain.layers()[1].link().unwrap().linkage, "parent_linkage");
+    assert!(!codes(&chain, 0).contains(&"V59"));
+}
+
+#[test]
+fn the_nil_identity_is_nobodys() {
+    let folder = temp_dir();
+    let nil = format!("{{{}}}", Uuid::nil());
+    write(folder.path(), "base.vhdx", &Spec { data_write_guid: Uuid::nil(), ..base() });
+    let second = with_locator(|locator| locator.set("parent_linkage2", &nil));
+    let first = with_locator(|locator| locator.set("parent_linkage", &nil));
+    for child in [second, first] {
+        let path = write(folder.path(), "child.avhdx", &child);
+        assert_eq!(refused(&path, Parents::Beside).category(), Category::ParentMismatch);
+        let given = Parents::Explicit(vec![folder.path().join("base.vhdx")]);
+        assert_eq!(refused(&path, given).category(), Category::ParentMismatch);
+    }
+}
+
+#[test]
+fn an_identity_may_be_written_in_several_ways() {
+    let folder = temp_dir();
+    let guid = Uuid::from_u128(0xABCD_EF01_2345_6789_ABCD_EF01_2345_6789);
+    write(folder.path(), "base.vhdx", &Spec { data_write_guid: guid, ..base() });
+    for (text, note) in [
+        (format!("{{{guid}}}"), false),
+        (format!("{{{guid:X}}}"), false),
+        (guid.to_string(), true),
+        (guid.to_string().to_uppercase(), true),
+    ] {
+        let path = write(folder.path(), "child.avhdx", &with_locator(|locator| locator.set("parent_linkage", &text)));
+        let chain = chain(&path, Parents::Beside);
+        assert!(chain.broken().is_none(), "{text}: {:?}", chain.broken());
+        assert_eq!(codes(&chain, 0).contains(&"V57"), note, "{text}");
+    }
+    for text in ["{}", "", "base", "{ABCDEF01-2345-6789-ABCD-EF0123456789", "{ABCDEF0123456789ABCDEF0123456789}"] {
+        let path = write(folder.path(), "child.avhdx", &with_locator(|locator| locator.set("parent_linkage", text)));
+        assert_eq!(refused(&path, Parents::Beside).category(), Category::Corrupt, "{text}");
+    }
+}
+
+/// That the link from an image to its parent can't be used, while the image itself can.
+#[track_caller]
+fn assert_unusable(spec: &Spec, category: Category, kind: impl Fn(&ErrorKind) -> bool) {
+    let folder = temp_dir();
+    let path = write(folder.path(), "child.avhdx", spec);
+    let base_path = write(folder.path(), "base.vhdx", &base());
+    for parents in [Parents::Beside, Parents::Explicit(vec![base_path])] {
+        let error: Error = refused(&path, parents.clone());
+        assert_eq!((error.category(), error.layer()), (category, 0), "{error}");
+        assert!(kind(error.kind()), "{error}");
+        let chain = chain(&path, parents);
+        assert_eq!((chain.layers().len(), chain.needs_parent()), (1, true));
+        assert_eq!(chain.layers()[0].image().kind(), Kind::Differencing);
+        let mut bytes = [0; 16];
+        assert_eq!(chain.disk_so_far().read_at(MIB, &mut bytes).unwrap(), 16);
+        assert_eq!(bytes[..], crate::kit::pattern(spec.seed, MIB, 16));
+    }
+}
+
+#[test]
+fn a_child_without_a_usable_locator_has_no_parent() {
+    let mut without = child_at(".\\base.vhdx");
+    without.locator = None;
+    assert_unusable(&without, Category::Corrupt, |kind| matches!(kind, ErrorKind::Missing { .. }));
+
+    let unknown = with_locator(|locator| *locator = Locator::Pairs(OTHER, Vec::new()));
+    assert_unusable(
+        &unknown,
+        Category::Unsupported,
+        |kind| matches!(kind, ErrorKind::UnknownLocatorType { id } if *id == OTHER),
+    );
+
+    let unlinked = with_locator(|locator| locator.remove("parent_linkage"));
+    assert_unusable(&unlinked, Category::Corrupt, |kind| matches!(kind, ErrorKind::Missing { what: "parent_linkage" }));
+
+    let twice = with_locator(|locator| {
+        let Locator::Pairs(_, pairs) = locator else { unreachable!() };
+        pairs.push(pairs[0].clone());
+    });
+    assert_unusable(&twice, Category::Corrupt, |kind| matches!(kind, ErrorKind::Text { .. }));
+
+    let short = with_locator(|locator| *locator = Locator::Raw(VHDX_LOCATOR.to_bytes_le().to_vec()));
+    assert_unusable(&short, Category::Corrupt, |kind| matches!(kind, ErrorKind::OutOfBounds { .. }));
+}
+
+#[test]
+fn a_child_that_names_no_path_takes_what_it_is_given() {
+    let folder = temp_dir();
+    let path = write(folder.path(), "child.avhdx", &child_by([None, None, None]));
+    let base_path = write(folder.path(), "base.vhdx", &base());
+    assert_eq!(refused(&path, Parents::Beside).category(), Category::ParentNotFound);
+    let chain = chain(&path, Parents::Explicit(vec![base_path]));
+    assert!(chain.broken().is_none());
+    assert!(codes(&chain, 0).contains(&"V58"));
+}
+
+#[test]
+fn keys_that_nobody_knows_and_a_nonsensical_second_identity_do_no_harm() {
+    let folder = temp_dir();
+    write(folder.path(), "base.vhdx", &base());
+    let child = with_locator(|locator| {
+        locator.set("parent_linkage2", "nonsense");
+        locator.set("Parent_Linkage", "keys are case-sensitive");
+        locator.set("vendor", "of something");
+    });
+    let chain = chain(&write(folder.path(), "child.avhdx", &child), Parents::Beside);
+    assert!(chain.broken().is_none(), "{:?}", chain.broken());
+}
+
+#[test]
+fn sectors_of_another_size_make_no_parent() {
+    let folder = temp_dir();
+    let root = folder.path().canonicalize().unwrap();
+    let path = write(&root, "child.avhdx", &child_at(".\\base.vhdx"));
+    write(&root, "base.vhdx", &Spec { sector_size: 4096, ..base() });
+    let error = refused(&path, Parents::Beside);
+    assert!(matches!(error.kind(), ErrorKind::SectorSizeMismatch { found: 4096, expected: 512 }), "{error}");
+    assert_eq!((error.layer(), error.file()), (1, Some(&*root.join("base.vhdx"))));
+    assert_eq!(chain(&path, Parents::Beside).layers().len(), 1);
+}
+
+#[test]
+fn a_broken_parent_is_told_with_its_layer_and_its_file() {
+    let folder = temp_dir();
+    let root = folder.path().canonicalize().unwrap();
+    let path = write(&root, "child.avhdx", &child_at(".\\base.vhdx"));
+    let base_path = root.join("base.vhdx");
+    let mut image = base().build();
+    image.bytes.write(2 * MIB, b"METADATA");
+    image.bytes.write_file(&base_path).unwrap();
+    for parents in [Parents::Beside, Parents::Explicit(vec![base_path.clone()])] {
+        let error = refused(&path, parents);
+        assert_eq!((error.category(), error.layer(), error.file()), (Category::Corrupt, 1, Some(&*base_path)));
+        assert_eq!(error.offset(), Some(2 * MIB));
+        let text = error.to_string();
+        assert!(text.starts_with("layer 1 (") && text.contains("metadata table at 0x200000"), "{text}");
+    }
+}
+
+#[test]
+fn a_block_that_cannot_be_read_is_told_with_its_layer_and_its_file() {
+    let folder = temp_dir();
+    let root = folder.path().canonicalize().unwrap();
+    let mut damaged = base();
+    damaged.raw_bat.insert(3, 5);
+    let base_path = write(&root, "base.vhdx", &damaged);
+    let middle = Spec::child_of(&damaged, "base.vhdx");
+    write(&root, "middle.avhdx", &middle);
+    let top = Spec::child_of(&middle, "middle.avhdx").block(0, Block::full());
+    let path = write(&root, "top.avhdx", &top);
+    let disk = Disk::open(map(&path), &options(Parents::Beside)).unwrap();
+    let error = disk.read_at(3 * MIB, &mut [0]).unwrap_err();
+    assert_eq!((error.layer(), error.file()), (2, Some(&*base_path)));
+    assert!(matches!(error.kind(), ErrorKind::ReservedState { state: 5 }), "{error}");
+    assert!(error.to_string().starts_with("layer 2 ("), "{error}");
+    let in_map = disk.extents(..).find_map(Result::err).unwrap();
+    assert_eq!((in_map.layer(), in_map.file()), (2, Some(&*base_path)));
+    let in_content = disk.segments(..).find_map(Result::err).unwrap();
+    assert_eq!(in_content.layer(), 2);
+}

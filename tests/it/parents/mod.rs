@@ -1,0 +1,100 @@
+//! Parents: where they are looked for, what is taken for one, and what is said where there is none.
+#![cfg(all(feature = "mmap", unix))]
+
+mod confinement;
+mod finding;
+mod identity;
+mod reading;
+
+use std::path::{Path, PathBuf};
+
+use vhdx_mmap::{Chain, Disk, Error, FoundBy, Link, OpenOptions, Outcome, Parents};
+
+use crate::kit::builder::{Locator, Spec};
+use crate::kit::{Block, MIB, Model};
+use crate::support::map;
+
+/// A base with content.
+fn base() -> Spec {
+    Spec::empty(4 * MIB).block(0, Block::full()).block(2, Block::full())
+}
+
+/// A child of it that holds one block itself, and knows its parent by these paths: relative, absolute, volume.
+fn child_by(paths: [Option<&str>; 3]) -> Spec {
+    let base = base();
+    let mut child = Spec::child_of(&base, "base.vhdx").block(1, Block::full());
+    let mut locator = Locator::linked_to(base.data_write_guid, "base.vhdx");
+    for (key, path) in ["relative_path", "absolute_win32_path", "volume_path"].into_iter().zip(paths) {
+        match path {
+            Some(path) => locator.set(key, path),
+            None => locator.remove(key),
+        }
+    }
+    child.locator = Some(locator);
+    child
+}
+
+/// A child that knows its parent by a relative path only.
+fn child_at(relative_path: &str) -> Spec {
+    child_by([Some(relative_path), None, None])
+}
+
+/// Writes an image, and the folders in which it lies.
+fn write(folder: &Path, name: &str, spec: &Spec) -> PathBuf {
+    let path = folder.join(name);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    spec.build().bytes.write_file(&path).unwrap();
+    path
+}
+
+fn options(parents: Parents) -> OpenOptions {
+    OpenOptions::new().parents(parents)
+}
+
+fn chain(path: &Path, parents: Parents) -> Chain {
+    Chain::open(map(path), &options(parents)).unwrap()
+}
+
+/// Which file is taken for the parent, and by which way it was found.
+#[track_caller]
+fn found(path: &Path, parents: Parents) -> (PathBuf, FoundBy) {
+    let chain = chain(path, parents);
+    assert!(chain.broken().is_none(), "{}", chain.broken().unwrap());
+    let layer = &chain.layers()[1];
+    let Link { found_by, .. } = layer.link().unwrap();
+    (layer.image().path().unwrap().canonicalize().unwrap(), found_by)
+}
+
+/// Why none is.
+#[track_caller]
+fn refused(path: &Path, parents: Parents) -> Error {
+    Disk::open(map(path), &options(parents)).unwrap_err()
+}
+
+/// A few words for each place that was tried.
+fn outcomes(error: &Error) -> Vec<(String, &'static str)> {
+    use vhdx_mmap::ErrorKind::{ParentMismatch, ParentNotFound};
+
+    let (ParentMismatch { tried, .. } | ParentNotFound { tried, .. }) = error.kind() else { return Vec::new() };
+    let words = |outcome: &Outcome| match outcome {
+        Outcome::Missing => "missing",
+        Outcome::Outside => "outside",
+        Outcome::InChain => "in chain",
+        Outcome::OtherIdentity { .. } => "other identity",
+        Outcome::Broken(_) => "broken",
+        _ => "unknown",
+    };
+    let name = |path: &Path| path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+    tried.iter().map(|candidate| (name(&candidate.path), words(&candidate.outcome))).collect()
+}
+
+/// That a disk reads as the model of its layers, child first.
+#[track_caller]
+fn assert_reads(disk: &Disk, layers: &[&Spec]) {
+    let models: Vec<Model> = layers.iter().map(|spec| spec.build().model).collect();
+    let models: Vec<&Model> = models.iter().collect();
+    let size = usize::try_from(disk.size()).unwrap();
+    let mut found = vec![0xee; size];
+    assert_eq!(disk.read_at(0, &mut found).unwrap(), size);
+    assert!(found == Model::read(&models, 0, size).unwrap());
+}

@@ -39,9 +39,9 @@ impl Work {
         /// Comes where a file gets longer than its user may make files: writing fails then, which is enough.
         const SIGXFSZ: i32 = 25;
 
-        let ignored = ignored_signals();
         // What is ignored since before the start, as under `nohup`, is not meant for this program.
-        for number in [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|number| ignored >> (number - 1) & 1 == 0) {
+        let ignored = ignored_signals();
+        for number in [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|number| !ignored.contains(number)) {
             let came_before = Arc::new(AtomicBool::new(false));
             flag::register_conditional_default(number, Arc::clone(&came_before))?;
             flag::register(number, came_before)?;
@@ -67,12 +67,14 @@ impl Work {
     }
 }
 
-/// The signals that are ignored now, one bit for each; none where the system does not tell.
+/// The signals that are ignored now; none where the system does not tell.
 #[cfg(unix)]
-fn ignored_signals() -> u64 {
+fn ignored_signals() -> Vec<i32> {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    // The lowest bit is for signal 1.
+    (1..=64).zip(0..64).filter(|(_, bit)| mask >> bit & 1 == 1).map(|(number, _)| number).collect()
 }
 
 impl Progress for Work {

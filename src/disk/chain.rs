@@ -188,11 +188,6 @@ fn next_layer(layers: &mut [Layer], files: &mut KnownFiles, options: &OpenOption
     }
     let search = Search::new(&child.image, &locator, layer, files, options.log_policy);
     let Found { image, found_by, linkage } = search.run(&options.parents)?;
-    let (found, expected) = (image.logical_sector_size(), child.image.logical_sector_size());
-    if found != expected {
-        let kind = ErrorKind::SectorSizeMismatch { found, expected };
-        return Err(Error::of(Structure::MetadataItem("LogicalSectorSize"), kind).in_layer(depth, image.path()));
-    }
     if image.virtual_disk_size() != child.image.virtual_disk_size() {
         let kind = ErrorKind::Field {
             field: "VirtualDiskSize of the parent",

@@ -1,7 +1,7 @@
 //! Finding the parent of an image: where a search may look, and how it is made sure that it is the right one.
 
 use std::collections::{HashMap, HashSet};
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -242,22 +242,23 @@ impl<'a> Search<'a> {
         })
     }
 
-    /// Tries a path below `folder`, which has no links in it.
+    /// Tries what a path below `folder`, which has no links in it, leads to.
     fn search(&mut self, folder: &Path, inside: &Path, found_by: FoundBy) -> Option<Found> {
-        let walked = walk(folder, inside);
-        let path = walked.as_ref().map_or_else(|_| folder.join(inside), PathBuf::clone);
-        if !self.seen.insert(path.clone()) {
-            return None;
-        }
-        let found = walked.and_then(|path| {
-            let file = OpenFile::open(&path, Allow::Searched).map_err(outcome_of_opening)?;
-            if self.files.chain.contains(file.id()) {
-                return Err(Outcome::InChain);
+        walks(folder, inside).into_iter().find_map(|walked| {
+            let path = walked.as_ref().map_or_else(|_| folder.join(inside), PathBuf::clone);
+            if !self.seen.insert(path.clone()) {
+                return None;
             }
-            let identity = identity_of(&file)?;
-            self.check(file, identity)
-        });
-        self.take(path, found, found_by)
+            let found = walked.and_then(|path| {
+                let file = OpenFile::open(&path, Allow::Searched).map_err(outcome_of_searching)?;
+                if self.files.chain.contains(file.id()) {
+                    return Err(Outcome::InChain);
+                }
+                let identity = identity_of(&file)?;
+                self.check(file, identity)
+            });
+            self.take(path, found, found_by)
+        })
     }
 
     /// Takes a file for the parent, or notes why not.
@@ -279,10 +280,8 @@ impl<'a> Search<'a> {
     /// Opens a file as an image, once its identity is known to be the right one: before that, nothing of it but its
     /// headers is read.
     fn check(&self, file: OpenFile, identity: Uuid) -> Result<(Image, &'static str), Outcome> {
-        let linkage = self.locator.linkage_of(identity).ok_or(Outcome::OtherIdentity { found: identity })?;
-        let source = self.child.source().alike(file).map_err(Outcome::Broken)?;
-        let image = Image::open(source, self.log_policy).map_err(Outcome::Broken)?;
-        Ok((image, linkage))
+        let linkage = self.linkage_of(identity)?;
+        self.open(self.child.source().alike(file), linkage)
     }
 
     /// The same for bytes that are in memory already.
@@ -290,19 +289,33 @@ impl<'a> Search<'a> {
         if source.id().is_some_and(|id| self.files.chain.contains(&id)) {
             return Err(Outcome::InChain);
         }
-        let image = Image::open(source, self.log_policy).map_err(Outcome::Broken)?;
-        let found = image.header().data_write_guid;
-        let linkage = self.locator.linkage_of(found).ok_or(Outcome::OtherIdentity { found })?;
+        let linkage = self.linkage_of(Image::identity(source.clone()).map_err(Outcome::Broken)?)?;
+        self.open(Ok(source), linkage)
+    }
+
+    fn linkage_of(&self, found: Uuid) -> Result<&'static str, Outcome> {
+        self.locator.linkage_of(found).ok_or(Outcome::OtherIdentity { found })
+    }
+
+    /// Opens what has the right identity.
+    fn open(&self, source: Result<Source>, linkage: &'static str) -> Result<(Image, &'static str), Outcome> {
+        let image = source.and_then(|source| Image::open(source, self.log_policy)).map_err(Outcome::Unusable)?;
+        let (found, expected) = (image.logical_sector_size(), self.child.logical_sector_size());
+        if found != expected {
+            let kind = ErrorKind::SectorSizeMismatch { found, expected };
+            return Err(Outcome::Unusable(Error::of(Structure::MetadataItem("LogicalSectorSize"), kind)));
+        }
         Ok((image, linkage))
     }
 
     /// Why no parent was found: what was there says more than what was not.
     fn failure(&mut self) -> Error {
         let rank = |candidate: &Candidate| match candidate.outcome {
-            Outcome::OtherIdentity { .. } => 0,
-            Outcome::InChain => 1,
-            Outcome::Broken(_) => 2,
-            Outcome::Missing | Outcome::Outside => 3,
+            Outcome::Unusable(_) => 0,
+            Outcome::OtherIdentity { .. } => 1,
+            Outcome::InChain => 2,
+            Outcome::Broken(_) => 3,
+            Outcome::Missing | Outcome::Outside | Outcome::NotAFile { .. } => 4,
         };
         let mut tried = std::mem::take(&mut self.tried);
         let telling = (0..tried.len()).min_by_key(|index| tried.get(*index).map(rank)).unwrap_or(0);
@@ -312,8 +325,8 @@ impl<'a> Search<'a> {
                 ErrorKind::ParentMismatch { name, expected: self.locator.parent_linkage, tried }
             }
             Some(Outcome::InChain) => ErrorKind::ChainCycle,
-            Some(Outcome::Broken(_)) => match tried.swap_remove(telling) {
-                Candidate { path, outcome: Outcome::Broken(error) } => {
+            Some(Outcome::Broken(_) | Outcome::Unusable(_)) => match tried.swap_remove(telling) {
+                Candidate { path, outcome: Outcome::Broken(error) | Outcome::Unusable(error) } => {
                     return error.in_layer(self.layer.saturating_add(1), Some(&path));
                 }
                 other => ErrorKind::ParentNotFound { name, tried: vec![other] },
@@ -327,11 +340,22 @@ impl<'a> Search<'a> {
 /// What becomes of a candidate that can't be opened.
 fn outcome_of_opening(error: Error) -> Outcome {
     match error.kind() {
-        ErrorKind::Open(cause) if matches!(cause.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            Outcome::Missing
-        }
+        ErrorKind::Open(cause) if is_nowhere(cause) => Outcome::Missing,
         _ => Outcome::Broken(error),
     }
+}
+
+/// The same for one that the caller has not named: a stored name may well lead to something else than a file.
+fn outcome_of_searching(error: Error) -> Outcome {
+    match error.kind() {
+        ErrorKind::NotAFile { what } => Outcome::NotAFile { what },
+        _ => outcome_of_opening(error),
+    }
+}
+
+/// Whether there is nothing at a path, or can't be: another system may have longer names than this one.
+fn is_nowhere(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::InvalidFilename)
 }
 
 /// The identity of an image, by its headers alone.
@@ -374,19 +398,54 @@ fn resolve(folder: &Path, stored: &str) -> Option<PathBuf> {
 /// How many links are followed in one path.
 const MOST_LINKS: usize = 40;
 
-/// The file at the path `inside` below `folder`, an absolute path without links. Upper and lower case may differ where no
-/// name is the exact one; of several, the first in order counts.
+/// How many files one path may lead to, where names differ in upper and lower case only.
+const MOST_WALKS: usize = 64;
+
+/// A way through folders.
+struct Walk {
+    /// Where it has come to.
+    path: PathBuf,
+    /// The steps that are left; the last one is the next.
+    ahead: Vec<OsString>,
+    /// How many links it has followed.
+    links: usize,
+}
+
+/// The files to which the path `inside` leads below `folder`, an absolute path without links. Upper and lower case may
+/// differ where no name is the exact one; so there may be several, in the order of their names.
 ///
 /// Links are followed step by step and by their text, so that nothing outside of the folder is even looked at.
 ///
-/// # Errors
-/// [`Outcome::Missing`], [`Outcome::Outside`], or [`Outcome::Broken`] if a folder can't be read.
-fn walk(folder: &Path, inside: &Path) -> Result<PathBuf, Outcome> {
+/// The outcome of a way that leads to no file is [`Outcome::Missing`], [`Outcome::Outside`], or [`Outcome::Broken`] if a
+/// folder can't be read.
+fn walks(folder: &Path, inside: &Path) -> Vec<Result<PathBuf, Outcome>> {
+    let mut found = Vec::new();
+    let mut ways = vec![Walk { path: folder.to_path_buf(), ahead: steps(inside), links: 0 }];
+    while let Some(way) = ways.pop().filter(|_| found.len() < MOST_WALKS) {
+        found.push(walk(folder, way, &mut ways));
+    }
+    found
+}
+
+/// The steps of a path, the first one last.
+fn steps(path: &Path) -> Vec<OsString> {
+    path.components().rev().map(|step| step.as_os_str().to_owned()).collect()
+}
+
+/// The names in a folder that differ from this one in upper and lower case only, the first in order last.
+fn names_alike(folder: &Path, name: &OsStr) -> io::Result<Vec<OsString>> {
+    let lower = |name: &OsStr| name.to_string_lossy().to_lowercase();
+    let wanted = lower(name);
+    let names = std::fs::read_dir(folder)?.filter_map(|entry| Some(entry.ok()?.file_name()));
+    let mut names: Vec<OsString> = names.filter(|name| lower(name) == wanted).collect();
+    names.sort_by(|one, other| other.cmp(one));
+    Ok(names)
+}
+
+/// Goes one way to its end; where it parts, the other ways are put to `ways`.
+fn walk(folder: &Path, way: Walk, ways: &mut Vec<Walk>) -> Result<PathBuf, Outcome> {
     let broken = |error: io::Error| outcome_of_opening(Error::of(Structure::File, ErrorKind::Open(error)));
-    let steps = |path: &Path| path.components().rev().map(|step| step.as_os_str().to_owned()).collect::<Vec<_>>();
-    let (mut path, mut links) = (folder.to_path_buf(), 0);
-    // The last one is the next.
-    let mut ahead = steps(inside);
+    let Walk { mut path, mut ahead, mut links } = way;
     while let Some(step) = ahead.pop() {
         if step == *"." {
             continue;
@@ -400,11 +459,12 @@ fn walk(folder: &Path, inside: &Path) -> Result<PathBuf, Outcome> {
         }
         let mut next = path.join(&step);
         let found = match std::fs::symlink_metadata(&next) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let lower = |name: &OsStr| name.to_string_lossy().to_lowercase();
-                let names = std::fs::read_dir(&path).map_err(broken)?.filter_map(|entry| Some(entry.ok()?.file_name()));
-                let same = names.filter(|name| lower(name) == lower(&step)).min().ok_or(Outcome::Missing)?;
-                next = path.join(same);
+            Err(error) if is_nowhere(&error) => {
+                let mut names = names_alike(&path, &step).map_err(broken)?;
+                let first = names.pop().ok_or(Outcome::Missing)?;
+                let way_by = |name| Walk { path: path.clone(), ahead: [ahead.clone(), vec![name]].concat(), links };
+                ways.extend(names.into_iter().take(MOST_WALKS).map(way_by));
+                next = path.join(first);
                 std::fs::symlink_metadata(&next)
             }
             found => found,

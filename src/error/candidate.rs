@@ -31,8 +31,15 @@ pub enum Outcome {
         /// Its DataWriteGuid.
         found: Uuid,
     },
-    /// It could not be opened as an image.
+    /// It is no regular file, but what is said here.
+    NotAFile {
+        /// "a directory", "a pipe" and so on.
+        what: &'static str,
+    },
+    /// It could not be opened as an image, so that its identity is not known.
     Broken(Error),
+    /// It has the identity that the child asks for, but can't be opened, or can't be this child's parent.
+    Unusable(Error),
 }
 
 impl fmt::Display for Candidate {
@@ -43,7 +50,8 @@ impl fmt::Display for Candidate {
             Outcome::Outside => f.write_str("outside of the folders allowed")?,
             Outcome::InChain => f.write_str("in the chain already")?,
             Outcome::OtherIdentity { found } => write!(f, "DataWriteGuid {{{found}}}")?,
-            Outcome::Broken(error) => write!(f, "{error}")?,
+            Outcome::NotAFile { what } => write!(f, "is {what}")?,
+            Outcome::Broken(error) | Outcome::Unusable(error) => write!(f, "{error}")?,
         }
         f.write_str(")")
     }

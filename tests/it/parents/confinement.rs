@@ -135,12 +135,16 @@ fn what_is_no_file_is_not_waited_for() {
     ];
     for (what, make) in make {
         make();
-        for parents in searches() {
+        for parents in [Parents::Beside, Parents::Roots(vec![root.clone()])] {
             let error = refused(&path, parents);
-            assert_eq!((error.category(), error.layer()), (Category::Open, 1), "{what}: {error}");
-            assert!(matches!(error.kind(), ErrorKind::NotAFile { .. }), "{what}: {error}");
-            assert_eq!(error.file().unwrap().parent(), Some(&*root), "{what}: {error}");
+            assert_eq!((error.category(), error.layer()), (Category::ParentNotFound, 0), "{what}: {error}");
+            assert!(outcomes(&error).iter().any(|(_, outcome)| *outcome == "not a file"), "{what}: {error}");
         }
+        // Whoever names it is told what it is.
+        let error = refused(&path, Parents::Explicit(vec![place.clone()]));
+        assert_eq!((error.category(), error.layer()), (Category::Open, 1), "{what}: {error}");
+        assert!(matches!(error.kind(), ErrorKind::NotAFile { .. }), "{what}: {error}");
+        assert_eq!(error.file().unwrap().parent(), Some(&*root), "{what}: {error}");
         std::fs::remove_dir(&place).or_else(|_| std::fs::remove_file(&place)).unwrap();
     }
     // A link to a device leads out.

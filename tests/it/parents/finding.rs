@@ -4,6 +4,7 @@ use std::os::unix::fs::symlink;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use uuid::Uuid;
 use vhdx_mmap::{Category, Disk, ErrorKind, FoundBy, Image, LogPolicy, OpenOptions, Parents, Source};
 
 use crate::kit::builder::Spec;
@@ -47,6 +48,33 @@ fn beside_in_other_upper_and_lower_case() {
     // The exact name comes before all others.
     let exact = write(&vm, "DISKS/Ünï Base.VHDX", &base());
     assert_eq!(found(&path, Parents::Beside), (exact, FoundBy::RelativePath));
+}
+
+#[test]
+fn names_that_differ_in_case_only_are_all_tried() {
+    let folder = temp_dir();
+    let vm = folder.path().canonicalize().unwrap();
+    let path = write(&vm, "child.avhdx", &child_at("disks\\base.vhdx"));
+    let other = Spec { data_write_guid: Uuid::from_u128(7), ..base() };
+    for name in ["DISKS/BASE.vhdx", "DISKS/Base.vhdx", "Disks/BASE.vhdx"] {
+        write(&vm, name, &other);
+    }
+    assert_eq!(refused(&path, Parents::Beside).category(), Category::ParentMismatch);
+    for name in ["Disks/base.VHDX", "DISKS/Base.VHDX"] {
+        let right = write(&vm, name, &base());
+        assert_eq!(found(&path, Parents::Beside), (right.clone(), FoundBy::RelativePath));
+        std::fs::remove_file(right).unwrap();
+    }
+}
+
+#[test]
+fn a_name_that_this_system_can_not_have_is_not_found() {
+    let folder = temp_dir();
+    let long = "\u{6f22}".repeat(100);
+    let path = write(folder.path(), "child.avhdx", &child_at(&format!(".\\{long}\\{long}.vhdx")));
+    for parents in [Parents::Beside, Parents::Roots(vec![folder.path().to_path_buf()])] {
+        assert_eq!(refused(&path, parents).category(), Category::ParentNotFound);
+    }
 }
 
 #[test]

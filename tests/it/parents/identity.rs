@@ -7,7 +7,7 @@ use crate::kit::builder::{Locator, Spec, VHDX_LOCATOR};
 use crate::kit::{Block, MIB};
 use crate::support::{map, temp_dir};
 
-use super::{base, chain, child_at, child_by, options, outcomes, refused, write};
+use super::{base, chain, child_at, child_by, found, options, outcomes, refused, write};
 
 /// The codes of what is out of the ordinary in a layer.
 fn codes(chain: &Chain, layer: usize) -> Vec<&'static str> {
@@ -204,6 +204,29 @@ fn sectors_of_another_size_make_no_parent() {
     assert!(matches!(error.kind(), ErrorKind::SectorSizeMismatch { found: 4096, expected: 512 }), "{error}");
     assert_eq!((error.layer(), error.file()), (1, Some(&*root.join("base.vhdx"))));
     assert_eq!(chain(&path, Parents::Beside).layers().len(), 1);
+    // The search goes on, though.
+    let other = write(&root, "other.vhdx", &base());
+    let given = Parents::Explicit(vec![root.join("base.vhdx"), other.clone()]);
+    assert_eq!(found(&path, given).0, other);
+}
+
+#[test]
+fn what_is_wrong_with_the_right_parent_counts_whatever_else_there_is() {
+    let folder = temp_dir();
+    let root = folder.path().canonicalize().unwrap();
+    let path = write(&root, "child.avhdx", &child_at(".\\base.vhdx"));
+    let other = write(&root, "other.vhdx", &Spec { data_write_guid: OTHER, ..base() });
+    let junk = root.join("junk");
+    std::fs::write(&junk, "no image").unwrap();
+    let mut image = base().build();
+    // The signature of the metadata table.
+    image.bytes.write(base().metadata_offset, b"M");
+    let right = root.join("right.vhdx");
+    image.bytes.write_file(&right).unwrap();
+    for given in [[&other, &right, &junk], [&right, &junk, &other], [&junk, &other, &right]] {
+        let error = refused(&path, Parents::Explicit(given.map(Clone::clone).to_vec()));
+        assert_eq!((error.category(), error.layer(), error.file()), (Category::Corrupt, 1, Some(&*right)), "{error}");
+    }
 }
 
 #[test]

@@ -81,7 +81,9 @@ fn outcomes(error: &Error) -> Vec<(String, &'static str)> {
         Outcome::Outside => "outside",
         Outcome::InChain => "in chain",
         Outcome::OtherIdentity { .. } => "other identity",
+        Outcome::NotAFile { .. } => "not a file",
         Outcome::Broken(_) => "broken",
+        Outcome::Unusable(_) => "unusable",
         _ => "unknown",
     };
     let name = |path: &Path| path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();

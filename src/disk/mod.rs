@@ -7,6 +7,7 @@ mod extents;
 mod parents;
 mod reader;
 mod segments;
+mod stored_path;
 
 use std::ops::{Bound, RangeBounds};
 

@@ -1,9 +1,7 @@
 //! Finding the parent of an image: where a search may look, and how it is made sure that it is the right one.
 
 use std::collections::{HashMap, HashSet};
-use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,6 +11,8 @@ use crate::error::{Candidate, Error, ErrorKind, Outcome, Result, Structure};
 use crate::format::KIB_64;
 use crate::image::{Image, LogPolicy, ParentLocator};
 use crate::source::{Allow, FileId, OpenFile, Source};
+
+use super::stored_path::{names_of, outcome_of_opening, resolve, walks};
 
 /// Where parents may be looked for. An image can name any file as its parent, so it is the caller who says which files
 /// may be opened; whatever is found is taken only if it has the identity that the child asks for.
@@ -337,25 +337,12 @@ impl<'a> Search<'a> {
     }
 }
 
-/// What becomes of a candidate that can't be opened.
-fn outcome_of_opening(error: Error) -> Outcome {
-    match error.kind() {
-        ErrorKind::Open(cause) if is_nowhere(cause) => Outcome::Missing,
-        _ => Outcome::Broken(error),
-    }
-}
-
 /// The same for one that the caller has not named: a stored name may well lead to something else than a file.
 fn outcome_of_searching(error: Error) -> Outcome {
     match error.kind() {
         ErrorKind::NotAFile { what } => Outcome::NotAFile { what },
         _ => outcome_of_opening(error),
     }
-}
-
-/// Whether there is nothing at a path, or can't be: another system may have longer names than this one.
-fn is_nowhere(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::InvalidFilename)
 }
 
 /// The identity of an image, by its headers alone.
@@ -366,147 +353,3 @@ fn identity_of(file: &OpenFile) -> Result<Uuid, Outcome> {
 
 /// Where the headers end, and the region tables begin (MS-VHDX 2.2).
 const END_OF_HEADERS: u64 = 3 * KIB_64;
-
-/// The names in a stored path, without drive, share markers, volume and the dots that stand for folders.
-fn names_of(stored: &str) -> impl Iterator<Item = &str> {
-    stored
-        .split(['\\', '/', ':'])
-        .filter(|name| !matches!(*name, "" | "." | ".." | "?") && !name.starts_with("Volume{"))
-}
-
-/// A stored relative path as a path in the file system: `folder` and the path are joined by their names alone, without a
-/// look at what is there. None if it is not relative, or leads above the root.
-fn resolve(folder: &Path, stored: &str) -> Option<PathBuf> {
-    if stored.starts_with(['\\', '/']) || stored.contains(':') {
-        return None;
-    }
-    let mut path = folder.to_path_buf();
-    for name in stored.split(['\\', '/']) {
-        match name {
-            "" | "." => {}
-            ".." => {
-                if !path.pop() {
-                    return None;
-                }
-            }
-            name => path.push(name),
-        }
-    }
-    Some(path)
-}
-
-/// How many links are followed in one path.
-const MOST_LINKS: usize = 40;
-
-/// How many files one path may lead to, where names differ in upper and lower case only.
-const MOST_WALKS: usize = 64;
-
-/// A way through folders.
-struct Walk {
-    /// Where it has come to.
-    path: PathBuf,
-    /// The steps that are left; the last one is the next.
-    ahead: Vec<OsString>,
-    /// How many links it has followed.
-    links: usize,
-}
-
-/// The files to which the path `inside` leads below `folder`, an absolute path without links. Upper and lower case may
-/// differ where no name is the exact one; so there may be several, in the order of their names.
-///
-/// Links are followed step by step and by their text, so that nothing outside of the folder is even looked at.
-///
-/// The outcome of a way that leads to no file is [`Outcome::Missing`], [`Outcome::Outside`], or [`Outcome::Broken`] if a
-/// folder can't be read.
-fn walks(folder: &Path, inside: &Path) -> Vec<Result<PathBuf, Outcome>> {
-    let mut found = Vec::new();
-    let mut ways = vec![Walk { path: folder.to_path_buf(), ahead: steps(inside), links: 0 }];
-    while let Some(way) = ways.pop().filter(|_| found.len() < MOST_WALKS) {
-        found.push(walk(folder, way, &mut ways));
-    }
-    found
-}
-
-/// The steps of a path, the first one last.
-fn steps(path: &Path) -> Vec<OsString> {
-    path.components().rev().map(|step| step.as_os_str().to_owned()).collect()
-}
-
-/// The names in a folder that differ from this one in upper and lower case only, the first in order last.
-fn names_alike(folder: &Path, name: &OsStr) -> io::Result<Vec<OsString>> {
-    let lower = |name: &OsStr| name.to_string_lossy().to_lowercase();
-    let wanted = lower(name);
-    let names = std::fs::read_dir(folder)?.filter_map(|entry| Some(entry.ok()?.file_name()));
-    let mut names: Vec<OsString> = names.filter(|name| lower(name) == wanted).collect();
-    names.sort_by(|one, other| other.cmp(one));
-    Ok(names)
-}
-
-/// Goes one way to its end; where it parts, the other ways are put to `ways`.
-fn walk(folder: &Path, way: Walk, ways: &mut Vec<Walk>) -> Result<PathBuf, Outcome> {
-    let broken = |error: io::Error| outcome_of_opening(Error::of(Structure::File, ErrorKind::Open(error)));
-    let Walk { mut path, mut ahead, mut links } = way;
-    while let Some(step) = ahead.pop() {
-        if step == *"." {
-            continue;
-        }
-        if step == *".." {
-            if path == folder {
-                return Err(Outcome::Outside);
-            }
-            path.pop();
-            continue;
-        }
-        let mut next = path.join(&step);
-        let found = match std::fs::symlink_metadata(&next) {
-            Err(error) if is_nowhere(&error) => {
-                let mut names = names_alike(&path, &step).map_err(broken)?;
-                let first = names.pop().ok_or(Outcome::Missing)?;
-                let way_by = |name| Walk { path: path.clone(), ahead: [ahead.clone(), vec![name]].concat(), links };
-                ways.extend(names.into_iter().take(MOST_WALKS).map(way_by));
-                next = path.join(first);
-                std::fs::symlink_metadata(&next)
-            }
-            found => found,
-        };
-        if !found.map_err(broken)?.is_symlink() {
-            path = next;
-            continue;
-        }
-        links = MOST_LINKS.min(links).saturating_add(1);
-        let target = std::fs::read_link(&next).map_err(broken)?;
-        if target.is_absolute() {
-            path = folder.to_path_buf();
-        }
-        let target = if target.is_absolute() { target.strip_prefix(folder).ok() } else { Some(target.as_path()) };
-        let target = target.filter(|_| links <= MOST_LINKS).ok_or(Outcome::Outside)?;
-        ahead.extend(steps(target));
-    }
-    Ok(path)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{names_of, resolve};
-    use std::path::{Path, PathBuf};
-
-    #[test]
-    fn stored_relative_paths_are_joined_by_name() {
-        let joined = |stored| resolve(Path::new("/vms/child"), stored);
-        assert_eq!(joined(".\\base.vhdx"), Some(PathBuf::from("/vms/child/base.vhdx")));
-        assert_eq!(joined("..\\child\\sub/base.vhdx"), Some(PathBuf::from("/vms/child/sub/base.vhdx")));
-        assert_eq!(joined("..\\..\\etc\\passwd"), Some(PathBuf::from("/etc/passwd")));
-        assert_eq!(joined("..\\..\\..\\..\\etc\\passwd"), None);
-        assert_eq!(joined("\\etc\\passwd"), None);
-        assert_eq!(joined("C:base.vhdx"), None);
-    }
-
-    #[test]
-    fn stored_absolute_paths_are_only_names() {
-        let names = |stored| names_of(stored).collect::<Vec<_>>();
-        assert_eq!(names("\\\\?\\C:\\vms\\..\\base.vhdx"), ["C", "vms", "base.vhdx"]);
-        assert_eq!(names("\\\\?\\Volume{26a21bda-a627-11d7-9931-806e6f6e6963}\\vms\\b.vhdx"), ["vms", "b.vhdx"]);
-        assert_eq!(names("\\\\server\\share\\b.vhdx"), ["server", "share", "b.vhdx"]);
-        assert!(names("..\\..").is_empty());
-    }
-}

@@ -24,6 +24,15 @@ impl FileId {
         let path = path.as_ref();
         id(&std::fs::metadata(path)?, path).map(Self)
     }
+
+    /// Which file an open file is.
+    ///
+    /// # Errors
+    /// If it can't be looked at.
+    #[cfg(unix)]
+    pub fn of_open(file: &File) -> io::Result<Self> {
+        id(&file.metadata()?, Path::new("")).map(Self)
+    }
 }
 
 /// A file opened for reading, before anything of it is in memory.

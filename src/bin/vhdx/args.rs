@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::size::{ByteRange, parse_size};
@@ -54,6 +55,10 @@ pub(crate) enum Command {
     Chain(ChainArgs),
 }
 
+fn not_empty(text: OsString) -> Result<OsString, &'static str> {
+    if text.is_empty() { Err("a folder has a name") } else { Ok(text) }
+}
+
 /// Options of every command.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Common options")]
@@ -64,11 +69,11 @@ pub(crate) struct Common {
     #[arg(long, global = true, value_name = "PATH")]
     pub(crate) parent: Vec<PathBuf>,
 
-    /// Where parents are looked for: none, beside (the image's folder and those below), or beside and then in DIR
+    /// Where parents are looked for: none, beside (where the image says, within its own folder), or beside and then in DIR
     ///
     /// An image can name any file as its parent, so nothing outside of these folders is opened, nor are symbolic links
     /// followed out of them. With none, what an image itself holds can be read, and the rest is an error.
-    #[arg(long, global = true, value_name = "none|beside|DIR", default_value = "beside")]
+    #[arg(long, global = true, value_name = "none|beside|DIR", default_value = "beside", value_parser = OsStringValueParser::new().try_map(not_empty))]
     pub(crate) parents: OsString,
 
     /// What to do with a log that holds changes: replay it in memory, refuse the image, or ignore it

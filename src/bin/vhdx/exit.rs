@@ -116,7 +116,9 @@ impl Failure {
             Self::ClosedPipe { bulk: true } => end_by_signal(SIGPIPE),
             Self::Interrupted { signal } => {
                 // What the terminal shows of the key stays on its line.
-                drop(writeln!(io::stderr()));
+                if io::IsTerminal::is_terminal(&io::stderr()) {
+                    drop(writeln!(io::stderr()));
+                }
                 end_by_signal(signal)
             }
         }

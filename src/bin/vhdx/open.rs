@@ -11,6 +11,11 @@ use crate::term::{self, escape};
 
 /// Opens the bytes of an image.
 pub(crate) fn source(path: &Path, common: &Common) -> Result<Source, Failure> {
+    if path == Path::new("-") {
+        return Err(
+            Failure::usage("an image is read at many places: standard input can't be one").with_hint("name a file")
+        );
+    }
     let opened = if common.no_mmap { Source::read(path) } else { map(path) };
     opened.map_err(|error| Failure::of_image(path, &error))
 }

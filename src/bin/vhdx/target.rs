@@ -32,6 +32,7 @@ impl Destination {
     pub(crate) fn new(out: &Path, disk: &Disk, force: bool) -> Result<Self, Failure> {
         if out == Path::new("-") {
             refuse_terminal(force, "--force writes there all the same")?;
+            refuse_own_file_as_output(disk)?;
             return Ok(Self::Standard);
         }
         let metadata = match std::fs::metadata(out) {
@@ -64,6 +65,7 @@ impl Destination {
             return Ok(Self::OldFile(real, metadata));
         }
         if is_block_device(metadata.file_type()) {
+            refuse_own_backing_file(out, &metadata, disk)?;
             require_force(out, force, "is a block device", "--force overwrites what is on it")?;
             return Ok(Self::Device(out.to_path_buf()));
         }
@@ -76,16 +78,18 @@ impl Destination {
     }
 
     /// Opens it, and makes sure that it has room for `length` bytes, of which at most `data` have to be stored.
-    pub(crate) fn open(&self, length: u64, data: u64) -> Result<Target, Failure> {
+    ///
+    /// Readers look for the end of a file that has a `footer` at the end of a device.
+    pub(crate) fn open(&self, length: u64, data: u64, footer: bool) -> Result<Target, Failure> {
         match self {
             Self::NewFile(path) => new_file(path, None, length, data),
             Self::OldFile(path, metadata) => new_file(path, Some(metadata), length, data),
-            Self::Device(path) => device(path, length),
+            Self::Device(path) => device(path, length, footer),
             Self::Stream(path) => {
                 let file = OpenOptions::new().write(true).open(path);
                 Ok(Target::Stream { file: file.map_err(|error| cannot_create(path, &error))? })
             }
-            Self::Standard => standard_output(),
+            Self::Standard => standard_output().map(|file| Target::Stream { file }),
         }
     }
 }
@@ -166,19 +170,19 @@ fn keep(failed: tempfile::PersistError, path: &Path) -> Failure {
 
 /// Standard output as a file: past the line buffer of the standard library, which would look for line ends in the disk.
 #[cfg(unix)]
-pub(crate) fn standard_output() -> Result<Target, Failure> {
+pub(crate) fn standard_output() -> Result<File, Failure> {
     use std::os::fd::AsFd;
 
     let file = io::stdout().as_fd().try_clone_to_owned().map(File::from);
-    Ok(Target::Stream { file: file.map_err(|error| cannot_create(Path::new("-"), &error))? })
+    file.map_err(|error| cannot_create(Path::new("-"), &error))
 }
 
 #[cfg(windows)]
-pub(crate) fn standard_output() -> Result<Target, Failure> {
+pub(crate) fn standard_output() -> Result<File, Failure> {
     use std::os::windows::io::AsHandle;
 
     let file = io::stdout().as_handle().try_clone_to_owned().map(File::from);
-    Ok(Target::Stream { file: file.map_err(|error| cannot_create(Path::new("-"), &error))? })
+    file.map_err(|error| cannot_create(Path::new("-"), &error))
 }
 
 /// A file beside the one to be, so that it can take its place in one step.
@@ -207,8 +211,14 @@ fn new_file(path: &Path, replaced: Option<&Metadata>, length: u64, data: u64) ->
     }
 }
 
-fn device(path: &Path, length: u64) -> Result<Target, Failure> {
+fn device(path: &Path, length: u64, footer: bool) -> Result<Target, Failure> {
     let failed = |error: io::Error| cannot_create(path, &error);
+    // Such a device can be opened for writing, and refuses the first write.
+    let metadata = std::fs::metadata(path).map_err(failed)?;
+    if fact_of_device(&metadata, "ro").is_some_and(|answer| answer == "1") {
+        let failure = Failure::new(Exit::CannotCreate, format!("{}: is read-only", path.display()));
+        return Err(failure.with_hint("name a device that can be written to"));
+    }
     let mut file = open_device(path).map_err(|error| match error.kind() {
         io::ErrorKind::ResourceBusy => Failure::new(Exit::CannotCreate, format!("{}: is in use", path.display()))
             .with_hint("a mounted device is not written to: unmount it first"),
@@ -218,6 +228,11 @@ fn device(path: &Path, length: u64) -> Result<Target, Failure> {
     if room < length {
         let text = format!("{}: has room for {}, needs {}", path.display(), human(room), human(length));
         return Err(Failure::new(Exit::CannotCreate, text).with_hint("--range writes a part of the disk"));
+    }
+    if footer && room > length {
+        let text =
+            format!("{}: has {} bytes, and the VHD {length}: its footer would not be found", path.display(), room);
+        return Err(Failure::new(Exit::CannotCreate, text).with_hint("write the VHD to a file, or --format raw"));
     }
     file.rewind().map_err(failed)?;
     Ok(Target::Device { file, path: path.to_path_buf() })
@@ -267,10 +282,50 @@ fn require_force(path: &Path, force: bool, what: &str, hint: &str) -> Result<(),
 /// Nothing of the chain is ever written to.
 fn refuse_own_files(out: &Path, disk: &Disk) -> Result<(), Failure> {
     let target = FileId::of(out).map_err(|error| cannot_create(out, &error))?;
-    if disk.layers().iter().any(|layer| layer.image().source().id().as_ref() == Some(&target)) {
-        return Err(Failure::usage(format!("{}: is the image itself, or one of its parents", out.display())));
+    refuse_layer(&target, disk, out.display())
+}
+
+fn refuse_layer(target: &FileId, disk: &Disk, name: impl fmt::Display) -> Result<(), Failure> {
+    if disk.layers().iter().any(|layer| layer.image().source().id().as_ref() == Some(target)) {
+        return Err(Failure::usage(format!("{name}: is the image itself, or one of its parents")));
     }
     Ok(())
+}
+
+/// The same for the file to which standard output leads.
+#[cfg(unix)]
+pub(crate) fn refuse_own_file_as_output(disk: &Disk) -> Result<(), Failure> {
+    let target = FileId::of_open(&standard_output()?).map_err(|error| cannot_create(Path::new("-"), &error))?;
+    refuse_layer(&target, disk, STANDARD_OUTPUT)
+}
+
+#[cfg(not(unix))]
+#[expect(clippy::unnecessary_wraps, reason = "on Unix, standard output tells which file it is")]
+pub(crate) fn refuse_own_file_as_output(_: &Disk) -> Result<(), Failure> {
+    Ok(())
+}
+
+/// The same for the file that a loop device shows.
+fn refuse_own_backing_file(device: &Path, metadata: &Metadata, disk: &Disk) -> Result<(), Failure> {
+    match fact_of_device(metadata, "loop/backing_file").map(FileId::of) {
+        Some(Ok(target)) => refuse_layer(&target, disk, device.display()),
+        // No loop device, or one whose file has no path any more.
+        Some(Err(_)) | None => Ok(()),
+    }
+}
+
+/// What the system says of a block device under this name.
+#[cfg(target_os = "linux")]
+fn fact_of_device(metadata: &Metadata, name: &str) -> Option<String> {
+    let device = std::os::unix::fs::MetadataExt::rdev(metadata);
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    let text = std::fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/{name}")).ok()?;
+    Some(text.trim_end_matches('\n').to_owned())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn fact_of_device(_: &Metadata, _: &str) -> Option<String> {
+    None
 }
 
 /// Free bytes of the file system of a folder, if it says.

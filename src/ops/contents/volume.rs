@@ -75,6 +75,8 @@ impl Volume {
 pub(super) fn recognise(area: &Area<'_>) -> Result<Option<Volume>> {
     const AT_FIXED_PLACES: &[(u64, [u8; 8], Volume)] = &[
         (3, *b"-FVE-FS-", Volume::BitLocker),
+        // Of a removable medium: a FAT boot sector, with the first half of the GUID 4967d63b-2e29-4ad8-8399-f6a339e3d001.
+        (424, *b"\x3b\xd6\x67\x49\x29\x2e\xd8\x4a", Volume::BitLocker),
         (3, *b"NTFS    ", Volume::Ntfs),
         (3, *b"ReFS\0\0\0\0", Volume::Refs),
         (3, *b"EXFAT   ", Volume::ExFat),

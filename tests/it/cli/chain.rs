@@ -132,7 +132,7 @@ fn a_broken_chain_is_told_as_far_as_it_goes_and_then_the_error() {
 
     std::fs::remove_file(&paths[2]).unwrap();
     std::fs::create_dir(&paths[2]).unwrap();
-    assert_eq!(layers(&["layer 2", "base.vhdx", "regular file"], 66), 2);
+    assert_eq!(layers(&["layer 1", "base.vhdx (is a directory)", "hint: pass --parent"], 81), 2);
 
     let mut unknown = specs[1].clone();
     unknown.locator = Some(Locator::Pairs(Uuid::from_u128(77), Vec::new()));

@@ -22,7 +22,11 @@ pub(super) struct Loop(pub(super) PathBuf);
 
 impl Loop {
     pub(super) fn of(file: &Path) -> Option<Self> {
-        let device = said("losetup", &["--find".as_ref(), "--show".as_ref(), file.as_ref()]);
+        Self::attached(&[file.as_ref()])
+    }
+
+    fn attached(args: &[&std::ffi::OsStr]) -> Option<Self> {
+        let device = said("losetup", &[&["--find".as_ref(), "--show".as_ref()], args].concat());
         if device.is_none() {
             skip("mount", "no loop devices (they need root)");
         }
@@ -87,14 +91,48 @@ fn a_block_device_gets_the_disk_with_its_zeros() {
     assert!(std::fs::read(&file).unwrap()[..8 << 20] == disk);
     assert!(is_used(8 << 20..16 << 20), "what lies behind the disk is not the disk's");
 
-    // Only a part of it, and with a footer behind.
+    // Only a part of it.
     vhdx_run(args!["extract", "--force", "--range", "5M:3M", &path, &device.0]).done();
     assert!(std::fs::read(&file).unwrap()[..3 << 20] == disk[5 << 20..]);
+    assert_eq!(names_in(folder.path()), ["device.img", "disk.vhdx"]);
+}
+
+#[test]
+fn a_vhd_must_end_where_its_block_device_does() {
+    let folder = temp_dir();
+    let path = write_image(folder.path(), "disk.vhdx", &Spec::default());
+    let Some((larger, file)) = used_device(folder.path(), 8 * MIB + 1024) else { return };
+    let ran = vhdx_run(args!["extract", "--force", "-O", "vhd", &path, &larger.0]);
+    assert_fails(&ran, 73, &[larger.0.to_str().unwrap(), "8389632 bytes", "8389120", "footer"]);
+    assert!(std::fs::read(&file).unwrap().iter().all(|byte| *byte == 0xee));
+    drop(larger);
+    let Some((device, file)) = used_device(folder.path(), 8 * MIB + 512) else { return };
     vhdx_run(args!["extract", "--force", "--threads", "3", "-O", "vhd", &path, &device.0]).done();
     let vhd = vhdx_run(args!["extract", "-O", "vhd", &path, "-"]).done().out;
-    assert!(std::fs::read(&file).unwrap()[..vhd.len()] == vhd);
-    assert!(is_used((8 << 20) + 512..16 << 20));
-    assert_eq!(names_in(folder.path()), ["device.img", "disk.vhdx"]);
+    assert!(std::fs::read(&file).unwrap() == vhd);
+}
+
+#[test]
+fn a_block_device_that_is_read_only_is_told_before_the_work() {
+    let folder = temp_dir();
+    let path = write_image(folder.path(), "disk.vhdx", &Spec::default());
+    let file = folder.path().join("device.img");
+    std::fs::write(&file, vec![0xee; 16 << 20]).unwrap();
+    let Some(device) = Loop::attached(&["--read-only".as_ref(), file.as_ref()]) else { return };
+    let ran = vhdx_run(args!["extract", "--force", &path, &device.0]);
+    assert_fails(&ran, 73, &[device.0.to_str().unwrap(), "is read-only"]);
+    assert!(std::fs::read(&file).unwrap().iter().all(|byte| *byte == 0xee));
+}
+
+#[test]
+fn a_block_device_that_is_the_image_itself_is_left_alone() {
+    let folder = temp_dir();
+    let path = write_image(folder.path(), "disk.vhdx", &Spec::default());
+    let before = std::fs::read(&path).unwrap();
+    let Some(device) = Loop::of(&path) else { return };
+    let ran = vhdx_run(args!["extract", "--force", "--range", "0:1M", &path, &device.0]);
+    assert_fails(&ran, 2, &[device.0.to_str().unwrap(), "is the image itself"]);
+    assert!(std::fs::read(&path).unwrap() == before);
 }
 
 #[test]

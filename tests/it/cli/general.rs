@@ -53,6 +53,9 @@ fn wrong_usage_ends_with_2_and_says_what_is_wrong() {
     let image = image.to_str().unwrap();
     let cases: &[(&[&str], &str)] = &[
         (&["frobnicate"], "frobnicate"),
+        (&["info", "-"], "standard input"),
+        (&["info", "--parents", "", image], "a folder has a name"),
+        (&["extract", "-O", "vhd", "--range", "0:0", image, "-"], "a VHD of no bytes"),
         (&["info"], "<IMAGE>"),
         (&["map", image, image], image),
         (&["extract", image], "<OUT>"),

@@ -396,3 +396,18 @@ fn where_a_parent_is_missing_everything_else_is_told() {
     let text = vhdx_run(args!["info", "--parents", "none", &path]).done().text();
     assert_lines(&text, &["backing file: not looked for"]);
 }
+
+#[test]
+fn what_is_wrong_with_the_parent_is_why_nothing_is_known_of_the_contents() {
+    let folder = temp_dir();
+    let base = Spec::default();
+    let other = Spec { data_write_guid: Uuid::from_u128(9), ..Spec::default() };
+    write_image(folder.path(), "base.vhdx", &other);
+    let path = write_image(folder.path(), "child.avhdx", &Spec::child_of(&base, "base.vhdx"));
+    let text = vhdx_run(args!["info", &path]).done().text();
+    let contents = text.lines().find(|line| line.starts_with("contents: ")).unwrap();
+    assert!(contents.contains("base.vhdx") && contents.contains("DataWriteGuid"), "{contents}");
+    let told = vhdx_run(args!["info", "--output", "json", &path]).done().json();
+    let error = told["format-specific"]["data"]["contents"]["error"].as_str().unwrap();
+    assert!(contents.ends_with(error), "{error}");
+}

@@ -167,7 +167,7 @@ fn an_mbr_with_primary_and_logical_partitions() {
         &[
             "contents: MBR partition table, partitions: 6",
             "  1: at 0x100000, 2.00 MiB (2097152 bytes), NTFS, exFAT or HPFS: NTFS",
-            "  3: at 0x800000, 8.00 MiB (8388608 bytes), extended: unknown",
+            "  3: at 0x800000, 8.00 MiB (8388608 bytes), extended: no known file system",
             "  5: at 0x900000, 500.00 KiB (512000 bytes), Linux swap: swap",
         ],
     );

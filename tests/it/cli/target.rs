@@ -9,7 +9,7 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use crate::kit::builder::Spec;
 use crate::kit::{Block, FileBytes, GIB, TIB};
-use crate::support::{Ran, run, temp_dir, vhdx};
+use crate::support::{Ran, run, run_to, temp_dir, vhdx};
 
 use super::{args, assert_fails, content, names_in, vhdx_run, write_image};
 
@@ -188,6 +188,18 @@ fn neither_the_image_nor_its_parents_are_ever_written_to() {
         for options in [args!["--force"], args!["--force", "--no-mmap"], args!["--force", "-O", "vhd"], args![]] {
             let ran = vhdx_run(args!["extract", &path, at(out)].into_iter().chain(options));
             assert_fails(&ran, 2, &[out, "is the image itself, or one of its parents"]);
+        }
+    }
+    // Nor where standard output leads to one of them.
+    for out in [&path, &base_path] {
+        for args in [
+            args!["extract", &path, "-"],
+            args!["extract", "--force", &path, "-"],
+            args!["read", "--range", "0:", &path],
+        ] {
+            let file = std::fs::OpenOptions::new().append(true).open(out).unwrap();
+            let ran = run_to(&mut vhdx(args), file.into());
+            assert_fails(&ran, 2, &["standard output", "is the image itself, or one of its parents"]);
         }
     }
     assert!(std::fs::read(&path).unwrap() == child_before);

@@ -15,7 +15,7 @@ use super::partitions::Pieces;
 use super::{args, assert_has, assert_lines, disk_with, vhdx_run, write_image};
 
 /// Everything that has a signature.
-const NAMES: [&str; 17] = [
+const NAMES: [&str; 18] = [
     "ext2",
     "ext3",
     "ext4",
@@ -31,6 +31,7 @@ const NAMES: [&str; 17] = [
     "LVM2",
     "swap",
     "BitLocker",
+    "BitLocker To Go",
     "LUKS1",
     "LUKS2",
 ];
@@ -40,6 +41,7 @@ fn told_as(name: &str) -> &str {
     match name {
         "FAT12" | "FAT16" => "FAT",
         "LUKS1" | "LUKS2" => "LUKS",
+        "BitLocker To Go" => "BitLocker",
         other => other,
     }
 }
@@ -81,6 +83,10 @@ pub(super) fn signature(name: &str) -> Pieces {
         "LVM2" => vec![(512, b"LABELONE\x01\0\0\0\0\0\0\0\x01\x02\x03\x04\x20\0\0\0LVM2 001".to_vec())],
         "swap" => vec![(1024, b"\x01\0\0\0".to_vec()), (4086, b"SWAPSPACE2".to_vec())],
         "BitLocker" => boot_sector(b"\xeb\x58\x90-FVE-FS-", &[]),
+        "BitLocker To Go" => {
+            let guid = b"\x3b\xd6\x67\x49\x29\x2e\xd8\x4a\x83\x99\xf6\xa3\x39\xe3\xd0\x01";
+            boot_sector(b"\xeb\x58\x90MSWIN4.1", &[(82, b"FAT32   "), (424, guid)])
+        }
         "LUKS1" => vec![(0, b"LUKS\xba\xbe\0\x01aes\0".to_vec())],
         "LUKS2" => vec![(0, b"LUKS\xba\xbe\0\x02\0\0\0\0".to_vec())],
         other => unreachable!("no signature of {other}"),

@@ -23,6 +23,9 @@ pub(crate) fn run(args: &ExtractArgs, common: &Common) -> Result<Exit, Failure> 
         Some(range) => range.within(disk.size()).map_err(Failure::usage)?,
         None => 0..disk.size(),
     };
+    if args.format == DiskFormat::Vhd && range.is_empty() {
+        return Err(Failure::usage("a VHD of no bytes is none"));
+    }
     let trailer = Trailer::new(&disk, &range, args.format);
     for note in trailer.notes.iter().filter(|_| !common.quiet) {
         term::tell("note", term::HINT, note);
@@ -37,7 +40,7 @@ pub(crate) fn run(args: &ExtractArgs, common: &Common) -> Result<Exit, Failure> 
         let measured = ops::measure(&disk, range.clone()).map_err(|error| Failure::of_image(&args.image, &error))?;
         data = measured.data.min(stored_by(&disk));
     }
-    let target = destination.open(trailer.total, data)?;
+    let target = destination.open(trailer.total, data, trailer.footer.is_some())?;
 
     let done = match target.content() {
         Some(content) => {

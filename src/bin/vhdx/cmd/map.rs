@@ -57,6 +57,7 @@ fn json(disk: &Disk, extents: impl Iterator<Item = Result<Extent, Failure>>) -> 
             Ok(extent) => extent,
             Err(failure) => {
                 // Left open, so that no reader takes a part for the whole.
+                writeln!(out)?;
                 out.flush()?;
                 return Err(failure);
             }

@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::io::{self, Write};
 
 use vhdx_mmap::ops::Contents;
-use vhdx_mmap::{Error, Image, Kind, LogState};
+use vhdx_mmap::{Image, Kind, LogState};
 
 use super::{Facts, block_counts};
 use crate::size::human;
@@ -36,8 +36,10 @@ pub(super) fn write(out: &mut impl Write, facts: &Facts<'_>) -> io::Result<()> {
     line(out, "region table in use", image.region_table_copy())?;
     line(out, "log", log(facts))?;
     parent(out, facts)?;
-    if let Some(found) = &facts.contents {
-        contents(out, found, image)?;
+    match &facts.contents {
+        Some(Ok(found)) => contents(out, found, image)?,
+        Some(Err(error)) => marked(out, "contents", &format!("unknown: {}", facts.why_unknown(error)))?,
+        None => {}
     }
     for warning in facts.layer.warnings() {
         marked(out, warning.check.severity().name(), &warning.to_string())?;
@@ -94,12 +96,8 @@ fn parent(out: &mut impl Write, facts: &Facts<'_>) -> io::Result<()> {
     line(out, "chain", chain.join(" -> "))
 }
 
-fn contents(out: &mut impl Write, found: &Result<Contents, Error>, image: &Image) -> io::Result<()> {
+fn contents(out: &mut impl Write, contents: &Contents, image: &Image) -> io::Result<()> {
     let (disk_size, sector_size) = (image.virtual_disk_size(), image.logical_sector_size());
-    let contents = match found {
-        Ok(contents) => contents,
-        Err(error) => return marked(out, "contents", &format!("unknown: {error}")),
-    };
     let volume = contents.volume.map(|volume| volume.name());
     let Some(table) = &contents.partition_table else {
         return match volume {
@@ -111,7 +109,7 @@ fn contents(out: &mut impl Write, found: &Result<Contents, Error>, image: &Image
     let count = table.partitions.len();
     line(out, "contents", format_args!("{} partition table{backup}, partitions: {count}", table.scheme.name()))?;
     for partition in &table.partitions {
-        let holds = partition.volume.map_or("unknown", |volume| volume.name());
+        let holds = partition.volume.map_or("no known file system", |volume| volume.name());
         let end = partition.start.saturating_add(partition.length);
         let behind = if end > disk_size { ", reaches behind the end of the disk" } else { "" };
         let name = if partition.name.is_empty() { String::new() } else { format!(" \"{}\"", escape(&partition.name)) };

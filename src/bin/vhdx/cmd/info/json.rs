@@ -94,7 +94,7 @@ fn data(facts: &Facts<'_>, locator: Option<&ParentLocator>) -> Value {
         "chain": facts.chain.iter().map(|path| path.to_string_lossy()).collect::<Vec<_>>(),
         "contents": facts.contents.as_ref().map(|contents| match contents {
             Ok(contents) => contents_value(contents),
-            Err(error) => json!({ "error": error.to_string() }),
+            Err(error) => json!({ "error": facts.why_unknown(error).to_string() }),
         }),
         "warnings": warnings,
     })

@@ -7,7 +7,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use vhdx_mmap::ops::{self, Contents};
-use vhdx_mmap::{BlockStates, Chain, Error, Layer};
+use vhdx_mmap::{BlockStates, Chain, Error, ErrorKind, Layer};
 
 use crate::args::{Common, InfoArgs};
 use crate::exit::{Exit, Failure};
@@ -75,6 +75,8 @@ struct Facts<'a> {
     chain: Vec<PathBuf>,
     /// What is on the disk: only told of the image that was asked for.
     contents: Option<Result<Contents, Error>>,
+    /// Why the chain, from here on, ends before its base.
+    chain_broken: Option<&'a Error>,
 }
 
 impl<'a> Facts<'a> {
@@ -92,7 +94,13 @@ impl<'a> Facts<'a> {
             broken: chain.broken().filter(|_| below.len() == 1),
             chain: below.iter().map(path_of).collect(),
             contents: (number == 0).then(|| ops::contents(chain.disk_so_far())),
+            chain_broken: chain.broken(),
         })
+    }
+
+    /// Why it is not known what is on the disk: where a parent is missing, what is wrong with that.
+    fn why_unknown<'e>(&'e self, error: &'e Error) -> &'e Error {
+        self.chain_broken.filter(|_| matches!(error.kind(), ErrorKind::NoParentAttached)).unwrap_or(error)
     }
 }
 

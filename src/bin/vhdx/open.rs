@@ -17,7 +17,30 @@ pub(crate) fn source(path: &Path, common: &Common) -> Result<Source, Failure> {
         );
     }
     let opened = if common.no_mmap { Source::read(path) } else { map(path) };
-    opened.map_err(|error| Failure::of_image(path, &error))
+    let source = opened.map_err(|error| Failure::of_image(path, &error))?;
+    refuse_as_output(&source)?;
+    Ok(source)
+}
+
+/// Whatever a command prints, it must not go into an image.
+#[cfg(unix)]
+fn refuse_as_output(source: &Source) -> Result<(), Failure> {
+    use vhdx_mmap::FileId;
+
+    use crate::exit::STANDARD_OUTPUT;
+    use crate::target::standard_output;
+
+    let output = FileId::of_open(&standard_output()?)?;
+    if source.id() == Some(output) {
+        return Err(Failure::usage(format!("{STANDARD_OUTPUT}: is the image itself, or one of its parents")));
+    }
+    Ok(())
+}
+
+#[cfg(not(unix))]
+#[expect(clippy::unnecessary_wraps, reason = "on Unix, standard output tells which file it is")]
+fn refuse_as_output(_: &Source) -> Result<(), Failure> {
+    Ok(())
 }
 
 #[expect(unsafe_code, reason = "the one promise that the command makes for its user")]
@@ -30,7 +53,11 @@ fn map(path: &Path) -> vhdx_mmap::Result<Source> {
 
 /// Opens an image, and follows its parents as far as that goes.
 pub(crate) fn chain(path: &Path, common: &Common) -> Result<Chain, Failure> {
-    Chain::open(source(path, common)?, &options(common)).map_err(|error| Failure::of_image(path, &error))
+    let chain = Chain::open(source(path, common)?, &options(common));
+    let chain = chain.map_err(|error| Failure::of_image(path, &error))?;
+    // The image itself has been looked at already.
+    chain.layers().iter().skip(1).try_for_each(|layer| refuse_as_output(layer.image().source()))?;
+    Ok(chain)
 }
 
 /// Opens an image as a disk, and tells on standard error what is out of the ordinary.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf, is_separator};
 
 use tempfile::NamedTempFile;
 use vhdx_mmap::ops::TargetContent;
-use vhdx_mmap::{Disk, FileId};
+use vhdx_mmap::{Disk, FileId, Layer};
 
 use crate::exit::{Exit, Failure, STANDARD_OUTPUT};
 use crate::size::human;
@@ -32,7 +32,6 @@ impl Destination {
     pub(crate) fn new(out: &Path, disk: &Disk, force: bool) -> Result<Self, Failure> {
         if out == Path::new("-") {
             refuse_terminal(force, "--force writes there all the same")?;
-            refuse_own_file_as_output(disk)?;
             return Ok(Self::Standard);
         }
         let metadata = match std::fs::metadata(out) {
@@ -79,7 +78,7 @@ impl Destination {
 
     /// Opens it, and makes sure that it has room for `length` bytes, of which at most `data` have to be stored.
     ///
-    /// Readers look for the end of a file that has a `footer` at the end of a device.
+    /// With `footer`, what will be written ends with something that readers look for at the end of a device.
     pub(crate) fn open(&self, length: u64, data: u64, footer: bool) -> Result<Target, Failure> {
         match self {
             Self::NewFile(path) => new_file(path, None, length, data),
@@ -282,33 +281,20 @@ fn require_force(path: &Path, force: bool, what: &str, hint: &str) -> Result<(),
 /// Nothing of the chain is ever written to.
 fn refuse_own_files(out: &Path, disk: &Disk) -> Result<(), Failure> {
     let target = FileId::of(out).map_err(|error| cannot_create(out, &error))?;
-    refuse_layer(&target, disk, out.display())
+    refuse_layers(&target, disk.layers(), out.display())
 }
 
-fn refuse_layer(target: &FileId, disk: &Disk, name: impl fmt::Display) -> Result<(), Failure> {
-    if disk.layers().iter().any(|layer| layer.image().source().id().as_ref() == Some(target)) {
+fn refuse_layers(target: &FileId, layers: &[Layer], name: impl fmt::Display) -> Result<(), Failure> {
+    if layers.iter().any(|layer| layer.image().source().id().as_ref() == Some(target)) {
         return Err(Failure::usage(format!("{name}: is the image itself, or one of its parents")));
     }
-    Ok(())
-}
-
-/// The same for the file to which standard output leads.
-#[cfg(unix)]
-pub(crate) fn refuse_own_file_as_output(disk: &Disk) -> Result<(), Failure> {
-    let target = FileId::of_open(&standard_output()?).map_err(|error| cannot_create(Path::new("-"), &error))?;
-    refuse_layer(&target, disk, STANDARD_OUTPUT)
-}
-
-#[cfg(not(unix))]
-#[expect(clippy::unnecessary_wraps, reason = "on Unix, standard output tells which file it is")]
-pub(crate) fn refuse_own_file_as_output(_: &Disk) -> Result<(), Failure> {
     Ok(())
 }
 
 /// The same for the file that a loop device shows.
 fn refuse_own_backing_file(device: &Path, metadata: &Metadata, disk: &Disk) -> Result<(), Failure> {
     match fact_of_device(metadata, "loop/backing_file").map(FileId::of) {
-        Some(Ok(target)) => refuse_layer(&target, disk, device.display()),
+        Some(Ok(target)) => refuse_layers(&target, disk.layers(), device.display()),
         // No loop device, or one whose file has no path any more.
         Some(Err(_)) | None => Ok(()),
     }

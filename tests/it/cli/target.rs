@@ -196,11 +196,18 @@ fn neither_the_image_nor_its_parents_are_ever_written_to() {
             args!["extract", &path, "-"],
             args!["extract", "--force", &path, "-"],
             args!["read", "--range", "0:", &path],
+            args!["read", "--range", "0:", "--hex", &path],
+            args!["map", &path],
+            args!["chain", "--output", "json", &path],
         ] {
             let file = std::fs::OpenOptions::new().append(true).open(out).unwrap();
             let ran = run_to(&mut vhdx(args), file.into());
             assert_fails(&ran, 2, &["standard output", "is the image itself, or one of its parents"]);
         }
+    }
+    for command in ["log", "info"] {
+        let file = std::fs::OpenOptions::new().append(true).open(&path).unwrap();
+        assert_fails(&run_to(&mut vhdx(args![command, &path]), file.into()), 2, &["standard output"]);
     }
     assert!(std::fs::read(&path).unwrap() == child_before);
     assert!(std::fs::read(&base_path).unwrap() == base_before);

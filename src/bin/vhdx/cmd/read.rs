@@ -8,7 +8,7 @@ use vhdx_mmap::{Disk, Segment, ops};
 use crate::args::{Common, ReadArgs};
 use crate::exit::{Exit, Failure, STANDARD_OUTPUT};
 use crate::open;
-use crate::target::{refuse_own_file_as_output, refuse_terminal, standard_output};
+use crate::target::{refuse_terminal, standard_output};
 use crate::term;
 
 pub(crate) fn run(args: &ReadArgs, common: &Common) -> Result<Exit, Failure> {
@@ -19,7 +19,6 @@ pub(crate) fn run(args: &ReadArgs, common: &Common) -> Result<Exit, Failure> {
         return Ok(Exit::Done);
     }
     refuse_terminal(false, "--hex makes text of it")?;
-    refuse_own_file_as_output(&disk)?;
     ops::extract_to_writer(&disk, range, &mut standard_output()?, &())
         .map_err(|error| Failure::of_bulk_output(&args.image, STANDARD_OUTPUT, error))?;
     Ok(Exit::Done)

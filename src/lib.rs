@@ -46,12 +46,17 @@
 //! | feature | default | what it brings |
 //! |---|---|---|
 //! | `mmap` | by `cli` | `Source::map`; without it the crate holds no `unsafe` code at all |
-//! | `rayon` | by `cli` | `Disk::par_segments` |
+//! | `rayon` | by `cli` | `Disk::par_segments`, and every core for bulk work |
+//! | `bulk` | by `cli` | work on whole disks: `Content::scan`, and in `ops` extraction, digests, manifests, comparison |
 //! | `cli` | yes | the `vhdx` command, and its dependencies |
 //!
-//! A program that wants the library only depends on it with `default-features = false, features = ["mmap", "rayon"]`.
+//! A program that wants the library only depends on it with `default-features = false, features = ["mmap", "rayon"]`, and `"bulk"` if it is to go through whole disks.
 //!
 //! How it is made, and why: [`design`].
+#![cfg_attr(
+    not(all(feature = "bulk", feature = "mmap", feature = "rayon")),
+    allow(dead_code, unused_imports, reason = "what optional parts need is there without them, too")
+)]
 
 mod checksum;
 #[doc = include_str!("design.md")]
@@ -76,8 +81,9 @@ pub use image::{
     BlockStates, Check, CurrentHeader, EntryContent, EntryStatus, Flaw, Image, Kind, LogPolicy, LogReport,
     LogReportEntry, LogState, ParentLocator, Region, Replay, Severity, Warning,
 };
+#[cfg(feature = "bulk")]
+pub use scan::{Cache, Content, Progress, ScanOptions, Stopped, UNIT, Uncounted};
 #[cfg(feature = "rayon")]
-pub use scan::ParSegments;
-pub use scan::{Progress, SEGMENT_GRAIN};
+pub use scan::{ParSegments, SEGMENT_GRAIN};
 pub use source::{FileId, Source};
 pub use zero::{ZERO_PAGES_LENGTH, is_zero, zero_pages};

@@ -122,13 +122,13 @@ impl Chain {
                 Err(error) => break End::Broken(error),
             }
         };
-        Ok(Self { disk: Disk { layers }, end })
+        Ok(Self { disk: Disk::new(layers), end })
     }
 
     /// The layers: the image that was opened first, its base last. There is at least one.
     #[must_use]
     pub fn layers(&self) -> &[Layer] {
-        &self.disk.layers
+        self.disk.layers()
     }
 
     /// The disk, as far as the layers found make it. What lies in a parent that was not found can't be read from it:

@@ -93,7 +93,7 @@ impl<'d> Cursor<'d> {
     fn piece(&mut self) -> Result<Piece> {
         let start = self.position;
         let mut until = self.end;
-        for (layer, image) in self.disk.layers.iter().map(super::Layer::image).enumerate() {
+        for (layer, image) in self.disk.layers().iter().map(super::Layer::image).enumerate() {
             if start >= image.virtual_disk_size() {
                 // A parent that is smaller than its child reads as zeros behind its end.
                 let length = until.saturating_sub(start);

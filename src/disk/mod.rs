@@ -6,13 +6,15 @@ mod cursor;
 mod extents;
 mod parents;
 mod reader;
+mod runs;
 mod segments;
 mod stored_path;
 
 use std::ops::{Bound, RangeBounds};
+use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result, Structure};
-use crate::image::{Image, Warning};
+use crate::image::{Image, Lent, Warning};
 use crate::num::{to_u64, to_usize_saturating};
 use crate::source::Source;
 use crate::zero::{ZERO_PAGES_LENGTH, zero_pages};
@@ -24,7 +26,11 @@ pub use chain::{Chain, Layer, Link, MAX_PARENTS, OpenOptions};
 pub use extents::{Extent, Extents};
 pub use parents::{FoundBy, ParentFinder, ParentRequest, Parents};
 pub use reader::Reader;
+pub(crate) use runs::{Place, PlacedRun, PlacedRuns};
 pub use segments::{Segment, Segments};
+
+/// Pieces that are as long as this, in bytes, are read, not copied from the mapping.
+const MIN_READ: usize = 128 << 10;
 
 /// A virtual disk: an image and the chain of its parents.
 ///
@@ -32,7 +38,9 @@ pub use segments::{Segment, Segments};
 #[derive(Debug)]
 pub struct Disk {
     /// The image that was opened first; there is at least one.
-    layers: Vec<Layer>,
+    layers: Arc<[Layer]>,
+    /// Which of them is the first of this disk: another one than the first for the disk of an ancestor.
+    top: usize,
 }
 
 impl Disk {
@@ -46,6 +54,11 @@ impl Disk {
         Self::from_chain(Chain::open(source, options)?)
     }
 
+    /// The disk that these layers make: at least one.
+    fn new(layers: Vec<Layer>) -> Self {
+        Self { layers: layers.into(), top: 0 }
+    }
+
     /// The disk of a chain that has been opened.
     ///
     /// # Errors
@@ -57,14 +70,27 @@ impl Disk {
     /// The layers: the image that was opened first, its base last. There is at least one.
     #[must_use]
     pub fn layers(&self) -> &[Layer] {
-        &self.layers
+        self.layers.get(self.top..).unwrap_or_default()
+    }
+
+    /// The disk of a parent, with the same files: what the guest would see if layer `layer` had been opened. Layer 0 is the
+    /// disk itself; none if there is no such layer.
+    #[must_use]
+    pub fn ancestor(&self, layer: usize) -> Option<Self> {
+        let top = self.top.checked_add(layer).filter(|top| *top < self.layers.len())?;
+        Some(Self { layers: Arc::clone(&self.layers), top })
     }
 
     /// The image that was opened.
     #[must_use]
     #[expect(clippy::indexing_slicing, reason = "a chain has at least the image that was opened")]
     pub fn image(&self) -> &Image {
-        self.layers[0].image()
+        self.layers()[0].image()
+    }
+
+    #[inline]
+    fn layer_image(&self, layer: usize) -> Option<&Image> {
+        self.layers().get(layer).map(Layer::image)
     }
 
     /// Size of the disk, in bytes: 0 to 64 TiB.
@@ -81,7 +107,7 @@ impl Disk {
 
     /// What is out of the ordinary in the layers, with the number of each.
     pub fn warnings(&self) -> impl Iterator<Item = (usize, &Warning)> {
-        self.layers
+        self.layers()
             .iter()
             .enumerate()
             .flat_map(|(number, layer)| layer.warnings().map(move |warning| (number, warning)))
@@ -113,19 +139,31 @@ impl Disk {
     /// Copies bytes from `offset` on into `buffer`, and returns how many: all that `buffer` has room for, or as many as
     /// there are up to the end of the disk; 0 behind it.
     ///
+    /// Large pieces are read from the file, past the mapping: that is faster, above all where `buffer` begins on a page, and
+    /// the memory of the process does not grow.
+    ///
     /// # Errors
     /// If a block of the range can't be read. What `buffer` holds then is of no meaning.
     pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize> {
+        if let Some(bytes) = self.lend(offset, to_u64(buffer.len())).filter(|bytes| bytes.len() < MIN_READ) {
+            buffer.copy_from_slice(bytes);
+            return Ok(bytes.len());
+        }
         let end = offset.saturating_add(to_u64(buffer.len()));
         let mut rest: &mut [u8] = buffer;
         let before = rest.len();
-        for segment in self.segments(offset..end) {
-            let segment = segment?;
-            let (piece, behind) = rest.split_at_mut(to_usize_saturating(segment.len()).min(rest.len()));
-            match segment {
-                // As long as the piece, since the segments are no longer than the range.
-                Segment::Data(bytes) => piece.copy_from_slice(bytes),
-                Segment::Zero(_) => piece.fill(0),
+        for run in self.placed_runs(offset, end) {
+            let run = run?;
+            let (piece, behind) = rest.split_at_mut(to_usize_saturating(run.length).min(rest.len()));
+            match run.place {
+                Place::Zero => piece.fill(0),
+                Place::Memory(bytes) => piece.copy_from_slice(bytes),
+                Place::File(source, at) => match source.in_memory(at, run.length).filter(|_| piece.len() < MIN_READ) {
+                    Some(bytes) => piece.copy_from_slice(bytes),
+                    None => {
+                        source.read_exact_at(at, piece).map_err(|error| error.in_layer(run.layer, source.path()))?
+                    }
+                },
             }
             rest = behind;
         }
@@ -136,7 +174,15 @@ impl Disk {
     ///
     /// # Errors
     /// [`ErrorKind::OutsideDisk`] if the range ends behind the disk; otherwise as for [`Disk::read_at`].
+    #[inline]
     pub fn slice(&self, offset: u64, length: u64) -> Result<Option<&[u8]>> {
+        match self.lend(offset, length) {
+            Some(bytes) => Ok(Some(bytes)),
+            None => self.slice_of_segments(offset, length),
+        }
+    }
+
+    fn slice_of_segments(&self, offset: u64, length: u64) -> Result<Option<&[u8]>> {
         let end = offset.checked_add(length).filter(|end| *end <= self.size());
         let Some(end) = end else {
             let kind = ErrorKind::OutsideDisk { end: offset.saturating_add(length), size: self.size() };
@@ -152,6 +198,19 @@ impl Disk {
         })
     }
 
+    /// Lends bytes that lie in one block of one layer, the case of most small reads; none where it takes more to find out.
+    #[inline]
+    fn lend(&self, offset: u64, length: u64) -> Option<&[u8]> {
+        for layer in self.layers() {
+            match layer.image().lend(offset, length) {
+                Lent::Here(bytes) => return Some(bytes),
+                Lent::Below => {}
+                Lent::Unknown => return None,
+            }
+        }
+        None
+    }
+
     /// The disk as a stream.
     #[must_use]
     pub fn reader(&self) -> Reader<&Self> {
@@ -160,18 +219,7 @@ impl Disk {
 
     /// The first byte and the end of a range, as far as it lies in the disk.
     pub(crate) fn bounds(&self, range: impl RangeBounds<u64>) -> (u64, u64) {
-        let start = match range.start_bound() {
-            Bound::Included(start) => *start,
-            Bound::Excluded(before) => before.saturating_add(1),
-            Bound::Unbounded => 0,
-        };
-        let end = match range.end_bound() {
-            Bound::Included(last) => last.saturating_add(1),
-            Bound::Excluded(end) => *end,
-            Bound::Unbounded => u64::MAX,
-        };
-        let end = end.min(self.size());
-        (start.min(end), end)
+        bounds(range, self.size())
     }
 
     fn cursor(&self, range: impl RangeBounds<u64>) -> Cursor<'_> {
@@ -187,4 +235,20 @@ impl<'d> IntoIterator for &'d Disk {
     fn into_iter(self) -> Segments<'d> {
         self.segments(..)
     }
+}
+
+/// The first byte and the end of a range, as far as it lies in `size` bytes.
+pub(crate) fn bounds(range: impl RangeBounds<u64>, size: u64) -> (u64, u64) {
+    let start = match range.start_bound() {
+        Bound::Included(start) => *start,
+        Bound::Excluded(before) => before.saturating_add(1),
+        Bound::Unbounded => 0,
+    };
+    let end = match range.end_bound() {
+        Bound::Included(last) => last.saturating_add(1),
+        Bound::Excluded(end) => *end,
+        Bound::Unbounded => u64::MAX,
+    };
+    let end = end.min(size);
+    (start.min(end), end)
 }

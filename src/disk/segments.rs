@@ -1,6 +1,6 @@
 //! The content of a disk: bytes lent from the files, and lengths of zeros.
 
-use std::iter::{FusedIterator, Peekable};
+use std::iter::FusedIterator;
 
 use crate::error::{Error, Result};
 use crate::num::to_u64;
@@ -8,6 +8,7 @@ use crate::source::Run;
 use crate::zero::zero_pages;
 
 use super::cursor::{Content, Cursor, Piece};
+use super::runs::Pieces;
 
 /// A run of content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +63,7 @@ impl<'d> Segment<'d> {
 #[derive(Debug)]
 pub struct Segments<'d> {
     disk: &'d super::Disk,
-    pieces: Peekable<Cursor<'d>>,
+    pieces: Pieces<'d>,
     /// Data whose bytes have not been lent yet.
     data: Option<Piece>,
     /// Zeros that have not been handed out yet: more may follow.
@@ -73,26 +74,13 @@ pub struct Segments<'d> {
 
 impl<'d> Segments<'d> {
     pub(super) fn new(cursor: Cursor<'d>) -> Self {
-        Self { disk: cursor.disk(), pieces: cursor.peekable(), data: None, zeros: 0, failed: None }
-    }
-
-    /// The next piece, with all that follow it in the same file.
-    #[inline]
-    fn piece(&mut self) -> Option<Result<Piece>> {
-        let mut run = match self.pieces.next()? {
-            Ok(piece) => piece,
-            Err(error) => return Some(Err(error)),
-        };
-        while let Some(Ok(next)) = self.pieces.next_if(|next| next.as_ref().is_ok_and(|next| run.goes_on_in(next))) {
-            run.length = run.length.saturating_add(next.length);
-        }
-        Some(Ok(run))
+        Self { disk: cursor.disk(), pieces: Pieces::new(cursor), data: None, zeros: 0, failed: None }
     }
 
     /// The bytes at the beginning of a piece.
     #[inline]
     fn bytes(&self, piece: &Piece) -> Result<Run<'d>> {
-        match (self.disk.layers.get(piece.layer).map(super::Layer::image), piece.content) {
+        match (self.disk.layer_image(piece.layer), piece.content) {
             (Some(image), Content::File(offset) | Content::Log(offset)) => {
                 image.run(offset, piece.length).map_err(|error| error.in_layer(piece.layer, image.path()))
             }
@@ -120,7 +108,7 @@ impl<'d> Iterator for Segments<'d> {
             }
             let piece = match self.data.take() {
                 Some(piece) => piece,
-                None => match self.piece() {
+                None => match self.pieces.next() {
                     Some(Ok(piece)) => piece,
                     Some(Err(error)) => {
                         self.failed = Some(error);
@@ -143,7 +131,7 @@ impl<'d> Iterator for Segments<'d> {
                     self.zeros = self.zeros.saturating_add(length);
                 }
                 Err(error) => {
-                    self.pieces = Cursor::new(self.disk, 0, 0).peekable();
+                    self.pieces = Pieces::new(Cursor::new(self.disk, 0, 0));
                     self.failed = Some(error);
                 }
             }

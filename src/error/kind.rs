@@ -188,6 +188,11 @@ pub enum ErrorKind {
         /// Size of the disk.
         size: u64,
     },
+    /// The caller asked for a layer that the chain does not have, or for the first one where one below it is meant.
+    NoSuchLayer {
+        /// Its number.
+        layer: usize,
+    },
     /// The path is not of a file that can be read at any place.
     NotAFile {
         /// What it is.
@@ -218,7 +223,7 @@ impl ErrorKind {
             Self::DirtyLog { .. } => Category::DirtyLog,
             Self::NoParentAttached | Self::ParentNotFound { .. } => Category::ParentNotFound,
             Self::ParentMismatch { .. } => Category::ParentMismatch,
-            Self::OutsideDisk { .. } => Category::InvalidInput,
+            Self::OutsideDisk { .. } | Self::NoSuchLayer { .. } => Category::InvalidInput,
             Self::NotAFile { .. } | Self::Open(_) => Category::Open,
             Self::Io(_) => Category::Io,
             _ => Category::Corrupt,
@@ -302,6 +307,7 @@ impl fmt::Display for ErrorKind {
             Self::OutsideDisk { end, size } => {
                 write!(f, "the request ends behind the disk (found end {end}, expected at most {size})")
             }
+            Self::NoSuchLayer { layer } => write!(f, "the chain has no ancestor with number {layer}"),
             Self::NotAFile { what } => write!(f, "is {what} (expected a regular file or a block device)"),
             Self::Open(error) => write!(f, "cannot be opened: {error}"),
             Self::Io(error) => write!(f, "cannot be read: {error}"),

@@ -49,6 +49,14 @@ impl Error {
         self
     }
 
+    /// The same error, where it is about one of several files that the caller has named: it says which.
+    pub(crate) fn in_file(mut self, file: Option<&Path>) -> Self {
+        if self.0.file.is_none() {
+            self.0.file = file.map(Path::to_path_buf);
+        }
+        self
+    }
+
     /// What is wrong, with the values found and expected.
     #[must_use]
     pub fn kind(&self) -> &ErrorKind {
@@ -73,7 +81,7 @@ impl Error {
         self.0.layer
     }
 
-    /// The file of the layer, where the error is in a parent whose path is known.
+    /// The file in which the error is, where that is a parent whose path is known, or one of several that were named.
     #[must_use]
     pub fn file(&self) -> Option<&Path> {
         self.0.file.as_deref()
@@ -106,6 +114,8 @@ impl fmt::Display for Error {
                 write!(f, " ({})", file.display())?;
             }
             f.write_str(": ")?;
+        } else if let Some(file) = &self.0.file {
+            write!(f, "{}: ", file.display())?;
         }
         write!(f, "{}", self.0.structure)?;
         if let Some(offset) = self.0.offset {

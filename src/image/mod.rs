@@ -23,7 +23,7 @@ use geometry::Geometry;
 use region::Regions;
 
 pub use bat::BlockStates;
-pub(crate) use bat::Local;
+pub(crate) use bat::{Lent, Local};
 pub use geometry::Kind;
 pub use header::CurrentHeader;
 pub use locator::ParentLocator;
@@ -205,6 +205,14 @@ impl Image {
         self.bat().payload(block)
     }
 
+    /// How many blocks behind `block`, at most `most`, are in the same state.
+    ///
+    /// # Errors
+    /// If the BAT can't be read.
+    pub(crate) fn blocks_alike(&self, block: u64, most: u64) -> Result<u64> {
+        self.bat().alike(block, self.bat().payload(block)?.0, most)
+    }
+
     /// Counts the payload blocks by state. Looks at the whole BAT, but for its holes.
     ///
     /// # Errors
@@ -250,6 +258,15 @@ impl Image {
     pub(crate) fn local(&self, position: u64, most: u64) -> Result<Local> {
         debug_assert!(most > 0 && position.saturating_add(most) <= self.virtual_disk_size());
         self.bat().local(position, most)
+    }
+
+    /// Lends bytes of the disk, if that takes no more than a look at the BAT.
+    #[inline]
+    pub(crate) fn lend(&self, position: u64, length: u64) -> Lent<'_> {
+        match position.checked_add(length) {
+            Some(end) if length > 0 && end <= self.virtual_disk_size() => self.bat().lend(position, length),
+            _ => Lent::Unknown,
+        }
     }
 
     /// What is stored at a file offset, and how far that goes, at most `most` bytes.

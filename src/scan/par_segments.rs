@@ -1,11 +1,12 @@
 //! The content of a disk, for many threads at once.
 
 use std::ops::RangeBounds;
+use std::sync::Arc;
 
 use rayon::iter::ParallelIterator;
 use rayon::iter::plumbing::{Folder, UnindexedConsumer, UnindexedProducer, bridge_unindexed};
 
-use crate::disk::{Disk, Segment};
+use crate::disk::{Disk, Extent, Segment};
 use crate::error::Result;
 
 use super::pieces::{Pieces, SEGMENT_GRAIN};
@@ -13,7 +14,11 @@ use super::pieces::{Pieces, SEGMENT_GRAIN};
 impl Disk {
     /// The content of a range of bytes of the disk, for many threads at once: what [`Disk::segments`] gives, each with its
     /// place in the disk, and cut at multiples of [`SEGMENT_GRAIN`]. The pieces are the same for any number of threads, and
-    /// rayon's adaptors that keep the order keep that of the disk.
+    /// rayon's adaptors that keep the order keep that of the disk. The work is divided by what has to be looked at: zeros
+    /// that are nowhere weigh nothing, however many they are.
+    ///
+    /// What is lent stays mapped. For a single pass over a large disk, [`Content::scan`](crate::Content::scan) bounds the
+    /// memory that this takes, and reads what is not in memory yet in the order of the file.
     ///
     /// An error ends the part of the range in which it is, and no other; `try_for_each` and the like end the whole.
     pub fn par_segments(&self, range: impl RangeBounds<u64>) -> ParSegments<'_> {
@@ -34,22 +39,75 @@ impl<'d> ParallelIterator for ParSegments<'d> {
     type Item = Result<(u64, Segment<'d>)>;
 
     fn drive_unindexed<C: UnindexedConsumer<Self::Item>>(self, consumer: C) -> C::Result {
-        bridge_unindexed(self, consumer)
+        let cuts = cuts(self.disk, self.start, self.end);
+        let parts = cuts.len().saturating_sub(1);
+        bridge_unindexed(Parts { disk: self.disk, cuts: cuts.into(), first: 0, parts }, consumer)
     }
 }
 
-impl<'d> UnindexedProducer for ParSegments<'d> {
+/// How many parts there are at most.
+const MOST_PARTS: usize = 4096;
+
+/// Where a range is cut so that all parts have about as much data: its beginning first, its end last. Cuts lie at multiples of
+/// [`SEGMENT_GRAIN`], so that they make no further pieces.
+fn cuts(disk: &Disk, start: u64, end: u64) -> Vec<u64> {
+    let (mut cuts, mut grain, mut weight) = (vec![start], SEGMENT_GRAIN, 0_u64);
+    // What can't be mapped is one part, and an error when its turn comes.
+    for extent in disk.extents(start..end).map_while(Result::ok).filter(Extent::is_data) {
+        let (mut at, extent_end) = (extent.start, extent.start.saturating_add(extent.length));
+        while at < extent_end {
+            let next = at.saturating_add(1).next_multiple_of(SEGMENT_GRAIN).min(extent_end);
+            weight = weight.saturating_add(next.saturating_sub(at));
+            at = next;
+            if weight >= grain && at.is_multiple_of(SEGMENT_GRAIN) && at < end {
+                cuts.push(at);
+                weight = 0;
+                if cuts.len() > MOST_PARTS {
+                    // Every other cut is enough from now on.
+                    let mut odd = false;
+                    cuts.retain(|_| {
+                        odd = !odd;
+                        odd
+                    });
+                    grain = grain.saturating_mul(2);
+                }
+            }
+        }
+    }
+    cuts.push(end);
+    cuts
+}
+
+/// Some of the parts.
+#[derive(Clone, Debug)]
+struct Parts<'d> {
+    disk: &'d Disk,
+    cuts: Arc<[u64]>,
+    first: usize,
+    parts: usize,
+}
+
+impl<'d> UnindexedProducer for Parts<'d> {
     type Item = Result<(u64, Segment<'d>)>;
 
     fn split(self) -> (Self, Option<Self>) {
-        let middle = self.start.midpoint(self.end).next_multiple_of(SEGMENT_GRAIN);
-        if middle <= self.start || middle >= self.end {
+        let head = self.parts >> 1;
+        if head == 0 {
             return (self, None);
         }
-        (Self { end: middle, ..self }, Some(Self { start: middle, ..self }))
+        let behind =
+            Self { first: self.first.saturating_add(head), parts: self.parts.saturating_sub(head), ..self.clone() };
+        (Self { parts: head, ..self }, Some(behind))
     }
 
-    fn fold_with<F: Folder<Self::Item>>(self, folder: F) -> F {
-        folder.consume_iter(Pieces::new(self.disk, self.start, self.end))
+    fn fold_with<F: Folder<Self::Item>>(self, mut folder: F) -> F {
+        let cuts = self.cuts.get(self.first..).unwrap_or_default();
+        for (start, end) in cuts.iter().zip(cuts.iter().skip(1)).take(self.parts) {
+            if folder.full() {
+                break;
+            }
+            folder = folder.consume_iter(Pieces::new(self.disk, *start, *end));
+        }
+        folder
     }
 }

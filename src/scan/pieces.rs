@@ -9,14 +9,14 @@ pub const SEGMENT_GRAIN: u64 = 8 << 20;
 
 /// The segments of a range with their places in the disk, cut at multiples of [`SEGMENT_GRAIN`].
 #[derive(Debug)]
-pub(crate) struct Pieces<'d> {
+pub(super) struct Pieces<'d> {
     segments: Segments<'d>,
     position: u64,
     rest: Option<Segment<'d>>,
 }
 
 impl<'d> Pieces<'d> {
-    pub(crate) fn new(disk: &'d Disk, start: u64, end: u64) -> Self {
+    pub(super) fn new(disk: &'d Disk, start: u64, end: u64) -> Self {
         Self { segments: disk.segments(start..end), position: start, rest: None }
     }
 }

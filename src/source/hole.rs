@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::io;
 
+use super::read::read_exact_at;
 use crate::num::to_u64;
 
 /// Up to where, from `offset` on and at most to `end`, the file is a hole; `offset` where it is not, or where the system
@@ -61,17 +62,4 @@ pub(super) fn read_data(file: &File, bytes: &mut [u8]) -> io::Result<()> {
         (rest, at) = (behind, stop);
     }
     Ok(())
-}
-
-#[cfg(unix)]
-fn read_exact_at(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<()> {
-    std::os::unix::fs::FileExt::read_exact_at(file, bytes, offset)
-}
-
-#[cfg(not(unix))]
-fn read_exact_at(mut file: &File, bytes: &mut [u8], offset: u64) -> io::Result<()> {
-    use std::io::{Read, Seek, SeekFrom};
-
-    file.seek(SeekFrom::Start(offset))?;
-    file.read_exact(bytes)
 }

@@ -1,10 +1,12 @@
 //! The bytes of one file: opened for reading only, mapped or held in memory.
 
+mod buffer;
 mod hole;
 #[cfg(feature = "mmap")]
 mod map;
 mod open;
 mod overlay;
+mod read;
 mod view;
 
 use std::fmt;
@@ -15,6 +17,7 @@ use std::sync::Arc;
 use crate::error::{Error, ErrorKind, Result, Structure};
 use crate::num::{to_u64, to_usize_saturating};
 
+pub(crate) use buffer::{Buffer, whole_pages};
 pub use open::FileId;
 pub(crate) use open::{Allow, OpenFile};
 pub(crate) use overlay::{Change, Overlay, Sector};
@@ -80,6 +83,11 @@ impl Source {
     #[must_use]
     pub fn id(&self) -> Option<FileId> {
         self.0.file.as_ref().map(|open| open.id.clone())
+    }
+
+    /// Whether another source has the bytes of the same file, be it that it was opened by another path.
+    pub(crate) fn is_same_as(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || (self.is_mapped() && other.is_mapped() && self.id() == other.id())
     }
 
     /// Length in bytes.

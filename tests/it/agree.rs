@@ -18,7 +18,7 @@ use crate::kit::oracle::{LogPolicy, Oracle, Origin};
 use crate::kit::{Bitmap, Block, Fill, Geometry, MIB, Place, pattern};
 use crate::lab::{Content, Door, Rng, number_of, open_through, oracle, run, size, soil, wide};
 
-fn cases(cases: u32) -> ProptestConfig {
+pub(crate) fn cases(cases: u32) -> ProptestConfig {
     let rng_seed = RngSeed::Fixed(0x7668_6478);
     ProptestConfig { cases, failure_persistence: None, rng_seed, max_shrink_iters: 200, ..ProptestConfig::default() }
 }
@@ -35,7 +35,7 @@ struct BlockPlan {
 
 /// An image as chance wants it.
 #[derive(Clone, Debug)]
-struct Plan {
+pub(crate) struct Plan {
     block_shift: u32,
     sectors: u64,
     blocks: Vec<BlockPlan>,
@@ -71,7 +71,7 @@ fn plan() -> impl Strategy<Value = Plan> {
 }
 
 /// Base last, so that the number of layers shrinks from its top.
-fn chain_plan() -> impl Strategy<Value = (bool, bool, Vec<Plan>)> {
+pub(crate) fn chain_plan() -> impl Strategy<Value = (bool, bool, Vec<Plan>)> {
     (any::<bool>(), any::<bool>(), proptest::collection::vec(plan(), 1..=5))
 }
 
@@ -174,7 +174,7 @@ impl Plan {
 }
 
 /// The images of a chain, child first.
-fn build_chain(sector: u32, same_size: bool, plans: &[Plan]) -> Vec<Image> {
+pub(crate) fn build_chain(sector: u32, same_size: bool, plans: &[Plan]) -> Vec<Image> {
     let mut specs: Vec<Spec> = Vec::new();
     for (above, plan) in plans.iter().rev().enumerate() {
         let layer = plans.len() - 1 - above;

@@ -2,18 +2,18 @@
 
 use std::path::{Path, PathBuf};
 
-/// From the ground up. `num`, `checksum` and `zero` stand side by side.
+/// From the ground up.
 const LAYERS: [(&str, usize); 10] = [
     ("error", 0),
     ("format", 1),
     ("num", 2),
-    ("checksum", 3),
     ("zero", 3),
-    ("source", 4),
-    ("image", 5),
-    ("disk", 6),
-    ("scan", 7),
-    ("ops", 8),
+    ("checksum", 4),
+    ("source", 5),
+    ("image", 6),
+    ("disk", 7),
+    ("scan", 8),
+    ("ops", 9),
 ];
 
 fn layer(module: &str) -> Option<usize> {

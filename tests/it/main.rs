@@ -8,6 +8,7 @@
 
 mod agree;
 mod api;
+mod bulk;
 mod cli;
 mod corpus;
 mod faults;

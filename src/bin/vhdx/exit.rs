@@ -13,6 +13,7 @@ use crate::term::{self, escape};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
     Done,
+    No,
     Usage,
     Corrupt,
     NoInput,
@@ -29,6 +30,7 @@ impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(match exit {
             Exit::Done => 0,
+            Exit::No => 1,
             Exit::Usage => 2,
             Exit::Corrupt => 65,
             Exit::NoInput => 66,
@@ -90,6 +92,20 @@ impl Failure {
     pub(crate) fn of_image(image: &Path, error: &Error) -> Self {
         let text = format!("{}: {error}", image.display());
         Self::Said { exit: error.category().into(), text, hint: Some(hint_for(error).to_owned()) }
+    }
+
+    /// The same of an error that says itself in which file it is.
+    pub(crate) fn of_named(error: &Error) -> Self {
+        Self::Said { exit: error.category().into(), text: error.to_string(), hint: Some(hint_for(error).to_owned()) }
+    }
+
+    /// The same of a command whose exit code is its answer, or that was to write something besides: that nobody reads the text
+    /// to its end must not look like "all is well".
+    pub(crate) fn of_an_answer(self) -> Self {
+        match self {
+            Self::ClosedPipe { .. } => Self::ClosedPipe { bulk: true },
+            other => other,
+        }
     }
 
     /// What went wrong while data was written to a stream, which is called `out`.

@@ -3,6 +3,7 @@
 use std::io::{self, BufWriter, Stdout, Write};
 
 use serde::Serialize;
+use serde_json::Value;
 use serde_json::ser::{CompactFormatter, Formatter, PrettyFormatter, Serializer};
 
 use crate::exit::Failure;
@@ -27,6 +28,56 @@ pub(crate) fn print(value: &impl Serialize) -> Result<(), Failure> {
     writeln!(out)?;
     out.flush()?;
     Ok(())
+}
+
+/// An object with a list in it that may be longer than memory: it is written as it is found.
+pub(crate) struct Listing {
+    out: BufWriter<Stdout>,
+    has_list: bool,
+    items: u64,
+}
+
+impl Listing {
+    /// Writes what comes before the list: the fields of `about`.
+    pub(crate) fn begin(about: &Value, list: Option<&str>) -> Result<Self, Failure> {
+        let mut out = stdout();
+        writeln!(out, "{{")?;
+        for (key, value) in about.as_object().into_iter().flatten() {
+            write_field(&mut out, key, value)?;
+            writeln!(out, ",")?;
+        }
+        if let Some(list) = list {
+            write!(out, "  \"{list}\": [")?;
+        }
+        Ok(Self { out, has_list: list.is_some(), items: 0 })
+    }
+
+    pub(crate) fn item(&mut self, item: &Value) -> Result<(), Failure> {
+        write!(self.out, "{}    ", if self.items == 0 { "\n" } else { ",\n" })?;
+        write_line(&mut self.out, item)?;
+        self.items = self.items.saturating_add(1);
+        Ok(())
+    }
+
+    /// Writes what comes behind it. Without that, the object stays open, so that no reader takes a part for the whole.
+    pub(crate) fn end(mut self, result: &Value) -> Result<(), Failure> {
+        if self.has_list {
+            writeln!(self.out, "{}],", if self.items == 0 { "" } else { "\n  " })?;
+        }
+        let mut before = "";
+        for (key, value) in result.as_object().into_iter().flatten() {
+            write!(self.out, "{before}")?;
+            write_field(&mut self.out, key, value)?;
+            before = ",\n";
+        }
+        writeln!(self.out, "\n}}")?;
+        Ok(self.out.flush()?)
+    }
+}
+
+fn write_field(out: &mut impl Write, key: &str, value: &Value) -> io::Result<()> {
+    write!(out, "  \"{key}\": ")?;
+    write_line(out, value)
 }
 
 /// A formatter that writes more characters as escapes than JSON demands. Readers see no difference.

@@ -1,11 +1,14 @@
 //! Opening images as the common options say.
 
 use std::ffi::OsStr;
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use vhdx_mmap::{Chain, Disk, LogPolicy, LogState, OpenOptions, Parents, Severity, Source};
+use vhdx_mmap::format::FileIdentifier;
+use vhdx_mmap::{Chain, Content, Disk, LogPolicy, LogState, OpenOptions, Parents, Severity, Source};
 
-use crate::args::{Common, LogChoice};
+use crate::args::{Common, InputFormat, LogChoice};
 use crate::exit::Failure;
 use crate::term::{self, escape};
 
@@ -44,7 +47,7 @@ fn refuse_as_output(_: &Source) -> Result<(), Failure> {
 }
 
 #[expect(unsafe_code, reason = "the one promise that the command makes for its user")]
-fn map(path: &Path) -> vhdx_mmap::Result<Source> {
+pub(crate) fn map(path: &Path) -> vhdx_mmap::Result<Source> {
     // SAFETY: the promise that nobody changes the file cannot be kept by this program; it is the user's, who is told of
     // it in the help of --no-mmap. The program does nothing that depends on mapped bytes keeping their values: each
     // value is fetched once, and the worst that a broken promise leads to is wrong output or an end by SIGBUS.
@@ -74,6 +77,46 @@ pub(crate) fn disk(path: &Path, common: &Common) -> Result<Disk, Failure> {
         }
     }
     Ok(disk)
+}
+
+/// Something that can be compared with a disk.
+pub(crate) enum Input {
+    Disk(Disk),
+    Raw(Source),
+}
+
+impl Input {
+    pub(crate) fn content(&self) -> Content<'_> {
+        match self {
+            Self::Disk(disk) => Content::disk(disk),
+            Self::Raw(source) => Content::raw(source),
+        }
+    }
+}
+
+/// Opens an image as a disk, or a raw file or device as what it is.
+pub(crate) fn input(path: &Path, format: InputFormat, common: &Common) -> Result<Input, Failure> {
+    let is_raw = match format {
+        InputFormat::Vhdx => false,
+        InputFormat::Raw => true,
+        InputFormat::Auto => {
+            let has_name = path
+                .extension()
+                .is_some_and(|extension| ["vhdx", "avhdx"].iter().any(|name| extension.eq_ignore_ascii_case(name)));
+            // What is called an image and does not begin like one is told so, not taken for something else.
+            !has_name && !begins_like_an_image(path)
+        }
+    };
+    if is_raw { source(path, common).map(Input::Raw) } else { disk(path, common).map(Input::Disk) }
+}
+
+/// Whether the signature of an image is there (MS-VHDX 2.2.1). What can't be read is left to whoever opens it.
+fn begins_like_an_image(path: &Path) -> bool {
+    let mut signature = [0; 8];
+    // Only what can be opened without waiting.
+    let is_file = std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file());
+    let read = is_file && File::open(path).and_then(|mut file| file.read_exact(&mut signature)).is_ok();
+    read && signature == *FileIdentifier::SIGNATURE.as_bytes()
 }
 
 /// A log is never replayed or ignored without a word.

@@ -18,15 +18,12 @@ pub(crate) struct Work {
 impl Work {
     /// Work of `bytes` bytes.
     pub(crate) fn new(bytes: u64, quiet: bool) -> Self {
-        let bar = if quiet || !std::io::stderr().is_terminal() {
-            ProgressBar::hidden()
-        } else {
-            let style =
-                "{percent:>3}% {wide_bar} {binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}, {eta}";
-            let style = ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar());
-            ProgressBar::with_draw_target(Some(bytes), ProgressDrawTarget::stderr_with_hz(10)).with_style(style)
-        };
-        Self { bar, signal: Arc::default() }
+        Self { bar: bar(bytes, quiet), signal: Arc::default() }
+    }
+
+    /// More work of the same command: a signal stops all of it.
+    pub(crate) fn next(&self, bytes: u64, quiet: bool) -> Self {
+        Self { bar: bar(bytes, quiet), signal: Arc::clone(&self.signal) }
     }
 
     /// From now on the first signal does not end the program, but the work, so that there is time to clean up. A second
@@ -64,6 +61,16 @@ impl Work {
     /// Takes the bar away.
     pub(crate) fn finish(&self) {
         self.bar.finish_and_clear();
+    }
+}
+
+fn bar(bytes: u64, quiet: bool) -> ProgressBar {
+    if quiet || !std::io::stderr().is_terminal() {
+        ProgressBar::hidden()
+    } else {
+        let style = "{percent:>3}% {wide_bar} {binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}, {eta}";
+        let style = ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar());
+        ProgressBar::with_draw_target(Some(bytes), ProgressDrawTarget::stderr_with_hz(10)).with_style(style)
     }
 }
 

@@ -8,17 +8,28 @@ use std::path::{Path, PathBuf, is_separator};
 
 use tempfile::NamedTempFile;
 use vhdx_mmap::ops::TargetContent;
-use vhdx_mmap::{Disk, FileId, Layer};
+use vhdx_mmap::{FileId, Layer};
 
 use crate::exit::{Exit, Failure, STANDARD_OUTPUT};
 use crate::size::human;
+
+/// What the user has agreed to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Consent {
+    /// To replace what is there.
+    pub(crate) force: bool,
+    /// To write into what is there.
+    pub(crate) in_place: bool,
+}
 
 /// What OUT is, found out without opening it.
 pub(crate) enum Destination {
     /// A file that is not there yet.
     NewFile(PathBuf),
-    /// A file that is there, by its real path.
+    /// A file that is there and is to be replaced, by its real path.
     OldFile(PathBuf, Metadata),
+    /// A file that is there and is to be written into.
+    InPlace(PathBuf),
     /// A block device.
     Device(PathBuf),
     /// A pipe, or a device that is no disk.
@@ -29,7 +40,7 @@ pub(crate) enum Destination {
 
 impl Destination {
     /// Finds out what `out` is, and refuses what must not be written to.
-    pub(crate) fn new(out: &Path, disk: &Disk, force: bool) -> Result<Self, Failure> {
+    pub(crate) fn new(out: &Path, layers: &[Layer], Consent { force, in_place }: Consent) -> Result<Self, Failure> {
         if out == Path::new("-") {
             refuse_terminal(force, "--force writes there all the same")?;
             return Ok(Self::Standard);
@@ -48,14 +59,21 @@ impl Destination {
                         Failure::new(Exit::CannotCreate, text).with_hint("name a file in a directory that is there")
                     );
                 }
+                if in_place {
+                    let text = format!("{}: there is no such file to write into", out.display());
+                    return Err(Failure::new(Exit::CannotCreate, text).with_hint("without --no-create it is made"));
+                }
                 return Ok(Self::NewFile(out.to_path_buf()));
             }
             Err(error) => return Err(cannot_create(out, &error)),
         };
-        refuse_own_files(out, disk)?;
+        refuse_own_files(out, layers)?;
         if metadata.is_dir() {
             let failure = Failure::new(Exit::CannotCreate, format!("{}: is a directory", out.display()));
             return Err(failure.with_hint("name a file in it"));
+        }
+        if metadata.is_file() && in_place {
+            return Ok(Self::InPlace(out.to_path_buf()));
         }
         if metadata.is_file() {
             require_force(out, force, "exists already", "--force replaces it when the new one is complete")?;
@@ -64,11 +82,16 @@ impl Destination {
             return Ok(Self::OldFile(real, metadata));
         }
         if is_block_device(metadata.file_type()) {
-            refuse_own_backing_file(out, &metadata, disk)?;
-            require_force(out, force, "is a block device", "--force overwrites what is on it")?;
+            refuse_own_backing_file(out, &metadata, layers)?;
+            require_force(out, force || in_place, "is a block device", "--force overwrites what is on it")?;
             return Ok(Self::Device(out.to_path_buf()));
         }
         Ok(Self::Stream(out.to_path_buf()))
+    }
+
+    /// Whether it is, or will be, a file that is complete or not there.
+    pub(crate) fn is_file(&self) -> bool {
+        matches!(self, Self::NewFile(_) | Self::OldFile(..))
     }
 
     /// Whether bytes can only be written in order.
@@ -83,6 +106,7 @@ impl Destination {
         match self {
             Self::NewFile(path) => new_file(path, None, length, data),
             Self::OldFile(path, metadata) => new_file(path, Some(metadata), length, data),
+            Self::InPlace(path) => in_place(path, length, footer),
             Self::Device(path) => device(path, length, footer),
             Self::Stream(path) => {
                 let file = OpenOptions::new().write(true).open(path);
@@ -96,7 +120,11 @@ impl Destination {
 impl fmt::Display for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NewFile(path) | Self::OldFile(path, _) | Self::Device(path) | Self::Stream(path) => {
+            Self::NewFile(path)
+            | Self::OldFile(path, _)
+            | Self::InPlace(path)
+            | Self::Device(path)
+            | Self::Stream(path) => {
                 write!(f, "{}", path.display())
             }
             Self::Standard => f.write_str(STANDARD_OUTPUT),
@@ -108,8 +136,8 @@ impl fmt::Display for Destination {
 pub(crate) enum Target {
     /// A file that gets its name when it is complete.
     File { file: NamedTempFile, path: PathBuf, replace: bool },
-    /// A block device.
-    Device { file: File, path: PathBuf },
+    /// A block device, or a file that was there before.
+    InPlace { file: File, path: PathBuf, is_device: bool },
     /// What takes bytes in order.
     Stream { file: File },
 }
@@ -119,7 +147,7 @@ impl Target {
     pub(crate) fn file(&self) -> &File {
         match self {
             Self::File { file, .. } => file.as_file(),
-            Self::Device { file, .. } | Self::Stream { file } => file,
+            Self::InPlace { file, .. } | Self::Stream { file } => file,
         }
     }
 
@@ -127,9 +155,27 @@ impl Target {
     pub(crate) fn content(&self) -> Option<TargetContent> {
         match self {
             Self::File { .. } => Some(TargetContent::Zeros),
-            Self::Device { .. } => Some(TargetContent::Anything),
+            Self::InPlace { .. } => Some(TargetContent::Anything),
             Self::Stream { .. } => None,
         }
+    }
+
+    /// Where it can be opened once more; none of what takes bytes in order only.
+    pub(crate) fn path(&self) -> Option<&Path> {
+        match self {
+            Self::File { file, .. } => Some(file.path()),
+            Self::InPlace { path, .. } => Some(path),
+            Self::Stream { .. } => None,
+        }
+    }
+
+    /// The same file or device, to be written to past the memory of the system.
+    pub(crate) fn open_direct(&self) -> Result<File, Failure> {
+        let path = self.path().ok_or_else(|| Failure::usage("--direct: a stream has no other way"))?;
+        open_direct(path).map_err(|error| {
+            let text = format!("{}: can't be written to directly: {error}", path.display());
+            Failure::new(Exit::CannotCreate, text).with_hint("leave out --direct")
+        })
     }
 
     /// All is written: gives a new file its name, and makes sure that a device has everything. With `sync`, a file is on
@@ -144,7 +190,10 @@ impl Target {
                 let named = if replace { file.persist(&path) } else { file.persist_noclobber(&path) };
                 named.map(drop).map_err(|failed| keep(failed, &path))
             }
-            Self::Device { file, path } => file.sync_all().map_err(|error| not_synced(&path, error)),
+            Self::InPlace { file, path, is_device } if sync || is_device => {
+                file.sync_all().map_err(|error| not_synced(&path, error))
+            }
+            Self::InPlace { .. } => Ok(()),
             Self::Stream { .. } => Ok(()),
         }
     }
@@ -152,7 +201,7 @@ impl Target {
     /// What a target that could not be completed is left as, if that is of interest.
     pub(crate) fn left_as(&self) -> Option<String> {
         match self {
-            Self::Device { path, .. } => Some(format!("{}: holds a part of the disk now", path.display())),
+            Self::InPlace { path, .. } => Some(format!("{}: holds a part of the disk now", path.display())),
             Self::File { .. } | Self::Stream { .. } => None,
         }
     }
@@ -161,6 +210,9 @@ impl Target {
 /// A complete file that can't get its name is not thrown away.
 fn keep(failed: tempfile::PersistError, path: &Path) -> Failure {
     let failure = cannot_create(path, &failed.error);
+    if !failed.file.path().exists() {
+        return failure.with_hint("its folder was removed or renamed while it was written: nothing is left");
+    }
     match failed.file.keep() {
         Ok((_, kept)) => failure.with_hint(format!("everything is in {}", kept.display())),
         Err(_) => failure,
@@ -229,12 +281,41 @@ fn device(path: &Path, length: u64, footer: bool) -> Result<Target, Failure> {
         return Err(Failure::new(Exit::CannotCreate, text).with_hint("--range writes a part of the disk"));
     }
     if footer && room > length {
-        let text =
-            format!("{}: has {} bytes, and the VHD {length}: its footer would not be found", path.display(), room);
-        return Err(Failure::new(Exit::CannotCreate, text).with_hint("write the VHD to a file, or --format raw"));
+        return Err(footer_not_found(path, room, length));
     }
     file.rewind().map_err(failed)?;
-    Ok(Target::Device { file, path: path.to_path_buf() })
+    Ok(Target::InPlace { file, path: path.to_path_buf(), is_device: true })
+}
+
+/// A file that is there, as long as it has to be at least.
+fn in_place(path: &Path, length: u64, footer: bool) -> Result<Target, Failure> {
+    let failed = |error: io::Error| cannot_create(path, &error);
+    let file = OpenOptions::new().write(true).open(path).map_err(failed)?;
+    let before = file.metadata().map_err(failed)?.len();
+    if before < length {
+        file.set_len(length).map_err(failed)?;
+    } else if before > length && footer {
+        return Err(footer_not_found(path, before, length));
+    }
+    Ok(Target::InPlace { file, path: path.to_path_buf(), is_device: false })
+}
+
+fn footer_not_found(path: &Path, room: u64, length: u64) -> Failure {
+    let text = format!("{}: has {room} bytes, and the VHD {length}: its footer would not be found", path.display());
+    Failure::new(Exit::CannotCreate, text).with_hint("write the VHD to a new file, or --format raw")
+}
+
+#[cfg(target_os = "linux")]
+fn open_direct(path: &Path) -> io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+
+    let direct = i32::try_from(rustix::fs::OFlags::DIRECT.bits()).unwrap_or(0);
+    OpenOptions::new().write(true).custom_flags(direct).open(path)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn open_direct(_: &Path) -> io::Result<File> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 /// Opens a block device that nothing else uses: on Linux, that is what O_EXCL means for it.
@@ -279,9 +360,9 @@ fn require_force(path: &Path, force: bool, what: &str, hint: &str) -> Result<(),
 }
 
 /// Nothing of the chain is ever written to.
-fn refuse_own_files(out: &Path, disk: &Disk) -> Result<(), Failure> {
+fn refuse_own_files(out: &Path, layers: &[Layer]) -> Result<(), Failure> {
     let target = FileId::of(out).map_err(|error| cannot_create(out, &error))?;
-    refuse_layers(&target, disk.layers(), out.display())
+    refuse_layers(&target, layers, out.display())
 }
 
 fn refuse_layers(target: &FileId, layers: &[Layer], name: impl fmt::Display) -> Result<(), Failure> {
@@ -292,9 +373,9 @@ fn refuse_layers(target: &FileId, layers: &[Layer], name: impl fmt::Display) -> 
 }
 
 /// The same for the file that a loop device shows.
-fn refuse_own_backing_file(device: &Path, metadata: &Metadata, disk: &Disk) -> Result<(), Failure> {
+fn refuse_own_backing_file(device: &Path, metadata: &Metadata, layers: &[Layer]) -> Result<(), Failure> {
     match fact_of_device(metadata, "loop/backing_file").map(FileId::of) {
-        Some(Ok(target)) => refuse_layers(&target, disk.layers(), device.display()),
+        Some(Ok(target)) => refuse_layers(&target, layers, device.display()),
         // No loop device, or one whose file has no path any more.
         Some(Err(_)) | None => Ok(()),
     }

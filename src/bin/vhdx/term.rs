@@ -22,8 +22,11 @@ pub(crate) fn set_color(choice: args::ColorChoice) {
     .write_global();
 }
 
+/// Standard output for text.
+pub(crate) type TextOut = BufWriter<AutoStream<std::io::Stdout>>;
+
 /// Standard output for text: buffered, and without colours where none are wanted.
-pub(crate) fn stdout() -> BufWriter<AutoStream<std::io::Stdout>> {
+pub(crate) fn stdout() -> TextOut {
     BufWriter::new(anstream::stdout())
 }
 
@@ -46,6 +49,11 @@ pub(crate) fn escape(text: &str) -> String {
         if is_unsafe(c) { escaped.extend(c.escape_default()) } else { escaped.push(c) }
     }
     escaped
+}
+
+/// The same where standard output is a terminal. Programs get the text as it is.
+pub(crate) fn escape_on_terminal(text: String) -> String {
+    if std::io::IsTerminal::is_terminal(&std::io::stdout()) { escape(&text) } else { text }
 }
 
 #[cfg(test)]

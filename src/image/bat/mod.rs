@@ -10,7 +10,7 @@ use zerocopy::FromBytes;
 use crate::error::{Error, ErrorKind, Result, Structure};
 use crate::format::{BatEntry, PayloadBlockState, SectorBitmapState, U64};
 use crate::num::to_u64;
-use crate::source::{Run, View};
+use crate::source::{Run, Stored, View};
 
 use super::geometry::{Geometry, Kind};
 use super::region::{Region, Taken};
@@ -27,6 +27,17 @@ pub(crate) enum Local {
     Zero { length: u64, state: PayloadBlockState },
     /// They are the parent's.
     Parent { length: u64 },
+}
+
+/// What an image has of a few bytes of its disk, found without ado.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Lent<'a> {
+    /// These bytes.
+    Here(&'a [u8]),
+    /// Nothing: they are the parent's.
+    Below,
+    /// It takes more to find out.
+    Unknown,
 }
 
 /// The BAT of an image, with all that is needed to make sense of it.
@@ -49,6 +60,33 @@ pub(super) fn check_region(view: &View, region: &Region, geometry: &Geometry) ->
         return Err(Error::at(Structure::Bat, region.offset, kind));
     }
     Ok(())
+}
+
+impl<'a> Bat<'a> {
+    /// Lends the bytes from `position` on, if they lie together in one block that is fully present: what most small reads are
+    /// about. They lie inside the disk, and are at least one.
+    #[inline]
+    pub(super) fn lend(&self, position: u64, length: u64) -> Lent<'a> {
+        let block = self.geometry.block_of(position);
+        if self.left_in_block(block, position) < length {
+            return Lent::Unknown;
+        }
+        let Ok((state, place)) = self.payload(block) else { return Lent::Unknown };
+        match state {
+            PayloadBlockState::NotPresent if self.geometry.kind == Kind::Differencing => Lent::Below,
+            PayloadBlockState::FullyPresent => {
+                let is_clear = self.taken.overlap(place, place.saturating_add(self.used_of(block, 0))).is_none();
+                let offset = place.saturating_add(position.saturating_sub(self.geometry.block_start(block)));
+                match self.view.stored(offset, length) {
+                    Some(Stored::File(bytes) | Stored::Log(bytes)) if is_clear && to_u64(bytes.len()) == length => {
+                        Lent::Here(bytes)
+                    }
+                    _ => Lent::Unknown,
+                }
+            }
+            _ => Lent::Unknown,
+        }
+    }
 }
 
 impl Bat<'_> {
@@ -110,15 +148,21 @@ impl Bat<'_> {
         if left >= most {
             return Ok(most);
         }
+        let blocks = self.alike(block, state, self.blocks_behind(left, most))?;
+        Ok(left.saturating_add(self.geometry.block_start(blocks)).min(most))
+    }
+
+    /// How many blocks behind `block`, at most `most`, are in this state.
+    pub(super) fn alike(&self, block: u64, state: PayloadBlockState, most: u64) -> Result<u64> {
         let mut blocks = 0_u64;
-        self.walk(block.saturating_add(1), self.blocks_behind(left, most), |found, count| {
+        self.walk(block.saturating_add(1), most, |found, count| {
             if PayloadBlockState::from_number(found) != Some(state) {
                 return ControlFlow::Break(());
             }
             blocks = blocks.saturating_add(count);
             ControlFlow::Continue(())
         })?;
-        Ok(left.saturating_add(self.geometry.block_start(blocks)).min(most))
+        Ok(blocks)
     }
 
     /// The run of data in a block that is fully present, and in those behind it that follow it in the file as well.
@@ -145,8 +189,12 @@ impl Bat<'_> {
     #[inline]
     fn following(&self, block: u64, place: u64, most: u64) -> Result<u64> {
         let (mut found, mut next) = (0_u64, place);
+        let mut kept_from = block;
         while found < most {
             let behind = block.saturating_add(1).saturating_add(found);
+            if self.forget_blocks(kept_from, behind) {
+                kept_from = behind;
+            }
             let Run::Data(bytes) = self.entries(behind, most.saturating_sub(found))? else { return Ok(found) };
             let Ok(entries) = <[U64]>::ref_from_bytes(bytes) else { return Ok(found) };
             for entry in entries.iter().map(|entry| BatEntry(entry.get())) {

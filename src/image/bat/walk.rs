@@ -6,7 +6,7 @@ use zerocopy::FromBytes;
 
 use crate::error::{Result, Structure};
 use crate::format::{BatEntry, MIB, PayloadBlockState, U64};
-use crate::num::to_u64;
+use crate::num::{to_u64, to_usize_saturating};
 use crate::source::Run;
 use crate::zero::is_zero;
 
@@ -27,6 +27,14 @@ impl BlockStates {
         (0_u8..).zip(self.by_number).filter(|(number, _)| is_it(number)).map(|(_, count)| count).sum()
     }
 
+    /// These blocks, and others.
+    #[cfg(feature = "rayon")]
+    fn and(&self, other: &Self) -> Self {
+        let mut by_number = self.by_number;
+        by_number.iter_mut().zip(other.by_number).for_each(|(sum, count)| *sum = sum.saturating_add(count));
+        Self { by_number }
+    }
+
     /// The number of blocks in a state that does not exist: reading them fails.
     #[must_use]
     pub fn reserved(&self) -> u64 {
@@ -34,6 +42,10 @@ impl BlockStates {
         (0_u8..).zip(self.by_number).filter(|(number, _)| is_none(*number)).map(|(_, count)| count).sum()
     }
 }
+
+/// How many blocks one thread counts in one go: 8 MiB of entries.
+#[cfg(feature = "rayon")]
+const COUNTED_AT_ONCE: u64 = 1 << 20;
 
 /// How much of the BAT is gone through before its memory is given back: 1 MiB.
 const FORGET_STEP: u64 = MIB;
@@ -46,7 +58,7 @@ impl Bat<'_> {
     /// how many blocks in a row are in it. Holes of the file cost nothing, and the memory behind what was shown is given back.
     pub(super) fn walk(&self, first: u64, count: u64, mut visit: impl FnMut(u8, u64) -> ControlFlow<()>) -> Result<()> {
         let (mut block, end) = (first, first.saturating_add(count));
-        let mut kept_from = first;
+        let (mut kept_from, mut ask_from) = (first, first);
         while block < end {
             let index = self.geometry.payload_index(block);
             if self.forget_blocks(kept_from, block) {
@@ -62,10 +74,19 @@ impl Bat<'_> {
                     let entry = BatEntry(self.view.fetch::<U64>(Structure::Bat, self.entry_offset(index))?.get());
                     visit(entry.state(), 1).map_continue(|()| 1)
                 }
-                Run::Data(bytes) => match self.zeros_at(index, bytes).min(end.saturating_sub(block)) {
-                    0 => show(bytes, &mut visit).map_continue(|()| to_u64(bytes.len()) / BatEntry::LENGTH),
-                    zeros => visit(0, zeros).map_continue(|()| zeros),
-                },
+                Run::Data(bytes) => {
+                    let zeros = if block < ask_from { 0 } else { self.zeros_at(index, bytes) };
+                    match zeros.min(end.saturating_sub(block)) {
+                        0 => {
+                            // To ask costs as much as to look at many entries.
+                            if block >= ask_from {
+                                ask_from = block.saturating_add(FORGET_STEP / BatEntry::LENGTH);
+                            }
+                            show(bytes, &mut visit).map_continue(|()| to_u64(bytes.len()) / BatEntry::LENGTH)
+                        }
+                        zeros => visit(0, zeros).map_continue(|()| zeros),
+                    }
+                }
             };
             match shown {
                 ControlFlow::Continue(shown) => block = block.saturating_add(shown),
@@ -76,13 +97,17 @@ impl Bat<'_> {
     }
 
     /// Gives back the memory of the entries of the blocks from `first` to `end`, if there are enough of them.
-    fn forget_blocks(&self, first: u64, end: u64) -> bool {
+    pub(super) fn forget_blocks(&self, first: u64, end: u64) -> bool {
         if end.saturating_sub(first) < FORGET_STEP / BatEntry::LENGTH {
             return false;
         }
+        self.forget_entries(first, end);
+        true
+    }
+
+    fn forget_entries(&self, first: u64, end: u64) {
         let offset = |block| self.entry_offset(self.geometry.payload_index(block));
         self.view.forget(offset(first), offset(end));
-        true
     }
 
     /// The same for all that tells of the disk from `from` to `to`, in bytes.
@@ -90,27 +115,50 @@ impl Bat<'_> {
         self.forget_blocks(self.geometry.block_of(from), self.geometry.block_of(to))
     }
 
-    /// How many payload blocks have their entries, from place `index` of the BAT on, in a hole of the file. There may be one
-    /// where `bytes`, the first of these entries, begin with a page of zeros.
+    /// How many payload blocks have their entries, from place `index` of the BAT on, in a hole of the file or right before it.
+    /// There may be one where `bytes`, the first of these entries, begin with a page of zeros.
     fn zeros_at(&self, index: u64, bytes: &[u8]) -> u64 {
-        if !bytes.first_chunk::<PAGE>().is_some_and(|page| is_zero(page)) {
+        let (start, end) = (self.entry_offset(index), self.entry_offset(self.geometry.bat_entries()));
+        // Behind what was looked at: on some file systems a hole is none any more where it was.
+        let page = to_u64(PAGE);
+        let unseen = start.saturating_add(page).next_multiple_of(page);
+        let seen = bytes.get(..to_usize_saturating(unseen.saturating_sub(start)));
+        if !seen.is_some_and(is_zero) {
             return 0;
         }
-        let (start, end) = (self.entry_offset(index), self.entry_offset(self.geometry.bat_entries()));
-        let zeros = self.view.known_zero_end(start, end).saturating_sub(start) / BatEntry::LENGTH;
+        let hole_end = self.view.known_zero_end(unseen, end);
+        let zeros = if hole_end > unseen { hole_end.saturating_sub(start) / BatEntry::LENGTH } else { 0 };
         let before = |index| self.geometry.payload_blocks_before(index);
         before(index.saturating_add(zeros)).saturating_sub(before(index))
     }
 
-    /// Counts the payload blocks by state.
+    /// Counts the payload blocks by state. With the feature `rayon`, the threads of the current pool do it, if there are many.
     pub(in crate::image) fn states(&self) -> Result<BlockStates> {
+        let blocks = self.geometry.payload_blocks();
+        #[cfg(feature = "rayon")]
+        if blocks > COUNTED_AT_ONCE {
+            use rayon::iter::{IntoParallelIterator, ParallelIterator};
+
+            let parts = (0..blocks.div_ceil(COUNTED_AT_ONCE)).into_par_iter();
+            let count = |part: u64| {
+                let first = part.saturating_mul(COUNTED_AT_ONCE);
+                self.states_of(first, blocks.saturating_sub(first).min(COUNTED_AT_ONCE))
+            };
+            return parts.map(count).try_reduce(BlockStates::default, |one, other| Ok(one.and(&other)));
+        }
+        self.states_of(0, blocks)
+    }
+
+    /// The same of `count` blocks from `first` on.
+    fn states_of(&self, first: u64, count: u64) -> Result<BlockStates> {
         let mut states = BlockStates::default();
-        self.walk(0, self.geometry.payload_blocks(), |state, count| {
+        self.walk(first, count, |state, count| {
             if let Some(counted) = states.by_number.get_mut(usize::from(state)) {
                 *counted = counted.saturating_add(count);
             }
             ControlFlow::Continue(())
         })?;
+        self.forget_entries(first, first.saturating_add(count));
         Ok(states)
     }
 }

@@ -12,7 +12,7 @@ use crate::support::{skip, temp_dir};
 use super::{args, assert_fails, content, disk_with, names_in, vhdx_run, write_image};
 
 /// Runs a program for what it prints; none if it fails.
-fn said(program: &str, args: &[&std::ffi::OsStr]) -> Option<String> {
+pub(super) fn said(program: &str, args: &[&std::ffi::OsStr]) -> Option<String> {
     let output = Command::new(program).args(args).output().ok()?;
     output.status.success().then(|| String::from_utf8(output.stdout).unwrap().trim().to_owned())
 }
@@ -41,10 +41,10 @@ impl Drop for Loop {
 }
 
 /// A file system of its own.
-struct Mount(PathBuf);
+pub(super) struct Mount(pub(super) PathBuf);
 
 impl Mount {
-    fn new(folder: &Path, args: &[&std::ffi::OsStr]) -> Option<Self> {
+    pub(super) fn new(folder: &Path, args: &[&std::ffi::OsStr]) -> Option<Self> {
         let point = folder.join("mount");
         std::fs::create_dir_all(&point).unwrap();
         let mut all = args.to_vec();

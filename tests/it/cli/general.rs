@@ -10,8 +10,18 @@ use crate::support::{temp_dir, vhdx};
 use super::{args, assert_fails, content, part, vhdx_run, write_image};
 
 /// Every command, with what it needs behind the image.
-const COMMANDS: [(&str, &[&str]); 6] =
-    [("info", &[]), ("map", &[]), ("extract", &["-"]), ("read", &["--range", "0:"]), ("log", &[]), ("chain", &[])];
+const COMMANDS: [(&str, &[&str]); 7] = [
+    ("info", &[]),
+    ("map", &[]),
+    ("extract", &["-"]),
+    ("hash", &[]),
+    ("read", &["--range", "0:"]),
+    ("log", &[]),
+    ("chain", &[]),
+];
+
+/// Those that take something else.
+const OTHERS: [&str; 4] = ["verify", "compare", "diff", "merge"];
 
 #[test]
 fn without_a_command_it_shows_its_help_and_is_wrong_usage() {
@@ -32,7 +42,7 @@ fn help_and_version_go_to_standard_output() {
 
 #[test]
 fn the_help_of_every_command_has_an_example_and_what_holds_by_default() {
-    for (command, _) in COMMANDS {
+    for command in COMMANDS.map(|(command, _)| command).into_iter().chain(OTHERS) {
         let help = vhdx_run([command, "--help"]).done().text();
         assert!(help.contains(&format!("Example: vhdx {command} ")), "{help}");
         let options = help.lines().filter(|line| line.trim_start().starts_with("--") && line.contains('<'));
@@ -89,7 +99,7 @@ fn standard_output_holds_nothing_but_the_answer() {
     let spec = Spec::default();
     let path = folder.path().join("dirty.vhdx");
     Dirty::ManyEntries.build(&spec).bytes.write_file(&path).unwrap();
-    for command in ["info", "map", "log", "chain"] {
+    for command in ["info", "map", "hash", "log", "chain"] {
         let ran = vhdx_run(args![command, "--output", "json", &path]).done();
         assert!(!matches!(ran.json(), Value::Null), "{command}");
     }
@@ -118,7 +128,7 @@ fn quiet_silences_notes_and_warnings_and_no_errors() {
         let (loud, quiet, short) = (with(&[]), with(&["--quiet"]), with(&["-q"]));
         assert_eq!((&*quiet.err, &*short.err), ("", ""), "{command}");
         assert!(loud.out == quiet.out && quiet.out == short.out, "{command}");
-        if ["map", "extract", "read"].contains(&command) {
+        if ["map", "extract", "hash", "read"].contains(&command) {
             assert!(loud.err.contains("vhdx: note: ") && loud.err.contains("vhdx: warning: "), "{}", loud.err);
             assert!(loud.err.contains("header 1"), "{}", loud.err);
         }

@@ -2,19 +2,24 @@
 #![cfg(all(feature = "cli", unix))]
 
 mod chain;
+mod compare;
 mod device;
+mod diff;
 mod endings;
 mod extract;
 mod general;
+mod hash;
 mod info;
 mod inputs;
 mod log;
 mod map;
 mod partitions;
 mod read;
+mod share;
 mod stops;
 mod target;
 mod terminal;
+mod verify;
 mod vhd;
 mod volumes;
 

@@ -55,6 +55,27 @@ fn text_that_nobody_reads_is_no_failure() {
 }
 
 #[test]
+fn an_answer_that_nobody_reads_is_not_taken_for_yes() {
+    let folder = temp_dir();
+    let [one, other] = ["one.vhdx", "other.vhdx"].map(|name| {
+        let spec = if name == "one.vhdx" { Spec::default() } else { Spec::empty(8 * MIB) };
+        write_image(folder.path(), name, &spec)
+    });
+    let manifest = folder.path().join("manifest");
+    super::vhdx_run(args!["hash", "--manifest", &manifest, &other]).done();
+    for args in [
+        args!["compare", &one, &other],
+        args!["compare", "--all", "--output", "json", &one, &other],
+        args!["verify", &one, "--manifest", &manifest],
+    ] {
+        let mut child = start(args.clone());
+        drop(child.stdout.take());
+        let ran = wait(child);
+        assert_eq!((ran.status.signal(), &*ran.err), (Some(13), ""), "{args:?}");
+    }
+}
+
+#[test]
 fn bytes_of_the_disk_that_nobody_reads_end_it_by_sigpipe() {
     let folder = temp_dir();
     let path = write_image(folder.path(), "disk.vhdx", &Spec::default());
@@ -195,4 +216,53 @@ fn a_limit_on_the_length_of_files_leaves_nothing_behind() {
     assert_eq!(names_in(folder.path()), ["disk.vhdx"], "{}: {}", ran.status, ran.err);
     assert!(!ran.status.success());
     assert!(File::open(folder.path().join("out")).is_err());
+}
+
+#[test]
+fn a_signal_ends_a_delta_and_a_merge_and_nothing_is_left_of_them() {
+    let folder = temp_dir();
+    if !has_room(folder.path()) {
+        return skip("room", "less than 9 GiB free for a long extraction");
+    }
+    let base = write_image(folder.path(), "base.vhdx", &Spec::empty(8 * GIB));
+    let mut spec = Spec::child_of(&Spec::empty(8 * GIB), "base.vhdx").block(0, Block::full().at(4 * MIB));
+    for number in 1..8192 {
+        spec.raw_bat.insert(number + number / 4096, (4 * MIB) | 6);
+    }
+    let child = write_image(folder.path(), "child.avhdx", &spec);
+    let delta = folder.path().join("delta");
+    let running = start(args!["diff", "--allocated", &child, "--delta", &delta]);
+    wait_for_work(folder.path(), &["base.vhdx", "child.avhdx"]);
+    send(2, &running);
+    let ran = wait(running);
+    assert_eq!((ran.status.signal(), &*ran.err), (Some(2), ""));
+    assert_eq!(names_in(folder.path()), ["base.vhdx", "child.avhdx"]);
+
+    // The second share comes from a pipe, and takes its time.
+    let shares = ["1/2", "2/2"].map(|shard| {
+        let share = folder.path().join(format!("share{}", &shard[..1]));
+        super::vhdx_run(args!["hash", "--manifest", &share, "--shard", shard, &base]).done();
+        share
+    });
+    let slow = folder.path().join("slow");
+    assert!(Command::new("mkfifo").arg(&slow).status().unwrap().success());
+    let merged = folder.path().join("merged");
+    let running = start(args!["merge", &shares[0], &slow, "--manifest", &merged]);
+    let mut pipe = File::options().write(true).open(&slow).unwrap();
+    let share = std::fs::read(&shares[1]).unwrap();
+    let header = share.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+    std::io::Write::write_all(&mut pipe, &share[..header]).unwrap();
+    let known = ["base.vhdx", "child.avhdx", "share1", "share2", "slow"];
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while names_in(folder.path()).len() == known.len() {
+        assert!(Instant::now() < deadline, "the work does not begin");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    send(2, &running);
+    std::thread::sleep(Duration::from_millis(50));
+    std::io::Write::write_all(&mut pipe, &share[header..]).unwrap();
+    drop(pipe);
+    let ran = wait(running);
+    assert_eq!((ran.status.signal(), &*ran.err), (Some(2), ""));
+    assert_eq!(names_in(folder.path()), known);
 }

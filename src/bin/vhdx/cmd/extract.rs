@@ -1,28 +1,28 @@
 //! `vhdx extract`.
 
-use std::fs::File;
-use std::io::{self, Seek, SeekFrom, Write};
+use std::io::Write;
 use std::ops::Range;
 
-use rayon::ThreadPoolBuilder;
 use uuid::Uuid;
-use vhdx_mmap::ops::{self, ExtractError, TargetContent, vhd};
-use vhdx_mmap::{Disk, Layer, Segment};
+use vhdx_mmap::ops::{self, Digest, ExtractError, ExtractOptions, Extracted, Reflink, Sparse, vhd};
+use vhdx_mmap::{Content, Disk, Layer};
 
-use crate::args::{Common, DiskFormat, ExtractArgs};
+use crate::args::{Common, DiskFormat, ExtractArgs, ReflinkChoice, SparseChoice};
+use crate::bulk::{self, DigestLine};
 use crate::exit::{Exit, Failure};
 use crate::open::{self, actual_size};
 use crate::progress::Work;
 use crate::size::human;
-use crate::target::Destination;
+use crate::target::{Consent, Destination, Target};
 use crate::term::{self, escape};
 
+/// More threads than this only wait for each other: the system writes to a file one by one.
+const MOST_THREADS: usize = 4;
+
 pub(crate) fn run(args: &ExtractArgs, common: &Common) -> Result<Exit, Failure> {
+    bulk::refuse_twice(&args.hash)?;
     let disk = open::disk(&args.image, common)?;
-    let range = match args.range {
-        Some(range) => range.within(disk.size()).map_err(Failure::usage)?,
-        None => 0..disk.size(),
-    };
+    let range = bulk::range_of(args.range, disk.size())?;
     if args.format == DiskFormat::Vhd && range.is_empty() {
         return Err(Failure::usage("a VHD of no bytes is none"));
     }
@@ -30,40 +30,177 @@ pub(crate) fn run(args: &ExtractArgs, common: &Common) -> Result<Exit, Failure> 
     for note in trailer.notes.iter().filter(|_| !common.quiet) {
         term::tell("note", term::HINT, note);
     }
-    let destination = Destination::new(&args.out, &disk, args.force)?;
-    let work = Work::new(range.end.saturating_sub(range.start), common.quiet);
+    let consent = Consent { force: args.force, in_place: args.no_create };
+    let destination = Destination::new(&args.out, disk.layers(), consent)?;
+    let content = Content::disk(&disk).range(range.clone()).followed_by(trailer.padding, &trailer.footer);
+    let work = Work::new(content.length(), common.quiet);
     let mut data = 0;
-    if !destination.is_stream() {
+    if destination.is_stream() {
+        refuse_for_streams(args)?;
+    } else {
         // From here on there is something to clean up.
         work.listen().map_err(|error| Failure::new(Exit::Io, format!("signals: {error}")))?;
         // Found out before anything is made: how much room it takes, and whether the map can be read to its end.
-        let measured = ops::measure(&disk, range.clone()).map_err(|error| Failure::of_image(&args.image, &error))?;
-        data = measured.data.min(stored_by(&disk));
+        let measured = ops::measure(&disk, range).map_err(|error| Failure::of_image(&args.image, &error))?;
+        data = if args.sparse == Some(SparseChoice::None) {
+            content.length()
+        } else {
+            measured.data.min(stored_by(&disk))
+        };
     }
-    let target = destination.open(trailer.total, data, trailer.footer.is_some())?;
+    let target = destination.open(content.length(), data, !trailer.footer.is_empty())?;
 
-    let done = match target.content() {
-        Some(content) => {
-            // One is as fast as several where the image is in memory: the file system takes one write at a time.
-            let threads = usize::from(common.threads.unwrap_or(1));
-            to_file(&disk, range, (target.file(), content), &trailer, &work, threads)
-        }
-        None => to_stream(&disk, range, target.file(), &trailer, &work),
-    };
+    let options = extract_options(args, &work);
+    let done = write(content, &target, args, &options, common);
     work.finish();
-    let Err(error) = done else {
-        target.complete(args.sync)?;
-        return Ok(Exit::Done);
-    };
-    if let Some(left) = target.left_as() {
-        term::tell("warning", term::WARNING, &escape(&left));
+    let done = done.and_then(|extracted| {
+        if args.verify {
+            verify(content, &target, args, common, &work)?;
+        }
+        // What came when there was nobody to hear it, as while a file was brought to its medium.
+        work.signal().map_or(Ok(extracted), |signal| Err(Failure::Interrupted { signal }.into()))
+    });
+    match done {
+        Ok(extracted) => {
+            target.complete(args.sync)?;
+            print_digests(&extracted.digests, &destination)?;
+            Ok(Exit::Done)
+        }
+        Err(error) => {
+            if let Some(left) = target.left_as() {
+                term::tell("warning", term::WARNING, &escape(&left));
+            }
+            Err(match error {
+                Ended::Failed(failure) => failure,
+                Ended::Extract(ExtractError::Cancelled) => Failure::Interrupted { signal: work.signal().unwrap_or(0) },
+                Ended::Extract(error) if destination.is_stream() => {
+                    Failure::of_bulk_output(&args.image, &destination.to_string(), error)
+                }
+                Ended::Extract(ExtractError::Read(error)) => Failure::of_image(&args.image, &error),
+                Ended::Extract(error) => Failure::new(Exit::Io, format!("{destination}: {error}")),
+            })
+        }
     }
-    Err(match error {
-        ExtractError::Cancelled => Failure::Interrupted { signal: work.signal().unwrap_or(0) },
-        error if target.content().is_none() => Failure::of_bulk_output(&args.image, &destination.to_string(), error),
-        ExtractError::Read(error) => Failure::of_image(&args.image, &error),
-        error => Failure::new(Exit::Io, format!("{destination}: {error}")),
-    })
+}
+
+/// Why the work ended before its end.
+enum Ended {
+    Extract(ExtractError),
+    Failed(Failure),
+}
+
+impl From<ExtractError> for Ended {
+    fn from(error: ExtractError) -> Self {
+        Self::Extract(error)
+    }
+}
+
+impl From<Failure> for Ended {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+/// What can't be had of what takes bytes in order only.
+fn refuse_for_streams(args: &ExtractArgs) -> Result<(), Failure> {
+    let refused = [(args.verify, "--verify"), (args.direct, "--direct"), (args.no_create, "--no-create")];
+    match refused.into_iter().find(|(is_given, _)| *is_given) {
+        Some((_, name)) => Err(Failure::usage(format!("{name}: needs a file or a device, and this is a stream"))),
+        None => Ok(()),
+    }
+}
+
+fn extract_options<'w>(args: &ExtractArgs, work: &'w Work) -> ExtractOptions<'w> {
+    let sparse = match args.sparse {
+        None | Some(SparseChoice::Zeros) => Sparse::Zeros,
+        Some(SparseChoice::Blocks) => Sparse::Blocks,
+        Some(SparseChoice::None) => Sparse::None,
+    };
+    // Zeros inside of blocks can't be found where nobody looks at the blocks.
+    let may_share = args.reflink == ReflinkChoice::Auto && args.sparse != Some(SparseChoice::Zeros);
+    let reflink = if may_share { Reflink::Auto } else { Reflink::Never };
+    let scan = bulk::scan_options(args.cache, work);
+    ExtractOptions::new().scan(scan).sparse(sparse).reflink(reflink).hash(args.hash.clone())
+}
+
+fn write(
+    content: Content<'_>,
+    target: &Target,
+    args: &ExtractArgs,
+    options: &ExtractOptions<'_>,
+    common: &Common,
+) -> Result<Extracted, Ended> {
+    let pool = bulk::pool(common, MOST_THREADS)?;
+    let file = target.file();
+    let Some(before) = target.content() else {
+        return Ok(pool.install(|| ops::extract_to_stream(content, file, options))?);
+    };
+    let direct = args.direct.then(|| target.open_direct()).transpose()?;
+    let to = ops::Target::new(file, before).direct(direct.as_ref());
+    Ok(pool.install(|| ops::extract_to_file(content, &to, options))?)
+}
+
+/// Reads the target again and compares it with what should be there.
+fn verify(
+    content: Content<'_>,
+    target: &Target,
+    args: &ExtractArgs,
+    common: &Common,
+    work: &Work,
+) -> Result<(), Ended> {
+    let Some(path) = target.path() else { return Ok(()) };
+    let unreadable = |error: &dyn std::fmt::Display| Failure::new(Exit::Io, format!("{}: {error}", args.out.display()));
+    target.file().sync_all().map_err(|error| unreadable(&error))?;
+    forget_cached(target);
+    let written = open::map(path).map_err(|error| unreadable(&error))?;
+    let work = work.next(content.length(), common.quiet);
+    let written = Content::raw(&written).range(..content.length());
+    let pool = bulk::pool(common, usize::MAX)?;
+    let found = pool.install(|| ops::first_difference(content, written, &bulk::scan_options(args.cache, &work)));
+    work.finish();
+    match found.map_err(|stopped| Failure::of_stopped(&args.image, &stopped, &work))? {
+        None => Ok(()),
+        Some(position) => {
+            let text = format!("{}: byte {position} reads back as another than was written", args.out.display());
+            Err(Failure::new(Exit::Io, text).with_hint("the medium, or what it is attached by, is not in order").into())
+        }
+    }
+}
+
+/// What is on the medium already need not be in memory, and is read from there then.
+fn forget_cached(target: &Target) {
+    #[cfg(target_os = "linux")]
+    {
+        let _ = rustix::fs::fadvise(target.file(), 0, None, rustix::fs::Advice::DontNeed);
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = target;
+}
+
+/// Prints digests: on standard output, unless that has got the disk.
+fn print_digests(digests: &[Digest], destination: &Destination) -> Result<(), Failure> {
+    let name = match destination {
+        Destination::Standard => "-".to_owned(),
+        other => other.to_string(),
+    };
+    let tag = (digests.len() > 1).then_some("");
+    let mut lines = String::new();
+    for digest in digests {
+        lines.push_str(&term::escape_on_terminal(DigestLine { digest, name: &name, tag }.to_string()));
+        lines.push('\n');
+    }
+    if matches!(destination, Destination::Standard) {
+        eprint_all(&lines)
+    } else {
+        let mut out = term::stdout();
+        out.write_all(lines.as_bytes())?;
+        out.flush()?;
+        Ok(())
+    }
+}
+
+fn eprint_all(text: &str) -> Result<(), Failure> {
+    Ok(std::io::stderr().write_all(text.as_bytes())?)
 }
 
 /// How many bytes the files of a disk take on their media, or 2^64-1 where that is not known: what is zero because it is a
@@ -77,9 +214,8 @@ fn stored_by(disk: &Disk) -> u64 {
 struct Trailer {
     /// Zeros before the footer.
     padding: u64,
-    footer: Option<[u8; 512]>,
-    /// Length of everything.
-    total: u64,
+    /// Empty, or what makes a VHD of it.
+    footer: Vec<u8>,
     /// What the user should know of it.
     notes: Vec<String>,
 }
@@ -91,7 +227,7 @@ impl Trailer {
 
         let length = range.end.saturating_sub(range.start);
         if format == DiskFormat::Raw {
-            return Self { padding: 0, footer: None, total: length, notes: Vec::new() };
+            return Self { padding: 0, footer: Vec::new(), notes: Vec::new() };
         }
         let size = vhd::padded_size(length);
         let padding = size.saturating_sub(length);
@@ -108,40 +244,6 @@ impl Trailer {
         if size > MOST_OF_HYPER_V {
             notes.push("Hyper-V takes no VHD of more than 2040 GiB".to_owned());
         }
-        let total = size.saturating_add(vhd::FOOTER_LENGTH);
-        Self { padding, footer: Some(vhd::fixed_footer(size, unique_id)), total, notes }
+        Self { padding, footer: vhd::fixed_footer(size, unique_id).to_vec(), notes }
     }
-
-    /// Writes it, behind all that has been written before.
-    fn write(&self, writer: &mut dyn Write) -> io::Result<()> {
-        Segment::Zero(self.padding).slices().try_for_each(|zeros| writer.write_all(zeros))?;
-        self.footer.iter().try_for_each(|footer| writer.write_all(footer))
-    }
-}
-
-fn to_file(
-    disk: &Disk,
-    range: Range<u64>,
-    (mut file, content): (&File, TargetContent),
-    trailer: &Trailer,
-    work: &Work,
-    threads: usize,
-) -> Result<(), ExtractError> {
-    let length = range.end.saturating_sub(range.start);
-    let pool = ThreadPoolBuilder::new().num_threads(threads).build();
-    let pool = pool.map_err(|error| ExtractError::Write(io::Error::other(error)))?;
-    pool.install(|| ops::extract_to_file(disk, range, file, content, work))?;
-    let end = file.seek(SeekFrom::Start(length));
-    end.and_then(|_| trailer.write(&mut file)).map_err(ExtractError::Write)
-}
-
-fn to_stream(
-    disk: &Disk,
-    range: Range<u64>,
-    mut file: &File,
-    trailer: &Trailer,
-    work: &Work,
-) -> Result<(), ExtractError> {
-    ops::extract_to_writer(disk, range, &mut file, work)?;
-    trailer.write(&mut file).map_err(ExtractError::Write)
 }

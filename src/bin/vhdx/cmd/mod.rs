@@ -1,8 +1,13 @@
 //! The commands, one a file.
 
 pub(crate) mod chain;
+pub(crate) mod compare;
+pub(crate) mod diff;
 pub(crate) mod extract;
+pub(crate) mod hash;
 pub(crate) mod info;
 pub(crate) mod log;
 pub(crate) mod map;
+pub(crate) mod merge;
 pub(crate) mod read;
+pub(crate) mod verify;

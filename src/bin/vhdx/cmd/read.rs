@@ -3,7 +3,8 @@
 use std::io::{self, Write};
 use std::ops::Range;
 
-use vhdx_mmap::{Disk, Segment, ops};
+use vhdx_mmap::ops::{self, ExtractOptions};
+use vhdx_mmap::{Content, Disk, Segment};
 
 use crate::args::{Common, ReadArgs};
 use crate::exit::{Exit, Failure, STANDARD_OUTPUT};
@@ -19,7 +20,8 @@ pub(crate) fn run(args: &ReadArgs, common: &Common) -> Result<Exit, Failure> {
         return Ok(Exit::Done);
     }
     refuse_terminal(false, "--hex makes text of it")?;
-    ops::extract_to_writer(&disk, range, &mut standard_output()?, &())
+    let content = Content::disk(&disk).range(range);
+    ops::extract_to_stream(content, &standard_output()?, &ExtractOptions::new())
         .map_err(|error| Failure::of_bulk_output(&args.image, STANDARD_OUTPUT, error))?;
     Ok(Exit::Done)
 }

@@ -5,8 +5,14 @@ use std::path::PathBuf;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use vhdx_mmap::ops::Algorithm;
 
 use crate::size::{ByteRange, parse_size};
+
+mod bulk;
+
+use bulk::parse_algorithm;
+pub(crate) use bulk::{CacheArgs, CacheChoice, CompareArgs, DiffArgs, HashArgs, InputFormat, MergeArgs, VerifyArgs};
 
 const AFTER_HELP: &str = "\
 A tour:
@@ -14,6 +20,9 @@ A tour:
   vhdx extract disk.vhdx disk.raw      the raw disk, with holes where it is empty
   vhdx extract disk.avhdx - | zstd     a checkpoint and its parents as one stream
   vhdx extract disk.vhdx disk.vhd --format vhd   a fixed VHD, as Azure takes it
+  vhdx hash disk.vhdx                  the digest of the disk, as sha256sum gives of the raw disk
+  vhdx compare disk.vhdx disk.raw      are they the same?
+  vhdx diff child.avhdx --output json  what has changed since the checkpoint
   vhdx map disk.vhdx --output json     which bytes lie where, as qemu-img says it
   vhdx read disk.vhdx --range 0:512 --hex        a look at the first sector
   vhdx log disk.vhdx                   what the log holds, and what of it counts
@@ -21,7 +30,7 @@ A tour:
 
 Exit codes:
   0    done
-  1    the answer is no
+  1    the answer is no: the disks differ, or a digest is another one
   2    wrong usage
   65   the image is corrupt, or not a VHDX
   66   the image cannot be opened
@@ -50,6 +59,11 @@ pub(crate) enum Command {
     Info(InfoArgs),
     Map(MapArgs),
     Extract(ExtractArgs),
+    Hash(HashArgs),
+    Verify(VerifyArgs),
+    Compare(CompareArgs),
+    Diff(DiffArgs),
+    Merge(MergeArgs),
     Read(ReadArgs),
     Log(LogArgs),
     Chain(ChainArgs),
@@ -200,9 +214,45 @@ pub(crate) struct ExtractArgs {
     /// Replace a file that is there, or write to a block device
     #[arg(long, short)]
     pub(crate) force: bool,
+    /// Write into the file that is there instead of making a new one: zeros included, none is assumed to be there
+    ///
+    /// The file is made longer if need be, and keeps what it has behind the disk. If the work fails, it holds a part of both.
+    #[arg(long, short = 'n', visible_alias = "in-place", conflicts_with = "force")]
+    pub(crate) no_create: bool,
+    /// Which zeros become holes: blocks (those that are nowhere), zeros (runs of 4 KiB inside of blocks, too), or none
+    /// [default: zeros where bytes are copied, blocks where they are shared]
+    #[arg(long, value_enum, value_name = "blocks|zeros|none", hide_possible_values = true)]
+    pub(crate) sparse: Option<SparseChoice>,
+    /// Whether the file may share blocks with the image, where the file system can do that (XFS, Btrfs): auto or never
+    #[arg(long, value_enum, default_value_t = ReflinkChoice::Auto, value_name = "auto|never", hide_possible_values = true)]
+    pub(crate) reflink: ReflinkChoice,
+    /// Print digests of what is written, computed in the same pass: any of crc32,blake3,sha256,sha1,md5 [default: none]
+    #[arg(long, value_name = "ALGORITHMS", value_delimiter = ',', value_parser = parse_algorithm)]
+    pub(crate) hash: Vec<Algorithm>,
+    /// Read the file again when it is written, from the medium where it can be, and compare it with the disk
+    #[arg(long)]
+    pub(crate) verify: bool,
+    /// Write past the memory of the system (O_DIRECT): for devices
+    #[arg(long)]
+    pub(crate) direct: bool,
     /// Wait until the file is on its medium before it gets its name (a block device always is)
     #[arg(long)]
     pub(crate) sync: bool,
+    #[command(flatten)]
+    pub(crate) cache: CacheArgs,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SparseChoice {
+    Blocks,
+    Zeros,
+    None,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ReflinkChoice {
+    Auto,
+    Never,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

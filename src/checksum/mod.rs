@@ -3,6 +3,10 @@
 //! Two polynomials, not to be confused: the structures of a VHDX carry CRC-32C (Castagnoli), while GPT, and the world
 //! that checks the content of disks, use CRC-32 (IEEE). Neither can check the other.
 
+mod parts;
+
+pub(crate) use parts::Crc32;
+
 /// CRC-32C of a structure whose checksum field, 4 bytes at `field`, counts as zero (MS-VHDX 2.2.2, 2.2.3.1, 2.3.1.1).
 ///
 /// The structure is not copied for this: the sum runs up to the field, over four zeros, and on behind it. A field that

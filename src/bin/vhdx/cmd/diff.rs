@@ -1,0 +1,173 @@
+//! `vhdx diff`.
+
+use std::fs::File;
+use std::io::Write;
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use serde_json::json;
+use vhdx_mmap::ops::{self, Change, ExtractError, ExtractOptions, Reflink, Sparse, TargetContent};
+use vhdx_mmap::{Content, Disk, FileId, Layer, Stopped, Uncounted};
+
+use crate::args::{Common, DiffArgs};
+use crate::bulk;
+use crate::exit::{Exit, Failure};
+use crate::json::Listing;
+use crate::open;
+use crate::progress::Work;
+use crate::size::human;
+use crate::target::{Consent, Destination, Target};
+use crate::term::{self, TextOut};
+
+pub(crate) fn run(args: &DiffArgs, common: &Common) -> Result<Exit, Failure> {
+    let disk = open::disk(&args.image, common)?;
+    let ancestor = find_ancestor(&disk, args)?;
+    let work = Work::new(disk.size(), common.quiet);
+    if args.delta.is_some() {
+        // From here on there is something to clean up.
+        work.listen().map_err(|error| Failure::new(Exit::Io, format!("signals: {error}")))?;
+    }
+    let delta = args.delta.as_ref().map(|path| open_delta(path, &disk, args.force)).transpose()?;
+    let mut told = Told::begin(args, &disk, ancestor)?;
+    let options = bulk::scan_options(args.cache, &work);
+    let mut failed = None;
+    let mut on_change = |change: Change| {
+        let told = told.change(&change).and_then(|()| match &delta {
+            Some(delta) => write(&disk, &change, delta.file(), args, &work),
+            None => Ok(()),
+        });
+        match told {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(failure) => {
+                failed = Some(failure);
+                ControlFlow::Break(())
+            }
+        }
+    };
+    let pool = bulk::pool(common, usize::MAX)?;
+    let found = pool.install(|| {
+        if args.allocated {
+            ops::allocated_changes(&disk, ancestor, &mut on_change)
+        } else {
+            ops::content_changes(&disk, ancestor, &options, &mut on_change)
+        }
+    });
+    work.finish();
+    if let Some(failure) = failed {
+        return Err(failure);
+    }
+    found.map_err(|stopped| match &stopped {
+        Stopped::Read(error) => Failure::of_one_of_several(&args.image, error),
+        _ => Failure::Interrupted { signal: work.signal().unwrap_or(0) },
+    })?;
+    if let Some(signal) = work.signal() {
+        return Err(Failure::Interrupted { signal });
+    }
+    // Without the list, nobody knows which bytes of the delta count.
+    told.end()?;
+    delta.map_or(Ok(()), |delta| delta.complete(false))?;
+    Ok(Exit::Done)
+}
+
+/// The number of the layer that the user means.
+fn find_ancestor(disk: &Disk, args: &DiffArgs) -> Result<usize, Failure> {
+    let Some(path) = &args.ancestor else {
+        return match disk.layers().len() {
+            0 | 1 => Err(Failure::usage(format!("{}: has no parent", args.image.display()))
+                .with_hint("`vhdx compare` tells whether two disks without a chain differ")),
+            _ => Ok(1),
+        };
+    };
+    let wanted = FileId::of(path).map_err(|error| {
+        Failure::new(Exit::NoInput, format!("{}: cannot be opened: {error}", path.display()))
+            .with_hint("is the path right?")
+    })?;
+    let is_it = |layer: &Layer| layer.image().source().id().as_ref() == Some(&wanted);
+    match disk.layers().iter().position(is_it) {
+        Some(0) => Err(Failure::usage(format!("{}: is the image itself", path.display()))),
+        Some(layer) => Ok(layer),
+        None => Err(Failure::usage(format!("{}: is no ancestor of {}", path.display(), args.image.display()))
+            .with_hint("`vhdx chain CHILD` tells which files are; `vhdx compare` compares any two disks")),
+    }
+}
+
+fn open_delta(path: &Path, disk: &Disk, force: bool) -> Result<Target, Failure> {
+    let destination = Destination::new(path, disk.layers(), Consent { force, in_place: false })?;
+    if !destination.is_file() {
+        return Err(Failure::usage(format!("{destination}: a delta is a file")));
+    }
+    destination.open(disk.size(), 0, false)
+}
+
+/// Writes changed bytes to their places, zeros included.
+fn write(disk: &Disk, change: &Change, file: &File, args: &DiffArgs, work: &Work) -> Result<(), Failure> {
+    let uncounted = Uncounted(work);
+    let scan = bulk::scan_options(args.cache, work).progress(&uncounted);
+    let target = ops::Target::new(file, TargetContent::Zeros).at(change.range.start);
+    let options = ExtractOptions::new().scan(scan).sparse(Sparse::Blocks).reflink(Reflink::Never);
+    let content = Content::disk(disk).range(change.range.clone());
+    match ops::extract_to_file(content, &target, &options) {
+        Ok(_) => Ok(()),
+        Err(ExtractError::Read(error)) => Err(Failure::of_image(&args.image, &error)),
+        Err(ExtractError::Cancelled) => Err(Failure::Interrupted { signal: work.signal().unwrap_or(0) }),
+        Err(error) => {
+            let name = args.delta.as_deref().unwrap_or(Path::new("delta"));
+            Err(Failure::new(Exit::Io, format!("{}: {error}", name.display())))
+        }
+    }
+}
+
+/// What is told of the changes, as they are found.
+struct Told {
+    out: Out,
+    bytes: u64,
+}
+
+enum Out {
+    Text(TextOut),
+    Json(Listing),
+}
+
+impl Told {
+    fn begin(args: &DiffArgs, disk: &Disk, ancestor: usize) -> Result<Self, Failure> {
+        let out = if args.output.is_json() {
+            let file = disk.layers().get(ancestor).and_then(|layer| layer.image().path()).unwrap_or(Path::new("-"));
+            let about = json!({
+                "schema": 1,
+                "filename": args.image.to_string_lossy(),
+                "ancestor": file.to_string_lossy(),
+                "ancestor-depth": ancestor,
+                "virtual-size": disk.size(),
+                "mode": if args.allocated { "allocated" } else { "content" },
+            });
+            Out::Json(Listing::begin(&about, Some("changes"))?)
+        } else {
+            let (mut out, title) = (term::stdout(), term::TITLE);
+            writeln!(out, "{title}{:<18} {:<18} Content{title:#}", "Offset", "Length")?;
+            Out::Text(out)
+        };
+        Ok(Self { out, bytes: 0 })
+    }
+
+    fn change(&mut self, change: &Change) -> Result<(), Failure> {
+        let (start, zero) = (change.range.start, change.is_zero);
+        let length = change.range.end.saturating_sub(start);
+        self.bytes = self.bytes.saturating_add(length);
+        match &mut self.out {
+            Out::Json(listing) => listing.item(&json!({ "start": start, "length": length, "zero": zero })),
+            Out::Text(out) => {
+                Ok(writeln!(out, "{start:<#18x} {length:<#18x} {}", if zero { "zeros" } else { "data" })?)
+            }
+        }
+    }
+
+    fn end(self) -> Result<(), Failure> {
+        match self.out {
+            Out::Json(listing) => listing.end(&json!({ "changed-bytes": self.bytes })),
+            Out::Text(mut out) => {
+                writeln!(out, "{} changed", human(self.bytes))?;
+                Ok(out.flush()?)
+            }
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! `vhdx hash`.
+
+use std::io::Write;
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+use vhdx_mmap::ops::manifest::{self, ManifestError, Root, Shard};
+use vhdx_mmap::ops::{self, Digest};
+use vhdx_mmap::{Content, Disk, Layer, LogState};
+
+use crate::args::{Common, HashArgs};
+use crate::bulk::{self, DigestLine};
+use crate::exit::{Exit, Failure};
+use crate::json;
+use crate::open;
+use crate::progress::Work;
+use crate::target::{Consent, Destination};
+use crate::term::{self, escape};
+
+pub(crate) fn run(args: &HashArgs, common: &Common) -> Result<Exit, Failure> {
+    bulk::refuse_twice(&args.algorithms)?;
+    let pool = bulk::pool(common, usize::MAX)?;
+    if args.manifest.is_some() || args.shard.is_some() {
+        let [image] = args.images.as_slice() else {
+            return Err(Failure::usage("a manifest, or a share of the work, is of one image"));
+        };
+        return pool.install(|| match (&args.manifest, args.shard) {
+            (Some(manifest), shard) => write_manifest(image, manifest, shard, args, common),
+            (None, Some(shard)) => write_share(image, shard, args, common),
+            (None, None) => Ok(Exit::Done),
+        });
+    }
+    let (mut values, mut first_failure) = (Vec::new(), None);
+    for image in &args.images {
+        match pool.install(|| one(image, args, common)) {
+            Ok(value) => values.extend(value),
+            Err(closed @ (Failure::ClosedPipe { .. } | Failure::Interrupted { .. })) => return Err(closed),
+            // The other images are hashed all the same; the first failure decides how the program ends.
+            Err(failure) => {
+                let exit = failure.report();
+                first_failure.get_or_insert(exit);
+            }
+        }
+    }
+    if args.output.is_json() {
+        match values.as_slice() {
+            [value] if args.images.len() == 1 => json::print(value)?,
+            [] if args.images.len() == 1 => {}
+            all => json::print(&all)?,
+        }
+    }
+    Ok(first_failure.unwrap_or(Exit::Done))
+}
+
+/// Hashes one image, and tells of it unless that is to be JSON.
+fn one(image: &Path, args: &HashArgs, common: &Common) -> Result<Option<Value>, Failure> {
+    let disk = open::disk(image, common)?;
+    let range = bulk::range_of(args.range, disk.size())?;
+    let content = Content::disk(&disk).range(range.clone());
+    let file = args.file.then(|| Content::raw(disk.image().source()));
+    let length = content.length().saturating_add(file.map_or(0, |file| file.length()));
+    let work = Work::new(length, common.quiet);
+    let options = bulk::scan_options(args.cache, &work);
+    let hash = |content| ops::hash(content, &args.algorithms, &options);
+    let of_disk = hash(content);
+    let of_file = file.map(hash).transpose();
+    work.finish();
+    let stopped = |stopped| Failure::of_stopped(image, &stopped, &work);
+    let (of_disk, of_file) = (of_disk.map_err(stopped)?, of_file.map_err(stopped)?);
+    if args.output.is_json() {
+        let mut value = about(image, &disk);
+        value.insert("range".to_owned(), json!({ "offset": range.start, "length": content.length() }));
+        value.insert("disk".to_owned(), digests_as_json(&of_disk));
+        if let Some(of_file) = &of_file {
+            value.insert("file-length".to_owned(), disk.image().source().length().into());
+            value.insert("file".to_owned(), digests_as_json(of_file));
+        }
+        return Ok(Some(value.into()));
+    }
+    // A digest of a part must not be taken for one of the whole.
+    let part = args.range.map(|_| format!("disk {}:{}", range.start, content.length()));
+    let disk_tag = match (&part, &of_file) {
+        (Some(part), _) => Some(part.as_str()),
+        (None, Some(_)) => Some("disk"),
+        (None, None) => (of_disk.len() > 1).then_some(""),
+    };
+    print(&of_disk, image, disk_tag)?;
+    of_file.map_or(Ok(None), |of_file| print(&of_file, image, Some("file")).map(|()| None))
+}
+
+fn print(digests: &[Digest], image: &Path, tag: Option<&str>) -> Result<(), Failure> {
+    let name = image.to_string_lossy();
+    let mut out = term::stdout();
+    for digest in digests {
+        writeln!(out, "{}", term::escape_on_terminal(DigestLine { digest, name: &name, tag }.to_string()))?;
+    }
+    out.flush()?;
+    Ok(())
+}
+
+/// What is told of an image beside its digests: how its log was taken, and of which files it consists.
+fn about(image: &Path, disk: &Disk) -> Map<String, Value> {
+    let layer = |layer: &Layer| {
+        json!({
+            "filename": layer.image().path().unwrap_or(image).to_string_lossy(),
+            "data-write-guid": layer.image().header().data_write_guid,
+            "log": log_state(layer.image().log_state()),
+        })
+    };
+    let chain: Vec<Value> = disk.layers().iter().map(layer).collect();
+    let value = json!({
+        "schema": 1,
+        "filename": image.to_string_lossy(),
+        "virtual-size": disk.size(),
+        "log": log_state(disk.image().log_state()),
+        "chain": chain,
+    });
+    match value {
+        Value::Object(about) => about,
+        _ => Map::new(),
+    }
+}
+
+fn log_state(state: &LogState) -> &'static str {
+    match state {
+        LogState::Clean => "clean",
+        LogState::Replayed(_) => "replayed",
+        LogState::Ignored => "ignored",
+    }
+}
+
+fn digests_as_json(digests: &[Digest]) -> Value {
+    let entry = |digest: &Digest| (digest.algorithm().name().to_owned(), Value::from(digest.to_string()));
+    digests.iter().map(entry).collect()
+}
+
+/// Writes a manifest, or a share of one.
+fn write_manifest(
+    image: &Path,
+    manifest: &Path,
+    shard: Option<Shard>,
+    args: &HashArgs,
+    common: &Common,
+) -> Result<Exit, Failure> {
+    let disk = open::disk(image, common)?;
+    let work = Work::new(disk.size(), common.quiet);
+    let options = bulk::scan_options(args.cache, &work);
+    let create = |out: &mut dyn Write| manifest::create_manifest(&disk, &args.algorithms, shard, &options, out);
+    let failed = |error: ManifestError| Failure::of_manifest(image, manifest, error, &work);
+    if manifest == Path::new("-") {
+        let created = create(&mut json::stdout());
+        work.finish();
+        created.map_err(failed)?;
+    } else {
+        let consent = Consent { force: args.force, in_place: false };
+        let destination = Destination::new(manifest, disk.layers(), consent)?;
+        // From here on there is something to clean up.
+        work.listen().map_err(|error| Failure::new(Exit::Io, format!("signals: {error}")))?;
+        let target = destination.open(0, 0, false)?;
+        let created = create(&mut std::io::BufWriter::new(target.file()));
+        work.finish();
+        let roots = created.map_err(failed)?;
+        target.complete(false)?;
+        tell_roots(image, &disk, &roots, args)?;
+    }
+    Ok(Exit::Done)
+}
+
+/// A digest of digests is called so.
+fn tell_roots(image: &Path, disk: &Disk, roots: &[Root], args: &HashArgs) -> Result<(), Failure> {
+    if args.output.is_json() {
+        let mut value = about(image, disk);
+        value.insert("root".to_owned(), serde_json::to_value(roots).unwrap_or_default());
+        return json::print(&value);
+    }
+    print_roots(&image.to_string_lossy(), roots)
+}
+
+pub(super) fn print_roots(name: &str, roots: &[Root]) -> Result<(), Failure> {
+    let mut out = term::stdout();
+    for Root { name: algorithm, digest } in roots {
+        writeln!(out, "{algorithm} ({}) = {digest}", escape(name))?;
+    }
+    out.flush()?;
+    Ok(())
+}
+
+fn write_share(image: &Path, shard: Shard, args: &HashArgs, common: &Common) -> Result<Exit, Failure> {
+    if let Some(other) = args.algorithms.iter().find(|algorithm| !algorithm.is_mergeable()) {
+        let text = format!("{other} can't be put together from shares");
+        return Err(Failure::usage(text).with_hint("crc32 and blake3 can; for others, take a --manifest"));
+    }
+    let disk = open::disk(image, common)?;
+    let work = Work::new(disk.size().checked_div(shard.count().into()).unwrap_or(0), common.quiet);
+    let options = bulk::scan_options(args.cache, &work);
+    let about = about(image, &disk).into();
+    let done = manifest::hash_share(&disk, &args.algorithms, shard, about, &options, &mut json::stdout());
+    work.finish();
+    done.map_err(|error| Failure::of_manifest(image, Path::new(crate::exit::STANDARD_OUTPUT), error, &work))?;
+    Ok(Exit::Done)
+}
+
+/// The digests of merged shares, told as those of one run.
+pub(super) fn tell_merged(digests: &[Digest], about: &Value, as_json: bool) -> Result<(), Failure> {
+    if as_json {
+        let mut value = about.as_object().cloned().unwrap_or_default();
+        let size = value.get("virtual-size").cloned().unwrap_or_default();
+        value.insert("range".to_owned(), json!({ "offset": 0, "length": size }));
+        value.insert("disk".to_owned(), digests_as_json(digests));
+        return json::print(&value);
+    }
+    let name = about.get("filename").and_then(Value::as_str).unwrap_or("-");
+    print(digests, Path::new(name), (digests.len() > 1).then_some(""))
+}

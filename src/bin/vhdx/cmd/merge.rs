@@ -1,0 +1,90 @@
+//! `vhdx merge`.
+
+use std::fs::File;
+use std::io::{self, BufReader, BufWriter, Write};
+use std::path::Path;
+
+use vhdx_mmap::FileId;
+use vhdx_mmap::ops::manifest::{self, ManifestError, Merged};
+
+use crate::args::MergeArgs;
+use crate::cmd::hash;
+use crate::exit::{Exit, Failure, STANDARD_OUTPUT};
+use crate::json;
+use crate::progress::Work;
+use crate::target::{Consent, Destination};
+
+pub(crate) fn run(args: &MergeArgs) -> Result<Exit, Failure> {
+    let open = |path: &std::path::PathBuf| {
+        let failed = |text: String| Failure::new(Exit::NoInput, format!("{}: {text}", path.display()));
+        let file = File::open(path).map_err(|error| failed(format!("cannot be opened: {error}")))?;
+        if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
+            return Err(failed("is a directory".to_owned()));
+        }
+        Ok(BufReader::new(file))
+    };
+    let out = args.manifest.as_deref().unwrap_or(Path::new(STANDARD_OUTPUT));
+    let shares = args.shares.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+    let failed = |error: ManifestError| match &error {
+        ManifestError::Format { document, .. } => {
+            let path = args.shares.get(*document).map_or(Path::new("shares"), std::path::PathBuf::as_path);
+            Failure::new(Exit::Corrupt, format!("{}: {error}", path.display()))
+        }
+        ManifestError::Io(error) if error.kind() == io::ErrorKind::BrokenPipe => Failure::ClosedPipe { bulk: true },
+        _ => Failure::new(Exit::Io, format!("{}: {error}", out.display())),
+    };
+    let Some(manifest) = &args.manifest else {
+        let merged = manifest::merge(shares, &mut json::stdout()).map_err(failed)?;
+        if let Merged::Digests { digests, about } = merged {
+            hash::tell_merged(&digests, &about, args.output.is_json())?;
+        }
+        return Ok(Exit::Done);
+    };
+    let consent = Consent { force: args.force, in_place: false };
+    let destination = Destination::new(manifest, &[], consent)?;
+    let own = FileId::of(manifest).ok();
+    if args.shares.iter().any(|share| own.is_some() && FileId::of(share).ok() == own) {
+        return Err(Failure::usage(format!("{}: is one of the shares", manifest.display())));
+    }
+    let work = Work::new(0, true);
+    // From here on there is something to clean up.
+    work.listen().map_err(|error| Failure::new(Exit::Io, format!("signals: {error}")))?;
+    let target = destination.open(0, 0, false)?;
+    let merged = manifest::merge(shares, &mut BufWriter::new(Stoppable { file: target.file(), work: &work }));
+    if let Some(signal) = work.signal() {
+        return Err(Failure::Interrupted { signal });
+    }
+    match merged.map_err(failed)? {
+        Merged::Manifest(roots) => {
+            target.complete(false)?;
+            if args.output.is_json() {
+                json::print(
+                    &serde_json::json!({ "schema": 1, "manifest": manifest.to_string_lossy(), "root": roots }),
+                )?;
+            } else {
+                hash::print_roots(&manifest.to_string_lossy(), &roots)?;
+            }
+            Ok(Exit::Done)
+        }
+        _ => Err(Failure::usage("these are shares of digests, not of a manifest").with_hint("leave out --manifest")),
+    }
+}
+
+/// A file that can't be written to any more once a signal has asked for the end.
+struct Stoppable<'w> {
+    file: &'w File,
+    work: &'w Work,
+}
+
+impl Write for Stoppable<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.work.signal().is_some() {
+            return Err(io::Error::other("interrupted"));
+        }
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}

@@ -1,0 +1,224 @@
+//! `vhdx verify`.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::ops::Range;
+use std::path::Path;
+
+use serde_json::{Value, json};
+use vhdx_mmap::ops::manifest::{self, Mismatch, Verified};
+use vhdx_mmap::ops::{self, Algorithm, Digest};
+use vhdx_mmap::{Content, Source};
+
+use crate::args::{Common, InputFormat, VerifyArgs};
+use crate::bulk;
+use crate::exit::{Exit, Failure};
+use crate::json::{self, Listing};
+use crate::open;
+use crate::progress::Work;
+use crate::sums::{self, Sum, SumOf};
+use crate::term::{self, TextOut, escape};
+
+pub(crate) fn run(args: &VerifyArgs, common: &Common) -> Result<Exit, Failure> {
+    let pool = bulk::pool(common, usize::MAX)?;
+    match (&args.image, &args.manifest, &args.check) {
+        (Some(image), Some(manifest), _) => pool.install(|| with_manifest(image, manifest, args, common)),
+        (_, _, Some(list)) => pool.install(|| with_list(list, args, common)),
+        _ => Err(Failure::usage("name an image and its --manifest, or a list to --check")),
+    }
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::new(Exit::NoInput, format!("{}: cannot be read: {error}", path.display())).with_hint("is the path right?")
+}
+
+/// Where mismatches are told, as they are found.
+enum Out {
+    Text(TextOut),
+    Json(Listing),
+}
+
+fn with_manifest(image: &Path, manifest: &Path, args: &VerifyArgs, common: &Common) -> Result<Exit, Failure> {
+    let disk = open::disk(image, common)?;
+    let input = File::open(manifest).map_err(|error| unreadable(manifest, &error))?;
+    if !input.metadata().is_ok_and(|metadata| metadata.is_file()) {
+        let text = format!("{}: a manifest is a file: it is read twice", manifest.display());
+        return Err(Failure::new(Exit::NoInput, text));
+    }
+    let input = BufReader::new(input);
+    let work = Work::new(disk.size(), common.quiet);
+    let options = bulk::scan_options(args.cache, &work);
+    let mut out = if args.output.is_json() {
+        let about = json!({
+            "schema": 1,
+            "filename": image.to_string_lossy(),
+            "manifest": manifest.to_string_lossy(),
+            "virtual-size": disk.size(),
+        });
+        Out::Json(Listing::begin(&about, Some("mismatches"))?)
+    } else {
+        Out::Text(term::stdout())
+    };
+    let mut failed = None;
+    let on_mismatch = |mismatch: Mismatch| {
+        if failed.is_none() {
+            failed = tell(&mut out, &mismatch).err();
+        }
+    };
+    let verified = manifest::verify(&disk, input, &options, on_mismatch);
+    work.finish();
+    if let Some(failure) = failed {
+        return Err(failure);
+    }
+    let verified = verified.map_err(|error| Failure::of_manifest(image, manifest, error, &work))?;
+    if !verified.is_same_image && !common.quiet {
+        let text =
+            format!("{}: the manifest was made from another image, or from another state of this one", image.display());
+        term::tell("note", term::HINT, &escape(&text));
+    }
+    end(out, image, &verified)
+}
+
+fn tell(out: &mut Out, mismatch: &Mismatch) -> Result<(), Failure> {
+    let (start, end) = (mismatch.range.start, mismatch.range.end);
+    let length = end.saturating_sub(start);
+    let (found, expected) = (mismatch.found, mismatch.expected);
+    match out {
+        Out::Json(listing) => listing.item(&json!({
+            "block": mismatch.block,
+            "start": start,
+            "length": length,
+            "algorithm": found.algorithm().name(),
+            "expected": expected.to_string(),
+            "found": found.to_string(),
+        })),
+        Out::Text(out) => {
+            let algorithm = found.algorithm();
+            writeln!(
+                out,
+                "block {} at {start:#x}, {length:#x} bytes: {algorithm} is {found}, expected {expected}",
+                mismatch.block
+            )?;
+            Ok(())
+        }
+    }
+}
+
+fn end(out: Out, image: &Path, verified: &Verified) -> Result<Exit, Failure> {
+    let is_right = verified.mismatches == 0;
+    match out {
+        Out::Json(listing) => listing.end(&json!({
+            "same-image": verified.is_same_image,
+            "range": { "offset": verified.range.start, "length": verified.range.end.saturating_sub(verified.range.start) },
+            "blocks": verified.blocks,
+            "mismatching-blocks": verified.mismatches,
+            "ok": is_right,
+        }))?,
+        Out::Text(mut out) => {
+            let name = escape(&image.to_string_lossy());
+            if verified.range != (0..verified.manifest.virtual_size) {
+                let Range { start, end } = verified.range;
+                writeln!(out, "{name}: only bytes {start:#x} to {end:#x}, which this share of a manifest covers")?;
+            }
+            if is_right {
+                writeln!(out, "{name}: OK ({} blocks)", verified.blocks)?;
+            } else {
+                writeln!(out, "{name}: FAILED ({} of {} blocks)", verified.mismatches, verified.blocks)?;
+            }
+            out.flush()?;
+        }
+    }
+    Ok(if is_right { Exit::Done } else { Exit::No })
+}
+
+fn with_list(list: &Path, args: &VerifyArgs, common: &Common) -> Result<Exit, Failure> {
+    let input: Box<dyn BufRead> = if list == Path::new("-") {
+        Box::new(BufReader::new(std::io::stdin()))
+    } else {
+        Box::new(BufReader::new(File::open(list).map_err(|error| unreadable(list, &error))?))
+    };
+    let parsed = sums::parse(input, args.algorithm).map_err(|error| unreadable(list, &error))?;
+    let mut worst = parsed.first_bad_line.map(|line| {
+        let text = format!("{}: line {line} is no digest of a disk", list.display());
+        Failure::new(Exit::Corrupt, text).with_hint("lines are as sha256sum writes them: a digest and a name").report()
+    });
+    if parsed.sums.is_empty() {
+        return Err(Failure::new(Exit::Corrupt, format!("{}: there is no digest in it", list.display())));
+    }
+    let mut values = Vec::new();
+    // Digests of the same disk that stand together are computed in one pass.
+    for group in parsed.sums.chunk_by(|one, other| (&one.name, one.of) == (&other.name, other.of)) {
+        let Some(first) = group.first() else { continue };
+        match hash(first, group, args, common) {
+            Ok(found) => {
+                for (sum, found) in group.iter().zip(found) {
+                    let found = if sum.may_be_blake3 && sum.digest != found {
+                        // A digest of this length without a name may be of either kind.
+                        hash(first, &[sum.as_blake3()], args, common)?.pop().unwrap_or(found)
+                    } else {
+                        found
+                    };
+                    let is_right = sum.digest.bytes() == found.bytes();
+                    if !is_right {
+                        worst.get_or_insert(Exit::No);
+                    }
+                    values.push(json!({
+                        "filename": sum.name,
+                        "of": sum.of.name(),
+                        "algorithm": found.algorithm().name(),
+                        "expected": sum.digest.to_string(),
+                        "found": found.to_string(),
+                        "ok": is_right,
+                    }));
+                    if !args.output.is_json() {
+                        tell_sum(sum, found.algorithm(), is_right)?;
+                    }
+                }
+            }
+            Err(stop @ (Failure::ClosedPipe { .. } | Failure::Interrupted { .. })) => return Err(stop),
+            Err(failure) => {
+                // The others are looked at all the same; the first failure decides how the program ends.
+                let exit = failure.report();
+                worst.get_or_insert(exit);
+                values.push(json!({ "filename": first.name, "of": first.of.name(), "ok": false, "error": true }));
+                if !args.output.is_json() {
+                    let mut out = term::stdout();
+                    writeln!(out, "{}: FAILED to open or read", escape(&first.name))?;
+                    out.flush()?;
+                }
+            }
+        }
+    }
+    if args.output.is_json() {
+        json::print(&Value::from(values))?;
+    }
+    Ok(worst.unwrap_or(Exit::Done))
+}
+
+fn tell_sum(sum: &Sum, algorithm: Algorithm, is_right: bool) -> Result<(), Failure> {
+    let mut out = term::stdout();
+    let result = if is_right { "OK" } else { "FAILED" };
+    let of = if sum.of == SumOf::File { " (file)" } else { "" };
+    writeln!(out, "{}{of}: {result} ({algorithm})", escape(&sum.name))?;
+    Ok(out.flush()?)
+}
+
+/// The digests that `group` has of a disk or a file, as they are now.
+fn hash(first: &Sum, group: &[Sum], args: &VerifyArgs, common: &Common) -> Result<Vec<Digest>, Failure> {
+    let path = Path::new(&first.name);
+    let algorithms: Vec<Algorithm> = group.iter().map(|sum| sum.digest.algorithm()).collect();
+    let compute = |content: Content<'_>| {
+        let work = Work::new(content.length(), common.quiet);
+        let found = ops::hash(content, &algorithms, &bulk::scan_options(args.cache, &work));
+        work.finish();
+        found.map_err(|stopped| Failure::of_stopped(path, &stopped, &work))
+    };
+    match first.of {
+        // The list may be of raw disks, too.
+        SumOf::Disk => compute(open::input(path, InputFormat::Auto, common)?.content()),
+        SumOf::File => {
+            let source: Source = open::source(path, common)?;
+            compute(Content::raw(&source))
+        }
+    }
+}

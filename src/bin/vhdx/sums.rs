@@ -1,0 +1,159 @@
+//! Lists of digests, as `sha256sum` and the like write them, and as this program does.
+
+use std::io::{self, BufRead, Read};
+
+use vhdx_mmap::ops::{Algorithm, Digest};
+
+/// A line of a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Sum {
+    pub(crate) digest: Digest,
+    pub(crate) name: String,
+    pub(crate) of: SumOf,
+    /// Whether nothing says that it is SHA-256, but its length.
+    pub(crate) may_be_blake3: bool,
+}
+
+impl Sum {
+    /// The same, taken for BLAKE3.
+    pub(crate) fn as_blake3(&self) -> Self {
+        let digest = Digest::parse(Algorithm::Blake3, &self.digest.to_string()).unwrap_or(self.digest);
+        Self { digest, may_be_blake3: false, ..self.clone() }
+    }
+}
+
+/// What a digest is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SumOf {
+    /// What a guest sees.
+    Disk,
+    /// The bytes of the image file.
+    File,
+}
+
+impl SumOf {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Disk => "disk",
+            Self::File => "file",
+        }
+    }
+}
+
+/// What is in a list.
+#[derive(Debug, Default)]
+pub(crate) struct Sums {
+    pub(crate) sums: Vec<Sum>,
+    /// The number of the first line that is none of a list, from 1.
+    pub(crate) first_bad_line: Option<u64>,
+}
+
+/// The longest line, in bytes.
+const LONGEST_LINE: u64 = 1 << 16;
+
+/// Reads a list. Empty lines, and those that begin with `#`, say nothing.
+pub(crate) fn parse(mut input: impl BufRead, default: Option<Algorithm>) -> io::Result<Sums> {
+    let mut sums = Sums::default();
+    for number in 1_u64.. {
+        let mut bytes = Vec::new();
+        if input.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut bytes)? == 0 {
+            break;
+        }
+        let line = String::from_utf8_lossy(&bytes);
+        let line = line.trim_end_matches(['\n', '\r']);
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        match parse_line(line, default) {
+            Some(sum) => sums.sums.push(sum),
+            None => drop(sums.first_bad_line.get_or_insert(number)),
+        }
+    }
+    Ok(sums)
+}
+
+fn parse_line(line: &str, default: Option<Algorithm>) -> Option<Sum> {
+    // A mark at the beginning says that the name has escapes in it.
+    let (line, is_escaped) = match line.strip_prefix('\\') {
+        Some(rest) => (rest, true),
+        None => (line, false),
+    };
+    let tagged = tagged(line);
+    let is_tagged = tagged.is_some();
+    let (digest, of, name) = tagged.or_else(|| plain(line, default))?;
+    let name = if is_escaped { unescape(name)? } else { name.to_owned() };
+    let may_be_blake3 = !is_tagged && default.is_none() && digest.algorithm() == Algorithm::Sha256;
+    Some(Sum { digest, name, of, may_be_blake3 })
+}
+
+/// `SHA256 (name) = digest`, where `disk` or `file` may follow the algorithm.
+fn tagged(line: &str) -> Option<(Digest, SumOf, &str)> {
+    let (head, digest) = line.rsplit_once(") = ")?;
+    let (words, name) = head.split_once(" (")?;
+    let (algorithm, of) = match words.split_once(' ') {
+        None => (words, SumOf::Disk),
+        Some((algorithm, "disk")) => (algorithm, SumOf::Disk),
+        Some((algorithm, "file")) => (algorithm, SumOf::File),
+        Some(_) => return None,
+    };
+    Some((Digest::parse(algorithm.parse().ok()?, digest)?, of, name))
+}
+
+/// `digest  name`, or `digest *name`: the algorithm is `default`, or that of digests of this length.
+fn plain(line: &str, default: Option<Algorithm>) -> Option<(Digest, SumOf, &str)> {
+    let (digest, name) = line.split_once(' ')?;
+    let name = name.strip_prefix([' ', '*'])?;
+    let by_length = |algorithm: &Algorithm| {
+        *algorithm != Algorithm::Blake3 && algorithm.length().checked_mul(2) == Some(digest.len())
+    };
+    let algorithm = default.or_else(|| Algorithm::ALL.into_iter().find(by_length))?;
+    Some((Digest::parse(algorithm, digest)?, SumOf::Disk, name))
+}
+
+fn unescape(name: &str) -> Option<String> {
+    let (mut plain, mut characters) = (String::with_capacity(name.len()), name.chars());
+    while let Some(c) = characters.next() {
+        plain.push(match c {
+            '\\' => match characters.next()? {
+                '\\' => '\\',
+                'n' => '\n',
+                'r' => '\r',
+                _ => return None,
+            },
+            c => c,
+        });
+    }
+    Some(plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{SumOf, parse};
+    use vhdx_mmap::ops::Algorithm;
+
+    #[test]
+    fn lines_of_every_form_are_understood() {
+        let sha256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        let list = format!(
+            "# a list\n\n{sha256}  a.vhdx\n{sha256} *b (1) = x.vhdx\nSHA256 (c) = {sha256}\nCRC32 file (d) = 00000000\n\
+             \\{sha256}  e\\nf\\\\g\nd41d8cd98f00b204e9800998ecf8427e  h\r\nBLAKE3 disk (i (j)) = {sha256}\nsha256 k\n"
+        );
+        let sums = parse(list.as_bytes(), None).unwrap();
+        let found: Vec<_> = sums.sums.iter().map(|sum| (sum.name.as_str(), sum.digest.algorithm(), sum.of)).collect();
+        assert_eq!(
+            found,
+            [
+                ("a.vhdx", Algorithm::Sha256, SumOf::Disk),
+                ("b (1) = x.vhdx", Algorithm::Sha256, SumOf::Disk),
+                ("c", Algorithm::Sha256, SumOf::Disk),
+                ("d", Algorithm::Crc32, SumOf::File),
+                ("e\nf\\g", Algorithm::Sha256, SumOf::Disk),
+                ("h", Algorithm::Md5, SumOf::Disk),
+                ("i (j)", Algorithm::Blake3, SumOf::Disk),
+            ]
+        );
+        assert_eq!(sums.first_bad_line, Some(10));
+        let as_blake3 = parse(format!("{sha256}  a\n").as_bytes(), Some(Algorithm::Blake3)).unwrap();
+        assert_eq!(as_blake3.sums[0].digest.algorithm(), Algorithm::Blake3);
+    }
+}

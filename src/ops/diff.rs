@@ -1,0 +1,118 @@
+//! What has changed between a disk and an ancestor in its chain: what an incremental backup has to hold.
+
+use std::ops::{ControlFlow, Range};
+
+use crate::disk::Disk;
+use crate::error::{Error, ErrorKind, Structure};
+use crate::scan::{Content, ScanOptions, Stopped};
+
+use super::compare::compare;
+
+/// A range of a disk that is not as in the ancestor.
+#[non_exhaustive]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Where, in bytes of the disk.
+    pub range: Range<u64>,
+    /// Whether the disk has zeros there that are nowhere.
+    pub is_zero: bool,
+}
+
+/// Tells `on_change` of the ranges that the layers above `ancestor` hold, in order, until it has enough: from the BATs and
+/// the sector bitmaps alone, whatever is in them. `ancestor` is the number of a layer, at least 1.
+///
+/// # Errors
+/// [`Stopped::Read`] if there is no such layer, or if the map of the disk can't be read.
+pub fn allocated_changes(
+    disk: &Disk,
+    ancestor: usize,
+    mut on_change: impl FnMut(Change) -> ControlFlow<()>,
+) -> Result<(), Stopped> {
+    layer_of(disk, ancestor)?;
+    let mut pending = Pending::default();
+    for extent in disk.extents(..) {
+        let extent = extent?;
+        if extent.layer < ancestor {
+            let range = extent.start..extent.start.saturating_add(extent.length);
+            if pending.add(Change { range, is_zero: !extent.is_data() }, &mut on_change).is_break() {
+                return Ok(());
+            }
+        }
+    }
+    let _ = pending.end(&mut on_change);
+    Ok(())
+}
+
+/// Tells `on_change` of the ranges in which the disk really differs from its ancestor, in order and in steps of
+/// [`COMPARE_STEP`](super::COMPARE_STEP), until it has enough. What both have in the same place is not looked at. With the
+/// feature `rayon`, the threads of the current pool do it.
+///
+/// # Errors
+/// See [`Stopped`]; [`Stopped::Read`] also if there is no such layer.
+pub fn content_changes(
+    disk: &Disk,
+    ancestor: usize,
+    options: &ScanOptions<'_>,
+    mut on_change: impl FnMut(Change) -> ControlFlow<()>,
+) -> Result<(), Stopped> {
+    let ancestor = layer_of(disk, ancestor)?;
+    let (mut pending, mut has_enough, mut failed) = (Pending::default(), false, None);
+    // What a larger ancestor has behind the end of the disk is no part of it.
+    let before = Content::disk(&ancestor).range(..disk.size());
+    compare(Content::disk(disk), before, options, |difference| {
+        for extent in disk.extents(difference.range) {
+            let change = extent.map(|extent| {
+                let range = extent.start..extent.start.saturating_add(extent.length);
+                Change { range, is_zero: !extent.is_data() }
+            });
+            match change {
+                Ok(change) => {
+                    if pending.add(change, &mut on_change).is_break() {
+                        has_enough = true;
+                        return ControlFlow::Break(());
+                    }
+                }
+                Err(error) => {
+                    failed = Some(error);
+                    return ControlFlow::Break(());
+                }
+            }
+        }
+        ControlFlow::Continue(())
+    })?;
+    match failed {
+        Some(error) => Err(error.into()),
+        None => {
+            if !has_enough {
+                let _ = pending.end(&mut on_change);
+            }
+            Ok(())
+        }
+    }
+}
+
+/// The disk that a layer below the first one is.
+fn layer_of(disk: &Disk, ancestor: usize) -> Result<Disk, Error> {
+    let below = disk.ancestor(ancestor).filter(|_| ancestor > 0);
+    below.ok_or_else(|| Error::of(Structure::Parent, ErrorKind::NoSuchLayer { layer: ancestor }))
+}
+
+/// A change that may become longer.
+#[derive(Default)]
+struct Pending(Option<Change>);
+
+impl Pending {
+    fn add(&mut self, next: Change, tell: impl FnMut(Change) -> ControlFlow<()>) -> ControlFlow<()> {
+        match &mut self.0 {
+            Some(before) if before.range.end == next.range.start && before.is_zero == next.is_zero => {
+                before.range.end = next.range.end;
+                ControlFlow::Continue(())
+            }
+            _ => self.0.replace(next).map_or(ControlFlow::Continue(()), tell),
+        }
+    }
+
+    fn end(&mut self, tell: impl FnMut(Change) -> ControlFlow<()>) -> ControlFlow<()> {
+        self.0.take().map_or(ControlFlow::Continue(()), tell)
+    }
+}

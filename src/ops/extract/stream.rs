@@ -1,0 +1,208 @@
+//! Writing to what takes bytes in order: a pipe, a socket, a terminal, or anything that is a [`Write`].
+
+use std::fs::File;
+use std::io::Write;
+
+use crate::disk::Segment;
+use crate::scan::{Access, Bulk, Consumer, Content, Done};
+
+use super::super::hash::{Hasher, consumers};
+use super::{ExtractError, ExtractOptions, Extracted, data_of};
+
+/// Writes a content to `writer`, zeros included, in order: while one thread writes, others read what comes next.
+///
+/// # Errors
+/// See [`ExtractError`].
+pub fn extract_to_writer(
+    content: Content<'_>,
+    writer: &mut (dyn Write + Send),
+    options: &ExtractOptions<'_>,
+) -> Result<Extracted, ExtractError> {
+    let mut extracted = Extracted::default();
+    let mut hasher = Hasher::new(&options.hash, content.length());
+    let Hasher { streams, part, .. } = &mut hasher;
+    let empty = part.clone();
+    let write: Consumer<'_, ExtractError> = Box::new(|unit| {
+        let mut bytes = unit.segments().flat_map(Segment::slices);
+        bytes.try_for_each(|bytes| writer.write_all(bytes)).map_err(ExtractError::Write)
+    });
+    Bulk { contents: [content], access: Access::Read, zeros_count: true, options: options.scan }.in_order(
+        |unit, _| Ok((data_of(unit), empty.of_unit(unit.start, unit.segments()))),
+        std::iter::once(write).chain(consumers(streams)).collect(),
+        |Done { length, value, .. }| {
+            if let Some((data, unit)) = value {
+                extracted.count(data, length);
+                part.append(unit);
+            }
+            Ok::<_, ExtractError>(options.scan.advance(length)?)
+        },
+    )?;
+    extracted.digests = hasher.finish();
+    Ok(extracted)
+}
+
+/// Writes a content to an open file, zeros included, in order and from the file's position on. Where the system can, and no
+/// digests are asked for, the bytes go into a pipe or a socket without being copied.
+///
+/// # Errors
+/// See [`ExtractError`].
+pub fn extract_to_stream(
+    content: Content<'_>,
+    file: &File,
+    options: &ExtractOptions<'_>,
+) -> Result<Extracted, ExtractError> {
+    #[cfg(target_os = "linux")]
+    if let Some(pipe) = pipe::Pipe::new(file, options) {
+        return pipe.extract(content);
+    }
+    extract_to_writer(content, &mut &*file, options)
+}
+
+/// Giving pages to a pipe: those of the image's file themselves, and for zeros those of a file that is one hole.
+#[cfg(target_os = "linux")]
+mod pipe {
+    use std::fs::File;
+    use std::io::{self, Write};
+    use std::os::unix::fs::FileTypeExt;
+
+    use rustix::fs::{MemfdFlags, memfd_create};
+    use rustix::io::Errno;
+    use rustix::pipe::{SpliceFlags, fcntl_setpipe_size, splice};
+
+    use crate::disk::Place;
+    use crate::error::{Error, ErrorKind, Structure};
+    use crate::num::to_usize_saturating;
+    use crate::scan::{Cache, Content, ScanOptions};
+    use crate::source::Source;
+    use crate::zero::zero_pages;
+
+    use super::super::{ExtractError, ExtractOptions, Extracted};
+
+    /// How much a pipe may hold: as much as the system allows everyone, in bytes. By default it holds 64 KiB, and reader and
+    /// writer wait for each other most of the time.
+    const ROOM: usize = 1 << 20;
+
+    /// Shorter runs are written like any bytes: to hand over pages costs more than that.
+    const MIN_SPLICED: u64 = 32 << 10;
+
+    /// Length of the file of zeros, in bytes.
+    const HOLE: u64 = 1 << 30;
+
+    pub(super) struct Pipe<'f> {
+        file: &'f File,
+        scan: ScanOptions<'f>,
+        /// None where the system has no such file: zeros are written then.
+        zeros: Option<File>,
+    }
+
+    impl<'f> Pipe<'f> {
+        /// None if it is no pipe, or if the bytes have to be looked at, or forgotten by the system behind that.
+        pub(super) fn new(file: &'f File, options: &'f ExtractOptions<'f>) -> Option<Self> {
+            if !options.hash.is_empty() || options.scan.cache == Cache::Drop {
+                return None;
+            }
+            if !file.metadata().is_ok_and(|metadata| metadata.file_type().is_fifo()) {
+                return None;
+            }
+            // More room is faster, but it works without.
+            let _ = fcntl_setpipe_size(file, ROOM);
+            let zeros = memfd_create("zeros", MemfdFlags::CLOEXEC).map(File::from);
+            let zeros = zeros.ok().filter(|zeros| zeros.set_len(HOLE).is_ok());
+            Some(Self { file, scan: options.scan, zeros })
+        }
+
+        pub(super) fn extract(&self, content: Content<'_>) -> Result<Extracted, ExtractError> {
+            let mut extracted = Extracted::default();
+            for run in content.runs() {
+                let run = run?;
+                let data = match run.place {
+                    Place::Zero => {
+                        self.zeros(run.length)?;
+                        0
+                    }
+                    Place::Memory(bytes) => {
+                        self.write(bytes)?;
+                        run.length
+                    }
+                    Place::File(source, offset) => {
+                        self.data(source, offset, run.length).map_err(|error| in_layer(error, run.layer, source))?;
+                        run.length
+                    }
+                };
+                extracted.count(data, run.length);
+            }
+            Ok(extracted)
+        }
+
+        fn data(&self, source: &Source, mut offset: u64, mut length: u64) -> Result<(), ExtractError> {
+            while length > 0 {
+                // Holes need not be read.
+                let hole = source.hole_end(offset, offset.saturating_add(length)).saturating_sub(offset);
+                let step = if hole > 0 { hole } else { length.min(1 << 20) };
+                if hole > 0 {
+                    self.zeros(hole)?;
+                } else {
+                    match source.file().filter(|_| step >= MIN_SPLICED) {
+                        Some(file) => self.give(file, offset, step)?,
+                        None => self.write(source.in_memory(offset, step).unwrap_or_default())?,
+                    }
+                }
+                (offset, length) = (offset.saturating_add(step), length.saturating_sub(step));
+            }
+            Ok(())
+        }
+
+        fn zeros(&self, mut length: u64) -> Result<(), ExtractError> {
+            while length > 0 {
+                let step = match self.zeros.as_ref().filter(|_| length >= MIN_SPLICED) {
+                    Some(zeros) => {
+                        let step = length.min(HOLE);
+                        self.give(zeros, 0, step)?;
+                        step
+                    }
+                    None => {
+                        let zeros = zero_pages(length);
+                        self.write(zeros)?;
+                        crate::num::to_u64(zeros.len())
+                    }
+                };
+                length = length.saturating_sub(step);
+            }
+            Ok(())
+        }
+
+        /// Gives pages of a file to the pipe.
+        fn give(&self, from: &File, mut offset: u64, mut length: u64) -> Result<(), ExtractError> {
+            while length > 0 {
+                let most = to_usize_saturating(length.min(crate::num::to_u64(ROOM)));
+                let given = match splice(from, Some(&mut offset), self.file, None, most, SpliceFlags::empty()) {
+                    Ok(0) => return Err(unreadable(offset, io::ErrorKind::UnexpectedEof.into())),
+                    Ok(given) => crate::num::to_u64(given),
+                    Err(Errno::INTR) => 0,
+                    Err(broken @ (Errno::PIPE | Errno::AGAIN)) => return Err(ExtractError::Write(broken.into())),
+                    Err(error) => return Err(unreadable(offset, error.into())),
+                };
+                length = length.saturating_sub(given);
+                self.scan.advance(given)?;
+            }
+            Ok(())
+        }
+
+        fn write(&self, bytes: &[u8]) -> Result<(), ExtractError> {
+            let mut file = self.file;
+            file.write_all(bytes).map_err(ExtractError::Write)?;
+            Ok(self.scan.advance(crate::num::to_u64(bytes.len()))?)
+        }
+    }
+
+    fn unreadable(offset: u64, error: io::Error) -> ExtractError {
+        ExtractError::Read(Error::at(Structure::File, offset, ErrorKind::Io(error)))
+    }
+
+    fn in_layer(error: ExtractError, layer: usize, source: &Source) -> ExtractError {
+        match error {
+            ExtractError::Read(error) => ExtractError::Read(error.in_layer(layer, source.path())),
+            other => other,
+        }
+    }
+}

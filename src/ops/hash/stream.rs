@@ -1,0 +1,93 @@
+//! Digests that can only be computed from the beginning of the content to its end.
+
+use sha2::Digest as _;
+
+use crate::checksum::Crc32;
+use crate::disk::Segment;
+use crate::num::to_usize_saturating;
+
+use super::{Algorithm, Digest};
+
+/// A digest that is being computed.
+pub(crate) enum Stream {
+    Sha256(sha2::Sha256),
+    Sha1(sha1::Sha1),
+    Md5(md5::Md5),
+}
+
+impl Stream {
+    /// None of an algorithm that can be computed in parts.
+    pub(super) fn new(algorithm: Algorithm) -> Option<Self> {
+        match algorithm {
+            Algorithm::Crc32 | Algorithm::Blake3 => None,
+            Algorithm::Sha256 => Some(Self::Sha256(sha2::Sha256::new())),
+            Algorithm::Sha1 => Some(Self::Sha1(sha1::Sha1::new())),
+            Algorithm::Md5 => Some(Self::Md5(md5::Md5::new())),
+        }
+    }
+
+    pub(super) fn update(&mut self, segment: Segment<'_>) {
+        segment.slices().for_each(|bytes| match self {
+            Self::Sha256(hasher) => hasher.update(bytes),
+            Self::Sha1(hasher) => hasher.update(bytes),
+            Self::Md5(hasher) => hasher.update(bytes),
+        });
+    }
+
+    pub(crate) fn finish(self) -> Option<Digest> {
+        match self {
+            Self::Sha256(hasher) => Digest::new(Algorithm::Sha256, &hasher.finalize()),
+            Self::Sha1(hasher) => Digest::new(Algorithm::Sha1, &hasher.finalize()),
+            Self::Md5(hasher) => Digest::new(Algorithm::Md5, &hasher.finalize()),
+        }
+    }
+}
+
+/// A digest by any algorithm, of bytes that are few enough to be gone through one by one.
+pub(crate) enum Running {
+    Crc32(Crc32),
+    Blake3(Box<blake3::Hasher>),
+    Stream(Stream),
+}
+
+impl Running {
+    pub(crate) fn new(algorithm: Algorithm) -> Self {
+        match Stream::new(algorithm) {
+            Some(stream) => Self::Stream(stream),
+            None if algorithm == Algorithm::Crc32 => Self::Crc32(Crc32::default()),
+            None => Self::Blake3(Box::default()),
+        }
+    }
+
+    /// Goes on over `bytes`.
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
+        match self {
+            Self::Crc32(sum) => sum.update(bytes),
+            Self::Blake3(hasher) => {
+                hasher.update(bytes);
+            }
+            Self::Stream(stream) => stream.update(Segment::Data(bytes)),
+        }
+    }
+
+    /// Goes on over `bytes`, so many times.
+    pub(crate) fn update_repeatedly(&mut self, bytes: &[u8], times: u64) {
+        const AT_ONCE: u64 = 1024;
+
+        let many = if times >= AT_ONCE { bytes.repeat(to_usize_saturating(AT_ONCE)) } else { Vec::new() };
+        let mut left = times;
+        while left > 0 {
+            let (piece, done) = if left >= AT_ONCE { (many.as_slice(), AT_ONCE) } else { (bytes, 1) };
+            self.update(piece);
+            left = left.saturating_sub(done);
+        }
+    }
+
+    pub(crate) fn finish(self) -> Option<Digest> {
+        match self {
+            Self::Crc32(sum) => Digest::of_crc32(&sum),
+            Self::Blake3(hasher) => Digest::new(Algorithm::Blake3, hasher.finalize().as_bytes()),
+            Self::Stream(stream) => stream.finish(),
+        }
+    }
+}

@@ -1,0 +1,413 @@
+//! The lines of a manifest.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, Read, Write};
+use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::disk::Disk;
+use crate::image::LogState;
+use crate::num::to_u64;
+use crate::ops::hash::{Algorithm, Digest, Running};
+
+use super::blocks::BlockRun;
+use super::{ManifestError, Shard};
+
+/// The version of the format. It counts up when a key changes its meaning.
+const SCHEMA: u32 = 1;
+
+/// What the first line of a manifest says it is.
+const TYPE: &str = "vhdx-manifest";
+
+/// No line of a manifest is longer, in bytes.
+pub(super) const LONGEST_LINE: u64 = 1 << 16;
+
+/// The block sizes that an image can have (MS-VHDX 2.6.2.1): smaller ones would make endless work of a short manifest.
+const BLOCK_SIZES: std::ops::RangeInclusive<u64> = 1 << 20..=1 << 28;
+
+/// What a disk is known by in manifests.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Identity {
+    /// Size of the disk, in bytes.
+    pub virtual_size: u64,
+    /// Size of a block of the image that was opened, in bytes.
+    pub block_size: u64,
+    /// Identity of the virtual disk, if the image has one.
+    pub virtual_disk_id: Option<Uuid>,
+    /// Changes with the content.
+    pub data_write_guid: Uuid,
+    /// Whether changes that the log of some layer holds were left out.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub log_ignored: bool,
+}
+
+impl Identity {
+    pub(super) fn of(disk: &Disk) -> Self {
+        Self {
+            virtual_size: disk.size(),
+            block_size: disk.block_size(),
+            virtual_disk_id: disk.image().virtual_disk_id(),
+            data_write_guid: disk.image().header().data_write_guid,
+            log_ignored: disk.layers().iter().any(|layer| *layer.image().log_state() == LogState::Ignored),
+        }
+    }
+}
+
+/// Which share of the work a document has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Share {
+    #[serde(flatten)]
+    pub(super) shard: Shard,
+    /// What the share covers, in bytes of the disk.
+    pub(super) offset: u64,
+    pub(super) length: u64,
+}
+
+/// The first line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Header {
+    pub(super) schema: u32,
+    pub(super) r#type: String,
+    #[serde(flatten)]
+    pub(super) identity: Identity,
+    pub(super) algorithms: Vec<Algorithm>,
+    /// Of a share of a manifest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) share: Option<Share>,
+}
+
+impl Header {
+    pub(super) fn of(disk: &Disk, algorithms: &[Algorithm], shard: Option<Shard>, range: Range<u64>) -> Self {
+        let length = range.end.saturating_sub(range.start);
+        Self {
+            schema: SCHEMA,
+            r#type: TYPE.to_owned(),
+            identity: Identity::of(disk),
+            algorithms: algorithms.to_vec(),
+            share: shard.map(|shard| Share { shard, offset: range.start, length }),
+        }
+    }
+
+    /// What is covered, in bytes of the disk.
+    pub(super) fn range(&self) -> Range<u64> {
+        match self.share {
+            Some(share) => share.offset..share.offset.saturating_add(share.length),
+            None => 0..self.identity.virtual_size,
+        }
+    }
+}
+
+/// A line for a block, or for several in a row that are zero and in the same state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Line {
+    pub(super) block: u64,
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub(super) count: u64,
+    pub(super) offset: u64,
+    pub(super) length: u64,
+    pub(super) state: String,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) zero: bool,
+    /// The digests of each of the blocks.
+    #[serde(flatten)]
+    pub(super) digests: BTreeMap<Algorithm, String>,
+}
+
+fn one() -> u64 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
+fn is_one(count: &u64) -> bool {
+    *count == 1
+}
+
+impl Line {
+    /// Whether `next` goes on where this line ends, and says the same.
+    fn goes_on_in(&self, next: &Self) -> bool {
+        let each = |line: &Self| line.length.checked_div(line.count);
+        self.zero
+            && next.zero
+            && self.offset.checked_add(self.length) == Some(next.offset)
+            && (&self.state, &self.digests, each(self)) == (&next.state, &next.digests, each(next))
+    }
+
+    /// The digests, in the order of `algorithms`; none unless they are all there.
+    pub(super) fn digests(&self, algorithms: &[Algorithm]) -> Option<Vec<Digest>> {
+        let of = |algorithm: &Algorithm| Digest::parse(*algorithm, self.digests.get(algorithm)?);
+        algorithms.iter().map(of).collect::<Option<Vec<Digest>>>().filter(|_| self.digests.len() == algorithms.len())
+    }
+}
+
+/// A digest of digests: of those of all blocks, in order and as bytes. It is not the digest of the disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Root {
+    /// By which algorithm, and of what.
+    pub name: String,
+    /// In lower-case hexadecimal.
+    pub digest: String,
+}
+
+/// The last line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct Footer {
+    /// How many blocks there are.
+    pub(super) blocks: u64,
+    /// Of a whole manifest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) root: Vec<Root>,
+    /// SHA-256 of all lines above: whoever changes one by mistake does not go unnoticed.
+    pub(super) lines_sha256: String,
+}
+
+/// Digests of digests that are being computed.
+pub(super) struct Roots {
+    running: Vec<Running>,
+    blocks: u64,
+}
+
+impl Roots {
+    pub(super) fn new(algorithms: &[Algorithm]) -> Self {
+        Self { running: algorithms.iter().map(|algorithm| Running::new(*algorithm)).collect(), blocks: 0 }
+    }
+
+    /// Adds the digests of `count` equal blocks, in the order of the algorithms.
+    pub(super) fn add(&mut self, digests: &[Digest], count: u64) {
+        for (running, digest) in self.running.iter_mut().zip(digests) {
+            running.update_repeatedly(digest.bytes(), count);
+        }
+        self.blocks = self.blocks.saturating_add(count);
+    }
+
+    pub(super) fn blocks(&self) -> u64 {
+        self.blocks
+    }
+
+    pub(super) fn finish(self) -> Vec<Root> {
+        let root = |digest: Digest| {
+            let name = format!("{}-of-block-digests", digest.algorithm());
+            Root { name, digest: digest.to_string() }
+        };
+        self.running.into_iter().filter_map(Running::finish).map(root).collect()
+    }
+}
+
+/// Writes a manifest, line by line. Neighbouring runs of zero blocks become one, wherever the work was cut.
+pub(super) struct ManifestWriter<'w> {
+    out: &'w mut dyn Write,
+    /// Of all that was written.
+    lines: Running,
+    is_share: bool,
+    pending: Option<Line>,
+    roots: Roots,
+}
+
+impl<'w> ManifestWriter<'w> {
+    pub(super) fn new(out: &'w mut dyn Write, header: &Header) -> Result<Self, ManifestError> {
+        let mut writer = Self {
+            out,
+            lines: Running::new(Algorithm::Sha256),
+            is_share: header.share.is_some(),
+            pending: None,
+            roots: Roots::new(&header.algorithms),
+        };
+        writer.write(header)?;
+        Ok(writer)
+    }
+
+    fn write(&mut self, line: &impl Serialize) -> Result<(), ManifestError> {
+        let mut text = serde_json::to_vec(line).map_err(std::io::Error::from)?;
+        text.push(b'\n');
+        self.lines.update(&text);
+        Ok(self.out.write_all(&text)?)
+    }
+
+    /// A run of blocks, and the digests of each of them, in the order of the header.
+    pub(super) fn run(&mut self, run: &BlockRun, digests: &[Digest]) -> Result<(), ManifestError> {
+        let line = Line {
+            block: run.block,
+            count: run.count,
+            offset: run.start,
+            length: run.length,
+            state: run.state.name().to_owned(),
+            zero: run.is_zero,
+            digests: digests.iter().map(|digest| (digest.algorithm(), digest.to_string())).collect(),
+        };
+        self.line(line, digests)
+    }
+
+    pub(super) fn line(&mut self, line: Line, digests: &[Digest]) -> Result<(), ManifestError> {
+        self.roots.add(digests, line.count);
+        match &mut self.pending {
+            Some(before) if before.goes_on_in(&line) => {
+                before.count = before.count.saturating_add(line.count);
+                before.length = before.length.saturating_add(line.length);
+                Ok(())
+            }
+            pending => pending.replace(line).map_or(Ok(()), |before| self.write(&before)),
+        }
+    }
+
+    pub(super) fn finish(mut self) -> Result<Vec<Root>, ManifestError> {
+        if let Some(last) = self.pending.take() {
+            self.write(&last)?;
+        }
+        let roots = std::mem::replace(&mut self.roots, Roots::new(&[]));
+        let blocks = roots.blocks();
+        let root = if self.is_share { Vec::new() } else { roots.finish() };
+        let lines = std::mem::replace(&mut self.lines, Running::new(Algorithm::Sha256));
+        let footer = Footer { blocks, root, lines_sha256: text_of(lines) };
+        self.write(&footer)?;
+        self.out.flush()?;
+        Ok(footer.root)
+    }
+}
+
+/// A digest in hexadecimal.
+fn text_of(running: Running) -> String {
+    running.finish().map(|digest| digest.to_string()).unwrap_or_default()
+}
+
+/// Reads a manifest line by line, and makes sure that it is a whole and consistent one.
+pub(super) struct ManifestReader<R> {
+    input: R,
+    /// Of all that was read.
+    lines: Running,
+    /// Which of several documents it is.
+    document: usize,
+    pub(super) header: Header,
+    line: u64,
+    /// Where the next block has to begin.
+    position: u64,
+    roots: Roots,
+    is_done: bool,
+}
+
+impl<R: BufRead> ManifestReader<R> {
+    pub(super) fn new(mut input: R, document: usize) -> Result<Self, ManifestError> {
+        let bad = |what: &str| ManifestError::Format { line: Some(1), document, what: what.to_owned() };
+        let mut lines = Running::new(Algorithm::Sha256);
+        let text = next_line(&mut input).map_err(|error| error.within(document, 1))?;
+        let text = text.ok_or_else(|| bad("an empty file is no manifest"))?;
+        lines.update(text.as_bytes());
+        lines.update(b"\n");
+        let header: Header = serde_json::from_str(&text).map_err(|_| bad("this is not a manifest of a disk"))?;
+        if header.r#type != TYPE {
+            return Err(bad("this is not a manifest of a disk"));
+        }
+        if header.schema != SCHEMA {
+            return Err(bad("the manifest is of a version that is not known"));
+        }
+        let identity = &header.identity;
+        let range = header.range();
+        let is_block = |place: u64| place == identity.virtual_size || place.checked_rem(identity.block_size) == Some(0);
+        let mut algorithms = header.algorithms.clone();
+        algorithms.sort_unstable();
+        algorithms.dedup();
+        if identity.virtual_size > crate::format::MAX_VIRTUAL_DISK_SIZE
+            || !identity.block_size.is_power_of_two()
+            || !BLOCK_SIZES.contains(&identity.block_size)
+            || range.end > identity.virtual_size
+            || !is_block(range.start)
+            || !is_block(range.end)
+            || algorithms.len() != header.algorithms.len()
+            || algorithms.is_empty()
+        {
+            return Err(bad("the values in it contradict each other"));
+        }
+        let (position, roots) = (range.start, Roots::new(&header.algorithms));
+        Ok(Self { input, lines, document, header, line: 1, position, roots, is_done: false })
+    }
+
+    fn bad(&self, what: &str) -> ManifestError {
+        ManifestError::Format { line: Some(self.line), document: self.document, what: what.to_owned() }
+    }
+
+    /// The next line and its digests in the order of the header; none behind the last, when all of it is known to be right.
+    pub(super) fn next(&mut self) -> Result<Option<(Line, Vec<Digest>)>, ManifestError> {
+        if self.is_done {
+            return Ok(None);
+        }
+        self.line = self.line.saturating_add(1);
+        let text = next_line(&mut self.input).map_err(|error| error.within(self.document, self.line))?;
+        let Some(text) = text else { return Err(self.bad("the manifest is cut off here")) };
+        if self.position == self.header.range().end {
+            return self.end(&text).map(|()| None);
+        }
+        self.lines.update(text.as_bytes());
+        self.lines.update(b"\n");
+        let line: Line = serde_json::from_str(&text).map_err(|_| self.bad("this is not a line about a block"))?;
+        let identity = &self.header.identity;
+        let (block_size, end) = (identity.block_size, self.header.range().end);
+        let blocks_to = |place: u64| place.div_ceil(block_size);
+        let line_end = line.offset.checked_add(line.length).filter(|line_end| *line_end <= end && line.length > 0);
+        let Some(line_end) = line_end.filter(|_| line.offset == self.position) else {
+            return Err(self.bad("the blocks do not follow each other"));
+        };
+        if line.offset.checked_rem(block_size) != Some(0)
+            || line.block != blocks_to(line.offset)
+            || line.count != blocks_to(line_end).saturating_sub(line.block)
+            || (line.count > 1 && (!line.zero || !line_end.is_multiple_of(block_size)))
+            || (line_end != identity.virtual_size && !line_end.is_multiple_of(block_size))
+        {
+            return Err(self.bad("the values in it contradict each other"));
+        }
+        let digests = line.digests(&self.header.algorithms);
+        let digests = digests.ok_or_else(|| self.bad("the digests are not those that the first line announces"))?;
+        self.roots.add(&digests, line.count);
+        self.position = line_end;
+        Ok(Some((line, digests)))
+    }
+
+    fn end(&mut self, text: &str) -> Result<(), ManifestError> {
+        let footer: Footer =
+            serde_json::from_str(text).map_err(|_| self.bad("this is not the last line of a manifest"))?;
+        let roots = std::mem::replace(&mut self.roots, Roots::new(&[]));
+        if footer.blocks != roots.blocks() {
+            return Err(self.bad("there are not as many blocks as the last line says"));
+        }
+        let lines = std::mem::replace(&mut self.lines, Running::new(Algorithm::Sha256));
+        let root = if self.header.share.is_some() { Vec::new() } else { roots.finish() };
+        if footer.root != root || footer.lines_sha256 != text_of(lines) {
+            return Err(self.bad("the manifest was changed: its lines do not have the digests that the last one says"));
+        }
+        self.line = self.line.saturating_add(1);
+        if next_line(&mut self.input).map_err(|error| error.within(self.document, self.line))?.is_some() {
+            return Err(self.bad("there is something behind the last line"));
+        }
+        self.is_done = true;
+        Ok(())
+    }
+}
+
+impl ManifestError {
+    /// The same error, said of a line of a document.
+    fn within(self, document: usize, line: u64) -> Self {
+        match self {
+            Self::Format { what, .. } => Self::Format { line: Some(line), document, what },
+            other => other,
+        }
+    }
+}
+
+/// The next line without its end; none behind the last one.
+fn next_line(input: &mut impl BufRead) -> Result<Option<String>, ManifestError> {
+    let mut bytes = Vec::new();
+    let read = input.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut bytes)?;
+    let bad = |what: &str| ManifestError::Format { line: None, document: 0, what: what.to_owned() };
+    if read == 0 {
+        return Ok(None);
+    }
+    if bytes.last() == Some(&b'\n') {
+        bytes.pop();
+    } else if to_u64(read) == LONGEST_LINE {
+        return Err(bad("a line is too long for a manifest"));
+    } else {
+        return Err(bad("the manifest is cut off here"));
+    }
+    String::from_utf8(bytes).map(Some).map_err(|_| bad("this is no text"))
+}

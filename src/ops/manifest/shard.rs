@@ -1,0 +1,144 @@
+//! Dividing the work on a disk among machines that share nothing but the image.
+
+use std::fmt;
+use std::io::Write;
+use std::ops::Range;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::disk::Disk;
+use crate::error::Error;
+use crate::scan::{Content, ScanOptions, UNIT};
+
+use super::format::{Identity, Share};
+use super::merge::DigestsDocument;
+use super::{Algorithm, ManifestError, Part};
+
+/// One of several shares of the work: `index` of `count`, from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Shard {
+    index: u32,
+    count: u32,
+}
+
+/// The most shares that there can be.
+const MOST_SHARDS: u32 = 1 << 20;
+
+impl Shard {
+    /// Share `index` of `count`; none unless 1 ≤ `index` ≤ `count` ≤ 2^20.
+    #[must_use]
+    pub const fn new(index: u32, count: u32) -> Option<Self> {
+        if index >= 1 && index <= count && count <= MOST_SHARDS { Some(Self { index, count }) } else { None }
+    }
+
+    /// Which one it is, from 1.
+    #[must_use]
+    pub const fn index(self) -> u32 {
+        self.index
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub const fn count(self) -> u32 {
+        self.count
+    }
+
+    /// The range of the disk that this share has to do with: all shares together are the disk, and each has about as much to
+    /// look at as any other. That is the same wherever it is computed, for it follows from the map of the disk alone. Ranges
+    /// begin at multiples of `step`.
+    ///
+    /// # Errors
+    /// If the map of the disk can't be read.
+    pub(super) fn range_of(self, disk: &Disk, step: u64, zeros_count: bool) -> Result<Range<u64>, Error> {
+        let weight_of = |is_data: bool, length: u64| if is_data || zeros_count { length } else { 0 };
+        let mut total = 0_u64;
+        for extent in disk.extents(..) {
+            let extent = extent?;
+            total = total.saturating_add(weight_of(extent.is_data(), extent.length));
+        }
+        // Where nothing has to be looked at, any division is as good as another.
+        let even = total == 0;
+        let total = if even { disk.size() } else { total };
+        let part_of = |index: u32| {
+            let part = u128::from(total).saturating_mul(u128::from(index)).checked_div(u128::from(self.count));
+            u64::try_from(part.unwrap_or(0)).unwrap_or(u64::MAX)
+        };
+        let (from, to) = (part_of(self.index.saturating_sub(1)), part_of(self.index));
+        let (mut start, mut end, mut before) = (None, None, 0_u64);
+        for extent in disk.extents(..) {
+            let extent = extent?;
+            let weight = if even { extent.length } else { weight_of(extent.is_data(), extent.length) };
+            let behind = before.saturating_add(weight);
+            // The first place before which there is as much as that.
+            let place =
+                |wanted: u64| (behind > wanted).then(|| extent.start.saturating_add(wanted.saturating_sub(before)));
+            start = start.or_else(|| place(from));
+            end = end.or_else(|| place(to));
+            before = behind;
+        }
+        let aligned = |place: Option<u64>| match place {
+            Some(place) => place.saturating_sub(place.checked_rem(step).unwrap_or(0)),
+            None => disk.size(),
+        };
+        let start = if self.index == 1 { 0 } else { aligned(start) };
+        let end = if self.index == self.count { disk.size() } else { aligned(end) };
+        Ok(start..end)
+    }
+}
+
+impl FromStr for Shard {
+    type Err = NotAShard;
+
+    /// `2/5` is the second of five.
+    fn from_str(text: &str) -> Result<Self, NotAShard> {
+        let (index, count) = text.split_once('/').ok_or(NotAShard)?;
+        let number = |text: &str| text.parse().map_err(|_| NotAShard);
+        Self::new(number(index)?, number(count)?).ok_or(NotAShard)
+    }
+}
+
+impl fmt::Display for Shard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.index, self.count)
+    }
+}
+
+/// A text that says no share of the work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotAShard;
+
+impl fmt::Display for NotAShard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not a share such as 1/4, the first of four")
+    }
+}
+
+impl std::error::Error for NotAShard {}
+
+/// Computes the share `shard` of digests of a disk, and writes it to `out`, a line of JSON, for [`merge`](super::merge()). All
+/// `algorithms` must be [mergeable](Algorithm::is_mergeable). What is in `about` is handed through to whoever merges.
+///
+/// # Errors
+/// See [`ManifestError`].
+pub fn hash_share(
+    disk: &Disk,
+    algorithms: &[Algorithm],
+    shard: Shard,
+    about: serde_json::Value,
+    options: &ScanOptions<'_>,
+    out: &mut dyn Write,
+) -> Result<(), ManifestError> {
+    if let Some(other) = algorithms.iter().find(|algorithm| !algorithm.is_mergeable()) {
+        let what = format!("{other} can't be computed in shares");
+        return Err(ManifestError::Format { line: None, document: 0, what });
+    }
+    let zeros_count = algorithms.contains(&Algorithm::Blake3);
+    let range = shard.range_of(disk, UNIT, zeros_count)?;
+    let part = Part::of(Content::disk(disk), range, algorithms, options)?;
+    let share = Share { shard, offset: part.start(), length: part.length() };
+    let document = DigestsDocument::new(Identity::of(disk), algorithms, share, &part, about);
+    serde_json::to_writer(&mut *out, &document).map_err(std::io::Error::from)?;
+    out.write_all(b"\n")?;
+    Ok(out.flush()?)
+}

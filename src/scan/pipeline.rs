@@ -1,0 +1,313 @@
+//! Work that has to go through a content in order: a digest that can't be computed in parts, a pipe that has to be written to.
+//!
+//! Every such consumer has a thread of its own, and goes through the units one after the other. The threads of the pool run
+//! ahead of them, as far as there is room: they get the bytes, and do with each unit what can be done in any order.
+
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+
+use crate::error::{Error, ErrorKind, Structure};
+use crate::source::Buffer;
+
+use super::behind::let_go;
+use super::plan::{Planner, Stretch, Window};
+use super::run::{Bulk, Done, Stopped, UnitPieces, lock, on_all_threads, threads};
+use super::worker::Loaded;
+
+/// How many units are in hand at once.
+const ROOM: usize = 6;
+
+/// How much is planned at once, in bytes.
+const WINDOW: u64 = 64 << 20;
+
+/// What goes through a content in order.
+pub(crate) type Consumer<'c, E> = Box<dyn FnMut(&UnitPieces<'_, 1>) -> Result<(), E> + Send + 'c>;
+
+/// A unit in hand.
+#[derive(Default)]
+struct Slot<'a> {
+    start: u64,
+    length: u64,
+    was_cold: bool,
+    stretches: Vec<Stretch<'a, 1>>,
+    loaded: Loaded<'a>,
+    memory: Buffer,
+}
+
+impl<'a> Slot<'a> {
+    fn pieces(&self) -> Result<UnitPieces<'_, 1>, Stopped> {
+        let pieces = self.loaded.pieces(&self.stretches)?;
+        Ok(UnitPieces { start: self.start, length: self.length, pieces })
+    }
+
+    fn leave(&mut self) {
+        let_go(self.loaded.leave(self.was_cold).collect());
+    }
+}
+
+/// The units of a plan, one by one.
+struct Units<'a> {
+    planner: Planner<'a, 1>,
+    window: Window<'a, 1>,
+    next: usize,
+}
+
+impl<'a> Units<'a> {
+    fn new(planner: Planner<'a, 1>) -> Self {
+        Self { planner, window: Window::default(), next: 0 }
+    }
+
+    /// Puts the next unit into `slot`; false behind the last one.
+    fn next(&mut self, slot: &mut Slot<'a>) -> Result<bool, Stopped> {
+        if self.next >= self.window.units.len() {
+            let Some(window) = self.planner.next_window() else { return Ok(false) };
+            (self.window, self.next) = (window?, 0);
+        }
+        let (unit, stretches) = self.window.unit(self.next);
+        self.next = self.next.saturating_add(1);
+        (slot.start, slot.length, slot.was_cold) = (unit.start, unit.length, unit.was_cold);
+        slot.stretches.clear();
+        slot.stretches.extend_from_slice(stretches);
+        Ok(true)
+    }
+}
+
+/// What became of a unit that is in hand.
+enum Progress<P> {
+    /// Somebody works on it.
+    InWork,
+    /// So many consumers have still to look at it; and what the work on it gave.
+    Ready { waiting_for: usize, value: P },
+}
+
+/// What all threads agree on.
+struct State<'a, P, E, T> {
+    units: Units<'a>,
+    /// Of the units in hand, from the first one that is not done.
+    in_hand: VecDeque<Progress<P>>,
+    /// The number of the first unit in hand.
+    first: usize,
+    /// The number of the unit that is the end, once that is known: behind the last one, or one that failed.
+    end: Option<usize>,
+    failed: Option<E>,
+    take: T,
+}
+
+impl<P, E, T> State<'_, P, E, T> {
+    /// Nothing from unit `number` on counts any more.
+    fn end_at(&mut self, number: usize, failed: Option<E>) {
+        if self.end.is_none_or(|end| number < end) {
+            (self.end, self.failed) = (Some(number), failed);
+        }
+    }
+
+    fn next(&self) -> usize {
+        self.first.saturating_add(self.in_hand.len())
+    }
+
+    fn is_behind_the_end(&self, number: usize) -> bool {
+        self.end.is_some_and(|end| number >= end)
+    }
+}
+
+/// The units in hand, and all that work on them.
+struct Ring<'a, P, E, T> {
+    slots: Vec<RwLock<Slot<'a>>>,
+    state: Mutex<State<'a, P, E, T>>,
+    changed: Condvar,
+    consumers: usize,
+}
+
+impl<'a> Bulk<'a, '_, 1> {
+    /// Shows every unit to `map`, in any order and on all threads of the current pool, and to each of `consumers` in order,
+    /// zeros included. What comes of `map` goes to `take`, in order, when all are done with the unit.
+    ///
+    /// # Errors
+    /// The first in order that there is: of reading, of `map`, of a consumer, of `take`. All that comes before an error in
+    /// reading has been shown to the consumers.
+    pub(crate) fn in_order<P: Send, E: Send + From<Stopped>>(
+        &self,
+        map: impl Fn(&UnitPieces<'_, 1>, &mut Buffer) -> Result<P, E> + Sync,
+        mut consumers: Vec<Consumer<'_, E>>,
+        take: impl FnMut(Done<P>) -> Result<(), E> + Send,
+    ) -> Result<(), E> {
+        if threads() < 2 || consumers.is_empty() {
+            return self.on_one_thread(map, consumers, take);
+        }
+        let units = Units::new(Self { zeros_count: true, ..*self }.planner(WINDOW));
+        let ring = Ring {
+            slots: (0..ROOM).map(|_| RwLock::default()).collect(),
+            state: Mutex::new(State { units, in_hand: VecDeque::new(), first: 0, end: None, failed: None, take }),
+            changed: Condvar::new(),
+            consumers: consumers.len(),
+        };
+        std::thread::scope(|scope| {
+            for consumer in &mut consumers {
+                let spawned = std::thread::Builder::new().spawn_scoped(scope, || ring.consume(consumer));
+                if let Err(error) = spawned {
+                    // Those that run already must not wait for one that never will.
+                    let error = Error::of(Structure::File, ErrorKind::Io(error));
+                    lock(&ring.state).end_at(0, Some(Stopped::Read(error).into()));
+                    ring.changed.notify_all();
+                }
+            }
+            // No more threads than cores: whoever waits for a core holds up the consumers.
+            on_all_threads(threads().saturating_sub(ring.consumers).max(1), &|| {
+                ring.work(self, &map);
+                Vec::<()>::new()
+            });
+        });
+        let state = ring.state.into_inner().unwrap_or_else(PoisonError::into_inner);
+        state.failed.map_or(Ok(()), Err)
+    }
+
+    /// The same on the thread that calls it alone.
+    ///
+    /// # Errors
+    /// As for [`Bulk::in_order`].
+    pub(crate) fn on_one_thread<P, E: From<Stopped>>(
+        &self,
+        map: impl Fn(&UnitPieces<'_, 1>, &mut Buffer) -> Result<P, E>,
+        mut consumers: Vec<Consumer<'_, E>>,
+        mut take: impl FnMut(Done<P>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut units = Units::new(Self { zeros_count: true, ..*self }.planner(WINDOW));
+        let (mut slot, mut memory) = (Slot::default(), Buffer::default());
+        while units.next(&mut slot)? {
+            slot.loaded.load(&slot.stretches, self.access).map_err(Stopped::Read)?;
+            let pieces = slot.pieces()?;
+            let value = map(&pieces, &mut memory)?;
+            consumers.iter_mut().try_for_each(|consume| consume(&pieces))?;
+            drop(pieces);
+            slot.leave();
+            take(Done { start: slot.start, length: slot.length, value: Some(value) })?;
+        }
+        Ok(())
+    }
+}
+
+impl<'a, P: Send, E: Send + From<Stopped>, T: FnMut(Done<P>) -> Result<(), E> + Send> Ring<'a, P, E, T> {
+    /// Works on one unit after the other, as long as there is room.
+    fn work(&self, bulk: &Bulk<'a, '_, 1>, map: impl Fn(&UnitPieces<'_, 1>, &mut Buffer) -> Result<P, E>) {
+        let _let_others_go = EndOnPanic(self);
+        loop {
+            let mut state = self.wait(|state| state.in_hand.len() < ROOM || state.end.is_some());
+            let number = state.next();
+            if state.is_behind_the_end(number) {
+                return;
+            }
+            let Some(slot) = self.slot(number) else { return };
+            let mut slot = slot.write().unwrap_or_else(PoisonError::into_inner);
+            match state.units.next(&mut slot) {
+                Ok(true) => state.in_hand.push_back(Progress::InWork),
+                Ok(false) => state.end_at(number, None),
+                Err(stopped) => state.end_at(number, Some(stopped.into())),
+            }
+            let is_end = state.is_behind_the_end(number);
+            drop(state);
+            if is_end {
+                self.changed.notify_all();
+                return;
+            }
+            let mapped = slot.work(bulk, &map);
+            drop(slot);
+            let mut state = lock(&self.state);
+            match mapped {
+                Ok(value) => {
+                    let place = number.saturating_sub(state.first);
+                    if let Some(progress) = state.in_hand.get_mut(place) {
+                        *progress = Progress::Ready { waiting_for: self.consumers, value };
+                    }
+                }
+                Err(error) => state.end_at(number, Some(error)),
+            }
+            drop(state);
+            self.changed.notify_all();
+        }
+    }
+
+    /// Shows one unit after the other to a consumer.
+    fn consume(&self, consumer: &mut Consumer<'_, E>) {
+        let _let_others_go = EndOnPanic(self);
+        for number in 0_usize.. {
+            let is_ready = |state: &State<'a, P, E, T>| {
+                let progress = number.checked_sub(state.first).and_then(|place| state.in_hand.get(place));
+                matches!(progress, Some(Progress::Ready { .. })) || state.is_behind_the_end(number)
+            };
+            let state = self.wait(is_ready);
+            if state.is_behind_the_end(number) {
+                return;
+            }
+            drop(state);
+            let Some(slot) = self.slot(number) else { return };
+            let slot = slot.read().unwrap_or_else(PoisonError::into_inner);
+            let consumed = slot.pieces().map_err(E::from).and_then(|pieces| consumer(&pieces));
+            drop(slot);
+            self.consumed(number, consumed);
+        }
+    }
+
+    /// A consumer has looked at a unit.
+    fn consumed(&self, number: usize, consumed: Result<(), E>) {
+        let mut state = lock(&self.state);
+        if let Err(error) = consumed {
+            state.end_at(number, Some(error));
+        } else {
+            let place = number.saturating_sub(state.first);
+            if let Some(Progress::Ready { waiting_for, .. }) = state.in_hand.get_mut(place) {
+                *waiting_for = waiting_for.saturating_sub(1);
+            }
+            // All consumers go in order, so what is done is at the beginning.
+            while let Some(Progress::Ready { waiting_for: 0, .. }) = state.in_hand.front() {
+                let Some(Progress::Ready { value, .. }) = state.in_hand.pop_front() else { break };
+                let number = state.first;
+                state.first = number.saturating_add(1);
+                let Some(slot) = self.slot(number) else { break };
+                let mut slot = slot.write().unwrap_or_else(PoisonError::into_inner);
+                slot.leave();
+                let done = Done { start: slot.start, length: slot.length, value: Some(value) };
+                if let Err(error) = (state.take)(done) {
+                    state.end_at(number, Some(error));
+                }
+            }
+        }
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    fn slot(&self, number: usize) -> Option<&RwLock<Slot<'a>>> {
+        self.slots.get(number.checked_rem(ROOM)?)
+    }
+
+    fn wait(&self, is_time: impl Fn(&State<'a, P, E, T>) -> bool) -> MutexGuard<'_, State<'a, P, E, T>> {
+        let state = lock(&self.state);
+        self.changed.wait_while(state, |state| !is_time(state)).unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A panic in somebody's own code (there is none in ours) must not leave the others waiting for ever.
+struct EndOnPanic<'r, 'a, P, E, T>(&'r Ring<'a, P, E, T>);
+
+impl<P, E, T> Drop for EndOnPanic<'_, '_, P, E, T> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            lock(&self.0.state).end_at(0, None);
+            self.0.changed.notify_all();
+        }
+    }
+}
+
+impl<'a> Slot<'a> {
+    /// Gets the bytes, and does with them what can be done in any order.
+    fn work<P, E: From<Stopped>>(
+        &mut self,
+        bulk: &Bulk<'a, '_, 1>,
+        map: impl Fn(&UnitPieces<'_, 1>, &mut Buffer) -> Result<P, E>,
+    ) -> Result<P, E> {
+        self.loaded.load(&self.stretches, bulk.access).map_err(Stopped::Read)?;
+        let mut memory = std::mem::take(&mut self.memory);
+        let mapped = self.pieces().map_err(E::from).and_then(|pieces| map(&pieces, &mut memory));
+        self.memory = memory;
+        mapped
+    }
+}

@@ -1,0 +1,295 @@
+//! The plan of bulk work: what is to be looked at, cut into even units, as much at a time as can be kept in mind.
+//!
+//! A disk can have more runs than memory has room for (every other sector of it may be one), so the plan is made window by
+//! window. Units are cut at the same places whatever the threads, the layers or the files: at multiples of [`UNIT`], counted
+//! from where the content begins.
+
+use std::path::Path;
+
+use crate::disk::{Place, PlacedRun};
+use crate::error::{Error, Result};
+
+use super::content::{Content, Runs};
+
+/// How much one unit of work is at most, in bytes: large enough that nothing done once for each of them counts, small
+/// enough that its bytes stay in the cache of a core from one step to the next.
+pub const UNIT: u64 = 1 << 20;
+
+/// How many stretches, and how many units, a window has at most, give or take a unit.
+const MOST_STRETCHES: usize = 1 << 16;
+
+/// Shorter holes of a file are read like data.
+const MIN_HOLE: u64 = 64 << 10;
+
+/// A stretch of bytes that lies together in each of `N` contents.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stretch<'a, const N: usize> {
+    pub(super) length: u64,
+    pub(super) places: [Place<'a>; N],
+    pub(super) layers: [usize; N],
+}
+
+impl<const N: usize> Stretch<'_, N> {
+    /// Whether nothing has to be looked at: all of it is zeros that are nowhere, or the same bytes of the same file.
+    fn is_idle(&self) -> bool {
+        let all_zero = self.places.iter().all(|place| matches!(place, Place::Zero));
+        all_zero
+            || (N > 1 && self.places.iter().zip(self.places.iter().skip(1)).all(|(one, other)| is_same(one, other)))
+    }
+
+    /// Where the first of its bytes that are in a file lie: layer and offset.
+    fn in_file(&self) -> Option<(usize, u64)> {
+        self.places.iter().zip(self.layers).find_map(|(place, layer)| match place {
+            Place::File(_, offset) => Some((layer, *offset)),
+            Place::Zero | Place::Memory(_) => None,
+        })
+    }
+}
+
+fn is_same(one: &Place<'_>, other: &Place<'_>) -> bool {
+    match (one, other) {
+        (Place::File(source, offset), Place::File(other_source, other_offset)) => {
+            offset == other_offset && source.is_same_as(other_source)
+        }
+        _ => false,
+    }
+}
+
+/// `N` contents side by side, the shorter ones with zeros behind them.
+#[derive(Debug)]
+struct Zip<'a, const N: usize> {
+    sides: [Side<'a>; N],
+}
+
+#[derive(Debug)]
+struct Side<'a> {
+    path: Option<&'a Path>,
+    runs: Runs<'a>,
+    run: Option<PlacedRun<'a>>,
+}
+
+impl<'a, const N: usize> Zip<'a, N> {
+    fn next(&mut self) -> Option<Result<Stretch<'a, N>>> {
+        for side in &mut self.sides {
+            if side.run.is_none() {
+                match side.runs.next().transpose() {
+                    Ok(run) => side.run = run,
+                    // Of one content, the caller knows which it is.
+                    Err(error) => return Some(Err(error.in_file(side.path.filter(|_| N > 1)))),
+                }
+            }
+        }
+        let length = self.sides.iter().filter_map(|side| side.run).map(|run| run.length).min()?;
+        let place = |side: &Side<'a>| side.run.map_or(Place::Zero, |run| run.place);
+        let stretch = Stretch {
+            length,
+            places: self.sides.each_ref().map(place),
+            layers: self.sides.each_ref().map(|side| side.run.map_or(0, |run| run.layer)),
+        };
+        for side in &mut self.sides {
+            side.run = side.run.and_then(|run| {
+                let length = run.length.checked_sub(length).filter(|left| *left > 0)?;
+                Some(PlacedRun { length, place: run.place.behind(stretch.length), ..run })
+            });
+        }
+        Some(Ok(stretch))
+    }
+}
+
+/// A piece of work: at most [`UNIT`] bytes, unless there is nothing to look at in it.
+#[derive(Clone, Debug)]
+pub(super) struct Unit {
+    /// Where it begins, counted from the beginning of the content.
+    pub(super) start: u64,
+    pub(super) length: u64,
+    /// Its stretches in the window; none of a unit in which there is nothing to look at.
+    pub(super) stretches: std::ops::Range<usize>,
+    /// Whether its bytes were not in the memory of the system when the plan was made; only found out if asked for.
+    pub(super) was_cold: bool,
+}
+
+impl Unit {
+    pub(super) fn is_idle(&self) -> bool {
+        self.stretches.is_empty()
+    }
+}
+
+/// A part of the plan.
+#[derive(Debug, Default)]
+pub(super) struct Window<'a, const N: usize> {
+    stretches: Vec<Stretch<'a, N>>,
+    /// In the order of the content.
+    pub(super) units: Vec<Unit>,
+    /// Bytes that have to be looked at.
+    data: u64,
+}
+
+impl<'a, const N: usize> Window<'a, N> {
+    fn stretches(&self, unit: &Unit) -> &[Stretch<'a, N>] {
+        self.stretches.get(unit.stretches.clone()).unwrap_or_default()
+    }
+
+    /// A unit and its stretches.
+    #[expect(clippy::indexing_slicing, reason = "numbers of units come from this window")]
+    pub(super) fn unit(&self, index: usize) -> (&Unit, &[Stretch<'a, N>]) {
+        let unit = &self.units[index];
+        (unit, self.stretches(unit))
+    }
+
+    /// The units that there is work in, in the order of the content.
+    pub(super) fn in_order(&self) -> Vec<usize> {
+        let has_work = |index: &usize| self.units.get(*index).is_some_and(|unit| !unit.is_idle());
+        (0..self.units.len()).filter(has_work).collect()
+    }
+
+    /// The same in the order in which their bytes lie in the files.
+    pub(super) fn in_file_order(&self) -> Vec<usize> {
+        let mut order = self.in_order();
+        order.sort_by_cached_key(|index| self.unit(*index).1.iter().find_map(Stretch::in_file));
+        order
+    }
+}
+
+/// How a plan is to be made.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Planning {
+    /// Bytes to be looked at in one window, give or take a unit.
+    pub(super) window: u64,
+    /// Whether zeros have to be looked at, too: they are cut into units then.
+    pub(super) zeros_count: bool,
+    /// Whether it is of interest what the system has in memory.
+    pub(super) find_cold: bool,
+}
+
+/// Makes the plan of work on `N` contents of the same length, side by side.
+#[derive(Debug)]
+pub(super) struct Planner<'a, const N: usize> {
+    zip: Zip<'a, N>,
+    planning: Planning,
+    position: u64,
+    pending: Option<Stretch<'a, N>>,
+    failed: Option<Error>,
+    is_done: bool,
+}
+
+impl<'a, const N: usize> Planner<'a, N> {
+    pub(super) fn new(contents: [Content<'a>; N], planning: Planning) -> Self {
+        let sides = contents.map(|content| Side { path: content.path(), runs: content.runs(), run: None });
+        Self { zip: Zip { sides }, planning, position: 0, pending: None, failed: None, is_done: false }
+    }
+
+    /// The next window. An error comes behind all that is good before it.
+    pub(super) fn next_window(&mut self) -> Option<Result<Window<'a, N>>> {
+        let mut window = Window::default();
+        let mut open = Opened::at(self.position);
+        while !self.is_done {
+            if open.is_empty() && self.is_full(&window) {
+                break;
+            }
+            match self.next_stretch() {
+                Some(Ok(stretch)) => {
+                    self.position = self.position.saturating_add(stretch.length);
+                    open.add(&mut window, stretch);
+                    if self.position.is_multiple_of(UNIT) {
+                        open.close(&mut window, self.planning, self.position);
+                    }
+                }
+                Some(Err(error)) => (self.failed, self.is_done) = (Some(error), true),
+                None => self.is_done = true,
+            }
+        }
+        open.close(&mut window, self.planning, self.position);
+        if window.units.is_empty() { self.failed.take().map(Err) } else { Some(Ok(window)) }
+    }
+
+    fn is_full(&self, window: &Window<'a, N>) -> bool {
+        window.data >= self.planning.window
+            || window.stretches.len() >= MOST_STRETCHES
+            || window.units.len() >= MOST_STRETCHES
+    }
+
+    /// The next stretch: inside of one unit, or as many whole units as there are with nothing to look at.
+    fn next_stretch(&mut self) -> Option<Result<Stretch<'a, N>>> {
+        let mut whole = match self.pending.take() {
+            Some(stretch) => stretch,
+            None => match self.zip.next()? {
+                Ok(stretch) => stretch,
+                Err(error) => return Some(Err(error)),
+            },
+        };
+        let in_unit = UNIT.saturating_sub(self.position & UNIT.saturating_sub(1));
+        let mut length = whole.length;
+        let mut places = whole.places;
+        for place in &mut places {
+            if let Place::File(source, offset) = *place
+                && length >= MIN_HOLE
+            {
+                match source.hole_end(offset, offset.saturating_add(length)).saturating_sub(offset) {
+                    0 => {}
+                    hole => (*place, length) = (Place::Zero, hole),
+                }
+            }
+        }
+        let mut stretch = Stretch { places, ..whole };
+        let is_long = in_unit == UNIT && length >= UNIT && stretch.is_idle() && !self.planning.zeros_count;
+        stretch.length = if is_long { length & !UNIT.saturating_sub(1) } else { length.min(in_unit) };
+        if let Some(left) = whole.length.checked_sub(stretch.length).filter(|left| *left > 0) {
+            whole.length = left;
+            whole.places = whole.places.map(|place| place.behind(stretch.length));
+            self.pending = Some(whole);
+        }
+        Some(Ok(stretch))
+    }
+}
+
+/// A unit that is being put together.
+struct Opened {
+    start: u64,
+    first: Option<usize>,
+    is_idle: bool,
+}
+
+impl Opened {
+    fn at(start: u64) -> Self {
+        Self { start, first: None, is_idle: true }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+
+    fn add<'a, const N: usize>(&mut self, window: &mut Window<'a, N>, stretch: Stretch<'a, N>) {
+        self.first.get_or_insert(window.stretches.len());
+        let is_idle = stretch.is_idle();
+        if !is_idle {
+            window.data = window.data.saturating_add(stretch.length);
+        }
+        self.is_idle &= is_idle;
+        window.stretches.push(stretch);
+    }
+
+    /// Adds the unit to the window, if there is anything in it, and begins the next one.
+    fn close<const N: usize>(&mut self, window: &mut Window<'_, N>, planning: Planning, end: u64) {
+        let Self { start, first, is_idle } = std::mem::replace(self, Self::at(end));
+        let Some(first) = first else { return };
+        let mut stretches = first..window.stretches.len();
+        let length = end.saturating_sub(start);
+        if is_idle && !planning.zeros_count {
+            window.stretches.truncate(first);
+            if let Some(before) = window.units.last_mut().filter(|unit| unit.is_idle()) {
+                before.length = before.length.saturating_add(length);
+                return;
+            }
+            stretches = 0..0;
+        }
+        let was_cold = planning.find_cold
+            && window
+                .stretches
+                .get(stretches.clone())
+                .unwrap_or_default()
+                .iter()
+                .flat_map(|stretch| stretch.places)
+                .any(|place| matches!(place, Place::File(source, offset) if !source.is_cached(offset)));
+        window.units.push(Unit { start, length, stretches, was_cold });
+    }
+}

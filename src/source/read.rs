@@ -1,0 +1,109 @@
+//! Reading a file piece by piece, into memory that others lend.
+//!
+//! A mapping is the fastest way to bytes that are in memory already. Where they are not, or where they have to be copied
+//! anyhow, the system is asked for them in large pieces: that is as fast as the medium, an error of it is an error here and
+//! no signal, and the memory of this process does not grow.
+
+use std::fs::File;
+use std::io;
+
+use super::Source;
+use crate::error::{Error, ErrorKind, Result, Structure};
+use crate::num::to_u64;
+
+impl Source {
+    /// Copies the bytes at `offset` into all of `buffer`: read from the file where it is mapped, so that no page of it is.
+    ///
+    /// # Errors
+    /// [`Category::Io`](crate::Category::Io) if the system reports an error, or the file has become shorter.
+    pub(crate) fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        let copied = match self.mapped_file() {
+            Some(file) => read_exact_at(file, buffer, offset),
+            None => match self.in_memory(offset, to_u64(buffer.len())) {
+                Some(bytes) => {
+                    buffer.copy_from_slice(bytes);
+                    Ok(())
+                }
+                None => Err(io::ErrorKind::UnexpectedEof.into()),
+            },
+        };
+        copied.map_err(|error| Error::at(Structure::File, offset, ErrorKind::Io(error)))
+    }
+
+    /// The bytes from `offset` on, if the source has them.
+    pub(crate) fn in_memory(&self, offset: u64, length: u64) -> Option<&[u8]> {
+        let start = usize::try_from(offset).ok()?;
+        self.as_bytes().get(start..)?.get(..usize::try_from(length).ok()?)
+    }
+
+    /// The file, if it is mapped: where the bytes are a copy, it does not count any more.
+    pub(crate) fn mapped_file(&self) -> Option<&File> {
+        self.file().filter(|_| self.is_mapped())
+    }
+
+    /// Whether the system has the page at `offset` in memory, so that the mapping shows it without waiting for the medium.
+    /// Yes where it can't be told, for then nothing is gained by asking.
+    pub(crate) fn is_cached(&self, offset: u64) -> bool {
+        self.mapped_file().is_none_or(|file| is_cached(file, offset))
+    }
+
+    /// Tells the system that nobody needs its copy of these bytes of the file any more.
+    pub(crate) fn uncache(&self, offset: u64, length: u64) {
+        if let Some(file) = self.mapped_file() {
+            uncache(file, offset, length);
+        }
+    }
+}
+
+#[cfg(unix)]
+pub(super) fn read_exact_at(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, bytes, offset)
+}
+
+#[cfg(not(unix))]
+pub(super) fn read_exact_at(mut file: &File, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+    use std::io::{Read, Seek, SeekFrom};
+
+    file.seek(SeekFrom::Start(offset))?;
+    file.read_exact(bytes)
+}
+
+/// Asks for the byte without waiting for it.
+#[cfg(target_os = "linux")]
+fn is_cached(file: &File, offset: u64) -> bool {
+    use rustix::io::{Errno, ReadWriteFlags};
+
+    let mut byte = [0];
+    let read = rustix::io::preadv2(file, &mut [io::IoSliceMut::new(&mut byte)], offset, ReadWriteFlags::NOWAIT);
+    !matches!(read, Err(Errno::AGAIN))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn is_cached(_: &File, _: u64) -> bool {
+    true
+}
+
+/// It is advice: where it fails, nothing is lost but memory of the machine.
+#[cfg(target_os = "linux")]
+fn uncache(file: &File, offset: u64, length: u64) {
+    let _ = rustix::fs::fadvise(file, offset, std::num::NonZeroU64::new(length), rustix::fs::Advice::DontNeed);
+}
+
+#[cfg(not(target_os = "linux"))]
+fn uncache(_: &File, _: u64, _: u64) {}
+
+#[cfg(test)]
+mod tests {
+    use super::Source;
+    use crate::error::{Category, Structure};
+
+    #[test]
+    fn what_is_in_memory_is_copied_and_what_is_not_is_an_error() {
+        let source = Source::from_vec((0..100).collect());
+        let mut buffer = [0; 4];
+        source.read_exact_at(96, &mut buffer).unwrap();
+        assert_eq!(buffer, [96, 97, 98, 99]);
+        let error = source.read_exact_at(97, &mut buffer).unwrap_err();
+        assert_eq!((error.category(), error.structure(), error.offset()), (Category::Io, Structure::File, Some(97)));
+    }
+}

@@ -1,0 +1,286 @@
+//! Manifests: what is in them, that shares make the same ones, and that every change is found.
+
+use std::io::Cursor;
+
+use serde_json::Value;
+use vhdx_mmap::ops::manifest::{self, ManifestError, Merged, Mismatch, Shard};
+use vhdx_mmap::ops::{self, Algorithm};
+use vhdx_mmap::{Content as Of, Disk, ScanOptions};
+
+use crate::kit::builder::Spec;
+use crate::kit::{Block, MIB};
+use crate::lab::{Rng, open_chain};
+
+use super::hash::{plain, some_algorithms, texts};
+use super::{Case, pool};
+
+fn create(disk: &Disk, algorithms: &[Algorithm], shard: Option<Shard>) -> Vec<u8> {
+    let mut out = Vec::new();
+    manifest::create_manifest(disk, algorithms, shard, &ScanOptions::new(), &mut out).unwrap();
+    out
+}
+
+fn lines(manifest: &[u8]) -> Vec<Value> {
+    std::str::from_utf8(manifest).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn verify(disk: &Disk, manifest: &[u8]) -> Result<(manifest::Verified, Vec<Mismatch>), ManifestError> {
+    let mut found = Vec::new();
+    let verified = manifest::verify(disk, Cursor::new(manifest), &ScanOptions::new(), |mismatch| found.push(mismatch))?;
+    Ok((verified, found))
+}
+
+fn shares(count: u32) -> impl Iterator<Item = Shard> {
+    (1..=count).map(move |index| Shard::new(index, count).unwrap())
+}
+
+pub(super) fn agrees(case: &Case, rng: &mut Rng) {
+    let disk = &case.disk;
+    let algorithms = some_algorithms(rng);
+    let manifest = pool(rng).install(|| create(disk, &algorithms, None));
+    contents(case, &manifest, &algorithms);
+    let (verified, mismatches) = pool(rng).install(|| verify(disk, &manifest)).unwrap();
+    assert!(verified.is_same_image && mismatches.is_empty());
+    assert_eq!(verified.blocks, disk.size().div_ceil(disk.block_size()));
+
+    let count = rng.pick(&[1, 2, 3, 7]);
+    let mut parts: Vec<Cursor<Vec<u8>>> =
+        shares(count).map(|shard| Cursor::new(pool(rng).install(|| create(disk, &algorithms, Some(shard))))).collect();
+    rng.shuffle(&mut parts);
+    let mut merged = Vec::new();
+    manifest::merge(parts, &mut merged).unwrap();
+    assert_eq!(String::from_utf8(merged), String::from_utf8(manifest), "merged from {count} shares");
+
+    let algorithms: Vec<Algorithm> = algorithms.into_iter().filter(|algorithm| algorithm.is_mergeable()).collect();
+    if algorithms.is_empty() {
+        return;
+    }
+    let mut parts = Vec::new();
+    for shard in shares(count) {
+        let mut out = Vec::new();
+        let about = serde_json::json!({ "filename": shard.to_string() });
+        pool(rng)
+            .install(|| manifest::hash_share(disk, &algorithms, shard, about, &ScanOptions::new(), &mut out))
+            .unwrap();
+        parts.push(Cursor::new(out));
+    }
+    let Merged::Digests { digests, about } = manifest::merge(parts, &mut Vec::new()).unwrap() else {
+        unreachable!("shares of digests make digests")
+    };
+    let expected = ops::hash(Of::disk(disk), &algorithms, &ScanOptions::new()).unwrap();
+    assert_eq!(texts(&digests), texts(&expected));
+    assert_eq!(about["filename"], format!("1/{count}"));
+}
+
+/// Checks every line of a manifest against the model.
+fn contents(case: &Case, manifest: &[u8], algorithms: &[Algorithm]) {
+    let lines = lines(manifest);
+    let (first, rest) = lines.split_first().unwrap();
+    let (last, blocks) = rest.split_last().unwrap();
+    assert_eq!(first["virtual-size"], case.disk.size());
+    assert_eq!(first["block-size"], case.disk.block_size());
+    let mut all: Vec<Vec<u8>> = vec![Vec::new(); algorithms.len()];
+    let mut block = 0;
+    for line in blocks {
+        assert_eq!(line["block"], block);
+        let count = line.get("count").map_or(1, |count| count.as_u64().unwrap());
+        let is_zero = line.get("zero").is_some();
+        assert!(count == 1 || is_zero);
+        let start = block * case.disk.block_size();
+        let end = ((block + count) * case.disk.block_size()).min(case.disk.size());
+        assert_eq!((line["offset"].as_u64().unwrap(), line["length"].as_u64().unwrap()), (start, end - start));
+        for number in block..block + count {
+            let state = case.disk.block(number).unwrap().state();
+            assert_eq!(line["state"], state.name(), "block {number}");
+            let start = number * case.disk.block_size();
+            let bytes = case.content.read(start..(start + case.disk.block_size()).min(case.disk.size()));
+            assert!(!is_zero || bytes.iter().all(|byte| *byte == 0));
+            for (algorithm, all) in algorithms.iter().zip(&mut all) {
+                let digest = plain(*algorithm, &bytes);
+                assert_eq!(line[algorithm.name()], digest, "{algorithm} of block {number}");
+                all.extend(
+                    (0..digest.len() / 2).map(|at| u8::from_str_radix(&digest[2 * at..2 * at + 2], 16).unwrap()),
+                );
+            }
+        }
+        block += count;
+    }
+    assert_eq!(last["blocks"], block);
+    for ((algorithm, all), root) in algorithms.iter().zip(&all).zip(last["root"].as_array().unwrap()) {
+        assert_eq!(root["name"], format!("{algorithm}-of-block-digests"));
+        assert_eq!(root["digest"], plain(*algorithm, all));
+    }
+}
+
+/// Two disks that differ in blocks 2 and 5: there a block is changed, here one has become zero.
+fn two_disks() -> (Disk, Disk) {
+    let one = Spec::default();
+    let mut other = one.clone().block(2, Block::full().bytes(b"other"));
+    other.blocks.remove(&5);
+    (open_chain(&[&one.build()]).unwrap(), open_chain(&[&other.build()]).unwrap())
+}
+
+#[test]
+fn every_block_that_differs_is_found_with_its_place() {
+    let (one, other) = two_disks();
+    for algorithms in [&[Algorithm::Sha256][..], &[Algorithm::Blake3], &[Algorithm::Crc32, Algorithm::Md5]] {
+        for (of, with) in [(&one, &other), (&other, &one)] {
+            let (verified, found) = verify(with, &create(of, algorithms, None)).unwrap();
+            assert_eq!((verified.blocks, verified.mismatches), (8, 2));
+            let places: Vec<_> = found.iter().map(|mismatch| (mismatch.block, mismatch.range.clone())).collect();
+            assert_eq!(places, [(2, 2 * MIB..3 * MIB), (5, 5 * MIB..6 * MIB)]);
+            assert!(found.iter().all(|mismatch| mismatch.found != mismatch.expected));
+        }
+    }
+}
+
+#[test]
+fn a_disk_is_compared_whatever_the_blocks_of_the_image_that_it_is_in() {
+    let one = Spec::default();
+    let content = crate::lab::Content::of(&[&one.build()]);
+    let mut other = Spec { block_size: 4 << 20, ..Spec::empty(8 * MIB) };
+    for number in 0..2 {
+        let start = number * 4 * MIB;
+        let piece = (0, content.read(start..start + 4 * MIB));
+        other = other.block(number, Block::full().fill(crate::kit::Fill::Pieces(vec![piece])));
+    }
+    other.data_write_guid = uuid::Uuid::from_u128(77);
+    let (one, other) = (open_chain(&[&one.build()]).unwrap(), open_chain(&[&other.build()]).unwrap());
+    let (verified, found) = verify(&other, &create(&one, &[Algorithm::Sha256], None)).unwrap();
+    assert_eq!((verified.blocks, found.len(), verified.is_same_image), (8, 0, false));
+    let (verified, found) = verify(&one, &create(&other, &[Algorithm::Sha256], None)).unwrap();
+    assert_eq!((verified.blocks, found.len()), (2, 0));
+}
+
+/// The message with which a manifest is refused, and the line that it is about.
+fn refused(disk: &Disk, manifest: &[u8]) -> (Option<u64>, String) {
+    let error = verify(disk, manifest).unwrap_err();
+    let ManifestError::Format { line, what, .. } = error else { unreachable!("{error:?}") };
+    (line, what)
+}
+
+#[test]
+fn a_manifest_that_was_cut_or_changed_is_refused() {
+    let (disk, _) = two_disks();
+    let manifest = create(&disk, &[Algorithm::Sha256], None);
+    let text = String::from_utf8(manifest.clone()).unwrap();
+    for length in 0..manifest.len() {
+        let (_, what) = refused(&disk, &manifest[..length]);
+        assert!(["cut off", "empty file"].iter().any(|words| what.contains(words)), "cut at {length}: {what}");
+    }
+    for at in 0..manifest.len() {
+        let mut changed = manifest.clone();
+        changed[at] = if changed[at] == b'1' { b'2' } else { b'1' };
+        refused(&disk, &changed);
+    }
+    let lines: Vec<&str> = text.lines().collect();
+    for (what, changed) in [
+        ("not a manifest", text.replace("vhdx-manifest", "vhdx-manifesto")),
+        ("version", text.replace("\"schema\":1", "\"schema\":2")),
+        ("do not follow", [&lines[..2], &lines[3..]].concat().join("\n") + "\n"),
+        ("something behind", text.clone() + "\n"),
+        ("about a block", text.replace("\"state\"", "\"status\"")),
+        ("too long", text.replace("\"state\"", &format!("\"{}\"", "x".repeat(1 << 16)))),
+        ("no text", String::new()),
+    ] {
+        let bytes = if what == "no text" { [&b"\xff\n"[..], &manifest].concat() } else { changed.into_bytes() };
+        let (_, found) = refused(&disk, &bytes);
+        assert!(found.contains(what), "{what}: {found}");
+    }
+    // Blocks of one byte would make a long work of a short manifest.
+    let header = lines[0].replace("\"block-size\":1048576", "\"block-size\":1");
+    assert_ne!(header, lines[0]);
+    let (line, what) = refused(&disk, format!("{header}\n").as_bytes());
+    assert_eq!((line, what.as_str()), (Some(1), "the values in it contradict each other"));
+}
+
+#[test]
+fn a_manifest_of_a_disk_of_another_size_is_refused() {
+    let (disk, _) = two_disks();
+    let larger = open_chain(&[&Spec::empty(9 * MIB).build()]).unwrap();
+    let (_, what) = refused(&larger, &create(&disk, &[Algorithm::Crc32], None));
+    assert!(what.contains("8388608") && what.contains("9437184"), "{what}");
+}
+
+fn merge_error(parts: &[Vec<u8>]) -> (usize, String) {
+    let parts = parts.iter().map(Cursor::new).collect();
+    let error = manifest::merge(parts, &mut Vec::new()).unwrap_err();
+    let ManifestError::Format { document, what, .. } = error else { unreachable!("{error:?}") };
+    (document, what)
+}
+
+#[test]
+fn shares_that_are_not_those_of_one_work_are_not_merged() {
+    let (one, _) = two_disks();
+    let renamed = Spec { data_write_guid: uuid::Uuid::from_u128(5), ..Spec::default() };
+    let renamed = open_chain(&[&renamed.build()]).unwrap();
+    let share = |disk: &Disk, text: &str| create(disk, &[Algorithm::Crc32], Some(text.parse().unwrap()));
+    let digests = |disk: &Disk, text: &str| {
+        let mut out = Vec::new();
+        let shard = text.parse().unwrap();
+        let nothing = Value::Null;
+        manifest::hash_share(disk, &[Algorithm::Blake3], shard, nothing, &ScanOptions::new(), &mut out).unwrap();
+        out
+    };
+    type Make<'a> = &'a dyn Fn(&Disk, &str) -> Vec<u8>;
+    let makes: [Make<'_>; 2] = [&share, &digests];
+    for make in makes {
+        let all = [make(&one, "1/3"), make(&one, "2/3"), make(&one, "3/3")];
+        assert_eq!(merge_error(&all[..2]), (0, "share 3/3 is missing".to_owned()));
+        let [first, second, third] = all.clone();
+        let (document, what) = merge_error(&[first.clone(), third.clone()]);
+        assert_eq!((document, what.as_str()), (1, "share 2/3 is missing"));
+        let (document, what) = merge_error(&[first.clone(), second.clone(), second.clone()]);
+        assert_eq!((document, what.as_str()), (2, "share 2/3 is there twice"));
+        let (document, what) = merge_error(&[first.clone(), make(&one, "2/4"), third.clone()]);
+        assert!(document == 1 && what.contains("2/4") && what.contains("1/3"), "{what}");
+        let (document, what) = merge_error(&[first.clone(), make(&renamed, "2/3"), third.clone()]);
+        assert!(document == 1 && what.contains("another disk"), "{what}");
+        let cut = second[..second.len() - 2].to_vec();
+        let changed = String::from_utf8(second.clone()).unwrap().replacen("[[0,", "[[1,", 1);
+        let mut changed = changed.into_bytes();
+        let at = changed.len() - 8;
+        changed[at] ^= 1;
+        merge_error(&[first.clone(), changed, third.clone()]);
+        let (document, what) = merge_error(&[first, cut, third]);
+        assert!(document == 1 && what.contains("cut off"), "{what}");
+    }
+    // The map of this one is another, and so are the shares, though it says that it is the same disk.
+    let moved = open_chain(&[&Spec::default().block(6, Block::full()).block(7, Block::full()).build()]).unwrap();
+    let (_, what) = merge_error(&[share(&one, "1/2"), share(&moved, "2/2")]);
+    assert!(what.contains("same image"), "{what}");
+    assert!(merge_error(&[share(&one, "1/2"), digests(&one, "2/2")]).1.contains("some are not"));
+    assert!(merge_error(&[create(&one, &[Algorithm::Crc32], None)]).1.contains("whole manifest"));
+    assert!(merge_error(&[]).1.contains("nothing to merge"));
+    assert!(merge_error(&[b"{}\n".to_vec()]).1.contains("not a manifest"));
+}
+
+#[test]
+fn shares_are_numbered_from_one() {
+    for bad in ["0/3", "4/3", "1/0", "", "1", "1/", "/2", "a/b", "-1/2", "1/99999999", "1/2/3"] {
+        assert!(bad.parse::<Shard>().is_err(), "{bad}");
+    }
+    let shard: Shard = "2/5".parse().unwrap();
+    assert_eq!((shard.index(), shard.count(), shard.to_string().as_str()), (2, 5, "2/5"));
+}
+
+#[test]
+fn shares_have_about_as_much_to_do_as_each_other() {
+    // All that there is lies in the last eighth of the disk.
+    let spec = (112..128).fold(Spec::empty(128 * MIB), |spec, block| spec.block(block, Block::full()));
+    let disk = open_chain(&[&spec.build()]).unwrap();
+    for shard in shares(4) {
+        let manifest = create(&disk, &[Algorithm::Crc32], Some(shard));
+        let data = lines(&manifest).iter().filter(|line| line["state"] == "FULLY_PRESENT").count();
+        assert_eq!(data, 4, "share {shard}");
+    }
+}
+
+#[test]
+fn a_digest_that_needs_the_whole_is_not_computed_in_shares() {
+    let (disk, _) = two_disks();
+    let (shard, nothing) = (Shard::new(1, 2).unwrap(), Value::Null);
+    let algorithms = [Algorithm::Crc32, Algorithm::Sha256];
+    let error = manifest::hash_share(&disk, &algorithms, shard, nothing, &ScanOptions::new(), &mut Vec::new());
+    assert!(error.unwrap_err().to_string().contains("sha256"));
+}

@@ -1,4 +1,4 @@
-//! What opening and reading cost. `cargo bench`; the images are made in memory and in the build folder.
+//! What opening and reading cost. Images are made in the build's folder; every answer is checked.
 #![expect(
     unsafe_code,
     clippy::arithmetic_side_effects,
@@ -7,117 +7,118 @@
     reason = "a benchmark may panic"
 )]
 
+use std::fs::File;
 use std::hint::black_box;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::FileExt;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use vhdx_mmap::{Disk, OpenOptions, ParentRequest, Parents, Segment, Source};
 
-#[path = "../tests/it/kit/mod.rs"]
-mod kit;
+mod lab;
 
-use kit::builder::Spec;
-use kit::{Block, MIB, TIB};
+use lab::kit::builder::Spec;
+use lab::kit::{Block, MIB, TIB};
+use lab::{Aligned, checkerboard, dense, fragmented, image, map, open, random_pages, sum, sum_of, write};
 
-fn folder() -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bench");
-    std::fs::create_dir_all(&folder).unwrap();
-    folder
-}
-
-fn map(path: &Path) -> Source {
-    // SAFETY: nobody but this process knows of the file, and it does not change it while it is mapped.
-    unsafe { Source::map(path) }.unwrap()
-}
-
-/// An image of `size` bytes, with the blocks that `block` gives.
-fn image(size: u64, block: impl Fn(u64) -> Option<Block>) -> Spec {
-    let spec = Spec::empty(size);
-    (0..size / MIB).fold(spec, |spec, index| match block(index) {
-        Some(block) => spec.block(index, block),
-        None => spec,
-    })
-}
-
-fn write(name: &str, spec: &Spec) -> PathBuf {
-    let path = folder().join(name);
-    spec.build().bytes.write_file(&path).unwrap();
-    path
-}
-
-fn open(c: &mut Criterion) {
+fn opening(c: &mut Criterion) {
     let mut group = c.benchmark_group("open");
     let small = write("small.vhdx", &image(64 * MIB, |index| (index % 2 == 0).then(Block::full)));
     let huge = write("huge.vhdx", &Spec { block_size: 1 << 20, ..Spec::empty(64 * TIB) });
-    for (name, path) in [("64 MiB", small), ("64 TiB in blocks of 1 MiB", huge)] {
-        group.bench_function(name, |b| {
-            b.iter(|| black_box(Disk::open(map(&path), &OpenOptions::new()).unwrap().size()));
-        });
+    for (name, path, size) in [("64 MiB", small, 64 * MIB), ("64 TiB in blocks of 1 MiB", huge, 64 * TIB)] {
+        group.bench_function(name, |b| b.iter(|| assert_eq!(open(&path).size(), size)));
     }
     group.finish();
-}
-
-/// Sums what a pass lends, so that every byte is touched.
-fn sum(disk: &Disk) -> u64 {
-    let add = |sum: u64, byte: &u64| sum.wrapping_add(*byte);
-    disk.segments(..).map(Result::unwrap).fold(0, |sum, segment| match segment {
-        Segment::Data(bytes) => {
-            // SAFETY: any eight bytes are a u64.
-            let (_, words, _) = unsafe { bytes.align_to::<u64>() };
-            words.iter().fold(sum, add)
-        }
-        Segment::Zero(_) => sum,
-    })
 }
 
 fn segments(c: &mut Criterion) {
     let mut group = c.benchmark_group("segments");
     let size = 64 * MIB;
-    let dense = image(size, |_| Some(Block::full()));
-    // Neighbours in the disk lie apart in the file, so that no two blocks make one segment.
-    let mut fragmented = dense.clone();
-    fragmented.order = (0..64).map(|index| kit::builder::Slot::Block(index * 37 % 64)).collect();
+    let spec = image(size, |_| Some(Block::full()));
     let sparse = image(size, |index| (index == 40).then(Block::full));
-    for (name, spec) in [("dense", &dense), ("fragmented", &fragmented), ("sparse", &sparse)] {
-        let disk = Disk::open(map(&write(name, spec)), &OpenOptions::new()).unwrap();
+    let plain = sum(&lab::kit::pattern(1, 0, usize::try_from(size).unwrap()));
+    for (name, spec, runs) in [("dense", &spec, 1), ("fragmented", &fragmented(&spec), 64), ("sparse", &sparse, 3)] {
+        let disk = open(&write(name, spec));
+        assert!(name == "sparse" || sum_of(&disk) == plain);
         group.throughput(Throughput::Bytes(size));
-        group.bench_function(BenchmarkId::new("lend", name), |b| {
-            b.iter(|| black_box(disk.segments(..).map(|segment| segment.unwrap().len()).sum::<u64>()));
-        });
-        group.bench_function(BenchmarkId::new("sum", name), |b| b.iter(|| black_box(sum(&disk))));
+        group
+            .bench_function(BenchmarkId::new("lend", name), |b| b.iter(|| assert_eq!(disk.segments(..).count(), runs)));
+        group.bench_function(BenchmarkId::new("sum", name), |b| b.iter(|| black_box(sum_of(&disk))));
     }
+    let bytes = map(&write("raw", &spec));
+    let raw = vhdx_mmap::Content::raw(&bytes).length();
+    group.throughput(Throughput::Bytes(raw));
+    // The limit: the same bytes in one piece.
+    let memory = lab::kit::pattern(1, 0, usize::try_from(size).unwrap());
+    group.throughput(Throughput::Bytes(size));
+    group.bench_function("limit/sum of memory", |b| b.iter(|| assert_eq!(sum(&memory), plain)));
+    let mut copy = vec![0; memory.len()];
+    group.bench_function("limit/memcpy", |b| b.iter(|| copy.copy_from_slice(black_box(&memory))));
 
-    // Every other sector is the child's: the most segments that a disk can have.
-    let sectors: Vec<_> = (0..MIB / 512).step_by(2).map(|sector| sector..sector + 1).collect();
-    let child =
-        (0..16).fold(Spec::child_of(&dense, "dense"), |spec, index| spec.block(index, Block::partial(&sectors)));
-    let path = folder().join("dense");
-    let finder = move |_: &ParentRequest<'_>| Ok(Some(map(&path)));
-    let options = OpenOptions::new().parents(Parents::With(std::sync::Arc::new(finder)));
-    let disk = Disk::open(map(&write("checkerboard", &child)), &options).unwrap();
-    group.throughput(Throughput::Elements(16 * MIB / 512));
-    group.bench_function("lend/checkerboard of sectors", |b| {
-        b.iter(|| black_box(disk.segments(..16 * MIB).map(|segment| segment.unwrap().len()).sum::<u64>()));
-    });
+    // The most segments that a disk can have.
+    let base = image(16 * MIB, |_| Some(Block::full()));
+    for layers in [2, 5] {
+        let disk = checkerboard(&base, layers);
+        let runs = disk.segments(..).count();
+        group.throughput(Throughput::Elements(u64::try_from(runs).unwrap()));
+        group.bench_function(BenchmarkId::new("lend/checkerboard of layers", layers), |b| {
+            b.iter(|| assert_eq!(disk.segments(..).count(), runs));
+        });
+    }
     group.finish();
 }
 
 fn random_reads(c: &mut Criterion) {
     let mut group = c.benchmark_group("random 4 KiB");
-    let disk =
-        Disk::open(map(&write("dense", &image(64 * MIB, |_| Some(Block::full())))), &OpenOptions::new()).unwrap();
-    let mut state = 0x2545_f491_4f6c_dd1d_u64;
-    let mut offset = move || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state % (64 * MIB / 4096) * 4096
-    };
-    group.bench_function("slice", |b| b.iter(|| black_box(disk.slice(offset(), 4096).unwrap().unwrap()[0])));
-    let mut buffer = vec![0; 4096];
-    group.bench_function("read_at", |b| b.iter(|| black_box(disk.read_at(offset(), &mut buffer).unwrap())));
+    let size = 512 * MIB;
+    let path = dense("random.vhdx", size / MIB);
+    let disk = open(&path);
+    let raw = disk.slice(0, size).unwrap().unwrap();
+    // All pages are mapped before: what is measured is the library, not the system.
+    assert_eq!(sum_of(&disk), sum(raw));
+    let mut offset = random_pages(size);
+    group.bench_function("borrow", |b| {
+        b.iter(|| assert_eq!(disk.slice(offset(), 4096).unwrap().unwrap().len(), 4096));
+    });
+    group.bench_function("borrow and sum", |b| b.iter(|| sum(disk.slice(offset(), 4096).unwrap().unwrap())));
+    group.bench_function("limit/sum of a raw mapping", |b| {
+        b.iter(|| {
+            let at = usize::try_from(offset()).unwrap();
+            sum(&raw[at..at + 4096])
+        });
+    });
+    let mut buffer = Aligned::new(4096);
+    group.bench_function("read_at", |b| {
+        b.iter(|| assert_eq!(disk.read_at(offset(), buffer.bytes()).unwrap(), 4096));
+    });
+    let file = File::open(&path).unwrap();
+    group.bench_function("limit/pread", |b| b.iter(|| file.read_exact_at(buffer.bytes(), offset()).unwrap()));
+    group.finish();
+
+    let mut group = c.benchmark_group("pass by 1 MiB");
+    group.throughput(Throughput::Bytes(size)).sample_size(20);
+    let mut buffer = Aligned::new(1 << 20);
+    let expected = sum(raw);
+    group.bench_function("read_at", |b| {
+        b.iter(|| {
+            let disk = open(&path);
+            let pieces = (0..size).step_by(1 << 20).map(|at| {
+                disk.read_at(at, buffer.bytes()).unwrap();
+                sum(buffer.bytes())
+            });
+            assert_eq!(pieces.fold(0, u64::wrapping_add), expected);
+        });
+    });
+    group.bench_function("limit/pread", |b| {
+        let first = disk.extents(..).next().unwrap().unwrap().file_offset.unwrap();
+        b.iter(|| {
+            let pieces = (0..size).step_by(1 << 20).map(|at| {
+                file.read_exact_at(buffer.bytes(), first + at).unwrap();
+                sum(buffer.bytes())
+            });
+            assert_eq!(pieces.fold(0, u64::wrapping_add), expected);
+        });
+    });
     group.finish();
 }
 
-criterion_group!(benches, open, segments, random_reads);
+criterion_group!(benches, opening, segments, random_reads);
 criterion_main!(benches);

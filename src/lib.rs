@@ -45,7 +45,7 @@
 //!
 //! | feature | default | what it brings |
 //! |---|---|---|
-//! | `mmap` | by `cli` | `Source::map`; without it the crate holds no `unsafe` code at all |
+//! | `mmap` | by `cli` | `Source::map` and, on Unix, `guard_mappings`; without it the crate holds no `unsafe` code at all |
 //! | `rayon` | by `cli` | `Disk::par_segments`, and every core for bulk work |
 //! | `bulk` | by `cli` | work on whole disks: `Content::scan`, and in `ops` extraction, digests, manifests, comparison |
 //! | `cli` | yes | the `vhdx` command, and its dependencies |
@@ -72,18 +72,22 @@ mod source;
 mod zero;
 
 pub use disk::{
-    Block, Chain, Disk, Extent, Extents, FoundBy, Layer, Link, MAX_PARENTS, OpenOptions, ParentFinder, ParentRequest,
-    Parents, Reader, Segment, Segments,
+    Block, Chain, Disk, Extent, Extents, FoundBy, Layer, Link, Loss, Losses, MAX_PARENTS, OpenOptions, ParentFinder,
+    ParentRequest, Parents, Reader, Segment, Segments,
 };
 pub use error::{Candidate, Category, Error, ErrorKind, Outcome, Result, Structure};
 pub use format::PayloadBlockState;
+#[cfg(feature = "bulk")]
+pub use image::Finding;
 pub use image::{
-    BlockStates, Check, CurrentHeader, EntryContent, EntryStatus, Flaw, Image, Kind, LogPolicy, LogReport,
-    LogReportEntry, LogState, ParentLocator, Region, Replay, Severity, Warning,
+    Assumed, BlockStates, Check, CurrentHeader, EntryContent, EntryStatus, Flaw, Image, Kind, LogPolicy, LogReport,
+    LogReportEntry, LogState, ParentLocator, Region, Replay, Severity, Strictness, Warning,
 };
 #[cfg(feature = "bulk")]
 pub use scan::{Cache, Content, Progress, ScanOptions, Stopped, UNIT, Uncounted};
 #[cfg(feature = "rayon")]
 pub use scan::{ParSegments, SEGMENT_GRAIN};
+#[cfg(all(unix, feature = "mmap"))]
+pub use source::guard_mappings;
 pub use source::{FileId, Source};
 pub use zero::{ZERO_PAGES_LENGTH, is_zero, zero_pages};

@@ -1,7 +1,7 @@
 //! An image and its parents, from the image that was opened down to its base.
 
 use crate::error::{Error, ErrorKind, Result, Structure};
-use crate::image::{Check, Image, Kind, LogPolicy, Warning, Warnings};
+use crate::image::{Assumed, Check, Image, Kind, LogPolicy, Strictness, Warning, Warnings};
 use crate::source::Source;
 
 use super::Disk;
@@ -18,6 +18,11 @@ pub struct OpenOptions {
     pub log_policy: LogPolicy,
     /// Where parents may be looked for.
     pub parents: Parents,
+    /// What to do with images that are damaged. With [`Strictness::Salvage`], what can't be read is zero, and [`Disk::losses`]
+    /// tells what that is.
+    pub strictness: Strictness,
+    /// What counts instead of what the metadata of the image say. Of its parents, nothing is assumed.
+    pub assumed: Assumed,
 }
 
 impl OpenOptions {
@@ -31,6 +36,20 @@ impl OpenOptions {
     #[must_use]
     pub fn log_policy(mut self, log_policy: LogPolicy) -> Self {
         self.log_policy = log_policy;
+        self
+    }
+
+    /// Sets what to do with images that are damaged.
+    #[must_use]
+    pub fn strictness(mut self, strictness: Strictness) -> Self {
+        self.strictness = strictness;
+        self
+    }
+
+    /// Sets what counts instead of what the metadata of the image say.
+    #[must_use]
+    pub fn assumed(mut self, assumed: Assumed) -> Self {
+        self.assumed = assumed;
         self
     }
 
@@ -89,6 +108,8 @@ impl Layer {
 pub struct Chain {
     disk: Disk,
     end: End,
+    /// The rule that the end breaks, where that is known.
+    broken_rule: Option<Check>,
 }
 
 #[derive(Debug)]
@@ -107,13 +128,25 @@ impl Chain {
     /// # Errors
     /// Only if the image itself can't be opened. What is wrong with its parents is kept: [`Chain::broken`].
     pub fn open(source: Source, options: &OpenOptions) -> Result<Self> {
-        let image = Image::open(source, options.log_policy)?;
+        let image = Image::open_with(source, options.log_policy, options.strictness, &options.assumed)?;
+        Ok(Self::of(image, options))
+    }
+
+    /// The chain of an image that has been opened.
+    pub(crate) fn of(image: Image, options: &OpenOptions) -> Self {
+        let is_salvage = options.strictness == Strictness::Salvage;
+        if is_salvage {
+            image.source().begin_salvage();
+        }
         let mut files = KnownFiles::default();
         files.chain.extend(image.source().id());
         let mut layers = vec![Layer::new(image, None)];
         let end = loop {
             match next_layer(&mut layers, &mut files, options) {
                 Ok(Next::Layer(layer)) => {
+                    if is_salvage {
+                        layer.image.source().begin_salvage();
+                    }
                     files.chain.extend(layer.image.source().id());
                     layers.push(*layer);
                 }
@@ -122,7 +155,13 @@ impl Chain {
                 Err(error) => break End::Broken(error),
             }
         };
-        Ok(Self { disk: Disk::new(layers), end })
+        let broken_rule = layers.last().and_then(|layer| layer.warnings.ended_by());
+        Self { disk: Disk::new(layers, is_salvage), end, broken_rule }
+    }
+
+    /// The rule that keeps the chain from going on, where it is one of the parent locator.
+    pub(crate) fn broken_rule(&self) -> Option<Check> {
+        self.broken_rule
     }
 
     /// The layers: the image that was opened first, its base last. There is at least one.
@@ -156,8 +195,8 @@ impl Chain {
     /// The disk, if nothing is wrong with its layers.
     pub(super) fn into_disk(self) -> Result<Disk> {
         match self.end {
-            End::Broken(error) => Err(error),
-            End::Base | End::NotAttached => Ok(self.disk),
+            End::Broken(error) if !self.disk.is_salvaged() => Err(error),
+            End::Broken(_) | End::Base | End::NotAttached => Ok(self.disk),
         }
     }
 }
@@ -186,7 +225,7 @@ fn next_layer(layers: &mut [Layer], files: &mut KnownFiles, options: &OpenOption
         let kind = ErrorKind::ChainTooLong { limit: MAX_PARENTS };
         return Err(in_child(Error::of(Structure::Parent, kind), &child.image));
     }
-    let search = Search::new(&child.image, &locator, layer, files, options.log_policy);
+    let search = Search::new(&child.image, &locator, layer, files, options);
     let Found { image, found_by, linkage } = search.run(&options.parents)?;
     if image.virtual_disk_size() != child.image.virtual_disk_size() {
         let kind = ErrorKind::Field {
@@ -200,5 +239,7 @@ fn next_layer(layers: &mut [Layer], files: &mut KnownFiles, options: &OpenOption
         let kind = ErrorKind::Text { what: "the parent is linked by parent_linkage2: a merge into it was in progress" };
         child.warnings.add(Check::Linkage2, in_child(Error::of(Structure::ParentLocator, kind), &child.image));
     }
+    // What it says of itself has been read: the pages in which that stands would add up in a long chain.
+    image.source().forget(0, image.source().length());
     Ok(Next::Layer(Box::new(Layer::new(image, Some(Link { found_by, linkage })))))
 }

@@ -30,6 +30,8 @@ pub(super) enum Content {
     Log(u64),
     /// They are zeros.
     Zero,
+    /// They can't be read, and are taken for zeros.
+    Lost,
 }
 
 impl Piece {
@@ -40,6 +42,7 @@ impl Piece {
             Content::File(offset) => Content::File(offset.saturating_add(length)),
             Content::Log(offset) => Content::Log(offset.saturating_add(length)),
             Content::Zero => Content::Zero,
+            Content::Lost => Content::Lost,
         };
         Some(Self { start: self.start.saturating_add(length), length: left, content, ..*self })
     }
@@ -78,12 +81,16 @@ pub(super) struct Cursor<'d> {
     top: Option<Answer>,
     /// The last answers of its parents.
     parents: Vec<Answer>,
+    /// Why the last piece is lost, if it is.
+    lost: Option<Error>,
+    /// Where the error was that has been the last item.
+    failed_at: u64,
 }
 
 impl<'d> Cursor<'d> {
     /// The range must lie inside the disk.
     pub(super) fn new(disk: &'d Disk, start: u64, end: u64) -> Self {
-        Self { disk, position: start, end, top: None, parents: Vec::new() }
+        Self { disk, position: start, end, top: None, parents: Vec::new(), lost: None, failed_at: end }
     }
 
     pub(super) fn disk(&self) -> &'d Disk {
@@ -109,7 +116,8 @@ impl<'d> Cursor<'d> {
                 }
                 Local::Data { offset, state, .. } => {
                     let offset = offset.saturating_add(start.saturating_sub(answer.start));
-                    let (content, length) = match image.stored(offset, length)? {
+                    let stored = image.stored(offset, length).map_err(|error| error.in_layer(layer, image.path()))?;
+                    let (content, length) = match stored {
                         Stored::File(bytes) => (Content::File(offset), to_u64(bytes.len())),
                         Stored::Log(bytes) => (Content::Log(offset), to_u64(bytes.len())),
                         Stored::Nowhere(length) => (Content::Zero, length),
@@ -118,8 +126,50 @@ impl<'d> Cursor<'d> {
                 }
             }
         }
+        if self.disk.is_salvaged() {
+            self.lost =
+                Some(Error::of(Structure::Parent, ErrorKind::NoParentAttached).in_layer(self.parents.len(), None));
+            let length = until.saturating_sub(start);
+            return Ok(Piece { start, length, layer: self.parents.len(), state: None, content: Content::Lost });
+        }
         // Whoever opened the disk without its parents can read what it has itself, and nothing else.
         Err(Error::of(Structure::Parent, ErrorKind::NoParentAttached).in_layer(self.parents.len(), None))
+    }
+
+    /// What can't be read, as far as that goes: to the end of the block, of which more may be readable behind that.
+    #[cold]
+    fn lose(&mut self, error: Error) -> Result<Piece> {
+        if !self.disk.is_salvaged() {
+            return Err(error);
+        }
+        let (start, layer) = (self.position, error.layer());
+        let block_size = self.disk.layer_image(layer).map_or(1 << 20, Image::block_size);
+        let end = if is_behind_the_table(&error) {
+            // So are the entries of all blocks behind this one, of which there may be millions.
+            let size = self.disk.layer_image(layer).map_or(0, Image::virtual_disk_size);
+            let above = self.top.iter().chain(&self.parents).take(layer).map(|answer| answer.until);
+            above.fold(self.end.min(size), u64::min)
+        } else {
+            start.saturating_add(1).next_multiple_of(block_size).min(self.end)
+        };
+        self.lost = Some(error);
+        let length = end.saturating_sub(start).max(1);
+        Ok(Piece { start, length, layer, state: None, content: Content::Lost })
+    }
+
+    /// Where the error was that has been the last item.
+    pub(super) fn failed_at(&self) -> u64 {
+        self.failed_at
+    }
+
+    /// Where the cursor ends.
+    pub(super) fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// Why the last piece is lost.
+    pub(super) fn take_lost(&mut self) -> Option<Error> {
+        self.lost.take()
     }
 
     /// What a layer has at the position. Every layer above it has been asked, and has nothing.
@@ -152,6 +202,16 @@ impl<'d> Cursor<'d> {
     }
 }
 
+/// Whether a block has no entry, since the table ends before it would come.
+fn is_behind_the_table(error: &Error) -> bool {
+    match (error.structure(), error.offset(), error.kind()) {
+        (Structure::PayloadBatEntry(_), Some(offset), ErrorKind::OutOfBounds { length, limit }) => {
+            offset.saturating_add(*length) > *limit
+        }
+        _ => false,
+    }
+}
+
 impl Iterator for Cursor<'_> {
     type Item = Result<Piece>;
 
@@ -161,10 +221,13 @@ impl Iterator for Cursor<'_> {
         if self.position >= self.end {
             return None;
         }
-        let piece = self.piece();
+        let piece = self.piece().or_else(|error| self.lose(error));
         self.position = match &piece {
             Ok(piece) => self.position.saturating_add(piece.length),
-            Err(_) => self.end,
+            Err(_) => {
+                self.failed_at = self.position;
+                self.end
+            }
         };
         Some(piece)
     }

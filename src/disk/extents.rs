@@ -23,6 +23,8 @@ pub struct Extent {
     pub in_log: bool,
     /// The state of the layer's payload blocks; none behind the end of a parent that is smaller than its child.
     pub state: Option<PayloadBlockState>,
+    /// Whether it can't be read, and is taken for zeros: only in a disk that is being salvaged.
+    pub is_lost: bool,
 }
 
 impl Extent {
@@ -66,16 +68,18 @@ impl Iterator for Extents<'_> {
         let Piece { start, length, layer, state, content } = run;
         let file_offset = match content {
             Content::File(offset) => Some(offset),
-            Content::Log(_) | Content::Zero => None,
+            Content::Log(_) | Content::Zero | Content::Lost => None,
         };
         let in_log = matches!(content, Content::Log(_));
-        Some(Ok(Extent { start, length, layer, file_offset, in_log, state }))
+        let is_lost = content == Content::Lost;
+        Some(Ok(Extent { start, length, layer, file_offset, in_log, state, is_lost }))
     }
 }
 
 impl FusedIterator for Extents<'_> {}
 
 fn is_one(run: &Piece, next: &Piece) -> bool {
-    let both_zero = run.content == Content::Zero && next.content == Content::Zero;
+    let is_alike = |content| run.content == content && next.content == content;
+    let both_zero = is_alike(Content::Zero) || is_alike(Content::Lost);
     (run.goes_on_in(next) || both_zero) && run.layer == next.layer && run.state == next.state
 }

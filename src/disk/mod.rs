@@ -4,6 +4,7 @@ mod block;
 mod chain;
 mod cursor;
 mod extents;
+mod losses;
 mod parents;
 mod reader;
 mod runs;
@@ -16,7 +17,7 @@ use std::sync::Arc;
 use crate::error::{Error, ErrorKind, Result, Structure};
 use crate::image::{Image, Lent, Warning};
 use crate::num::{to_u64, to_usize_saturating};
-use crate::source::Source;
+use crate::source::{Source, any_lost};
 use crate::zero::{ZERO_PAGES_LENGTH, zero_pages};
 
 use cursor::Cursor;
@@ -24,6 +25,7 @@ use cursor::Cursor;
 pub use block::Block;
 pub use chain::{Chain, Layer, Link, MAX_PARENTS, OpenOptions};
 pub use extents::{Extent, Extents};
+pub use losses::{Loss, Losses};
 pub use parents::{FoundBy, ParentFinder, ParentRequest, Parents};
 pub use reader::Reader;
 pub(crate) use runs::{Place, PlacedRun, PlacedRuns};
@@ -41,6 +43,8 @@ pub struct Disk {
     layers: Arc<[Layer]>,
     /// Which of them is the first of this disk: another one than the first for the disk of an ancestor.
     top: usize,
+    /// Whether what can't be read is zero.
+    is_salvaged: bool,
 }
 
 impl Disk {
@@ -55,8 +59,21 @@ impl Disk {
     }
 
     /// The disk that these layers make: at least one.
-    fn new(layers: Vec<Layer>) -> Self {
-        Self { layers: layers.into(), top: 0 }
+    fn new(layers: Vec<Layer>, is_salvaged: bool) -> Self {
+        Self { layers: layers.into(), top: 0, is_salvaged }
+    }
+
+    /// Whether it was opened with [`Strictness::Salvage`](crate::Strictness::Salvage): what can't be read is zero then, and
+    /// [`Disk::losses`] tells what that is.
+    #[must_use]
+    pub fn is_salvaged(&self) -> bool {
+        self.is_salvaged
+    }
+
+    /// What of a range can't be read, in order, and why: by what the files say, and by what their media have failed to give so
+    /// far. Looks at the map, not at the content.
+    pub fn losses(&self, range: impl RangeBounds<u64>) -> Losses<'_> {
+        Losses::new(self.cursor(range))
     }
 
     /// The disk of a chain that has been opened.
@@ -78,7 +95,7 @@ impl Disk {
     #[must_use]
     pub fn ancestor(&self, layer: usize) -> Option<Self> {
         let top = self.top.checked_add(layer).filter(|top| *top < self.layers.len())?;
-        Some(Self { layers: Arc::clone(&self.layers), top })
+        Some(Self { layers: Arc::clone(&self.layers), top, is_salvaged: self.is_salvaged })
     }
 
     /// The image that was opened.
@@ -145,9 +162,11 @@ impl Disk {
     /// # Errors
     /// If a block of the range can't be read. What `buffer` holds then is of no meaning.
     pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize> {
-        if let Some(bytes) = self.lend(offset, to_u64(buffer.len())).filter(|bytes| bytes.len() < MIN_READ) {
+        let lent = if self.is_salvaged { None } else { self.lend(offset, to_u64(buffer.len())) };
+        if let Some(bytes) = lent.filter(|bytes| bytes.len() < MIN_READ) {
             buffer.copy_from_slice(bytes);
-            return Ok(bytes.len());
+            let read = offset..offset.saturating_add(to_u64(bytes.len()));
+            return self.check_lost(read).map(|()| bytes.len());
         }
         let end = offset.saturating_add(to_u64(buffer.len()));
         let mut rest: &mut [u8] = buffer;
@@ -158,11 +177,14 @@ impl Disk {
             match run.place {
                 Place::Zero => piece.fill(0),
                 Place::Memory(bytes) => piece.copy_from_slice(bytes),
-                Place::File(source, at) => match source.in_memory(at, run.length).filter(|_| piece.len() < MIN_READ) {
-                    Some(bytes) => piece.copy_from_slice(bytes),
-                    None => {
-                        source.read_exact_at(at, piece).map_err(|error| error.in_layer(run.layer, source.path()))?
+                Place::File(source, at) => match source.in_memory(at, run.length) {
+                    Some(bytes) if piece.len() < MIN_READ && !source.is_salvaged() => {
+                        piece.copy_from_slice(bytes);
+                        source
+                            .check(Structure::File, at, run.length)
+                            .map_err(|error| error.in_layer(run.layer, source.path()))?;
                     }
+                    _ => source.read_exact_at(at, piece).map_err(|error| error.in_layer(run.layer, source.path()))?,
                 },
             }
             rest = behind;
@@ -209,6 +231,41 @@ impl Disk {
             }
         }
         None
+    }
+
+    /// Whether what was lent of a range of the disk, before this call, was really what the files hold: pages that could not be
+    /// read when they were touched are zeros, if
+    #[cfg_attr(all(unix, feature = "mmap"), doc = "[`guard_mappings`](super::guard_mappings)")]
+    #[cfg_attr(not(all(unix, feature = "mmap")), doc = "`guard_mappings`")]
+    /// has been called. For whoever has used what [`Disk::slice`], [`Disk::segments`] or `Disk::par_segments` lent, and has not gone
+    /// on to the next item or the end. As long as no page of any image was lost, it costs next to nothing.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Lost`], with layer and file offset of the first byte in the range that was lost; or what is wrong with the
+    /// map of the range.
+    #[inline]
+    pub fn check_lost(&self, range: impl RangeBounds<u64>) -> Result<()> {
+        if any_lost() { self.check_pages(range) } else { Ok(()) }
+    }
+
+    #[cold]
+    fn check_pages(&self, range: impl RangeBounds<u64>) -> Result<()> {
+        let (start, end) = self.bounds(range);
+        for run in self.placed_runs(start, end) {
+            let run = run?;
+            if let Place::File(source, at) = run.place {
+                let checked = source.check(Structure::File, at, run.length);
+                checked.map_err(|error| error.in_layer(run.layer, source.path()))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// That no file of the chain has lost its tables since it was mapped: where it ends in the midst of a page, that can't be seen
+    /// when they are looked at.
+    pub(crate) fn check_tables(&self) -> Result<()> {
+        let mut layers = self.layers().iter().map(Layer::image).enumerate();
+        layers.try_for_each(|(layer, image)| image.check_tables().map_err(|error| error.in_layer(layer, image.path())))
     }
 
     /// The disk as a stream.

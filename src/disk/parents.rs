@@ -9,7 +9,9 @@ use uuid::Uuid;
 
 use crate::error::{Candidate, Error, ErrorKind, Outcome, Result, Structure};
 use crate::format::KIB_64;
-use crate::image::{Image, LogPolicy, ParentLocator};
+use crate::image::{Assumed, Image, ParentLocator};
+
+use super::chain::OpenOptions;
 use crate::source::{Allow, FileId, OpenFile, Source};
 
 use super::stored_path::{names_of, outcome_of_opening, resolve, walks};
@@ -130,7 +132,7 @@ pub(super) struct Search<'a> {
     locator: &'a ParentLocator,
     layer: usize,
     files: &'a mut KnownFiles,
-    log_policy: LogPolicy,
+    options: &'a OpenOptions,
     /// What was found that is not the parent, in order.
     tried: Vec<Candidate>,
     seen: HashSet<PathBuf>,
@@ -145,9 +147,9 @@ impl<'a> Search<'a> {
         locator: &'a ParentLocator,
         layer: usize,
         files: &'a mut KnownFiles,
-        log_policy: LogPolicy,
+        options: &'a OpenOptions,
     ) -> Self {
-        Self { child, locator, layer, files, log_policy, tried: Vec::new(), seen: HashSet::new() }
+        Self { child, locator, layer, files, options, tried: Vec::new(), seen: HashSet::new() }
     }
 
     /// Finds the parent.
@@ -226,7 +228,7 @@ impl<'a> Search<'a> {
         let folder = match std::fs::canonicalize(root) {
             Ok(folder) => folder,
             Err(error) => {
-                let outcome = outcome_of_opening(Error::of(Structure::File, ErrorKind::Open(error)));
+                let outcome = outcome_of_opening(Error::of(Structure::File, ErrorKind::Open(error.into())));
                 return self.take(root.to_path_buf(), Err(outcome), FoundBy::Root);
             }
         };
@@ -299,7 +301,9 @@ impl<'a> Search<'a> {
 
     /// Opens what has the right identity.
     fn open(&self, source: Result<Source>, linkage: &'static str) -> Result<(Image, &'static str), Outcome> {
-        let image = source.and_then(|source| Image::open(source, self.log_policy)).map_err(Outcome::Unusable)?;
+        let OpenOptions { log_policy, strictness, .. } = *self.options;
+        let open = |source| Image::open_with(source, log_policy, strictness, &Assumed::default());
+        let image = source.and_then(open).map_err(Outcome::Unusable)?;
         let (found, expected) = (image.logical_sector_size(), self.child.logical_sector_size());
         if found != expected {
             let kind = ErrorKind::SectorSizeMismatch { found, expected };

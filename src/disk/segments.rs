@@ -2,11 +2,12 @@
 
 use std::iter::FusedIterator;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Structure};
 use crate::num::to_u64;
-use crate::source::Run;
+use crate::source::{Run, any_lost};
 use crate::zero::zero_pages;
 
+use super::chain::Layer;
 use super::cursor::{Content, Cursor, Piece};
 use super::runs::Pieces;
 
@@ -68,13 +69,15 @@ pub struct Segments<'d> {
     data: Option<Piece>,
     /// Zeros that have not been handed out yet: more may follow.
     zeros: u64,
+    /// What was lent last. Somebody may have looked at it.
+    lent: &'d [u8],
     /// Why there is nothing behind them.
     failed: Option<Error>,
 }
 
 impl<'d> Segments<'d> {
     pub(super) fn new(cursor: Cursor<'d>) -> Self {
-        Self { disk: cursor.disk(), pieces: Pieces::new(cursor), data: None, zeros: 0, failed: None }
+        Self { disk: cursor.disk(), pieces: Pieces::new(cursor), data: None, zeros: 0, lent: &[], failed: None }
     }
 
     /// The bytes at the beginning of a piece.
@@ -88,6 +91,26 @@ impl<'d> Segments<'d> {
         }
     }
 
+    /// That what was lent last was not lost when somebody looked at it.
+    #[cold]
+    fn check_lent(&mut self) -> Result<()> {
+        let lent = std::mem::take(&mut self.lent);
+        let mut layers = self.disk.layers().iter().map(Layer::image).enumerate();
+        layers.try_for_each(|(layer, image)| match image.source().place_of(lent) {
+            Some(offset) => {
+                let checked = image.source().check(Structure::File, offset, to_u64(lent.len()));
+                checked.map_err(|error| error.in_layer(layer, image.path()))
+            }
+            // It is another layer's, or from a log.
+            None => Ok(()),
+        })
+    }
+
+    fn end(&mut self) {
+        self.pieces = Pieces::new(Cursor::new(self.disk, 0, 0));
+        self.data = None;
+    }
+
     /// The zeros that are not handed out yet.
     #[inline]
     fn take_zeros(&mut self) -> Option<Segment<'d>> {
@@ -99,9 +122,16 @@ impl<'d> Segments<'d> {
 impl<'d> Iterator for Segments<'d> {
     type Item = Result<Segment<'d>>;
 
-    /// The next segment. An error is the last item, and comes behind all that is good before it.
+    /// The next segment. An error is the last item, and comes behind all that is good before it; if a part of the segment
+    /// before was lost while somebody looked at it, that is the error.
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
+        if any_lost()
+            && let Err(error) = self.check_lent()
+        {
+            self.end();
+            return Some(Err(error));
+        }
         loop {
             if self.failed.is_some() {
                 return self.take_zeros().map(Ok).or_else(|| self.failed.take().map(Err));
@@ -123,6 +153,7 @@ impl<'d> Iterator for Segments<'d> {
                     return self.take_zeros().map(Ok);
                 }
                 Ok(Run::Data(bytes)) => {
+                    self.lent = bytes;
                     self.data = piece.behind(to_u64(bytes.len()));
                     return Some(Ok(Segment::Data(bytes)));
                 }
@@ -131,7 +162,7 @@ impl<'d> Iterator for Segments<'d> {
                     self.zeros = self.zeros.saturating_add(length);
                 }
                 Err(error) => {
-                    self.pieces = Pieces::new(Cursor::new(self.disk, 0, 0));
+                    self.end();
                     self.failed = Some(error);
                 }
             }

@@ -102,7 +102,7 @@ fn names_alike(folder: &Path, name: &OsStr) -> io::Result<Vec<OsString>> {
 
 /// Goes one way to its end; where it parts, the other ways are put to `ways`.
 fn walk(folder: &Path, way: Walk, ways: &mut Vec<Walk>) -> Result<PathBuf, Outcome> {
-    let broken = |error: io::Error| outcome_of_opening(Error::of(Structure::File, ErrorKind::Open(error)));
+    let broken = |error: io::Error| outcome_of_opening(Error::of(Structure::File, ErrorKind::Open(error.into())));
     let Walk { mut path, mut ahead, mut links } = way;
     while let Some(step) = ahead.pop() {
         if step == *"." {

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::Error;
 
 /// A place where a parent was looked for, and why it was not taken.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Candidate {
     /// The path.
     pub path: PathBuf,
@@ -18,7 +18,7 @@ pub struct Candidate {
 
 /// Why a candidate for a parent was not taken.
 #[non_exhaustive]
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Outcome {
     /// There is no such file.
     Missing,

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 
 use uuid::Uuid;
 
@@ -10,7 +11,7 @@ use super::{Candidate, Category, Error, Structure};
 
 /// What is wrong. Numbers are as found in the file; lengths and offsets are bytes.
 #[non_exhaustive]
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum ErrorKind {
     /// The file does not begin as a VHDX does.
     NotVhdx {
@@ -135,6 +136,42 @@ pub enum ErrorKind {
         /// The state of the sector bitmap block's BAT entry, 0 to 7.
         state: u8,
     },
+    /// A block that is not present has a place in the file.
+    PlaceOfAbsent {
+        /// Its state.
+        state: &'static str,
+        /// The place, in bytes.
+        offset: u64,
+    },
+    /// Nothing refers to these bytes of the file.
+    Unreferenced {
+        /// How many they are.
+        length: u64,
+    },
+    /// What the format leaves empty is not.
+    NotEmpty {
+        /// The first byte of it that is not zero.
+        found: u8,
+        /// What it is.
+        what: &'static str,
+    },
+    /// Blocks that are present hold zeros only.
+    ZeroBlocks {
+        /// How many.
+        count: u64,
+        /// How much room they take, in bytes.
+        length: u64,
+    },
+    /// A log holds entries that are none of it any more.
+    StaleEntries {
+        /// How many.
+        count: u64,
+    },
+    /// A log entry is not valid.
+    BrokenEntry {
+        /// Why.
+        flaw: String,
+    },
     /// A text is not what it must be.
     Text {
         /// What is wrong with it.
@@ -181,6 +218,8 @@ pub enum ErrorKind {
         /// The child's.
         expected: u32,
     },
+    /// The medium of the file has failed to give these bytes.
+    MediumFailed,
     /// The caller asked for bytes that the disk does not have.
     OutsideDisk {
         /// Where the request ends.
@@ -199,9 +238,14 @@ pub enum ErrorKind {
         what: &'static str,
     },
     /// The file could not be opened.
-    Open(io::Error),
+    Open(Arc<io::Error>),
     /// The operating system reports an error.
-    Io(io::Error),
+    Io(Arc<io::Error>),
+    /// The bytes were there when the file was mapped, and can't be read any more: the file has become shorter, or its medium
+    /// failed. The offset is that of the first one.
+    Lost,
+    /// The file was changed while it was read.
+    Changed,
 }
 
 impl ErrorKind {
@@ -225,7 +269,7 @@ impl ErrorKind {
             Self::ParentMismatch { .. } => Category::ParentMismatch,
             Self::OutsideDisk { .. } | Self::NoSuchLayer { .. } => Category::InvalidInput,
             Self::NotAFile { .. } | Self::Open(_) => Category::Open,
-            Self::Io(_) => Category::Io,
+            Self::MediumFailed | Self::Io(_) | Self::Lost | Self::Changed => Category::Io,
             _ => Category::Corrupt,
         }
     }
@@ -307,10 +351,26 @@ impl fmt::Display for ErrorKind {
             Self::OutsideDisk { end, size } => {
                 write!(f, "the request ends behind the disk (found end {end}, expected at most {size})")
             }
+            Self::PlaceOfAbsent { state, offset } => {
+                write!(f, "the block is {state} and has a place all the same (found {offset:#x}, expected 0)")
+            }
+            Self::Unreferenced { length } => write!(f, "{length} bytes that nothing refers to"),
+            Self::NotEmpty { found, what } => write!(f, "{what} is not empty (found {found:#04x}, expected 0)"),
+            Self::ZeroBlocks { count, length } => {
+                write!(
+                    f,
+                    "{count} blocks are present and hold only zeros: without them, the file takes {length} bytes less"
+                )
+            }
+            Self::StaleEntries { count } => write!(f, "{count} entries of earlier sessions"),
+            Self::BrokenEntry { flaw } => write!(f, "not valid: {flaw}"),
+            Self::MediumFailed => f.write_str("the medium has failed to give it"),
             Self::NoSuchLayer { layer } => write!(f, "the chain has no ancestor with number {layer}"),
             Self::NotAFile { what } => write!(f, "is {what} (expected a regular file or a block device)"),
             Self::Open(error) => write!(f, "cannot be opened: {error}"),
             Self::Io(error) => write!(f, "cannot be read: {error}"),
+            Self::Lost => f.write_str("cannot be read any more: the file has become shorter, or its medium failed"),
+            Self::Changed => f.write_str("changed while it was read"),
         }
     }
 }

@@ -19,8 +19,10 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 ///
 /// It is one pointer wide. Its text is `<structure> at 0x<offset>: <what is wrong> (<found>, <expected>)`, without the
 /// name of the file, which the caller knows; only for a parent that the crate opened by itself the name is part of it.
+#[derive(Clone)]
 pub struct Error(Box<Inner>);
 
+#[derive(Clone)]
 struct Inner {
     kind: ErrorKind,
     structure: Structure,
@@ -128,7 +130,7 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match &self.0.kind {
-            ErrorKind::Open(source) | ErrorKind::Io(source) => Some(source),
+            ErrorKind::Open(source) | ErrorKind::Io(source) => Some(&**source),
             _ => None,
         }
     }

@@ -8,7 +8,8 @@ use crate::format::{BatEntry, FileParameters, MAX_VIRTUAL_DISK_SIZE, SECTORS_PER
 use crate::num::to_u64;
 
 use super::metadata::Metadata;
-use super::warning::{Check, Warnings};
+use super::rule::Check;
+use super::warning::Warnings;
 
 /// The kinds of VHDX file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -55,7 +56,8 @@ impl Geometry {
         if !block_size.is_power_of_two() || !(1 << 20..=1 << 28).contains(&block_size) {
             let expected = "a power of two from 1 MiB to 256 MiB";
             let kind = ErrorKind::Field { field: "BlockSize", found: u64::from(block_size), expected };
-            return Err(Error::at(Structure::MetadataItem("FileParameters"), parameters.offset, kind));
+            let detail = Error::at(Structure::MetadataItem("FileParameters"), parameters.offset, kind);
+            return Err(warnings.end(Check::BlockSize, detail));
         }
         let flags = parameters.value.flags.get();
         if flags & !(FileParameters::LEAVE_BLOCKS_ALLOCATED | FileParameters::HAS_PARENT) != 0 {
@@ -77,7 +79,8 @@ impl Geometry {
         if !matches!(logical_sector_size, 512 | 4096) {
             let found = u64::from(logical_sector_size);
             let kind = ErrorKind::Field { field: "LogicalSectorSize", found, expected: "512 or 4096" };
-            return Err(Error::at(Structure::MetadataItem("LogicalSectorSize"), logical.offset, kind));
+            let detail = Error::at(Structure::MetadataItem("LogicalSectorSize"), logical.offset, kind);
+            return Err(warnings.end(Check::LogicalSectorSize, detail));
         }
         // Informational, and smaller than the logical one in some images: nothing depends on it.
         let physical = &metadata.physical_sector_size;
@@ -89,16 +92,17 @@ impl Geometry {
         }
 
         let size = &metadata.virtual_disk_size;
-        let virtual_disk_size = size.value.get();
+        let mut virtual_disk_size = size.value.get();
         let bad_size = |expected| {
-            let kind = ErrorKind::Field { field: "VirtualDiskSize", found: virtual_disk_size, expected };
+            let kind = ErrorKind::Field { field: "VirtualDiskSize", found: size.value.get(), expected };
             Error::at(Structure::MetadataItem("VirtualDiskSize"), size.offset, kind)
         };
         if virtual_disk_size > MAX_VIRTUAL_DISK_SIZE {
-            return Err(bad_size("at most 64 TiB"));
+            return Err(warnings.end(Check::DiskSize, bad_size("at most 64 TiB")));
         }
         if !virtual_disk_size.is_multiple_of(u64::from(logical_sector_size)) {
-            return Err(bad_size("a multiple of LogicalSectorSize"));
+            warnings.refuse(Check::DiskSizeAlignment, bad_size("a multiple of LogicalSectorSize"))?;
+            virtual_disk_size &= !u64::from(logical_sector_size).saturating_sub(1);
         }
         if virtual_disk_size == 0 {
             warnings.add(Check::EmptyDisk, bad_size("at least one sector"));
@@ -138,6 +142,11 @@ impl Geometry {
     #[inline]
     pub(super) fn payload_blocks(&self) -> u64 {
         self.virtual_disk_size.div_ceil(self.block_size())
+    }
+
+    /// How many payload blocks one sector bitmap block describes.
+    pub(super) fn chunk_blocks(&self) -> u64 {
+        1 << self.chunk_shift
     }
 
     /// The chunk, hence the sector bitmap block, to which a payload block belongs.

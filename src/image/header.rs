@@ -11,7 +11,8 @@ use crate::format::{Header, MIB, header_offset};
 use crate::num::to_u64;
 use crate::source::View;
 
-use super::warning::{Check, Warnings};
+use super::rule::Check;
+use super::warning::Warnings;
 
 /// The longest log that is replayed, in bytes. The format sets no limit; what a replay keeps in memory is bounded by this.
 const MAX_LOG_LENGTH: u32 = 1 << 30;
@@ -41,6 +42,21 @@ pub struct CurrentHeader {
 }
 
 impl CurrentHeader {
+    /// What is left where neither header is valid: no log, and no identity.
+    fn unknown() -> Self {
+        Self {
+            copy: 1,
+            sequence_number: 0,
+            file_write_guid: Uuid::nil(),
+            data_write_guid: Uuid::nil(),
+            log_guid: Uuid::nil(),
+            log_version: 0,
+            version: 1,
+            log_offset: 0,
+            log_length: 0,
+        }
+    }
+
     /// Whether the log holds changes that are not in the file yet.
     #[must_use]
     pub fn is_dirty(&self) -> bool {
@@ -130,14 +146,16 @@ pub(super) fn select(view: &View, warnings: &mut Warnings) -> Result<CurrentHead
             valid
         }
         (Err(first), Err(second)) => {
-            return Err(Error::of(Structure::Headers, ErrorKind::NoValidCopy { first, second }));
+            let detail = Error::of(Structure::Headers, ErrorKind::NoValidCopy { first, second });
+            warnings.refuse(Check::Headers, detail)?;
+            return Ok(CurrentHeader::unknown());
         }
     };
     // Only now: a header of another version is still the current one, and the older one is not.
     if current.version != 1 {
         let found = u64::from(current.version);
         let kind = ErrorKind::UnsupportedValue { field: "Version", found, expected: "1" };
-        return Err(current.at(offset_of!(Header, version), kind));
+        warnings.refuse(Check::Version, current.at(offset_of!(Header, version), kind))?;
     }
     Ok(current)
 }
@@ -146,7 +164,8 @@ pub(super) fn select(view: &View, warnings: &mut Warnings) -> Result<CurrentHead
 fn accept_equal(view: &View, first: &CurrentHeader, warnings: &mut Warnings) -> Result<()> {
     let sequence_number = first.sequence_number;
     if bytes(view, 1)? != bytes(view, 2)? {
-        return Err(Error::of(Structure::Headers, ErrorKind::AmbiguousHeaders { sequence_number }));
+        let detail = Error::of(Structure::Headers, ErrorKind::AmbiguousHeaders { sequence_number });
+        return warnings.refuse(Check::HeaderSequence, detail);
     }
     let expected = "another number than that of header 1";
     let kind = ErrorKind::Field { field: "SequenceNumber", found: sequence_number, expected };
@@ -159,7 +178,7 @@ fn bytes(view: &View, copy: u8) -> Result<std::borrow::Cow<'_, [u8]>> {
     view.bytes(Structure::Header(copy), header_offset(copy), Header::CHECKED_LENGTH)
 }
 
-fn read(view: &View, copy: u8) -> Result<CurrentHeader> {
+pub(super) fn read(view: &View, copy: u8) -> Result<CurrentHeader> {
     let (structure, offset) = (Structure::Header(copy), header_offset(copy));
     // A copy, so that what was checked is what is used.
     let bytes = bytes(view, copy)?.into_owned();
@@ -176,7 +195,12 @@ fn read(view: &View, copy: u8) -> Result<CurrentHeader> {
         let field = offset.saturating_add(to_u64(offset_of!(Header, checksum)));
         return Err(Error::at(structure, field, ErrorKind::Checksum { found, expected }));
     }
-    Ok(CurrentHeader {
+    Ok(fields(copy, &header))
+}
+
+/// What a header says, whether or not it is valid.
+fn fields(copy: u8, header: &Header) -> CurrentHeader {
+    CurrentHeader {
         copy,
         sequence_number: header.sequence_number.get(),
         file_write_guid: header.file_write_guid.to_uuid(),
@@ -186,5 +210,18 @@ fn read(view: &View, copy: u8) -> Result<CurrentHeader> {
         version: header.version.get(),
         log_offset: header.log_offset.get(),
         log_length: header.log_length.get(),
-    })
+    }
+}
+
+/// The header that would be the current one if its checksum were right, where it says that its log is in use. A header that was
+/// being written when the power failed looks like this, too: whether it counted is for its log to say.
+pub(super) fn damaged_successor(view: &View, current: &CurrentHeader) -> Option<CurrentHeader> {
+    let copy = 3_u8.saturating_sub(current.copy);
+    if read(view, copy).is_ok() {
+        return None;
+    }
+    let header: Header = view.fetch(Structure::Header(copy), header_offset(copy)).ok()?;
+    let says = fields(copy, &header);
+    let is_newer = header.signature == *Header::SIGNATURE.as_bytes() && says.sequence_number > current.sequence_number;
+    (is_newer && says.is_dirty()).then_some(says)
 }

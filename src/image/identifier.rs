@@ -6,7 +6,8 @@ use crate::num::to_usize_saturating;
 use crate::source::{Run, View};
 use crate::zero::is_zero;
 
-use super::warning::{Check, Warnings};
+use super::rule::Check;
+use super::warning::Warnings;
 
 /// Checks that the file begins as a VHDX does.
 ///
@@ -25,12 +26,13 @@ pub(super) fn check_signature(view: &View) -> Result<()> {
 /// [`ErrorKind::NotVhdx`] if the signature is not there, [`ErrorKind::FileTooShort`] if the file ends in the header
 /// section.
 pub(super) fn read(view: &View, warnings: &mut Warnings) -> Result<String> {
-    check_signature(view)?;
+    warnings.require(Check::Signature, check_signature(view))?;
     if view.length() < MIB {
         let kind = ErrorKind::FileTooShort { found: view.length(), expected: MIB };
-        return Err(Error::of(Structure::File, kind));
+        warnings.refuse(Check::FileLength, Error::of(Structure::File, kind))?;
     }
-    let identifier: FileIdentifier = view.fetch(Structure::FileIdentifier, 0)?;
+    let identifier = view.fetch::<FileIdentifier>(Structure::FileIdentifier, 0);
+    let Some(identifier) = warnings.accept(Check::FileLength, identifier)? else { return Ok(String::new()) };
     let units = identifier.creator.iter().map(|unit| unit.get()).take_while(|unit| *unit != 0);
     let mut lossy = false;
     let creator = char::decode_utf16(units)

@@ -11,7 +11,8 @@ use crate::format::{LocatorEntry, LocatorHeader, U16, VHDX_LOCATOR};
 use crate::num::{to_u64, to_usize_saturating};
 use crate::source::View;
 
-use super::warning::{Check, Warnings};
+use super::rule::Check;
+use super::warning::Warnings;
 
 /// How a differencing image knows its parent (MS-VHDX 2.6.2.6). Everything in it was written by whoever wrote the image:
 /// it may name any file.
@@ -61,13 +62,18 @@ impl ParentLocator {
 /// # Errors
 /// If it is not of the type that MS-VHDX defines, its entries do not fit into it, or it has no `parent_linkage`.
 pub(super) fn read(view: &View, (offset, length): (u64, u64), warnings: &mut Warnings) -> Result<ParentLocator> {
-    let item = Item { bytes: &view.bytes(Structure::ParentLocator, offset, length)?, offset };
-    let entries = item.entries()?;
+    let bytes = view.bytes(Structure::ParentLocator, offset, length);
+    let bytes = bytes.map_err(|error| warnings.end(Check::Locator, error))?;
+    let item = Item { bytes: &bytes, offset };
+    let entries = item.entries().map_err(|error| {
+        let is_of_type = matches!(error.kind(), ErrorKind::UnknownLocatorType { .. });
+        warnings.end(if is_of_type { Check::LocatorType } else { Check::Locator }, error)
+    })?;
 
     let mut by_key: BTreeMap<&str, &str> = BTreeMap::new();
     for (key, value) in &entries {
         if by_key.insert(key, value).is_some() {
-            return Err(item.at(0, ErrorKind::Text { what: "a key is there twice" }));
+            return Err(warnings.end(Check::Locator, item.at(0, ErrorKind::Text { what: "a key is there twice" })));
         }
     }
     let mut guid = |key: &'static str| {
@@ -85,7 +91,10 @@ pub(super) fn read(view: &View, (offset, length): (u64, u64), warnings: &mut War
     };
     let parent_linkage = guid("parent_linkage");
     let missing = || Err(item.at(0, ErrorKind::Missing { what: "parent_linkage" }));
-    let parent_linkage = parent_linkage.unwrap_or_else(missing)?;
+    let parent_linkage = match parent_linkage.unwrap_or_else(missing) {
+        Ok(id) => id,
+        Err(error) => return Err(warnings.end(Check::LinkageBraces, error)),
+    };
     // Hyper-V writes it as nil, which stands for none. One that makes no sense identifies nothing either.
     let parent_linkage2 = match guid("parent_linkage2") {
         Some(Ok(id)) => Some(id).filter(|id| !id.is_nil()),

@@ -10,8 +10,10 @@ use crate::format::{FileParameters, Guid, MAX_TABLE_ENTRIES, MetadataEntry, Meta
 use crate::num::to_u64;
 use crate::source::View;
 
+use super::assumed::Assumed;
 use super::region::Region;
-use super::warning::{Check, Warnings};
+use super::rule::Check;
+use super::warning::Warnings;
 
 /// The items as they are in the file, found and of the right length, but not yet judged.
 #[derive(Debug)]
@@ -23,6 +25,8 @@ pub(super) struct Metadata {
     pub(super) virtual_disk_id: Option<Uuid>,
     /// Where the parent locator lies: file offset and length in bytes.
     pub(super) parent_locator: Option<(u64, u64)>,
+    /// How many entries the table has.
+    pub(super) entries: usize,
 }
 
 /// A value and where it was found, in bytes from the beginning of the file.
@@ -63,24 +67,43 @@ fn known(entry: &MetadataEntry) -> Option<&'static Known> {
 ///
 /// # Errors
 /// If the table is damaged, an item that must be there is not, or one that must be understood is unknown.
-pub(super) fn read(view: &View, region: &Region, warnings: &mut Warnings) -> Result<Metadata> {
+pub(super) fn read(view: &View, region: &Region, assumed: &Assumed, warnings: &mut Warnings) -> Result<Metadata> {
     let table = Table::read(view, region, warnings)?;
-    table.check_understood()?;
+    table.check_understood(warnings)?;
     table.check_unique(warnings)?;
     table.check_places(warnings)?;
     table.check_overlaps(warnings)?;
     table.check_flags(warnings);
+    let mut file_parameters = table.need(view, item::FILE_PARAMETERS, "FileParameters");
+    if let Some(block_size) = assumed.block_size {
+        let has_parent = table.find(item::PARENT_LOCATOR).is_some();
+        let flags = file_parameters.as_ref().map_or_else(
+            |_| U32::new(if has_parent { FileParameters::HAS_PARENT } else { 0 }),
+            |item: &Item<FileParameters>| item.value.flags,
+        );
+        file_parameters = Ok(table.assume(FileParameters { block_size: U32::new(block_size), flags }));
+    }
+    let size = table.need(view, item::VIRTUAL_DISK_SIZE, "VirtualDiskSize");
+    let size = assumed.disk_size.map_or(size, |size| Ok(table.assume(U64::new(size))));
+    let sector_size = table.need(view, item::LOGICAL_SECTOR_SIZE, "LogicalSectorSize");
+    let sector_size = assumed.sector_size.map_or(sector_size, |size| Ok(table.assume(U32::new(size))));
     let metadata = Metadata {
-        file_parameters: table.need(view, item::FILE_PARAMETERS, "FileParameters")?,
-        virtual_disk_size: table.need(view, item::VIRTUAL_DISK_SIZE, "VirtualDiskSize")?,
-        logical_sector_size: table.need(view, item::LOGICAL_SECTOR_SIZE, "LogicalSectorSize")?,
+        file_parameters: file_parameters.map_err(|error| warnings.end(Check::MetadataValues, error))?,
+        virtual_disk_size: size.map_err(|error| warnings.end(Check::MetadataValues, error))?,
+        logical_sector_size: sector_size.map_err(|error| warnings.end(Check::MetadataValues, error))?,
         physical_sector_size: table.want(view, item::PHYSICAL_SECTOR_SIZE, "PhysicalSectorSize", warnings),
         virtual_disk_id: table
             .want(view, item::VIRTUAL_DISK_ID, "VirtualDiskId", warnings)
             .map(|found: Item<Guid>| found.value.to_uuid()),
         parent_locator: table.find(item::PARENT_LOCATOR).map(|(_, entry)| table.place_of(entry)),
+        entries: table.entries.len(),
     };
     Ok(metadata)
+}
+
+/// What may be entries, whatever the table says of their number.
+fn entries_in(table: &[u8]) -> impl Iterator<Item = MetadataEntry> {
+    table.chunks(size_of::<MetadataEntry>()).filter_map(|entry| MetadataEntry::read_from_bytes(entry).ok())
 }
 
 /// Where an item lies in its region, and which entry says so.
@@ -113,13 +136,19 @@ impl Table {
     fn read(view: &View, region: &Region, warnings: &mut Warnings) -> Result<Self> {
         let start = region.offset;
         let at = |field: usize, kind| Error::at(Structure::MetadataTable, start.saturating_add(to_u64(field)), kind);
-        let bytes = view.bytes(Structure::MetadataTable, start, MetadataTableHeader::TABLE_LENGTH)?;
+        let nothing = Self { start, length: u64::from(region.length), entries: Vec::new() };
+        let bytes = view.bytes(Structure::MetadataTable, start, MetadataTableHeader::TABLE_LENGTH);
+        let Some(bytes) = warnings.accept(Check::MetadataTable, bytes)? else { return Ok(nothing) };
         let Ok((head, rest)) = MetadataTableHeader::read_from_prefix(&bytes) else {
             return Err(at(0, ErrorKind::OutOfBounds { length: 32, limit: view.length() }));
         };
         if head.signature != *MetadataTableHeader::SIGNATURE.as_bytes() {
             let kind = ErrorKind::Signature { found: head.signature, expected: MetadataTableHeader::SIGNATURE };
-            return Err(at(0, kind));
+            warnings.refuse(Check::MetadataTable, at(0, kind))?;
+            // What stands there is no table, unless an item that every table has is in it.
+            if !entries_in(rest).take(64).any(|entry| known(&entry).is_some()) {
+                return Ok(nothing);
+            }
         }
         let count = head.entry_count.get();
         let entries = Some(count)
@@ -127,14 +156,16 @@ impl Table {
             .and_then(|count| <[MetadataEntry]>::ref_from_prefix_with_elems(rest, usize::from(count)).ok());
         let Some((entries, _)) = entries else {
             let kind = ErrorKind::Field { field: "EntryCount", found: u64::from(count), expected: "at most 2047" };
-            return Err(at(offset_of!(MetadataTableHeader, entry_count), kind));
+            warnings.refuse(Check::MetadataCount, at(offset_of!(MetadataTableHeader, entry_count), kind))?;
+            let entries = entries_in(rest).take_while(|entry| !entry.item_id.to_uuid().is_nil()).collect();
+            return Ok(Self { entries, ..nothing });
         };
         let entries = entries.to_vec();
         let users = entries.iter().filter(|entry| entry.flags.get() & MetadataEntry::IS_USER != 0).count();
         if users > MetadataEntry::MAX_USER_ENTRIES {
             let expected = "at most 1024 entries of users";
             let kind = ErrorKind::Field { field: "EntryCount", found: to_u64(users), expected };
-            return Err(at(offset_of!(MetadataTableHeader, entry_count), kind));
+            warnings.refuse(Check::MetadataCount, at(offset_of!(MetadataTableHeader, entry_count), kind))?;
         }
         let reserved = [
             (offset_of!(MetadataTableHeader, reserved), "Reserved", u64::from(head.reserved.get())),
@@ -162,16 +193,18 @@ impl Table {
     }
 
     /// No item is required and unknown. An item of a user is always unknown.
-    fn check_understood(&self) -> Result<()> {
+    fn check_understood(&self, warnings: &mut Warnings) -> Result<()> {
         for (index, entry) in self.entries.iter().enumerate() {
             let flags = entry.flags.get();
             if entry.item_id == item::INCOMPLETE_FILE && flags & MetadataEntry::IS_USER == 0 {
-                return Err(self.at(index, 0, ErrorKind::IncompleteFile));
+                warnings.refuse(Check::MetadataUnknown, self.at(index, 0, ErrorKind::IncompleteFile))?;
+                continue;
             }
             let is_understood =
                 known(entry).is_some() || (flags & MetadataEntry::IS_USER == 0 && MEANINGLESS.contains(&entry.item_id));
             if flags & MetadataEntry::IS_REQUIRED != 0 && !is_understood {
-                return Err(self.at(index, 0, ErrorKind::UnknownRequired { id: entry.item_id.to_uuid() }));
+                let detail = self.at(index, 0, ErrorKind::UnknownRequired { id: entry.item_id.to_uuid() });
+                warnings.refuse(Check::MetadataUnknown, detail)?;
             }
         }
         Ok(())
@@ -189,9 +222,10 @@ impl Table {
             if (one.0, one.1) == (other.0, other.1) {
                 let twice = self.at(other.2, 0, ErrorKind::Duplicate { id: other.0 });
                 if self.known(other.2).is_some() {
-                    return Err(twice);
+                    warnings.refuse(Check::MetadataUnique, twice)?;
+                } else {
+                    warnings.add(Check::MetadataUnique, twice);
                 }
-                warnings.add(Check::MetadataUnique, twice);
             }
         }
         Ok(())
@@ -219,7 +253,7 @@ impl Table {
                 Ok(())
             };
             if known(entry).is_some() {
-                result?;
+                warnings.require(Check::MetadataPlace, result)?;
             } else {
                 warnings.add_if_err(Check::MetadataPlace, result);
             }
@@ -242,9 +276,8 @@ impl Table {
             let span = Span { start: offset.into(), end: u64::from(offset).saturating_add(length.into()), index };
             let is_known = self.known(index).is_some();
             if let Some(with) = span.runs_into(farthest_known).filter(|_| is_known) {
-                return Err(self.overlap(&span, &with));
-            }
-            if let Some(with) = span.runs_into(farthest) {
+                warnings.refuse(Check::MetadataOverlap, self.overlap(&span, &with))?;
+            } else if let Some(with) = span.runs_into(farthest) {
                 warnings.add(Check::MetadataOverlap, self.overlap(&span, &with));
             }
             farthest = Some(span.farther(farthest));
@@ -297,6 +330,11 @@ impl Table {
     /// Where an item lies in the file: offset and length in bytes.
     fn place_of(&self, entry: &MetadataEntry) -> (u64, u64) {
         (self.start.saturating_add(u64::from(entry.offset.get())), u64::from(entry.length.get()))
+    }
+
+    /// What was said by hand, in the place of an item.
+    fn assume<T>(&self, value: T) -> Item<T> {
+        Item { value, offset: self.start }
     }
 
     /// An item that must be there, with exactly the length of a `T`.

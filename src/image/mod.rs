@@ -1,6 +1,11 @@
 //! One VHDX file: what it says of itself, and what it has of its disk.
 
+mod assumed;
 mod bat;
+#[cfg(feature = "bulk")]
+mod examine;
+#[cfg(feature = "bulk")]
+mod finding;
 mod geometry;
 mod header;
 mod identifier;
@@ -8,6 +13,7 @@ mod locator;
 mod log;
 mod metadata;
 mod region;
+mod rule;
 mod warning;
 
 use std::path::Path;
@@ -22,15 +28,23 @@ use bat::Bat;
 use geometry::Geometry;
 use region::Regions;
 
+pub use assumed::Assumed;
 pub use bat::BlockStates;
 pub(crate) use bat::{Lent, Local};
+#[cfg(feature = "bulk")]
+pub(crate) use examine::Examined;
+#[cfg(feature = "bulk")]
+pub use finding::Finding;
+#[cfg(feature = "bulk")]
+pub(crate) use finding::Findings;
 pub use geometry::Kind;
 pub use header::CurrentHeader;
 pub use locator::ParentLocator;
 pub use log::{EntryContent, EntryStatus, Flaw, LogPolicy, LogReport, LogReportEntry, LogState, Replay};
 pub use region::Region;
+pub use rule::{Check, Severity};
 pub(crate) use warning::Warnings;
-pub use warning::{Check, Severity, Warning};
+pub use warning::{Strictness, Warning};
 
 /// One VHDX file, opened: its headers checked, its log replayed in memory, its tables found.
 ///
@@ -46,6 +60,8 @@ pub struct Image {
     virtual_disk_id: Option<Uuid>,
     /// Where the parent locator item lies: file offset and length in bytes.
     parent_locator: Option<(u64, u64)>,
+    /// How many entries the metadata table has.
+    metadata_entries: usize,
     warnings: Warnings,
 }
 
@@ -58,17 +74,49 @@ impl Image {
     /// # Errors
     /// [`Category::NotVhdx`](crate::Category::NotVhdx), [`Category::Corrupt`](crate::Category::Corrupt),
     /// [`Category::Unsupported`](crate::Category::Unsupported), or [`Category::DirtyLog`](crate::Category::DirtyLog) by
-    /// `log_policy`.
+    /// `log_policy`; [`ErrorKind::Lost`].
     pub fn open(source: Source, log_policy: LogPolicy) -> Result<Self> {
-        let mut warnings = Warnings::default();
-        let mut view = View::new(source);
-        let creator = identifier::read(&view, &mut warnings)?;
-        let header = header::select(&view, &mut warnings)?;
-        let log_state = log::replay(&mut view, &header, log_policy, &mut warnings)?;
-        let regions = region::read(&view, &header, &mut warnings)?;
-        let metadata = metadata::read(&view, &regions.metadata, &mut warnings)?;
-        let geometry = Geometry::new(&metadata, &mut warnings)?;
-        bat::check_region(&view, &regions.bat, &geometry)?;
+        Self::open_noting(source, log_policy, &Assumed::default(), &mut Warnings::default())
+    }
+
+    /// Opens an image, or what is left of one: with [`Strictness::Salvage`], whatever can be opened is, and the warnings say
+    /// what is wrong. What `assumed` says counts instead of what the metadata say.
+    ///
+    /// # Errors
+    /// As for [`Image::open`]; with [`Strictness::Salvage`], only where there is no region table, or a size that is needed is not
+    /// known.
+    pub fn open_with(source: Source, log_policy: LogPolicy, strictness: Strictness, assumed: &Assumed) -> Result<Self> {
+        Self::open_noting(source, log_policy, assumed, &mut Warnings::new(strictness))
+    }
+
+    /// The same; what is found goes to `warnings` also where it can't be opened.
+    pub(crate) fn open_noting(
+        source: Source,
+        log_policy: LogPolicy,
+        assumed: &Assumed,
+        warnings: &mut Warnings,
+    ) -> Result<Self> {
+        let file = source.clone();
+        let opened = Self::parse(View::new(source), log_policy, assumed, warnings);
+        // Whatever is said of a file that is not there any more, it is not what the file said.
+        match (file.check_lost(), opened) {
+            (Ok(()), opened) => opened,
+            (Err(lost), Ok(mut image)) => {
+                image.warnings.refuse(Check::Medium, lost)?;
+                Ok(image)
+            }
+            (Err(lost), Err(_)) => Err(warnings.end(Check::Medium, lost)),
+        }
+    }
+
+    fn parse(mut view: View, log_policy: LogPolicy, assumed: &Assumed, warnings: &mut Warnings) -> Result<Self> {
+        let creator = identifier::read(&view, warnings)?;
+        let header = header::select(&view, warnings)?;
+        let log_state = log::replay(&mut view, &header, log_policy, warnings)?;
+        let regions = region::read(&view, &header, warnings)?;
+        let metadata = metadata::read(&view, &regions.metadata, assumed, warnings)?;
+        let geometry = Geometry::new(&metadata, warnings)?;
+        warnings.require(Check::BatSize, bat::check_region(&view, &regions.bat, &geometry))?;
         if let Some((offset, _)) = metadata.parent_locator.filter(|_| geometry.kind != Kind::Differencing) {
             let expected = "2 (HasParent), since there is a parent locator";
             let found = u64::from(metadata.file_parameters.value.flags.get());
@@ -84,7 +132,8 @@ impl Image {
             geometry,
             virtual_disk_id: metadata.virtual_disk_id,
             parent_locator: metadata.parent_locator,
-            warnings,
+            metadata_entries: metadata.entries,
+            warnings: std::mem::take(warnings),
         })
     }
 
@@ -95,8 +144,8 @@ impl Image {
     /// As for [`Image::open`], if it is not an image, or has no current header.
     pub(crate) fn identity(head: Source) -> Result<Uuid> {
         let view = View::new(head);
-        identifier::check_signature(&view)?;
-        Ok(header::select(&view, &mut Warnings::default())?.data_write_guid)
+        let header = identifier::check_signature(&view).and_then(|()| header::select(&view, &mut Warnings::default()));
+        Ok(view.checked(header)?.data_write_guid)
     }
 
     /// The file's bytes as they are, without what a replay changes.
@@ -233,10 +282,11 @@ impl Image {
     pub(crate) fn read_parent_locator(&self, warnings: &mut Warnings) -> Result<Option<ParentLocator>> {
         match self.parent_locator {
             _ if self.kind() != Kind::Differencing => Ok(None),
-            Some(place) => locator::read(&self.view, place, warnings).map(Some),
+            Some(place) => self.view.checked(locator::read(&self.view, place, warnings)).map(Some),
             None => {
                 let kind = ErrorKind::Missing { what: "the parent locator of a differencing image" };
-                Err(Error::at(Structure::MetadataTable, self.regions.metadata.offset, kind))
+                let detail = Error::at(Structure::MetadataTable, self.regions.metadata.offset, kind);
+                Err(warnings.end(Check::UnneededLocator, detail))
             }
         }
     }
@@ -249,7 +299,8 @@ impl Image {
 
     #[inline]
     fn bat(&self) -> Bat<'_> {
-        Bat { view: &self.view, geometry: &self.geometry, taken: &self.regions.taken, offset: self.regions.bat.offset }
+        let Region { offset, length, .. } = self.regions.bat;
+        Bat { view: &self.view, geometry: &self.geometry, taken: &self.regions.taken, offset, length: length.into() }
     }
 
     /// What this file has of the disk at `position`: a run of at most `most` bytes, which is not 0. Both lie inside the
@@ -267,6 +318,16 @@ impl Image {
             Some(end) if length > 0 && end <= self.virtual_disk_size() => self.bat().lend(position, length),
             _ => Lent::Unknown,
         }
+    }
+
+    /// That the tables are still in the file.
+    pub(crate) fn check_tables(&self) -> Result<()> {
+        let end = match self.kind() {
+            // Sector bitmaps may lie anywhere.
+            Kind::Differencing => self.source().length(),
+            Kind::Fixed | Kind::Dynamic => self.regions.bat.offset.saturating_add(self.geometry.bat_length()),
+        };
+        self.source().check_length(end)
     }
 
     /// What is stored at a file offset, and how far that goes, at most `most` bytes.

@@ -12,7 +12,8 @@ use crate::num::to_u64;
 use crate::source::View;
 
 use super::header::CurrentHeader;
-use super::warning::{Check, Warnings};
+use super::rule::Check;
+use super::warning::Warnings;
 
 /// A region of the file.
 #[non_exhaustive]
@@ -69,7 +70,12 @@ pub(super) fn read(view: &View, header: &CurrentHeader, warnings: &mut Warnings)
             (2, second)
         }
         (Err(first), Err(second)) => {
-            return Err(Error::of(Structure::RegionTables, ErrorKind::NoValidCopy { first, second }));
+            let detail = Error::of(Structure::RegionTables, ErrorKind::NoValidCopy { first, second });
+            let usable = [1, 2].into_iter().filter(|_| warnings.is_lenient());
+            let mut usable = usable.filter_map(|copy| Some((copy, Table::read_unchecked(view, copy)?)));
+            let Some(usable) = usable.next() else { return Err(warnings.end(Check::RegionTables, detail)) };
+            warnings.refuse(Check::RegionTables, detail)?;
+            usable
         }
     };
     if table.reserved != 0 {
@@ -79,12 +85,12 @@ pub(super) fn read(view: &View, header: &CurrentHeader, warnings: &mut Warnings)
         warnings.add(Check::RegionTableReserved, Error::at(Structure::RegionTable(copy), offset, kind));
     }
     let entries = Entries { copy, entries: &table.entries, file_length: view.length() };
-    entries.check_known()?;
+    entries.check_known(warnings)?;
     let bat = entries.find(RegionTableEntry::BAT, "the BAT region", warnings)?;
     let metadata = entries.find(RegionTableEntry::METADATA, "the metadata region", warnings)?;
-    entries.check_metadata_place(&metadata)?;
+    warnings.require(Check::RegionPlace, entries.check_metadata_place(&metadata))?;
     let all = entries.all(warnings);
-    let taken = Taken::new(&all, header, view.length())?;
+    let taken = Taken::new(&all, header, view.length(), warnings)?;
     Ok(Regions { copy, all, bat, metadata, taken })
 }
 
@@ -97,6 +103,17 @@ struct Table {
 
 impl Table {
     fn read(view: &View, copy: u8) -> Result<Self> {
+        Self::parse(view, copy, true)
+    }
+
+    /// A copy whose checksum is wrong, if it has what is needed: better than nothing.
+    fn read_unchecked(view: &View, copy: u8) -> Option<Self> {
+        let table = Self::parse(view, copy, false).ok()?;
+        let has = |guid: Guid| table.entries.iter().any(|entry| entry.guid == guid);
+        (has(RegionTableEntry::BAT) && has(RegionTableEntry::METADATA)).then_some(table)
+    }
+
+    fn parse(view: &View, copy: u8, is_checked: bool) -> Result<Self> {
         let (structure, offset) = (Structure::RegionTable(copy), region_table_offset(copy));
         let at = |field: usize, kind| Error::at(structure, offset.saturating_add(to_u64(field)), kind);
         // A copy, so that what was checked is what is used.
@@ -109,7 +126,7 @@ impl Table {
             return Err(at(0, ErrorKind::signature(&head.signature, RegionTableHeader::SIGNATURE)));
         }
         let found = head.checksum.get();
-        if found != expected {
+        if found != expected && is_checked {
             let kind = ErrorKind::Checksum { found, expected };
             return Err(at(offset_of!(RegionTableHeader, checksum), kind));
         }
@@ -146,19 +163,20 @@ impl Entries<'_> {
     }
 
     /// No region is there twice, and none is required and unknown.
-    fn check_known(&self) -> Result<()> {
+    fn check_known(&self, warnings: &mut Warnings) -> Result<()> {
         let mut order: Vec<_> =
             self.entries.iter().enumerate().map(|(index, entry)| (entry.guid.to_uuid(), index)).collect();
         order.sort_unstable();
         for (one, other) in order.iter().zip(order.iter().skip(1)) {
             if one.0 == other.0 {
-                return Err(self.at(other.1, 0, ErrorKind::Duplicate { id: other.0 }));
+                warnings.refuse(Check::RegionUnique, self.at(other.1, 0, ErrorKind::Duplicate { id: other.0 }))?;
             }
         }
         for (index, entry) in self.entries.iter().enumerate() {
             let known: [Guid; 2] = [RegionTableEntry::BAT, RegionTableEntry::METADATA];
             if entry.required.get() != 0 && !known.contains(&entry.guid) {
-                return Err(self.at(index, 0, ErrorKind::UnknownRequired { id: entry.guid.to_uuid() }));
+                let detail = self.at(index, 0, ErrorKind::UnknownRequired { id: entry.guid.to_uuid() });
+                warnings.refuse(Check::RegionUnknown, detail)?;
             }
         }
         Ok(())
@@ -168,12 +186,13 @@ impl Entries<'_> {
     fn find(&self, guid: Guid, what: &'static str, warnings: &mut Warnings) -> Result<Region> {
         let Some((index, entry)) = self.entries.iter().enumerate().find(|(_, entry)| entry.guid == guid) else {
             let structure = Structure::RegionTable(self.copy);
-            return Err(Error::at(structure, region_table_offset(self.copy), ErrorKind::Missing { what }));
+            let detail = Error::at(structure, region_table_offset(self.copy), ErrorKind::Missing { what });
+            return Err(warnings.end(Check::RegionMissing, detail));
         };
-        self.check_alignment(index, entry)?;
+        warnings.require(Check::RegionAlignment, self.check_alignment(index, entry))?;
         if entry.length.get() == 0 {
             let kind = ErrorKind::Field { field: "Length", found: 0, expected: "at least 1 MiB" };
-            return Err(self.at(index, offset_of!(RegionTableEntry, length), kind));
+            warnings.refuse(Check::RegionLength, self.at(index, offset_of!(RegionTableEntry, length), kind))?;
         }
         // Its writers forget this flag (T5), and set it to other values than 1.
         let required = entry.required.get();
@@ -213,11 +232,15 @@ impl Entries<'_> {
     fn all(&self, warnings: &mut Warnings) -> Vec<Region> {
         let mut all = Vec::with_capacity(self.entries.len());
         for (index, entry) in self.entries.iter().enumerate() {
-            warnings.add_if_err(Check::RegionAlignment, self.check_alignment(index, entry));
             let region = region_of(entry);
-            if region.end().is_none_or(|end| end > self.file_length) {
+            let structure = structure_of(&region);
+            // Of the others it has been told.
+            if structure == Structure::OtherRegion {
+                warnings.add_if_err(Check::RegionAlignment, self.check_alignment(index, entry));
+            }
+            if structure != Structure::MetadataRegion && region.end().is_none_or(|end| end > self.file_length) {
                 let kind = ErrorKind::OutOfBounds { length: u64::from(region.length), limit: self.file_length };
-                warnings.add(Check::RegionPlace, Error::at(structure_of(&region), region.offset, kind));
+                warnings.add(Check::RegionPlace, Error::at(structure, region.offset, kind));
             }
             all.push(region);
         }
@@ -252,11 +275,10 @@ pub(super) struct Taken {
 }
 
 impl Taken {
-    fn new(regions: &[Region], header: &CurrentHeader, file_length: u64) -> Result<Self> {
+    fn new(regions: &[Region], header: &CurrentHeader, file_length: u64, warnings: &mut Warnings) -> Result<Self> {
         let mut ranges = vec![(0, MIB, Structure::HeaderSection)];
-        // Where the log is not in use, a place that no log can have is of no interest to anyone (T23, T30).
-        let log_counts =
-            header.is_dirty() || (header.check_log_alignment().is_ok() && header.check_log_place(file_length).is_ok());
+        // A place that no log can have is of no interest to anyone (T23, T30): the log is not in use, or it is ignored.
+        let log_counts = header.check_log_alignment().is_ok() && header.check_log_place(file_length).is_ok();
         if let Some(end) = header.log_end().filter(|end| log_counts && *end > header.log_offset) {
             ranges.push((header.log_offset, end, Structure::Log));
         }
@@ -267,12 +289,25 @@ impl Taken {
             }
         }
         ranges.sort_unstable_by_key(|(start, end, _)| (*start, *end));
-        for (one, other) in ranges.iter().zip(ranges.iter().skip(1)) {
-            if other.0 < one.1 {
-                return Err(Error::at(other.2, other.0, ErrorKind::Overlap { with: one.2, offset: one.0 }));
+        let mut disjoint: Vec<(u64, u64, Structure)> = Vec::with_capacity(ranges.len());
+        for (start, end, what) in ranges {
+            match disjoint.last().copied().filter(|before| start < before.1) {
+                Some(before) => {
+                    let kind = ErrorKind::Overlap { with: before.2, offset: before.0 };
+                    warnings.refuse(Check::RegionOverlap, Error::at(what, start, kind))?;
+                    if end > before.1 {
+                        disjoint.push((before.1, end, what));
+                    }
+                }
+                None => disjoint.push((start, end, what)),
             }
         }
-        Ok(Self { ranges })
+        Ok(Self { ranges: disjoint })
+    }
+
+    /// First byte, end, and what it is: in order and disjoint.
+    pub(super) fn ranges(&self) -> &[(u64, u64, Structure)] {
+        &self.ranges
     }
 
     /// What the bytes from `start` to `end` share with something else: what it is, and where that begins.

@@ -1,14 +1,18 @@
-//! What is against the format in an image, but does not change what is read from it.
+//! What is against the format in an image: collected as it is found.
 
 use std::fmt;
 
-use crate::error::{Error, Result};
+use crate::error::{Category, Error, Result};
 
-/// Something in an image that is against the format, or out of the ordinary, without harm to what is read from it.
-#[derive(Debug)]
+use super::rule::{Check, Severity};
+
+/// Something in an image that is against the format, or out of the ordinary.
+#[derive(Clone, Debug)]
 pub struct Warning {
     /// The rule that is broken.
     pub check: Check,
+    /// How much that matters here.
+    pub severity: Severity,
     /// Where, what was found, and what was expected.
     pub detail: Error,
 }
@@ -19,145 +23,39 @@ impl fmt::Display for Warning {
     }
 }
 
-/// The rules whose breach does not keep an image from being read.
-#[non_exhaustive]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Check {
-    /// The creator is text.
-    Creator,
-    /// Both headers are valid.
-    HeaderCopies,
-    /// The two headers have different sequence numbers.
-    HeaderSequence,
-    /// LogVersion is 0, also where the log is not in use.
-    LogVersion,
-    /// LogOffset and LogLength are multiples of 1 MiB, also where the log is not in use.
-    LogAlignment,
-    /// The log lies behind the header section and inside the file, also where it is not in use.
-    LogPlace,
-    /// The file lengths in a log entry are multiples of 1 MiB.
-    LogFileOffsets,
-    /// Both region tables are valid, and equal.
-    RegionTableCopies,
-    /// Reserved fields of the region table are zero.
-    RegionTableReserved,
-    /// Regions lie on multiples of 1 MiB.
-    RegionAlignment,
-    /// Regions lie inside the file.
-    RegionPlace,
-    /// The BAT and the metadata region are marked as required.
-    RegionRequired,
-    /// Reserved fields and flags of the metadata table are zero.
-    MetadataReserved,
-    /// Metadata items are unique.
-    MetadataUnique,
-    /// Metadata items lie in their region, behind the table.
-    MetadataPlace,
-    /// Metadata items do not overlap.
-    MetadataOverlap,
-    /// VirtualDiskId and PhysicalSectorSize are there.
-    MetadataPresent,
-    /// Reserved bits of the file parameters are zero.
-    FileParametersReserved,
-    /// PhysicalSectorSize is 512 or 4096.
-    PhysicalSectorSize,
-    /// The disk has a size.
-    EmptyDisk,
-    /// The flags of the known metadata items are as MS-VHDX 2.6.2 gives them.
-    MetadataFlags,
-    /// Only a differencing image has a parent locator.
-    UnneededLocator,
-    /// The GUIDs of the parent locator are in braces.
-    LinkageBraces,
-    /// The parent locator has a path.
-    LocatorPath,
-    /// The parent is linked by `parent_linkage`, not by `parent_linkage2`, which stands for a merge in progress.
-    Linkage2,
-    /// Parent and child have the same size.
-    ParentSize,
-}
-
-/// How much a warning matters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Severity {
-    /// A habit of some writer. Many images in good health have it.
-    Note,
-    /// A sign that something was damaged, or that the image is in the middle of something.
-    Warning,
-}
-
-impl Severity {
-    /// The name in lower case.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Note => "note",
-            Self::Warning => "warning",
-        }
-    }
-}
-
-impl Check {
-    /// How much its breach matters.
-    #[must_use]
-    pub const fn severity(self) -> Severity {
-        match self {
-            Self::HeaderCopies
-            | Self::RegionTableCopies
-            | Self::RegionPlace
-            | Self::MetadataUnique
-            | Self::MetadataPlace
-            | Self::MetadataOverlap
-            | Self::EmptyDisk
-            | Self::UnneededLocator
-            | Self::Linkage2
-            | Self::ParentSize => Severity::Warning,
-            _ => Severity::Note,
-        }
-    }
-
-    /// A short name that stays the same in all versions.
-    #[must_use]
-    pub const fn code(self) -> &'static str {
-        match self {
-            Self::Creator => "V3",
-            Self::HeaderCopies => "V5",
-            Self::HeaderSequence => "V6",
-            Self::LogVersion => "V9",
-            Self::LogAlignment => "V10",
-            Self::LogPlace => "V12",
-            Self::LogFileOffsets => "V23",
-            Self::RegionTableCopies => "V26",
-            Self::RegionTableReserved => "V28",
-            Self::RegionAlignment => "V30",
-            Self::RegionPlace => "V32",
-            Self::RegionRequired => "V36",
-            Self::MetadataReserved => "V39",
-            Self::MetadataUnique => "V40",
-            Self::MetadataPlace => "V41",
-            Self::MetadataOverlap => "V42",
-            Self::MetadataPresent => "V45",
-            Self::FileParametersReserved => "V47",
-            Self::PhysicalSectorSize => "V49",
-            Self::EmptyDisk => "V52",
-            Self::MetadataFlags => "V53",
-            Self::UnneededLocator => "V54",
-            Self::LinkageBraces => "V57",
-            Self::LocatorPath => "V58",
-            Self::Linkage2 => "V59",
-            Self::ParentSize => "V61",
-        }
-    }
+/// What to do with an image that is against the format in a way that makes reading it a guess.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Strictness {
+    /// Refuse it, or the part of it that can't be read for certain.
+    #[default]
+    Default,
+    /// Open whatever can be opened, and note what is wrong as a [`Severity::Corruption`]: for the examination of damaged
+    /// images and for saving what is left in them.
+    Salvage,
 }
 
 /// The warnings of one image, as they are found: at most a few for each entry of its tables.
 #[derive(Debug, Default)]
-pub(crate) struct Warnings(Vec<Warning>);
+pub(crate) struct Warnings {
+    list: Vec<Warning>,
+    strictness: Strictness,
+    /// The rule whose breach was the end, where one was.
+    ended_by: Option<Check>,
+}
 
 impl Warnings {
+    pub(crate) fn new(strictness: Strictness) -> Self {
+        Self { strictness, ..Self::default() }
+    }
+
+    /// Whether everything is to be opened that can be.
+    pub(crate) fn is_lenient(&self) -> bool {
+        self.strictness == Strictness::Salvage
+    }
+
     /// Notes that `check` fails, as `detail` says.
     pub(crate) fn add(&mut self, check: Check, detail: Error) {
-        self.0.push(Warning { check, detail });
+        self.list.push(Warning { check, severity: check.severity(), detail });
     }
 
     /// Notes that `check` fails, if it does.
@@ -167,7 +65,79 @@ impl Warnings {
         }
     }
 
+    /// A breach that keeps an image from being opened; noted, where everything is to be opened that can be and the caller can
+    /// go on in some way.
+    ///
+    /// # Errors
+    /// `detail`, unless it was noted.
+    pub(crate) fn refuse(&mut self, check: Check, detail: Error) -> Result<()> {
+        if self.is_lenient() {
+            let severity = severity_of(&detail);
+            self.list.push(Warning { check, severity, detail });
+            return Ok(());
+        }
+        Err(self.end(check, detail))
+    }
+
+    /// The same of an outcome.
+    ///
+    /// # Errors
+    /// That of `result`, unless it was noted.
+    pub(crate) fn require(&mut self, check: Check, result: Result<()>) -> Result<()> {
+        result.or_else(|detail| self.refuse(check, detail))
+    }
+
+    /// The outcome, if there is one; none where it was noted why there is not.
+    ///
+    /// # Errors
+    /// That of `result`, unless it was noted.
+    pub(crate) fn accept<T>(&mut self, check: Check, result: Result<T>) -> Result<Option<T>> {
+        match result {
+            Ok(value) => Ok(Some(value)),
+            Err(detail) => self.refuse(check, detail).map(|()| None),
+        }
+    }
+
+    /// The outcome of something that ended as [`Self::end`] says, if there is one; none where it was noted why there is not.
+    ///
+    /// # Errors
+    /// That of `result`, unless it was noted.
+    pub(crate) fn forgive<T>(&mut self, or: Check, result: Result<T>) -> Result<Option<T>> {
+        match result {
+            Ok(value) => Ok(Some(value)),
+            Err(detail) if self.is_lenient() => {
+                let check = self.ended_by.take().unwrap_or(or);
+                self.refuse(check, detail).map(|()| None)
+            }
+            Err(detail) => Err(detail),
+        }
+    }
+
+    /// A breach behind which nobody can go on.
+    pub(crate) fn end(&mut self, check: Check, detail: Error) -> Error {
+        self.ended_by = Some(check);
+        detail
+    }
+
+    /// The rule whose breach was the end, where one was.
+    pub(crate) fn ended_by(&self) -> Option<Check> {
+        self.ended_by
+    }
+
     pub(crate) fn as_slice(&self) -> &[Warning] {
-        &self.0
+        &self.list
+    }
+
+    pub(crate) fn into_list(self) -> Vec<Warning> {
+        self.list
+    }
+}
+
+/// How much an error matters that keeps something from being read.
+pub(crate) fn severity_of(error: &Error) -> Severity {
+    match error.category() {
+        Category::Unsupported => Severity::Unsupported,
+        Category::Open | Category::Io | Category::ParentNotFound | Category::DirtyLog => Severity::Unchecked,
+        _ => Severity::Corruption,
     }
 }

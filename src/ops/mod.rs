@@ -1,6 +1,8 @@
 //! Work on disks, one operation a file.
 
 #[cfg(feature = "bulk")]
+mod check;
+#[cfg(feature = "bulk")]
 mod compare;
 mod contents;
 #[cfg(feature = "bulk")]
@@ -13,6 +15,8 @@ mod hash;
 pub mod manifest;
 pub mod vhd;
 
+#[cfg(feature = "bulk")]
+pub use check::{CheckOptions, CheckReport, check};
 #[cfg(feature = "bulk")]
 pub use compare::{COMPARE_STEP, Difference, compare, first_difference};
 pub use contents::{Contents, Partition, PartitionScheme, PartitionTable, Volume, contents};

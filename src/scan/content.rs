@@ -115,11 +115,24 @@ impl<'a> Content<'a> {
         )
     }
 
+    /// Whether what can't be read is zero: that can't be left to the system.
+    pub(crate) fn is_salvaged(&self) -> bool {
+        matches!(self.of, Of::Disk(disk) if disk.is_salvaged())
+    }
+
     /// The file of the disk's image, or the file itself, if there is one.
     pub(crate) fn path(&self) -> Option<&'a Path> {
         match self.of {
             Of::Disk(disk) => disk.image().path(),
             Of::Raw(source) => source.path(),
+        }
+    }
+
+    /// That the tables by which it was read are still there.
+    pub(crate) fn check_tables(&self) -> Result<()> {
+        match self.of {
+            Of::Disk(disk) => disk.check_tables(),
+            Of::Raw(_) => Ok(()),
         }
     }
 

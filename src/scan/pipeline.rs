@@ -40,6 +40,11 @@ impl<'a> Slot<'a> {
         Ok(UnitPieces { start: self.start, length: self.length, pieces })
     }
 
+    /// That nothing was lost of what somebody has looked at by now.
+    fn check(&self) -> Result<(), Stopped> {
+        Ok(self.loaded.check(&self.stretches)?)
+    }
+
     fn leave(&mut self) {
         let_go(self.loaded.leave(self.was_cold).collect());
     }
@@ -146,7 +151,7 @@ impl<'a> Bulk<'a, '_, 1> {
                 let spawned = std::thread::Builder::new().spawn_scoped(scope, || ring.consume(consumer));
                 if let Err(error) = spawned {
                     // Those that run already must not wait for one that never will.
-                    let error = Error::of(Structure::File, ErrorKind::Io(error));
+                    let error = Error::of(Structure::File, ErrorKind::Io(error.into()));
                     lock(&ring.state).end_at(0, Some(Stopped::Read(error).into()));
                     ring.changed.notify_all();
                 }
@@ -158,7 +163,10 @@ impl<'a> Bulk<'a, '_, 1> {
             });
         });
         let state = ring.state.into_inner().unwrap_or_else(PoisonError::into_inner);
-        state.failed.map_or(Ok(()), Err)
+        match state.failed {
+            Some(error) => Err(error),
+            None => Ok(self.check_tables()?),
+        }
     }
 
     /// The same on the thread that calls it alone.
@@ -176,13 +184,17 @@ impl<'a> Bulk<'a, '_, 1> {
         while units.next(&mut slot)? {
             slot.loaded.load(&slot.stretches, self.access).map_err(Stopped::Read)?;
             let pieces = slot.pieces()?;
-            let value = map(&pieces, &mut memory)?;
-            consumers.iter_mut().try_for_each(|consume| consume(&pieces))?;
+            let mapped = map(&pieces, &mut memory);
+            slot.check()?;
+            let value = mapped?;
+            let consumed = consumers.iter_mut().try_for_each(|consume| consume(&pieces));
+            slot.check()?;
+            consumed?;
             drop(pieces);
             slot.leave();
             take(Done { start: slot.start, length: slot.length, value: Some(value) })?;
         }
-        Ok(())
+        Ok(self.check_tables()?)
     }
 }
 
@@ -242,6 +254,7 @@ impl<'a, P: Send, E: Send + From<Stopped>, T: FnMut(Done<P>) -> Result<(), E> + 
             let Some(slot) = self.slot(number) else { return };
             let slot = slot.read().unwrap_or_else(PoisonError::into_inner);
             let consumed = slot.pieces().map_err(E::from).and_then(|pieces| consumer(&pieces));
+            let consumed = slot.check().map_err(E::from).and(consumed);
             drop(slot);
             self.consumed(number, consumed);
         }
@@ -308,6 +321,6 @@ impl<'a> Slot<'a> {
         let mut memory = std::mem::take(&mut self.memory);
         let mapped = self.pieces().map_err(E::from).and_then(|pieces| map(&pieces, &mut memory));
         self.memory = memory;
-        mapped
+        self.check().map_err(E::from).and(mapped)
     }
 }

@@ -169,7 +169,14 @@ impl<'a, const N: usize> Bulk<'a, '_, N> {
                 take(Done { start: unit.start, length: unit.length, value })?;
             }
         }
-        Ok(())
+        Ok(self.check_tables()?)
+    }
+
+    /// That the tables by which the contents were read are still there.
+    pub(super) fn check_tables(&self) -> Result<(), Stopped> {
+        let in_file = |content: &Content<'_>, error: Error| error.in_file(content.path().filter(|_| N > 1));
+        let check = |content: &Content<'_>| content.check_tables().map_err(|error| in_file(content, error));
+        Ok(self.contents.iter().try_for_each(check)?)
     }
 
     pub(super) fn planner(&self, window: u64) -> Planner<'a, N> {
@@ -189,6 +196,8 @@ impl<'a, const N: usize> Bulk<'a, '_, N> {
         hand.loaded.load(stretches, self.access).map_err(Stopped::Read)?;
         let pieces = hand.loaded.pieces(stretches).map_err(Stopped::Read)?;
         let mapped = map(&UnitPieces { start: unit.start, length: unit.length, pieces }, &mut hand.memory);
+        // Before anything is made of it, be it an error: zeros that stand in for lost bytes are none.
+        hand.loaded.check(stretches).map_err(Stopped::Read)?;
         hands.behind.add(hand.loaded.leave(unit.was_cold));
         let mapped = mapped?;
         self.options.advance(unit.length)?;

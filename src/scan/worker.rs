@@ -3,7 +3,7 @@
 use crate::disk::{Place, Segment};
 use crate::error::{Error, ErrorKind, Result, Structure};
 use crate::num::{to_u64, to_usize_saturating};
-use crate::source::{Buffer, Source, whole_pages};
+use crate::source::{Buffer, Source, any_lost, whole_pages};
 
 use super::behind::Left;
 use super::plan::{Stretch, UNIT};
@@ -65,7 +65,8 @@ impl<'a> Loaded<'a> {
         for hull in &mut self.hulls {
             let end = needed.saturating_add(to_usize_saturating(whole_pages(hull.length())));
             let has_room = to_u64(end) <= MOST_READ;
-            if has_room && (access == Access::Read || !hull.source.is_cached(hull.start)) {
+            let must_read = access == Access::Read || hull.source.is_salvaged();
+            if has_room && (must_read || !hull.source.is_cached(hull.start)) {
                 hull.read_to = Some(needed);
                 needed = end;
             }
@@ -108,6 +109,45 @@ impl<'a> Loaded<'a> {
             *segment = Segment::Data(bytes.ok_or_else(|| Error::of(Structure::File, missing()))?);
         }
         Ok(piece)
+    }
+
+    /// That nothing was lost of what the mappings lent of the unit that was loaded, which has these stretches. Asked behind a
+    /// look at the bytes, it is certain.
+    pub(super) fn check<const N: usize>(&self, stretches: &[Stretch<'_, N>]) -> Result<()> {
+        self.check_lengths::<N>()?;
+        if !any_lost() {
+            return Ok(());
+        }
+        for stretch in stretches {
+            for (place, layer) in stretch.places.into_iter().zip(stretch.layers) {
+                let Place::File(source, offset) = place else { continue };
+                let hull = self.hulls.iter().rev().find(|hull| hull.contains(source, offset, stretch.length));
+                if hull.is_some_and(|hull| hull.read_to.is_some()) {
+                    continue;
+                }
+                let file = source.path();
+                let checked = source.check(Structure::File, offset, stretch.length);
+                checked.map_err(|error| error.in_layer(layer, file).in_file(file.filter(|_| N > 1)))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// That no file has become shorter of which the unit has bytes: in its last page, that can't be seen when it is touched.
+    fn check_lengths<const N: usize>(&self) -> Result<()> {
+        // Files are few, and what a unit has of one is asked for once.
+        let mut ends: Vec<(&Source, usize, u64)> = Vec::new();
+        for hull in self.hulls.iter().filter(|hull| hull.read_to.is_none()) {
+            match ends.iter_mut().find(|(source, ..)| std::ptr::eq(*source, hull.source)) {
+                Some((_, _, end)) => *end = hull.end.max(*end),
+                None => ends.push((hull.source, hull.layer, hull.end)),
+            }
+        }
+        ends.into_iter().try_for_each(|(source, layer, end)| {
+            let file = source.path();
+            let checked = source.check_length(end);
+            checked.map_err(|error| error.in_layer(layer, file).in_file(file.filter(|_| N > 1)))
+        })
     }
 
     /// What is not needed any more, since nobody looks at these bytes again; with `uncache`, nor at the system's own copy.

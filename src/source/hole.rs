@@ -15,8 +15,9 @@ use crate::num::to_u64;
 pub(super) fn hole_end(file: &File, offset: u64, end: u64) -> u64 {
     match rustix::fs::seek(file, rustix::fs::SeekFrom::Data(offset)) {
         Ok(data) => data.clamp(offset, end.max(offset)),
-        // No data behind the offset: a hole up to the end of the file.
-        Err(rustix::io::Errno::NXIO) => end,
+        // No data behind the offset: a hole up to the end of the file. One that has become shorter has no hole there, but
+        // nothing at all, as whoever reads it will be told.
+        Err(rustix::io::Errno::NXIO) if file.metadata().is_ok_and(|metadata| metadata.len() >= end) => end,
         Err(_) => offset,
     }
 }
@@ -28,7 +29,7 @@ pub(super) fn hole_end(_: &File, offset: u64, _: u64) -> u64 {
 
 /// Where the data that begins at `offset` ends, at the latest at `end`.
 #[cfg(target_os = "linux")]
-fn data_end(file: &File, offset: u64, end: u64) -> u64 {
+pub(super) fn data_end(file: &File, offset: u64, end: u64) -> u64 {
     match rustix::fs::seek(file, rustix::fs::SeekFrom::Hole(offset)) {
         Ok(hole) if hole > offset => hole.min(end),
         _ => end,
@@ -36,7 +37,7 @@ fn data_end(file: &File, offset: u64, end: u64) -> u64 {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn data_end(_: &File, _: u64, end: u64) -> u64 {
+pub(super) fn data_end(_: &File, _: u64, end: u64) -> u64 {
     end
 }
 

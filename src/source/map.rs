@@ -1,4 +1,4 @@
-//! The only place where memory is mapped.
+//! The only place where files are mapped.
 #![expect(unsafe_code, reason = "mapping a file is a promise about the file, which no type can make")]
 
 use std::io;
@@ -7,7 +7,10 @@ use std::sync::Arc;
 
 use memmap2::{Mmap, MmapMut, MmapOptions};
 
+#[cfg(unix)]
+use super::guard::Guarded;
 use super::open::{Allow, OpenFile};
+use super::salvage::Salvage;
 use super::{Bytes, Inner, Source};
 use crate::error::{Error, ErrorKind, Result, Structure};
 
@@ -23,10 +26,15 @@ impl Source {
     ///   `Roots`, `Explicit`), since they are mapped in the same way. (A source that the caller's own search gives,
     ///   `Parents::With`, carries the promise under which it was made.)
     ///
-    /// The crate lends references to the mapped bytes. If the bytes change under them, the behaviour is undefined; if the
-    /// file becomes shorter, or the medium fails where nothing has been read yet, touching what is gone ends the
-    /// process with SIGBUS. No lock that the system offers makes this certain. Where the promise can't be made, use
-    /// [`Source::read`].
+    /// The crate lends references to the mapped bytes. If the bytes change under them, the behaviour is undefined. No lock
+    /// that the system offers makes this certain. Where the promise can't be made, use [`Source::read`]; where it was broken,
+    /// [`Source::has_changed`] tells, for the most part.
+    ///
+    /// If the file becomes shorter, or the medium fails where nothing has been read yet, touching what is gone ends the
+    /// process with SIGBUS, unless
+    #[cfg_attr(unix, doc = "[`guard_mappings`](super::guard_mappings)")]
+    #[cfg_attr(not(unix), doc = "`guard_mappings`")]
+    /// has been called: then it is an error.
     ///
     /// # Errors
     /// [`Category::Open`](crate::Category::Open) if there is no such file, it can't be read, or it is a directory, a
@@ -51,8 +59,9 @@ impl Source {
     /// As for [`FileMapping::new`].
     unsafe fn map_open(file: OpenFile) -> Result<Self> {
         // SAFETY: the caller's promise is passed on.
-        let bytes = unsafe { bytes_of(&file) }.map_err(|error| Error::of(Structure::File, ErrorKind::Io(error)))?;
-        Ok(Self(Arc::new(Inner { bytes, file: Some(file) })))
+        let bytes =
+            unsafe { bytes_of(&file) }.map_err(|error| Error::of(Structure::File, ErrorKind::Io(error.into())))?;
+        Ok(Self(Arc::new(Inner { bytes, file: Some(file), salvage: Salvage::default() })))
     }
 }
 
@@ -68,7 +77,12 @@ unsafe fn bytes_of(open: &OpenFile) -> io::Result<Bytes> {
 }
 
 /// A file, mapped for reading.
-pub(super) struct FileMapping(Mmap);
+pub(super) struct FileMapping {
+    /// Before the mapping, since that is dropped behind it.
+    #[cfg(unix)]
+    guarded: Guarded,
+    mapping: Mmap,
+}
 
 impl FileMapping {
     /// Maps the first `length` bytes of the file; `length` is not 0.
@@ -80,24 +94,43 @@ impl FileMapping {
         options.len(length);
         // SAFETY: memmap2 asks that the file does not change while it is mapped, which is the caller's promise.
         let mapping = unsafe { options.map(&open.file) }?;
-        Ok(Self(mapping))
+        Ok(Self {
+            #[cfg(unix)]
+            guarded: Guarded::new(&mapping),
+            mapping,
+        })
     }
 
+    #[inline]
     pub(super) fn as_bytes(&self) -> &[u8] {
-        &self.0
+        &self.mapping
+    }
+
+    /// The first place from `start` on and before `end` that could not be read when it was touched.
+    #[cfg(unix)]
+    pub(super) fn first_lost(&self, start: u64, end: u64) -> Option<u64> {
+        self.guarded.first_lost(start, end)
+    }
+
+    #[cfg(not(unix))]
+    #[expect(clippy::unused_self, reason = "other systems do not tell in this way")]
+    pub(super) fn first_lost(&self, _: u64, _: u64) -> Option<u64> {
+        None
     }
 
     /// Lets go of the pages from `start` to `end`. It is advice: where it fails, nothing is lost but memory.
     #[cfg(unix)]
     pub(super) fn forget(&self, start: usize, end: usize) {
-        let start = start.min(self.0.len());
-        let Some(length) = end.min(self.0.len()).checked_sub(start).filter(|length| *length > 0) else { return };
+        let all = self.mapping.len();
+        let start = start.min(all);
+        let Some(length) = end.min(all).checked_sub(start).filter(|length| *length > 0) else { return };
         // SAFETY: memmap2 leaves MADV_DONTNEED unchecked because it may change bytes that are borrowed: in private
         // memory, it throws away what was written there. This is a shared mapping of a file that can't be written to.
         // Its pages are only detached; whoever touches one again, through a borrow that is older or newer, gets the page
         // of the file, whose bytes are the same as before by the promise under which the mapping was made. So no
-        // borrowed byte ever changes, which is all that a shared reference asks for.
-        let advised = unsafe { self.0.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, length) };
+        // borrowed byte ever changes, which is all that a shared reference asks for. Pages of zeros that stand in for lost ones
+        // (`guard`) cannot be written to either, and stay what they are.
+        let advised = unsafe { self.mapping.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, length) };
         drop(advised);
     }
 

@@ -1,12 +1,16 @@
 //! The bytes of one file: opened for reading only, mapped or held in memory.
 
 mod buffer;
+#[cfg(all(unix, feature = "mmap"))]
+mod guard;
 mod hole;
+mod lost;
 #[cfg(feature = "mmap")]
 mod map;
 mod open;
 mod overlay;
 mod read;
+mod salvage;
 mod view;
 
 use std::fmt;
@@ -18,8 +22,13 @@ use crate::error::{Error, ErrorKind, Result, Structure};
 use crate::num::{to_u64, to_usize_saturating};
 
 pub(crate) use buffer::{Buffer, whole_pages};
+#[cfg(all(unix, feature = "mmap"))]
+pub use guard::guard_mappings;
+pub(crate) use lost::any_lost;
 pub use open::FileId;
 pub(crate) use open::{Allow, OpenFile};
+use salvage::Salvage;
+
 pub(crate) use overlay::{Change, Overlay, Sector};
 pub(crate) use view::{Run, Stored, View};
 
@@ -32,6 +41,7 @@ pub struct Source(Arc<Inner>);
 struct Inner {
     bytes: Bytes,
     file: Option<OpenFile>,
+    salvage: Salvage,
 }
 
 enum Bytes {
@@ -46,25 +56,27 @@ impl Source {
     /// Copies the file at `path` into memory: the way to open a file that others may change meanwhile, for small images
     /// and for tests. Holes of the file take no memory where the feature `mmap` is on.
     ///
-    /// Whoever changes the file *during* this call may still spoil the copy.
-    ///
     /// # Errors
     /// [`Category::Open`](crate::Category::Open) if there is no such file, it can't be read, or it is a directory, a
-    /// pipe, a socket or a character device; [`Category::Io`](crate::Category::Io) if reading it fails or memory does
-    /// not suffice.
+    /// pipe, a socket or a character device; [`Category::Io`](crate::Category::Io) if reading it fails, memory does
+    /// not suffice, or the file was changed *during* this call, as far as its size and times tell.
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
         Self::copy(OpenFile::open(path.as_ref(), Allow::Named)?)
     }
 
     fn copy(file: OpenFile) -> Result<Self> {
-        let bytes = Bytes::copy_of(&file).map_err(|error| Error::of(Structure::File, ErrorKind::Io(error)))?;
-        Ok(Self(Arc::new(Inner { bytes, file: Some(file) })))
+        let failed = |error: std::io::Error| Error::of(Structure::File, ErrorKind::Io(error.into()));
+        let bytes = Bytes::copy_of(&file).map_err(failed)?;
+        if file.has_changed().map_err(failed)? {
+            return Err(Error::of(Structure::File, ErrorKind::Changed));
+        }
+        Ok(Self(Arc::new(Inner { bytes, file: Some(file), salvage: Salvage::default() })))
     }
 
     /// Takes bytes that are in memory already. Such a source has no path, so parents can't be found beside it.
     #[must_use]
     pub fn from_vec(bytes: Vec<u8>) -> Self {
-        Self(Arc::new(Inner { bytes: Bytes::Owned(bytes), file: None }))
+        Self(Arc::new(Inner { bytes: Bytes::Owned(bytes), file: None, salvage: Salvage::default() }))
     }
 
     /// The path under which the file was opened, if it was.
@@ -125,6 +137,14 @@ impl Source {
         match &self.0.file {
             Some(open) if self.is_mapped() => hole::hole_end(&open.file, offset, end),
             _ => offset,
+        }
+    }
+
+    /// Up to where, from `offset` on and at most to `end`, the file has no hole: `end` where nothing is known.
+    pub(crate) fn data_end(&self, offset: u64, end: u64) -> u64 {
+        match &self.0.file {
+            Some(open) if self.is_mapped() => hole::data_end(&open.file, offset, end),
+            _ => end,
         }
     }
 

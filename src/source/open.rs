@@ -3,6 +3,7 @@
 use std::fs::{File, FileType, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use crate::error::{Error, ErrorKind, Result, Structure};
 
@@ -42,6 +43,8 @@ pub(crate) struct OpenFile {
     pub(super) path: PathBuf,
     pub(super) id: FileId,
     length: u64,
+    /// When it was last changed before it was opened; none of a block device.
+    modified: Option<SystemTime>,
 }
 
 /// What an opened path may be.
@@ -56,7 +59,7 @@ pub(crate) enum Allow {
 impl OpenFile {
     /// Opens the file at `path`, or says why it can't be.
     pub(crate) fn open(path: &Path, allow: Allow) -> Result<Self> {
-        let failed = |error| Error::of(Structure::File, ErrorKind::Open(error));
+        let failed = |error: io::Error| Error::of(Structure::File, ErrorKind::Open(error.into()));
         // Looked at before it is opened, since opening a device can do things; and again after, since it may have been
         // exchanged between.
         let before = match allow {
@@ -69,8 +72,9 @@ impl OpenFile {
         require_file(metadata.file_type(), allow)?;
         // A block device has no length but where its end is.
         let length = if metadata.is_file() { metadata.len() } else { file.seek(SeekFrom::End(0)).map_err(failed)? };
+        let modified = metadata.modified().ok().filter(|_| metadata.is_file());
         let id = FileId(id(&metadata, path).map_err(failed)?);
-        Ok(Self { file, path: path.to_path_buf(), id, length })
+        Ok(Self { file, path: path.to_path_buf(), id, length, modified })
     }
 
     /// Which file it is.
@@ -78,12 +82,27 @@ impl OpenFile {
         &self.id
     }
 
+    /// How long the file is now, in bytes.
+    pub(super) fn length_now(&self) -> io::Result<u64> {
+        let metadata = self.file.metadata()?;
+        if metadata.is_file() { Ok(metadata.len()) } else { (&self.file).seek(SeekFrom::End(0)) }
+    }
+
+    /// Whether the file has been changed since it was opened, as far as its size and the time of its last change tell.
+    pub(super) fn has_changed(&self) -> io::Result<bool> {
+        let is_same_time = match self.modified {
+            Some(before) => self.file.metadata()?.modified()? == before,
+            None => true,
+        };
+        Ok(!is_same_time || self.length_now()? != self.length)
+    }
+
     /// The first `most` bytes, or all if there are fewer.
     pub(crate) fn head(&self, most: u64) -> Result<Vec<u8>> {
         let mut head = Vec::new();
         let mut file = &self.file;
         let read = file.rewind().and_then(|()| file.take(most).read_to_end(&mut head));
-        read.map_err(|error| Error::of(Structure::File, ErrorKind::Io(error)))?;
+        read.map_err(|error| Error::of(Structure::File, ErrorKind::Io(error.into())))?;
         Ok(head)
     }
 

@@ -94,6 +94,18 @@ impl Overlay {
         self.end
     }
 
+    /// Whether all the bytes from `start` to `end` were written.
+    pub(super) fn covers(&self, mut start: u64, end: u64) -> bool {
+        while start < end {
+            start = match self.at(start) {
+                Patched::Not(_) => return false,
+                Patched::Bytes(bytes) => start.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX)),
+                Patched::Zero(zero) => zero,
+            };
+        }
+        true
+    }
+
     /// What there is at `offset`.
     pub(super) fn at(&self, offset: u64) -> Patched<'_> {
         let index = self.patches.partition_point(|patch| patch.end <= offset);

@@ -18,7 +18,13 @@ impl Source {
     /// [`Category::Io`](crate::Category::Io) if the system reports an error, or the file has become shorter.
     pub(crate) fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
         let copied = match self.mapped_file() {
-            Some(file) => read_exact_at(file, buffer, offset),
+            Some(file) => match read_exact_at(file, buffer, offset) {
+                Err(_) if self.is_salvaged() => {
+                    self.read_what_is_left(file, offset, buffer);
+                    Ok(())
+                }
+                read => read,
+            },
             None => match self.in_memory(offset, to_u64(buffer.len())) {
                 Some(bytes) => {
                     buffer.copy_from_slice(bytes);
@@ -27,7 +33,17 @@ impl Source {
                 None => Err(io::ErrorKind::UnexpectedEof.into()),
             },
         };
-        copied.map_err(|error| Error::at(Structure::File, offset, ErrorKind::Io(error)))
+        copied.map_err(|error| self.unreadable(offset, error))
+    }
+
+    /// What it means that the bytes at `offset` can't be read: where a file that is mapped has become shorter, they are lost as
+    /// they would be for whoever touches them.
+    pub(crate) fn unreadable(&self, offset: u64, error: io::Error) -> Error {
+        let is_shorter = error.kind() == io::ErrorKind::UnexpectedEof;
+        match self.check_length(self.length()).err().and_then(|lost| lost.offset()).filter(|_| is_shorter) {
+            Some(end) => Error::at(Structure::File, end.max(offset), ErrorKind::Lost),
+            None => Error::at(Structure::File, offset, ErrorKind::Io(error.into())),
+        }
     }
 
     /// The bytes from `offset` on, if the source has them.
@@ -75,7 +91,8 @@ fn is_cached(file: &File, offset: u64) -> bool {
 
     let mut byte = [0];
     let read = rustix::io::preadv2(file, &mut [io::IoSliceMut::new(&mut byte)], offset, ReadWriteFlags::NOWAIT);
-    !matches!(read, Err(Errno::AGAIN))
+    // Nothing is there where the file has become shorter: reading will say so.
+    !matches!(read, Ok(0) | Err(Errno::AGAIN))
 }
 
 #[cfg(not(target_os = "linux"))]

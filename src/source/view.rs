@@ -14,6 +14,8 @@ pub(crate) struct View {
     source: Source,
     overlay: Overlay,
     length: u64,
+    /// Up to where the file once had content; what it does not have of that any more is lost, and not zero.
+    had: u64,
 }
 
 /// Bytes that lie together: lent, or known to be zero without being anywhere.
@@ -38,12 +40,14 @@ impl View {
     /// The file as it is.
     pub(crate) fn new(source: Source) -> Self {
         let length = source.length();
-        Self { source, overlay: Overlay::default(), length }
+        Self { source, overlay: Overlay::default(), length, had: 0 }
     }
 
-    /// Folds in the changes of a log, after which the file is at least `length` bytes long. What that adds is zero.
-    pub(crate) fn replay(&mut self, overlay: Overlay, length: u64) {
+    /// Folds in the changes of a log, after which the file is at least `length` bytes long. What that adds is zero, but for
+    /// what the file `had` before: that is missing.
+    pub(crate) fn replay(&mut self, overlay: Overlay, length: u64, had: u64) {
         self.length = self.length.max(length).max(overlay.end());
+        self.had = had;
         self.overlay = overlay;
     }
 
@@ -57,49 +61,79 @@ impl View {
         self.length
     }
 
+    /// Where the file ends that is really there, with what a replay adds where nothing is missing before it.
+    pub(crate) fn file_end(&self) -> u64 {
+        if self.source.length() < self.had { self.source.length() } else { self.length }
+    }
+
+    /// Whether all the bytes from `start` to `end` can be had.
+    pub(crate) fn has(&self, start: u64, end: u64) -> bool {
+        let missing = self.source.length()..self.had;
+        end <= self.length
+            && (end <= missing.start
+                || start >= missing.end
+                || self.overlay.covers(start.max(missing.start), end.min(missing.end)))
+    }
+
     /// What is stored at `offset`, and how far that goes, at most `most` bytes; none behind the end of the file.
     #[inline]
     pub(crate) fn stored(&self, offset: u64, most: u64) -> Option<Stored<'_>> {
         let most = self.length.checked_sub(offset).filter(|left| *left > 0)?.min(most);
         if self.overlay.is_empty() {
-            return Some(self.beneath(offset, most));
+            return self.beneath(offset, most);
         }
         let up_to = |end: u64| end.saturating_sub(offset).min(most);
         Some(match self.overlay.at(offset) {
             Patched::Bytes(bytes) => Stored::Log(bytes.get(..to_usize_saturating(most)).unwrap_or(bytes)),
             Patched::Zero(end) => Stored::Nowhere(up_to(end)),
-            Patched::Not(end) => self.beneath(offset, up_to(end)),
+            Patched::Not(end) => return self.beneath(offset, up_to(end)),
         })
     }
 
     /// The same of the file itself, which may be shorter than the view.
     #[inline]
-    fn beneath(&self, offset: u64, most: u64) -> Stored<'_> {
+    fn beneath(&self, offset: u64, most: u64) -> Option<Stored<'_>> {
         let file = self.source.as_bytes();
         match usize::try_from(offset).ok().and_then(|offset| file.get(offset..)) {
-            Some(rest) if !rest.is_empty() => Stored::File(rest.get(..to_usize_saturating(most)).unwrap_or(rest)),
-            _ => Stored::Nowhere(most),
+            Some(rest) if !rest.is_empty() => Some(Stored::File(rest.get(..to_usize_saturating(most)).unwrap_or(rest))),
+            _ if offset < self.had => None,
+            _ => Some(Stored::Nowhere(most)),
         }
     }
 
     /// The longest run from `offset` on that is at most `most` bytes long. It has at least one byte, unless `most` is 0.
     ///
     /// # Errors
-    /// [`ErrorKind::OutOfBounds`], said of `what`, if the file ends at or before `offset`.
+    /// [`ErrorKind::OutOfBounds`], said of `what`, if the file ends at or before `offset`; [`ErrorKind::Lost`] if that is known
+    /// of the first byte. Whoever looks at the bytes has to ask again behind that: [`View::check`].
     #[inline]
     pub(crate) fn run(&self, what: Structure, offset: u64, most: u64) -> Result<Run<'_>> {
         match self.stored(offset, most) {
-            Some(Stored::File(bytes) | Stored::Log(bytes)) => Ok(Run::Data(bytes)),
+            Some(Stored::File(bytes)) => Ok(Run::Data(self.source.good(what, offset, bytes)?)),
+            Some(Stored::Log(bytes)) => Ok(Run::Data(bytes)),
             Some(Stored::Nowhere(length)) => Ok(Run::Zero(length)),
             None => Err(self.out_of_bounds(what, offset, most)),
         }
+    }
+
+    /// That none of the bytes is lost that were looked at: `length` of them from `offset` on.
+    #[inline]
+    pub(crate) fn check(&self, what: Structure, offset: u64, length: u64) -> Result<()> {
+        self.source.check(what, offset, length)
+    }
+
+    /// What was made of bytes of the file, be it an error, unless some of them were lost.
+    pub(crate) fn checked<T>(&self, made: Result<T>) -> Result<T> {
+        self.source.check_lost()?;
+        made
     }
 
     /// The `length` bytes at `offset`: lent where they lie together, put together where they do not. For structures,
     /// whose length the caller has bounded.
     ///
     /// # Errors
-    /// [`ErrorKind::OutOfBounds`], said of `what`, if they reach behind the end of the file.
+    /// [`ErrorKind::OutOfBounds`], said of `what`, if they reach behind the end of the file; [`ErrorKind::Lost`] as for
+    /// [`View::run`].
     pub(crate) fn bytes(&self, what: Structure, offset: u64, length: u64) -> Result<Cow<'_, [u8]>> {
         if length == 0 {
             return Ok(Cow::Borrowed(&[]));
@@ -134,10 +168,25 @@ impl View {
     /// A copy of the structure at `offset`, fetched once: what is checked is what is used.
     ///
     /// # Errors
-    /// [`ErrorKind::OutOfBounds`], said of `what`, if it reaches behind the end of the file.
+    /// [`ErrorKind::OutOfBounds`], said of `what`, if it reaches behind the end of the file; [`ErrorKind::Lost`].
     #[inline]
     pub(crate) fn fetch<T: FromBytes>(&self, what: Structure, offset: u64) -> Result<T> {
         let length = to_u64(size_of::<T>());
+        let fetched = match self.stored(offset, length) {
+            Some(Stored::File(bytes) | Stored::Log(bytes)) => T::read_from_bytes(bytes).ok(),
+            _ => None,
+        };
+        let fetched = match fetched {
+            Some(fetched) => fetched,
+            None => self.fetch_in_pieces(what, offset, length)?,
+        };
+        self.check(what, offset, length)?;
+        Ok(fetched)
+    }
+
+    /// The same where it does not lie together, or not at all.
+    #[cold]
+    fn fetch_in_pieces<T: FromBytes>(&self, what: Structure, offset: u64, length: u64) -> Result<T> {
         let bytes = self.bytes(what, offset, length)?;
         T::read_from_bytes(&bytes).map_err(|_| self.out_of_bounds(what, offset, length))
     }
@@ -149,6 +198,11 @@ impl View {
             Patched::Zero(zero) => zero.min(end),
             Patched::Not(beneath) => self.source.hole_end(offset, beneath.min(end)),
         }
+    }
+
+    /// Up to where, from `offset` on and at most to `end`, the file itself has no hole, as far as that is known.
+    pub(crate) fn data_end(&self, offset: u64, end: u64) -> u64 {
+        self.source.data_end(offset, end)
     }
 
     /// Tells the system that these bytes are not needed soon.

@@ -5,6 +5,7 @@ mod cuts;
 mod damage;
 mod extremes;
 mod noise;
+mod sweep;
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use tempfile::TempDir;
 use vhdx_mmap::{Chain, Disk, LogReport, OpenOptions, Parents, Segment, Source};
 
+use crate::damaged::{check_agrees, salvage_agrees};
 use crate::kit::FileBytes;
 use crate::kit::builder::{Image, Spec};
 use crate::kit::log::Dirty;
@@ -106,6 +108,13 @@ impl Victim {
     fn judge(&mut self) -> Result<Verdict, String> {
         look_at_everything(&self.path);
         let disk = Disk::open(map(&self.path), &self.options());
+        if self.rng.one_in(3) {
+            check_agrees(&self.path, &self.options(), &disk)?;
+        }
+        // To look at everything again takes its time.
+        if self.rng.one_in(8) {
+            salvage_agrees(&self.path, &self.options(), &disk)?;
+        }
         let mut files: Vec<&dyn FileBytes> = std::iter::once(&self.image).chain(&self.parents).map(file_of).collect();
         // One that has become a base is not asked for parents.
         files.truncate(disk.as_ref().map_or(files.len(), |disk| disk.layers().len()));

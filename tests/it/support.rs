@@ -17,8 +17,12 @@ fn is_required(what: &str) -> bool {
 /// Says that a check is skipped, past the capture of the test harness; fails where it must not be skipped.
 pub(crate) fn skip(what: &str, why: &str) {
     assert!(!is_required(what), "{what} is required by VHDX_REQUIRE: {why}");
+    say(&format!("SKIPPED ({what}): {why}\n"));
+}
+
+/// Says something past the capture of the test harness.
+pub(crate) fn say(text: &str) {
     // To the stream itself: what goes through `eprintln!` is shown for failing tests only.
-    let text = format!("SKIPPED ({what}): {why}\n");
     std::io::stderr().write_all(text.as_bytes()).unwrap();
 }
 

@@ -14,7 +14,15 @@ use crate::term::{self, escape};
 pub(crate) enum Exit {
     Done,
     No,
+    /// Of a check: it could not be done.
+    NotChecked,
     Usage,
+    /// Of a check.
+    Corruption,
+    /// Of a check.
+    Leaks,
+    /// Of a check.
+    NotSupported,
     Corrupt,
     NoInput,
     Unsupported,
@@ -30,8 +38,10 @@ impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(match exit {
             Exit::Done => 0,
-            Exit::No => 1,
-            Exit::Usage => 2,
+            Exit::No | Exit::NotChecked => 1,
+            Exit::Usage | Exit::Corruption => 2,
+            Exit::Leaks => 3,
+            Exit::NotSupported => 63,
             Exit::Corrupt => 65,
             Exit::NoInput => 66,
             Exit::Unsupported => 69,
@@ -205,6 +215,10 @@ fn hint_for(error: &Error) -> &'static str {
         (ErrorKind::NotAFile { what: "a directory" }, _) => "name an image in it",
         (ErrorKind::Open(cause), _) if cause.kind() == io::ErrorKind::NotFound => "is the path right?",
         (ErrorKind::Open(_) | ErrorKind::NotAFile { .. }, _) => "an image is a file that you may read",
+        (ErrorKind::Lost, _) => {
+            "was the file cut off meanwhile? if not, its medium fails: the system's log may tell more"
+        }
+        (ErrorKind::Changed, _) => "stop whoever writes to the image, and try again",
         (ErrorKind::Io(_), _) => "if the file system cannot map files, try --no-mmap",
         _ => match error.category() {
             Category::Unsupported => "a newer program than this may be needed: the one that made the image, or Hyper-V",

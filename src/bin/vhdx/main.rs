@@ -9,6 +9,7 @@ mod exit;
 mod json;
 mod open;
 mod progress;
+mod salvage;
 mod size;
 mod sums;
 mod target;
@@ -17,12 +18,23 @@ mod term;
 use clap::Parser;
 
 use args::{Cli, Command};
-use exit::Failure;
+use exit::{Exit, Failure};
 
 fn main() -> std::process::ExitCode {
     let cli = Cli::parse();
     term::set_color(cli.common.color);
-    let done = match &cli.command {
+    guard_mappings().and_then(|()| run(&cli)).unwrap_or_else(Failure::report).into()
+}
+
+/// A file that becomes shorter, or whose medium fails, is an error to tell, and no reason to be ended by a signal.
+fn guard_mappings() -> Result<(), Failure> {
+    #[cfg(unix)]
+    vhdx_mmap::guard_mappings().map_err(|error| Failure::new(Exit::Io, format!("signals: {error}")))?;
+    Ok(())
+}
+
+fn run(cli: &Cli) -> Result<Exit, Failure> {
+    match &cli.command {
         Command::Info(args) => cmd::info::run(args, &cli.common),
         Command::Map(args) => cmd::map::run(args, &cli.common),
         Command::Extract(args) => cmd::extract::run(args, &cli.common),
@@ -34,6 +46,6 @@ fn main() -> std::process::ExitCode {
         Command::Read(args) => cmd::read::run(args, &cli.common),
         Command::Log(args) => cmd::log::run(args, &cli.common),
         Command::Chain(args) => cmd::chain::run(args, &cli.common),
-    };
-    done.unwrap_or_else(Failure::report).into()
+        Command::Check(args) => cmd::check::run(args, &cli.common).map_err(Failure::of_an_answer),
+    }
 }

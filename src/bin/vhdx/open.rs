@@ -6,10 +6,10 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use vhdx_mmap::format::FileIdentifier;
-use vhdx_mmap::{Chain, Content, Disk, LogPolicy, LogState, OpenOptions, Parents, Severity, Source};
+use vhdx_mmap::{Chain, Content, Disk, Layer, LogPolicy, LogState, OpenOptions, Parents, Severity, Source, Strictness};
 
-use crate::args::{Common, InputFormat, LogChoice};
-use crate::exit::Failure;
+use crate::args::{Common, InputFormat, LogChoice, SalvageArgs};
+use crate::exit::{Exit, Failure};
 use crate::term::{self, escape};
 
 /// Opens the bytes of an image.
@@ -50,13 +50,19 @@ fn refuse_as_output(_: &Source) -> Result<(), Failure> {
 pub(crate) fn map(path: &Path) -> vhdx_mmap::Result<Source> {
     // SAFETY: the promise that nobody changes the file cannot be kept by this program; it is the user's, who is told of
     // it in the help of --no-mmap. The program does nothing that depends on mapped bytes keeping their values: each
-    // value is fetched once, and the worst that a broken promise leads to is wrong output or an end by SIGBUS.
+    // value is fetched once. Where the file becomes shorter, that is an error by `guard_mappings`; any other change is found
+    // out at the end by `steady`, for the most part, and the worst that it leads to is wrong output.
     unsafe { Source::map(path) }
 }
 
 /// Opens an image, and follows its parents as far as that goes.
 pub(crate) fn chain(path: &Path, common: &Common) -> Result<Chain, Failure> {
-    let chain = Chain::open(source(path, common)?, &options(common));
+    chain_with(path, common, &options(common))
+}
+
+/// The same, as the options say.
+pub(crate) fn chain_with(path: &Path, common: &Common, options: &OpenOptions) -> Result<Chain, Failure> {
+    let chain = Chain::open(source(path, common)?, options);
     let chain = chain.map_err(|error| Failure::of_image(path, &error))?;
     // The image itself has been looked at already.
     chain.layers().iter().skip(1).try_for_each(|layer| refuse_as_output(layer.image().source()))?;
@@ -65,18 +71,57 @@ pub(crate) fn chain(path: &Path, common: &Common) -> Result<Chain, Failure> {
 
 /// Opens an image as a disk, and tells on standard error what is out of the ordinary.
 pub(crate) fn disk(path: &Path, common: &Common) -> Result<Disk, Failure> {
-    let disk = Disk::from_chain(chain(path, common)?).map_err(|error| Failure::of_image(path, &error))?;
+    disk_with(path, common, &options(common))
+}
+
+/// The same, damaged images included where the user wants that.
+pub(crate) fn salvaged(path: &Path, common: &Common, salvage: &SalvageArgs) -> Result<Disk, Failure> {
+    disk_with(path, common, &salvage.open_options(options(common)))
+}
+
+fn disk_with(path: &Path, common: &Common, options: &OpenOptions) -> Result<Disk, Failure> {
+    let chain = chain_with(path, common, options)?;
+    if options.strictness == Strictness::Salvage
+        && let Some(error) = chain.broken()
+    {
+        term::tell("warning", term::WARNING, &escape(&format!("{}: {error}", path.display())));
+    }
+    let disk = Disk::from_chain(chain).map_err(|error| Failure::of_image(path, &error))?;
     if !common.quiet {
         for layer in disk.layers() {
             let name = layer.image().path().unwrap_or(path);
             tell_log_state(name, layer.image().log_state());
         }
-        for (layer, warning) in disk.warnings().filter(|(_, warning)| warning.check.severity() > Severity::Note) {
+        for (layer, warning) in disk.warnings().filter(|(_, warning)| warning.severity > Severity::Note) {
             let name = disk.layers().get(layer).and_then(|layer| layer.image().path()).unwrap_or(path);
-            term::tell("warning", term::WARNING, &escape(&format!("{}: {warning}", name.display())));
+            let label = if warning.severity == Severity::Warning { "warning" } else { warning.severity.name() };
+            term::tell(label, term::WARNING, &escape(&format!("{}: {warning}", name.display())));
         }
     }
     Ok(disk)
+}
+
+/// What a command has to say of the images of these layers, unless some file was changed meanwhile: then nobody knows of which
+/// state of it that is, be it an error.
+pub(crate) fn steady<T>(layers: &[Layer], said: Result<T, Failure>) -> Result<T, Failure> {
+    layers.iter().fold(said, |said, layer| steady_source(layer.image().source(), said))
+}
+
+/// The same of one file.
+pub(crate) fn steady_source<T>(source: &Source, said: Result<T, Failure>) -> Result<T, Failure> {
+    let name = source.path().unwrap_or(Path::new("-")).display();
+    match (source.has_changed(), said) {
+        (Ok(false), said) => said,
+        (Err(error), Ok(_)) => Err(Failure::new(Exit::Io, format!("{name}: {error}"))),
+        (Err(_), failed) => failed,
+        (Ok(true), Ok(_)) => Err(Failure::new(Exit::Io, format!("{name}: changed while it was read"))
+            .with_hint("make a copy of the image, or stop whoever writes to it, and try again")),
+        (Ok(true), Err(Failure::Said { text, hint, .. })) => {
+            let text = format!("{text}; and {name} changed while it was read");
+            Err(Failure::Said { exit: Exit::Io, text, hint })
+        }
+        (Ok(true), stopped) => stopped,
+    }
 }
 
 /// Something that can be compared with a disk.
@@ -90,6 +135,14 @@ impl Input {
         match self {
             Self::Disk(disk) => Content::disk(disk),
             Self::Raw(source) => Content::raw(source),
+        }
+    }
+
+    /// See [`steady`].
+    pub(crate) fn steady<T>(&self, said: Result<T, Failure>) -> Result<T, Failure> {
+        match self {
+            Self::Disk(disk) => steady(disk.layers(), said),
+            Self::Raw(source) => steady_source(source, said),
         }
     }
 }

@@ -1,6 +1,10 @@
 //! The block allocation table (MS-VHDX 2.5): what an image itself has of its disk.
 
 mod bitmap;
+#[cfg(feature = "bulk")]
+mod examine;
+#[cfg(feature = "bulk")]
+mod slots;
 mod walk;
 
 use std::ops::ControlFlow;
@@ -10,12 +14,16 @@ use zerocopy::FromBytes;
 use crate::error::{Error, ErrorKind, Result, Structure};
 use crate::format::{BatEntry, PayloadBlockState, SectorBitmapState, U64};
 use crate::num::to_u64;
-use crate::source::{Run, Stored, View};
+use crate::source::{Run, Stored, View, any_lost};
 
 use super::geometry::{Geometry, Kind};
 use super::region::{Region, Taken};
 use bitmap::equal_bits;
 
+#[cfg(feature = "bulk")]
+pub(crate) use examine::BatSummary;
+#[cfg(feature = "bulk")]
+pub(in crate::image) use slots::Slots;
 pub use walk::BlockStates;
 
 /// What an image has of its disk at some place: a run of bytes, of one nature.
@@ -47,6 +55,8 @@ pub(super) struct Bat<'a> {
     pub(super) geometry: &'a Geometry,
     pub(super) taken: &'a Taken,
     pub(super) offset: u64,
+    /// Length of the region, in bytes: what is behind it are no entries, whatever the disk needs.
+    pub(super) length: u64,
 }
 
 /// Checks that the BAT region, at least the part that is needed, is there.
@@ -77,8 +87,11 @@ impl<'a> Bat<'a> {
             PayloadBlockState::FullyPresent => {
                 let is_clear = self.taken.overlap(place, place.saturating_add(self.used_of(block, 0))).is_none();
                 let offset = place.saturating_add(position.saturating_sub(self.geometry.block_start(block)));
+                let is_good = self.view.source().is_good(offset, length);
                 match self.view.stored(offset, length) {
-                    Some(Stored::File(bytes) | Stored::Log(bytes)) if is_clear && to_u64(bytes.len()) == length => {
+                    Some(Stored::File(bytes) | Stored::Log(bytes))
+                        if is_clear && is_good && to_u64(bytes.len()) == length =>
+                    {
                         Lent::Here(bytes)
                     }
                     _ => Lent::Unknown,
@@ -112,8 +125,8 @@ impl Bat<'_> {
     /// State and place of a payload block.
     #[inline]
     pub(super) fn payload(&self, block: u64) -> Result<(PayloadBlockState, u64)> {
-        let offset = self.entry_offset(self.geometry.payload_index(block));
         let structure = Structure::PayloadBatEntry(block);
+        let offset = self.entry_place(structure, self.geometry.payload_index(block))?;
         let entry = BatEntry(self.view.fetch::<U64>(structure, offset)?.get());
         let Some(state) = PayloadBlockState::from_number(entry.state()) else {
             return Err(Error::at(structure, offset, ErrorKind::ReservedState { state: entry.state() }));
@@ -122,6 +135,20 @@ impl Bat<'_> {
             return Err(Error::at(structure, offset, ErrorKind::PartiallyPresentWithoutParent));
         }
         Ok((state, entry.file_offset()))
+    }
+
+    /// Where an entry lies in the file.
+    ///
+    /// # Errors
+    /// If the region has no such entry.
+    #[inline]
+    fn entry_place(&self, structure: Structure, index: u64) -> Result<u64> {
+        let offset = self.entry_offset(index);
+        if index < self.length / BatEntry::LENGTH {
+            return Ok(offset);
+        }
+        let limit = self.offset.saturating_add(self.length);
+        Err(Error::at(structure, offset, ErrorKind::OutOfBounds { length: BatEntry::LENGTH, limit }))
     }
 
     #[inline]
@@ -197,16 +224,23 @@ impl Bat<'_> {
             }
             let Run::Data(bytes) = self.entries(behind, most.saturating_sub(found))? else { return Ok(found) };
             let Ok(entries) = <[U64]>::ref_from_bytes(bytes) else { return Ok(found) };
+            let (before, mut ends) = (found, entries.is_empty());
             for entry in entries.iter().map(|entry| BatEntry(entry.get())) {
                 next = next.saturating_add(self.geometry.block_size());
                 if entry.file_offset() != next
                     || PayloadBlockState::from_number(entry.state()) != Some(PayloadBlockState::FullyPresent)
                 {
-                    return Ok(found);
+                    ends = true;
+                    break;
                 }
                 found = found.saturating_add(1);
             }
-            if entries.is_empty() {
+            if any_lost() {
+                let offset =
+                    self.entry_offset(self.geometry.payload_index(block.saturating_add(1).saturating_add(before)));
+                self.view.check(Structure::Bat, offset, to_u64(bytes.len()))?;
+            }
+            if ends {
                 return Ok(found);
             }
         }
@@ -220,8 +254,10 @@ impl Bat<'_> {
     fn entries(&self, block: u64, most: u64) -> Result<Run<'_>> {
         let index = self.geometry.payload_index(block);
         let in_chunk = self.geometry.bitmap_index(self.geometry.chunk_of(block)).saturating_sub(index);
-        let length = in_chunk.min(most).saturating_mul(BatEntry::LENGTH);
-        Ok(match self.view.run(Structure::Bat, self.entry_offset(index), length)? {
+        let place = self.entry_place(Structure::PayloadBatEntry(block), index)?;
+        let in_region = self.length.saturating_sub(place.saturating_sub(self.offset));
+        let length = in_chunk.min(most).saturating_mul(BatEntry::LENGTH).min(in_region);
+        Ok(match self.view.run(Structure::Bat, place, length)? {
             Run::Data(bytes) => Run::Data(bytes.get(..bytes.len() & !7).unwrap_or(bytes)),
             zero @ Run::Zero(_) => zero,
         })
@@ -285,13 +321,14 @@ impl Bat<'_> {
             }
             (at, left, skip) = (at.saturating_add(length), left.saturating_sub(length), 0);
         }
+        self.view.check(structure, start, bytes)?;
         Ok((bit.unwrap_or(false), found.min(most)))
     }
 
     /// Where the sector bitmap block of a chunk lies.
     fn bitmap_place(&self, chunk: u64) -> Result<u64> {
-        let offset = self.entry_offset(self.geometry.bitmap_index(chunk));
         let structure = Structure::BitmapBatEntry(chunk);
+        let offset = self.entry_place(structure, self.geometry.bitmap_index(chunk))?;
         let entry = BatEntry(self.view.fetch::<U64>(structure, offset)?.get());
         if SectorBitmapState::from_number(entry.state()) != Some(SectorBitmapState::Present) {
             return Err(Error::at(structure, offset, ErrorKind::NoSectorBitmap { state: entry.state() }));

@@ -76,7 +76,7 @@ impl Bat<'_> {
                 }
                 Run::Data(bytes) => {
                     let zeros = if block < ask_from { 0 } else { self.zeros_at(index, bytes) };
-                    match zeros.min(end.saturating_sub(block)) {
+                    let shown = match zeros.min(end.saturating_sub(block)) {
                         0 => {
                             // To ask costs as much as to look at many entries.
                             if block >= ask_from {
@@ -85,7 +85,10 @@ impl Bat<'_> {
                             show(bytes, &mut visit).map_continue(|()| to_u64(bytes.len()) / BatEntry::LENGTH)
                         }
                         zeros => visit(0, zeros).map_continue(|()| zeros),
-                    }
+                    };
+                    // What was shown counts for nothing, then.
+                    self.view.check(Structure::Bat, self.entry_offset(index), to_u64(bytes.len()))?;
+                    shown
                 }
             };
             match shown {
@@ -118,7 +121,8 @@ impl Bat<'_> {
     /// How many payload blocks have their entries, from place `index` of the BAT on, in a hole of the file or right before it.
     /// There may be one where `bytes`, the first of these entries, begin with a page of zeros.
     fn zeros_at(&self, index: u64, bytes: &[u8]) -> u64 {
-        let (start, end) = (self.entry_offset(index), self.entry_offset(self.geometry.bat_entries()));
+        let entries = self.geometry.bat_entries().min(self.length / BatEntry::LENGTH);
+        let (start, end) = (self.entry_offset(index), self.entry_offset(entries));
         // Behind what was looked at: on some file systems a hole is none any more where it was.
         let page = to_u64(PAGE);
         let unseen = start.saturating_add(page).next_multiple_of(page);

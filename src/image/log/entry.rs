@@ -51,6 +51,13 @@ impl<'a> Ring<'a> {
         sectors(end.saturating_sub(self.offset))
     }
 
+    /// Up to which sector, from `index` on, the ring has no hole of the file.
+    pub(super) fn data_end(&self, index: u64) -> u64 {
+        let end = self.view.data_end(self.file_offset(index), self.file_offset(self.sectors));
+        // A sector that is a hole in part is looked at.
+        end.saturating_sub(self.offset).div_ceil(SECTOR_4K)
+    }
+
     /// Lets go of the memory behind the sectors from `start` to `end`.
     pub(super) fn forget(&self, start: u64, end: u64) {
         self.view.forget(self.file_offset(start), self.file_offset(end));

@@ -7,12 +7,13 @@ mod report;
 mod sequence;
 
 use crate::error::{Error, ErrorKind, Result, Structure};
-use crate::format::{MIB, SECTOR_4K};
+use crate::format::{MIB, SECTOR_4K, header_offset};
 use crate::num::to_u64;
 use crate::source::{Overlay, View};
 
-use super::header::CurrentHeader;
-use super::warning::{Check, Warnings};
+use super::header::{self, CurrentHeader};
+use super::rule::Check;
+use super::warning::Warnings;
 use entry::{Entry, Ring};
 
 pub use entry::Flaw;
@@ -70,6 +71,17 @@ pub(super) fn replay(
     policy: LogPolicy,
     warnings: &mut Warnings,
 ) -> Result<LogState> {
+    if !header.is_dirty()
+        && policy != LogPolicy::Ignore
+        && let Some(successor) = header::damaged_successor(view, header)
+        && active_sequence(view, &successor, &mut Warnings::default()).is_ok()
+    {
+        // Without it, the changes in the log would be left out, and nobody would know.
+        let what = "it is damaged and was the current one: the log that it names holds changes";
+        let detail =
+            Error::at(Structure::Header(successor.copy), header_offset(successor.copy), ErrorKind::Text { what });
+        warnings.refuse(Check::HeaderCopies, detail)?;
+    }
     if !header.is_dirty() || policy == LogPolicy::Ignore {
         warnings.add_if_err(Check::LogVersion, header.check_log_version());
         warnings.add_if_err(Check::LogAlignment, header.check_log_alignment());
@@ -80,20 +92,28 @@ pub(super) fn replay(
     if policy == LogPolicy::Refuse {
         return Err(Error::at(Structure::Log, header.log_offset, ErrorKind::DirtyLog { log_guid }));
     }
-    let active = active_sequence(view, header, warnings)?;
+    let active = active_sequence(view, header, warnings);
+    // Not to be replayed, and to be read all the same: as it lies there.
+    let Some(active) = warnings.forgive(Check::LogSequence, active)? else { return Ok(LogState::Ignored) };
     let (overlay, mut summary) = changes_of(&Ring::new(view, header), &active);
-    let (before, at_least) = (view.length(), active.last().map_or(0, |last| last.last_file_offset));
-    view.replay(overlay, at_least);
+    let before = view.length();
+    let last = active.last().map_or((0, 0), |last| (last.flushed_file_offset, last.last_file_offset));
+    // What was in the file once, and is not any more, is not zero: it is lost.
+    view.replay(overlay, last.1, last.0);
     summary.growth = view.length().saturating_sub(before);
     Ok(LogState::Replayed(summary))
 }
 
 /// The entries to replay, in order: never none.
 fn active_sequence(view: &View, header: &CurrentHeader, warnings: &mut Warnings) -> Result<Vec<Entry>> {
-    header.check_log_version()?;
-    header.check_log_alignment()?;
-    header.check_log_length()?;
-    header.check_log_place(view.length())?;
+    let too_long = |error: &Error| matches!(error.kind(), ErrorKind::UnsupportedValue { .. });
+    header.check_log_version().map_err(|error| warnings.end(Check::LogVersionInUse, error))?;
+    header.check_log_alignment().map_err(|error| warnings.end(Check::LogAlignment, error))?;
+    header.check_log_length().map_err(|error| {
+        let check = if too_long(&error) { Check::LogTooLong } else { Check::LogLength };
+        warnings.end(check, error)
+    })?;
+    header.check_log_place(view.length()).map_err(|error| warnings.end(Check::LogPlace, error))?;
     let ring = Ring::new(view, header);
     let entries = sequence::valid_entries(&ring, header.log_guid);
     let active = sequence::find_active(&entries, ring.sectors());
@@ -101,7 +121,7 @@ fn active_sequence(view: &View, header: &CurrentHeader, warnings: &mut Warnings)
         active.unwrap_or_default().iter().filter_map(|index| entries.get(*index)).cloned().collect();
     let Some(last) = active.last() else {
         let kind = ErrorKind::NoActiveSequence { log_guid: header.log_guid, entries: to_u64(entries.len()) };
-        return Err(Error::at(Structure::Log, header.log_offset, kind));
+        return Err(warnings.end(Check::LogSequence, Error::at(Structure::Log, header.log_offset, kind)));
     };
     check_file_lengths(&ring, last, view.length(), warnings)?;
     Ok(active)
@@ -117,7 +137,7 @@ fn check_file_lengths(ring: &Ring<'_>, last: &Entry, file_length: u64, warnings:
     }
     if file_length < last.flushed_file_offset {
         let kind = ErrorKind::FileTooShort { found: file_length, expected: last.flushed_file_offset };
-        return Err(Error::at(Structure::LogEntry, ring.file_offset(last.start), kind));
+        warnings.refuse(Check::LogFileLength, Error::at(Structure::LogEntry, ring.file_offset(last.start), kind))?;
     }
     Ok(())
 }

@@ -73,21 +73,37 @@ impl LogReport {
     /// # Errors
     /// As for [`Image::open`](crate::Image::open), if the file is not a VHDX or has no current header.
     pub fn read(source: Source) -> Result<Self> {
+        let mut entries = Vec::new();
+        let report = Self::visit(source, |entry| entries.push(entry))?;
+        Ok(Self { entries, ..report })
+    }
+
+    /// The same, with the entries shown to `found` instead of kept: a log may hold a million of them.
+    ///
+    /// # Errors
+    /// As for [`LogReport::read`].
+    pub(in crate::image) fn visit(source: Source, found: impl FnMut(LogReportEntry)) -> Result<Self> {
         let view = View::new(source);
+        view.checked(Self::of(&view, found))
+    }
+
+    fn of(view: &View, found: impl FnMut(LogReportEntry)) -> Result<Self> {
         let mut warnings = Warnings::default();
-        identifier::read(&view, &mut warnings)?;
-        let header = header::select(&view, &mut warnings)?;
+        identifier::read(view, &mut warnings)?;
+        let header = header::select(view, &mut warnings)?;
         let placement = header.check_log_alignment().and_then(|()| header.check_log_place(view.length()));
         let (mut active, mut replay) = (Vec::new(), Ok(()));
         if header.is_dirty() {
-            match super::active_sequence(&view, &header, &mut warnings) {
+            match super::active_sequence(view, &header, &mut warnings) {
                 Ok(entries) => active.extend(entries.iter().map(|entry| entry.start)),
                 Err(error) => replay = Err(error),
             }
         }
         active.sort_unstable();
-        let entries = if placement.is_ok() { entries_of(&view, &header, &active) } else { Vec::new() };
-        Ok(Self { header, placement, replay, entries })
+        if placement.is_ok() {
+            visit_entries(view, &header, &active, found);
+        }
+        Ok(Self { header, placement, replay, entries: Vec::new() })
     }
 
     /// The current header, which says where the log lies and whether it is in use.
@@ -115,10 +131,9 @@ impl LogReport {
     }
 }
 
-/// Everything that begins like an entry; `active` are the places of those to be replayed, in order.
-fn entries_of(view: &View, header: &CurrentHeader, active: &[u64]) -> Vec<LogReportEntry> {
+/// Shows everything that begins like an entry; `active` are the places of those to be replayed, in order.
+fn visit_entries(view: &View, header: &CurrentHeader, active: &[u64], mut found: impl FnMut(LogReportEntry)) {
     let ring = Ring::new(view, header);
-    let mut entries = Vec::new();
     sequence::for_each_beginning(&ring, |index| {
         let read = Entry::read(&ring, index, None);
         let status = match &read {
@@ -136,7 +151,6 @@ fn entries_of(view: &View, header: &CurrentHeader, active: &[u64]) -> Vec<LogRep
             flushed_file_offset: entry.flushed_file_offset,
             last_file_offset: entry.last_file_offset,
         });
-        entries.push(LogReportEntry { offset: index.saturating_mul(SECTOR_4K), status, content });
+        found(LogReportEntry { offset: index.saturating_mul(SECTOR_4K), status, content });
     });
-    entries
 }

@@ -4,18 +4,24 @@ use uuid::Uuid;
 
 use super::entry::{Entry, Ring};
 
-/// Sectors to look at before asking for a hole again: 1 MiB.
+/// Sectors to look at before their memory is given back: 1 MiB.
 const STEP: u64 = 256;
 
-/// Calls `found` for every sector of the ring that may begin an entry, in order. Holes cost nothing, and the memory of
-/// what was looked at is given back.
+/// Calls `found` for every sector of the ring that may begin an entry, in order. Holes cost nothing, however many there
+/// are, and the memory of what was looked at is given back.
 pub(super) fn for_each_beginning(ring: &Ring<'_>, mut found: impl FnMut(u64)) {
-    let mut index = 0;
+    let (mut index, mut data_end, mut kept_from) = (0, 0, 0);
     while index < ring.sectors() {
-        index = index.max(ring.hole_end(index));
-        let stop = index.saturating_add(STEP).min(ring.sectors());
+        // Asked once for each run of data: to find its end, some file systems go through all of it.
+        if index >= data_end {
+            index = index.max(ring.hole_end(index));
+            data_end = ring.data_end(index);
+        }
+        let stop = index.saturating_add(STEP).min(data_end).min(ring.sectors());
         (index..stop).filter(|index| ring.may_begin(*index)).for_each(&mut found);
-        ring.forget(index, stop);
+        // From where the last one ended: the system maps pages around those that are looked at, those of holes included.
+        ring.forget(kept_from, stop);
+        kept_from = stop;
         index = stop.max(index.saturating_add(1));
     }
 }

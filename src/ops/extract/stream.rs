@@ -52,7 +52,7 @@ pub fn extract_to_stream(
     options: &ExtractOptions<'_>,
 ) -> Result<Extracted, ExtractError> {
     #[cfg(target_os = "linux")]
-    if let Some(pipe) = pipe::Pipe::new(file, options) {
+    if let Some(pipe) = pipe::Pipe::new(content, file, options) {
         return pipe.extract(content);
     }
     extract_to_writer(content, &mut &*file, options)
@@ -97,8 +97,8 @@ mod pipe {
 
     impl<'f> Pipe<'f> {
         /// None if it is no pipe, or if the bytes have to be looked at, or forgotten by the system behind that.
-        pub(super) fn new(file: &'f File, options: &'f ExtractOptions<'f>) -> Option<Self> {
-            if !options.hash.is_empty() || options.scan.cache == Cache::Drop {
+        pub(super) fn new(content: Content<'_>, file: &'f File, options: &'f ExtractOptions<'f>) -> Option<Self> {
+            if !options.hash.is_empty() || options.scan.cache == Cache::Drop || content.is_salvaged() {
                 return None;
             }
             if !file.metadata().is_ok_and(|metadata| metadata.file_type().is_fifo()) {
@@ -131,6 +131,7 @@ mod pipe {
                 };
                 extracted.count(data, run.length);
             }
+            content.check_tables()?;
             Ok(extracted)
         }
 
@@ -144,7 +145,12 @@ mod pipe {
                 } else {
                     match source.file().filter(|_| step >= MIN_SPLICED) {
                         Some(file) => self.give(file, offset, step)?,
-                        None => self.write(source.in_memory(offset, step).unwrap_or_default())?,
+                        None => {
+                            let bytes = source.in_memory(offset, step).unwrap_or_default();
+                            self.write(bytes).map_err(|error| lost_if_faulted(error, offset))?;
+                            source.check(Structure::File, offset, step)?;
+                            source.check_length(offset.saturating_add(step))?;
+                        }
                     }
                 }
                 (offset, length) = (offset.saturating_add(step), length.saturating_sub(step));
@@ -176,7 +182,7 @@ mod pipe {
             while length > 0 {
                 let most = to_usize_saturating(length.min(crate::num::to_u64(ROOM)));
                 let given = match splice(from, Some(&mut offset), self.file, None, most, SpliceFlags::empty()) {
-                    Ok(0) => return Err(unreadable(offset, io::ErrorKind::UnexpectedEof.into())),
+                    Ok(0) => return Err(Error::at(Structure::File, offset, ErrorKind::Lost).into()),
                     Ok(given) => crate::num::to_u64(given),
                     Err(Errno::INTR) => 0,
                     Err(broken @ (Errno::PIPE | Errno::AGAIN)) => return Err(ExtractError::Write(broken.into())),
@@ -195,8 +201,18 @@ mod pipe {
         }
     }
 
+    /// A page of the image that can't be had when the system takes it is no error of the pipe.
+    fn lost_if_faulted(error: ExtractError, offset: u64) -> ExtractError {
+        match error {
+            ExtractError::Write(error) if error.raw_os_error() == Some(Errno::FAULT.raw_os_error()) => {
+                ExtractError::Read(Error::at(Structure::File, offset, ErrorKind::Lost))
+            }
+            other => other,
+        }
+    }
+
     fn unreadable(offset: u64, error: io::Error) -> ExtractError {
-        ExtractError::Read(Error::at(Structure::File, offset, ErrorKind::Io(error)))
+        ExtractError::Read(Error::at(Structure::File, offset, ErrorKind::Io(error.into())))
     }
 
     fn in_layer(error: ExtractError, layer: usize, source: &Source) -> ExtractError {

@@ -12,16 +12,16 @@ use crate::support::{skip, temp_dir};
 use super::{args, assert_fails, content, disk_with, names_in, vhdx_run, write_image};
 
 /// Runs a program for what it prints; none if it fails.
-pub(super) fn said(program: &str, args: &[&std::ffi::OsStr]) -> Option<String> {
+pub(crate) fn said(program: &str, args: &[&std::ffi::OsStr]) -> Option<String> {
     let output = Command::new(program).args(args).output().ok()?;
     output.status.success().then(|| String::from_utf8(output.stdout).unwrap().trim().to_owned())
 }
 
 /// A file as a block device.
-pub(super) struct Loop(pub(super) PathBuf);
+pub(crate) struct Loop(pub(crate) PathBuf);
 
 impl Loop {
-    pub(super) fn of(file: &Path) -> Option<Self> {
+    pub(crate) fn of(file: &Path) -> Option<Self> {
         Self::attached(&[file.as_ref()])
     }
 
@@ -41,10 +41,10 @@ impl Drop for Loop {
 }
 
 /// A file system of its own.
-pub(super) struct Mount(pub(super) PathBuf);
+pub(crate) struct Mount(pub(crate) PathBuf);
 
 impl Mount {
-    pub(super) fn new(folder: &Path, args: &[&std::ffi::OsStr]) -> Option<Self> {
+    pub(crate) fn new(folder: &Path, args: &[&std::ffi::OsStr]) -> Option<Self> {
         let point = folder.join("mount");
         std::fs::create_dir_all(&point).unwrap();
         let mut all = args.to_vec();

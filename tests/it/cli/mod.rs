@@ -3,7 +3,7 @@
 
 mod chain;
 mod compare;
-mod device;
+pub(crate) mod device;
 mod diff;
 mod endings;
 mod extract;

@@ -319,8 +319,13 @@ fn the_place_of_a_log_that_is_not_in_use_is_only_told() {
 
 #[test]
 fn version_and_place_of_a_log_that_is_ignored_are_only_told() {
-    let fields: [(u64, &[u8], Check); 2] =
-        [(64, &[1, 0], Check::LogVersion), (72, &(7 * MIB).to_le_bytes(), Check::LogPlace)];
+    let fields: [(u64, &[u8], Check); 4] = [
+        (64, &[1, 0], Check::LogVersion),
+        (72, &(7 * MIB).to_le_bytes(), Check::LogPlace),
+        // Over the headers, and over the metadata.
+        (72, &[0; 8], Check::LogPlace),
+        (68, &(3_u32 << 19).to_le_bytes(), Check::LogAlignment),
+    ];
     for (at, value, check) in fields {
         let mut image = Spec::default().build();
         image.set_log_guid(LOG_GUID);

@@ -39,7 +39,7 @@ pub(super) fn spans(image: &Image) -> Vec<(Range<u64>, u64)> {
 }
 
 /// The log entries of an image that do not wrap: file offset and length.
-fn entries(image: &Image) -> Vec<(u64, u64)> {
+pub(super) fn entries(image: &Image) -> Vec<(u64, u64)> {
     let (log, length) = (image.spec.log_offset, u64::from(image.spec.log_length));
     let pages = (log..log + length).step_by(size(PAGE));
     pages

@@ -5,6 +5,7 @@ mod confinement;
 mod finding;
 mod identity;
 mod reading;
+mod untouched;
 
 use std::path::{Path, PathBuf};
 

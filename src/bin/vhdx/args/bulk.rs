@@ -8,7 +8,7 @@ use vhdx_mmap::ops::{Algorithm, UnknownAlgorithm};
 
 use crate::size::ByteRange;
 
-use super::Output;
+use super::{Output, SalvageArgs};
 
 pub(super) fn parse_algorithm(text: &str) -> Result<Algorithm, UnknownAlgorithm> {
     text.parse()
@@ -66,6 +66,8 @@ pub(crate) struct HashArgs {
     pub(crate) cache: CacheArgs,
     #[command(flatten)]
     pub(crate) output: Output,
+    #[command(flatten)]
+    pub(crate) salvage: SalvageArgs,
 }
 
 /// Compare disks with digests that were taken earlier: of every block, or of whole disks

@@ -10,9 +10,12 @@ use vhdx_mmap::ops::Algorithm;
 use crate::size::{ByteRange, parse_size};
 
 mod bulk;
+mod damage;
 
 use bulk::parse_algorithm;
 pub(crate) use bulk::{CacheArgs, CacheChoice, CompareArgs, DiffArgs, HashArgs, InputFormat, MergeArgs, VerifyArgs};
+use damage::parse_byte;
+pub(crate) use damage::{CheckArgs, LossMapFormat, SalvageArgs};
 
 const AFTER_HELP: &str = "\
 A tour:
@@ -27,12 +30,14 @@ A tour:
   vhdx read disk.vhdx --range 0:512 --hex        a look at the first sector
   vhdx log disk.vhdx                   what the log holds, and what of it counts
   vhdx chain disk.avhdx                the parents, and how they were found
+  vhdx check disk.vhdx                 everything that is wrong with it
+  vhdx extract --salvage --loss-map lost.json broken.vhdx disk.raw   what is left of it
 
 Exit codes:
   0    done
   1    the answer is no: the disks differ, or a digest is another one
   2    wrong usage
-  65   the image is corrupt, or not a VHDX
+  65   the image is corrupt, or not a VHDX; with --salvage, something was lost
   66   the image cannot be opened
   69   the image may be valid, but needs what this program does not support
   73   the output cannot be created
@@ -41,6 +46,8 @@ Exit codes:
   81   a parent was not found
   82   a parent was found, but it is not the one
   130  interrupted
+
+check ends as qemu-img check does: 0 all is well, 1 not checked, 2 corruption, 3 leaks, 63 unsupported.
 
 Images are only ever read: a dirty log is replayed in memory. Sizes and offsets take 512, 64K, 1M, 2G, 1T or 0x200.";
 
@@ -67,6 +74,7 @@ pub(crate) enum Command {
     Read(ReadArgs),
     Log(LogArgs),
     Chain(ChainArgs),
+    Check(CheckArgs),
 }
 
 fn not_empty(text: OsString) -> Result<OsString, &'static str> {
@@ -167,6 +175,8 @@ pub(crate) struct InfoArgs {
     pub(crate) backing_chain: bool,
     #[command(flatten)]
     pub(crate) output: Output,
+    #[command(flatten)]
+    pub(crate) salvage: SalvageArgs,
 }
 
 /// Tell which bytes of the disk lie where: in which layer of the chain, at which offset of its file, or nowhere
@@ -188,6 +198,8 @@ pub(crate) struct MapArgs {
     pub(crate) max_length: Option<u64>,
     #[command(flatten)]
     pub(crate) output: Output,
+    #[command(flatten)]
+    pub(crate) salvage: SalvageArgs,
 }
 
 /// Write the disk to a file, a block device, or standard output
@@ -240,6 +252,11 @@ pub(crate) struct ExtractArgs {
     pub(crate) sync: bool,
     #[command(flatten)]
     pub(crate) cache: CacheArgs,
+    #[command(flatten)]
+    pub(crate) salvage: SalvageArgs,
+    /// Fill what is lost with bytes of this value instead of zeros: 0 to 255, or 0x00 to 0xff [default: zeros, as holes]
+    #[arg(long, value_name = "BYTE", requires = "salvage", conflicts_with = "hash", value_parser = parse_byte, help_heading = "Damaged images")]
+    pub(crate) fill: Option<u8>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -19,10 +19,11 @@ pub(crate) fn run(args: &ChainArgs, common: &Common) -> Result<Exit, Failure> {
     } else {
         as_text(&chain)?
     }
-    match chain.broken() {
+    let told = match chain.broken() {
         Some(error) => Err(Failure::of_image(&args.image, error)),
         None => Ok(Exit::Done),
-    }
+    };
+    open::steady(chain.layers(), told)
 }
 
 fn log_state(layer: &Layer) -> &'static str {
@@ -62,7 +63,7 @@ fn as_text(chain: &Chain) -> Result<(), Failure> {
             writeln!(out, "   needs {}, with DataWriteGuid {}", escape(locator.name()), locator.parent_linkage)?;
         }
         for warning in layer.warnings() {
-            let (style, severity) = (term::WARNING, warning.check.severity().name());
+            let (style, severity) = (term::WARNING, warning.severity.name());
             writeln!(out, "   {style}{severity}:{style:#} {}", escape(&warning.to_string()))?;
         }
     }

@@ -54,11 +54,12 @@ pub(crate) fn run(args: &CompareArgs, common: &Common) -> Result<Exit, Failure> 
     if let Some(failure) = failed {
         return Err(failure);
     }
-    match compared {
-        Ok(()) => told.end(first),
-        Err(Stopped::Read(error)) => Err(Failure::of_one_of_several(&args.one, &error)),
-        Err(_) => Err(Failure::Interrupted { signal: work.signal().unwrap_or(0) }),
-    }
+    let compared = compared.map_err(|stopped| match stopped {
+        Stopped::Read(error) => Failure::of_one_of_several(&args.one, &error),
+        _ => Failure::Interrupted { signal: work.signal().unwrap_or(0) },
+    });
+    other.steady(one.steady(compared))?;
+    told.end(first)
 }
 
 /// What is told of a comparison, as it is found.

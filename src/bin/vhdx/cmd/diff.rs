@@ -56,10 +56,11 @@ pub(crate) fn run(args: &DiffArgs, common: &Common) -> Result<Exit, Failure> {
     if let Some(failure) = failed {
         return Err(failure);
     }
-    found.map_err(|stopped| match &stopped {
+    let found = found.map_err(|stopped| match &stopped {
         Stopped::Read(error) => Failure::of_one_of_several(&args.image, error),
         _ => Failure::Interrupted { signal: work.signal().unwrap_or(0) },
-    })?;
+    });
+    open::steady(disk.layers(), found)?;
     if let Some(signal) = work.signal() {
         return Err(Failure::Interrupted { signal });
     }

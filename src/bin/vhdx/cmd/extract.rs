@@ -12,6 +12,7 @@ use crate::bulk::{self, DigestLine};
 use crate::exit::{Exit, Failure};
 use crate::open::{self, actual_size};
 use crate::progress::Work;
+use crate::salvage;
 use crate::size::human;
 use crate::target::{Consent, Destination, Target};
 use crate::term::{self, escape};
@@ -21,7 +22,7 @@ const MOST_THREADS: usize = 4;
 
 pub(crate) fn run(args: &ExtractArgs, common: &Common) -> Result<Exit, Failure> {
     bulk::refuse_twice(&args.hash)?;
-    let disk = open::disk(&args.image, common)?;
+    let disk = open::salvaged(&args.image, common, &args.salvage)?;
     let range = bulk::range_of(args.range, disk.size())?;
     if args.format == DiskFormat::Vhd && range.is_empty() {
         return Err(Failure::usage("a VHD of no bytes is none"));
@@ -41,7 +42,7 @@ pub(crate) fn run(args: &ExtractArgs, common: &Common) -> Result<Exit, Failure> 
         // From here on there is something to clean up.
         work.listen().map_err(|error| Failure::new(Exit::Io, format!("signals: {error}")))?;
         // Found out before anything is made: how much room it takes, and whether the map can be read to its end.
-        let measured = ops::measure(&disk, range).map_err(|error| Failure::of_image(&args.image, &error))?;
+        let measured = ops::measure(&disk, range.clone()).map_err(|error| Failure::of_image(&args.image, &error))?;
         data = if args.sparse == Some(SparseChoice::None) {
             content.length()
         } else {
@@ -51,11 +52,13 @@ pub(crate) fn run(args: &ExtractArgs, common: &Common) -> Result<Exit, Failure> 
     let target = destination.open(content.length(), data, !trailer.footer.is_empty())?;
 
     let options = extract_options(args, &work);
-    let done = write(content, &target, args, &options, common);
+    let done = write((&disk, range.clone()), content, &target, args, &options, common);
     work.finish();
     let done = done.and_then(|extracted| {
-        if args.verify {
-            verify(content, &target, args, common, &work)?;
+        let verified = if args.verify { verify(content, &target, args, common, &work) } else { Ok(()) };
+        open::steady(disk.layers(), verified)?;
+        if let Some(fill) = args.fill.filter(|_| !destination.is_stream()) {
+            salvage::fill(&disk, range.clone(), fill, target.file()).map_err(ExtractError::Write)?;
         }
         // What came when there was nobody to hear it, as while a file was brought to its medium.
         work.signal().map_or(Ok(extracted), |signal| Err(Failure::Interrupted { signal }.into()))
@@ -64,21 +67,25 @@ pub(crate) fn run(args: &ExtractArgs, common: &Common) -> Result<Exit, Failure> 
         Ok(extracted) => {
             target.complete(args.sync)?;
             print_digests(&extracted.digests, &destination)?;
-            Ok(Exit::Done)
+            salvage::finish(&args.image, &disk, range, &args.salvage)
         }
         Err(error) => {
             if let Some(left) = target.left_as() {
                 term::tell("warning", term::WARNING, &escape(&left));
             }
-            Err(match error {
-                Ended::Failed(failure) => failure,
-                Ended::Extract(ExtractError::Cancelled) => Failure::Interrupted { signal: work.signal().unwrap_or(0) },
-                Ended::Extract(error) if destination.is_stream() => {
+            let error = match error {
+                Ended::Failed(failure) => return Err(failure),
+                Ended::Extract(error) => error,
+            };
+            let failure = match error {
+                ExtractError::Cancelled => Failure::Interrupted { signal: work.signal().unwrap_or(0) },
+                error if destination.is_stream() => {
                     Failure::of_bulk_output(&args.image, &destination.to_string(), error)
                 }
-                Ended::Extract(ExtractError::Read(error)) => Failure::of_image(&args.image, &error),
-                Ended::Extract(error) => Failure::new(Exit::Io, format!("{destination}: {error}")),
-            })
+                ExtractError::Read(error) => Failure::of_image(&args.image, &error),
+                error => Failure::new(Exit::Io, format!("{destination}: {error}")),
+            };
+            open::steady(disk.layers(), Err(failure))
         }
     }
 }
@@ -116,14 +123,16 @@ fn extract_options<'w>(args: &ExtractArgs, work: &'w Work) -> ExtractOptions<'w>
         Some(SparseChoice::Blocks) => Sparse::Blocks,
         Some(SparseChoice::None) => Sparse::None,
     };
-    // Zeros inside of blocks can't be found where nobody looks at the blocks.
-    let may_share = args.reflink == ReflinkChoice::Auto && args.sparse != Some(SparseChoice::Zeros);
+    // Zeros inside of blocks can't be found where nobody looks at the blocks, and neither can what a medium has lost.
+    let may_share =
+        args.reflink == ReflinkChoice::Auto && args.sparse != Some(SparseChoice::Zeros) && !args.salvage.salvage;
     let reflink = if may_share { Reflink::Auto } else { Reflink::Never };
     let scan = bulk::scan_options(args.cache, work);
     ExtractOptions::new().scan(scan).sparse(sparse).reflink(reflink).hash(args.hash.clone())
 }
 
 fn write(
+    (disk, range): (&Disk, Range<u64>),
     content: Content<'_>,
     target: &Target,
     args: &ExtractArgs,
@@ -132,6 +141,9 @@ fn write(
 ) -> Result<Extracted, Ended> {
     let pool = bulk::pool(common, MOST_THREADS)?;
     let file = target.file();
+    if let (None, Some(fill)) = (target.content(), args.fill) {
+        return Ok(pool.install(|| salvage::fill_stream(disk, range, fill, file, options))?);
+    }
     let Some(before) = target.content() else {
         return Ok(pool.install(|| ops::extract_to_stream(content, file, options))?);
     };
@@ -147,7 +159,7 @@ fn verify(
     args: &ExtractArgs,
     common: &Common,
     work: &Work,
-) -> Result<(), Ended> {
+) -> Result<(), Failure> {
     let Some(path) = target.path() else { return Ok(()) };
     let unreadable = |error: &dyn std::fmt::Display| Failure::new(Exit::Io, format!("{}: {error}", args.out.display()));
     target.file().sync_all().map_err(|error| unreadable(&error))?;
@@ -162,7 +174,7 @@ fn verify(
         None => Ok(()),
         Some(position) => {
             let text = format!("{}: byte {position} reads back as another than was written", args.out.display());
-            Err(Failure::new(Exit::Io, text).with_hint("the medium, or what it is attached by, is not in order").into())
+            Err(Failure::new(Exit::Io, text).with_hint("the medium, or what it is attached by, is not in order"))
         }
     }
 }

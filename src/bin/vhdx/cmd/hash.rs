@@ -14,6 +14,7 @@ use crate::exit::{Exit, Failure};
 use crate::json;
 use crate::open;
 use crate::progress::Work;
+use crate::salvage;
 use crate::target::{Consent, Destination};
 use crate::term::{self, escape};
 
@@ -33,7 +34,12 @@ pub(crate) fn run(args: &HashArgs, common: &Common) -> Result<Exit, Failure> {
     let (mut values, mut first_failure) = (Vec::new(), None);
     for image in &args.images {
         match pool.install(|| one(image, args, common)) {
-            Ok(value) => values.extend(value),
+            Ok((value, exit)) => {
+                values.extend(value);
+                if exit != Exit::Done {
+                    first_failure.get_or_insert(exit);
+                }
+            }
             Err(closed @ (Failure::ClosedPipe { .. } | Failure::Interrupted { .. })) => return Err(closed),
             // The other images are hashed all the same; the first failure decides how the program ends.
             Err(failure) => {
@@ -53,8 +59,8 @@ pub(crate) fn run(args: &HashArgs, common: &Common) -> Result<Exit, Failure> {
 }
 
 /// Hashes one image, and tells of it unless that is to be JSON.
-fn one(image: &Path, args: &HashArgs, common: &Common) -> Result<Option<Value>, Failure> {
-    let disk = open::disk(image, common)?;
+fn one(image: &Path, args: &HashArgs, common: &Common) -> Result<(Option<Value>, Exit), Failure> {
+    let disk = open::salvaged(image, common, &args.salvage)?;
     let range = bulk::range_of(args.range, disk.size())?;
     let content = Content::disk(&disk).range(range.clone());
     let file = args.file.then(|| Content::raw(disk.image().source()));
@@ -66,7 +72,9 @@ fn one(image: &Path, args: &HashArgs, common: &Common) -> Result<Option<Value>, 
     let of_file = file.map(hash).transpose();
     work.finish();
     let stopped = |stopped| Failure::of_stopped(image, &stopped, &work);
-    let (of_disk, of_file) = (of_disk.map_err(stopped)?, of_file.map_err(stopped)?);
+    let digests = of_disk.and_then(|of_disk| Ok((of_disk, of_file?))).map_err(stopped);
+    let (of_disk, of_file) = open::steady(disk.layers(), digests)?;
+    let exit = salvage::finish(image, &disk, range.clone(), &args.salvage)?;
     if args.output.is_json() {
         let mut value = about(image, &disk);
         value.insert("range".to_owned(), json!({ "offset": range.start, "length": content.length() }));
@@ -75,7 +83,7 @@ fn one(image: &Path, args: &HashArgs, common: &Common) -> Result<Option<Value>, 
             value.insert("file-length".to_owned(), disk.image().source().length().into());
             value.insert("file".to_owned(), digests_as_json(of_file));
         }
-        return Ok(Some(value.into()));
+        return Ok((Some(value.into()), exit));
     }
     // A digest of a part must not be taken for one of the whole.
     let part = args.range.map(|_| format!("disk {}:{}", range.start, content.length()));
@@ -85,7 +93,10 @@ fn one(image: &Path, args: &HashArgs, common: &Common) -> Result<Option<Value>, 
         (None, None) => (of_disk.len() > 1).then_some(""),
     };
     print(&of_disk, image, disk_tag)?;
-    of_file.map_or(Ok(None), |of_file| print(&of_file, image, Some("file")).map(|()| None))
+    if let Some(of_file) = of_file {
+        print(&of_file, image, Some("file"))?;
+    }
+    Ok((None, exit))
 }
 
 fn print(digests: &[Digest], image: &Path, tag: Option<&str>) -> Result<(), Failure> {
@@ -142,7 +153,7 @@ fn write_manifest(
     args: &HashArgs,
     common: &Common,
 ) -> Result<Exit, Failure> {
-    let disk = open::disk(image, common)?;
+    let disk = open::salvaged(image, common, &args.salvage)?;
     let work = Work::new(disk.size(), common.quiet);
     let options = bulk::scan_options(args.cache, &work);
     let create = |out: &mut dyn Write| manifest::create_manifest(&disk, &args.algorithms, shard, &options, out);
@@ -150,7 +161,7 @@ fn write_manifest(
     if manifest == Path::new("-") {
         let created = create(&mut json::stdout());
         work.finish();
-        created.map_err(failed)?;
+        open::steady(disk.layers(), created.map_err(failed))?;
     } else {
         let consent = Consent { force: args.force, in_place: false };
         let destination = Destination::new(manifest, disk.layers(), consent)?;
@@ -159,11 +170,11 @@ fn write_manifest(
         let target = destination.open(0, 0, false)?;
         let created = create(&mut std::io::BufWriter::new(target.file()));
         work.finish();
-        let roots = created.map_err(failed)?;
+        let roots = open::steady(disk.layers(), created.map_err(failed))?;
         target.complete(false)?;
         tell_roots(image, &disk, &roots, args)?;
     }
-    Ok(Exit::Done)
+    salvage::finish(image, &disk, 0..disk.size(), &args.salvage)
 }
 
 /// A digest of digests is called so.
@@ -190,14 +201,15 @@ fn write_share(image: &Path, shard: Shard, args: &HashArgs, common: &Common) -> 
         let text = format!("{other} can't be put together from shares");
         return Err(Failure::usage(text).with_hint("crc32 and blake3 can; for others, take a --manifest"));
     }
-    let disk = open::disk(image, common)?;
+    let disk = open::salvaged(image, common, &args.salvage)?;
     let work = Work::new(disk.size().checked_div(shard.count().into()).unwrap_or(0), common.quiet);
     let options = bulk::scan_options(args.cache, &work);
     let about = about(image, &disk).into();
     let done = manifest::hash_share(&disk, &args.algorithms, shard, about, &options, &mut json::stdout());
     work.finish();
-    done.map_err(|error| Failure::of_manifest(image, Path::new(crate::exit::STANDARD_OUTPUT), error, &work))?;
-    Ok(Exit::Done)
+    let failed = |error| Failure::of_manifest(image, Path::new(crate::exit::STANDARD_OUTPUT), error, &work);
+    open::steady(disk.layers(), done.map_err(failed))?;
+    salvage::finish(image, &disk, 0..disk.size(), &args.salvage)
 }
 
 /// The digests of merged shares, told as those of one run.

@@ -9,10 +9,11 @@ use crate::args::{Common, MapArgs};
 use crate::exit::{Exit, Failure};
 use crate::json;
 use crate::open;
+use crate::salvage;
 use crate::term::{self, escape};
 
 pub(crate) fn run(args: &MapArgs, common: &Common) -> Result<Exit, Failure> {
-    let disk = open::disk(&args.image, common)?;
+    let disk = open::salvaged(&args.image, common, &args.salvage)?;
     let start = args.start_offset;
     if start > disk.size() {
         return Err(Failure::usage(format!(
@@ -22,12 +23,9 @@ pub(crate) fn run(args: &MapArgs, common: &Common) -> Result<Exit, Failure> {
     }
     let end = args.max_length.map_or(disk.size(), |length| start.saturating_add(length));
     let extents = disk.extents(start..end).map(|extent| extent.map_err(|error| Failure::of_image(&args.image, &error)));
-    if args.output.is_json() {
-        json(&disk, extents)?
-    } else {
-        human(&disk, extents)?
-    }
-    Ok(Exit::Done)
+    let told = if args.output.is_json() { json(&disk, extents) } else { human(&disk, extents) };
+    open::steady(disk.layers(), told)?;
+    salvage::finish(&args.image, &disk, start..end.min(disk.size()), &args.salvage)
 }
 
 /// An extent with the keys of qemu-img, and two more.
@@ -72,7 +70,7 @@ fn json(disk: &Disk, extents: impl Iterator<Item = Result<Extent, Failure>>) -> 
             compressed: false,
             offset: extent.file_offset,
             layer: files.get(extent.layer).map(String::as_str),
-            state: extent.state.map(PayloadBlockState::name),
+            state: state_of(&extent),
         };
         out.write_all(before.as_bytes())?;
         json::write_line(&mut out, &entry)?;
@@ -106,13 +104,18 @@ fn human(disk: &Disk, extents: impl Iterator<Item = Result<Extent, Failure>>) ->
             None if extent.in_log => "log".to_owned(),
             None => "-".to_owned(),
         };
-        let state = extent.state.map_or("behind the parent", PayloadBlockState::name);
+        let state = state_of(&extent).unwrap_or("behind the parent");
         let file = files.get(extent.layer).map_or("-", String::as_str);
         let (start, length) = (extent.start, extent.length);
         writeln!(out, "{start:<#18x} {length:<#18x} {place:<18} {state:<17} {:>5}  {file}", extent.layer)?;
     }
     out.flush()?;
     Ok(())
+}
+
+/// In what state the blocks are; that of what is lost is not known.
+fn state_of(extent: &Extent) -> Option<&'static str> {
+    if extent.is_lost { Some("LOST") } else { extent.state.map(PayloadBlockState::name) }
 }
 
 /// The files of the layers.

@@ -1,6 +1,7 @@
 //! The commands, one a file.
 
 pub(crate) mod chain;
+pub(crate) mod check;
 pub(crate) mod compare;
 pub(crate) mod diff;
 pub(crate) mod extract;

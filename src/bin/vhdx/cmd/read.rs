@@ -16,13 +16,14 @@ pub(crate) fn run(args: &ReadArgs, common: &Common) -> Result<Exit, Failure> {
     let disk = open::disk(&args.image, common)?;
     let range = args.range.within(disk.size()).map_err(Failure::usage)?;
     if args.hex {
-        hex(&disk, range, args)?;
+        open::steady(disk.layers(), hex(&disk, range, args))?;
         return Ok(Exit::Done);
     }
     refuse_terminal(false, "--hex makes text of it")?;
     let content = Content::disk(&disk).range(range);
-    ops::extract_to_stream(content, &standard_output()?, &ExtractOptions::new())
-        .map_err(|error| Failure::of_bulk_output(&args.image, STANDARD_OUTPUT, error))?;
+    let extracted = ops::extract_to_stream(content, &standard_output()?, &ExtractOptions::new());
+    let failed = |error| Failure::of_bulk_output(&args.image, STANDARD_OUTPUT, error);
+    open::steady(disk.layers(), extracted.map_err(failed))?;
     Ok(Exit::Done)
 }
 

@@ -70,7 +70,8 @@ fn with_manifest(image: &Path, manifest: &Path, args: &VerifyArgs, common: &Comm
     if let Some(failure) = failed {
         return Err(failure);
     }
-    let verified = verified.map_err(|error| Failure::of_manifest(image, manifest, error, &work))?;
+    let verified = verified.map_err(|error| Failure::of_manifest(image, manifest, error, &work));
+    let verified = open::steady(disk.layers(), verified)?;
     if !verified.is_same_image && !common.quiet {
         let text =
             format!("{}: the manifest was made from another image, or from another state of this one", image.display());
@@ -215,10 +216,13 @@ fn hash(first: &Sum, group: &[Sum], args: &VerifyArgs, common: &Common) -> Resul
     };
     match first.of {
         // The list may be of raw disks, too.
-        SumOf::Disk => compute(open::input(path, InputFormat::Auto, common)?.content()),
+        SumOf::Disk => {
+            let input = open::input(path, InputFormat::Auto, common)?;
+            input.steady(compute(input.content()))
+        }
         SumOf::File => {
             let source: Source = open::source(path, common)?;
-            compute(Content::raw(&source))
+            open::steady_source(&source, compute(Content::raw(&source)))
         }
     }
 }

@@ -42,7 +42,7 @@ pub(super) fn write(out: &mut impl Write, facts: &Facts<'_>) -> io::Result<()> {
         None => {}
     }
     for warning in facts.layer.warnings() {
-        marked(out, warning.check.severity().name(), &warning.to_string())?;
+        marked(out, warning.severity.name(), &warning.to_string())?;
     }
     Ok(())
 }

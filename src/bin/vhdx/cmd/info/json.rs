@@ -67,7 +67,7 @@ fn data(facts: &Facts<'_>, locator: Option<&ParentLocator>) -> Value {
         .map(|warning| {
             json!({
                 "code": warning.check.code(),
-                "severity": warning.check.severity().name(),
+                "severity": warning.severity.name(),
                 "text": warning.detail.to_string(),
             })
         })

@@ -12,6 +12,7 @@ use vhdx_mmap::{BlockStates, Chain, Error, ErrorKind, Layer};
 use crate::args::{Common, InfoArgs};
 use crate::exit::{Exit, Failure};
 use crate::open::{self, actual_size};
+use crate::salvage;
 use crate::term;
 
 pub(crate) fn run(args: &InfoArgs, common: &Common) -> Result<Exit, Failure> {
@@ -20,7 +21,7 @@ pub(crate) fn run(args: &InfoArgs, common: &Common) -> Result<Exit, Failure> {
     let (mut first_failure, mut is_first) = (None, true);
     for path in &args.images {
         let told = (|| {
-            let chain = open::chain(path, common)?;
+            let chain = open::chain_with(path, common, &args.salvage.open_options(open::options(common)))?;
             let depth = if args.backing_chain { chain.layers().len() } else { 1 };
             for (number, layer) in chain.layers().iter().enumerate().take(depth) {
                 let facts = Facts::new(path, &chain, number, layer)?;
@@ -33,13 +34,19 @@ pub(crate) fn run(args: &InfoArgs, common: &Common) -> Result<Exit, Failure> {
                     human::write(&mut out, &facts)?;
                 }
             }
-            match chain.broken().filter(|_| args.backing_chain) {
+            let told = match chain.broken().filter(|_| args.backing_chain) {
                 Some(error) => Err(Failure::of_image(path, error)),
-                None => Ok(()),
-            }
+                None => {
+                    let disk = chain.disk_so_far();
+                    out.flush()?;
+                    salvage::finish(path, disk, 0..disk.size(), &args.salvage)
+                }
+            };
+            open::steady(chain.layers(), told)
         })();
         match told {
-            Ok(()) => {}
+            Ok(Exit::Done) => {}
+            Ok(exit) => drop(first_failure.get_or_insert(exit)),
             Err(closed @ Failure::ClosedPipe { .. }) => return Err(closed),
             // The other images are told of all the same; the first failure decides how the program ends.
             Err(failure) => {
@@ -83,7 +90,12 @@ impl<'a> Facts<'a> {
     fn new(path: &Path, chain: &'a Chain, number: usize, layer: &'a Layer) -> Result<Self, Failure> {
         let path_of = |layer: &Layer| layer.image().path().unwrap_or(path).to_path_buf();
         let image = layer.image();
-        let blocks = image.block_states().map_err(|error| Failure::of_image(&path_of(layer), &error))?;
+        let blocks = match image.block_states() {
+            Ok(blocks) => blocks,
+            // How many there are is not known where a part of the table is lost.
+            Err(_) if chain.disk_so_far().is_salvaged() => BlockStates::default(),
+            Err(error) => return Err(Failure::of_image(&path_of(layer), &error)),
+        };
         let below = chain.layers().get(number..).unwrap_or_default();
         Ok(Self {
             path: path_of(layer),

@@ -1,0 +1,185 @@
+//! `vhdx check`.
+
+use std::io::Write;
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+use vhdx_mmap::ops::{self, CheckOptions, CheckReport};
+use vhdx_mmap::{Finding, Severity};
+
+use crate::args::{CheckArgs, Common};
+use crate::bulk;
+use crate::exit::{Exit, Failure};
+use crate::json;
+use crate::open;
+use crate::progress::Work;
+use crate::size::human;
+use crate::term::{self, escape};
+
+pub(crate) fn run(args: &CheckArgs, common: &Common) -> Result<Exit, Failure> {
+    let pool = bulk::pool(common, usize::MAX)?;
+    let (mut values, mut worst) = (Vec::new(), Exit::Done);
+    for image in &args.images {
+        let exit = match pool.install(|| one(image, args, common)) {
+            Ok((report, exit)) => {
+                if args.output.is_json() {
+                    values.push(as_json(image, &report, args.strict));
+                } else {
+                    as_text(image, &report, args.strict)?;
+                }
+                exit
+            }
+            Err(stop @ (Failure::ClosedPipe { .. } | Failure::Interrupted { .. })) => return Err(stop),
+            // The others are checked all the same.
+            Err(failure) => {
+                failure.report();
+                Exit::NotChecked
+            }
+        };
+        if rank(exit) > rank(worst) {
+            worst = exit;
+        }
+    }
+    if args.output.is_json() {
+        match values.as_slice() {
+            [value] if args.images.len() == 1 => json::print(value)?,
+            [] if args.images.len() == 1 => {}
+            all => json::print(&all)?,
+        }
+    }
+    Ok(worst)
+}
+
+/// Which of the results of several images is that of all.
+fn rank(exit: Exit) -> u8 {
+    match exit {
+        Exit::Done => 0,
+        Exit::Leaks => 1,
+        Exit::NotSupported => 2,
+        Exit::NotChecked => 3,
+        _ => 4,
+    }
+}
+
+fn one(image: &Path, args: &CheckArgs, common: &Common) -> Result<(CheckReport, Exit), Failure> {
+    let source = open::source(image, common)?;
+    let work = Work::new(if args.payload { source.length() } else { 0 }, common.quiet || !args.payload);
+    let options =
+        CheckOptions::new(open::options(common)).payload(args.payload).scan(bulk::scan_options(args.cache, &work));
+    let report = ops::check(source.clone(), &options);
+    work.finish();
+    let report = report.map_err(|stopped| Failure::of_stopped(image, &stopped, &work));
+    let report = open::steady_source(&source, report)?;
+    let exit = exit_of(&report, args.strict);
+    Ok((report, exit))
+}
+
+fn exit_of(report: &CheckReport, strict: bool) -> Exit {
+    if !report.is_vhdx {
+        return Exit::NotChecked;
+    }
+    match report.worst() {
+        Some(Severity::Corruption) => Exit::Corruption,
+        _ if strict && report.count(Severity::Warning) > 0 => Exit::Corruption,
+        Some(Severity::Unsupported) => Exit::NotSupported,
+        Some(Severity::Unchecked) => Exit::NotChecked,
+        Some(Severity::Leak) => Exit::Leaks,
+        None | Some(Severity::Note | Severity::Warning) => Exit::Done,
+    }
+}
+
+/// How many of these findings count as corruption.
+fn corruptions(report: &CheckReport, strict: bool) -> u64 {
+    let warnings = if strict { report.count(Severity::Warning) } else { 0 };
+    report.count(Severity::Corruption).saturating_add(warnings)
+}
+
+fn as_json(image: &Path, report: &CheckReport, strict: bool) -> Value {
+    let finding = |finding: &Finding| {
+        json!({
+            "code": finding.check.code(),
+            "severity": finding.severity.name(),
+            "structure": finding.detail.structure().to_string(),
+            "layer": finding.detail.layer(),
+            "offset": finding.detail.offset(),
+            "range": finding.range.as_ref().map(|range| json!({ "start": range.start, "length": range.end.saturating_sub(range.start) })),
+            "message": finding.detail.to_string(),
+        })
+    };
+    let counts: Vec<Value> = report
+        .counts
+        .iter()
+        .map(|((check, severity), count)| json!({ "code": check.code(), "severity": severity.name(), "count": count }))
+        .collect();
+    // The first keys are those of qemu-img check, which leaves out those that are zero or unknown.
+    let unchecked = report.count(Severity::Unchecked).saturating_add(report.count(Severity::Unsupported));
+    let mut value = Map::new();
+    let mut add = |key: &str, of: Value| drop(value.insert(key.to_owned(), of));
+    add("filename", image.to_string_lossy().into());
+    add("format", if report.is_vhdx { "vhdx".into() } else { Value::Null });
+    add("check-errors", unchecked.into());
+    add("corruptions", corruptions(report, strict).into());
+    add("leaks", report.count(Severity::Leak).into());
+    add("image-end-offset", report.image_end.into());
+    add("total-clusters", report.blocks.into());
+    add("allocated-clusters", report.allocated_blocks.into());
+    add("fragmented-clusters", report.fragmented_blocks.into());
+    add("warnings", report.count(Severity::Warning).into());
+    add("notes", report.count(Severity::Note).into());
+    add("leaked-bytes", report.unreferenced.saturating_mul(1 << 20).into());
+    add("schema", 1.into());
+    add("counts", counts.into());
+    add("findings", report.findings.iter().map(finding).collect::<Vec<Value>>().into());
+    value.into()
+}
+
+fn as_text(image: &Path, report: &CheckReport, strict: bool) -> Result<(), Failure> {
+    let mut out = term::stdout();
+    let name = escape(&image.to_string_lossy());
+    for finding in &report.findings {
+        let style = match finding.severity {
+            Severity::Corruption | Severity::Unsupported => term::ERROR,
+            Severity::Note => term::HINT,
+            _ => term::WARNING,
+        };
+        write!(out, "{style}{}:{style:#} {name}: {}", finding.severity.name(), escape(&finding.to_string()))?;
+        if let Some(range) = &finding.range {
+            let length = range.end.saturating_sub(range.start);
+            write!(out, ", of the disk {length:#x} bytes at {:#x}", range.start)?;
+        }
+        writeln!(out)?;
+    }
+    for ((check, severity), count) in &report.counts {
+        let kept = |finding: &&Finding| (finding.check, finding.severity) == (*check, *severity);
+        let told = u64::try_from(report.findings.iter().filter(kept).count()).unwrap_or(0);
+        if *count > told {
+            let more = count.saturating_sub(told);
+            writeln!(out, "{}: {name}: {more} more of this kind [{}]", severity.name(), check.code())?;
+        }
+    }
+    let count = |severity| report.count(severity);
+    if !report.is_vhdx {
+        writeln!(out, "{name}: not a VHDX image")?;
+    } else if corruptions(report, strict) > 0 {
+        writeln!(out, "{name}: {} errors were found on the image.", corruptions(report, strict))?;
+    } else if count(Severity::Unsupported) > 0 {
+        writeln!(out, "{name}: the image needs what is not supported.")?;
+    } else if count(Severity::Unchecked) > 0 {
+        writeln!(out, "{name}: no errors were found, but not all could be checked.")?;
+    } else if count(Severity::Leak) > 0 {
+        let leaked = human(report.unreferenced.saturating_mul(1 << 20));
+        writeln!(
+            out,
+            "{name}: no errors, {} leaks were found ({leaked} that nothing refers to).",
+            count(Severity::Leak)
+        )?;
+    } else {
+        writeln!(out, "{name}: no errors were found on the image.")?;
+    }
+    if report.blocks > 0 {
+        let (blocks, allocated, fragmented) = (report.blocks, report.allocated_blocks, report.fragmented_blocks);
+        writeln!(out, "{name}: {allocated} of {blocks} blocks are allocated, {fragmented} of them are fragments.")?;
+    }
+    out.flush()?;
+    Ok(())
+}

@@ -1,0 +1,168 @@
+//! What a command does with an image that is damaged: it opens what can be opened, and tells what is lost.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Seek, SeekFrom, Write};
+use std::ops::Range;
+use std::path::Path;
+
+use serde_json::json;
+use vhdx_mmap::ops::{self, ExtractError, ExtractOptions, Extracted};
+use vhdx_mmap::{Content, Disk, Loss, OpenOptions, ScanOptions, Severity, Strictness};
+
+use crate::args::{LossMapFormat, SalvageArgs};
+use crate::exit::{Exit, Failure};
+use crate::size::human;
+use crate::target::{Consent, Destination};
+use crate::term::{self, escape};
+
+impl SalvageArgs {
+    /// These options, for what the user wants to be salvaged.
+    pub(crate) fn open_options(&self, options: OpenOptions) -> OpenOptions {
+        if self.salvage { options.strictness(Strictness::Salvage).assumed(self.assumed()) } else { options }
+    }
+}
+
+/// Tells what of `range` is lost, and how the command has to end: with 65 where anything is, or where what was read may be
+/// other than it was.
+pub(crate) fn finish(image: &Path, disk: &Disk, range: Range<u64>, args: &SalvageArgs) -> Result<Exit, Failure> {
+    if !args.salvage {
+        return Ok(Exit::Done);
+    }
+    let mut lost = Lost::default();
+    match &args.loss_map {
+        Some(path) => {
+            let destination = Destination::new(path, disk.layers(), Consent { force: true, in_place: false })?;
+            let target = destination.open(0, 0, false)?;
+            let mut out = BufWriter::new(target.file());
+            let written = match args.loss_map_format {
+                LossMapFormat::Json => write_json(&mut out, image, disk, range, &mut lost),
+                LossMapFormat::Ddrescue => write_mapfile(&mut out, disk, range, &mut lost),
+            };
+            let written = written.and_then(|()| out.flush());
+            written.map_err(|error| Failure::new(Exit::Io, format!("{}: {error}", path.display())))?;
+            drop(out);
+            target.complete(false)?;
+        }
+        None => disk.losses(range).for_each(|loss| lost.add(&loss)),
+    }
+    // What is wrong with the structures was told when the image was opened.
+    let is_damaged = disk.warnings().any(|(_, warning)| warning.severity == Severity::Corruption);
+    if lost.ranges > 0 {
+        let text = format!("{}: {} in {} ranges are lost", image.display(), human(lost.bytes), lost.ranges);
+        term::tell("warning", term::WARNING, &escape(&text));
+        if let Some(first) = lost.first {
+            term::tell("note", term::HINT, &escape(&format!("the first of them: {first}")));
+        }
+    }
+    Ok(if lost.ranges > 0 || is_damaged { Exit::Corrupt } else { Exit::Done })
+}
+
+/// What is lost, in all.
+#[derive(Default)]
+struct Lost {
+    ranges: u64,
+    bytes: u64,
+    first: Option<String>,
+}
+
+impl Lost {
+    fn add(&mut self, loss: &Loss) {
+        self.ranges = self.ranges.saturating_add(1);
+        self.bytes = self.bytes.saturating_add(loss.range.end.saturating_sub(loss.range.start));
+        self.first.get_or_insert_with(|| loss.reason.to_string());
+    }
+}
+
+fn write_json(out: &mut impl Write, image: &Path, disk: &Disk, range: Range<u64>, lost: &mut Lost) -> io::Result<()> {
+    writeln!(out, "{{")?;
+    writeln!(out, "  \"schema\": 1,")?;
+    writeln!(out, "  \"filename\": {},", json!(image.to_string_lossy()))?;
+    writeln!(out, "  \"virtual-size\": {},", disk.size())?;
+    let length = range.end.saturating_sub(range.start);
+    writeln!(out, "  \"range\": {},", json!({ "start": range.start, "length": length }))?;
+    write!(out, "  \"losses\": [")?;
+    let mut before = "\n    ";
+    for loss in disk.losses(range) {
+        lost.add(&loss);
+        let entry = json!({
+            "start": loss.range.start,
+            "length": loss.range.end.saturating_sub(loss.range.start),
+            "layer": loss.reason.layer(),
+            "structure": loss.reason.structure().to_string(),
+            "offset": loss.reason.offset(),
+            "reason": loss.reason.to_string(),
+        });
+        write!(out, "{before}{entry}")?;
+        before = ",\n    ";
+    }
+    writeln!(out, "{}],", if lost.ranges > 0 { "\n  " } else { "" })?;
+    writeln!(out, "  \"lost-bytes\": {}", lost.bytes)?;
+    writeln!(out, "}}")
+}
+
+/// A mapfile, as GNU ddrescue reads it: every byte of the range has a line, `+` for what was read, `-` for what is lost.
+fn write_mapfile(out: &mut impl Write, disk: &Disk, range: Range<u64>, lost: &mut Lost) -> io::Result<()> {
+    writeln!(out, "# Mapfile. Created by vhdx")?;
+    writeln!(out, "# current_pos  current_status  current_pass")?;
+    writeln!(out, "{:#010x}     +               1", range.end)?;
+    writeln!(out, "#      pos        size  status")?;
+    let mut line = |start: u64, end: u64, status: char| {
+        if end > start {
+            writeln!(out, "{start:#010x}  {:#010x}  {status}", end.saturating_sub(start))?;
+        }
+        io::Result::Ok(())
+    };
+    let mut at = range.start;
+    for loss in disk.losses(range.clone()) {
+        lost.add(&loss);
+        line(at, loss.range.start, '+')?;
+        line(loss.range.start, loss.range.end, '-')?;
+        at = loss.range.end;
+    }
+    line(at, range.end, '+')
+}
+
+/// How many bytes are filled with one call.
+const FILLED_AT_ONCE: usize = 1 << 20;
+
+/// Writes `fill` to what is lost of `range`, in a file that has the range from its beginning on.
+pub(crate) fn fill(disk: &Disk, range: Range<u64>, fill: u8, file: &File) -> io::Result<()> {
+    if fill == 0 {
+        return Ok(());
+    }
+    let mut out = file;
+    for loss in disk.losses(range.clone()) {
+        out.seek(SeekFrom::Start(loss.range.start.saturating_sub(range.start)))?;
+        write_filling(out, fill, loss.range.end.saturating_sub(loss.range.start))?;
+    }
+    Ok(())
+}
+
+fn write_filling(mut out: &File, fill: u8, length: u64) -> io::Result<()> {
+    let filling = vec![fill; FILLED_AT_ONCE];
+    let mut left = length;
+    while left > 0 {
+        let step = usize::try_from(left).unwrap_or(FILLED_AT_ONCE).min(FILLED_AT_ONCE);
+        out.write_all(filling.get(..step).unwrap_or_default())?;
+        left = left.saturating_sub(u64::try_from(step).unwrap_or(left));
+    }
+    Ok(())
+}
+
+/// The same of a stream, which takes bytes in order: what the medium does not give is found out before.
+pub(crate) fn fill_stream(
+    disk: &Disk,
+    range: Range<u64>,
+    fill: u8,
+    file: &File,
+    options: &ExtractOptions<'_>,
+) -> Result<Extracted, ExtractError> {
+    Content::disk(disk).range(range.clone()).scan(&ScanOptions::new(), |_, _| (), |_, _| ())?;
+    let mut at = range.start;
+    for loss in disk.losses(range.clone()) {
+        ops::extract_to_stream(Content::disk(disk).range(at..loss.range.start), file, options)?;
+        write_filling(file, fill, loss.range.end.saturating_sub(loss.range.start)).map_err(ExtractError::Write)?;
+        at = loss.range.end;
+    }
+    ops::extract_to_stream(Content::disk(disk).range(at..range.end), file, options)
+}

@@ -1,0 +1,102 @@
+//! What of a disk can't be read.
+
+use std::iter::FusedIterator;
+use std::ops::Range;
+
+use crate::error::{Error, ErrorKind, Structure};
+
+use super::Disk;
+use super::cursor::{Content, Cursor, Piece};
+
+/// A range of the disk that can't be read.
+#[non_exhaustive]
+#[derive(Debug)]
+pub struct Loss {
+    /// Where, in bytes of the disk.
+    pub range: Range<u64>,
+    /// Why.
+    pub reason: Error,
+}
+
+/// What of a range can't be read, in order. Made by [`Disk::losses`].
+#[derive(Debug)]
+pub struct Losses<'d> {
+    disk: &'d Disk,
+    cursor: Cursor<'d>,
+    /// What is left of a piece of which a part was found to be lost.
+    rest: Option<Piece>,
+    /// A loss that may go on.
+    pending: Option<Loss>,
+}
+
+impl<'d> Losses<'d> {
+    pub(super) fn new(cursor: Cursor<'d>) -> Self {
+        Self { disk: cursor.disk(), cursor, rest: None, pending: None }
+    }
+
+    /// The next loss that is one by itself.
+    fn next_one(&mut self) -> Option<Loss> {
+        loop {
+            let piece = match self.rest.take() {
+                Some(rest) => rest,
+                None => match self.cursor.next()? {
+                    Ok(piece) => piece,
+                    // Of a disk that is not being salvaged, nothing is known behind an error.
+                    Err(reason) => return Some(Loss { range: self.cursor.failed_at()..self.cursor.end(), reason }),
+                },
+            };
+            let range = piece.start..piece.start.saturating_add(piece.length);
+            match piece.content {
+                Content::Lost => {
+                    let unknown = || Error::of(Structure::Disk, ErrorKind::NoParentAttached);
+                    let reason = self.cursor.take_lost().unwrap_or_else(unknown);
+                    return Some(Loss { range, reason });
+                }
+                Content::File(offset) => {
+                    let image = self.disk.layer_image(piece.layer)?;
+                    if let Some(lost) = image.source().first_unread(offset, piece.length) {
+                        let start = piece.start.saturating_add(lost.start.saturating_sub(offset));
+                        let end = piece.start.saturating_add(lost.end.saturating_sub(offset));
+                        self.rest = piece.behind(end.saturating_sub(piece.start));
+                        let reason = Error::at(Structure::File, lost.start, ErrorKind::MediumFailed);
+                        return Some(Loss { range: start..end, reason: reason.in_layer(piece.layer, image.path()) });
+                    }
+                }
+                Content::Log(_) | Content::Zero => {}
+            }
+        }
+    }
+}
+
+impl Iterator for Losses<'_> {
+    type Item = Loss;
+
+    /// The next loss. Neighbours with the same reason, to the last word, are one.
+    fn next(&mut self) -> Option<Loss> {
+        loop {
+            let next = self.next_one();
+            match (self.pending.take(), next) {
+                (None, None) => return None,
+                (Some(before), None) => return Some(before),
+                (None, Some(next)) => self.pending = Some(next),
+                (Some(mut before), Some(next)) => {
+                    let goes_on = before.range.end == next.range.start && is_same(&before.reason, &next.reason);
+                    if !goes_on {
+                        self.pending = Some(next);
+                        return Some(before);
+                    }
+                    before.range.end = next.range.end;
+                    self.pending = Some(before);
+                }
+            }
+        }
+    }
+}
+
+impl FusedIterator for Losses<'_> {}
+
+/// Whether two reasons are of the kind that has no place of its own.
+fn is_same(one: &Error, other: &Error) -> bool {
+    let is_whole = |error: &Error| matches!(error.kind(), ErrorKind::NoParentAttached | ErrorKind::MediumFailed);
+    is_whole(one) && is_whole(other) && one.layer() == other.layer() && one.structure() == other.structure()
+}

@@ -1,0 +1,278 @@
+//! Looking at everything in one file that no read depends on, and at all that one may depend on.
+
+use std::mem::offset_of;
+
+use crate::error::{Error, ErrorKind, Structure};
+use crate::format::{
+    BatEntry, FileIdentifier, Header, KIB_64, MIB, MetadataEntry, MetadataTableHeader, RegionTableEntry,
+    RegionTableHeader, header_offset, region_table_offset,
+};
+use crate::num::to_u64;
+use crate::source::{Run, View};
+use crate::zero::is_zero;
+
+use super::bat::{BatSummary, Slots};
+use super::finding::Findings;
+use super::log::{EntryStatus, Flaw, LogReport};
+use super::rule::{Check, Severity};
+use super::{Image, header};
+
+/// What the examination of one file has found, but for the findings.
+#[derive(Clone, Debug)]
+pub(crate) struct Examined {
+    pub(crate) bat: BatSummary,
+    /// Where the last thing ends that something refers to, in bytes.
+    pub(crate) end: u64,
+    /// How many MiB nothing refers to.
+    pub(crate) unreferenced: u64,
+}
+
+/// How many MiB that nothing refers to are looked at, to see whether they are empty.
+const MOST_LOOKED_AT: u64 = 1024;
+
+impl Image {
+    /// Looks for everything that is wrong, but for what was found when the image was opened. The content of blocks is not
+    /// looked at. With the feature `rayon`, the threads of the current pool do it.
+    pub(crate) fn examine(&self, findings: &mut Findings) -> Examined {
+        self.identity_is_told(findings);
+        self.headers_agree(findings);
+        self.empty_is_empty(findings);
+        self.log_is_in_order(findings);
+        let slots = Slots::new(self.source().length());
+        let bat = self.bat().examine(&slots, findings);
+        for (start, end, _) in self.regions.taken.ranges() {
+            slots.mark(*start, *end);
+        }
+        let unreferenced = self.everything_is_referred_to(&slots, findings);
+        // What was looked at may not have been what the file says.
+        if let Err(lost) = self.source().check_lost() {
+            findings.refuse(Check::Medium, lost, None);
+        }
+        // A chain may have hundreds of files.
+        self.view.forget(0, self.source().length());
+        Examined { bat, end: slots.used_end().min(self.source().length()), unreferenced }
+    }
+
+    /// The creator and the identities.
+    fn identity_is_told(&self, findings: &mut Findings) {
+        let creator_at = to_u64(offset_of!(FileIdentifier, creator));
+        let length = to_u64(size_of::<FileIdentifier>()).saturating_sub(creator_at);
+        if let Ok(bytes) = self.view.bytes(Structure::FileIdentifier, creator_at, length) {
+            let mut units = bytes.chunks_exact(2).map(|unit| unit != [0, 0]);
+            let named = units.by_ref().take_while(|is_set| *is_set).count();
+            let what = if units.any(|is_set| is_set) {
+                Some("something stands behind the end of Creator")
+            } else if named == 0 {
+                Some("Creator is empty")
+            } else if self.creator.chars().any(char::is_control) {
+                Some("Creator has control characters in it")
+            } else {
+                None
+            };
+            if let Some(what) = what {
+                let detail = Error::at(Structure::FileIdentifier, creator_at, ErrorKind::Text { what });
+                findings.add(Check::CreatorText, detail, None);
+            }
+        }
+        let nil = [
+            (self.header.data_write_guid.is_nil(), "DataWriteGuid is nil: no child can be made of the image"),
+            (self.header.file_write_guid.is_nil(), "FileWriteGuid is nil"),
+        ];
+        for (_, what) in nil.into_iter().filter(|(is_nil, _)| *is_nil) {
+            let structure = Structure::Header(self.header.copy);
+            let detail = Error::at(structure, header_offset(self.header.copy), ErrorKind::Text { what });
+            findings.add(Check::NilIdentity, detail, None);
+        }
+        if self.virtual_disk_id.is_some_and(|id| id.is_nil()) {
+            let detail = Error::of(Structure::MetadataItem("VirtualDiskId"), ErrorKind::Text { what: "it is nil" });
+            findings.add(Check::NilIdentity, detail, None);
+        }
+    }
+
+    /// Where both headers are valid, they differ in what changes, and in nothing else.
+    fn headers_agree(&self, findings: &mut Findings) {
+        let (Ok(one), Ok(other)) = (header::read(&self.view, 1), header::read(&self.view, 2)) else { return };
+        let differ = [
+            (one.version != other.version, "the two headers have different versions"),
+            (
+                (one.log_offset, one.log_length) != (other.log_offset, other.log_length),
+                "the two headers have their logs at different places",
+            ),
+        ];
+        for (_, what) in differ.into_iter().filter(|(differ, _)| *differ) {
+            findings.add(Check::HeadersDiffer, Error::of(Structure::Headers, ErrorKind::Text { what }), None);
+        }
+    }
+
+    /// The reserved parts of the header section, of the tables and of the BAT region.
+    fn empty_is_empty(&self, findings: &mut Findings) {
+        let mut empty = |check, structure, start, end, what| {
+            if let Some((offset, found)) = first_set(&self.view, structure, start, end) {
+                findings.add(check, Error::at(structure, offset, ErrorKind::NotEmpty { found, what }), None);
+            }
+        };
+        let identifier_end = to_u64(size_of::<FileIdentifier>());
+        empty(
+            Check::NotEmpty,
+            Structure::FileIdentifier,
+            identifier_end,
+            KIB_64,
+            "the rest of the file type identifier",
+        );
+        for copy in [1, 2] {
+            let (start, structure) = (header_offset(copy), Structure::Header(copy));
+            let checked_end = start.saturating_add(Header::CHECKED_LENGTH);
+            if header::read(&self.view, copy).is_ok() {
+                let fields_end = start.saturating_add(to_u64(size_of::<Header>()));
+                empty(Check::HeaderReserved, structure, fields_end, checked_end, "the reserved part of the header");
+            }
+            empty(Check::NotEmpty, structure, checked_end, start.saturating_add(KIB_64), "the gap behind the header");
+        }
+        let entries = to_u64(self.regions.all.len()).saturating_mul(to_u64(size_of::<RegionTableEntry>()));
+        let used = to_u64(size_of::<RegionTableHeader>()).saturating_add(entries);
+        let table = region_table_offset(self.regions.copy);
+        let structure = Structure::RegionTable(self.regions.copy);
+        let table_end = table.saturating_add(KIB_64);
+        empty(Check::NotEmpty, structure, table.saturating_add(used), table_end, "the unused part of the region table");
+        let tables_end = region_table_offset(2).saturating_add(KIB_64);
+        empty(Check::NotEmpty, Structure::HeaderSection, tables_end, MIB, "the rest of the header section");
+        let entries = to_u64(self.metadata_entries).saturating_mul(to_u64(size_of::<MetadataEntry>()));
+        let used = to_u64(size_of::<MetadataTableHeader>()).saturating_add(entries);
+        let start = self.regions.metadata.offset;
+        let table_end = start.saturating_add(MetadataTableHeader::TABLE_LENGTH);
+        let structure = Structure::MetadataTable;
+        empty(
+            Check::NotEmpty,
+            structure,
+            start.saturating_add(used),
+            table_end,
+            "the unused part of the metadata table",
+        );
+        let bat = &self.regions.bat;
+        let used = self.geometry.bat_entries().saturating_mul(BatEntry::LENGTH);
+        let end = bat.offset.saturating_add(bat.length.into());
+        empty(
+            Check::NotEmpty,
+            Structure::Bat,
+            bat.offset.saturating_add(used),
+            end,
+            "the unused part of the BAT region",
+        );
+    }
+
+    /// What the log holds that is not replayed.
+    fn log_is_in_order(&self, findings: &mut Findings) {
+        let at = |offset: u64| self.header.log_offset.saturating_add(offset);
+        let (mut stale, mut count) = (None, 0_u64);
+        let is_dirty = self.header.is_dirty();
+        let visited = LogReport::visit(self.source().clone(), |entry| {
+            if !is_dirty {
+                stale.get_or_insert(entry.offset);
+                count = count.saturating_add(1);
+                return;
+            }
+            let (check, flaw) = match entry.status {
+                EntryStatus::Active => return,
+                EntryStatus::OtherLog => (Check::LogEntryGuid, "it is of another log".to_owned()),
+                EntryStatus::Stale => {
+                    (Check::LogEntrySequence, "it is older than the tail, or in no sequence".to_owned())
+                }
+                EntryStatus::Broken(flaw) => (rule_of(flaw), flaw.to_string()),
+            };
+            let detail = Error::at(Structure::LogEntry, at(entry.offset), ErrorKind::BrokenEntry { flaw });
+            findings.add(check, detail, None);
+        });
+        // Where the log can't be found, that was told when the image was opened.
+        drop(visited);
+        if let Some(first) = stale {
+            let detail = Error::at(Structure::Log, at(first), ErrorKind::StaleEntries { count });
+            findings.add(Check::StaleLog, detail, None);
+        }
+    }
+
+    /// Looks at what nothing refers to, and returns how many MiB of it hold something.
+    fn everything_is_referred_to(&self, slots: &Slots, findings: &mut Findings) -> u64 {
+        let length = self.source().length();
+        let used_end = slots.used_end();
+        let (mut unreferenced, mut looked_at) = (0_u64, 0_u64);
+        for (start, end) in slots.unused() {
+            let end = end.min(length);
+            let (mut at, mut run): (u64, Option<(u64, u64)>) = (start, None);
+            let mut tell = |run: (u64, u64)| {
+                let detail =
+                    Error::at(Structure::File, run.0, ErrorKind::Unreferenced { length: run.1.saturating_sub(run.0) });
+                findings.add(Check::Unreferenced, detail, None);
+            };
+            while at < end {
+                let hole_end = self.view.known_zero_end(at, end);
+                let next = if hole_end > at { hole_end } else { at.saturating_add(MIB).min(end) };
+                let is_empty = hole_end > at || {
+                    looked_at = looked_at.saturating_add(1);
+                    looked_at <= MOST_LOOKED_AT && first_set(&self.view, Structure::File, at, next).is_none()
+                };
+                if is_empty {
+                    if let Some(run) = run.take() {
+                        tell(run);
+                    }
+                } else {
+                    unreferenced = unreferenced.saturating_add(1);
+                    run = Some((run.map_or(at, |run| run.0), next));
+                }
+                at = next;
+            }
+            if let Some(run) = run.take() {
+                tell(run);
+            }
+        }
+        if !length.is_multiple_of(MIB) && used_end < length {
+            let kind = ErrorKind::Unreferenced { length: length.saturating_sub(used_end) };
+            findings.add(Check::Trailing, Error::at(Structure::File, used_end, kind), None);
+        }
+        unreferenced
+    }
+
+    /// Tells of what the medium has failed to give, if it has.
+    pub(crate) fn medium_is_told(&self, findings: &mut Findings) {
+        let mut at = 0;
+        while let Some(lost) = self.source().first_unread(at, u64::MAX.saturating_sub(at)) {
+            at = lost.end;
+            let detail = Error::at(Structure::File, lost.start, ErrorKind::MediumFailed);
+            findings.add_as(Check::Medium, Severity::Corruption, detail, None);
+        }
+    }
+}
+
+/// The rule that a broken log entry breaks.
+fn rule_of(flaw: Flaw) -> Check {
+    match flaw {
+        Flaw::OtherLog => Check::LogEntryGuid,
+        Flaw::SequenceNumber => Check::LogEntrySequence,
+        Flaw::Tail => Check::LogEntryTail,
+        Flaw::Descriptor(_) => Check::LogDescriptor,
+        _ => Check::LogEntry,
+    }
+}
+
+/// The first byte between `start` and `end` that is not zero, and where it is. What can't be read is told elsewhere.
+fn first_set(view: &View, structure: Structure, start: u64, end: u64) -> Option<(u64, u8)> {
+    let (mut at, mut kept_from) = (start, start);
+    while at < end {
+        at = at.max(view.known_zero_end(at, end));
+        if at >= end {
+            break;
+        }
+        match view.run(structure, at, end.saturating_sub(at).min(MIB)).ok()? {
+            Run::Zero(length) => at = at.saturating_add(length.max(1)),
+            Run::Data(bytes) => {
+                if !is_zero(bytes) {
+                    let place = bytes.iter().position(|byte| *byte != 0)?;
+                    return Some((at.saturating_add(to_u64(place)), *bytes.get(place)?));
+                }
+                at = at.saturating_add(to_u64(bytes.len()).max(1));
+            }
+        }
+        view.forget(kept_from, at);
+        kept_from = at;
+    }
+    None
+}

@@ -1,0 +1,111 @@
+//! What became of a file while it was read: pages that were lost, and changes that others made.
+
+use std::io;
+
+use super::{Bytes, Source};
+use crate::error::{Error, ErrorKind, Result, Structure};
+use crate::num::{to_u64, to_usize_saturating};
+
+#[cfg(all(unix, feature = "mmap"))]
+use super::guard::any_known_lost;
+#[cfg(all(unix, feature = "mmap"))]
+pub(crate) use super::guard::any_lost;
+
+/// Whether any page of any mapping was ever lost.
+#[cfg(not(all(unix, feature = "mmap")))]
+pub(crate) const fn any_lost() -> bool {
+    false
+}
+
+#[cfg(not(all(unix, feature = "mmap")))]
+const fn any_known_lost() -> bool {
+    false
+}
+
+impl Source {
+    /// Whether all bytes that were ever looked at were really those of the file: see
+    #[cfg_attr(all(unix, feature = "mmap"), doc = "[`guard_mappings`](super::guard_mappings).")]
+    #[cfg_attr(not(all(unix, feature = "mmap")), doc = "`guard_mappings`.")]
+    ///
+    /// # Errors
+    /// [`ErrorKind::Lost`], with the offset of the first page that could not be read, or of the end of the file if that has
+    /// become shorter.
+    pub fn check_lost(&self) -> Result<()> {
+        self.check(Structure::File, 0, self.length())?;
+        self.check_length(self.length())
+    }
+
+    /// Whether the file has been changed since it was opened, as far as its size and the time of its last change tell; of a
+    /// block device, only the size does. A copy in memory does not change, nor do bytes that never were in a file.
+    ///
+    /// # Errors
+    /// If the system does not say.
+    pub fn has_changed(&self) -> io::Result<bool> {
+        match &self.0.file {
+            Some(open) if self.is_mapped() => open.has_changed(),
+            _ => Ok(false),
+        }
+    }
+
+    /// That of the bytes from `offset` on, which have been looked at, none was lost.
+    #[inline]
+    pub(crate) fn check(&self, what: Structure, offset: u64, length: u64) -> Result<()> {
+        if any_lost() { self.check_pages(what, offset, length) } else { Ok(()) }
+    }
+
+    #[cold]
+    fn check_pages(&self, what: Structure, offset: u64, length: u64) -> Result<()> {
+        let lost = self.first_lost(offset, offset.saturating_add(length));
+        lost.map_or(Ok(()), |at| Err(Error::at(what, at, ErrorKind::Lost)))
+    }
+
+    /// As many of `bytes`, which begin at `offset`, as come before the first one that is known to be lost.
+    ///
+    /// # Errors
+    /// If that is the first one.
+    #[inline]
+    pub(crate) fn good<'b>(&self, what: Structure, offset: u64, bytes: &'b [u8]) -> Result<&'b [u8]> {
+        if any_known_lost() { self.good_pages(what, offset, bytes) } else { Ok(bytes) }
+    }
+
+    /// Whether none of the bytes from `offset` on is known to be lost.
+    #[inline]
+    pub(crate) fn is_good(&self, offset: u64, length: u64) -> bool {
+        !any_known_lost() || self.check_pages(Structure::File, offset, length).is_ok()
+    }
+
+    #[cold]
+    fn good_pages<'b>(&self, what: Structure, offset: u64, bytes: &'b [u8]) -> Result<&'b [u8]> {
+        match self.first_lost(offset, offset.saturating_add(to_u64(bytes.len()))) {
+            None => Ok(bytes),
+            Some(at) if at > offset => Ok(bytes.get(..to_usize_saturating(at.abs_diff(offset))).unwrap_or(bytes)),
+            Some(at) => Err(Error::at(what, at, ErrorKind::Lost)),
+        }
+    }
+
+    /// Where in the file bytes lie that this source has lent, if it has.
+    pub(crate) fn place_of(&self, lent: &[u8]) -> Option<u64> {
+        let place = lent.as_ptr().addr().checked_sub(self.as_bytes().as_ptr().addr())?;
+        Some(to_u64(place)).filter(|place| *place < self.length())
+    }
+
+    fn first_lost(&self, start: u64, end: u64) -> Option<u64> {
+        match &self.0.bytes {
+            #[cfg(feature = "mmap")]
+            Bytes::Mapped(mapping) => mapping.first_lost(start, end),
+            _ => {
+                let _ = (start, end);
+                None
+            }
+        }
+    }
+
+    /// That the first `length` bytes, which were there when the file was mapped, are still there. Where it has become shorter, what
+    /// was behind its end is lost, also in its last page, which can still be touched.
+    pub(crate) fn check_length(&self, length: u64) -> Result<()> {
+        let Some(open) = self.0.file.as_ref().filter(|_| self.is_mapped()) else { return Ok(()) };
+        let now =
+            open.length_now().map_err(|error: io::Error| Error::of(Structure::File, ErrorKind::Io(error.into())))?;
+        if now < length.min(self.length()) { Err(Error::at(Structure::File, now, ErrorKind::Lost)) } else { Ok(()) }
+    }
+}

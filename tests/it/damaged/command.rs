@@ -1,0 +1,99 @@
+//! `vhdx check`.
+#![cfg(all(feature = "cli", unix))]
+
+use std::path::{Path, PathBuf};
+
+use crate::kit::MIB;
+use crate::kit::builder::{Image, Spec};
+use crate::support::{Ran, run, temp_dir, vhdx};
+
+fn write(folder: &Path, name: &str, image: &Image) -> PathBuf {
+    let path = folder.join(name);
+    image.bytes.write_file(&path).unwrap();
+    path
+}
+
+fn check(args: &[&str], path: &Path) -> Ran {
+    run(vhdx(["check"]).args(args).arg(path))
+}
+
+fn patched(patch: impl FnOnce(&mut Image)) -> Image {
+    let mut image = Spec::default().build();
+    patch(&mut image);
+    image
+}
+
+#[test]
+fn it_ends_as_the_check_of_qemu_img_does() {
+    let folder = temp_dir();
+    let forgotten = Spec { raw_bat: [(2, 0)].into(), ..Spec::default() };
+    let far = Spec { raw_bat: [(2, (1 << 40) | 6)].into(), ..Spec::default() };
+    let cases = [
+        ("clean", Spec::default().build(), 0),
+        ("one-header", patched(|image| image.patch_header_raw(1, 100, b"x")), 0),
+        ("forgotten", forgotten.build(), 3),
+        ("far", far.build(), 2),
+        ("version", patched(|image| image.patch_headers(66, &[2, 0])), 63),
+    ];
+    for (name, image, code) in cases {
+        let path = write(folder.path(), name, &image);
+        let ran = check(&[], &path);
+        assert_eq!(ran.status.code(), Some(code), "{name}: {}{}", ran.text(), ran.err);
+        let told = check(&["--output", "json"], &path);
+        assert_eq!(told.status.code(), Some(code), "{name}");
+        assert_eq!(told.json()["format"], "vhdx");
+    }
+    let text = folder.path().join("text");
+    std::fs::write(&text, "no image\n").unwrap();
+    let ran = check(&[], &text);
+    assert_eq!(ran.status.code(), Some(1), "{}", ran.text());
+    assert!(ran.text().contains("not a VHDX image"), "{}", ran.text());
+    let ran = check(&[], &folder.path().join("missing"));
+    assert_eq!(ran.status.code(), Some(1));
+    assert!(ran.err.contains("cannot be opened"), "{}", ran.err);
+    // What is only a warning counts where it shall.
+    let path = folder.path().join("one-header");
+    assert_eq!(check(&["--strict"], &path).status.code(), Some(2));
+    // Of several images, the worst decides.
+    let ran = run(vhdx(["check"]).args([folder.path().join("far"), folder.path().join("clean")]));
+    assert_eq!(ran.status.code(), Some(2));
+    assert!(ran.text().contains("clean: no errors were found on the image."), "{}", ran.text());
+}
+
+#[test]
+fn its_json_begins_as_that_of_qemu_img_does() {
+    let folder = temp_dir();
+    let far = Spec { raw_bat: [(2, (1 << 40) | 6)].into(), ..Spec::default() };
+    let path = write(folder.path(), "far.vhdx", &far.build());
+    let ran = check(&["--output", "json"], &path);
+    let text = ran.text();
+    let keys = [
+        "filename",
+        "format",
+        "check-errors",
+        "corruptions",
+        "leaks",
+        "image-end-offset",
+        "total-clusters",
+        "allocated-clusters",
+        "fragmented-clusters",
+    ];
+    let places: Vec<_> = keys.iter().map(|key| text.find(&format!("  \"{key}\":")).unwrap()).collect();
+    assert!(places.is_sorted(), "{text}");
+    let told = ran.json();
+    assert_eq!(told["corruptions"], 1);
+    assert_eq!(told["total-clusters"], 8);
+    assert_eq!(told["leaked-bytes"], MIB);
+    let finding = told["findings"].as_array().unwrap().iter().find(|finding| finding["code"] == "V68").unwrap();
+    assert_eq!((&finding["severity"], &finding["range"]["start"]), (&"corruption".into(), &(2 * MIB).into()));
+    assert_eq!(finding["offset"], 1_u64 << 40);
+}
+
+#[test]
+fn blocks_of_zeros_are_counted_where_they_are_looked_at() {
+    let folder = temp_dir();
+    let path = write(folder.path(), "zero.vhdx", &patched(|image| image.bytes.write(4 * MIB, &vec![0; 1 << 20])));
+    assert!(!check(&[], &path).done().text().contains("[N5]"));
+    let text = check(&["--payload"], &path).done().text();
+    assert!(text.contains("1 blocks are present and hold only zeros"), "{text}");
+}

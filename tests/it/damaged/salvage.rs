@@ -1,0 +1,184 @@
+//! `--salvage`: everything that can be read is, and what is lost is told.
+#![cfg(all(feature = "cli", unix))]
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::kit::builder::{DISK_SIZE, Image, Spec};
+use crate::kit::log::Dirty;
+use crate::kit::{Block, MIB};
+use crate::lab::{Content, size};
+use crate::support::{Ran, run, temp_dir, vhdx};
+
+fn write(folder: &Path, image: &Image) -> PathBuf {
+    let path = folder.join("broken.vhdx");
+    image.bytes.write_file(&path).unwrap();
+    path
+}
+
+fn patched(patch: impl FnOnce(&mut Image)) -> Image {
+    let mut image = Spec::default().build();
+    patch(&mut image);
+    image
+}
+
+/// Extracts what is left, and returns it with the losses.
+fn extract(path: &Path, more: &[&str]) -> (Ran, Vec<u8>, Value) {
+    let (out, map) = (path.with_extension("raw"), path.with_extension("json"));
+    let mut command = vhdx(["extract", "--force", "--salvage", "--loss-map"]);
+    let ran = run(command.arg(&map).args(more).arg(path).arg(&out));
+    let losses = std::fs::read_to_string(map).ok().and_then(|text| serde_json::from_str(&text).ok());
+    (ran, std::fs::read(out).unwrap_or_default(), losses.unwrap_or_default())
+}
+
+fn ranges(losses: &Value) -> Vec<(u64, u64)> {
+    let range = |loss: &Value| (loss["start"].as_u64().unwrap(), loss["length"].as_u64().unwrap());
+    losses["losses"].as_array().unwrap().iter().map(range).collect()
+}
+
+fn content() -> Vec<u8> {
+    Content::of(&[&Spec::default().build()]).read(0..8 * MIB)
+}
+
+#[test]
+fn of_a_file_that_was_cut_everything_before_the_cut_is_there() {
+    let folder = temp_dir();
+    let image = Spec::default().build();
+    let path = write(folder.path(), &image);
+    // In the midst of a sector of the last block.
+    let file = std::fs::File::options().write(true).open(&path).unwrap();
+    file.set_len(6 * MIB + 70_001).unwrap();
+    assert_eq!(run(&mut vhdx(["extract", path.to_str().unwrap(), "/dev/null"])).status.code(), Some(65));
+    let (ran, bytes, losses) = extract(&path, &[]);
+    assert_eq!(ran.status.code(), Some(65), "{}", ran.err);
+    let start = 5 * MIB + 70_001;
+    assert_eq!(ranges(&losses), [(start, 6 * MIB - start)]);
+    let mut expected = content();
+    expected[size(start)..size(6 * MIB)].fill(0);
+    assert!(bytes == expected);
+    let reason = losses["losses"][0]["reason"].as_str().unwrap();
+    assert!(reason.starts_with("payload block 5 at "), "{reason}");
+
+    // Bytes of another value, to a file and to a stream.
+    expected[size(start)..size(6 * MIB)].fill(0xa5);
+    let (_, bytes, _) = extract(&path, &["--fill", "0xa5"]);
+    assert!(bytes == expected);
+    let ran = run(vhdx(["extract", "--salvage", "--fill", "165"]).arg(&path).arg("-"));
+    assert!(ran.out == expected && ran.status.code() == Some(65));
+
+    // The forms of the loss map.
+    let map = folder.path().join("mapfile");
+    let mut command = vhdx(["map", "--salvage", "--loss-map-format", "ddrescue", "--loss-map"]);
+    let ran = run(command.arg(&map).arg(&path));
+    assert_eq!(ran.status.code(), Some(65));
+    assert!(ran.text().contains("LOST"), "{}", ran.text());
+    let lines = std::fs::read_to_string(map).unwrap();
+    let lines: Vec<_> = lines.lines().filter(|line| !line.starts_with('#')).skip(1).collect();
+    let expected = [format!("{:#010x}  {start:#010x}  +", 0), format!("{start:#010x}  {:#010x}  -", 6 * MIB - start)];
+    assert_eq!(lines[..2], expected);
+    assert_eq!(lines[2], format!("{:#010x}  {:#010x}  +", 6 * MIB, 2 * MIB));
+}
+
+#[test]
+fn what_is_damaged_beside_the_content_loses_nothing() {
+    let folder = temp_dir();
+    let both = |patch: &dyn Fn(&mut Image, usize)| {
+        patched(|image| {
+            patch(image, 1);
+            patch(image, 2);
+        })
+    };
+    let cases = [
+        ("identifier", patched(|image| image.bytes.write(0, &[0; 8]))),
+        ("headers", both(&|image, copy| image.patch_header_raw(copy, 0, &[0; 80]))),
+        ("region tables", both(&|image, copy| image.patch_region_table_raw(copy, 300, b"x"))),
+        ("metadata signature", patched(|image| image.bytes.write(2 * MIB, &[0; 8]))),
+        ("metadata count", patched(|image| image.bytes.write(2 * MIB + 10, &[0xff; 2]))),
+        ("log", patched(|image| image.patch_headers(48, &[1; 16]))),
+    ];
+    for (what, image) in cases {
+        let path = write(folder.path(), &image);
+        let (ran, bytes, losses) = extract(&path, &[]);
+        // Something is wrong, and so may be what was read; but nothing is lost.
+        assert_eq!(ran.status.code(), Some(65), "{what}: {}", ran.err);
+        assert_eq!(ranges(&losses), [], "{what}");
+        assert!(bytes == content(), "{what}");
+        assert!(ran.err.contains("corruption: "), "{what}: {}", ran.err);
+        let info = run(vhdx(["info", "--salvage"]).arg(&path));
+        assert_eq!(info.status.code(), Some(65), "{what}");
+        assert!(info.text().contains("virtual size: 8.00 MiB"), "{what}: {}", info.text());
+    }
+}
+
+#[test]
+fn values_that_the_metadata_have_lost_can_be_said() {
+    let folder = temp_dir();
+    let mut spec = Spec::default();
+    spec.omit(DISK_SIZE);
+    let path = write(folder.path(), &spec.build());
+    let (ran, ..) = extract(&path, &[]);
+    assert_eq!(ran.status.code(), Some(65));
+    assert!(ran.err.contains("VirtualDiskSize"), "{}", ran.err);
+    let (ran, bytes, _) = extract(&path, &["--assume", "disk-size=8M"]);
+    // It is what the user says, so nothing is lost.
+    assert_eq!((ran.status.code(), bytes == content()), (Some(0), true), "{}", ran.err);
+
+    let path = write(folder.path(), &patched(|image| image.bytes.write(2 * MIB, &vec![0; size(MIB)])));
+    let all = ["--assume", "disk-size=8M", "--assume", "block-size=1M", "--assume", "sector-size=512"];
+    let (ran, bytes, _) = extract(&path, &all);
+    assert_eq!((ran.status.code(), bytes == content()), (Some(65), true), "{}", ran.err);
+    let (ran, ..) = extract(&path, &all[..4]);
+    assert!(ran.err.contains("LogicalSectorSize"), "{}", ran.err);
+    for bad in ["block-size=3M", "sector-size=1K", "disk-size=65T", "size=1", "block-size"] {
+        let (ran, ..) = extract(&path, &["--assume", bad]);
+        assert_eq!(ran.status.code(), Some(2), "{bad}: {}", ran.err);
+    }
+    let ran = run(vhdx(["info", "--assume", "disk-size=8M"]).arg(&path));
+    assert_eq!(ran.status.code(), Some(2), "{}", ran.err);
+}
+
+#[test]
+fn a_bad_entry_costs_its_block_and_no_other() {
+    let folder = temp_dir();
+    let spec = Spec { raw_bat: [(2, 5), (3, (1 << 40) | 6)].into(), ..Spec::default() };
+    let path = write(folder.path(), &spec.build());
+    let (ran, bytes, losses) = extract(&path, &[]);
+    assert_eq!(ran.status.code(), Some(65), "{}", ran.err);
+    assert_eq!(ranges(&losses), [(2 * MIB, MIB), (3 * MIB, MIB)]);
+    let mut expected = content();
+    expected[size(2 * MIB)..size(4 * MIB)].fill(0);
+    assert!(bytes == expected);
+    let hashed = run(vhdx(["hash", "--salvage", "-a", "crc32"]).arg(&path));
+    assert_eq!(hashed.status.code(), Some(65));
+    assert_eq!(hashed.text().split(' ').next().unwrap(), format!("{:08x}", crc32fast::hash(&expected)));
+}
+
+#[test]
+fn a_dirty_image_that_was_cut_has_its_log_replayed() {
+    let folder = temp_dir();
+    let image = Dirty::ManyEntries.build(&Spec::default().block(7, Block::full()));
+    let path = write(folder.path(), &image);
+    let whole = Content::of(&[&image]).read(0..8 * MIB);
+    let length = std::fs::metadata(&path).unwrap().len();
+    std::fs::File::options().write(true).open(&path).unwrap().set_len(length - MIB / 2).unwrap();
+    let (ran, bytes, losses) = extract(&path, &[]);
+    assert_eq!(ran.status.code(), Some(65), "{}", ran.err);
+    let mut expected = whole;
+    for (start, length) in ranges(&losses) {
+        expected[size(start)..size(start + length)].fill(0);
+    }
+    assert!(bytes == expected && !ranges(&losses).is_empty());
+}
+
+#[test]
+fn without_its_parent_a_child_gives_what_it_has() {
+    let folder = temp_dir();
+    let child = Spec::child_of(&Spec::default(), "gone.vhdx").block(1, Block::full()).build();
+    let path = write(folder.path(), &child);
+    let (ran, bytes, losses) = extract(&path, &[]);
+    assert_eq!(ran.status.code(), Some(65), "{}", ran.err);
+    assert_eq!(ranges(&losses), [(0, MIB), (2 * MIB, 6 * MIB)]);
+    assert!(bytes[size(MIB)..size(2 * MIB)] == child.bytes.read(child.block_at(1), size(MIB))[..]);
+    assert!(ran.err.contains("gone.vhdx"), "{}", ran.err);
+}

@@ -1,0 +1,351 @@
+//! A file system of the tests' own that can't read some bytes of its one file, or takes its time, or goes away.
+//!
+//! It runs in a process of its own: one that waits for itself would wait for ever.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use fuser::{
+    Config, Errno, FileAttr, FileHandle, FileType, Filesystem, Generation, INodeNo, LockOwner, MountOption, OpenFlags,
+    ReplyAttr, ReplyData, ReplyEntry, Request,
+};
+
+use super::{BLOCKS_OF_WORK as BLOCKS, FIRST_BLOCK, WAYS, content, dense, lost_at, open};
+use crate::kit::MIB;
+use crate::support::{run, skip, temp_dir, vhdx};
+
+/// What it does, as the process that serves it is told: the file that it shows, which bytes it can't read, and those that it
+/// takes so many milliseconds for.
+struct Served {
+    file: File,
+    length: u64,
+    bad: Range<u64>,
+    slow: Range<u64>,
+    wait: Duration,
+}
+
+impl Served {
+    fn attributes(&self, ino: INodeNo) -> FileAttr {
+        let is_file = ino != INodeNo::ROOT;
+        FileAttr {
+            ino,
+            size: if is_file { self.length } else { 0 },
+            blocks: self.length / 512,
+            atime: UNIX_EPOCH,
+            mtime: UNIX_EPOCH,
+            ctime: UNIX_EPOCH,
+            crtime: UNIX_EPOCH,
+            kind: if is_file { FileType::RegularFile } else { FileType::Directory },
+            perm: 0o755,
+            nlink: 1,
+            uid: 0,
+            gid: 0,
+            rdev: 0,
+            flags: 0,
+            blksize: 4096,
+        }
+    }
+}
+
+const FOR_LONG: Duration = Duration::from_secs(600);
+
+impl Filesystem for Served {
+    fn lookup(&self, _: &Request, _: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        if name == "disk.vhdx" {
+            reply.entry(&FOR_LONG, &self.attributes(INodeNo(2)), Generation(0));
+        } else {
+            reply.error(Errno::ENOENT);
+        }
+    }
+
+    fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        reply.attr(&FOR_LONG, &self.attributes(ino));
+    }
+
+    fn read(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        size: u32,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        let end = (offset + u64::from(size)).min(self.length);
+        let touches = |range: &Range<u64>| offset < range.end && range.start < end;
+        if touches(&self.slow) {
+            std::thread::sleep(self.wait);
+        }
+        if touches(&self.bad) {
+            return reply.error(Errno::EIO);
+        }
+        let mut bytes = vec![0; usize::try_from(end.saturating_sub(offset)).unwrap()];
+        self.file.read_exact_at(&mut bytes, offset).unwrap();
+        reply.data(&bytes);
+    }
+}
+
+/// The process that serves it: not a test, unless it is told what to do.
+#[test]
+fn serve() {
+    let Ok(told) = std::env::var("VHDX_FUSE") else { return };
+    let words: Vec<&str> = told.split('|').collect();
+    let number = |index: usize| words[index].parse::<u64>().unwrap();
+    let file = File::open(words[0]).unwrap();
+    let length = file.metadata().unwrap().len();
+    let wait = Duration::from_millis(number(6));
+    let served = Served { file, length, bad: number(2)..number(3), slow: number(4)..number(5), wait };
+    let mut config = Config::default();
+    config.mount_options = vec![MountOption::RO, MountOption::FSName("vhdx-test".to_owned())];
+    fuser::mount(served, words[1], &config).unwrap();
+}
+
+/// A mounted one.
+struct Mounted {
+    server: Child,
+    point: PathBuf,
+}
+
+impl Mounted {
+    /// Shows the file of `image`, but for some bytes; for others it takes a while.
+    fn new(image: &Path, bad: &Range<u64>, slow: &Range<u64>, wait: u64) -> Option<Self> {
+        if File::options().read(true).write(true).open("/dev/fuse").is_err() {
+            skip("fuse", "/dev/fuse can't be opened (it needs root)");
+            return None;
+        }
+        let point = image.parent().unwrap().join("fuse");
+        std::fs::create_dir_all(&point).unwrap();
+        let numbers = [bad.start, bad.end, slow.start, slow.end, wait].map(|number| number.to_string()).join("|");
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["guard::fuse::serve", "--exact", "--nocapture"]);
+        command.env("VHDX_FUSE", format!("{}|{}|{numbers}", image.display(), point.display()));
+        let server = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut mounted = Self { server, point };
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !mounted.path().exists() {
+            let ended = mounted.server.try_wait().unwrap();
+            if ended.is_some() || Instant::now() > deadline {
+                let mut said = String::new();
+                drop(mounted.server.kill());
+                std::io::Read::read_to_string(mounted.server.stderr.as_mut().unwrap(), &mut said).unwrap();
+                skip("fuse", &format!("nothing can be mounted: {said}"));
+                return None;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Some(mounted)
+    }
+
+    fn path(&self) -> PathBuf {
+        self.point.join("disk.vhdx")
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        drop(self.server.kill());
+        drop(self.server.wait());
+        drop(Command::new("umount").arg("--lazy").arg(&self.point).output());
+    }
+}
+
+/// The file system reads in pieces of some length, and all of a piece is lost.
+const MOST_AT_ONCE: u64 = 2 * MIB;
+
+#[test]
+fn bytes_that_cannot_be_read_are_an_error_of_every_way_to_them() {
+    let folder = temp_dir();
+    let image = dense(folder.path(), "image", BLOCKS);
+    let bad = FIRST_BLOCK + 9 * MIB + 8192..FIRST_BLOCK + 9 * MIB + 8193;
+    for (name, way) in WAYS {
+        let Some(mounted) = Mounted::new(&image, &bad, &(0..0), 0) else { return };
+        let disk = open(&mounted.path());
+        let error = way(&disk).map(|()| name).unwrap_err();
+        let at = lost_at(&error);
+        assert!(at <= bad.start && bad.start - at < MOST_AT_ONCE, "{name}: {error}");
+        // What can be read is right.
+        let mut good = vec![0; 6 << 20];
+        assert_eq!(disk.read_at(0, &mut good).unwrap(), good.len());
+        assert!(good == content(BLOCKS)[..good.len()], "{name}");
+        assert!(!disk.image().source().has_changed().unwrap());
+    }
+}
+
+#[test]
+fn tables_that_cannot_be_read_are_an_error() {
+    let folder = temp_dir();
+    let image = dense(folder.path(), "image", BLOCKS);
+    // Headers, region tables, metadata.
+    for bad in [0..1, 64 << 10..192 << 10, 192 << 10..320 << 10, 2 * MIB..2 * MIB + 1] {
+        let Some(mounted) = Mounted::new(&image, &bad, &(0..0), 0) else { return };
+        let error = vhdx_mmap::Image::open(super::map(&mounted.path()), vhdx_mmap::LogPolicy::Replay).unwrap_err();
+        super::touched_at(&error);
+        let ran = run(vhdx(["info"]).arg(mounted.path()));
+        assert_eq!(ran.status.code(), Some(74), "{}", ran.err);
+        assert!(ran.err.contains("cannot be read any more"), "{}", ran.err);
+    }
+    // The table of blocks.
+    let Some(mounted) = Mounted::new(&image, &(3 * MIB..3 * MIB + 1), &(0..0), 0) else { return };
+    let disk = open(&mounted.path());
+    assert_eq!(super::touched_at(&disk.extents(..).next().unwrap().unwrap_err()), 3 * MIB);
+    super::touched_at(&disk.image().block_states().unwrap_err());
+    super::touched_at(&disk.block(0).unwrap_err());
+    for (name, way) in WAYS {
+        super::touched_at(&way(&disk).map(|()| name).unwrap_err());
+    }
+}
+
+#[test]
+fn the_command_says_where() {
+    let folder = temp_dir();
+    let image = dense(folder.path(), "image", BLOCKS);
+    let manifest = folder.path().join("manifest");
+    run(vhdx(["hash", "-a", "crc32", "--manifest"]).arg(&manifest).arg(&image)).done();
+    let bad = FIRST_BLOCK + 9 * MIB..FIRST_BLOCK + 9 * MIB + 1;
+    let out = folder.path().join("out");
+    let cases: [&[&OsStr]; 9] = [
+        &["hash".as_ref(), "-a".as_ref(), "crc32".as_ref(), "IMAGE".as_ref()],
+        &["hash".as_ref(), "-a".as_ref(), "sha256".as_ref(), "IMAGE".as_ref()],
+        &["extract".as_ref(), "IMAGE".as_ref(), out.as_ref()],
+        &["extract".as_ref(), "IMAGE".as_ref(), "-".as_ref()],
+        &["extract".as_ref(), "--hash".as_ref(), "blake3".as_ref(), "IMAGE".as_ref(), "-".as_ref()],
+        &["compare".as_ref(), "IMAGE".as_ref(), image.as_ref()],
+        &["verify".as_ref(), "IMAGE".as_ref(), "--manifest".as_ref(), manifest.as_ref()],
+        &["read".as_ref(), "--range".as_ref(), "0:".as_ref(), "IMAGE".as_ref()],
+        &["read".as_ref(), "--hex".as_ref(), "--range".as_ref(), "0:".as_ref(), "IMAGE".as_ref()],
+    ];
+    for words in cases {
+        let Some(mounted) = Mounted::new(&image, &bad, &(0..0), 0) else { return };
+        let path = mounted.path();
+        let args = words.iter().map(|word| if *word == "IMAGE" { path.as_os_str() } else { *word });
+        let ran = run(&mut vhdx(args));
+        assert_eq!(ran.status.code(), Some(74), "{words:?}: {}", ran.err);
+        assert!(
+            ran.err.contains("disk.vhdx: file at 0x") && ran.err.contains("cannot be read"),
+            "{words:?}: {}",
+            ran.err
+        );
+        assert!(ran.err.contains("hint: ") && !out.exists(), "{words:?}: {}", ran.err);
+        // The other bytes can be had.
+        let ran = run(vhdx(["hash", "-a", "crc32", "--range", "0:6M"]).arg(&path)).done();
+        let expected = crc32fast_of(&content(BLOCKS)[..6 << 20]);
+        assert!(
+            ran.text().starts_with(&format!("CRC32 disk 0:{} ", 6 * MIB)) && ran.text().ends_with(&expected),
+            "{}",
+            ran.text()
+        );
+    }
+}
+
+/// The digest as the command writes it, by other means: over bytes in memory.
+fn crc32fast_of(bytes: &[u8]) -> String {
+    use vhdx_mmap::{Content, ScanOptions, Source, ops};
+    let source = Source::from_vec(bytes.to_vec());
+    let digests = ops::hash(Content::raw(&source), &[ops::Algorithm::Crc32], &ScanOptions::new()).unwrap();
+    format!("{}\n", digests[0])
+}
+
+/// What the loss map says is lost: start and length.
+fn losses(map: &Path) -> Vec<(u64, u64)> {
+    let told: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(map).unwrap()).unwrap();
+    let range = |loss: &serde_json::Value| (loss["start"].as_u64().unwrap(), loss["length"].as_u64().unwrap());
+    told["losses"].as_array().unwrap().iter().map(range).collect()
+}
+
+#[test]
+fn a_salvage_loses_the_pages_that_cannot_be_read_and_no_other() {
+    let folder = temp_dir();
+    let image = dense(folder.path(), "image", BLOCKS);
+    let [out, map] = ["out", "map"].map(|name| folder.path().join(name));
+    for bad in [9 * MIB + 8192..9 * MIB + 8193, 5 * MIB - 1..5 * MIB + 1, 11 * MIB..12 * MIB + 5000] {
+        let (start, end) = (bad.start / 4096 * 4096, bad.end.next_multiple_of(4096));
+        let mut expected = content(BLOCKS);
+        expected[usize::try_from(start).unwrap()..usize::try_from(end).unwrap()].fill(0);
+        let bad = FIRST_BLOCK + bad.start..FIRST_BLOCK + bad.end;
+        for more in [&[][..], &["--hash", "crc32"], &["--threads", "1", "--cache", "drop"], &["--direct"]] {
+            let Some(mounted) = Mounted::new(&image, &bad, &(0..0), 0) else { return };
+            let mut command = vhdx(["extract", "--force", "--salvage", "--loss-map"]);
+            let ran = run(command.arg(&map).args(more).arg(mounted.path()).arg(&out));
+            if more == ["--direct"] && ran.status.code() == Some(73) {
+                continue;
+            }
+            assert_eq!(ran.status.code(), Some(65), "{more:?}: {}", ran.err);
+            assert_eq!(losses(&map), [(start, end - start)], "{more:?}");
+            assert!(std::fs::read(&out).unwrap() == expected, "{more:?}");
+            if more.contains(&"--hash") {
+                assert!(ran.text().starts_with(crc32fast_of(&expected).trim()), "{}", ran.text());
+            }
+        }
+        // As a stream, and as a digest.
+        let Some(mounted) = Mounted::new(&image, &bad, &(0..0), 0) else { return };
+        let ran = run(vhdx(["extract", "--salvage"]).arg(mounted.path()).arg("-"));
+        assert!(ran.out == expected && ran.status.code() == Some(65), "{}", ran.err);
+        let Some(mounted) = Mounted::new(&image, &bad, &(0..0), 0) else { return };
+        let ran = run(vhdx(["hash", "--salvage", "-a", "crc32"]).arg(mounted.path()));
+        assert!(ran.text().starts_with(crc32fast_of(&expected).trim()), "{}{}", ran.text(), ran.err);
+        assert_eq!(ran.status.code(), Some(65), "{}", ran.err);
+        // A check that reads everything finds it.
+        let Some(mounted) = Mounted::new(&image, &bad, &(0..0), 0) else { return };
+        let ran = run(vhdx(["check", "--payload"]).arg(mounted.path()));
+        assert_eq!(ran.status.code(), Some(2), "{}{}", ran.text(), ran.err);
+        assert!(ran.text().contains("[P2]"), "{}", ran.text());
+    }
+}
+
+#[test]
+fn a_salvage_loses_the_blocks_whose_entries_cannot_be_read() {
+    let folder = temp_dir();
+    let image = dense(folder.path(), "image", BLOCKS);
+    let [out, map] = ["out", "map"].map(|name| folder.path().join(name));
+    let Some(mounted) = Mounted::new(&image, &(3 * MIB..3 * MIB + 1), &(0..0), 0) else { return };
+    let mut command = vhdx(["extract", "--force", "--salvage", "--loss-map"]);
+    let ran = run(command.arg(&map).arg(mounted.path()).arg(&out));
+    assert_eq!(ran.status.code(), Some(65), "{}", ran.err);
+    let lost: u64 = losses(&map).iter().map(|(_, length)| length).sum();
+    assert_eq!(lost, BLOCKS * MIB);
+    drop(mounted);
+    // One region table of two can't be read: nothing is lost.
+    let Some(mounted) = Mounted::new(&image, &(0x3_0000..0x3_0001), &(0..0), 0) else { return };
+    let mut command = vhdx(["extract", "--force", "--salvage", "--loss-map"]);
+    let ran = run(command.arg(&map).arg(mounted.path()).arg(&out));
+    assert!(ran.status.code() == Some(65) || ran.status.code() == Some(0), "{}", ran.err);
+    assert!(std::fs::read(&out).unwrap() == content(BLOCKS), "{}", ran.err);
+}
+
+#[test]
+fn what_takes_its_time_is_waited_for() {
+    let folder = temp_dir();
+    let image = dense(folder.path(), "image", 4);
+    for (name, way) in &WAYS[..3] {
+        let slow = FIRST_BLOCK + MIB..FIRST_BLOCK + MIB + 4096;
+        let Some(mounted) = Mounted::new(&image, &(0..0), &slow, 300) else { return };
+        let start = Instant::now();
+        way(&open(&mounted.path())).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert!(start.elapsed() >= Duration::from_millis(300), "{name}");
+    }
+}
+
+#[test]
+fn a_file_system_that_goes_away_is_an_error() {
+    let folder = temp_dir();
+    let image = dense(folder.path(), "image", BLOCKS);
+    for (name, way) in WAYS {
+        let slow = FIRST_BLOCK + 5 * MIB..FIRST_BLOCK + 6 * MIB;
+        let Some(mut mounted) = Mounted::new(&image, &(0..0), &slow, 200) else { return };
+        let disk = open(&mounted.path());
+        std::thread::scope(|scope| {
+            let working = scope.spawn(|| way(&disk));
+            std::thread::sleep(Duration::from_millis(100));
+            mounted.server.kill().unwrap();
+            let error = working.join().unwrap().map(|()| name).unwrap_err();
+            lost_at(&error);
+        });
+    }
+}

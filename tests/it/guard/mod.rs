@@ -1,0 +1,182 @@
+//! Files that become shorter, or whose medium fails, while they are mapped: an error and never a signal's end, never zeros.
+//! The faults are real ones.
+#![cfg(all(feature = "cli", target_os = "linux"))]
+
+mod changed;
+mod cut;
+mod fuse;
+mod process;
+mod race;
+mod table;
+mod torn;
+
+use std::fs::File;
+use std::io::{BufRead, Read};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use rayon::iter::ParallelIterator;
+use vhdx_mmap::ops::{self, Algorithm, ExtractError, ExtractOptions, TargetContent, manifest};
+use vhdx_mmap::{
+    Category, Content, Disk, Error, ErrorKind, OpenOptions, ScanOptions, Segment, Source, Stopped, guard_mappings,
+};
+
+use crate::kit::builder::Spec;
+use crate::kit::{Block, MIB};
+
+/// Blocks of an image of some length.
+const BLOCKS_OF_WORK: u64 = 16;
+
+/// Where the first block lies in the file of an image that [`dense`] makes, in bytes.
+const FIRST_BLOCK: u64 = 4 * MIB;
+
+/// An image of a disk of so many MiB, all of them data, one behind the other.
+fn dense(folder: &Path, name: &str, blocks: u64) -> PathBuf {
+    let spec = (0..blocks).fold(Spec::empty(blocks * MIB), |spec, number| spec.block(number, Block::full()));
+    let path = folder.join(name);
+    spec.build().bytes.write_file(&path).unwrap();
+    path
+}
+
+/// What the disk of such an image holds.
+fn content(blocks: u64) -> Vec<u8> {
+    crate::kit::pattern(1, 0, usize::try_from(blocks * MIB).unwrap())
+}
+
+/// Maps a file that is to become shorter, or unreadable.
+#[expect(unsafe_code, reason = "the library's one unsafe function")]
+fn map(path: &Path) -> Source {
+    guard_mappings().unwrap();
+    // SAFETY: it is not: the promise is broken by these tests. What they look at behind that are pages that are gone, and only to
+    // see that zeros are told from bytes.
+    unsafe { Source::map(path) }.unwrap()
+}
+
+fn open(path: &Path) -> Disk {
+    Disk::open(map(path), &OpenOptions::new()).unwrap()
+}
+
+fn cut(path: &Path, length: u64) {
+    File::options().write(true).open(path).unwrap().set_len(length).unwrap();
+}
+
+/// The sum of bytes: a look at each, also where nobody wants to know it.
+fn sum(bytes: &[u8]) -> u64 {
+    std::hint::black_box(bytes.iter().fold(0_u64, |sum, byte| sum.wrapping_add(u64::from(*byte))))
+}
+
+/// Looks at each byte of a segment.
+fn look(segment: Segment<'_>) {
+    segment.slices().for_each(|bytes| {
+        sum(bytes);
+    });
+}
+
+/// That an error says of bytes in the file that they are gone: the offset of the first.
+#[track_caller]
+fn lost_at(error: &Error) -> u64 {
+    assert_eq!(error.category(), Category::Io, "{error}");
+    error.offset().unwrap()
+}
+
+/// The same where a page of a mapping was touched.
+#[track_caller]
+fn touched_at(error: &Error) -> u64 {
+    assert!(matches!(error.kind(), ErrorKind::Lost), "{error}");
+    lost_at(error)
+}
+
+fn of_stopped(stopped: Stopped) -> Error {
+    match stopped {
+        Stopped::Read(error) => error,
+        other => unreachable!("{other}"),
+    }
+}
+
+fn of_io(error: std::io::Error) -> Error {
+    *error.into_inner().unwrap().downcast::<Error>().unwrap()
+}
+
+fn of_extract(error: ExtractError) -> Error {
+    match error {
+        ExtractError::Read(error) => error,
+        other => unreachable!("{other}"),
+    }
+}
+
+/// A way through a whole disk, of which each byte is looked at. It says whether that worked, and nothing else.
+type Way = fn(&Disk) -> Result<(), Error>;
+
+/// All ways of the library through a disk.
+const WAYS: [(&str, Way); 14] = [
+    ("segments", |disk| disk.segments(..).try_for_each(|segment| segment.map(look))),
+    ("slice", |disk| {
+        for at in (0..disk.size()).step_by(4096) {
+            if let Some(bytes) = disk.slice(at, 4096)? {
+                sum(bytes);
+                disk.check_lost(at..at + 4096)?;
+            } else {
+                disk.read_at(at, &mut [0; 4096])?;
+            }
+        }
+        Ok(())
+    }),
+    ("small reads", |disk| {
+        let mut buffer = [0; 5000];
+        (0..disk.size()).step_by(buffer.len()).try_for_each(|at| disk.read_at(at, &mut buffer).map(drop))
+    }),
+    ("large reads", |disk| {
+        let mut buffer = vec![0; 1 << 20];
+        (0..disk.size()).step_by(buffer.len()).try_for_each(|at| disk.read_at(at, &mut buffer).map(drop))
+    }),
+    ("Read", |disk| disk.reader().read_to_end(&mut Vec::new()).map(drop).map_err(of_io)),
+    ("BufRead", |disk| {
+        let mut reader = disk.reader();
+        loop {
+            let bytes = reader.fill_buf().map_err(of_io)?;
+            if bytes.is_empty() {
+                return Ok(());
+            }
+            sum(bytes);
+            let length = bytes.len();
+            reader.consume(length);
+        }
+    }),
+    ("par_segments", |disk| disk.par_segments(..).try_for_each(|piece| piece.map(|(_, segment)| look(segment)))),
+    ("par_segments, kept", |disk| {
+        let kept: Vec<_> = disk.par_segments(..).collect::<Result<_, _>>()?;
+        kept.iter().for_each(|(_, segment)| look(*segment));
+        disk.check_lost(..)
+    }),
+    ("Content::scan", |disk| {
+        let look =
+            |_, segments: &[Segment<'_>]| segments.iter().flat_map(|segment| segment.slices()).map(sum).sum::<u64>();
+        Content::disk(disk).scan(&ScanOptions::new(), look, |_, _| ()).map_err(of_stopped)
+    }),
+    ("hash, in any order", |disk| {
+        ops::hash(disk.into(), &[Algorithm::Crc32, Algorithm::Blake3], &ScanOptions::new())
+            .map(drop)
+            .map_err(of_stopped)
+    }),
+    ("hash, in order", |disk| {
+        ops::hash(disk.into(), &[Algorithm::Sha256], &ScanOptions::new()).map(drop).map_err(of_stopped)
+    }),
+    ("compare", |disk| {
+        let zeros = Source::from_vec(Vec::new());
+        let go_on = |_| ControlFlow::Continue(());
+        ops::compare(disk.into(), Content::raw(&zeros), &ScanOptions::new(), go_on).map_err(of_stopped)
+    }),
+    ("extract", |disk| {
+        let file = tempfile::tempfile_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let target = ops::Target::new(&file, TargetContent::Zeros);
+        ops::extract_to_file(disk.into(), &target, &ExtractOptions::new()).map(drop).map_err(of_extract)
+    }),
+    ("manifest", |disk| {
+        let mut out = Vec::new();
+        match manifest::create_manifest(disk, &[Algorithm::Crc32], None, &ScanOptions::new(), &mut out) {
+            Ok(_) => Ok(()),
+            Err(manifest::ManifestError::Read(error)) => Err(error),
+            Err(other) => unreachable!("{other}"),
+        }
+    }),
+];

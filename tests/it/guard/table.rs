@@ -1,0 +1,139 @@
+//! The library, with files that became shorter: every way to the bytes, many mappings, many threads.
+
+use std::sync::Barrier;
+
+use vhdx_mmap::{Segment, guard_mappings};
+
+use super::{FIRST_BLOCK, WAYS, content, cut, dense, map, open, sum, touched_at};
+use crate::kit::MIB;
+use crate::lab::Rng;
+use crate::support::temp_dir;
+
+#[test]
+fn every_way_through_a_disk_ends_with_an_error_that_says_where() {
+    let folder = temp_dir();
+    for (name, way) in WAYS {
+        // In the midst of a block, of a page, and of the table; where there is nothing but the headers; nothing at all.
+        for end in [FIRST_BLOCK + 5 * MIB + 4096, FIRST_BLOCK + 2 * MIB + 100, 3 * MIB, MIB, 0] {
+            let path = dense(folder.path(), "disk.vhdx", 9);
+            let disk = open(&path);
+            way(&disk).unwrap_or_else(|error| panic!("{name}: {error}"));
+            cut(&path, end);
+            match way(&disk) {
+                Err(error) => assert!(super::lost_at(&error) >= end, "{name}, {end:#x}: {error}"),
+                Ok(()) => panic!("{name}, {end:#x}: nothing was noticed"),
+            }
+            let source = disk.image().source();
+            assert!(super::lost_at(&source.check_lost().unwrap_err()) >= end);
+            assert!(source.has_changed().unwrap());
+            // It stays so.
+            assert!(way(&disk).is_err(), "{name}");
+        }
+    }
+}
+
+#[test]
+fn what_is_left_can_still_be_read() {
+    let folder = temp_dir();
+    let path = dense(folder.path(), "disk.vhdx", 8);
+    let disk = open(&path);
+    let end = FIRST_BLOCK + 3 * MIB + 8192;
+    cut(&path, end);
+    let expected = content(8);
+    let mut found = Vec::new();
+    let mut failed = None;
+    for segment in disk.segments(..) {
+        match segment {
+            Ok(Segment::Data(bytes)) => found.extend_from_slice(bytes),
+            Ok(Segment::Zero(_)) => panic!("nothing is zero"),
+            Err(error) => failed = Some(touched_at(&error)),
+        }
+    }
+    // All of it was lent as one, and looked at.
+    assert_eq!((failed, found.len()), (Some(end), 8 << 20));
+    // What is known to be lost is not lent any more.
+    let mut segments = disk.segments(..);
+    let Some(Ok(Segment::Data(good))) = segments.next() else { panic!("nothing is left") };
+    assert_eq!(good.len(), (3 << 20) + 8192);
+    assert!(good == &expected[..good.len()]);
+    assert_eq!(touched_at(&segments.next().unwrap().unwrap_err()), end);
+    assert!(segments.next().is_none());
+    let place = end - FIRST_BLOCK;
+    assert!(disk.slice(place - 4096, 4096).unwrap().unwrap() == &expected[good.len() - 4096..good.len()]);
+    assert!(!matches!(disk.slice(place, 4096), Ok(Some(_))));
+    assert!(disk.check_lost(..place).is_ok());
+    assert_eq!(touched_at(&disk.check_lost(..).unwrap_err()), end);
+    let mut buffer = vec![0; good.len()];
+    assert_eq!(disk.read_at(0, &mut buffer).unwrap(), good.len());
+    assert!(buffer == good);
+    assert_eq!(touched_at(&disk.read_at(place + 5, &mut [0; 10]).unwrap_err()), end + 5);
+}
+
+#[test]
+fn many_threads_that_fault_at_once_all_go_on() {
+    const THREADS: u64 = 8;
+    let folder = temp_dir();
+    for round in 0..20 {
+        let path = dense(folder.path(), "disk.vhdx", 8);
+        let disk = open(&path);
+        let bytes = disk.slice(0, 8 * MIB).unwrap().unwrap();
+        let start = Barrier::new(usize::try_from(THREADS).unwrap() + 1);
+        std::thread::scope(|scope| {
+            let (bytes, start, disk) = (bytes, &start, &disk);
+            for thread in 0..THREADS {
+                scope.spawn(move || {
+                    let mut rng = Rng::new(round * THREADS + thread);
+                    start.wait();
+                    // Each page is touched by one thread, and some by all of them, in another order by each.
+                    let mut pages: Vec<u64> =
+                        (0..2048).filter(|page| page % THREADS == thread || page % 64 == 0).collect();
+                    rng.shuffle(&mut pages);
+                    for page in pages {
+                        let at = usize::try_from(page * 4096).unwrap();
+                        let expected = sum(&crate::kit::pattern(1, page * 4096, 4096));
+                        // Right, or known to be lost by the time that it was looked at.
+                        let is_right = sum(&bytes[at..at + 4096]) == expected;
+                        assert!(is_right || disk.check_lost(page * 4096..page * 4096 + 4096).is_err());
+                    }
+                });
+            }
+            start.wait();
+            cut(&path, FIRST_BLOCK + 4096 * (round * 37 % 2048));
+        });
+    }
+}
+
+#[test]
+fn of_many_mappings_only_the_one_that_lost_something_is_blamed() {
+    guard_mappings().unwrap();
+    let folder = temp_dir();
+    let path = dense(folder.path(), "good.vhdx", 2);
+    let other = dense(folder.path(), "bad.vhdx", 2);
+    // More than one piece of the table holds.
+    let before: Vec<_> = (0..150).map(|_| map(&path)).collect();
+    let bad = open(&other);
+    let behind: Vec<_> = (0..150).map(|_| map(&path)).collect();
+    cut(&other, FIRST_BLOCK);
+    assert_eq!(touched_at(&super::WAYS[0].1(&bad).unwrap_err()), FIRST_BLOCK);
+    assert!(before.iter().chain(&behind).all(|source| source.check_lost().is_ok()));
+    // Whoever takes the place of another starts anew.
+    drop((before, bad));
+    let again: Vec<_> = (0..200).map(|_| map(&path)).collect();
+    assert!(again.iter().chain(&behind).all(|source| source.check_lost().is_ok()));
+    assert!(super::WAYS[0].1(&open(&path)).is_ok());
+}
+
+#[test]
+fn pages_lost_here_and_there_are_lost_all_the_same() {
+    let folder = temp_dir();
+    let path = dense(folder.path(), "disk.vhdx", 4);
+    let disk = open(&path);
+    let bytes = disk.slice(0, 4 * MIB).unwrap().unwrap();
+    cut(&path, FIRST_BLOCK);
+    // Far more places than are kept apart: then all counts as lost, and nothing as good that is not.
+    for page in (0..1024_u64).step_by(3) {
+        let at = usize::try_from(page * 4096).unwrap();
+        assert_eq!(sum(&bytes[at..at + 4096]), 0);
+        assert!(disk.check_lost(page * 4096..page * 4096 + 1).is_err(), "page {page}");
+    }
+}

@@ -1,0 +1,92 @@
+//! Checking and salvaging images with changes in their structures: a check finds what keeps an image from being read, and a
+//! salvage gives what is left and no more.
+
+use std::cell::RefCell;
+
+use vhdx_mmap::ops::{self, CheckOptions};
+use vhdx_mmap::{Disk, Segment, Severity, Strictness};
+
+use crate::bases::{Base, bases, policies};
+use crate::change::apply;
+use crate::read::Input;
+
+thread_local! {
+    static BASES: RefCell<Vec<Base>> = RefCell::new(bases());
+}
+
+fn with_changes(input: &Input, judge: impl Fn(&Base, &Input)) {
+    BASES.with_borrow_mut(|bases| {
+        let count = bases.len();
+        let base = &mut bases[usize::from(input.base) % count];
+        apply(&mut base.scratch, &base.places, &input.changes, input.mends_checksums);
+        if let Some(cut) = input.cut {
+            base.scratch.cut(cut as usize);
+        }
+        judge(base, input);
+        base.scratch.restore();
+    });
+}
+
+/// What keeps a disk from being read, if anything does.
+fn first_error(disk: &Result<Disk, vhdx_mmap::Error>) -> Option<String> {
+    match disk {
+        Ok(disk) => disk.segments(..).take(100_000).find_map(Result::err).map(|error| error.to_string()),
+        Err(error) => Some(error.to_string()),
+    }
+}
+
+/// A check agrees with what reading says.
+pub fn check(input: &Input) {
+    with_changes(input, |base, input| {
+        let options = base.options(policies(input.ignores_log).0);
+        let report = ops::check(base.scratch.source(), &CheckOptions::new(options.clone()).payload(true))
+            .expect("nobody asks it to stop");
+        for finding in &report.findings {
+            assert!(finding.to_string().ends_with(&format!("[{}]", finding.check.code())));
+        }
+        let told: u64 = report.counts.values().sum();
+        assert!(told >= report.findings.len() as u64 && report.allocated_blocks <= report.blocks);
+        let disk = Disk::open(base.scratch.source(), &options);
+        if let Some(error) = first_error(&disk) {
+            assert!(report.worst() >= Some(Severity::Unchecked), "the check finds nothing, but: {error}");
+        }
+    });
+}
+
+/// A salvage never gives another byte than reading, and never more than there is.
+pub fn salvage(input: &Input) {
+    with_changes(input, |base, input| {
+        let options = base.options(policies(input.ignores_log).0);
+        let disk = Disk::open(base.scratch.source(), &options);
+        let salvaged = Disk::open(base.scratch.source(), &options.strictness(Strictness::Salvage));
+        let salvaged = match (&disk, salvaged) {
+            (Ok(_), Err(error)) => panic!("it can be opened, but not to be salvaged: {error}"),
+            (Err(_), Err(_)) => return,
+            (_, Ok(salvaged)) => salvaged,
+        };
+        let mut at = 0;
+        for segment in salvaged.segments(..).take(100_000) {
+            at += segment.as_ref().map(Segment::len).expect("a salvage has no errors");
+        }
+        assert!(at <= salvaged.size());
+        let mut before = 0;
+        for loss in salvaged.losses(..).take(100_000) {
+            let range = loss.range;
+            assert!(before <= range.start && range.start < range.end && range.end <= salvaged.size(), "{range:x?}");
+            assert!(!loss.reason.to_string().is_empty());
+            before = range.end;
+        }
+        let Ok(disk) = disk else { return };
+        assert_eq!(disk.size(), salvaged.size());
+        for at in (0..disk.size().min(64 << 20)).step_by(64 << 10) {
+            let length = (disk.size() - at).min(64 << 10) as usize;
+            let (mut found, mut expected) = (vec![0xA5; length], vec![0x5A; length]);
+            salvaged.read_at(at, &mut found).expect("a salvage has no errors");
+            let is_lost = || salvaged.losses(at..at + length as u64).next().is_some();
+            match disk.read_at(at, &mut expected) {
+                Ok(_) => assert!(found == expected, "another byte is salvaged at {at:#x}"),
+                Err(error) => assert!(is_lost(), "not lost at {at:#x}, but: {error}"),
+            }
+        }
+    });
+}

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use crate::kit::builder::{FileLength, Spec};
 use crate::kit::log::Dirty;
 use crate::kit::{Geometry, MIB};
-use crate::support::{hex, temp_dir, vhdx};
+use crate::support::{hex, temp_dir};
 
 use super::{args, assert_fails, assert_has, content, keys, names_in, part, vhdx_run, write_image};
 
@@ -207,7 +207,6 @@ fn what_makes_no_sense_is_wrong_usage() {
 #[test]
 fn an_interrupted_manifest_leaves_no_file() {
     use std::io::Read;
-    use std::process::Stdio;
 
     // Work without end that needs no room: all blocks lie in the same place, which is a hole of the file.
     let folder = temp_dir();
@@ -217,7 +216,7 @@ fn an_interrupted_manifest_leaves_no_file() {
     }
     let path = write_image(folder.path(), "disk.vhdx", &spec);
     let out = folder.path().join("out");
-    let mut child = vhdx(args!["hash", "-a", "md5", "--manifest", &out, &path]).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = super::stops::start(args!["hash", "-a", "md5", "--manifest", &out, &path]);
     let begun = std::time::Instant::now();
     while names_in(folder.path()).len() < 2 && begun.elapsed().as_secs() < 20 {
         std::thread::sleep(std::time::Duration::from_millis(5));

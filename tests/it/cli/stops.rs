@@ -17,7 +17,7 @@ use super::{args, names_in, write_image};
 
 /// The command, started, with a pipe on standard output, and with no signal ignored: whoever runs the tests in the
 /// background has some that are.
-fn start(args: Vec<OsString>) -> Child {
+pub(super) fn start(args: Vec<OsString>) -> Child {
     let mut command = Command::new("env");
     command.args(["--default-signal=HUP,INT,TERM"]).arg(vhdx::<&str>([]).get_program()).args(args);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()

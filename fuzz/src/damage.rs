@@ -1,31 +1,11 @@
 //! Checking and salvaging images with changes in their structures: a check finds what keeps an image from being read, and a
 //! salvage gives what is left and no more.
 
-use std::cell::RefCell;
-
 use vhdx_mmap::ops::{self, CheckOptions};
 use vhdx_mmap::{Disk, Segment, Severity, Strictness};
 
-use crate::bases::{Base, bases, policies};
-use crate::change::apply;
-use crate::read::Input;
-
-thread_local! {
-    static BASES: RefCell<Vec<Base>> = RefCell::new(bases());
-}
-
-fn with_changes(input: &Input, judge: impl Fn(&Base, &Input)) {
-    BASES.with_borrow_mut(|bases| {
-        let count = bases.len();
-        let base = &mut bases[usize::from(input.base) % count];
-        apply(&mut base.scratch, &base.places, &input.changes, input.mends_checksums);
-        if let Some(cut) = input.cut {
-            base.scratch.cut(cut as usize);
-        }
-        judge(base, input);
-        base.scratch.restore();
-    });
-}
+use crate::bases::policies;
+use crate::read::{Input, with_changes};
 
 /// What keeps a disk from being read, if anything does.
 fn first_error(disk: &Result<Disk, vhdx_mmap::Error>) -> Option<String> {

@@ -1,11 +1,11 @@
 //! An image and its parents, from the image that was opened down to its base.
 
 use crate::error::{Error, ErrorKind, Result, Structure};
-use crate::image::{Assumed, Check, Image, Kind, LogPolicy, Strictness, Warning, Warnings};
+use crate::image::{Assumed, Check, Image, Kind, LogPolicy, Severity, Strictness, Warning, Warnings};
 use crate::source::Source;
 
 use super::Disk;
-use super::parents::{Found, FoundBy, KnownFiles, Parents, Search};
+use super::parents::{self, Found, FoundBy, KnownFiles, NotFound, Parents, Search};
 
 /// How many parents an image can have, one behind the other.
 pub const MAX_PARENTS: usize = 256;
@@ -75,7 +75,8 @@ pub struct Layer {
 pub struct Link {
     /// By which way.
     pub found_by: FoundBy,
-    /// The key of the child's parent locator under which its identity stands: `parent_linkage` or `parent_linkage2`.
+    /// The key of the child's parent locator under which its identity stands: `parent_linkage` or `parent_linkage2`; `none` of
+    /// one that was named, and could not be told by its identity.
     pub linkage: &'static str,
 }
 
@@ -110,6 +111,8 @@ pub struct Chain {
     end: End,
     /// The rule that the end breaks, where that is known.
     broken_rule: Option<Check>,
+    /// What else is wrong with a parent that is there and can't be used.
+    unusable: Vec<Warning>,
 }
 
 #[derive(Debug)]
@@ -141,6 +144,7 @@ impl Chain {
         let mut files = KnownFiles::default();
         files.chain.extend(image.source().id());
         let mut layers = vec![Layer::new(image, None)];
+        let (mut broken_rule, mut unusable) = (None, Vec::new());
         let end = loop {
             match next_layer(&mut layers, &mut files, options) {
                 Ok(Next::Layer(layer)) => {
@@ -152,16 +156,25 @@ impl Chain {
                 }
                 Ok(Next::Base) => break End::Base,
                 Ok(Next::NotAttached) => break End::NotAttached,
-                Err(error) => break End::Broken(error),
+                Err(NotFound { error, warnings }) => {
+                    broken_rule = layers.last().and_then(|layer| layer.warnings.ended_by()).or(warnings.ended_by());
+                    unusable = warnings.into_list();
+                    break End::Broken(error);
+                }
             }
         };
-        let broken_rule = layers.last().and_then(|layer| layer.warnings.ended_by());
-        Self { disk: Disk::new(layers, is_salvage), end, broken_rule }
+        let missing = if let End::Broken(error) = &end { Some(error.clone()) } else { None };
+        Self { disk: Disk::new(layers, is_salvage, missing), end, broken_rule, unusable }
     }
 
-    /// The rule that keeps the chain from going on, where it is one of the parent locator.
+    /// The rule that keeps the chain from going on, where it is one of the parent locator or of the parent's own structures.
     pub(crate) fn broken_rule(&self) -> Option<Check> {
         self.broken_rule
+    }
+
+    /// What is wrong with a parent that is there and can't be used, but for [`Chain::broken`].
+    pub(crate) fn unusable(&self) -> &[Warning] {
+        &self.unusable
     }
 
     /// The layers: the image that was opened first, its base last. There is at least one.
@@ -208,7 +221,7 @@ enum Next {
 }
 
 /// Finds the parent of the last of `layers`.
-fn next_layer(layers: &mut [Layer], files: &mut KnownFiles, options: &OpenOptions) -> Result<Next> {
+fn next_layer(layers: &mut [Layer], files: &mut KnownFiles, options: &OpenOptions) -> Result<Next, NotFound> {
     let depth = layers.len();
     let Some((child, above)) = layers.split_last_mut() else { return Ok(Next::Base) };
     if child.image.kind() != Kind::Differencing {
@@ -218,13 +231,38 @@ fn next_layer(layers: &mut [Layer], files: &mut KnownFiles, options: &OpenOption
         return Ok(Next::NotAttached);
     }
     let layer = above.len();
+    if depth > MAX_PARENTS {
+        let kind = ErrorKind::ChainTooLong { limit: MAX_PARENTS };
+        return Err(Error::of(Structure::Parent, kind).in_layer(layer, child.image.path()).into());
+    }
+    match find_parent(child, layer, files, options) {
+        Err(NotFound { error, warnings }) if options.strictness == Strictness::Salvage => {
+            let Some(image) = parents::named(&child.image, files, options) else {
+                return Err(NotFound { error, warnings });
+            };
+            let what = "not known by its identity: taken for the parent since it was named";
+            let detail = Error::of(Structure::Parent, ErrorKind::Text { what });
+            child.warnings.add_as(
+                Check::ParentIdentity,
+                Severity::Corruption,
+                detail.in_layer(layer, child.image.path()),
+            );
+            Ok(Next::Layer(Box::new(Layer::new(image, Some(Link { found_by: FoundBy::Given, linkage: "none" })))))
+        }
+        found => found,
+    }
+}
+
+/// Finds the parent of `child`, which needs one, by its identity.
+fn find_parent(
+    child: &mut Layer,
+    layer: usize,
+    files: &mut KnownFiles,
+    options: &OpenOptions,
+) -> Result<Next, NotFound> {
     let in_child = |error: Error, image: &Image| error.in_layer(layer, image.path());
     let locator = child.image.read_parent_locator(&mut child.warnings);
     let Some(locator) = locator.map_err(|error| in_child(error, &child.image))? else { return Ok(Next::Base) };
-    if depth > MAX_PARENTS {
-        let kind = ErrorKind::ChainTooLong { limit: MAX_PARENTS };
-        return Err(in_child(Error::of(Structure::Parent, kind), &child.image));
-    }
     let search = Search::new(&child.image, &locator, layer, files, options);
     let Found { image, found_by, linkage } = search.run(&options.parents)?;
     if image.virtual_disk_size() != child.image.virtual_disk_size() {
@@ -237,7 +275,7 @@ fn next_layer(layers: &mut [Layer], files: &mut KnownFiles, options: &OpenOption
     }
     if linkage == "parent_linkage2" {
         let kind = ErrorKind::Text { what: "the parent is linked by parent_linkage2: a merge into it was in progress" };
-        child.warnings.add(Check::Linkage2, in_child(Error::of(Structure::ParentLocator, kind), &child.image));
+        child.warnings.add(Check::ParentIdentity, in_child(Error::of(Structure::ParentLocator, kind), &child.image));
     }
     // What it says of itself has been read: the pages in which that stands would add up in a long chain.
     image.source().forget(0, image.source().length());

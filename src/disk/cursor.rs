@@ -127,8 +127,9 @@ impl<'d> Cursor<'d> {
             }
         }
         if self.disk.is_salvaged() {
-            self.lost =
-                Some(Error::of(Structure::Parent, ErrorKind::NoParentAttached).in_layer(self.parents.len(), None));
+            let unattached =
+                || Error::of(Structure::Parent, ErrorKind::NoParentAttached).in_layer(self.parents.len(), None);
+            self.lost = Some(self.disk.missing.clone().unwrap_or_else(unattached));
             let length = until.saturating_sub(start);
             return Ok(Piece { start, length, layer: self.parents.len(), state: None, content: Content::Lost });
         }
@@ -143,15 +144,19 @@ impl<'d> Cursor<'d> {
             return Err(error);
         }
         let (start, layer) = (self.position, error.layer());
-        let block_size = self.disk.layer_image(layer).map_or(1 << 20, Image::block_size);
-        let end = if is_behind_the_table(&error) {
+        let image = self.disk.layer_image(layer);
+        let behind = match (error.structure(), error.kind()) {
             // So are the entries of all blocks behind this one, of which there may be millions.
-            let size = self.disk.layer_image(layer).map_or(0, Image::virtual_disk_size);
-            let above = self.top.iter().chain(&self.parents).take(layer).map(|answer| answer.until);
-            above.fold(self.end.min(size), u64::min)
-        } else {
-            start.saturating_add(1).next_multiple_of(block_size).min(self.end)
+            _ if is_behind_the_table(&error) => image.map_or(0, Image::virtual_disk_size),
+            // The bytes that the file has not got, and nothing else of the block.
+            (Structure::PayloadBlock(_) | Structure::File, ErrorKind::OutOfBounds { length, .. }) => {
+                start.saturating_add(*length)
+            }
+            _ => start.saturating_add(1).next_multiple_of(image.map_or(1 << 20, Image::block_size)),
         };
+        // What a layer above has is not lost with what it would hide.
+        let above = self.top.iter().chain(&self.parents).take(layer).map(|answer| answer.until);
+        let end = above.fold(self.end.min(behind), u64::min);
         self.lost = Some(error);
         let length = end.saturating_sub(start).max(1);
         Ok(Piece { start, length, layer, state: None, content: Content::Lost })

@@ -71,7 +71,7 @@ impl<'d> Losses<'d> {
 impl Iterator for Losses<'_> {
     type Item = Loss;
 
-    /// The next loss. Neighbours with the same reason, to the last word, are one.
+    /// The next loss. Neighbours with the same reason are one.
     fn next(&mut self) -> Option<Loss> {
         loop {
             let next = self.next_one();
@@ -95,8 +95,10 @@ impl Iterator for Losses<'_> {
 
 impl FusedIterator for Losses<'_> {}
 
-/// Whether two reasons are of the kind that has no place of its own.
+/// Whether two reasons are one: of a kind that has no place of its own, or said of the same place.
 fn is_same(one: &Error, other: &Error) -> bool {
     let is_whole = |error: &Error| matches!(error.kind(), ErrorKind::NoParentAttached | ErrorKind::MediumFailed);
-    is_whole(one) && is_whole(other) && one.layer() == other.layer() && one.structure() == other.structure()
+    let is_of_one = one.layer() == other.layer() && one.structure() == other.structure();
+    is_of_one
+        && (is_whole(one) && is_whole(other) || one.offset() == other.offset() && one.to_string() == other.to_string())
 }

@@ -45,6 +45,8 @@ pub struct Disk {
     top: usize,
     /// Whether what can't be read is zero.
     is_salvaged: bool,
+    /// Why the last layer has no parent, though it needs one.
+    missing: Option<Error>,
 }
 
 impl Disk {
@@ -59,8 +61,8 @@ impl Disk {
     }
 
     /// The disk that these layers make: at least one.
-    fn new(layers: Vec<Layer>, is_salvaged: bool) -> Self {
-        Self { layers: layers.into(), top: 0, is_salvaged }
+    fn new(layers: Vec<Layer>, is_salvaged: bool, missing: Option<Error>) -> Self {
+        Self { layers: layers.into(), top: 0, is_salvaged, missing }
     }
 
     /// Whether it was opened with [`Strictness::Salvage`](crate::Strictness::Salvage): what can't be read is zero then, and
@@ -95,7 +97,12 @@ impl Disk {
     #[must_use]
     pub fn ancestor(&self, layer: usize) -> Option<Self> {
         let top = self.top.checked_add(layer).filter(|top| *top < self.layers.len())?;
-        Some(Self { layers: Arc::clone(&self.layers), top, is_salvaged: self.is_salvaged })
+        Some(Self {
+            layers: Arc::clone(&self.layers),
+            top,
+            is_salvaged: self.is_salvaged,
+            missing: self.missing.clone(),
+        })
     }
 
     /// The image that was opened.

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::error::{Candidate, Error, ErrorKind, Outcome, Result, Structure};
 use crate::format::KIB_64;
-use crate::image::{Assumed, Image, ParentLocator};
+use crate::image::{Assumed, Image, ParentLocator, Strictness, Warnings};
 
 use super::chain::OpenOptions;
 use crate::source::{Allow, FileId, OpenFile, Source};
@@ -69,6 +69,15 @@ impl fmt::Debug for Parents {
 }
 
 impl Parents {
+    /// The files that the caller has named.
+    fn explicit(&self) -> Vec<&Path> {
+        match self {
+            Self::Explicit(paths) => paths.iter().map(PathBuf::as_path).collect(),
+            Self::FirstOf(all) => all.iter().flat_map(Self::explicit).collect(),
+            _ => Vec::new(),
+        }
+    }
+
     /// Whether there is anything to look for at all.
     pub(super) fn searches(&self) -> bool {
         match self {
@@ -117,6 +126,19 @@ pub(super) struct Found {
     pub(super) linkage: &'static str,
 }
 
+/// Why there is no parent.
+pub(super) struct NotFound {
+    pub(super) error: Error,
+    /// What else is wrong with the file that should be the parent, where it could be looked at.
+    pub(super) warnings: Warnings,
+}
+
+impl From<Error> for NotFound {
+    fn from(error: Error) -> Self {
+        Self { error, warnings: Warnings::default() }
+    }
+}
+
 /// What is known of files while a chain is followed.
 #[derive(Default)]
 pub(super) struct KnownFiles {
@@ -135,6 +157,8 @@ pub(super) struct Search<'a> {
     options: &'a OpenOptions,
     /// What was found that is not the parent, in order.
     tried: Vec<Candidate>,
+    /// What is wrong with the first file that has the right identity and can't be used.
+    unusable: Option<Warnings>,
     seen: HashSet<PathBuf>,
 }
 
@@ -149,15 +173,20 @@ impl<'a> Search<'a> {
         files: &'a mut KnownFiles,
         options: &'a OpenOptions,
     ) -> Self {
-        Self { child, locator, layer, files, options, tried: Vec::new(), seen: HashSet::new() }
+        Self { child, locator, layer, files, options, tried: Vec::new(), unusable: None, seen: HashSet::new() }
     }
 
     /// Finds the parent.
     ///
     /// # Errors
     /// What is wrong with the files that were found; [`ErrorKind::ParentNotFound`] if there was none.
-    pub(super) fn run(mut self, parents: &Parents) -> Result<Found> {
-        self.look(parents)?.ok_or_else(|| self.failure())
+    pub(super) fn run(mut self, parents: &Parents) -> Result<Found, NotFound> {
+        let error = match self.look(parents) {
+            Ok(Some(found)) => return Ok(found),
+            Ok(None) => self.failure(),
+            Err(error) => error,
+        };
+        Err(NotFound { error, warnings: self.unusable.unwrap_or_default() })
     }
 
     fn look(&mut self, parents: &Parents) -> Result<Option<Found>> {
@@ -196,7 +225,7 @@ impl<'a> Search<'a> {
             return None;
         }
         let found = opened.and_then(|file| {
-            let identity = identity_of(&file)?;
+            let identity = identity_of(&file, self.options.strictness)?;
             self.files.given.insert(path.to_path_buf(), (file.id().clone(), identity));
             self.check(file, identity)
         });
@@ -256,7 +285,7 @@ impl<'a> Search<'a> {
                 if self.files.chain.contains(file.id()) {
                     return Err(Outcome::InChain);
                 }
-                let identity = identity_of(&file)?;
+                let identity = identity_of(&file, self.options.strictness)?;
                 self.check(file, identity)
             });
             self.take(path, found, found_by)
@@ -281,17 +310,18 @@ impl<'a> Search<'a> {
 
     /// Opens a file as an image, once its identity is known to be the right one: before that, nothing of it but its
     /// headers is read.
-    fn check(&self, file: OpenFile, identity: Uuid) -> Result<(Image, &'static str), Outcome> {
+    fn check(&mut self, file: OpenFile, identity: Uuid) -> Result<(Image, &'static str), Outcome> {
         let linkage = self.linkage_of(identity)?;
         self.open(self.child.source().alike(file), linkage)
     }
 
     /// The same for bytes that are in memory already.
-    fn check_source(&self, source: Source) -> Result<(Image, &'static str), Outcome> {
+    fn check_source(&mut self, source: Source) -> Result<(Image, &'static str), Outcome> {
         if source.id().is_some_and(|id| self.files.chain.contains(&id)) {
             return Err(Outcome::InChain);
         }
-        let linkage = self.linkage_of(Image::identity(source.clone()).map_err(Outcome::Broken)?)?;
+        let linkage =
+            self.linkage_of(Image::identity(source.clone(), self.options.strictness).map_err(Outcome::Broken)?)?;
         self.open(Ok(source), linkage)
     }
 
@@ -300,10 +330,15 @@ impl<'a> Search<'a> {
     }
 
     /// Opens what has the right identity.
-    fn open(&self, source: Result<Source>, linkage: &'static str) -> Result<(Image, &'static str), Outcome> {
+    fn open(&mut self, source: Result<Source>, linkage: &'static str) -> Result<(Image, &'static str), Outcome> {
         let OpenOptions { log_policy, strictness, .. } = *self.options;
-        let open = |source| Image::open_with(source, log_policy, strictness, &Assumed::default());
-        let image = source.and_then(open).map_err(Outcome::Unusable)?;
+        let mut warnings = Warnings::new(strictness);
+        let opened =
+            source.and_then(|source| Image::open_noting(source, log_policy, &Assumed::default(), &mut warnings));
+        let image = opened.map_err(|error| {
+            self.unusable.get_or_insert(warnings);
+            Outcome::Unusable(error)
+        })?;
         let (found, expected) = (image.logical_sector_size(), self.child.logical_sector_size());
         if found != expected {
             let kind = ErrorKind::SectorSizeMismatch { found, expected };
@@ -350,9 +385,31 @@ fn outcome_of_searching(error: Error) -> Outcome {
 }
 
 /// The identity of an image, by its headers alone.
-fn identity_of(file: &OpenFile) -> Result<Uuid, Outcome> {
+fn identity_of(file: &OpenFile, strictness: Strictness) -> Result<Uuid, Outcome> {
     let head = file.head(END_OF_HEADERS).map_err(Outcome::Broken)?;
-    Image::identity(Source::from_vec(head)).map_err(Outcome::Broken)
+    Image::identity(Source::from_vec(head), strictness).map_err(Outcome::Broken)
+}
+
+/// For an image that is to be salvaged, and whose parent can't be told by its identity: the file that the caller has named
+/// for it. That is the first of them that has lost its identity, or else the only one that is not in the chain yet.
+pub(super) fn named(child: &Image, files: &KnownFiles, options: &OpenOptions) -> Option<Image> {
+    let mut unknown = None;
+    let mut others = Vec::new();
+    for path in options.parents.explicit() {
+        let Ok(file) = OpenFile::open(path, Allow::Named) else { continue };
+        if files.chain.contains(file.id()) {
+            continue;
+        }
+        if unknown.is_none() && identity_of(&file, options.strictness).is_err() {
+            unknown = Some(file);
+        } else {
+            others.push(file);
+        }
+    }
+    let only = if others.len() == 1 { others.pop() } else { None };
+    let source = child.source().alike(unknown.or(only)?).ok()?;
+    let image = Image::open_with(source, options.log_policy, options.strictness, &Assumed::default()).ok()?;
+    (image.logical_sector_size() == child.logical_sector_size()).then_some(image)
 }
 
 /// Where the headers end, and the region tables begin (MS-VHDX 2.2).

@@ -172,7 +172,12 @@ pub enum ErrorKind {
         /// Why.
         flaw: String,
     },
-    /// A text is not what it must be.
+    /// A value of the image was replaced by one that was said by hand.
+    Assumed {
+        /// Its name in MS-VHDX.
+        field: &'static str,
+    },
+    /// Something is not as it must be, for which a few words say most.
     Text {
         /// What is wrong with it.
         what: &'static str,
@@ -328,7 +333,8 @@ impl fmt::Display for ErrorKind {
             Self::NoSectorBitmap { state } => {
                 write!(f, "a block is partially present without sector bitmap (found state {state}, expected 6)")
             }
-            Self::Text { what } => write!(f, "bad text: {what}"),
+            Self::Assumed { field } => write!(f, "{field} is another than the one that was assumed"),
+            Self::Text { what } => f.write_str(what),
             Self::CopiesDiffer => f.write_str("valid, but not equal to the other copy"),
             Self::LocatorGuid { key, found } => {
                 write!(f, "bad {key} (found \"{}\", expected a GUID in braces)", Name(found))
@@ -359,7 +365,7 @@ impl fmt::Display for ErrorKind {
             Self::ZeroBlocks { count, length } => {
                 write!(
                     f,
-                    "{count} blocks are present and hold only zeros: without them, the file takes {length} bytes less"
+                    "{count} blocks are present and hold only zeros: compacted, the file is {length} bytes shorter"
                 )
             }
             Self::StaleEntries { count } => write!(f, "{count} entries of earlier sessions"),

@@ -55,7 +55,7 @@ impl MetadataEntry {
 }
 
 /// The item [`item::FILE_PARAMETERS`] (MS-VHDX 2.6.2.1).
-#[derive(Clone, Copy, Debug, FromBytes, Immutable, KnownLayout, Unaligned)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct FileParameters {
     /// Length of a payload block in bytes: a power of two from 1 MiB to 256 MiB.

@@ -14,7 +14,7 @@ use crate::zero::is_zero;
 use super::bat::{BatSummary, Slots};
 use super::finding::Findings;
 use super::log::{EntryStatus, Flaw, LogReport};
-use super::rule::{Check, Severity};
+use super::rule::Check;
 use super::{Image, header};
 
 /// What the examination of one file has found, but for the findings.
@@ -27,9 +27,6 @@ pub(crate) struct Examined {
     pub(crate) unreferenced: u64,
 }
 
-/// How many MiB that nothing refers to are looked at, to see whether they are empty.
-const MOST_LOOKED_AT: u64 = 1024;
-
 impl Image {
     /// Looks for everything that is wrong, but for what was found when the image was opened. The content of blocks is not
     /// looked at. With the feature `rayon`, the threads of the current pool do it.
@@ -38,7 +35,7 @@ impl Image {
         self.headers_agree(findings);
         self.empty_is_empty(findings);
         self.log_is_in_order(findings);
-        let slots = Slots::new(self.source().length());
+        let slots = Slots::new(self.view.length());
         let bat = self.bat().examine(&slots, findings);
         for (start, end, _) in self.regions.taken.ranges() {
             slots.mark(*start, *end);
@@ -171,16 +168,18 @@ impl Image {
                 count = count.saturating_add(1);
                 return;
             }
-            let (check, flaw) = match entry.status {
+            let (check, kind) = match entry.status {
                 EntryStatus::Active => return,
-                EntryStatus::OtherLog => (Check::LogEntryGuid, "it is of another log".to_owned()),
-                EntryStatus::Stale => {
-                    (Check::LogEntrySequence, "it is older than the tail, or in no sequence".to_owned())
+                EntryStatus::OtherLog => {
+                    (Check::LogEntryGuid, ErrorKind::Text { what: "not replayed: it is of another log" })
                 }
-                EntryStatus::Broken(flaw) => (rule_of(flaw), flaw.to_string()),
+                EntryStatus::Stale => {
+                    let what = "not replayed: it is older than the tail, or in no sequence";
+                    (Check::LogEntrySequence, ErrorKind::Text { what })
+                }
+                EntryStatus::Broken(flaw) => (rule_of(flaw), ErrorKind::BrokenEntry { flaw: flaw.to_string() }),
             };
-            let detail = Error::at(Structure::LogEntry, at(entry.offset), ErrorKind::BrokenEntry { flaw });
-            findings.add(check, detail, None);
+            findings.add(check, Error::at(Structure::LogEntry, at(entry.offset), kind), None);
         });
         // Where the log can't be found, that was told when the image was opened.
         drop(visited);
@@ -194,7 +193,7 @@ impl Image {
     fn everything_is_referred_to(&self, slots: &Slots, findings: &mut Findings) -> u64 {
         let length = self.source().length();
         let used_end = slots.used_end();
-        let (mut unreferenced, mut looked_at) = (0_u64, 0_u64);
+        let mut unreferenced = 0_u64;
         for (start, end) in slots.unused() {
             let end = end.min(length);
             let (mut at, mut run): (u64, Option<(u64, u64)>) = (start, None);
@@ -206,10 +205,7 @@ impl Image {
             while at < end {
                 let hole_end = self.view.known_zero_end(at, end);
                 let next = if hole_end > at { hole_end } else { at.saturating_add(MIB).min(end) };
-                let is_empty = hole_end > at || {
-                    looked_at = looked_at.saturating_add(1);
-                    looked_at <= MOST_LOOKED_AT && first_set(&self.view, Structure::File, at, next).is_none()
-                };
+                let is_empty = hole_end > at || first_set(&self.view, Structure::File, at, next).is_none();
                 if is_empty {
                     if let Some(run) = run.take() {
                         tell(run);
@@ -230,16 +226,6 @@ impl Image {
         }
         unreferenced
     }
-
-    /// Tells of what the medium has failed to give, if it has.
-    pub(crate) fn medium_is_told(&self, findings: &mut Findings) {
-        let mut at = 0;
-        while let Some(lost) = self.source().first_unread(at, u64::MAX.saturating_sub(at)) {
-            at = lost.end;
-            let detail = Error::at(Structure::File, lost.start, ErrorKind::MediumFailed);
-            findings.add_as(Check::Medium, Severity::Corruption, detail, None);
-        }
-    }
 }
 
 /// The rule that a broken log entry breaks.
@@ -248,7 +234,8 @@ fn rule_of(flaw: Flaw) -> Check {
         Flaw::OtherLog => Check::LogEntryGuid,
         Flaw::SequenceNumber => Check::LogEntrySequence,
         Flaw::Tail => Check::LogEntryTail,
-        Flaw::Descriptor(_) => Check::LogDescriptor,
+        Flaw::DescriptorRange(_) => Check::LogDescriptor,
+        Flaw::DescriptorPlace(_) => Check::LogDescriptorPlace,
         _ => Check::LogEntry,
     }
 }

@@ -1,6 +1,6 @@
 //! What an examination of an image finds: everything, and of each kind no more than anybody reads.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Range;
 use std::path::Path;
@@ -38,13 +38,33 @@ impl From<Warning> for Finding {
 }
 
 /// How many findings of one rule are kept. A table may break a rule in each of 64 million entries.
-const MOST_OF_A_KIND: u64 = 100;
+pub(crate) const MOST_OF_A_KIND: u64 = 100;
+
+/// How many findings are kept in all, but for the first of each kind in each layer.
+const MOST: usize = 10_000;
 
 /// Findings, in the order in which they were made.
 #[derive(Debug, Default)]
 pub(crate) struct Findings {
     list: Vec<Finding>,
-    counts: BTreeMap<(Check, Severity), u64>,
+    counts: Counts,
+}
+
+/// How many findings there are of each kind. There may be one for each of 64 million entries, and each is counted; of kinds,
+/// there are few.
+#[derive(Debug, Default)]
+struct Counts(Vec<((Check, Severity), u64)>);
+
+impl Counts {
+    /// Counts more of a kind, and returns how many there are of it then.
+    fn add(&mut self, kind: (Check, Severity), more: u64) -> u64 {
+        if let Some((_, count)) = self.0.iter_mut().find(|(known, _)| *known == kind) {
+            *count = count.saturating_add(more);
+            return *count;
+        }
+        self.0.push((kind, more));
+        more
+    }
 }
 
 impl Findings {
@@ -62,55 +82,54 @@ impl Findings {
         self.push(Finding { check, severity, detail, range });
     }
 
-    pub(crate) fn push(&mut self, finding: Finding) {
-        let count = self.counts.entry((finding.check, finding.severity)).or_default();
-        *count = count.saturating_add(1);
-        if *count <= MOST_OF_A_KIND {
-            self.list.push(finding);
+    /// The same of what may be found in every entry of a table: `say` is asked only where there is need to tell.
+    pub(crate) fn tell(&mut self, check: Check, severity: Severity, say: impl FnOnce() -> (Error, Option<Range<u64>>)) {
+        if self.counts.add((check, severity), 1) <= MOST_OF_A_KIND {
+            let (detail, range) = say();
+            self.list.push(Finding { check, severity, detail, range });
         }
+    }
+
+    pub(crate) fn push(&mut self, finding: Finding) {
+        let Finding { check, severity, detail, range } = finding;
+        self.tell(check, severity, || (detail, range));
     }
 
     /// Counts more of a kind without telling of them.
     pub(crate) fn count_more(&mut self, check: Check, severity: Severity, more: u64) {
         if more > 0 {
-            let count = self.counts.entry((check, severity)).or_default();
-            *count = count.saturating_add(more);
+            self.counts.add((check, severity), more);
         }
     }
 
     /// These, and others behind them.
     pub(crate) fn append(&mut self, other: Self) {
-        let mut untold = other.counts;
+        let mut told = Counts::default();
         for finding in other.list {
-            if let Some(count) = untold.get_mut(&(finding.check, finding.severity)) {
-                *count = count.saturating_sub(1);
-            }
+            told.add((finding.check, finding.severity), 1);
             self.push(finding);
         }
-        for ((check, severity), count) in untold {
+        for ((check, severity), count) in other.counts.0 {
+            self.count_more(check, severity, count.saturating_sub(told.add((check, severity), 0)));
+        }
+    }
+
+    /// These, and behind them what was found in a layer of a chain: as much as was kept of that, or one of each kind where
+    /// there are many already.
+    pub(crate) fn append_layer(&mut self, found: Self, layer: usize, file: Option<&Path>) {
+        let mut kinds = BTreeSet::new();
+        for Finding { check, severity, detail, range } in found.list {
+            if self.list.len() < MOST || kinds.insert((check, severity)) {
+                self.list.push(Finding { check, severity, detail: detail.in_layer(layer, file), range });
+            }
+        }
+        for ((check, severity), count) in found.counts.0 {
             self.count_more(check, severity, count);
         }
     }
 
-    /// The same, each said of a layer of a chain.
-    pub(crate) fn in_layer(mut self, layer: usize, file: Option<&Path>) -> Self {
-        self.list = self
-            .list
-            .into_iter()
-            .map(|finding| Finding { detail: finding.detail.in_layer(layer, file), ..finding })
-            .collect();
-        self
-    }
-
-    /// The same without those of a severity.
-    pub(crate) fn without(mut self, severity: Severity) -> Self {
-        self.list.retain(|finding| finding.severity != severity);
-        self.counts.retain(|(_, of), _| *of != severity);
-        self
-    }
-
     /// The findings, and how many there are of each kind.
     pub(crate) fn into_parts(self) -> (Vec<Finding>, BTreeMap<(Check, Severity), u64>) {
-        (self.list, self.counts)
+        (self.list, self.counts.0.into_iter().collect())
     }
 }

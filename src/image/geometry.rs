@@ -51,13 +51,17 @@ impl Geometry {
     /// # Errors
     /// If a value is not one that the format allows.
     pub(super) fn new(metadata: &Metadata, warnings: &mut Warnings) -> Result<Self> {
+        // Without these nothing can be read; all that are wrong are told.
+        let mut breaches = Vec::new();
         let parameters = &metadata.file_parameters;
         let block_size = parameters.value.block_size.get();
         if !block_size.is_power_of_two() || !(1 << 20..=1 << 28).contains(&block_size) {
             let expected = "a power of two from 1 MiB to 256 MiB";
             let kind = ErrorKind::Field { field: "BlockSize", found: u64::from(block_size), expected };
-            let detail = Error::at(Structure::MetadataItem("FileParameters"), parameters.offset, kind);
-            return Err(warnings.end(Check::BlockSize, detail));
+            breaches.push((
+                Check::BlockSize,
+                Error::at(Structure::MetadataItem("FileParameters"), parameters.offset, kind),
+            ));
         }
         let flags = parameters.value.flags.get();
         if flags & !(FileParameters::LEAVE_BLOCKS_ALLOCATED | FileParameters::HAS_PARENT) != 0 {
@@ -80,7 +84,7 @@ impl Geometry {
             let found = u64::from(logical_sector_size);
             let kind = ErrorKind::Field { field: "LogicalSectorSize", found, expected: "512 or 4096" };
             let detail = Error::at(Structure::MetadataItem("LogicalSectorSize"), logical.offset, kind);
-            return Err(warnings.end(Check::LogicalSectorSize, detail));
+            breaches.push((Check::LogicalSectorSize, detail));
         }
         // Informational, and smaller than the logical one in some images: nothing depends on it.
         let physical = &metadata.physical_sector_size;
@@ -98,8 +102,9 @@ impl Geometry {
             Error::at(Structure::MetadataItem("VirtualDiskSize"), size.offset, kind)
         };
         if virtual_disk_size > MAX_VIRTUAL_DISK_SIZE {
-            return Err(warnings.end(Check::DiskSize, bad_size("at most 64 TiB")));
+            breaches.push((Check::DiskSize, bad_size("at most 64 TiB")));
         }
+        warnings.end_all(breaches)?;
         if !virtual_disk_size.is_multiple_of(u64::from(logical_sector_size)) {
             warnings.refuse(Check::DiskSizeAlignment, bad_size("a multiple of LogicalSectorSize"))?;
             virtual_disk_size &= !u64::from(logical_sector_size).saturating_sub(1);

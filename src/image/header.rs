@@ -222,6 +222,5 @@ pub(super) fn damaged_successor(view: &View, current: &CurrentHeader) -> Option<
     }
     let header: Header = view.fetch(Structure::Header(copy), header_offset(copy)).ok()?;
     let says = fields(copy, &header);
-    let is_newer = header.signature == *Header::SIGNATURE.as_bytes() && says.sequence_number > current.sequence_number;
-    (is_newer && says.is_dirty()).then_some(says)
+    (says.sequence_number > current.sequence_number && says.is_dirty()).then_some(says)
 }

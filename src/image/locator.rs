@@ -7,7 +7,7 @@ use uuid::Uuid;
 use zerocopy::FromBytes;
 
 use crate::error::{Error, ErrorKind, Result, Structure};
-use crate::format::{LocatorEntry, LocatorHeader, U16, VHDX_LOCATOR};
+use crate::format::{LocatorEntry, LocatorHeader, MetadataEntry, U16, VHDX_LOCATOR};
 use crate::num::{to_u64, to_usize_saturating};
 use crate::source::View;
 
@@ -62,12 +62,18 @@ impl ParentLocator {
 /// # Errors
 /// If it is not of the type that MS-VHDX defines, its entries do not fit into it, or it has no `parent_linkage`.
 pub(super) fn read(view: &View, (offset, length): (u64, u64), warnings: &mut Warnings) -> Result<ParentLocator> {
-    let bytes = view.bytes(Structure::ParentLocator, offset, length);
+    let most = u64::from(MetadataEntry::MAX_LENGTH);
+    let bytes = if length > most {
+        let kind = ErrorKind::Field { field: "Length", found: length, expected: "at most 1 MiB" };
+        Err(Error::at(Structure::ParentLocator, offset, kind))
+    } else {
+        view.bytes(Structure::ParentLocator, offset, length)
+    };
     let bytes = bytes.map_err(|error| warnings.end(Check::Locator, error))?;
     let item = Item { bytes: &bytes, offset };
     let entries = item.entries().map_err(|error| {
-        let is_of_type = matches!(error.kind(), ErrorKind::UnknownLocatorType { .. });
-        warnings.end(if is_of_type { Check::LocatorType } else { Check::Locator }, error)
+        let is_of_other_type = matches!(error.kind(), ErrorKind::UnknownLocatorType { .. });
+        warnings.end(if is_of_other_type { Check::LocatorType } else { Check::Locator }, error)
     })?;
 
     let mut by_key: BTreeMap<&str, &str> = BTreeMap::new();
@@ -82,7 +88,7 @@ pub(super) fn read(view: &View, (offset, length): (u64, u64), warnings: &mut War
         match parse_guid(text) {
             Some((id, in_braces)) => {
                 if !in_braces {
-                    warnings.add(Check::LinkageBraces, bad());
+                    warnings.add(Check::ParentLinkage, bad());
                 }
                 Some(Ok(id))
             }
@@ -93,13 +99,13 @@ pub(super) fn read(view: &View, (offset, length): (u64, u64), warnings: &mut War
     let missing = || Err(item.at(0, ErrorKind::Missing { what: "parent_linkage" }));
     let parent_linkage = match parent_linkage.unwrap_or_else(missing) {
         Ok(id) => id,
-        Err(error) => return Err(warnings.end(Check::LinkageBraces, error)),
+        Err(error) => return Err(warnings.end(Check::ParentLinkage, error)),
     };
     // Hyper-V writes it as nil, which stands for none. One that makes no sense identifies nothing either.
     let parent_linkage2 = match guid("parent_linkage2") {
         Some(Ok(id)) => Some(id).filter(|id| !id.is_nil()),
         Some(Err(detail)) => {
-            warnings.add(Check::LinkageBraces, detail);
+            warnings.add(Check::ParentLinkage, detail);
             None
         }
         None => None,

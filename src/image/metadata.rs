@@ -12,7 +12,7 @@ use crate::source::View;
 
 use super::assumed::Assumed;
 use super::region::Region;
-use super::rule::Check;
+use super::rule::{Check, Severity};
 use super::warning::Warnings;
 
 /// The items as they are in the file, found and of the right length, but not yet judged.
@@ -74,31 +74,32 @@ pub(super) fn read(view: &View, region: &Region, assumed: &Assumed, warnings: &m
     table.check_places(warnings)?;
     table.check_overlaps(warnings)?;
     table.check_flags(warnings);
-    let mut file_parameters = table.need(view, item::FILE_PARAMETERS, "FileParameters");
-    if let Some(block_size) = assumed.block_size {
-        let has_parent = table.find(item::PARENT_LOCATOR).is_some();
-        let flags = file_parameters.as_ref().map_or_else(
-            |_| U32::new(if has_parent { FileParameters::HAS_PARENT } else { 0 }),
-            |item: &Item<FileParameters>| item.value.flags,
-        );
-        file_parameters = Ok(table.assume(FileParameters { block_size: U32::new(block_size), flags }));
-    }
+    let physical_sector_size = table.want(view, item::PHYSICAL_SECTOR_SIZE, "PhysicalSectorSize", warnings);
+    let virtual_disk_id: Option<Item<Guid>> = table.want(view, item::VIRTUAL_DISK_ID, "VirtualDiskId", warnings);
+    let parameters = table.need(view, item::FILE_PARAMETERS, "FileParameters");
+    let has_parent = table.find(item::PARENT_LOCATOR).is_some();
+    let flags = parameters.as_ref().map_or_else(
+        |_| U32::new(if has_parent { FileParameters::HAS_PARENT } else { 0 }),
+        |item: &Item<FileParameters>| item.value.flags,
+    );
+    let assumed_parameters = assumed.block_size.map(|size| FileParameters { block_size: U32::new(size), flags });
+    let parameters = table.assume(parameters, assumed_parameters, "BlockSize", warnings);
     let size = table.need(view, item::VIRTUAL_DISK_SIZE, "VirtualDiskSize");
-    let size = assumed.disk_size.map_or(size, |size| Ok(table.assume(U64::new(size))));
+    let size = table.assume(size, assumed.disk_size.map(U64::new), "VirtualDiskSize", warnings);
     let sector_size = table.need(view, item::LOGICAL_SECTOR_SIZE, "LogicalSectorSize");
-    let sector_size = assumed.sector_size.map_or(sector_size, |size| Ok(table.assume(U32::new(size))));
-    let metadata = Metadata {
-        file_parameters: file_parameters.map_err(|error| warnings.end(Check::MetadataValues, error))?,
-        virtual_disk_size: size.map_err(|error| warnings.end(Check::MetadataValues, error))?,
-        logical_sector_size: sector_size.map_err(|error| warnings.end(Check::MetadataValues, error))?,
-        physical_sector_size: table.want(view, item::PHYSICAL_SECTOR_SIZE, "PhysicalSectorSize", warnings),
-        virtual_disk_id: table
-            .want(view, item::VIRTUAL_DISK_ID, "VirtualDiskId", warnings)
-            .map(|found: Item<Guid>| found.value.to_uuid()),
+    let sector_size = table.assume(sector_size, assumed.sector_size.map(U32::new), "LogicalSectorSize", warnings);
+    let sizes = warnings.both(Check::MetadataValues, parameters, size);
+    let ((file_parameters, virtual_disk_size), logical_sector_size) =
+        warnings.both(Check::MetadataValues, sizes, sector_size)?;
+    Ok(Metadata {
+        file_parameters,
+        virtual_disk_size,
+        logical_sector_size,
+        physical_sector_size,
+        virtual_disk_id: virtual_disk_id.map(|found| found.value.to_uuid()),
         parent_locator: table.find(item::PARENT_LOCATOR).map(|(_, entry)| table.place_of(entry)),
         entries: table.entries.len(),
-    };
-    Ok(metadata)
+    })
 }
 
 /// What may be entries, whatever the table says of their number.
@@ -332,9 +333,25 @@ impl Table {
         (self.start.saturating_add(u64::from(entry.offset.get())), u64::from(entry.length.get()))
     }
 
-    /// What was said by hand, in the place of an item.
-    fn assume<T>(&self, value: T) -> Item<T> {
-        Item { value, offset: self.start }
+    /// What was said by hand counts for more than an item, and whoever reads the disk is told: all that is read depends on it.
+    fn assume<T: PartialEq>(
+        &self,
+        found: Result<Item<T>>,
+        assumed: Option<T>,
+        field: &'static str,
+        warnings: &mut Warnings,
+    ) -> Result<Item<T>> {
+        let Some(value) = assumed else { return found.map_err(|error| warnings.end(Check::MetadataValues, error)) };
+        let detail = match found {
+            Ok(item) if item.value == value => return Ok(item),
+            Ok(item) => {
+                let kind = ErrorKind::Assumed { field };
+                Error::at(Structure::MetadataTable, item.offset, kind)
+            }
+            Err(error) => error,
+        };
+        warnings.add_as(Check::MetadataValues, Severity::Corruption, detail);
+        Ok(Item { value, offset: self.start })
     }
 
     /// An item that must be there, with exactly the length of a `T`.

@@ -121,7 +121,9 @@ impl Image {
             let expected = "2 (HasParent), since there is a parent locator";
             let found = u64::from(metadata.file_parameters.value.flags.get());
             let kind = ErrorKind::Field { field: "flags", found, expected };
-            warnings.add(Check::UnneededLocator, Error::at(Structure::ParentLocator, offset, kind));
+            // If it had a parent, what it has not itself reads as zeros now.
+            let detail = Error::at(Structure::ParentLocator, offset, kind);
+            warnings.add_as(Check::ParentLocator, Severity::Unchecked, detail);
         }
         Ok(Self {
             view,
@@ -141,10 +143,15 @@ impl Image {
     /// worth opening.
     ///
     /// # Errors
-    /// As for [`Image::open`], if it is not an image, or has no current header.
-    pub(crate) fn identity(head: Source) -> Result<Uuid> {
+    /// As for [`Image::open`], if it is not an image, or has no current header. With [`Strictness::Salvage`], a current header
+    /// is enough.
+    pub(crate) fn identity(head: Source, strictness: Strictness) -> Result<Uuid> {
         let view = View::new(head);
-        let header = identifier::check_signature(&view).and_then(|()| header::select(&view, &mut Warnings::default()));
+        let signature = match strictness {
+            Strictness::Salvage => Ok(()),
+            Strictness::Default => identifier::check_signature(&view),
+        };
+        let header = signature.and_then(|()| header::select(&view, &mut Warnings::default()));
         Ok(view.checked(header)?.data_write_guid)
     }
 
@@ -259,7 +266,7 @@ impl Image {
     /// # Errors
     /// If the BAT can't be read.
     pub(crate) fn blocks_alike(&self, block: u64, most: u64) -> Result<u64> {
-        self.bat().alike(block, self.bat().payload(block)?.0, most)
+        Ok(self.bat().alike(block, self.bat().payload(block)?.0, most))
     }
 
     /// Counts the payload blocks by state. Looks at the whole BAT, but for its holes.
@@ -282,11 +289,16 @@ impl Image {
     pub(crate) fn read_parent_locator(&self, warnings: &mut Warnings) -> Result<Option<ParentLocator>> {
         match self.parent_locator {
             _ if self.kind() != Kind::Differencing => Ok(None),
-            Some(place) => self.view.checked(locator::read(&self.view, place, warnings)).map(Some),
+            Some(place) => {
+                let read = self.view.checked(locator::read(&self.view, place, warnings)).map(Some);
+                // A chain may be long, and the pages around what was looked at would add up.
+                self.view.forget(0, self.source().length());
+                read
+            }
             None => {
                 let kind = ErrorKind::Missing { what: "the parent locator of a differencing image" };
                 let detail = Error::at(Structure::MetadataTable, self.regions.metadata.offset, kind);
-                Err(warnings.end(Check::UnneededLocator, detail))
+                Err(warnings.end(Check::ParentLocator, detail))
             }
         }
     }
@@ -333,8 +345,7 @@ impl Image {
     /// What is stored at a file offset, and how far that goes, at most `most` bytes.
     #[inline]
     pub(crate) fn stored(&self, offset: u64, most: u64) -> Result<Stored<'_>> {
-        let kind = || ErrorKind::OutOfBounds { length: most, limit: self.view.length() };
-        self.view.stored(offset, most).ok_or_else(|| Error::at(Structure::File, offset, kind()))
+        self.view.stored(offset, most).ok_or_else(|| self.view.missing(offset, most))
     }
 
     /// Gives back the memory of the part of the BAT that tells of the disk from `from` to `to`, if that is worth it, and

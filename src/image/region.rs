@@ -7,13 +7,15 @@ use zerocopy::FromBytes;
 
 use crate::checksum::crc32c_of_structure;
 use crate::error::{Error, ErrorKind, Result, Structure};
-use crate::format::{Guid, MAX_TABLE_ENTRIES, MIB, RegionTableEntry, RegionTableHeader, region_table_offset};
+use crate::format::{
+    Guid, MAX_TABLE_ENTRIES, MIB, MetadataTableHeader, RegionTableEntry, RegionTableHeader, region_table_offset,
+};
 use crate::num::to_u64;
 use crate::source::View;
 
 use super::header::CurrentHeader;
-use super::rule::Check;
-use super::warning::Warnings;
+use super::rule::{Check, Severity};
+use super::warning::{Strictness, Warnings};
 
 /// A region of the file.
 #[non_exhaustive]
@@ -78,20 +80,62 @@ pub(super) fn read(view: &View, header: &CurrentHeader, warnings: &mut Warnings)
             usable
         }
     };
-    if table.reserved != 0 {
-        let found = u64::from(table.reserved);
-        let offset = region_table_offset(copy).saturating_add(to_u64(offset_of!(RegionTableHeader, reserved)));
-        let kind = ErrorKind::Field { field: "Reserved", found, expected: "0" };
-        warnings.add(Check::RegionTableReserved, Error::at(Structure::RegionTable(copy), offset, kind));
+    let (copy, table) =
+        if warnings.is_lenient() { more_sensible(view, header, copy, table, warnings)? } else { (copy, table) };
+    Regions::of(view, header, copy, &table, warnings)
+}
+
+/// This copy of the table, or the other one, whatever its checksum says, where that makes more sense.
+fn more_sensible(
+    view: &View,
+    header: &CurrentHeader,
+    copy: u8,
+    table: Table,
+    warnings: &mut Warnings,
+) -> Result<(u8, Table)> {
+    let nonsense = |copy, table: &Table| {
+        let mut trial = Warnings::new(Strictness::Salvage);
+        let Ok(regions) = Regions::of(view, header, copy, table, &mut trial) else { return usize::MAX };
+        let signature = view.bytes(Structure::MetadataTable, regions.metadata.offset, 8);
+        let has_metadata = signature.is_ok_and(|found| *found == *MetadataTableHeader::SIGNATURE.as_bytes());
+        // Only what keeps an image from being read in any other way: where it can be read, the same is read here.
+        let bad = trial.as_slice().iter().filter(|warning| warning.severity >= Severity::Unchecked).count();
+        let has_bat = regions.bat.offset < view.length();
+        bad.saturating_add(usize::from(!has_metadata)).saturating_add(usize::from(!has_bat))
+    };
+    let found = nonsense(copy, &table);
+    let other = 3_u8.saturating_sub(copy);
+    if found > 0
+        && let Some(better) = Table::read_unchecked(view, other)
+        && nonsense(other, &better) < found
+    {
+        let what = "what it says can't be; the other copy is taken";
+        let detail = Error::at(Structure::RegionTable(copy), region_table_offset(copy), ErrorKind::Text { what });
+        warnings.refuse(Check::RegionTables, detail)?;
+        return Ok((other, better));
     }
-    let entries = Entries { copy, entries: &table.entries, file_length: view.length() };
-    entries.check_known(warnings)?;
-    let bat = entries.find(RegionTableEntry::BAT, "the BAT region", warnings)?;
-    let metadata = entries.find(RegionTableEntry::METADATA, "the metadata region", warnings)?;
-    warnings.require(Check::RegionPlace, entries.check_metadata_place(&metadata))?;
-    let all = entries.all(warnings);
-    let taken = Taken::new(&all, header, view.length(), warnings)?;
-    Ok(Regions { copy, all, bat, metadata, taken })
+    Ok((copy, table))
+}
+
+impl Regions {
+    /// The regions of a table that was read.
+    fn of(view: &View, header: &CurrentHeader, copy: u8, table: &Table, warnings: &mut Warnings) -> Result<Self> {
+        if table.reserved != 0 {
+            let found = u64::from(table.reserved);
+            let offset = region_table_offset(copy).saturating_add(to_u64(offset_of!(RegionTableHeader, reserved)));
+            let kind = ErrorKind::Field { field: "Reserved", found, expected: "0" };
+            warnings.add(Check::RegionTableReserved, Error::at(Structure::RegionTable(copy), offset, kind));
+        }
+        let entries = Entries { copy, entries: &table.entries, file_length: view.length() };
+        entries.check_known(warnings)?;
+        let bat = entries.find(RegionTableEntry::BAT, "the BAT region", warnings);
+        let metadata = entries.find(RegionTableEntry::METADATA, "the metadata region", warnings);
+        let (bat, metadata) = warnings.both(Check::RegionMissing, bat, metadata)?;
+        warnings.require(Check::RegionPlace, entries.check_metadata_place(&metadata))?;
+        let all = entries.all(warnings);
+        let taken = Taken::new(&all, header, view.length(), warnings)?;
+        Ok(Self { copy, all, bat, metadata, taken })
+    }
 }
 
 /// A copy of the table that is whole: signature, checksum and count are right.
@@ -106,7 +150,7 @@ impl Table {
         Self::parse(view, copy, true)
     }
 
-    /// A copy whose checksum is wrong, if it has what is needed: better than nothing.
+    /// A copy whose signature or checksum is wrong, if it has what is needed: better than nothing.
     fn read_unchecked(view: &View, copy: u8) -> Option<Self> {
         let table = Self::parse(view, copy, false).ok()?;
         let has = |guid: Guid| table.entries.iter().any(|entry| entry.guid == guid);
@@ -122,7 +166,7 @@ impl Table {
         let Ok((head, rest)) = RegionTableHeader::read_from_prefix(&bytes) else {
             return Err(at(0, ErrorKind::OutOfBounds { length: 16, limit: view.length() }));
         };
-        if head.signature != *RegionTableHeader::SIGNATURE.as_bytes() {
+        if head.signature != *RegionTableHeader::SIGNATURE.as_bytes() && is_checked {
             return Err(at(0, ErrorKind::signature(&head.signature, RegionTableHeader::SIGNATURE)));
         }
         let found = head.checksum.get();

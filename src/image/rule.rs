@@ -68,7 +68,7 @@ macro_rules! rules {
             #[must_use]
             pub const fn text(self) -> &'static str {
                 match self {
-                    $(Self::$name => concat!($($text),+),)+
+                    $(Self::$name => concat!($($text),+).trim_ascii_start(),)+
                 }
             }
         }
@@ -123,7 +123,7 @@ rules! {
     /// The file lengths in a log entry are multiples of 1 MiB.
     LogFileOffsets = "V23", Note;
     /// A replay makes the file as long as the last log entry says.
-    LogGrowth = "V24", Note;
+    LogGrowth = "V24", Unchecked;
     /// At least one region table is valid.
     RegionTables = "V25", Corruption;
     /// Both region tables are valid, and equal.
@@ -183,18 +183,18 @@ rules! {
     /// The flags of the known metadata items are as MS-VHDX 2.6.2 gives them.
     MetadataFlags = "V53", Note;
     /// A differencing image has a parent locator, and no other has.
-    UnneededLocator = "V54", Warning;
+    ParentLocator = "V54", Unchecked;
     /// The entries and strings of the parent locator are in order.
     Locator = "V55", Corruption;
     /// The parent locator is of the type that MS-VHDX defines.
     LocatorType = "V56", Unsupported;
     /// The parent locator has a `parent_linkage`, and its GUIDs are in braces.
-    LinkageBraces = "V57", Note;
+    ParentLinkage = "V57", Note;
     /// The parent locator has a path.
     LocatorPath = "V58", Note;
     /// The parent has the identity that `parent_linkage` asks for, not that of `parent_linkage2`, which stands for a merge in
     /// progress.
-    Linkage2 = "V59", Warning;
+    ParentIdentity = "V59", Warning;
     /// Parent and child have the same logical sector size.
     ParentSectorSize = "V60", Corruption;
     /// Parent and child have the same size.
@@ -222,11 +222,13 @@ rules! {
     /// A partially present block has a sector bitmap that lies inside the file.
     Bitmap = "V72", Corruption;
     /// A block that is not present has no place in the file.
-    AbsentPlace = "V73", Leak;
-    /// Everything in the file is referred to.
+    AbsentPlace = "V73", Note;
+    /// Everything in the file that is not zero is referred to.
     Unreferenced = "L1", Leak;
     /// The file ends where its last structure does, or at a multiple of 1 MiB.
     Trailing = "L2", Note;
+    /// A log changes structures, and no payload: what a replay would change of a block is hidden, and still in the file.
+    LoggedPayload = "L3", Leak;
     /// What the format leaves empty is zero: the rest of the header section, gaps and the unused parts of tables.
     NotEmpty = "N1", Note;
     /// An empty log holds no entries of earlier sessions.
@@ -247,4 +249,6 @@ rules! {
     Medium = "P2", Unchecked;
     /// Blocks beyond 256 TiB of the file are not compared with each other.
     TooFar = "P3", Unchecked;
+    /// The log is empty, or may be replayed.
+    LogRefused = "P4", Unchecked;
 }

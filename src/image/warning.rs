@@ -58,6 +58,11 @@ impl Warnings {
         self.list.push(Warning { check, severity: check.severity(), detail });
     }
 
+    /// The same, where it matters more or less than it does as a rule.
+    pub(crate) fn add_as(&mut self, check: Check, severity: Severity, detail: Error) {
+        self.list.push(Warning { check, severity, detail });
+    }
+
     /// Notes that `check` fails, if it does.
     pub(crate) fn add_if_err(&mut self, check: Check, result: Result<()>) {
         if let Err(detail) = result {
@@ -111,6 +116,34 @@ impl Warnings {
             }
             Err(detail) => Err(detail),
         }
+    }
+
+    /// Both outcomes, each of which ended as [`Self::end`] says if it did: where both did, both are noted.
+    ///
+    /// # Errors
+    /// The first of them.
+    pub(crate) fn both<A, B>(&mut self, or: Check, one: Result<A>, other: Result<B>) -> Result<(A, B)> {
+        match (one, other) {
+            (Ok(one), Ok(other)) => Ok((one, other)),
+            (Err(one), Err(other)) => {
+                self.list.push(Warning { check: or, severity: severity_of(&other), detail: other });
+                Err(self.end(or, one))
+            }
+            (Err(error), Ok(_)) | (Ok(_), Err(error)) => Err(error),
+        }
+    }
+
+    /// The breaches of several rules at once, behind which nobody can go on: all are noted.
+    ///
+    /// # Errors
+    /// The first of them, if there are any.
+    pub(crate) fn end_all(&mut self, breaches: impl IntoIterator<Item = (Check, Error)>) -> Result<()> {
+        let mut breaches = breaches.into_iter();
+        let Some((check, first)) = breaches.next() else { return Ok(()) };
+        for (check, detail) in breaches {
+            self.list.push(Warning { check, severity: severity_of(&detail), detail });
+        }
+        Err(self.end(check, first))
     }
 
     /// A breach behind which nobody can go on.

@@ -44,7 +44,29 @@ pub(crate) struct OpenFile {
     pub(super) id: FileId,
     length: u64,
     /// When it was last changed before it was opened; none of a block device.
-    modified: Option<SystemTime>,
+    changed: Option<LastChange>,
+}
+
+/// When a file was last changed, by what its system says.
+#[derive(Debug, PartialEq, Eq)]
+struct LastChange {
+    content: SystemTime,
+    /// Of anything about it: seconds and nanoseconds. Whoever sets the other time back can't do that with this one.
+    #[cfg(unix)]
+    status: (i64, i64),
+}
+
+impl LastChange {
+    fn of(metadata: &std::fs::Metadata) -> io::Result<Self> {
+        #[cfg(unix)]
+        use std::os::unix::fs::MetadataExt;
+
+        Ok(Self {
+            content: metadata.modified()?,
+            #[cfg(unix)]
+            status: (metadata.ctime(), metadata.ctime_nsec()),
+        })
+    }
 }
 
 /// What an opened path may be.
@@ -72,9 +94,9 @@ impl OpenFile {
         require_file(metadata.file_type(), allow)?;
         // A block device has no length but where its end is.
         let length = if metadata.is_file() { metadata.len() } else { file.seek(SeekFrom::End(0)).map_err(failed)? };
-        let modified = metadata.modified().ok().filter(|_| metadata.is_file());
+        let changed = if metadata.is_file() { LastChange::of(&metadata).ok() } else { None };
         let id = FileId(id(&metadata, path).map_err(failed)?);
-        Ok(Self { file, path: path.to_path_buf(), id, length, modified })
+        Ok(Self { file, path: path.to_path_buf(), id, length, changed })
     }
 
     /// Which file it is.
@@ -88,10 +110,10 @@ impl OpenFile {
         if metadata.is_file() { Ok(metadata.len()) } else { (&self.file).seek(SeekFrom::End(0)) }
     }
 
-    /// Whether the file has been changed since it was opened, as far as its size and the time of its last change tell.
+    /// Whether the file has been changed since it was opened, as far as its size and the times of its last change tell.
     pub(super) fn has_changed(&self) -> io::Result<bool> {
-        let is_same_time = match self.modified {
-            Some(before) => self.file.metadata()?.modified()? == before,
+        let is_same_time = match &self.changed {
+            Some(before) => LastChange::of(&self.file.metadata()?)? == *before,
             None => true,
         };
         Ok(!is_same_time || self.length_now()? != self.length)
@@ -131,6 +153,11 @@ fn open_without_waiting(path: &Path, allow: Allow) -> io::Result<File> {
     use rustix::fs::OFlags;
 
     let open = |flags: OFlags| {
+        if allow == Allow::Searched
+            && let Some(opened) = open_without_links(path, flags)
+        {
+            return opened;
+        }
         let flags = i32::try_from(flags.bits()).unwrap_or(0);
         OpenOptions::new().read(true).custom_flags(flags).open(path)
     };
@@ -141,6 +168,26 @@ fn open_without_waiting(path: &Path, allow: Allow) -> io::Result<File> {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => open(no_link),
         opened => opened,
     }
+}
+
+/// Opens a path of which no part may have become a link since it was looked at; none where the system can't do that.
+#[cfg(target_os = "linux")]
+fn open_without_links(path: &Path, flags: rustix::fs::OFlags) -> Option<io::Result<File>> {
+    use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
+    use rustix::io::Errno;
+
+    let flags = flags | OFlags::RDONLY | OFlags::CLOEXEC;
+    match openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS) {
+        Ok(file) => Some(Ok(File::from(file))),
+        // Linux before 5.6, or a sandbox that does not know the call.
+        Err(Errno::NOSYS | Errno::PERM) => None,
+        Err(error) => Some(Err(error.into())),
+    }
+}
+
+#[cfg(all(unix, not(target_os = "linux")))]
+fn open_without_links(_: &Path, _: rustix::fs::OFlags) -> Option<io::Result<File>> {
+    None
 }
 
 #[cfg(not(unix))]

@@ -101,6 +101,30 @@ impl View {
         }
     }
 
+    /// Whether a replay changes any of the bytes from `start` to `end`.
+    pub(crate) fn is_changed_by_replay(&self, start: u64, end: u64) -> bool {
+        match self.overlay.at(start) {
+            Patched::Not(next) => next < end,
+            Patched::Bytes(_) | Patched::Zero(_) => start < end,
+        }
+    }
+
+    /// Whether a replay writes all the bytes from `start` to `end`.
+    pub(crate) fn is_written_by_replay(&self, start: u64, end: u64) -> bool {
+        self.overlay.covers(start, end)
+    }
+
+    /// Why nothing is stored at `offset`, and how far that goes, at most `most` bytes.
+    #[cold]
+    pub(crate) fn missing(&self, offset: u64, most: u64) -> Error {
+        let end = match self.overlay.at(offset) {
+            Patched::Not(end) if offset < self.had => end.min(self.had),
+            _ => u64::MAX,
+        };
+        let kind = ErrorKind::OutOfBounds { length: end.saturating_sub(offset).min(most), limit: self.file_end() };
+        Error::at(Structure::File, offset, kind)
+    }
+
     /// The longest run from `offset` on that is at most `most` bytes long. It has at least one byte, unless `most` is 0.
     ///
     /// # Errors

@@ -148,10 +148,10 @@ impl Rows {
 #[test]
 fn every_check_has_its_number_and_its_severity() {
     use Check::{
-        Creator, EmptyDisk, FileParametersReserved, HeaderCopies, HeaderSequence, Linkage2, LinkageBraces, LocatorPath,
-        LogAlignment, LogFileOffsets, LogPlace, LogVersion, MetadataFlags, MetadataOverlap, MetadataPlace,
-        MetadataPresent, MetadataReserved, MetadataUnique, ParentSize, PhysicalSectorSize, RegionAlignment,
-        RegionPlace, RegionRequired, RegionTableCopies, RegionTableReserved, UnneededLocator,
+        Creator, EmptyDisk, FileParametersReserved, HeaderCopies, HeaderSequence, LocatorPath, LogAlignment,
+        LogFileOffsets, LogPlace, LogVersion, MetadataFlags, MetadataOverlap, MetadataPlace, MetadataPresent,
+        MetadataReserved, MetadataUnique, ParentIdentity, ParentLinkage, ParentSize, PhysicalSectorSize,
+        RegionAlignment, RegionPlace, RegionRequired, RegionTableCopies, RegionTableReserved,
     };
     let notes = [
         (Creator, "V3"),
@@ -168,7 +168,7 @@ fn every_check_has_its_number_and_its_severity() {
         (FileParametersReserved, "V47"),
         (PhysicalSectorSize, "V49"),
         (MetadataFlags, "V53"),
-        (LinkageBraces, "V57"),
+        (ParentLinkage, "V57"),
         (LocatorPath, "V58"),
     ];
     let warnings = [
@@ -179,8 +179,7 @@ fn every_check_has_its_number_and_its_severity() {
         (MetadataPlace, "V41"),
         (MetadataOverlap, "V42"),
         (EmptyDisk, "V52"),
-        (UnneededLocator, "V54"),
-        (Linkage2, "V59"),
+        (ParentIdentity, "V59"),
         (ParentSize, "V61"),
     ];
     for (check, code) in notes {

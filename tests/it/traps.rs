@@ -457,7 +457,7 @@ fn a_parent_locator_in_a_disk_without_parent_is_no_reason_to_refuse() {
     let spec = Spec { locator: Some(Locator::linked_to(Uuid::from_u128(5), "x")), ..Spec::default() };
     let image = spec.build();
     assert_reads(&[&image]);
-    assert_eq!(checks(&image), [Check::UnneededLocator]);
+    assert_eq!(checks(&image), [Check::ParentLocator]);
     assert_eq!(open_image(&image).unwrap().parent_locator().unwrap(), None);
 }
 

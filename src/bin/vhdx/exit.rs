@@ -178,7 +178,7 @@ fn end_by_signal(signal: i32) -> Exit {
 
 /// What can be done about it.
 fn hint_for(error: &Error) -> &'static str {
-    const LOST_ITS_END: &str = "the file has lost its end: was it copied as a whole?";
+    const LOST_ITS_END: &str = "the file has lost its end: was it copied as a whole? --salvage reads what is left";
 
     match (error.kind(), error.structure()) {
         (ErrorKind::DirtyLog { .. }, _) => "--log replay reads the disk as it should be, without changing the file",
@@ -211,7 +211,12 @@ fn hint_for(error: &Error) -> &'static str {
             | Structure::BitmapBatEntry(_)
             | Structure::PayloadBlock(_)
             | Structure::SectorBitmap(_),
-        ) => "the image is damaged there; --range reads the other parts of the disk",
+        ) => "the image is damaged there; --salvage reads everything else, --range the other parts of the disk",
+        (ErrorKind::Missing { what: "FileParameters" }, _) => "`--salvage --assume block-size=SIZE` says it by hand",
+        (ErrorKind::Missing { what: "VirtualDiskSize" }, _) => "`--salvage --assume disk-size=SIZE` says it by hand",
+        (ErrorKind::Missing { what: "LogicalSectorSize" }, _) => {
+            "`--salvage --assume sector-size=SIZE` says it by hand"
+        }
         (ErrorKind::NotAFile { what: "a directory" }, _) => "name an image in it",
         (ErrorKind::Open(cause), _) if cause.kind() == io::ErrorKind::NotFound => "is the path right?",
         (ErrorKind::Open(_) | ErrorKind::NotAFile { .. }, _) => "an image is a file that you may read",
@@ -223,7 +228,7 @@ fn hint_for(error: &Error) -> &'static str {
         _ => match error.category() {
             Category::Unsupported => "a newer program than this may be needed: the one that made the image, or Hyper-V",
             Category::InvalidInput => "`vhdx info IMAGE` tells the size of the disk",
-            _ => "the image is damaged: look for another copy of the file",
+            _ => "`vhdx check IMAGE` tells all that is wrong; `vhdx extract --salvage` reads what is left",
         },
     }
 }

@@ -27,7 +27,7 @@ pub(crate) fn source(path: &Path, common: &Common) -> Result<Source, Failure> {
 
 /// Whatever a command prints, it must not go into an image.
 #[cfg(unix)]
-fn refuse_as_output(source: &Source) -> Result<(), Failure> {
+pub(crate) fn refuse_as_output(source: &Source) -> Result<(), Failure> {
     use vhdx_mmap::FileId;
 
     use crate::exit::STANDARD_OUTPUT;
@@ -42,7 +42,7 @@ fn refuse_as_output(source: &Source) -> Result<(), Failure> {
 
 #[cfg(not(unix))]
 #[expect(clippy::unnecessary_wraps, reason = "on Unix, standard output tells which file it is")]
-fn refuse_as_output(_: &Source) -> Result<(), Failure> {
+pub(crate) fn refuse_as_output(_: &Source) -> Result<(), Failure> {
     Ok(())
 }
 

@@ -3,11 +3,11 @@
 use std::fs::File;
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::json;
 use vhdx_mmap::ops::{self, ExtractError, ExtractOptions, Extracted};
-use vhdx_mmap::{Content, Disk, Loss, OpenOptions, ScanOptions, Severity, Strictness};
+use vhdx_mmap::{Check, Content, Disk, Loss, OpenOptions, ScanOptions, Severity, Strictness, Warning};
 
 use crate::args::{LossMapFormat, SalvageArgs};
 use crate::exit::{Exit, Failure};
@@ -22,6 +22,49 @@ impl SalvageArgs {
     }
 }
 
+/// Finds out, before the work, that there will be a place for the loss map: what a failing medium has lost is known only
+/// once. It is neither an image nor `out`.
+pub(crate) fn prepare(args: &SalvageArgs, disk: &Disk, out: Option<&Path>) -> Result<(), Failure> {
+    let Some(path) = &args.loss_map else { return Ok(()) };
+    if out.is_some_and(|out| is_same_place(path, out)) {
+        return Err(Failure::usage(format!("{}: can't be the output and the loss map", path.display())));
+    }
+    let destination = loss_map_destination(path, disk)?;
+    if destination.is_file() {
+        drop(destination.open(0, 0, false)?);
+    }
+    Ok(())
+}
+
+/// A loss map is of one image.
+pub(crate) fn refuse_several(args: &SalvageArgs, images: &[PathBuf]) -> Result<(), Failure> {
+    if args.loss_map.is_some() && images.len() > 1 {
+        return Err(Failure::usage("--loss-map: is of one image").with_hint("salvage one after the other"));
+    }
+    Ok(())
+}
+
+fn loss_map_destination(path: &Path, disk: &Disk) -> Result<Destination, Failure> {
+    let destination = match path.to_str() {
+        Some("-") => None,
+        _ => Some(Destination::new(path, disk.layers(), Consent { force: true, in_place: false })?),
+    };
+    match destination {
+        Some(destination) if !matches!(destination, Destination::Device(_)) => Ok(destination),
+        _ => Err(Failure::usage(format!("--loss-map {}: is no file", path.display()))),
+    }
+}
+
+/// Whether both are, or would be, the same file.
+fn is_same_place(one: &Path, other: &Path) -> bool {
+    let place = |path: &Path| {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let made = || Some(std::fs::canonicalize(folder).ok()?.join(path.file_name()?));
+        std::fs::canonicalize(path).ok().or_else(made)
+    };
+    place(one).is_some_and(|place_of_one| Some(place_of_one) == place(other))
+}
+
 /// Tells what of `range` is lost, and how the command has to end: with 65 where anything is, or where what was read may be
 /// other than it was.
 pub(crate) fn finish(image: &Path, disk: &Disk, range: Range<u64>, args: &SalvageArgs) -> Result<Exit, Failure> {
@@ -31,7 +74,7 @@ pub(crate) fn finish(image: &Path, disk: &Disk, range: Range<u64>, args: &Salvag
     let mut lost = Lost::default();
     match &args.loss_map {
         Some(path) => {
-            let destination = Destination::new(path, disk.layers(), Consent { force: true, in_place: false })?;
+            let destination = loss_map_destination(path, disk)?;
             let target = destination.open(0, 0, false)?;
             let mut out = BufWriter::new(target.file());
             let written = match args.loss_map_format {
@@ -46,7 +89,7 @@ pub(crate) fn finish(image: &Path, disk: &Disk, range: Range<u64>, args: &Salvag
         None => disk.losses(range).for_each(|loss| lost.add(&loss)),
     }
     // What is wrong with the structures was told when the image was opened.
-    let is_damaged = disk.warnings().any(|(_, warning)| warning.severity == Severity::Corruption);
+    let is_damaged = disk.warnings().any(|(_, warning)| may_be_wrong(warning));
     if lost.ranges > 0 {
         let text = format!("{}: {} in {} ranges are lost", image.display(), human(lost.bytes), lost.ranges);
         term::tell("warning", term::WARNING, &escape(&text));
@@ -54,7 +97,22 @@ pub(crate) fn finish(image: &Path, disk: &Disk, range: Range<u64>, args: &Salvag
             term::tell("note", term::HINT, &escape(&format!("the first of them: {first}")));
         }
     }
+    if lost.ranges == 0 && is_damaged {
+        let text = format!("{}: nothing is lost, but what was read may be stale or wrong", image.display());
+        term::tell("warning", term::WARNING, &escape(&text));
+    }
     Ok(if lost.ranges > 0 || is_damaged { Exit::Corrupt } else { Exit::Done })
+}
+
+/// Whether what is read of an image may be other than it was, though all of it can be read.
+fn may_be_wrong(warning: &Warning) -> bool {
+    match warning.check {
+        // Whatever the beginning of the file says: everything that counts was found.
+        Check::Signature => false,
+        // Changes in the log that were not made; a disk that may have had a size.
+        Check::LogEntrySequence | Check::EmptyDisk => warning.severity >= Severity::Warning,
+        _ => warning.severity >= Severity::Unchecked,
+    }
 }
 
 /// What is lost, in all.
@@ -139,20 +197,23 @@ pub(crate) fn fill(disk: &Disk, range: Range<u64>, fill: u8, file: &File) -> io:
 }
 
 fn write_filling(mut out: &File, fill: u8, length: u64) -> io::Result<()> {
-    let filling = vec![fill; FILLED_AT_ONCE];
+    let at_once = |left: u64| usize::try_from(left).unwrap_or(FILLED_AT_ONCE).min(FILLED_AT_ONCE);
+    let filling = vec![fill; at_once(length)];
     let mut left = length;
     while left > 0 {
-        let step = usize::try_from(left).unwrap_or(FILLED_AT_ONCE).min(FILLED_AT_ONCE);
+        let step = at_once(left);
         out.write_all(filling.get(..step).unwrap_or_default())?;
         left = left.saturating_sub(u64::try_from(step).unwrap_or(left));
     }
     Ok(())
 }
 
-/// The same of a stream, which takes bytes in order: what the medium does not give is found out before.
-pub(crate) fn fill_stream(
-    disk: &Disk,
+/// Writes the disk with `fill` for what is lost to a stream, which takes bytes in order: what the medium does not give is
+/// found out before. `rest` makes the content of the last part, with what comes behind the disk.
+pub(crate) fn fill_stream<'c>(
+    disk: &'c Disk,
     range: Range<u64>,
+    rest: impl FnOnce(Content<'c>) -> Content<'c>,
     fill: u8,
     file: &File,
     options: &ExtractOptions<'_>,
@@ -164,5 +225,5 @@ pub(crate) fn fill_stream(
         write_filling(file, fill, loss.range.end.saturating_sub(loss.range.start)).map_err(ExtractError::Write)?;
         at = loss.range.end;
     }
-    ops::extract_to_stream(Content::disk(disk).range(at..range.end), file, options)
+    ops::extract_to_stream(rest(Content::disk(disk).range(at..range.end)), file, options)
 }

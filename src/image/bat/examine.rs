@@ -1,6 +1,5 @@
 //! Going through the BAT entry by entry, to find everything that is wrong with it.
 
-use std::collections::HashMap;
 use std::ops::Range;
 
 use zerocopy::FromBytes;
@@ -15,6 +14,7 @@ use crate::source::Run;
 use super::Bat;
 use super::bitmap::equal_bits;
 use super::slots::{MOST_ACCOUNTED, Slots};
+use super::walk::Asking;
 
 /// What a pass over the BAT has found, but for the findings.
 #[derive(Clone, Debug, Default)]
@@ -52,39 +52,29 @@ impl BatSummary {
 /// How many blocks one thread examines in one go, give or take a chunk.
 const EXAMINED_AT_ONCE: u64 = 1 << 20;
 
-/// How many blocks that share their places are remembered, to say with whom.
-const MOST_OWNERS: usize = 1 << 16;
-
 impl Bat<'_> {
     /// Examines every entry in use, and takes account in `slots` of what lies where.
     pub(in crate::image) fn examine(&self, slots: &Slots, findings: &mut Findings) -> BatSummary {
-        let blocks = self.geometry.payload_blocks();
-        // Whole chunks, so that the blocks of one are looked at together with its sector bitmap.
-        let chunk = self.geometry.chunk_blocks();
-        let step = EXAMINED_AT_ONCE.next_multiple_of(chunk);
-        let parts = blocks.div_ceil(step);
-        let part = |part: u64| {
-            let first = part.saturating_mul(step);
-            let end = first.saturating_add(step).min(blocks);
+        let done = self.in_parts(|first, end| {
             let mut pass = Pass { bat: self, slots, findings: Findings::default(), summary: BatSummary::default() };
             pass.blocks(first, end);
-            self.forget_blocks(first, end);
             (pass.summary, pass.findings)
-        };
-        #[cfg(feature = "rayon")]
-        let done: Vec<_> = {
-            use rayon::iter::{IntoParallelIterator, ParallelIterator};
-            (0..parts).into_par_iter().map(part).collect()
-        };
-        #[cfg(not(feature = "rayon"))]
-        let done: Vec<_> = (0..parts).map(part).collect();
+        });
         let mut summary = BatSummary::default();
         for (part, found) in done {
             summary.append(&part, self.geometry.block_size());
             findings.append(found);
         }
         if slots.has_shared() {
-            self.find_owners(slots, findings);
+            self.shared_is_told(slots, findings);
+        }
+        // The last block has all of its room, also where the disk ends before it does. That something else lies there harms
+        // nobody.
+        if let Some(last) = self.geometry.payload_blocks().checked_sub(1)
+            && let Ok((PayloadBlockState::FullyPresent | PayloadBlockState::PartiallyPresent, place)) =
+                self.payload(last)
+        {
+            slots.mark(place.saturating_add(self.used_of(last, 0)), place.saturating_add(self.geometry.block_size()));
         }
         summary
     }
@@ -93,22 +83,24 @@ impl Bat<'_> {
     ///
     /// # Errors
     /// With the first block whose entry can't be read.
-    fn visit(&self, first: u64, end: u64, mut visit: impl FnMut(u64, BatEntry)) -> Result<(), (u64, Error)> {
-        let (mut block, mut ask_from) = (first, first);
+    pub(super) fn visit(&self, first: u64, end: u64, mut visit: impl FnMut(u64, BatEntry)) -> Result<(), (u64, Error)> {
+        let (mut block, mut kept_from, mut asking) = (first, first, Asking::from(first));
         while block < end {
-            // Before it is looked at: to look into a hole makes the system fill it, and much of what is behind.
-            if block >= ask_from {
-                let hole = self.blocks_in_hole(block).min(end.saturating_sub(block));
-                if hole > 0 {
-                    block = block.saturating_add(hole);
-                    continue;
-                }
-                ask_from = block.saturating_add(MIB / BatEntry::LENGTH);
+            if self.forget_blocks(kept_from, block) {
+                kept_from = block;
             }
-            let most = end.saturating_sub(block).min(MIB / BatEntry::LENGTH);
+            let hole = asking.hole(self, block);
+            if hole > 0 {
+                block = block.saturating_add(hole);
+                continue;
+            }
+            let most = end.saturating_sub(block).min(asking.left(block));
             match self.entries(block, most).map_err(|error| (block, error))? {
-                Run::Zero(length) => block = block.saturating_add((length / BatEntry::LENGTH).max(1)),
-                Run::Data([]) => {
+                Run::Zero(length) if length >= BatEntry::LENGTH => {
+                    block = block.saturating_add(length / BatEntry::LENGTH);
+                }
+                // An entry that does not lie together, or is cut by the end of the file.
+                Run::Data([]) | Run::Zero(_) => {
                     let index = self.geometry.payload_index(block);
                     let entry = self.view.fetch::<U64>(Structure::PayloadBatEntry(block), self.entry_offset(index));
                     visit(block, BatEntry(entry.map_err(|error| (block, error))?.get()));
@@ -129,54 +121,36 @@ impl Bat<'_> {
         Ok(())
     }
 
-    /// How many blocks from `block` on have their entries in a hole of the file.
-    fn blocks_in_hole(&self, block: u64) -> u64 {
-        let index = self.geometry.payload_index(block);
-        let entries = self.geometry.bat_entries().min(self.length / BatEntry::LENGTH);
-        let (start, end) = (self.entry_offset(index), self.entry_offset(entries));
-        let zeros = self.view.known_zero_end(start, end).saturating_sub(start) / BatEntry::LENGTH;
-        let before = |index| self.geometry.payload_blocks_before(index);
-        before(index.saturating_add(zeros)).saturating_sub(before(index))
+    /// What `work` makes of the blocks of each part of the BAT, by several threads with the feature `rayon`, in order. A part
+    /// has whole chunks, so that the blocks of one are looked at together with its sector bitmap.
+    pub(super) fn in_parts<T: Send>(&self, work: impl Fn(u64, u64) -> T + Sync) -> Vec<T> {
+        let blocks = self.geometry.payload_blocks();
+        let step = EXAMINED_AT_ONCE.next_multiple_of(self.geometry.chunk_blocks());
+        let part = |part: u64| {
+            let first = part.saturating_mul(step);
+            let end = first.saturating_add(step).min(blocks);
+            let done = work(first, end);
+            self.forget_blocks(first, end);
+            done
+        };
+        let parts = 0..blocks.div_ceil(step);
+        #[cfg(feature = "rayon")]
+        {
+            use rayon::iter::{IntoParallelIterator, ParallelIterator};
+            parts.into_par_iter().map(part).collect()
+        }
+        #[cfg(not(feature = "rayon"))]
+        parts.map(part).collect()
     }
 
-    /// Says of blocks that share their place with whom they do. In order, on one thread: it is rare, and the first that has
-    /// a place is its owner.
-    fn find_owners(&self, slots: &Slots, findings: &mut Findings) {
-        let mut owners: HashMap<u64, u64> = HashMap::new();
-        let (mut told, mut more) = (false, 0_u64);
-        let found = self.visit(0, self.geometry.payload_blocks(), |block, entry| {
-            let is_present = matches!(
-                PayloadBlockState::from_number(entry.state()),
-                Some(PayloadBlockState::FullyPresent | PayloadBlockState::PartiallyPresent)
-            );
-            let (place, used) = (entry.file_offset(), self.used_of(block, 0));
-            let mut with = None;
-            for slot in slots.shared(place, place.saturating_add(used)).filter(|_| is_present) {
-                match owners.get(&slot) {
-                    Some(owner) => with = with.or(Some((*owner, slot))),
-                    None if owners.len() < MOST_OWNERS => drop(owners.insert(slot, block)),
-                    None => more = more.saturating_add(1),
-                }
-            }
-            if let Some((owner, slot)) = with {
-                told = true;
-                let kind =
-                    ErrorKind::Overlap { with: Structure::PayloadBlock(owner), offset: slot.saturating_mul(MIB) };
-                let detail = Error::at(Structure::PayloadBlock(block), place, kind);
-                findings.add(Check::BlockOverlap, detail, Some(self.range_of(block)));
-            }
-        });
-        // What can't be read has been told.
-        drop(found);
-        findings.count_more(Check::BlockOverlap, Severity::Corruption, more);
-        if !told {
-            let kind = ErrorKind::Text { what: "a sector bitmap block shares its place with another block" };
-            findings.add(Check::BlockOverlap, Error::of(Structure::Bat, kind), None);
-        }
+    /// The last block of a chunk.
+    pub(super) fn last_of(&self, chunk: u64) -> u64 {
+        let behind = chunk.saturating_add(1).saturating_mul(self.geometry.chunk_blocks());
+        behind.min(self.geometry.payload_blocks()).saturating_sub(1)
     }
 
     /// What of the disk a block is.
-    fn range_of(&self, block: u64) -> Range<u64> {
+    pub(super) fn range_of(&self, block: u64) -> Range<u64> {
         let start = self.geometry.block_start(block);
         start..start.saturating_add(self.used_of(block, 0))
     }
@@ -194,13 +168,14 @@ impl Pass<'_, '_> {
     /// The blocks from `first` to `end`, and the sector bitmaps of their chunks.
     fn blocks(&mut self, first: u64, end: u64) {
         let bat = self.bat;
-        // The first block of each chunk that is partially present: only then its sector bitmap is needed.
-        let mut partial: Vec<(u64, u64)> = Vec::new();
+        // The first and the last block of each chunk that are partially present: only then its sector bitmap is needed.
+        let mut partial: Vec<(u64, u64, u64)> = Vec::new();
         let visited = bat.visit(first, end, |block, entry| {
             if self.block(block, entry) {
                 let chunk = bat.geometry.chunk_of(block);
-                if partial.last().is_none_or(|(last, _)| *last != chunk) {
-                    partial.push((chunk, block));
+                match partial.last_mut() {
+                    Some((last, _, until)) if *last == chunk => *until = block,
+                    _ => partial.push((chunk, block, block)),
                 }
             }
         });
@@ -214,14 +189,15 @@ impl Pass<'_, '_> {
         let table_end = bat.entry_offset(bat.geometry.bat_entries().min(bat.length / BatEntry::LENGTH));
         let mut zero_end = 0;
         for chunk in first_chunk..=last_chunk {
-            let needed_by = partial.next_if(|(of, _)| *of == chunk).map(|(_, block)| block);
+            let needed = partial.next_if(|(of, ..)| *of == chunk);
+            let needed = needed.map(|(_, first, last)| bat.range_of(first).start..bat.range_of(last).end);
             let at = bat.entry_offset(bat.geometry.bitmap_index(chunk));
             // Entries in a hole are zero, which needs no look.
             if at >= zero_end && at < table_end {
                 zero_end = bat.view.known_zero_end(at, table_end);
             }
-            if needed_by.is_some() || at >= zero_end {
-                self.bitmap(chunk, needed_by);
+            if needed.is_some() || at >= zero_end {
+                self.bitmap(chunk, needed);
             }
         }
     }
@@ -233,64 +209,69 @@ impl Pass<'_, '_> {
         let of_entry = |kind| Error::at(Structure::PayloadBatEntry(block), at, kind);
         let range = || Some(bat.range_of(block));
         if entry.reserved() != 0 {
-            let kind = ErrorKind::Field { field: "reserved bits", found: entry.reserved(), expected: "0" };
-            self.findings.add(Check::BatReserved, of_entry(kind), range());
+            let kind = || ErrorKind::Field { field: "reserved bits", found: entry.reserved(), expected: "0" };
+            self.findings.tell(Check::BatReserved, Severity::Note, || (of_entry(kind()), range()));
         }
         let Some(state) = PayloadBlockState::from_number(entry.state()) else {
-            self.findings.refuse(
-                Check::BlockState,
-                of_entry(ErrorKind::ReservedState { state: entry.state() }),
-                range(),
-            );
+            let kind = ErrorKind::ReservedState { state: entry.state() };
+            self.findings.tell(Check::BlockState, Severity::Corruption, || (of_entry(kind), range()));
             return false;
         };
         let place = entry.file_offset();
         let is_partial = state == PayloadBlockState::PartiallyPresent;
         if is_partial && bat.geometry.kind != Kind::Differencing {
-            let detail = of_entry(ErrorKind::PartiallyPresentWithoutParent);
-            self.findings.refuse(Check::PartialWithoutParent, detail, range());
+            let kind = ErrorKind::PartiallyPresentWithoutParent;
+            self.findings.tell(Check::PartialWithoutParent, Severity::Corruption, || (of_entry(kind), range()));
             return false;
         }
         if !is_partial && state != PayloadBlockState::FullyPresent {
             if place != 0 {
                 let kind = ErrorKind::PlaceOfAbsent { state: state.name(), offset: place };
-                self.findings.add(Check::AbsentPlace, of_entry(kind), range());
+                self.findings.tell(Check::AbsentPlace, Severity::Note, || (of_entry(kind), range()));
             }
             return false;
         }
         let end = place.saturating_add(bat.used_of(block, 0));
         let of_block = |kind| Error::at(Structure::PayloadBlock(block), place, kind);
-        if place < MIB {
-            let kind = ErrorKind::Overlap { with: Structure::HeaderSection, offset: 0 };
-            self.findings.refuse(Check::BlockOffset, of_block(kind), range());
+        let wrong = if place < MIB {
+            Some((Check::BlockOffset, ErrorKind::Overlap { with: Structure::HeaderSection, offset: 0 }))
         } else if let Some((with, offset)) = bat.taken.overlap(place, end) {
-            self.findings.refuse(Check::BlockOverlap, of_block(ErrorKind::Overlap { with, offset }), range());
-        } else if !bat.view.has(place, end) {
-            let kind = ErrorKind::OutOfBounds { length: end.saturating_sub(place), limit: bat.view.file_end() };
-            self.findings.refuse(Check::BlockPlace, of_block(kind), range());
-            // What is left of it belongs to it.
-            self.slots.mark(place, end);
+            Some((Check::BlockOverlap, ErrorKind::Overlap { with, offset }))
         } else {
+            // What is there of it belongs to it.
             self.slots.claim(place, end);
-            // The whole block has its room, also where the disk ends before it does.
-            let whole = place.saturating_add(bat.geometry.block_size());
-            if whole > end {
-                self.slots.mark(end, whole);
-            }
-            if end > MOST_ACCOUNTED {
-                self.findings.add(
-                    Check::TooFar,
-                    of_block(ErrorKind::OutOfBounds { length: 0, limit: MOST_ACCOUNTED }),
-                    range(),
-                );
-            }
+            let kind = ErrorKind::OutOfBounds { length: end.saturating_sub(place), limit: bat.view.file_end() };
+            (!bat.view.has(place, end)).then_some((Check::BlockPlace, kind))
+        };
+        if let Some((check, kind)) = wrong {
+            self.findings.tell(check, Severity::Corruption, || (of_block(kind), range()));
+        } else if end > MOST_ACCOUNTED {
+            let kind = ErrorKind::OutOfBounds { length: 0, limit: MOST_ACCOUNTED };
+            self.findings.tell(Check::TooFar, Severity::Unchecked, || (of_block(kind), range()));
+        } else if end > bat.view.source().length() || bat.view.is_changed_by_replay(place, end) {
+            self.replayed(block, place, end);
         }
         self.summary.place(place, bat.geometry.block_size());
         is_partial
     }
 
-    /// Judges the entry of a sector bitmap block; `needed_by` is the first block of its chunk that needs it.
-    fn bitmap(&mut self, chunk: u64, needed_by: Option<u64>) {
+    /// Judges a block that a replay changes, or of which the file has not all before it.
+    fn replayed(&mut self, block: u64, place: u64, end: u64) {
+        let (view, range) = (self.bat.view, self.bat.range_of(block));
+        let at = |offset, what| Error::at(Structure::PayloadBlock(block), offset, ErrorKind::Text { what });
+        let missing = place.max(view.source().length());
+        if missing < end && !view.is_written_by_replay(missing, end) {
+            let what = "the file ends before it, and a replay puts zeros there";
+            // It may never have had anything, or the file was cut off.
+            self.findings.tell(Check::LogGrowth, Severity::Unchecked, || (at(missing, what), Some(range)));
+        } else if view.is_changed_by_replay(place, end) {
+            let what = "a replay changes its content, which is not for a log to do";
+            self.findings.tell(Check::LoggedPayload, Severity::Leak, || (at(place, what), Some(range)));
+        }
+    }
+
+    /// Judges the entry of a sector bitmap block; `needed` is what of the disk can't be read without it.
+    fn bitmap(&mut self, chunk: u64, needed: Option<Range<u64>>) {
         let bat = self.bat;
         let index = bat.geometry.bitmap_index(chunk);
         // In a fixed or dynamic image, the last chunk has no such entry.
@@ -302,8 +283,7 @@ impl Pass<'_, '_> {
         let (at, entry) = match entry {
             Ok((at, entry)) => (at, BatEntry(entry.get())),
             Err(error) => {
-                let range = needed_by.map(|block| bat.range_of(block));
-                return self.findings.refuse(Check::BatSize, error, range);
+                return self.findings.refuse(Check::BatSize, error, needed);
             }
         };
         let of_entry = |kind| Error::at(structure, at, kind);
@@ -314,19 +294,27 @@ impl Pass<'_, '_> {
             }
             return;
         }
+        if entry.reserved() != 0 {
+            let kind = ErrorKind::Field { field: "reserved bits", found: entry.reserved(), expected: "0" };
+            self.findings.add(Check::BatReserved, of_entry(kind), None);
+        }
         let state = SectorBitmapState::from_number(entry.state());
         if state != Some(SectorBitmapState::Present) {
-            let kind = ErrorKind::NoSectorBitmap { state: entry.state() };
-            if let Some(block) = needed_by {
-                self.findings.refuse(Check::Bitmap, of_entry(kind), Some(bat.range_of(block)));
+            if let Some(range) = needed {
+                let kind = ErrorKind::NoSectorBitmap { state: entry.state() };
+                self.findings.refuse(Check::Bitmap, of_entry(kind), Some(range));
             } else if state.is_none() {
-                self.findings.add(Check::BitmapState, of_entry(kind), None);
+                self.findings.add(
+                    Check::BitmapState,
+                    of_entry(ErrorKind::ReservedState { state: entry.state() }),
+                    None,
+                );
             }
             return;
         }
         let place = entry.file_offset();
         // As much of it as blocks of the disk have bits in.
-        let last = self.last_of(chunk);
+        let last = bat.last_of(chunk);
         let bits = bat.used_of(last, 0) >> bat.geometry.sector_shift();
         let length = bat.geometry.bitmap_start(last).saturating_add(bits.div_ceil(8));
         let end = place.saturating_add(length);
@@ -337,20 +325,12 @@ impl Pass<'_, '_> {
             None => None,
         };
         if let Some(kind) = overlap {
-            let severity = if needed_by.is_some() { Severity::Corruption } else { Severity::Warning };
+            let severity = if needed.is_some() { Severity::Corruption } else { Severity::Warning };
             let detail = Error::at(Structure::SectorBitmap(chunk), place, kind);
-            let range = needed_by.map(|block| bat.range_of(block));
-            return self.findings.add_as(Check::Bitmap, severity, detail, range);
+            return self.findings.add_as(Check::Bitmap, severity, detail, needed);
         }
         self.slots.claim(place, place.saturating_add(MIB));
         self.bits(chunk, place, last);
-    }
-
-    /// The last block of a chunk.
-    fn last_of(&self, chunk: u64) -> u64 {
-        let geometry = self.bat.geometry;
-        let behind = chunk.saturating_add(1).saturating_mul(geometry.chunk_blocks());
-        behind.min(geometry.payload_blocks()).saturating_sub(1)
     }
 
     /// Looks for bits that do not go with the states of the blocks.
@@ -367,7 +347,11 @@ impl Pass<'_, '_> {
             let what = match state {
                 PayloadBlockState::PartiallyPresent if are_all(true) => "all bits of a partially present block are set",
                 PayloadBlockState::PartiallyPresent if are_all(false) => "no bit of a partially present block is set",
-                PayloadBlockState::NotPresent if !are_all(false) => "bits of a block that is not present are set",
+                PayloadBlockState::FullyPresent if !are_all(true) && !are_all(false) => {
+                    "only some bits of a fully present block are set"
+                }
+                PayloadBlockState::PartiallyPresent | PayloadBlockState::FullyPresent => continue,
+                _ if !are_all(false) => "bits of a block that is not present are set",
                 _ => continue,
             };
             let detail = Error::at(structure, at, ErrorKind::Text { what });

@@ -4,6 +4,8 @@ mod bitmap;
 #[cfg(feature = "bulk")]
 mod examine;
 #[cfg(feature = "bulk")]
+mod shared;
+#[cfg(feature = "bulk")]
 mod slots;
 mod walk;
 
@@ -116,9 +118,9 @@ impl Bat<'_> {
             PayloadBlockState::FullyPresent => self.data(block, place, position, most),
             PayloadBlockState::PartiallyPresent => self.partial(block, place, position, most),
             PayloadBlockState::NotPresent if self.geometry.kind == Kind::Differencing => {
-                Ok(Local::Parent { length: self.same_state(block, state, position, most)? })
+                Ok(Local::Parent { length: self.same_state(block, state, position, most) })
             }
-            _ => Ok(Local::Zero { length: self.same_state(block, state, position, most)?, state }),
+            _ => Ok(Local::Zero { length: self.same_state(block, state, position, most), state }),
         }
     }
 
@@ -170,26 +172,28 @@ impl Bat<'_> {
 
     /// Length of the run of blocks in the same state.
     #[inline]
-    fn same_state(&self, block: u64, state: PayloadBlockState, position: u64, most: u64) -> Result<u64> {
+    fn same_state(&self, block: u64, state: PayloadBlockState, position: u64, most: u64) -> u64 {
         let left = self.left_in_block(block, position);
         if left >= most {
-            return Ok(most);
+            return most;
         }
-        let blocks = self.alike(block, state, self.blocks_behind(left, most))?;
-        Ok(left.saturating_add(self.geometry.block_start(blocks)).min(most))
+        let blocks = self.alike(block, state, self.blocks_behind(left, most));
+        left.saturating_add(self.geometry.block_start(blocks)).min(most)
     }
 
-    /// How many blocks behind `block`, at most `most`, are in this state.
-    pub(super) fn alike(&self, block: u64, state: PayloadBlockState, most: u64) -> Result<u64> {
-        let mut blocks = 0_u64;
-        self.walk(block.saturating_add(1), most, |found, count| {
+    /// How many blocks behind `block`, at most `most`, are in this state, before one that can't be read.
+    pub(super) fn alike(&self, block: u64, state: PayloadBlockState, most: u64) -> u64 {
+        let (first, mut blocks) = (block.saturating_add(1), 0_u64);
+        // The page with the entry of the block has been looked at, and most runs end there.
+        let walked = self.walk(first, most, self.next_page(block), |found, count| {
             if PayloadBlockState::from_number(found) != Some(state) {
                 return ControlFlow::Break(());
             }
             blocks = blocks.saturating_add(count);
             ControlFlow::Continue(())
-        })?;
-        Ok(blocks)
+        });
+        // Whoever asks for the next block will be told why.
+        walked.map_or_else(|(unread, _)| blocks.min(unread.saturating_sub(first)), |()| blocks)
     }
 
     /// The run of data in a block that is fully present, and in those behind it that follow it in the file as well.
@@ -197,7 +201,7 @@ impl Bat<'_> {
     fn data(&self, block: u64, place: u64, position: u64, most: u64) -> Result<Local> {
         self.check_clear(Structure::PayloadBlock(block), place, place.saturating_add(self.used_of(block, 0)))?;
         let left = self.left_in_block(block, position);
-        let mut blocks = if left < most { self.following(block, place, self.blocks_behind(left, most))? } else { 0 };
+        let mut blocks = if left < most { self.following(block, place, self.blocks_behind(left, most)) } else { 0 };
         if blocks > 0 {
             // All of the last block counts, whatever the request takes of it. Where one lies where it must not, it is left
             // to a run of its own, which then says which one it is.
@@ -212,9 +216,10 @@ impl Bat<'_> {
         Ok(Local::Data { offset, length, state: PayloadBlockState::FullyPresent })
     }
 
-    /// How many blocks behind `block`, at most `most`, are fully present and follow it in the file.
+    /// How many blocks behind `block`, at most `most`, are fully present and follow it in the file, before one that can't
+    /// be read.
     #[inline]
-    fn following(&self, block: u64, place: u64, most: u64) -> Result<u64> {
+    fn following(&self, block: u64, place: u64, most: u64) -> u64 {
         let (mut found, mut next) = (0_u64, place);
         let mut kept_from = block;
         while found < most {
@@ -222,8 +227,9 @@ impl Bat<'_> {
             if self.forget_blocks(kept_from, behind) {
                 kept_from = behind;
             }
-            let Run::Data(bytes) = self.entries(behind, most.saturating_sub(found))? else { return Ok(found) };
-            let Ok(entries) = <[U64]>::ref_from_bytes(bytes) else { return Ok(found) };
+            // Whoever asks for the next block will be told why it can't be read.
+            let Ok(Run::Data(bytes)) = self.entries(behind, most.saturating_sub(found)) else { return found };
+            let Ok(entries) = <[U64]>::ref_from_bytes(bytes) else { return found };
             let (before, mut ends) = (found, entries.is_empty());
             for entry in entries.iter().map(|entry| BatEntry(entry.get())) {
                 next = next.saturating_add(self.geometry.block_size());
@@ -238,13 +244,15 @@ impl Bat<'_> {
             if any_lost() {
                 let offset =
                     self.entry_offset(self.geometry.payload_index(block.saturating_add(1).saturating_add(before)));
-                self.view.check(Structure::Bat, offset, to_u64(bytes.len()))?;
+                if self.view.check(Structure::Bat, offset, to_u64(bytes.len())).is_err() {
+                    return before;
+                }
             }
             if ends {
-                return Ok(found);
+                return found;
             }
         }
-        Ok(found)
+        found
     }
 
     /// The entries from that of `block` on, at most `most`, as many as lie together: those of one chunk, before the entry of

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use zerocopy::FromZeros;
+
 use crate::format::MIB;
 use crate::num::to_usize_saturating;
 
@@ -20,8 +22,9 @@ impl Slots {
     /// Those of a file of `length` bytes; the last one may be one in part.
     pub(in crate::image) fn new(length: u64) -> Self {
         let count = length.min(MOST_ACCOUNTED).div_ceil(MIB);
-        let words =
-            || std::iter::repeat_with(AtomicU64::default).take(to_usize_saturating(count.div_ceil(64))).collect();
+        // Memory that the system gives as zeros takes no room before something is written there: a replay may make a file
+        // of any length.
+        let words = || AtomicU64::new_vec_zeroed(to_usize_saturating(count.div_ceil(64))).unwrap_or_default();
         Self { count, used: words(), shared: words() }
     }
 
@@ -95,7 +98,9 @@ impl Slots {
 fn set(words: &[AtomicU64], slot: u64) -> bool {
     let bit = 1_u64 << (slot % 64);
     let word = words.get(to_usize_saturating(slot / 64));
-    word.is_some_and(|word| word.fetch_or(bit, Ordering::Relaxed) & bit != 0)
+    // To look costs nothing; to write takes the word from all other threads.
+    let is_set = |word: &AtomicU64| word.load(Ordering::Relaxed) & bit != 0;
+    word.is_some_and(|word| is_set(word) || word.fetch_or(bit, Ordering::Relaxed) & bit != 0)
 }
 
 fn is_set(words: &[AtomicU64], slot: u64) -> bool {

@@ -4,11 +4,10 @@ use std::ops::ControlFlow;
 
 use zerocopy::FromBytes;
 
-use crate::error::{Result, Structure};
+use crate::error::{Error, Result, Structure};
 use crate::format::{BatEntry, MIB, PayloadBlockState, U64};
-use crate::num::{to_u64, to_usize_saturating};
+use crate::num::to_u64;
 use crate::source::Run;
-use crate::zero::is_zero;
 
 use super::Bat;
 
@@ -53,41 +52,90 @@ const FORGET_STEP: u64 = MIB;
 /// Bytes of entries that are looked at as one.
 const PAGE: usize = 4096;
 
+/// When to ask the system again for a hole, going through the BAT: not sooner than as much is behind as there may be ahead to be
+/// looked at in vain. To look into a hole makes the system fill it, and much of what is behind.
+pub(super) struct Asking {
+    /// The first block whose entry may lie in a hole.
+    at: u64,
+    /// How many blocks to go on for without asking.
+    step: u64,
+}
+
+impl Asking {
+    /// Up to block `seen_to`, it is known that there is no hole.
+    pub(super) fn from(seen_to: u64) -> Self {
+        Self { at: seen_to, step: to_u64(PAGE) / BatEntry::LENGTH }
+    }
+
+    /// How many blocks from `block` on are in a hole.
+    pub(super) fn hole(&mut self, bat: &Bat<'_>, block: u64) -> u64 {
+        if block < self.at {
+            return 0;
+        }
+        let hole = bat.blocks_in_hole(block);
+        if hole > 0 {
+            // Behind it there is a page at least.
+            let step = Self::from(0).step;
+            *self = Self { at: block.saturating_add(hole).saturating_add(step), step };
+        } else {
+            self.at = block.saturating_add(self.step);
+            self.step = self.step.saturating_mul(2).min(FORGET_STEP / BatEntry::LENGTH);
+        }
+        hole
+    }
+
+    /// How many blocks from `block` on can be looked at.
+    pub(super) fn left(&self, block: u64) -> u64 {
+        self.at.saturating_sub(block)
+    }
+}
+
 impl Bat<'_> {
     /// Shows the states of `count` payload blocks from `first` on, in order, until `visit` has enough: a state's number, and
     /// how many blocks in a row are in it. Holes of the file cost nothing, and the memory behind what was shown is given back.
-    pub(super) fn walk(&self, first: u64, count: u64, mut visit: impl FnMut(u8, u64) -> ControlFlow<()>) -> Result<()> {
+    /// Up to block `seen_to`, it is known that there is no hole.
+    ///
+    /// # Errors
+    /// With the first block that can't be read; what was shown from there on counts for nothing.
+    pub(super) fn walk(
+        &self,
+        first: u64,
+        count: u64,
+        seen_to: u64,
+        mut visit: impl FnMut(u8, u64) -> ControlFlow<()>,
+    ) -> Result<(), (u64, Error)> {
         let (mut block, end) = (first, first.saturating_add(count));
-        let (mut kept_from, mut ask_from) = (first, first);
+        let (mut kept_from, mut asking) = (first, Asking::from(seen_to));
         while block < end {
-            let index = self.geometry.payload_index(block);
             if self.forget_blocks(kept_from, block) {
                 kept_from = block;
             }
-            let most = end.saturating_sub(block).min(FORGET_STEP / BatEntry::LENGTH);
-            let shown = match self.entries(block, most)? {
-                Run::Zero(length) => {
+            let left = end.saturating_sub(block);
+            let hole = asking.hole(self, block).min(left);
+            if hole > 0 {
+                if visit(0, hole).is_break() {
+                    break;
+                }
+                block = block.saturating_add(hole);
+                continue;
+            }
+            let most = left.min(asking.left(block));
+            let at = |error| (block, error);
+            let shown = match self.entries(block, most).map_err(at)? {
+                Run::Zero(length) if length >= BatEntry::LENGTH => {
                     let zeros = length / BatEntry::LENGTH;
                     visit(0, zeros).map_continue(|()| zeros)
                 }
-                Run::Data([]) => {
-                    let entry = BatEntry(self.view.fetch::<U64>(Structure::Bat, self.entry_offset(index))?.get());
+                // An entry that does not lie together, or is cut by the end of the file.
+                Run::Data([]) | Run::Zero(_) => {
+                    let offset = self.entry_offset(self.geometry.payload_index(block));
+                    let entry = BatEntry(self.view.fetch::<U64>(Structure::Bat, offset).map_err(at)?.get());
                     visit(entry.state(), 1).map_continue(|()| 1)
                 }
                 Run::Data(bytes) => {
-                    let zeros = if block < ask_from { 0 } else { self.zeros_at(index, bytes) };
-                    let shown = match zeros.min(end.saturating_sub(block)) {
-                        0 => {
-                            // To ask costs as much as to look at many entries.
-                            if block >= ask_from {
-                                ask_from = block.saturating_add(FORGET_STEP / BatEntry::LENGTH);
-                            }
-                            show(bytes, &mut visit).map_continue(|()| to_u64(bytes.len()) / BatEntry::LENGTH)
-                        }
-                        zeros => visit(0, zeros).map_continue(|()| zeros),
-                    };
-                    // What was shown counts for nothing, then.
-                    self.view.check(Structure::Bat, self.entry_offset(index), to_u64(bytes.len()))?;
+                    let shown = show(bytes, &mut visit).map_continue(|()| to_u64(bytes.len()) / BatEntry::LENGTH);
+                    let offset = self.entry_offset(self.geometry.payload_index(block));
+                    self.view.check(Structure::Bat, offset, to_u64(bytes.len())).map_err(at)?;
                     shown
                 }
             };
@@ -97,6 +145,25 @@ impl Bat<'_> {
             }
         }
         Ok(())
+    }
+
+    /// How many blocks from `block` on have their entries in a hole of the file.
+    fn blocks_in_hole(&self, block: u64) -> u64 {
+        let index = self.geometry.payload_index(block);
+        let entries = self.geometry.bat_entries().min(self.length / BatEntry::LENGTH);
+        let (start, end) = (self.entry_offset(index), self.entry_offset(entries));
+        let zeros = self.view.known_zero_end(start, end).saturating_sub(start) / BatEntry::LENGTH;
+        let before = |index| self.geometry.payload_blocks_before(index);
+        before(index.saturating_add(zeros)).saturating_sub(before(index))
+    }
+
+    /// The first block whose entry lies in another page than that of `block`.
+    pub(super) fn next_page(&self, block: u64) -> u64 {
+        let index = self.geometry.payload_index(block);
+        let offset = self.entry_offset(index);
+        let left =
+            offset.saturating_add(1).next_multiple_of(to_u64(PAGE)).saturating_sub(offset).div_ceil(BatEntry::LENGTH);
+        self.geometry.payload_blocks_before(index.saturating_add(left)).max(block.saturating_add(1))
     }
 
     /// Gives back the memory of the entries of the blocks from `first` to `end`, if there are enough of them.
@@ -116,24 +183,6 @@ impl Bat<'_> {
     /// The same for all that tells of the disk from `from` to `to`, in bytes.
     pub(in crate::image) fn forget(&self, from: u64, to: u64) -> bool {
         self.forget_blocks(self.geometry.block_of(from), self.geometry.block_of(to))
-    }
-
-    /// How many payload blocks have their entries, from place `index` of the BAT on, in a hole of the file or right before it.
-    /// There may be one where `bytes`, the first of these entries, begin with a page of zeros.
-    fn zeros_at(&self, index: u64, bytes: &[u8]) -> u64 {
-        let entries = self.geometry.bat_entries().min(self.length / BatEntry::LENGTH);
-        let (start, end) = (self.entry_offset(index), self.entry_offset(entries));
-        // Behind what was looked at: on some file systems a hole is none any more where it was.
-        let page = to_u64(PAGE);
-        let unseen = start.saturating_add(page).next_multiple_of(page);
-        let seen = bytes.get(..to_usize_saturating(unseen.saturating_sub(start)));
-        if !seen.is_some_and(is_zero) {
-            return 0;
-        }
-        let hole_end = self.view.known_zero_end(unseen, end);
-        let zeros = if hole_end > unseen { hole_end.saturating_sub(start) / BatEntry::LENGTH } else { 0 };
-        let before = |index| self.geometry.payload_blocks_before(index);
-        before(index.saturating_add(zeros)).saturating_sub(before(index))
     }
 
     /// Counts the payload blocks by state. With the feature `rayon`, the threads of the current pool do it, if there are many.
@@ -156,12 +205,13 @@ impl Bat<'_> {
     /// The same of `count` blocks from `first` on.
     fn states_of(&self, first: u64, count: u64) -> Result<BlockStates> {
         let mut states = BlockStates::default();
-        self.walk(first, count, |state, count| {
+        self.walk(first, count, first, |state, count| {
             if let Some(counted) = states.by_number.get_mut(usize::from(state)) {
                 *counted = counted.saturating_add(count);
             }
             ControlFlow::Continue(())
-        })?;
+        })
+        .map_err(|(_, error)| error)?;
         self.forget_entries(first, first.saturating_add(count));
         Ok(states)
     }

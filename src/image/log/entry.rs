@@ -13,6 +13,9 @@ use crate::source::{Change, Run, Sector, View};
 use super::super::header::CurrentHeader;
 use super::sectors;
 
+/// Sectors to look at before their memory is given back: 1 MiB, of which the length of a log is a multiple.
+pub(super) const STEP: u64 = 256;
+
 /// The ring of sectors in which entries lie. An entry that reaches the end goes on at the beginning.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ring<'a> {
@@ -63,6 +66,15 @@ impl<'a> Ring<'a> {
         self.view.forget(self.file_offset(start), self.file_offset(end));
     }
 
+    /// For whoever goes through sectors in their order, told of each: lets go of the memory behind every `STEP` of them.
+    fn pass(&self, index: u64) {
+        let Some(index) = index.checked_rem(self.sectors) else { return };
+        if index.is_multiple_of(STEP) {
+            let end = if index == 0 { self.sectors } else { index };
+            self.forget(end.saturating_sub(STEP), end);
+        }
+    }
+
     /// Where a sector lies in the file.
     pub(super) fn file_offset(&self, index: u64) -> u64 {
         self.offset.saturating_add(index.saturating_mul(SECTOR_4K))
@@ -101,8 +113,12 @@ pub enum Flaw {
     Length,
     /// Its tail is not a multiple of 4 KiB, or not in the log.
     Tail,
-    /// A descriptor is not one of this entry, or changes what no log may change.
+    /// A descriptor is not one of this entry.
     Descriptor(u32),
+    /// What a descriptor changes does not lie on multiples of 4 KiB, or ends nowhere.
+    DescriptorRange(u32),
+    /// A descriptor changes the headers or the log itself.
+    DescriptorPlace(u32),
     /// A data sector is not one of this entry.
     DataSector(u32),
     /// Its checksum is wrong.
@@ -118,6 +134,8 @@ impl fmt::Display for Flaw {
             Self::Length => f.write_str("wrong EntryLength"),
             Self::Tail => f.write_str("wrong Tail"),
             Self::Descriptor(index) => write!(f, "wrong descriptor {index}"),
+            Self::DescriptorRange(index) => write!(f, "descriptor {index} not of sectors of 4 KiB"),
+            Self::DescriptorPlace(index) => write!(f, "descriptor {index} changes headers or log"),
             Self::DataSector(index) => write!(f, "wrong data sector {index}"),
             Self::Checksum => f.write_str("wrong CRC-32C"),
         }
@@ -182,8 +200,12 @@ impl Entry {
         (0..self.descriptors).map(move |index| {
             // The head takes the room of two descriptors.
             let place = u64::from(index).saturating_add(2);
-            let descriptor = ring.sector(start.saturating_add(place / NEXT_DESCRIPTORS)).and_then(|sector| {
-                let within = usize::try_from(place % NEXT_DESCRIPTORS).ok()?.checked_mul(size_of::<Descriptor>())?;
+            let (at, within) = (start.saturating_add(place / NEXT_DESCRIPTORS), place % NEXT_DESCRIPTORS);
+            if within == 0 {
+                ring.pass(at);
+            }
+            let descriptor = ring.sector(at).and_then(|sector| {
+                let within = usize::try_from(within).ok()?.checked_mul(size_of::<Descriptor>())?;
                 Some(Descriptor::ref_from_prefix(sector.get(within..)?).ok()?.0)
             });
             (index, descriptor)
@@ -197,27 +219,27 @@ impl Entry {
         }
         let mut data_sectors = 0_u64;
         for (index, descriptor) in self.descriptors(ring) {
-            let flaw = Flaw::Descriptor(index);
-            let descriptor = descriptor.ok_or(flaw)?;
+            let descriptor = descriptor.ok_or(Flaw::Descriptor(index))?;
             let length = match descriptor.signature {
                 Descriptor::DATA => {
                     data_sectors = data_sectors.saturating_add(1);
                     SECTOR_4K
                 }
                 Descriptor::ZERO => descriptor.zero_length(),
-                _ => return Err(flaw),
+                _ => return Err(Flaw::Descriptor(index)),
             };
+            if descriptor.sequence_number.get() != self.sequence_number {
+                return Err(Flaw::Descriptor(index));
+            }
             let offset = descriptor.file_offset.get();
-            let end = offset.checked_add(length).ok_or(flaw)?;
+            let end = offset.checked_add(length).ok_or(Flaw::DescriptorRange(index))?;
+            if !offset.is_multiple_of(SECTOR_4K) || !length.is_multiple_of(SECTOR_4K) {
+                return Err(Flaw::DescriptorRange(index));
+            }
             let (log, log_end) = ring.file_range();
             // A log that changed the headers or itself would change the ground it stands on.
-            let out_of_reach = offset < 3 * KIB_64 || (offset < log_end && end > log);
-            if descriptor.sequence_number.get() != self.sequence_number
-                || !offset.is_multiple_of(SECTOR_4K)
-                || !length.is_multiple_of(SECTOR_4K)
-                || out_of_reach
-            {
-                return Err(flaw);
+            if offset < 3 * KIB_64 || (offset < log_end && end > log) {
+                return Err(Flaw::DescriptorPlace(index));
             }
         }
         if self.descriptor_sectors().checked_add(data_sectors) == Some(self.length) {
@@ -231,7 +253,9 @@ impl Entry {
     fn data_sectors<'r>(&self, ring: &Ring<'r>) -> impl Iterator<Item = Option<&'r DataSector>> {
         let (ring, start) = (*ring, self.start);
         (self.descriptor_sectors()..self.length).map(move |index| {
-            ring.sector(start.saturating_add(index)).and_then(|sector| DataSector::ref_from_bytes(sector).ok())
+            let index = start.saturating_add(index);
+            ring.pass(index);
+            ring.sector(index).and_then(|sector| DataSector::ref_from_bytes(sector).ok())
         })
     }
 
@@ -250,8 +274,10 @@ impl Entry {
     fn checksum(&self, ring: &Ring<'_>) -> Option<u32> {
         let first = ring.sector(self.start)?;
         let crc = crc32c_of_structure(first, std::mem::offset_of!(LogEntryHeader, checksum));
-        (1..self.length)
-            .try_fold(crc, |crc, index| Some(crc32c_append(crc, ring.sector(self.start.saturating_add(index))?)))
+        (1..self.length).map(|index| self.start.saturating_add(index)).try_fold(crc, |crc, index| {
+            ring.pass(index);
+            Some(crc32c_append(crc, ring.sector(index)?))
+        })
     }
 
     /// The changes of a valid entry, in order.

@@ -6,13 +6,15 @@ mod entry;
 mod report;
 mod sequence;
 
+use std::cell::Cell;
+
 use crate::error::{Error, ErrorKind, Result, Structure};
 use crate::format::{MIB, SECTOR_4K, header_offset};
 use crate::num::to_u64;
 use crate::source::{Overlay, View};
 
 use super::header::{self, CurrentHeader};
-use super::rule::Check;
+use super::rule::{Check, Severity};
 use super::warning::Warnings;
 use entry::{Entry, Ring};
 
@@ -74,13 +76,18 @@ pub(super) fn replay(
     if !header.is_dirty()
         && policy != LogPolicy::Ignore
         && let Some(successor) = header::damaged_successor(view, header)
-        && active_sequence(view, &successor, &mut Warnings::default()).is_ok()
     {
-        // Without it, the changes in the log would be left out, and nobody would know.
-        let what = "it is damaged and was the current one: the log that it names holds changes";
-        let detail =
-            Error::at(Structure::Header(successor.copy), header_offset(successor.copy), ErrorKind::Text { what });
-        warnings.refuse(Check::HeaderCopies, detail)?;
+        let CurrentHeader { log_offset, log_length, log_version, .. } = *header;
+        let with_log_of_other = CurrentHeader { log_offset, log_length, log_version, ..successor.clone() };
+        let has_changes = |header| active_sequence(view, header, &mut Warnings::default()).is_ok();
+        if has_changes(&successor) || has_changes(&with_log_of_other) {
+            // Without it, the changes in the log would be left out, and nobody would know.
+            let what = "it is damaged and was the current one: the log that it names holds changes";
+            let structure = Structure::Header(successor.copy);
+            let detail = Error::at(structure, header_offset(successor.copy), ErrorKind::Text { what });
+            warnings.refuse(Check::HeaderCopies, detail)?;
+            return Ok(LogState::Ignored);
+        }
     }
     if !header.is_dirty() || policy == LogPolicy::Ignore {
         warnings.add_if_err(Check::LogVersion, header.check_log_version());
@@ -90,7 +97,8 @@ pub(super) fn replay(
     }
     let log_guid = header.log_guid;
     if policy == LogPolicy::Refuse {
-        return Err(Error::at(Structure::Log, header.log_offset, ErrorKind::DirtyLog { log_guid }));
+        let detail = Error::at(Structure::Log, header.log_offset, ErrorKind::DirtyLog { log_guid });
+        return Err(warnings.end(Check::LogRefused, detail));
     }
     let active = active_sequence(view, header, warnings);
     // Not to be replayed, and to be read all the same: as it lies there.
@@ -124,6 +132,13 @@ fn active_sequence(view: &View, header: &CurrentHeader, warnings: &mut Warnings)
         return Err(warnings.end(Check::LogSequence, Error::at(Structure::Log, header.log_offset, kind)));
     };
     check_file_lengths(&ring, last, view.length(), warnings)?;
+    // A power failure can tear the last entries that were being written, and leave one of them whole. Or else one was damaged
+    // later: then the changes of all those behind it are lost.
+    if let Some(newer) = entries.iter().find(|entry| entry.sequence_number > last.sequence_number) {
+        let what = "not replayed, though it is newer than what is: an entry before it is not valid";
+        let detail = Error::at(Structure::LogEntry, ring.file_offset(newer.start), ErrorKind::Text { what });
+        warnings.add_as(Check::LogEntrySequence, Severity::Warning, detail);
+    }
     Ok(active)
 }
 
@@ -144,7 +159,15 @@ fn check_file_lengths(ring: &Ring<'_>, last: &Entry, file_length: u64, warnings:
 
 /// What is left of the changes of these entries, made in their order.
 fn changes_of(ring: &Ring<'_>, active: &[Entry]) -> (Overlay, Replay) {
-    let changes: Vec<_> = active.iter().flat_map(|entry| entry.changes(ring)).collect();
+    let (mut changes, mut looked_at) = (Vec::new(), 0_u64);
+    for entry in active {
+        changes.extend(entry.changes(ring));
+        looked_at = looked_at.saturating_add(entry.length);
+        if looked_at >= entry::STEP {
+            ring.forget(0, ring.sectors());
+            looked_at = 0;
+        }
+    }
     let data_sectors = to_u64(changes.iter().filter(|change| change.sector.is_some()).count());
     let number_of = |entry: Option<&Entry>| entry.map_or(0, |entry| entry.sequence_number);
     let summary = Replay {
@@ -155,7 +178,16 @@ fn changes_of(ring: &Ring<'_>, active: &[Entry]) -> (Overlay, Replay) {
         zero_ranges: to_u64(changes.len()).saturating_sub(data_sectors),
         growth: 0,
     };
-    (Overlay::new(&changes, entry::Rebuild::sector), summary)
+    // The sectors are made in the order of their places in the file, which lie anywhere in the log.
+    let made = Cell::new(0_u64);
+    let overlay = Overlay::new(&changes, |rebuild| {
+        made.set(made.get().saturating_add(1));
+        if made.get().is_multiple_of(entry::STEP) {
+            ring.forget(0, ring.sectors());
+        }
+        rebuild.sector()
+    });
+    (overlay, summary)
 }
 
 /// Bytes as sectors of the log.

@@ -2,10 +2,7 @@
 
 use uuid::Uuid;
 
-use super::entry::{Entry, Ring};
-
-/// Sectors to look at before their memory is given back: 1 MiB.
-const STEP: u64 = 256;
+use super::entry::{Entry, Ring, STEP};
 
 /// Calls `found` for every sector of the ring that may begin an entry, in order. Holes cost nothing, however many there
 /// are, and the memory of what was looked at is given back.

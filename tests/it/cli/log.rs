@@ -118,7 +118,7 @@ fn a_broken_entry_is_told_with_the_reason() {
     let folder = temp_dir();
     let at = 0x8000;
     let entry = || Entry::new(LOG_GUID, 5000, at).data(3 * MIB, &[1; 4096]).zero(3 * MIB, PAGE);
-    let broken: [(Entry, &str); 12] = [
+    let broken: [(Entry, &str); 13] = [
         (entry().bad_crc(), "wrong CRC-32C"),
         (entry().reserved(1), "reserved field not zero"),
         (entry().patch(16, &[0; 8]), "SequenceNumber 0"),
@@ -130,7 +130,8 @@ fn a_broken_entry_is_told_with_the_reason() {
         (entry().descriptor_signature(0, *b"xxxx"), "wrong descriptor 0"),
         (entry().descriptor_sequence(1, 4999), "wrong descriptor 1"),
         (entry().data_signature(0), "wrong data sector 0"),
-        (Entry::new(LOG_GUID, 5000, at).data(MIB, &[1; 4096]), "wrong descriptor 0"),
+        (Entry::new(LOG_GUID, 5000, at).data(3 * MIB + 512, &[1; 4096]), "descriptor 0 not of sectors of 4 KiB"),
+        (Entry::new(LOG_GUID, 5000, at).data(MIB, &[1; 4096]), "descriptor 0 changes headers or log"),
     ];
     for (entry, reason) in broken {
         let mut image = Dirty::OneEntry.build(&Spec::default());

@@ -90,13 +90,17 @@ fn what_is_damaged_beside_the_content_loses_nothing() {
         })
     };
     let cases = [
-        ("identifier", patched(|image| image.bytes.write(0, &[0; 8]))),
         ("headers", both(&|image, copy| image.patch_header_raw(copy, 0, &[0; 80]))),
         ("region tables", both(&|image, copy| image.patch_region_table_raw(copy, 300, b"x"))),
         ("metadata signature", patched(|image| image.bytes.write(2 * MIB, &[0; 8]))),
         ("metadata count", patched(|image| image.bytes.write(2 * MIB + 10, &[0xff; 2]))),
         ("log", patched(|image| image.patch_headers(48, &[1; 16]))),
     ];
+    // That the file does not begin as an image does says nothing of the rest.
+    let path = write(folder.path(), &patched(|image| image.bytes.write(0, &[0; 8])));
+    let (ran, bytes, _) = extract(&path, &[]);
+    assert_eq!((ran.status.code(), bytes == content()), (Some(0), true), "{}", ran.err);
+    assert!(ran.err.contains("not a VHDX image"), "{}", ran.err);
     for (what, image) in cases {
         let path = write(folder.path(), &image);
         let (ran, bytes, losses) = extract(&path, &[]);
@@ -121,8 +125,16 @@ fn values_that_the_metadata_have_lost_can_be_said() {
     assert_eq!(ran.status.code(), Some(65));
     assert!(ran.err.contains("VirtualDiskSize"), "{}", ran.err);
     let (ran, bytes, _) = extract(&path, &["--assume", "disk-size=8M"]);
-    // It is what the user says, so nothing is lost.
-    assert_eq!((ran.status.code(), bytes == content()), (Some(0), true), "{}", ran.err);
+    // Nothing of the disk is lost, if it is as the user says.
+    assert_eq!((ran.status.code(), bytes == content()), (Some(65), true), "{}", ran.err);
+    assert!(ran.err.contains("nothing is lost, but"), "{}", ran.err);
+    // The same where it is there, and another.
+    let healthy = write(folder.path(), &Spec::default().build());
+    let (ran, bytes, _) = extract(&healthy, &["--assume", "disk-size=4M"]);
+    assert_eq!((ran.status.code(), bytes == content()[..size(4 * MIB)]), (Some(65), true), "{}", ran.err);
+    assert!(ran.err.contains("VirtualDiskSize is another than the one that was assumed"), "{}", ran.err);
+    let (ran, ..) = extract(&healthy, &["--assume", "disk-size=8M"]);
+    assert_eq!(ran.status.code(), Some(0), "{}", ran.err);
 
     let path = write(folder.path(), &patched(|image| image.bytes.write(2 * MIB, &vec![0; size(MIB)])));
     let all = ["--assume", "disk-size=8M", "--assume", "block-size=1M", "--assume", "sector-size=512"];

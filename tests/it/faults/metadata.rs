@@ -394,6 +394,6 @@ fn a_child_without_locator_can_be_examined_but_not_read() {
     // V54
     let locator = Some(Locator::linked_to(UNKNOWN, "x"));
     let image = Spec { locator, ..Spec::default() }.build();
-    rows.warned("V54 not needed", &image, &[(Check::UnneededLocator, Structure::ParentLocator, Some(ITEMS + 40))]);
+    rows.warned("V54 not needed", &image, &[(Check::ParentLocator, Structure::ParentLocator, Some(ITEMS + 40))]);
     rows.end();
 }

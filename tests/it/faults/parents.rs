@@ -160,11 +160,11 @@ fn odd_locators_are_told_and_followed() {
     let told = |check| [(0, check, Structure::ParentLocator, Some(LOCATOR))];
     // V57
     let bare = child_with(with("parent_linkage", &PARENT.to_string()));
-    rows.warned_chain("V57 without braces", &[&bare, &base], &told(Check::LinkageBraces));
+    rows.warned_chain("V57 without braces", &[&bare, &base], &told(Check::ParentLinkage));
     let upper = child_with(with("parent_linkage", &format!("{{{PARENT}}}").to_uppercase()));
     rows.warned_chain("V57 upper case", &[&upper, &base], &[]);
     let second = child_with(with("parent_linkage2", "nonsense"));
-    rows.warned_chain("V57 parent_linkage2", &[&second, &base], &told(Check::LinkageBraces));
+    rows.warned_chain("V57 parent_linkage2", &[&second, &base], &told(Check::ParentLinkage));
     // V58
     let mut without = Locator::linked_to(PARENT, "base");
     for key in ["relative_path", "volume_path", "absolute_win32_path"] {
@@ -179,7 +179,7 @@ fn odd_locators_are_told_and_followed() {
     // V59
     let mut merging = with("parent_linkage", &format!("{{{}}}", Uuid::from_u128(77)));
     merging.set("parent_linkage2", &format!("{{{PARENT}}}"));
-    let expected = [(0, Check::Linkage2, Structure::ParentLocator, None)];
+    let expected = [(0, Check::ParentIdentity, Structure::ParentLocator, None)];
     rows.warned_chain("V59 parent_linkage2", &[&child_with(merging), &base], &expected);
     // V61
     for disk_size in [4 * MIB, 9 * MIB + 512] {

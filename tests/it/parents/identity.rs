@@ -79,7 +79,7 @@ fn a_second_identity_is_good_while_a_merge_is_in_progress() {
     let chain = chain(&path, Parents::Beside);
     assert!(chain.broken().is_none());
     assert_eq!(chain.layers()[1].link().unwrap().linkage, "parent_linkage2");
-    let warning = chain.layers()[0].warnings().find(|warning| warning.check == Check::Linkage2).unwrap();
+    let warning = chain.layers()[0].warnings().find(|warning| warning.check == Check::ParentIdentity).unwrap();
     assert_eq!((warning.check.code(), warning.check.severity()), ("V59", Severity::Warning));
     // The first one is as good as ever.
     write(folder.path(), "base.vhdx", &base());

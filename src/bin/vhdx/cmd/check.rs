@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 use vhdx_mmap::ops::{self, CheckOptions, CheckReport};
-use vhdx_mmap::{Finding, Severity};
+use vhdx_mmap::{Assumed, Finding, Image, LogPolicy, Severity, Source, Strictness};
 
 use crate::args::{CheckArgs, Common};
 use crate::bulk;
@@ -63,15 +63,31 @@ fn rank(exit: Exit) -> u8 {
 
 fn one(image: &Path, args: &CheckArgs, common: &Common) -> Result<(CheckReport, Exit), Failure> {
     let source = open::source(image, common)?;
-    let work = Work::new(if args.payload { source.length() } else { 0 }, common.quiet || !args.payload);
+    let is_shown = args.payload && !common.quiet;
+    let work = Work::new(if is_shown { about_size(&source) } else { 0 }, !is_shown);
     let options =
         CheckOptions::new(open::options(common)).payload(args.payload).scan(bulk::scan_options(args.cache, &work));
     let report = ops::check(source.clone(), &options);
     work.finish();
     let report = report.map_err(|stopped| Failure::of_stopped(image, &stopped, &work));
-    let report = open::steady_source(&source, report)?;
+    let report = match report {
+        Ok(report) => {
+            // Before anything is printed.
+            report.files.iter().try_for_each(open::refuse_as_output)?;
+            let files = report.files.clone();
+            let said = Ok(report);
+            files.iter().fold(said, |said, file| open::steady_source(file, said))?
+        }
+        failed => open::steady_source(&source, failed)?,
+    };
     let exit = exit_of(&report, args.strict);
     Ok((report, exit))
+}
+
+/// How much there is to read, as far as that can be told without a look at the log: for the progress.
+fn about_size(source: &Source) -> u64 {
+    let opened = Image::open_with(source.clone(), LogPolicy::Ignore, Strictness::Salvage, &Assumed::default());
+    opened.map_or(0, |image| image.virtual_disk_size())
 }
 
 fn exit_of(report: &CheckReport, strict: bool) -> Exit {

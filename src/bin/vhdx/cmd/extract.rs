@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::ops::Range;
+use std::path::PathBuf;
 
 use uuid::Uuid;
 use vhdx_mmap::ops::{self, Digest, ExtractError, ExtractOptions, Extracted, Reflink, Sparse, vhd};
@@ -33,7 +34,8 @@ pub(crate) fn run(args: &ExtractArgs, common: &Common) -> Result<Exit, Failure> 
     }
     let consent = Consent { force: args.force, in_place: args.no_create };
     let destination = Destination::new(&args.out, disk.layers(), consent)?;
-    let content = Content::disk(&disk).range(range.clone()).followed_by(trailer.padding, &trailer.footer);
+    salvage::prepare(&args.salvage, &disk, Some(&args.out).filter(|_| !destination.is_stream()).map(PathBuf::as_path))?;
+    let content = trailer.behind(Content::disk(&disk).range(range.clone()));
     let work = Work::new(content.length(), common.quiet);
     let mut data = 0;
     if destination.is_stream() {
@@ -52,7 +54,13 @@ pub(crate) fn run(args: &ExtractArgs, common: &Common) -> Result<Exit, Failure> 
     let target = destination.open(content.length(), data, !trailer.footer.is_empty())?;
 
     let options = extract_options(args, &work);
-    let done = write((&disk, range.clone()), content, &target, args, &options, common);
+    let done = match (target.content(), args.fill) {
+        (None, Some(fill)) => bulk::pool(common, MOST_THREADS).map_err(Ended::from).and_then(|pool| {
+            let rest = |content| trailer.behind(content);
+            Ok(pool.install(|| salvage::fill_stream(&disk, range.clone(), rest, fill, target.file(), &options))?)
+        }),
+        _ => write(content, &target, args, &options, common),
+    };
     work.finish();
     let done = done.and_then(|extracted| {
         let verified = if args.verify { verify(content, &target, args, common, &work) } else { Ok(()) };
@@ -132,7 +140,6 @@ fn extract_options<'w>(args: &ExtractArgs, work: &'w Work) -> ExtractOptions<'w>
 }
 
 fn write(
-    (disk, range): (&Disk, Range<u64>),
     content: Content<'_>,
     target: &Target,
     args: &ExtractArgs,
@@ -141,9 +148,6 @@ fn write(
 ) -> Result<Extracted, Ended> {
     let pool = bulk::pool(common, MOST_THREADS)?;
     let file = target.file();
-    if let (None, Some(fill)) = (target.content(), args.fill) {
-        return Ok(pool.install(|| salvage::fill_stream(disk, range, fill, file, options))?);
-    }
     let Some(before) = target.content() else {
         return Ok(pool.install(|| ops::extract_to_stream(content, file, options))?);
     };
@@ -257,5 +261,10 @@ impl Trailer {
             notes.push("Hyper-V takes no VHD of more than 2040 GiB".to_owned());
         }
         Self { padding, footer: vhd::fixed_footer(size, unique_id).to_vec(), notes }
+    }
+
+    /// The content with this behind it.
+    fn behind<'c>(&'c self, content: Content<'c>) -> Content<'c> {
+        content.followed_by(self.padding, &self.footer)
     }
 }

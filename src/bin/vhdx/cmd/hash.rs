@@ -20,6 +20,11 @@ use crate::term::{self, escape};
 
 pub(crate) fn run(args: &HashArgs, common: &Common) -> Result<Exit, Failure> {
     bulk::refuse_twice(&args.algorithms)?;
+    salvage::refuse_several(&args.salvage, &args.images)?;
+    if args.file && args.salvage.salvage {
+        let failure = Failure::usage("--file: a digest of what is left of a file is none of the file");
+        return Err(failure.with_hint("leave out --salvage, or take sha256sum"));
+    }
     let pool = bulk::pool(common, usize::MAX)?;
     if args.manifest.is_some() || args.shard.is_some() {
         let [image] = args.images.as_slice() else {
@@ -61,6 +66,7 @@ pub(crate) fn run(args: &HashArgs, common: &Common) -> Result<Exit, Failure> {
 /// Hashes one image, and tells of it unless that is to be JSON.
 fn one(image: &Path, args: &HashArgs, common: &Common) -> Result<(Option<Value>, Exit), Failure> {
     let disk = open::salvaged(image, common, &args.salvage)?;
+    salvage::prepare(&args.salvage, &disk, None)?;
     let range = bulk::range_of(args.range, disk.size())?;
     let content = Content::disk(&disk).range(range.clone());
     let file = args.file.then(|| Content::raw(disk.image().source()));
@@ -74,7 +80,8 @@ fn one(image: &Path, args: &HashArgs, common: &Common) -> Result<(Option<Value>,
     let stopped = |stopped| Failure::of_stopped(image, &stopped, &work);
     let digests = of_disk.and_then(|of_disk| Ok((of_disk, of_file?))).map_err(stopped);
     let (of_disk, of_file) = open::steady(disk.layers(), digests)?;
-    let exit = salvage::finish(image, &disk, range.clone(), &args.salvage)?;
+    // What is lost does not keep anybody from hearing what was found.
+    let finish = || salvage::finish(image, &disk, range.clone(), &args.salvage).unwrap_or_else(Failure::report);
     if args.output.is_json() {
         let mut value = about(image, &disk);
         value.insert("range".to_owned(), json!({ "offset": range.start, "length": content.length() }));
@@ -83,7 +90,7 @@ fn one(image: &Path, args: &HashArgs, common: &Common) -> Result<(Option<Value>,
             value.insert("file-length".to_owned(), disk.image().source().length().into());
             value.insert("file".to_owned(), digests_as_json(of_file));
         }
-        return Ok((Some(value.into()), exit));
+        return Ok((Some(value.into()), finish()));
     }
     // A digest of a part must not be taken for one of the whole.
     let part = args.range.map(|_| format!("disk {}:{}", range.start, content.length()));
@@ -96,7 +103,7 @@ fn one(image: &Path, args: &HashArgs, common: &Common) -> Result<(Option<Value>,
     if let Some(of_file) = of_file {
         print(&of_file, image, Some("file"))?;
     }
-    Ok((None, exit))
+    Ok((None, finish()))
 }
 
 fn print(digests: &[Digest], image: &Path, tag: Option<&str>) -> Result<(), Failure> {
@@ -154,6 +161,7 @@ fn write_manifest(
     common: &Common,
 ) -> Result<Exit, Failure> {
     let disk = open::salvaged(image, common, &args.salvage)?;
+    salvage::prepare(&args.salvage, &disk, Some(manifest).filter(|out| *out != Path::new("-")))?;
     let work = Work::new(disk.size(), common.quiet);
     let options = bulk::scan_options(args.cache, &work);
     let create = |out: &mut dyn Write| manifest::create_manifest(&disk, &args.algorithms, shard, &options, out);
@@ -202,6 +210,7 @@ fn write_share(image: &Path, shard: Shard, args: &HashArgs, common: &Common) -> 
         return Err(Failure::usage(text).with_hint("crc32 and blake3 can; for others, take a --manifest"));
     }
     let disk = open::salvaged(image, common, &args.salvage)?;
+    salvage::prepare(&args.salvage, &disk, None)?;
     let work = Work::new(disk.size().checked_div(shard.count().into()).unwrap_or(0), common.quiet);
     let options = bulk::scan_options(args.cache, &work);
     let about = about(image, &disk).into();

@@ -14,6 +14,7 @@ use crate::term::{self, escape};
 
 pub(crate) fn run(args: &MapArgs, common: &Common) -> Result<Exit, Failure> {
     let disk = open::salvaged(&args.image, common, &args.salvage)?;
+    salvage::prepare(&args.salvage, &disk, None)?;
     let start = args.start_offset;
     if start > disk.size() {
         return Err(Failure::usage(format!(

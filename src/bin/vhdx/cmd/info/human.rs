@@ -23,9 +23,13 @@ pub(super) fn write(out: &mut impl Write, facts: &Facts<'_>) -> io::Result<()> {
     line(out, "block size", human(image.block_size()))?;
     let physical = image.physical_sector_size().map_or_else(|| "unknown".to_owned(), |size| size.to_string());
     line(out, "sector size", format_args!("{} logical, {physical} physical", image.logical_sector_size()))?;
-    let counts = block_counts(&facts.blocks);
-    let counts: Vec<String> = counts.into_iter().map(|(name, count)| format!("{count} {name}")).collect();
-    line(out, "blocks", format_args!("{} ({})", image.payload_blocks(), counts.join(", ")))?;
+    let counts = match facts.blocks.as_ref().map(block_counts) {
+        Some(counts) => {
+            counts.into_iter().map(|(name, count)| format!("{count} {name}")).collect::<Vec<_>>().join(", ")
+        }
+        None => "the table is damaged".to_owned(),
+    };
+    line(out, "blocks", format_args!("{} ({counts})", image.payload_blocks()))?;
     line(out, "creator", escape(image.creator()))?;
     let disk_id = image.virtual_disk_id().map_or_else(|| "none".to_owned(), |id| id.to_string());
     line(out, "virtual disk id", disk_id)?;

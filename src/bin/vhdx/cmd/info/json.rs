@@ -59,8 +59,9 @@ fn data(facts: &Facts<'_>, locator: Option<&ParentLocator>) -> Value {
             })
         })
         .collect();
-    let states: Map<String, Value> =
-        block_counts(&facts.blocks).into_iter().map(|(name, count)| (name.to_owned(), count.into())).collect();
+    let states = facts.blocks.as_ref().map(|blocks| {
+        block_counts(blocks).into_iter().map(|(name, count)| (name.to_owned(), count.into())).collect::<Map<_, Value>>()
+    });
     let warnings: Vec<Value> = facts
         .layer
         .warnings()

@@ -16,12 +16,14 @@ use crate::salvage;
 use crate::term;
 
 pub(crate) fn run(args: &InfoArgs, common: &Common) -> Result<Exit, Failure> {
+    salvage::refuse_several(&args.salvage, &args.images)?;
     let mut values = Vec::new();
     let mut out = term::stdout();
     let (mut first_failure, mut is_first) = (None, true);
     for path in &args.images {
         let told = (|| {
             let chain = open::chain_with(path, common, &args.salvage.open_options(open::options(common)))?;
+            salvage::prepare(&args.salvage, chain.disk_so_far(), None)?;
             let depth = if args.backing_chain { chain.layers().len() } else { 1 };
             for (number, layer) in chain.layers().iter().enumerate().take(depth) {
                 let facts = Facts::new(path, &chain, number, layer)?;
@@ -71,7 +73,8 @@ pub(crate) fn run(args: &InfoArgs, common: &Common) -> Result<Exit, Failure> {
 struct Facts<'a> {
     path: PathBuf,
     layer: &'a Layer,
-    blocks: BlockStates,
+    /// None where a part of the table is lost.
+    blocks: Option<BlockStates>,
     /// Space that the file takes on its medium, in bytes.
     actual_size: Option<u64>,
     /// The file of the parent, if it was found.
@@ -91,9 +94,12 @@ impl<'a> Facts<'a> {
         let path_of = |layer: &Layer| layer.image().path().unwrap_or(path).to_path_buf();
         let image = layer.image();
         let blocks = match image.block_states() {
-            Ok(blocks) => blocks,
-            // How many there are is not known where a part of the table is lost.
-            Err(_) if chain.disk_so_far().is_salvaged() => BlockStates::default(),
+            Ok(blocks) => Some(blocks),
+            Err(error) if chain.disk_so_far().is_salvaged() => {
+                let text = format!("{}: {error}: nobody knows how many blocks are present", path_of(layer).display());
+                term::tell("warning", term::WARNING, &term::escape(&text));
+                None
+            }
             Err(error) => return Err(Failure::of_image(&path_of(layer), &error)),
         };
         let below = chain.layers().get(number..).unwrap_or_default();

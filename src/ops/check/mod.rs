@@ -1,14 +1,14 @@
 //! Finding everything that is wrong with an image and its chain.
 
+mod payload;
+
 use std::collections::BTreeMap;
 
-use crate::disk::{Chain, Disk, OpenOptions};
+use crate::disk::{Chain, OpenOptions};
 use crate::error::{Error, ErrorKind, Structure};
-use crate::format::PayloadBlockState;
 use crate::image::{Check, Examined, Finding, Findings, Image, Severity, Strictness, Warnings};
-use crate::scan::{Content, ScanOptions, Stopped};
+use crate::scan::{ScanOptions, Stopped};
 use crate::source::Source;
-use crate::zero::is_zero;
 
 /// How an image is to be checked.
 #[non_exhaustive]
@@ -64,6 +64,8 @@ pub struct CheckReport {
     pub fragmented_blocks: u64,
     /// How many MiB of the file nothing refers to, though they hold something.
     pub unreferenced: u64,
+    /// The files that were looked at: that of the image first, and those of its parents.
+    pub files: Vec<Source>,
 }
 
 impl CheckReport {
@@ -77,6 +79,12 @@ impl CheckReport {
     #[must_use]
     pub fn worst(&self) -> Option<Severity> {
         self.counts.keys().map(|(_, severity)| *severity).max()
+    }
+
+    /// Whether something kept the check from being a whole one.
+    #[must_use]
+    pub fn is_incomplete(&self) -> bool {
+        !self.is_vhdx || self.image_end.is_none() || self.count(Severity::Unchecked) > 0
     }
 }
 
@@ -98,6 +106,7 @@ pub fn check(source: Source, options: &CheckOptions<'_>) -> Result<CheckReport, 
         allocated_blocks: 0,
         fragmented_blocks: 0,
         unreferenced: 0,
+        files: vec![source.clone()],
     };
     let open = options.open.clone().strictness(Strictness::Salvage);
     let mut warnings = Warnings::new(Strictness::Salvage);
@@ -135,99 +144,47 @@ fn chain(
             (report.allocated_blocks, report.fragmented_blocks) = (bat.allocated, bat.fragmented);
             report.unreferenced = unreferenced;
         }
-        let found = found.in_layer(number, image.path());
-        // Room that is wasted in a parent is no fault of the image.
-        findings.append(if number == 0 { found } else { found.without(Severity::Leak) });
+        findings.append_layer(found, number, image.path());
+        if number > 0 {
+            report.files.push(image.source().clone());
+        }
     }
+    link(chain, findings);
+    if options.payload {
+        payload::read(chain.disk_so_far(), &options.scan, findings)?;
+    }
+    Ok(())
+}
+
+/// Tells why the chain ends before its base, if it does.
+fn link(chain: &Chain, findings: &mut Findings) {
+    let Some((number, last)) = chain.layers().iter().enumerate().next_back() else { return };
+    let mut found = Findings::default();
     if let Some(error) = chain.broken() {
         let rule = chain.broken_rule().unwrap_or_else(|| rule_of_link(error));
         findings.refuse(rule, error.clone(), None);
+        chain.unusable().iter().for_each(|warning| found.push(warning.clone().into()));
+        findings.append_layer(found, number.saturating_add(1), error.file());
     } else if chain.needs_parent() {
-        let detail = Error::of(Structure::Parent, ErrorKind::NoParentAttached);
-        findings.add(Check::ParentMissing, detail, None);
-    }
-    if options.payload {
-        payload(chain.disk_so_far(), options, findings)?;
-        for layer in chain.layers() {
-            layer.image().medium_is_told(findings);
+        // How it knows its parent has not been read, since nobody was to look for it.
+        let mut warnings = Warnings::new(Strictness::Salvage);
+        let locator = last.image().read_parent_locator(&mut warnings);
+        let ended_by = warnings.ended_by().unwrap_or(Check::Locator);
+        warnings.into_list().into_iter().for_each(|warning| found.push(warning.into()));
+        if let Err(error) = locator {
+            found.refuse(ended_by, error, None);
         }
+        found.add(Check::ParentMissing, Error::of(Structure::Parent, ErrorKind::NoParentAttached), None);
+        findings.append_layer(found, number, last.image().path());
     }
-    Ok(())
 }
 
 /// The rule that a parent breaks which was not found, or can't be taken.
 fn rule_of_link(error: &Error) -> Check {
     match error.kind() {
-        ErrorKind::ParentMismatch { .. } => Check::Linkage2,
+        ErrorKind::ParentMismatch { .. } => Check::ParentIdentity,
         ErrorKind::ChainCycle | ErrorKind::ChainTooLong { .. } => Check::Chain,
         ErrorKind::SectorSizeMismatch { .. } => Check::ParentSectorSize,
         _ => Check::ParentMissing,
-    }
-}
-
-/// Reads all that the chain holds, and looks for blocks of the image that hold only zeros.
-fn payload(disk: &Disk, options: &CheckOptions<'_>, findings: &mut Findings) -> Result<(), Stopped> {
-    let image = disk.image();
-    let block_size = image.block_size();
-    let (mut count, mut bytes) = (0_u64, 0_u64);
-    // The block at hand, and whether all of it was zero so far.
-    let mut at_hand: Option<(u64, bool)> = None;
-    let mut close = |block: Option<(u64, bool)>| {
-        let Some((block, true)) = block else { return };
-        let is_present = image.payload_block(block).is_ok_and(|(state, _)| state == PayloadBlockState::FullyPresent);
-        let start = block.saturating_mul(block_size);
-        // What is lost is not zero.
-        let is_there = || disk.losses(start..start.saturating_add(block_size)).next().is_none();
-        if is_present && is_there() {
-            count = count.saturating_add(1);
-            bytes = bytes.saturating_add(block_size);
-        }
-    };
-    let scanned = Content::disk(disk).scan(
-        &options.scan,
-        |_, segments| segments.iter().all(|segment| segment.slices().all(is_zero)),
-        |range, unit| match unit {
-            // Units are no longer than a block, and never lie in two.
-            Some(is_all_zero) => {
-                let block = range.start.checked_div(block_size).unwrap_or(0);
-                match &mut at_hand {
-                    Some((at_hand, so_far)) if *at_hand == block => *so_far &= is_all_zero,
-                    _ => close(at_hand.replace((block, is_all_zero))),
-                }
-            }
-            None => {
-                // Holes of the file may be parts of blocks, or whole ones.
-                let first = range.start.checked_div(block_size).unwrap_or(0);
-                let end = range.end.div_ceil(block_size);
-                for block in first..end.min(first.saturating_add(MOST_HOLES)) {
-                    if at_hand.is_none_or(|(at_hand, _)| at_hand != block) {
-                        close(at_hand.replace((block, true)));
-                    }
-                }
-            }
-        },
-    );
-    close(at_hand);
-    match scanned {
-        // What can't be read is zero in a disk that is being salvaged, and told by its losses.
-        Ok(()) => {}
-        Err(Stopped::Read(error)) => findings.refuse(Check::Medium, error, None),
-        Err(cancelled) => return Err(cancelled),
-    }
-    if count > 0 {
-        let detail = Error::of(Structure::Disk, ErrorKind::ZeroBlocks { count, length: bytes });
-        findings.add(Check::ZeroBlock, detail, None);
-    }
-    Ok(())
-}
-
-/// How many blocks of one hole are looked up: a fixed disk may be one hole of 64 TiB.
-const MOST_HOLES: u64 = 1 << 16;
-
-impl CheckReport {
-    /// Whether something kept the check from being a whole one.
-    #[must_use]
-    pub fn is_incomplete(&self) -> bool {
-        !self.is_vhdx || self.image_end.is_none() || self.count(Severity::Unchecked) > 0
     }
 }

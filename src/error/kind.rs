@@ -98,6 +98,11 @@ pub enum ErrorKind {
         /// Its identifier.
         id: Uuid,
     },
+    /// A region is not known; it need not be.
+    UnknownOptional {
+        /// What it is.
+        id: Uuid,
+    },
     /// The parent locator is of a type that this crate does not know.
     UnknownLocatorType {
         /// The type.
@@ -147,6 +152,8 @@ pub enum ErrorKind {
     Unreferenced {
         /// How many they are.
         length: u64,
+        /// Whether all of them are zero.
+        is_zero: bool,
     },
     /// What the format leaves empty is not.
     NotEmpty {
@@ -310,6 +317,7 @@ impl fmt::Display for ErrorKind {
             Self::Overlap { with, offset } => write!(f, "overlaps {with} at {offset:#x}"),
             Self::Duplicate { id } => write!(f, "{{{id}}} is there twice"),
             Self::Missing { what } => write!(f, "{what} is missing"),
+            Self::UnknownOptional { id } => write!(f, "{{{id}}} is unknown, and not required"),
             Self::UnknownRequired { id } => write!(f, "{{{id}}} is required and unknown"),
             Self::UnknownLocatorType { id } => {
                 write!(f, "unknown LocatorType (found {{{id}}}, expected {{b04aefb7-d19e-4a81-b789-25b8e9445913}})")
@@ -360,7 +368,10 @@ impl fmt::Display for ErrorKind {
             Self::PlaceOfAbsent { state, offset } => {
                 write!(f, "the block is {state} and has a place all the same (found {offset:#x}, expected 0)")
             }
-            Self::Unreferenced { length } => write!(f, "{length} bytes that nothing refers to"),
+            Self::Unreferenced { length, is_zero: false } => write!(f, "{length} bytes that nothing refers to"),
+            Self::Unreferenced { length, is_zero: true } => {
+                write!(f, "{length} bytes that nothing refers to, all of them zero")
+            }
             Self::NotEmpty { found, what } => write!(f, "{what} is not empty (found {found:#04x}, expected 0)"),
             Self::ZeroBlocks { count, length } => {
                 write!(

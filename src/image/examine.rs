@@ -13,9 +13,10 @@ use crate::zero::is_zero;
 
 use super::bat::{BatSummary, Slots};
 use super::finding::Findings;
+use super::geometry::Kind;
 use super::log::{EntryStatus, Flaw, LogReport};
-use super::rule::Check;
-use super::{Image, header};
+use super::rule::{Check, Severity};
+use super::{Image, header, metadata};
 
 /// What the examination of one file has found, but for the findings.
 #[derive(Clone, Debug)]
@@ -34,6 +35,7 @@ impl Image {
         self.identity_is_told(findings);
         self.headers_agree(findings);
         self.empty_is_empty(findings);
+        self.regions_are_known(findings);
         self.log_is_in_order(findings);
         let slots = Slots::new(self.view.length());
         let bat = self.bat().examine(&slots, findings);
@@ -48,6 +50,11 @@ impl Image {
         // A chain may have hundreds of files.
         self.view.forget(0, self.source().length());
         Examined { bat, end: slots.used_end().min(self.source().length()), unreferenced }
+    }
+
+    /// The first block that lies where another one does, and with which one it shares its place.
+    pub(crate) fn first_shared_block(&self) -> Option<Error> {
+        self.bat().first_shared()
     }
 
     /// The creator and the identities.
@@ -71,11 +78,13 @@ impl Image {
                 findings.add(Check::CreatorText, detail, None);
             }
         }
+        // Where no header counts, that is told.
+        let is_known = self.warnings.as_slice().iter().all(|warning| warning.check != Check::Headers);
         let nil = [
             (self.header.data_write_guid.is_nil(), "DataWriteGuid is nil: no child can be made of the image"),
             (self.header.file_write_guid.is_nil(), "FileWriteGuid is nil"),
         ];
-        for (_, what) in nil.into_iter().filter(|(is_nil, _)| *is_nil) {
+        for (_, what) in nil.into_iter().filter(|(is_nil, _)| *is_nil && is_known) {
             let structure = Structure::Header(self.header.copy);
             let detail = Error::at(structure, header_offset(self.header.copy), ErrorKind::Text { what });
             findings.add(Check::NilIdentity, detail, None);
@@ -145,6 +154,15 @@ impl Image {
             table_end,
             "the unused part of the metadata table",
         );
+        for (start, end) in metadata::unused(&self.view, &self.regions.metadata, self.metadata_entries) {
+            empty(
+                Check::NotEmpty,
+                Structure::MetadataRegion,
+                start,
+                end,
+                "a part of the metadata region without an item",
+            );
+        }
         let bat = &self.regions.bat;
         let used = self.geometry.bat_entries().saturating_mul(BatEntry::LENGTH);
         let end = bat.offset.saturating_add(bat.length.into());
@@ -155,6 +173,27 @@ impl Image {
             end,
             "the unused part of the BAT region",
         );
+        if self.geometry.kind == Kind::Differencing
+            && let Some(last) = self.geometry.payload_blocks().checked_sub(1)
+        {
+            // The last chunk has entries for as many blocks as any other.
+            let entry = |index: u64| bat.offset.saturating_add(index.saturating_mul(BatEntry::LENGTH));
+            let start = entry(self.geometry.payload_index(last).saturating_add(1));
+            let end = entry(self.geometry.bitmap_index(self.geometry.chunk_of(last)));
+            empty(Check::NotEmpty, Structure::Bat, start, end, "an entry of the BAT behind that of the last block");
+        }
+    }
+
+    /// There is no region but those that the format has.
+    fn regions_are_known(&self, findings: &mut Findings) {
+        let known = [RegionTableEntry::BAT.to_uuid(), RegionTableEntry::METADATA.to_uuid()];
+        // Of those that are required, the opening told.
+        for region in self.regions.all.iter().filter(|region| !region.required && !known.contains(&region.guid)) {
+            findings.tell(Check::RegionUnknown, Severity::Note, || {
+                let kind = ErrorKind::UnknownOptional { id: region.guid };
+                (Error::at(Structure::OtherRegion, region.offset, kind), None)
+            });
+        }
     }
 
     /// What the log holds that is not replayed.
@@ -196,32 +235,32 @@ impl Image {
         let mut unreferenced = 0_u64;
         for (start, end) in slots.unused() {
             let end = end.min(length);
-            let (mut at, mut run): (u64, Option<(u64, u64)>) = (start, None);
-            let mut tell = |run: (u64, u64)| {
-                let detail =
-                    Error::at(Structure::File, run.0, ErrorKind::Unreferenced { length: run.1.saturating_sub(run.0) });
-                findings.add(Check::Unreferenced, detail, None);
+            // Where a run begins that is empty as a whole, or holds something in each MiB.
+            let (mut at, mut run_start, mut was_empty) = (start, start, true);
+            let mut tell = |start, end: u64, is_empty| {
+                let kind = ErrorKind::Unreferenced { length: end.saturating_sub(start), is_zero: is_empty };
+                let severity = if is_empty { Severity::Note } else { Severity::Leak };
+                findings.tell(Check::Unreferenced, severity, || (Error::at(Structure::File, start, kind), None));
             };
             while at < end {
                 let hole_end = self.view.known_zero_end(at, end);
                 let next = if hole_end > at { hole_end } else { at.saturating_add(MIB).min(end) };
                 let is_empty = hole_end > at || first_set(&self.view, Structure::File, at, next).is_none();
-                if is_empty {
-                    if let Some(run) = run.take() {
-                        tell(run);
-                    }
-                } else {
-                    unreferenced = unreferenced.saturating_add(1);
-                    run = Some((run.map_or(at, |run| run.0), next));
+                if is_empty != was_empty && at > run_start {
+                    tell(run_start, at, was_empty);
+                    run_start = at;
                 }
+                was_empty = is_empty;
+                unreferenced = unreferenced.saturating_add(u64::from(!is_empty));
                 at = next;
             }
-            if let Some(run) = run.take() {
-                tell(run);
+            if at > run_start {
+                tell(run_start, at, was_empty);
             }
         }
         if !length.is_multiple_of(MIB) && used_end < length {
-            let kind = ErrorKind::Unreferenced { length: length.saturating_sub(used_end) };
+            let is_zero = first_set(&self.view, Structure::File, used_end, length).is_none();
+            let kind = ErrorKind::Unreferenced { length: length.saturating_sub(used_end), is_zero };
             findings.add(Check::Trailing, Error::at(Structure::File, used_end, kind), None);
         }
         unreferenced

@@ -8,6 +8,8 @@ use zerocopy::FromBytes;
 use crate::error::{Error, ErrorKind, Result, Structure};
 use crate::format::{FileParameters, Guid, MAX_TABLE_ENTRIES, MetadataEntry, MetadataTableHeader, U32, U64, item};
 use crate::num::to_u64;
+#[cfg(feature = "bulk")]
+use crate::num::to_usize_saturating;
 use crate::source::View;
 
 use super::assumed::Assumed;
@@ -100,6 +102,32 @@ pub(super) fn read(view: &View, region: &Region, assumed: &Assumed, warnings: &m
         parent_locator: table.find(item::PARENT_LOCATOR).map(|(_, entry)| table.place_of(entry)),
         entries: table.entries.len(),
     })
+}
+
+/// The parts of the metadata region behind its table in which no item lies: where they begin in the file, and end. `entries` is
+/// how many entries the table has.
+#[cfg(feature = "bulk")]
+pub(super) fn unused(view: &View, region: &Region, entries: usize) -> Vec<(u64, u64)> {
+    let head = to_u64(size_of::<MetadataTableHeader>());
+    let at = |within: u64| region.offset.saturating_add(within);
+    let bytes = view.bytes(Structure::MetadataTable, at(0), MetadataTableHeader::TABLE_LENGTH).unwrap_or_default();
+    let rest = bytes.get(to_usize_saturating(head)..).unwrap_or_default();
+    let mut items: Vec<(u64, u64)> = entries_in(rest)
+        .take(entries)
+        .map(|entry| (u64::from(entry.offset.get()), u64::from(entry.length.get())))
+        .filter(|(_, length)| *length > 0)
+        .map(|(offset, length)| (offset, offset.saturating_add(length)))
+        .collect();
+    items.sort_unstable();
+    let mut behind = MetadataTableHeader::TABLE_LENGTH;
+    let mut unused = Vec::new();
+    for (start, end) in items.into_iter().chain([(region.length.into(), u64::MAX)]) {
+        if start > behind {
+            unused.push((at(behind), at(start.min(region.length.into()))));
+        }
+        behind = behind.max(end);
+    }
+    unused
 }
 
 /// What may be entries, whatever the table says of their number.

@@ -16,7 +16,7 @@ pub mod manifest;
 pub mod vhd;
 
 #[cfg(feature = "bulk")]
-pub use check::{CheckOptions, CheckReport, check};
+pub use check::{CheckOptions, CheckReport, check, shared_blocks};
 #[cfg(feature = "bulk")]
 pub use compare::{COMPARE_STEP, Difference, compare, first_difference};
 pub use contents::{Contents, Partition, PartitionScheme, PartitionTable, Volume, contents};

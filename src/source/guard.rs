@@ -66,10 +66,10 @@ struct Slot {
 /// What was lost of a mapping.
 struct Lost {
     faults: AtomicUsize,
-    /// Set where there are more ranges than there is room for.
-    is_all: AtomicBool,
     /// See [`Pages`].
     ranges: [AtomicU64; RANGES],
+    /// The first page for which there was no room there, and the one behind the last: all between them counts as lost.
+    others: (AtomicU64, AtomicU64),
 }
 
 /// Some pages in a row, none of them where it is none, in one number: what one atomic operation can change as a whole.
@@ -119,15 +119,16 @@ impl Lost {
     const fn none() -> Self {
         Self {
             faults: AtomicUsize::new(0),
-            is_all: AtomicBool::new(false),
             ranges: [const { AtomicU64::new(0) }; RANGES],
+            others: (AtomicU64::new(u64::MAX), AtomicU64::new(0)),
         }
     }
 
     fn clear(&self) {
         self.faults.store(0, Ordering::Relaxed);
-        self.is_all.store(false, Ordering::Relaxed);
         self.ranges.iter().for_each(|range| range.store(0, Ordering::Relaxed));
+        self.others.0.store(u64::MAX, Ordering::Relaxed);
+        self.others.1.store(0, Ordering::Relaxed);
     }
 
     /// Writes down that a page is lost.
@@ -136,7 +137,8 @@ impl Lost {
         let is_known =
             self.ranges.iter().any(|range| range.fetch_update(Ordering::Relaxed, Ordering::Relaxed, widen).is_ok());
         if !is_known {
-            self.is_all.store(true, Ordering::Relaxed);
+            self.others.0.fetch_min(page, Ordering::Relaxed);
+            self.others.1.fetch_max(page.saturating_add(1), Ordering::Relaxed);
         }
         // Whoever sees this sees what is above.
         self.faults.fetch_add(1, Ordering::Release);
@@ -147,16 +149,15 @@ impl Lost {
         if self.faults.load(Ordering::Acquire) == 0 || start >= end {
             return None;
         }
-        if self.is_all.load(Ordering::Relaxed) {
-            return Some(start);
-        }
         let page = to_u64(page_size());
-        let first_of = |range: &AtomicU64| {
-            let pages = Pages::of(range.load(Ordering::Relaxed));
-            let (lost, lost_end) = (pages.first.saturating_mul(page), pages.end().saturating_mul(page));
-            Some(lost.max(start)).filter(|at| pages.count > 0 && *at < end && *at < lost_end)
+        let kept = self.ranges.iter().map(|range| Pages::of(range.load(Ordering::Relaxed)));
+        let others = (self.others.0.load(Ordering::Relaxed), self.others.1.load(Ordering::Relaxed));
+        let lost = kept.map(|pages| (pages.first, pages.end())).chain([others]);
+        let first_of = |(first, behind): (u64, u64)| {
+            let at = first.saturating_mul(page).max(start);
+            Some(at).filter(|at| first < behind && *at < end && *at < behind.saturating_mul(page))
         };
-        self.ranges.iter().filter_map(first_of).min()
+        lost.filter_map(first_of).min()
     }
 }
 
@@ -391,5 +392,27 @@ fn pass_on(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
             let handler = unsafe { std::mem::transmute::<libc::sighandler_t, Simple>(handler) };
             handler(signal);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Lost, RANGES, page_size, to_u64};
+
+    #[test]
+    fn where_there_is_no_room_for_more_ranges_what_lies_between_the_others_is_lost() {
+        let (lost, kept) = (Lost::none(), to_u64(RANGES));
+        // Every other page.
+        (0..kept + 3).for_each(|number| lost.add(2 * number));
+        let page = to_u64(page_size());
+        let first = |pages: std::ops::Range<u64>| lost.first_in(pages.start * page, pages.end * page);
+        assert_eq!(first(0..1), Some(0));
+        assert_eq!(first(1..2), None);
+        assert_eq!(first(2 * kept - 1..2 * kept), None);
+        assert_eq!(first(2 * kept - 1..2 * kept + 9), Some(2 * kept * page));
+        assert_eq!(first(2 * kept + 1..2 * kept + 2), Some((2 * kept + 1) * page));
+        assert_eq!(first(2 * kept + 5..2 * kept + 9), None);
+        lost.clear();
+        assert_eq!(first(0..2 * kept + 9), None);
     }
 }

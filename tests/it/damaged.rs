@@ -4,6 +4,7 @@ mod codes;
 mod command;
 mod rules;
 mod salvage;
+mod shared;
 
 use std::path::Path;
 

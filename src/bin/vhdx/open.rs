@@ -6,9 +6,11 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use vhdx_mmap::format::FileIdentifier;
+use vhdx_mmap::ops;
 use vhdx_mmap::{Chain, Content, Disk, Layer, LogPolicy, LogState, OpenOptions, Parents, Severity, Source, Strictness};
 
 use crate::args::{Common, InputFormat, LogChoice, SalvageArgs};
+use crate::bulk;
 use crate::exit::{Exit, Failure};
 use crate::term::{self, escape};
 
@@ -76,7 +78,20 @@ pub(crate) fn disk(path: &Path, common: &Common) -> Result<Disk, Failure> {
 
 /// The same, damaged images included where the user wants that.
 pub(crate) fn salvaged(path: &Path, common: &Common, salvage: &SalvageArgs) -> Result<Disk, Failure> {
-    disk_with(path, common, &salvage.open_options(options(common)))
+    let disk = disk_with(path, common, &salvage.open_options(options(common))?)?;
+    tell_shared_blocks(path, &disk, common)?;
+    Ok(disk)
+}
+
+/// Tells of blocks of which all but one must be wrong, though they read without an error.
+fn tell_shared_blocks(path: &Path, disk: &Disk, common: &Common) -> Result<(), Failure> {
+    if !common.quiet {
+        for shared in bulk::pool(common, usize::MAX)?.install(|| ops::shared_blocks(disk)) {
+            let text = format!("{}: {shared}: one of them is wrong; `vhdx check` tells all", path.display());
+            term::tell("warning", term::WARNING, &escape(&text));
+        }
+    }
+    Ok(())
 }
 
 fn disk_with(path: &Path, common: &Common, options: &OpenOptions) -> Result<Disk, Failure> {
@@ -160,7 +175,12 @@ pub(crate) fn input(path: &Path, format: InputFormat, common: &Common) -> Result
             !has_name && !begins_like_an_image(path)
         }
     };
-    if is_raw { source(path, common).map(Input::Raw) } else { disk(path, common).map(Input::Disk) }
+    if is_raw {
+        return source(path, common).map(Input::Raw);
+    }
+    let disk = disk(path, common)?;
+    tell_shared_blocks(path, &disk, common)?;
+    Ok(Input::Disk(disk))
 }
 
 /// Whether the signature of an image is there (MS-VHDX 2.2.1). What can't be read is left to whoever opens it.

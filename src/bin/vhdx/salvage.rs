@@ -17,8 +17,9 @@ use crate::term::{self, escape};
 
 impl SalvageArgs {
     /// These options, for what the user wants to be salvaged.
-    pub(crate) fn open_options(&self, options: OpenOptions) -> OpenOptions {
-        if self.salvage { options.strictness(Strictness::Salvage).assumed(self.assumed()) } else { options }
+    pub(crate) fn open_options(&self, options: OpenOptions) -> Result<OpenOptions, Failure> {
+        let assumed = self.assumed()?;
+        Ok(if self.salvage { options.strictness(Strictness::Salvage).assumed(assumed) } else { options })
     }
 }
 
@@ -89,7 +90,7 @@ pub(crate) fn finish(image: &Path, disk: &Disk, range: Range<u64>, args: &Salvag
         None => disk.losses(range).for_each(|loss| lost.add(&loss)),
     }
     // What is wrong with the structures was told when the image was opened.
-    let is_damaged = disk.warnings().any(|(_, warning)| may_be_wrong(warning));
+    let is_damaged = disk.warnings().any(|(_, warning)| may_be_wrong(warning)) || !ops::shared_blocks(disk).is_empty();
     if lost.ranges > 0 {
         let text = format!("{}: {} in {} ranges are lost", image.display(), human(lost.bytes), lost.ranges);
         term::tell("warning", term::WARNING, &escape(&text));

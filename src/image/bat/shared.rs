@@ -22,6 +22,18 @@ struct Claim {
 }
 
 impl Bat<'_> {
+    /// The first block that shares its place, and with which one it does: all but one of them read as another.
+    pub(in crate::image) fn first_shared(&self) -> Option<Error> {
+        let slots = Slots::new(self.view.length());
+        self.in_parts(|first, end| self.for_each_place(first, end, |claim| slots.claim(claim.place, claim.end)));
+        if !slots.has_shared() {
+            return None;
+        }
+        let mut findings = Findings::default();
+        self.shared_is_told(&slots, &mut findings);
+        findings.into_parts().0.into_iter().next().map(|finding| finding.detail)
+    }
+
     /// Tells of every block that shares its place, and with whom it does: with the first other one of the same place.
     pub(super) fn shared_is_told(&self, slots: &Slots, findings: &mut Findings) {
         let parts = self.in_parts(|first, end| {

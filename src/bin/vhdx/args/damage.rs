@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use vhdx_mmap::Assumed;
 
+use crate::exit::Failure;
 use crate::size::parse_size;
 
 use super::{CacheArgs, Output};
@@ -51,7 +52,8 @@ pub(crate) struct SalvageArgs {
     /// A value that the image has lost: block-size=, disk-size= or sector-size=; repeat it for several [default: none]
     #[arg(long, value_name = "NAME=SIZE", requires = "salvage", value_parser = parse_assumption)]
     pub(crate) assume: Vec<Assumption>,
-    /// Write to FILE which ranges of the disk are lost, and why; one that is there is replaced [default: no file]
+    /// Write to FILE which ranges of the disk are lost, and why; one that is there is replaced. What a medium does not give is
+    /// found out by commands that read content: extract and hash [default: no file]
     #[arg(long, value_name = "FILE", requires = "salvage")]
     pub(crate) loss_map: Option<PathBuf>,
     /// How the ranges are written: json, or as ddrescue writes its mapfiles
@@ -61,16 +63,19 @@ pub(crate) struct SalvageArgs {
 
 impl SalvageArgs {
     /// What is assumed, all together.
-    pub(crate) fn assumed(&self) -> Assumed {
+    pub(crate) fn assumed(&self) -> Result<Assumed, Failure> {
         let mut assumed = Assumed::default();
         for assumption in &self.assume {
-            match *assumption {
-                Assumption::Block(size) => assumed.block_size = Some(size),
-                Assumption::Disk(size) => assumed.disk_size = Some(size),
-                Assumption::Sector(size) => assumed.sector_size = Some(size),
+            let (name, is_known) = match *assumption {
+                Assumption::Block(size) => ("block-size", assumed.block_size.replace(size).is_some()),
+                Assumption::Disk(size) => ("disk-size", assumed.disk_size.replace(size).is_some()),
+                Assumption::Sector(size) => ("sector-size", assumed.sector_size.replace(size).is_some()),
+            };
+            if is_known {
+                return Err(Failure::usage(format!("--assume {name}: is given twice")));
             }
         }
-        assumed
+        Ok(assumed)
     }
 }
 

@@ -32,6 +32,9 @@ pub(crate) fn run(args: &CheckArgs, common: &Common) -> Result<Exit, Failure> {
             Err(stop @ (Failure::ClosedPipe { .. } | Failure::Interrupted { .. })) => return Err(stop),
             // The others are checked all the same.
             Err(failure) => {
+                if let (true, Failure::Said { text, .. }) = (args.output.is_json(), &failure) {
+                    values.push(unread_as_json(image, text));
+                }
                 failure.report();
                 Exit::NotChecked
             }
@@ -43,7 +46,6 @@ pub(crate) fn run(args: &CheckArgs, common: &Common) -> Result<Exit, Failure> {
     if args.output.is_json() {
         match values.as_slice() {
             [value] if args.images.len() == 1 => json::print(value)?,
-            [] if args.images.len() == 1 => {}
             all => json::print(&all)?,
         }
     }
@@ -108,6 +110,17 @@ fn exit_of(report: &CheckReport, strict: bool) -> Exit {
 fn corruptions(report: &CheckReport, strict: bool) -> u64 {
     let warnings = if strict { report.count(Severity::Warning) } else { 0 };
     report.count(Severity::Corruption).saturating_add(warnings)
+}
+
+/// An image that could not be looked at.
+fn unread_as_json(image: &Path, why: &str) -> Value {
+    json!({
+        "filename": image.to_string_lossy(),
+        "format": Value::Null,
+        "check-errors": 1,
+        "error": why,
+        "schema": 1,
+    })
 }
 
 fn as_json(image: &Path, report: &CheckReport, strict: bool) -> Value {

@@ -6,15 +6,16 @@ use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
+use crate::COMMANDS;
 use crate::kit::builder::{Image, Item, Locator, Region, Spec, VHDX_LOCATOR};
 use crate::kit::log::{Descriptor, Entry, Journal, LOG_GUID};
 use crate::kit::{Block, GIB, MIB, PAGE, TIB};
 
-/// An image, and how the commands must end with it: `info`, `map`, `log` and `chain`.
+/// An image, and how each of the [`COMMANDS`] must end with it.
 pub(crate) struct Input {
     pub(crate) name: String,
     pub(crate) path: PathBuf,
-    pub(crate) codes: [i32; 5],
+    pub(crate) codes: [i32; COMMANDS.len()],
 }
 
 /// Whether the inputs are for a test, or as large as they can be.
@@ -58,13 +59,13 @@ pub(crate) const ALL: &[Make] = &[
     own_parent,
 ];
 
-const FINE: [i32; 5] = [0; 5];
+const FINE: [i32; COMMANDS.len()] = [0; COMMANDS.len()];
 /// What can't be opened; its log can be told all the same.
-const CORRUPT: [i32; 5] = [65, 65, 0, 65, 2];
+const CORRUPT: [i32; COMMANDS.len()] = [65, 65, 0, 65, 2, 65, 65];
 /// Of an image without a parent, `info` tells what it says of itself.
-const BROKEN_CHAIN: [i32; 5] = [0, 65, 0, 65, 2];
+const BROKEN_CHAIN: [i32; COMMANDS.len()] = [0, 65, 0, 65, 2, 65, 65];
 
-fn input(folder: &Path, name: impl Into<String>, image: &Image, codes: [i32; 5]) -> Input {
+fn input(folder: &Path, name: impl Into<String>, image: &Image, codes: [i32; COMMANDS.len()]) -> Input {
     let path = folder.join("image.vhdx");
     image.bytes.write_file(&path).unwrap();
     Input { name: name.into(), path, codes }
@@ -115,7 +116,7 @@ fn written_table(folder: &Path, size: Size) -> Input {
 fn scattered_blocks(folder: &Path, size: Size) -> Input {
     let blocks = size.of(1 << 17, 1 << 20);
     let image = Spec::empty(blocks * MIB).block(0, Block::full().at(64 * MIB)).build();
-    let made = input(folder, format!("{blocks} blocks that all lie in two places"), &image, [0, 0, 0, 0, 2]);
+    let made = input(folder, format!("{blocks} blocks that all lie in two places"), &image, [0, 0, 0, 0, 2, 65, 65]);
     File::options().write(true).open(&made.path).unwrap().set_len(70 * MIB).unwrap();
     fill_table(&made, &image, |block| ((64 + block % 2 * 3) * MIB) | 6);
     made
@@ -176,7 +177,7 @@ fn sparse_log(folder: &Path, size: Size) -> Input {
     let step = size.of(64, 16);
     let name = format!("a sparse log of 4 GiB - 1 MiB, with an entry in each {} KiB whose checksum fails", step * 4);
     // Longer than what is replayed.
-    let made = input(folder, name, &image, [69, 69, 0, 69, 63]);
+    let made = input(folder, name, &image, [69, 69, 0, 69, 63, 65, 65]);
     fill_log(&made, &image, step, |sector| Entry::new(LOG_GUID, sector + 1, 0).bad_crc().encode());
     made
 }
@@ -307,7 +308,7 @@ fn long_chain(folder: &Path, _: Size) -> Input {
 
 fn endless_chain(folder: &Path, _: Size) -> Input {
     let path = write_chain(folder, 300);
-    Input { name: "a chain of 299 parents".to_owned(), path, codes: [0, 69, 0, 69, 63] }
+    Input { name: "a chain of 299 parents".to_owned(), path, codes: [0, 69, 0, 69, 63, 65, 65] }
 }
 
 /// A child that knows its parent by name and identity.

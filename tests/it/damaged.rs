@@ -2,6 +2,7 @@
 
 mod codes;
 mod command;
+mod cuts;
 mod rules;
 mod salvage;
 mod shared;

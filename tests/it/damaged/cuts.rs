@@ -1,0 +1,231 @@
+//! Salvaging files that end too early: which bytes are lost is known from the places that the builder chose, and no other
+//! byte is.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use vhdx_mmap::{Disk, OpenOptions, Parents, Source, Strictness};
+
+use crate::kit::builder::{Image, LOGICAL_SECTOR, PARENT_LOCATOR, Slot, Spec};
+use crate::kit::{Block, GIB, MIB};
+use crate::lab::{Content, run, source, wide};
+use crate::support::is_zero;
+
+/// The same image in a file that ends at `length`.
+pub(super) fn cut(image: &Image, length: u64) -> Image {
+    let mut image = image.clone();
+    image.bytes.truncate(length.min(image.bytes.len()));
+    image
+}
+
+/// What is lost of a range of the disk of a chain whose files end where they do, by the places that the builder has given to
+/// everything: in order, and neighbours are one.
+pub(super) fn lost(chain: &[&Image], range: Range<u64>) -> Vec<Range<u64>> {
+    let mut pieces = Vec::new();
+    lose(chain, range, &mut pieces);
+    merged(pieces)
+}
+
+fn merged(pieces: impl IntoIterator<Item = Range<u64>>) -> Vec<Range<u64>> {
+    let mut out: Vec<Range<u64>> = Vec::new();
+    for piece in pieces {
+        match out.last_mut() {
+            Some(before) if before.end == piece.start => before.end = piece.end,
+            _ => out.push(piece),
+        }
+    }
+    out
+}
+
+/// Whether the file has the bytes before `end`.
+fn has(image: &Image, end: u64) -> bool {
+    end <= image.bytes.len()
+}
+
+/// Whether the file has the items without which nobody knows what its BAT says; all else lies before them.
+fn has_sizes(image: &Image) -> bool {
+    has(image, image.item_at(LOGICAL_SECTOR) + 4)
+}
+
+fn has_locator(image: &Image) -> bool {
+    let locator = image.spec.locator.as_ref();
+    locator.is_some_and(|locator| has(image, image.item_at(PARENT_LOCATOR) + wide(locator.encode().len())))
+}
+
+fn lose(chain: &[&Image], range: Range<u64>, out: &mut Vec<Range<u64>>) {
+    let (image, parents) = chain.split_first().unwrap();
+    let (block_size, sector_size) = (u64::from(image.spec.block_size), u64::from(image.spec.sector_size));
+    let below = |range: Range<u64>, out: &mut Vec<Range<u64>>| match parents.first() {
+        _ if !image.spec.has_parent => {}
+        Some(parent) if has_locator(image) && has_sizes(parent) => lose(parents, range, out),
+        _ => out.push(range),
+    };
+    let end = range.end.min(image.spec.disk_size);
+    let mut at = range.start;
+    while at < end {
+        let number = at / block_size;
+        let (start, stop) = (number * block_size, end.min((number + 1) * block_size));
+        let block = image.spec.blocks.get(&number);
+        // Of a piece that the block has itself, what lies behind the end of the file.
+        let own = |piece: Range<u64>, out: &mut Vec<Range<u64>>| {
+            let from = piece.start.max(start + image.bytes.len().saturating_sub(image.block_at(number)));
+            if from < piece.end {
+                out.push(from..piece.end);
+            }
+        };
+        match block.map_or(0, |block| block.state) {
+            _ if !has(image, image.block_entry_at(number) + 8) => out.push(at..stop),
+            0 => below(at..stop, out),
+            6 => own(at..stop, out),
+            7 => {
+                let chunk = number / image.geometry.ratio;
+                let bits = image.bitmap_at(chunk) + number % image.geometry.ratio * block_size / sector_size / 8;
+                while at < stop {
+                    let sector = (at - start) / sector_size;
+                    let piece = at..stop.min(start + (sector + 1) * sector_size);
+                    at = piece.end;
+                    if !has(image, image.bitmap_entry_at(chunk) + 8) || !has(image, bits + sector / 8 + 1) {
+                        out.push(piece);
+                    } else if block.unwrap().present.iter().any(|run| run.contains(&sector)) {
+                        own(piece, out);
+                    } else {
+                        below(piece, out);
+                    }
+                }
+            }
+            _ => {}
+        }
+        at = stop;
+    }
+}
+
+/// Salvages a chain of which some file is cut, from these bytes: what must be lost is, and is zero; all the rest is right.
+fn salvages(chain: &[&Image], sources: &[Source], content: &Content, what: &str) {
+    let parents = sources.to_vec();
+    let parents = Parents::With(Arc::new(move |request| Ok(parents.get(request.layer + 1).cloned())));
+    let options = OpenOptions::new().parents(parents).strictness(Strictness::Salvage);
+    let disk = Disk::open(sources[0].clone(), &options);
+    assert_eq!(disk.is_ok(), has_sizes(chain[0]), "{what}: {disk:?}");
+    let Ok(disk) = disk else { return };
+    assert_eq!(disk.size(), content.size(), "{what}");
+    let expected = lost(chain, 0..content.size());
+    assert_eq!(merged(disk.losses(..).map(|loss| loss.range)), expected, "{what}");
+    let mut at = 0;
+    let end = content.size();
+    for loss in expected.into_iter().chain(std::iter::once(end..end)) {
+        let mut place = at;
+        for segment in disk.segments(at..loss.start) {
+            let segment = segment.unwrap();
+            assert_eq!(content.differs(place, segment), None, "{what}: in the segment at {place:#x}");
+            place += segment.len();
+        }
+        assert_eq!(place, loss.start, "{what}: the segments end early");
+        assert!(is_zero(&disk, loss.clone()).unwrap(), "{what}: something stands at {loss:x?}");
+        at = loss.end;
+    }
+}
+
+/// Where a cut may matter: the borders of everything in the file.
+fn borders(image: &Image) -> Vec<u64> {
+    let regions = image.regions.iter().flat_map(|region| [region.offset, region.offset + u64::from(region.length)]);
+    let entries = (0..image.geometry.blocks).map(|number| image.block_entry_at(number));
+    let bitmaps = image.spec.has_parent.then(|| image.bitmap_entry_at(0));
+    let items = image.items.iter().filter(|item| [LOGICAL_SECTOR, PARENT_LOCATOR].contains(&item.0));
+    let mut borders: Vec<u64> = regions.chain(entries).chain(bitmaps).collect();
+    borders.extend(bitmaps.map(|entry| entry + 8));
+    borders.extend(items.flat_map(|item| [item.2 + 4, item.2 + 40]));
+    for (slot, place) in &image.places {
+        match slot {
+            // The bits of the first two blocks, and those of some sectors in the midst.
+            Slot::Bitmap(_) => borders.extend([0, 3, 126, 256, 512, MIB].map(|within| place + within)),
+            Slot::Block(_) => borders.extend([0, 120 * 512, MIB - 512, MIB].map(|within| place + within)),
+        }
+    }
+    borders.extend([0, 64 << 10, 192 << 10, 256 << 10, MIB, 2 * MIB, image.bytes.len()]);
+    borders
+}
+
+/// A base with large blocks, and two children: sectors of all three lie side by side.
+pub(super) fn chain_of_three(bat_offset: u64) -> [Spec; 3] {
+    let base = Spec { block_size: 2 << 20, bat_offset, ..Spec::empty(6 * MIB - 512) };
+    let base = (0..3).fold(base, |spec, number| spec.block(number, Block::full()));
+    let middle = Spec { block_size: 1 << 20, bat_offset, ..Spec::child_of(&base, "2.vhdx") };
+    let middle = middle.block(0, Block::partial(&[0..100, 1000..1500])).block(3, Block::full()).block(4, Block::zero());
+    let top = Spec { bat_offset, ..Spec::child_of(&middle, "1.vhdx") };
+    let top = top
+        .block(0, Block::partial(&[50..200, 2040..2048]))
+        .block(1, Block::partial(&run(16..17)))
+        .block(5, Block::full());
+    [top, middle, base]
+}
+
+#[test]
+fn a_chain_cut_anywhere_loses_what_was_behind_the_cut_and_no_more() {
+    // The BAT before the blocks, and behind them.
+    for bat_offset in [3 * MIB, 12 * MIB] {
+        let built = chain_of_three(bat_offset).map(|spec| spec.build());
+        let whole: Vec<&Image> = built.iter().collect();
+        let content = Content::of(&whole);
+        let sources: Vec<Source> = built.iter().map(source).collect();
+        let short_base = cut(whole[2], whole[2].block_at(1) + 777);
+        salvages(&whole, &sources, &content, "whole");
+        for layer in 0..3 {
+            let mut lengths: Vec<u64> =
+                borders(whole[layer]).into_iter().flat_map(|at| [at.saturating_sub(1), at, at + 1, at + 4]).collect();
+            lengths.retain(|length| *length < whole[layer].bytes.len());
+            lengths.sort_unstable();
+            lengths.dedup();
+            assert!(lengths.len() > 40);
+            for (number, length) in lengths.into_iter().enumerate() {
+                let short = cut(whole[layer], length);
+                let (mut chain, mut sources) = (whole.clone(), sources.clone());
+                chain[layer] = &short;
+                sources[layer] = source(&short);
+                // Now and then, two of them are cut.
+                if layer < 2 && number % 4 == 0 {
+                    chain[2] = &short_base;
+                    sources[2] = source(&short_base);
+                }
+                salvages(
+                    &chain,
+                    &sources,
+                    &content,
+                    &format!("BAT at {bat_offset:#x}, layer {layer} cut to {length:#x}"),
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_cut_in_a_table_of_many_pages_loses_the_blocks_behind_it() {
+    // More than a chunk, with blocks about the borders of pages (512 entries) and of the chunk (4096 blocks).
+    let mut spec = Spec { bat_offset: 20 * MIB, payload_start: 3 * MIB, ..Spec::empty(5 * GIB) };
+    for number in [0, 1, 510, 511, 512, 513, 4094, 4095, 4096, 4097, 5118, 5119] {
+        spec.blocks.insert(number, Block::full());
+    }
+    let image = spec.build();
+    let content = Content::of(&[&image]);
+    for number in [0, 1, 2, 3, 511, 512, 513, 1024, 4095, 4096, 4097, 4608, 5118, 5119] {
+        for within in 0..=8 {
+            let length = image.block_entry_at(number) + within;
+            let start = (number + u64::from(within == 8)) * MIB;
+            let short = cut(&image, length);
+            let behind = start..5 * GIB;
+            assert_eq!(lost(&[&short], 0..5 * GIB), Vec::from_iter((!behind.is_empty()).then_some(behind)));
+            salvages(&[&short], &[source(&short)], &content, &format!("cut to {length:#x}"));
+        }
+    }
+}
+
+#[test]
+fn a_cut_table_of_blocks_that_follow_each_other_loses_those_behind_it() {
+    let spec = Spec { bat_offset: 30 * MIB, ..Spec::empty(24 * MIB) };
+    let spec = (0..24).fold(spec, |spec, number| spec.block(number, Block::full()));
+    let image = spec.build();
+    let content = Content::of(&[&image]);
+    for length in image.block_entry_at(0)..=image.block_entry_at(23) + 8 {
+        let short = cut(&image, length);
+        salvages(&[&short], &[source(&short)], &content, &format!("cut to {length:#x}"));
+    }
+}

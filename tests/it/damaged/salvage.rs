@@ -5,26 +5,26 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::kit::builder::{DISK_SIZE, Image, Spec};
+use crate::kit::builder::{DISK_SIZE, FILE_PARAMETERS, Image, LOGICAL_SECTOR, Spec};
 use crate::kit::log::Dirty;
 use crate::kit::{Block, MIB};
 use crate::lab::{Content, size};
 use crate::support::{Ran, run, temp_dir, vhdx};
 
-fn write(folder: &Path, image: &Image) -> PathBuf {
+pub(super) fn write(folder: &Path, image: &Image) -> PathBuf {
     let path = folder.join("broken.vhdx");
     image.bytes.write_file(&path).unwrap();
     path
 }
 
-fn patched(patch: impl FnOnce(&mut Image)) -> Image {
+pub(super) fn patched(patch: impl FnOnce(&mut Image)) -> Image {
     let mut image = Spec::default().build();
     patch(&mut image);
     image
 }
 
 /// Extracts what is left, and returns it with the losses.
-fn extract(path: &Path, more: &[&str]) -> (Ran, Vec<u8>, Value) {
+pub(super) fn extract(path: &Path, more: &[&str]) -> (Ran, Vec<u8>, Value) {
     let (out, map) = (path.with_extension("raw"), path.with_extension("json"));
     let mut command = vhdx(["extract", "--force", "--salvage", "--loss-map"]);
     let ran = run(command.arg(&map).args(more).arg(path).arg(&out));
@@ -32,7 +32,7 @@ fn extract(path: &Path, more: &[&str]) -> (Ran, Vec<u8>, Value) {
     (ran, std::fs::read(out).unwrap_or_default(), losses.unwrap_or_default())
 }
 
-fn ranges(losses: &Value) -> Vec<(u64, u64)> {
+pub(super) fn ranges(losses: &Value) -> Vec<(u64, u64)> {
     let range = |loss: &Value| (loss["start"].as_u64().unwrap(), loss["length"].as_u64().unwrap());
     losses["losses"].as_array().unwrap().iter().map(range).collect()
 }
@@ -148,6 +148,98 @@ fn values_that_the_metadata_have_lost_can_be_said() {
     }
     let ran = run(vhdx(["info", "--assume", "disk-size=8M"]).arg(&path));
     assert_eq!(ran.status.code(), Some(2), "{}", ran.err);
+}
+
+#[test]
+fn each_value_can_be_said_where_only_that_is_lost() {
+    let folder = temp_dir();
+    let spec = Spec { block_size: 2 << 20, sector_size: 4096, ..Spec::default() };
+    let whole = Content::of(&[&spec.build()]).read(0..8 * MIB);
+    let rows = [
+        (FILE_PARAMETERS, "FileParameters", "block-size=2M"),
+        (LOGICAL_SECTOR, "LogicalSectorSize", "sector-size=4K"),
+        (DISK_SIZE, "VirtualDiskSize", "disk-size=8M"),
+    ];
+    for (item, name, value) in rows {
+        let (mut gone, mut short) = (spec.clone(), spec.clone());
+        gone.omit(item);
+        short.item(item).length = Some(3);
+        // Said of an image that has it, it changes nothing; said of one that has not, it is all that is needed.
+        for (image, without, with) in [(&spec, 0, 0), (&gone, 65, 65), (&short, 65, 65)] {
+            let path = write(folder.path(), &image.build());
+            drop(std::fs::remove_file(path.with_extension("raw")));
+            let (ran, bytes, _) = extract(&path, &[]);
+            assert_eq!(ran.status.code(), Some(without), "{name}: {}", ran.err);
+            assert!(bytes == if without == 0 { &whole[..] } else { &[] }, "{name}");
+            assert_eq!(ran.err.contains("error: "), without != 0, "{name}: {}", ran.err);
+            let (ran, bytes, losses) = extract(&path, &["--assume", value]);
+            assert_eq!((ran.status.code(), ranges(&losses)), (Some(with), vec![]), "{name}: {}", ran.err);
+            assert!(bytes == whole, "{name}");
+            assert_eq!(ran.err.contains("corruption: "), with != 0, "{name}: {}", ran.err);
+        }
+    }
+    // All of them together, where the file ends before the metadata.
+    let image = Spec { metadata_offset: 30 * MIB, ..spec }.build();
+    let path = write(folder.path(), &super::cuts::cut(&image, 30 * MIB));
+    let all = ["--assume", "block-size=2M", "--assume", "sector-size=4K", "--assume", "disk-size=8M"];
+    let (ran, bytes, losses) = extract(&path, &all);
+    assert_eq!((ran.status.code(), ranges(&losses)), (Some(65), vec![]), "{}", ran.err);
+    assert!(bytes == whole);
+}
+
+#[test]
+fn of_two_region_tables_the_one_that_makes_sense_is_taken() {
+    const BAT_AT: u64 = 16 + 16;
+    const METADATA_AT: u64 = 16 + 32 + 16;
+    let folder = temp_dir();
+    let mib = |count: u64| (count * MIB).to_le_bytes().to_vec();
+    // The checksum of the first table is right, and what it says is not.
+    let nonsense: [(&str, u64, Vec<u8>); 9] = [
+        ("BAT behind the end of the file", BAT_AT, mib(1 << 20)),
+        ("BAT in the header section", BAT_AT, mib(0)),
+        ("BAT where the metadata are", BAT_AT, mib(2)),
+        ("BAT at no MiB", BAT_AT, (3 * MIB + 512).to_le_bytes().to_vec()),
+        ("BAT of no length", BAT_AT + 8, vec![0; 4]),
+        ("metadata behind the end of the file", METADATA_AT, mib(1 << 20)),
+        ("metadata where a block is", METADATA_AT, mib(4)),
+        ("metadata of an odd length", METADATA_AT + 8, vec![1, 0, 16, 0]),
+        ("no entries", 8, vec![0; 4]),
+    ];
+    type Step = fn(&mut Image);
+    let others: [(&str, Step, i32); 4] = [
+        ("as it was", |_| (), 65),
+        ("with a wrong checksum", |image| image.patch_region_table_raw(2, 300, b"x"), 65),
+        (
+            "both with wrong checksums",
+            |image| {
+                image.patch_region_table_raw(1, 300, b"x");
+                image.patch_region_table_raw(2, 300, b"x");
+            },
+            65,
+        ),
+        // Then nobody asks what it says.
+        ("the first without signature", |image| image.patch_region_table_raw(1, 0, b"REGI"), 0),
+    ];
+    for (what, at, bytes) in &nonsense {
+        for (how, step, code) in others {
+            let path = write(
+                folder.path(),
+                &patched(|image| {
+                    image.patch_region_table(1, *at, bytes);
+                    step(image);
+                }),
+            );
+            let (ran, found, losses) = extract(&path, &[]);
+            assert_eq!((ran.status.code(), ranges(&losses)), (Some(code), vec![]), "{what}, {how}: {}", ran.err);
+            assert!(found == content(), "{what}, {how}");
+        }
+        // What the second says is of no interest where the first makes sense.
+        let path = write(folder.path(), &patched(|image| image.patch_region_table(2, *at, bytes)));
+        let (ran, found, losses) = extract(&path, &[]);
+        assert_eq!((ran.status.code(), ranges(&losses)), (Some(0), vec![]), "second {what}: {}", ran.err);
+        assert!(found == content(), "second: {what}");
+        assert!(ran.err.contains("region table 2"), "second {what}: {}", ran.err);
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod command;
 mod cuts;
 mod rules;
 mod salvage;
+mod salvage_chain;
 mod shared;
 
 use std::path::Path;

@@ -3,6 +3,7 @@
 mod codes;
 mod command;
 mod cuts;
+mod loss_map;
 mod rules;
 mod salvage;
 mod salvage_chain;

@@ -24,10 +24,10 @@ impl SalvageArgs {
 }
 
 /// Finds out, before the work, that there will be a place for the loss map: what a failing medium has lost is known only
-/// once. It is neither an image nor `out`.
+/// once. It is neither an image nor `out`, nor what standard output goes to.
 pub(crate) fn prepare(args: &SalvageArgs, disk: &Disk, out: Option<&Path>) -> Result<(), Failure> {
     let Some(path) = &args.loss_map else { return Ok(()) };
-    if out.is_some_and(|out| is_same_place(path, out)) {
+    if out.is_some_and(|out| is_same_place(path, out)) || is_standard_output(path)? {
         return Err(Failure::usage(format!("{}: can't be the output and the loss map", path.display())));
     }
     let destination = loss_map_destination(path, disk)?;
@@ -64,6 +64,27 @@ fn is_same_place(one: &Path, other: &Path) -> bool {
         std::fs::canonicalize(path).ok().or_else(made)
     };
     place(one).is_some_and(|place_of_one| Some(place_of_one) == place(other))
+}
+
+/// Whether what is printed goes to the file or pipe that has this name: the map would take its place, or come behind it. Of a terminal, or
+/// where nothing is kept, nothing is lost by that.
+#[cfg(unix)]
+fn is_standard_output(path: &Path) -> Result<bool, Failure> {
+    use std::os::unix::fs::FileTypeExt;
+
+    use vhdx_mmap::FileId;
+
+    use crate::target::standard_output;
+
+    let output = standard_output()?;
+    let keeps = !output.metadata()?.file_type().is_char_device();
+    Ok(keeps && FileId::of(path).is_ok_and(|place| FileId::of_open(&output).is_ok_and(|output| output == place)))
+}
+
+#[cfg(not(unix))]
+#[expect(clippy::unnecessary_wraps, reason = "on Unix, standard output tells which file it is")]
+fn is_standard_output(_: &Path) -> Result<bool, Failure> {
+    Ok(false)
 }
 
 /// Tells what of `range` is lost, and how the command has to end: with 65 where anything is, or where what was read may be

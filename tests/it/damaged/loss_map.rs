@@ -12,7 +12,7 @@ use crate::cli::device::Loop;
 use crate::kit::MIB;
 use crate::kit::builder::Spec;
 use crate::lab::size;
-use crate::support::{run, temp_dir, vhdx};
+use crate::support::{Ran, run, run_to, temp_dir, vhdx};
 
 /// What lies in a folder: names, and what the files hold; links as what they lead to.
 fn all_in(folder: &Path) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
@@ -179,4 +179,35 @@ fn a_map_of_a_range_is_of_that_range() {
     // A range of which nothing is lost.
     let (ran, _, json) = extract(&path, &["--range", "0:2M"]);
     assert_eq!((ran.status.code(), ranges(&json)), (Some(0), vec![]), "{}", ran.err);
+}
+
+#[test]
+fn a_loss_map_does_not_take_the_place_of_standard_output() {
+    let folder = temp_dir();
+    let path = write(folder.path(), &Spec { raw_bat: [(2, 5)].into(), ..Spec::default() }.build());
+    let out = folder.path().join("out");
+    for words in [&["extract", "IMAGE", "-"][..], &["map", "IMAGE"], &["info", "IMAGE"], &["hash", "IMAGE"]] {
+        let command = |map: &Path| {
+            let words = words.iter().map(|word| if *word == "IMAGE" { path.as_os_str() } else { word.as_ref() });
+            let mut command = vhdx(words);
+            command.args(["--salvage", "--loss-map"]).arg(map);
+            command
+        };
+        let refused = |ran: &Ran, how: &str| {
+            assert_eq!(ran.status.code(), Some(2), "{words:?}, {how}: {}", ran.err);
+            assert!(ran.err.contains("can't be the output and the loss map"), "{words:?}, {how}: {}", ran.err);
+        };
+        for map in [out.as_path(), Path::new("/dev/stdout")] {
+            let file = File::create(&out).unwrap();
+            refused(&run_to(&mut command(map), file.into()), "to a file");
+            assert!(std::fs::read(&out).unwrap().is_empty(), "{words:?} {map:?}");
+        }
+        let ran = run(&mut command(Path::new("/dev/stdout")));
+        refused(&ran, "to a pipe");
+        assert!(ran.out.is_empty(), "{words:?}");
+        // What keeps nothing can have both.
+        let null = File::options().write(true).open("/dev/null").unwrap();
+        let ran = run_to(&mut command(Path::new("/dev/null")), null.into());
+        assert_eq!(ran.status.code(), Some(65), "{words:?}: {}", ran.err);
+    }
 }

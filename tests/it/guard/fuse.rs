@@ -235,7 +235,7 @@ fn the_command_says_where() {
         assert!(ran.err.contains("hint: ") && !out.exists(), "{words:?}: {}", ran.err);
         // The other bytes can be had.
         let ran = run(vhdx(["hash", "-a", "crc32", "--range", "0:6M"]).arg(&path)).done();
-        let expected = crc32fast_of(&content(BLOCKS)[..6 << 20]);
+        let expected = format!(" = {}\n", crc32_of(&content(BLOCKS)[..6 << 20]));
         assert!(
             ran.text().starts_with(&format!("CRC32 disk 0:{} ", 6 * MIB)) && ran.text().ends_with(&expected),
             "{}",
@@ -244,12 +244,9 @@ fn the_command_says_where() {
     }
 }
 
-/// The digest as the command writes it, by other means: over bytes in memory.
-fn crc32fast_of(bytes: &[u8]) -> String {
-    use vhdx_mmap::{Content, ScanOptions, Source, ops};
-    let source = Source::from_vec(bytes.to_vec());
-    let digests = ops::hash(Content::raw(&source), &[ops::Algorithm::Crc32], &ScanOptions::new()).unwrap();
-    format!("{}\n", digests[0])
+/// The digest as the command writes it, by other means.
+fn crc32_of(bytes: &[u8]) -> String {
+    format!("{:08x}", crc32fast::hash(bytes))
 }
 
 /// What the loss map says is lost: start and length.
@@ -280,7 +277,7 @@ fn a_salvage_loses_the_pages_that_cannot_be_read_and_no_other() {
             assert_eq!(losses(&map), [(start, end - start)], "{more:?}");
             assert!(std::fs::read(&out).unwrap() == expected, "{more:?}");
             if more.contains(&"--hash") {
-                assert!(ran.text().starts_with(crc32fast_of(&expected).trim()), "{}", ran.text());
+                assert!(ran.text().starts_with(&crc32_of(&expected)), "{}", ran.text());
             }
         }
         // As a stream, and as a digest.
@@ -289,7 +286,7 @@ fn a_salvage_loses_the_pages_that_cannot_be_read_and_no_other() {
         assert!(ran.out == expected && ran.status.code() == Some(65), "{}", ran.err);
         let Some(mounted) = Mounted::new(&image, &bad, &(0..0), 0) else { return };
         let ran = run(vhdx(["hash", "--salvage", "-a", "crc32"]).arg(mounted.path()));
-        assert!(ran.text().starts_with(crc32fast_of(&expected).trim()), "{}{}", ran.text(), ran.err);
+        assert!(ran.text().starts_with(&crc32_of(&expected)), "{}{}", ran.text(), ran.err);
         assert_eq!(ran.status.code(), Some(65), "{}", ran.err);
         // A check that reads everything finds it.
         let Some(mounted) = Mounted::new(&image, &bad, &(0..0), 0) else { return };
@@ -308,14 +305,14 @@ fn a_salvage_loses_the_blocks_whose_entries_cannot_be_read() {
     let mut command = vhdx(["extract", "--force", "--salvage", "--loss-map"]);
     let ran = run(command.arg(&map).arg(mounted.path()).arg(&out));
     assert_eq!(ran.status.code(), Some(65), "{}", ran.err);
-    let lost: u64 = losses(&map).iter().map(|(_, length)| length).sum();
-    assert_eq!(lost, BLOCKS * MIB);
+    // Each has an entry of its own, and so a reason of its own.
+    assert_eq!(losses(&map), (0..BLOCKS).map(|block| (block * MIB, MIB)).collect::<Vec<_>>());
     drop(mounted);
     // One region table of two can't be read: nothing is lost.
     let Some(mounted) = Mounted::new(&image, &(0x3_0000..0x3_0001), &(0..0), 0) else { return };
     let mut command = vhdx(["extract", "--force", "--salvage", "--loss-map"]);
     let ran = run(command.arg(&map).arg(mounted.path()).arg(&out));
-    assert!(ran.status.code() == Some(65) || ran.status.code() == Some(0), "{}", ran.err);
+    assert_eq!((ran.status.code(), losses(&map)), (Some(65), vec![]), "{}", ran.err);
     assert!(std::fs::read(&out).unwrap() == content(BLOCKS), "{}", ran.err);
 }
 

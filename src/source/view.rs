@@ -44,10 +44,10 @@ impl View {
     }
 
     /// Folds in the changes of a log, after which the file is at least `length` bytes long. What that adds is zero, but for
-    /// what the file `had` before: that is missing.
+    /// what the file `had` before: that is missing. Where it has lost some of that, nobody knows what was behind it.
     pub(crate) fn replay(&mut self, overlay: Overlay, length: u64, had: u64) {
         self.length = self.length.max(length).max(overlay.end());
-        self.had = had;
+        self.had = if self.source.length() < had { self.length } else { had };
         self.overlay = overlay;
     }
 

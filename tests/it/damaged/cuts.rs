@@ -7,7 +7,8 @@ use std::sync::Arc;
 use vhdx_mmap::{Disk, OpenOptions, Parents, Source, Strictness};
 
 use crate::kit::builder::{Image, LOGICAL_SECTOR, PARENT_LOCATOR, Slot, Spec};
-use crate::kit::{Block, GIB, MIB};
+use crate::kit::log::{Descriptor, Dirty, Entry, LOG_GUID};
+use crate::kit::{Block, GIB, MIB, PAGE};
 use crate::lab::{Content, run, source, wide};
 use crate::support::is_zero;
 
@@ -107,12 +108,19 @@ fn salvages(chain: &[&Image], sources: &[Source], content: &Content, what: &str)
     let disk = Disk::open(sources[0].clone(), &options);
     assert_eq!(disk.is_ok(), has_sizes(chain[0]), "{what}: {disk:?}");
     let Ok(disk) = disk else { return };
+    assert_eq!(losses(&disk), lost(chain, 0..content.size()), "{what}");
+    all_else_is_right(&disk, content, what);
+}
+
+fn losses(disk: &Disk) -> Vec<Range<u64>> {
+    merged(disk.losses(..).map(|loss| loss.range))
+}
+
+/// What is lost is zero, and all the rest is right.
+fn all_else_is_right(disk: &Disk, content: &Content, what: &str) {
     assert_eq!(disk.size(), content.size(), "{what}");
-    let expected = lost(chain, 0..content.size());
-    assert_eq!(merged(disk.losses(..).map(|loss| loss.range)), expected, "{what}");
-    let mut at = 0;
-    let end = content.size();
-    for loss in expected.into_iter().chain(std::iter::once(end..end)) {
+    let (mut at, end) = (0, content.size());
+    for loss in losses(disk).into_iter().chain(std::iter::once(end..end)) {
         let mut place = at;
         for segment in disk.segments(at..loss.start) {
             let segment = segment.unwrap();
@@ -120,7 +128,7 @@ fn salvages(chain: &[&Image], sources: &[Source], content: &Content, what: &str)
             place += segment.len();
         }
         assert_eq!(place, loss.start, "{what}: the segments end early");
-        assert!(is_zero(&disk, loss.clone()).unwrap(), "{what}: something stands at {loss:x?}");
+        assert!(is_zero(disk, loss.clone()).unwrap(), "{what}: something stands at {loss:x?}");
         at = loss.end;
     }
 }
@@ -227,5 +235,52 @@ fn a_cut_table_of_blocks_that_follow_each_other_loses_those_behind_it() {
     for length in image.block_entry_at(0)..=image.block_entry_at(23) + 8 {
         let short = cut(&image, length);
         salvages(&[&short], &[source(&short)], &content, &format!("cut to {length:#x}"));
+    }
+}
+
+#[test]
+fn a_dirty_image_cut_behind_its_log_gives_nothing_that_is_wrong() {
+    // The log of one writes to the last block: before that, a file that was cut is one that has grown.
+    for dirty in Dirty::ALL.into_iter().filter(|dirty| *dirty != Dirty::Order) {
+        let image = dirty.build(&Spec::default().block(7, Block::full()));
+        let content = Content::of(&[&image]);
+        let places = image.places.values().flat_map(|place| [*place, place + MIB / 2 + 7, place + MIB - 1]);
+        let entries = [0, 2, 7].map(|number| image.block_entry_at(number) + 3);
+        // The log and the metadata are before that.
+        for length in places.chain(entries).filter(|length| (3 * MIB..image.bytes.len()).contains(length)) {
+            let what = format!("{dirty:?} cut to {length:#x}");
+            let short = cut(&image, length);
+            let disk = Disk::open(source(&short), &OpenOptions::new().strictness(Strictness::Salvage)).unwrap();
+            all_else_is_right(&disk, &content, &what);
+            // What the log has is not lost, and it knows of zeros behind the end.
+            let most = lost(&[&short], 0..content.size());
+            let is_inside =
+                |loss: &Range<u64>| most.iter().any(|most| most.start <= loss.start && loss.end <= most.end);
+            assert!(losses(&disk).iter().all(is_inside), "{what}: {:x?} instead of {most:x?}", losses(&disk));
+        }
+    }
+}
+
+#[test]
+fn where_a_file_was_cut_what_had_not_reached_the_medium_for_sure_is_lost_as_well() {
+    // Its last entry was written when the file had block 5 already, but nobody knew whether the medium had. The medium had.
+    let mut image = Spec::default().build();
+    let place = image.block_at(5);
+    assert_eq!(place + MIB, image.bytes.len());
+    let unused = image.spec.metadata_offset + u64::from(image.spec.metadata_length) - PAGE;
+    let entry = Entry::new(LOG_GUID, 1, 0);
+    let descriptors = vec![Descriptor::Zero(unused, PAGE)];
+    image.put_entry(0, &Entry { flushed: place, last: place + MIB, descriptors, ..entry });
+    image.set_log_guid(LOG_GUID);
+    let content = Content::of(&[&image]);
+    for (length, expected) in [
+        (place + MIB, vec![]),
+        (place - 7, vec![3 * MIB - 7..3 * MIB, 5 * MIB..6 * MIB]),
+        (place - MIB, vec![2 * MIB..3 * MIB, 5 * MIB..6 * MIB]),
+    ] {
+        let short = cut(&image, length);
+        let disk = Disk::open(source(&short), &OpenOptions::new().strictness(Strictness::Salvage)).unwrap();
+        assert_eq!(losses(&disk), expected, "cut to {length:#x}");
+        all_else_is_right(&disk, &content, &format!("cut to {length:#x}"));
     }
 }

@@ -62,7 +62,7 @@ pub struct CheckReport {
     pub allocated_blocks: u64,
     /// Those of them that do not follow the one before in the file.
     pub fragmented_blocks: u64,
-    /// How many MiB of the file nothing refers to, though they hold something.
+    /// How many MiB of the file, and of those of its parents, nothing refers to, though they hold something.
     pub unreferenced: u64,
     /// The files that were looked at: that of the image first, and those of its parents.
     pub files: Vec<Source>,
@@ -154,8 +154,8 @@ fn chain(
             report.image_end = Some(end);
             report.blocks = image.payload_blocks();
             (report.allocated_blocks, report.fragmented_blocks) = (bat.allocated, bat.fragmented);
-            report.unreferenced = unreferenced;
         }
+        report.unreferenced = report.unreferenced.saturating_add(unreferenced);
         findings.append_layer(found, number, image.path());
         if number > 0 {
             report.files.push(image.source().clone());

@@ -245,11 +245,14 @@ impl Pass<'_, '_> {
         };
         if let Some((check, kind)) = wrong {
             self.findings.tell(check, Severity::Corruption, || (of_block(kind), range()));
-        } else if end > MOST_ACCOUNTED {
-            let kind = ErrorKind::OutOfBounds { length: 0, limit: MOST_ACCOUNTED };
-            self.findings.tell(Check::TooFar, Severity::Unchecked, || (of_block(kind), range()));
-        } else if end > bat.view.source().length() || bat.view.is_changed_by_replay(place, end) {
-            self.replayed(block, place, end);
+        } else {
+            if end > MOST_ACCOUNTED {
+                let kind = ErrorKind::OutOfBounds { length: 0, limit: MOST_ACCOUNTED };
+                self.findings.tell(Check::TooFar, Severity::Unchecked, || (of_block(kind), range()));
+            }
+            if end > bat.view.source().length() || bat.view.is_changed_by_replay(place, end) {
+                self.replayed(block, place, end);
+            }
         }
         self.summary.place(place, bat.geometry.block_size());
         is_partial

@@ -14,7 +14,7 @@ use crate::zero::is_zero;
 use super::bat::{BatSummary, Slots};
 use super::finding::Findings;
 use super::geometry::Kind;
-use super::log::{EntryStatus, Flaw, LogReport};
+use super::log::{self, EntryStatus, Flaw, LogReport, LogState};
 use super::rule::{Check, Severity};
 use super::{Image, header, metadata};
 
@@ -199,8 +199,16 @@ impl Image {
     /// What the log holds that is not replayed.
     fn log_is_in_order(&self, findings: &mut Findings) {
         let at = |offset: u64| self.header.log_offset.saturating_add(offset);
-        let (mut stale, mut count) = (None, 0_u64);
         let is_dirty = self.header.is_dirty();
+        if is_dirty && (self.header.check_log_version().is_err() || self.header.check_log_length().is_err()) {
+            // Of a log that this crate does not know, nothing was looked for, and nothing is out of place.
+            return;
+        }
+        let newest = match &self.log_state {
+            LogState::Replayed(replay) => replay.last_sequence_number,
+            LogState::Clean | LogState::Ignored => u64::MAX,
+        };
+        let (mut stale, mut count, mut newer) = (None, 0_u64, 0_u64);
         let visited = LogReport::visit(self.source().clone(), |entry| {
             if !is_dirty {
                 stale.get_or_insert(entry.offset);
@@ -211,6 +219,15 @@ impl Image {
                 EntryStatus::Active => return,
                 EntryStatus::OtherLog => {
                     (Check::LogEntryGuid, ErrorKind::Text { what: "not replayed: it is of another log" })
+                }
+                EntryStatus::Stale if entry.content.is_some_and(|content| content.sequence_number > newest) => {
+                    newer = newer.saturating_add(1);
+                    // The first of them was told when the image was opened.
+                    if newer > 1 {
+                        let detail = log::not_replayed_though_newer(at(entry.offset));
+                        findings.add_as(Check::LogEntrySequence, Severity::Warning, detail, None);
+                    }
+                    return;
                 }
                 EntryStatus::Stale => {
                     let what = "not replayed: it is older than the tail, or in no sequence";

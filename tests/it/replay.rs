@@ -283,6 +283,11 @@ fn a_file_shorter_than_its_last_entry_knew_it_is_refused() {
     assert!(is_it, "{error:?}");
     let said = (error.structure(), error.offset(), error.category());
     assert_eq!(said, (Structure::LogEntry, Some(MIB + u64::from(at)), Category::Corrupt));
+    // The sequence is the active one all the same, and replayed by a salvage.
+    let found = statuses(&image);
+    assert!(found.iter().all(|(_, status)| *status == EntryStatus::Active), "{found:?}");
+    let report = LogReport::read(source(&image)).unwrap();
+    assert!(matches!(report.replay_error().unwrap().kind(), ErrorKind::FileTooShort { .. }), "{report:?}");
 }
 
 #[test]

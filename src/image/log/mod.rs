@@ -135,11 +135,16 @@ fn active_sequence(view: &View, header: &CurrentHeader, warnings: &mut Warnings)
     // A power failure can tear the last entries that were being written, and leave one of them whole. Or else one was damaged
     // later: then the changes of all those behind it are lost.
     if let Some(newer) = entries.iter().find(|entry| entry.sequence_number > last.sequence_number) {
-        let what = "not replayed, though it is newer than what is: an entry before it is not valid";
-        let detail = Error::at(Structure::LogEntry, ring.file_offset(newer.start), ErrorKind::Text { what });
+        let detail = not_replayed_though_newer(ring.file_offset(newer.start));
         warnings.add_as(Check::LogEntrySequence, Severity::Warning, detail);
     }
     Ok(active)
+}
+
+/// What is to be told of an entry at this place in the file.
+pub(super) fn not_replayed_though_newer(offset: u64) -> Error {
+    let what = "not replayed, though it is newer than what is: an entry before it is not valid";
+    Error::at(Structure::LogEntry, offset, ErrorKind::Text { what })
 }
 
 /// The file is as long as it was when the last entry was written, or longer.

@@ -8,7 +8,8 @@ use crate::source::{Source, View};
 
 use super::super::header::{self, CurrentHeader};
 use super::super::identifier;
-use super::super::warning::Warnings;
+use super::super::rule::Check;
+use super::super::warning::{Strictness, Warnings};
 use super::entry::{Entry, Flaw, Ring};
 use super::sequence;
 
@@ -94,8 +95,14 @@ impl LogReport {
         let placement = header.check_log_alignment().and_then(|()| header.check_log_place(view.length()));
         let (mut active, mut replay) = (Vec::new(), Ok(()));
         if header.is_dirty() {
-            match super::active_sequence(view, &header, &mut warnings) {
-                Ok(entries) => active.extend(entries.iter().map(|entry| entry.start)),
+            // A sequence is the active one also where the file has lost its end since.
+            let mut noted = Warnings::new(Strictness::Salvage);
+            match super::active_sequence(view, &header, &mut noted) {
+                Ok(entries) => {
+                    active.extend(entries.iter().map(|entry| entry.start));
+                    let too_short = noted.into_list().into_iter().find(|noted| noted.check == Check::LogFileLength);
+                    replay = too_short.map_or(Ok(()), |noted| Err(noted.detail));
+                }
                 Err(error) => replay = Err(error),
             }
         }

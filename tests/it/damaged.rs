@@ -8,6 +8,7 @@ mod rules;
 mod salvage;
 mod salvage_chain;
 mod shared;
+mod table;
 
 use std::path::Path;
 

@@ -3,8 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::kit::MIB;
-use crate::kit::builder::{Image, Spec};
+use crate::kit::builder::{FileLength, Image, Spec};
+use crate::kit::{Block, MIB};
 use crate::support::{Ran, run, temp_dir, vhdx};
 
 fn write(folder: &Path, name: &str, image: &Image) -> PathBuf {
@@ -96,4 +96,61 @@ fn blocks_of_zeros_are_counted_where_they_are_looked_at() {
     assert!(!check(&[], &path).done().text().contains("[N5]"));
     let text = check(&["--payload"], &path).done().text();
     assert!(text.contains("1 blocks are present and hold only zeros"), "{text}");
+}
+
+#[test]
+fn what_nothing_refers_to_in_a_parent_is_counted_too() {
+    let folder = temp_dir();
+    let base = Spec { raw_bat: [(0, 0), (2, 0)].into(), ..Spec::default() };
+    let child = Spec { raw_bat: [(1, 0)].into(), ..Spec::child_of(&base, "base.vhdx").block(1, Block::full()) };
+    write(folder.path(), "base.vhdx", &base.build());
+    let path = write(folder.path(), "child.vhdx", &child.build());
+    let ran = check(&["--output", "json"], &path);
+    assert_eq!(ran.status.code(), Some(3), "{}", ran.text());
+    // One in the child, and two in the parent that lie together.
+    let told = ran.json();
+    assert_eq!((&told["leaks"], &told["leaked-bytes"]), (&2.into(), &(3 * MIB).into()), "{told}");
+    let text = check(&[], &path).text();
+    assert!(text.contains("2 leaks were found (3.00 MiB "), "{text}");
+}
+
+#[test]
+fn the_report_is_the_same_whatever_the_number_of_threads() {
+    let folder = temp_dir();
+    // Four million entries, which several threads share, with something wrong here and there; of most kinds, more is wrong
+    // than is told.
+    let mut spec = Spec { file_length: FileLength::Exact(80 * MIB), ..Spec::empty(4 << 40) };
+    for number in 0..4000 {
+        let block = number * 1037;
+        let entry = match number % 8 {
+            0 => 5,
+            1 => (1 << 50) | 6,
+            // Each of three places is that of many.
+            2 => ((64 + number % 3) << 20) | 6,
+            3 => (9 << 30) | 2,
+            4 => 6,
+            5 => (70 << 20) | 7,
+            6 => 8,
+            _ => ((70 + number % 1001) << 20) | 6,
+        };
+        spec.raw_bat.insert(block + block / 4096, entry);
+    }
+    let path = write(folder.path(), "many.vhdx", &spec.build());
+    let one = check(&["--threads", "1", "--output", "json"], &path);
+    let told = one.json();
+    let of = |list: &str, code: &str| -> Vec<u64> {
+        let all = told[list].as_array().unwrap().iter().filter(|kind| kind["code"] == code);
+        all.map(|kind| kind["count"].as_u64().unwrap_or(1)).collect()
+    };
+    // Of the last kind, four lie inside the file.
+    for (code, count) in
+        [("V64", 500), ("V65", 500), ("V66", 500), ("V67", 500), ("V68", 996), ("V69", 500), ("V73", 500)]
+    {
+        assert_eq!((of("counts", code), of("findings", code).len()), (vec![count], 100), "{code}");
+    }
+    let text = check(&["--threads", "1"], &path);
+    for threads in ["0", "2", "3", "7"] {
+        assert!(check(&["--threads", threads, "--output", "json"], &path).out == one.out, "{threads} threads");
+        assert!(check(&["--threads", threads], &path).out == text.out, "{threads} threads");
+    }
 }

@@ -1,0 +1,189 @@
+//! The BAT, blocks and sector bitmaps: V63 to V73; and what lies in the file that nothing refers to.
+
+use super::{AND_MORE, Row, patched, row, try_all, with};
+use crate::kit::builder::{FileLength, Image, Spec};
+use crate::kit::{Block, GIB, KIB, MIB};
+use crate::lab::run;
+
+/// The BAT lies at 0x300000. The blocks 0, 2 and 5 lie at 4, 5 and 6 MiB, where the file ends at 7 MiB.
+pub(super) fn rows() -> Vec<Row> {
+    let place = |mib: u64| (mib * MIB) | 6;
+    let leak = "L1 leak file @0x500000";
+    let mut zeros = row(
+        "a block of zeros",
+        patched(|image| image.bytes.write(4 * MIB, &vec![0; 1 << 20])),
+        &["N5 note virtual disk"],
+    );
+    zeros.args = &["--payload"];
+    vec![
+        row(
+            "too few entries",
+            too_few_entries(),
+            &[
+                "V63 corruption BAT @0x300000",
+                "V63 corruption BAT entry of payload block 131041 @0x400000 [0x1ffe100000+0x100000]",
+            ],
+        ),
+        row(
+            "reserved bits",
+            bat(2, place(5) | 8),
+            &["V64 note BAT entry of payload block 2 @0x300010 [0x200000+0x100000]"],
+        ),
+        row("state 4", bat(2, 4), &["V65 corruption BAT entry of payload block 2 @0x300010 [0x200000+0x100000]", leak]),
+        row(
+            "state 5",
+            bat(2, (5 * MIB) | 5),
+            &["V65 corruption BAT entry of payload block 2 @0x300010 [0x200000+0x100000]", leak],
+        ),
+        row(
+            "partially present",
+            bat(2, (5 * MIB) | 7),
+            &["V66 corruption BAT entry of payload block 2 @0x300010 [0x200000+0x100000]", leak],
+        ),
+        row("no place", bat(2, 6), &["V67 corruption payload block 2 @0x0 [0x200000+0x100000]", leak]),
+        row(
+            "outside",
+            bat(2, place(1 << 20)),
+            &["V68 corruption payload block 2 @0x10000000000 [0x200000+0x100000]", leak],
+        ),
+        row(
+            "a cut",
+            with(|spec| spec.file_length = FileLength::Exact(6 * MIB + 512 * KIB)),
+            &["V68 corruption payload block 5 @0x600000 [0x500000+0x100000]"],
+        ),
+        row("on the BAT", bat(2, place(3)), &["V69 corruption payload block 2 @0x300000 [0x200000+0x100000]", leak]),
+        row(
+            "one place for two",
+            bat(2, place(4)),
+            &[
+                "V69 corruption payload block 0 @0x400000 [0x0+0x100000]",
+                "V69 corruption payload block 2 @0x400000 [0x200000+0x100000]",
+                leak,
+            ],
+        ),
+        row(
+            "a sector bitmap that nobody needs",
+            Spec { raw_bat: [(4096, 5)].into(), ..Spec::empty(5 * GIB) }.build(),
+            &["V70 note BAT entry of sector bitmap block 0 @0x308000"],
+        ),
+        of_child("state of a bitmap", None, |_| 3, &["V71 warning BAT entry of sector bitmap block 0 @0x308000"]),
+        of_child(
+            "no bitmap",
+            Some(0..8),
+            |_| 0,
+            &[
+                "V72 corruption BAT entry of sector bitmap block 0 @0x308000 [0x100000+0x100000]",
+                "L1 leak file @0x500000",
+            ],
+        ),
+        of_child(
+            "a bitmap outside",
+            Some(0..8),
+            |_| (1 << 40) | 6,
+            &["V72 corruption sector bitmap block 0 @0x10000000000 [0x100000+0x100000]", "L1 leak file @0x500000"],
+        ),
+        of_child(
+            "a bitmap outside, not needed",
+            None,
+            |_| (1 << 40) | 6,
+            &["V72 warning sector bitmap block 0 @0x10000000000"],
+        ),
+        of_child(
+            "a bitmap on the BAT",
+            Some(0..8),
+            |_| (3 << 20) | 6,
+            &["V72 corruption sector bitmap block 0 @0x300000 [0x100000+0x100000]", "L1 leak file @0x500000"],
+        ),
+        of_child(
+            "a bitmap on its block",
+            Some(0..8),
+            |image| image.block_at(1) | 6,
+            &[
+                "V69 corruption payload block 1 @0x400000 [0x100000+0x100000]",
+                "V69 corruption sector bitmap block 0 @0x400000 [0x0+0x800000]",
+                "L1 leak file @0x500000",
+                AND_MORE,
+            ],
+        ),
+        row(
+            "the place of a block that is not there",
+            bat(3, (9 * MIB) | 2),
+            &["V73 note BAT entry of payload block 3 @0x300018 [0x300000+0x100000]"],
+        ),
+        row("forgotten", bat(2, 0), &[leak]),
+        row(
+            "something at the end",
+            with(|spec| spec.file_length = FileLength::Trailing(100)),
+            &["L1 leak file @0x700000", "L2 note file @0x700000"],
+        ),
+        row(
+            "some zeros at the end",
+            with(|spec| spec.file_length = FileLength::Exact(7 * MIB + 512)),
+            &["L2 note file @0x700000"],
+        ),
+        row("a MiB of zeros at the end", with(|spec| spec.file_length = FileLength::Exact(8 * MIB)), &[]),
+        row(
+            "behind the entries",
+            patched(|image| image.bytes.write(3 * MIB + 900 * KIB, b"x")),
+            &["N1 note BAT @0x3e1000"],
+        ),
+        of_child(
+            "all bits",
+            Some(0..2048),
+            |image| image.bitmap_at(0) | 6,
+            &["N6 note sector bitmap block 0 @0x500100 [0x100000+0x100000]"],
+        ),
+        of_child(
+            "no bits",
+            Some(0..0),
+            |image| image.bitmap_at(0) | 6,
+            &["N6 note sector bitmap block 0 @0x500100 [0x100000+0x100000]"],
+        ),
+        of_child("in order", Some(0..8), |image| image.bitmap_at(0) | 6, &[]),
+        of_child(
+            "bits of a block that is not there",
+            Some(0..8),
+            |image| {
+                image.bytes.write(image.bitmap_at(0) + 3 * 256, &[1]);
+                image.bitmap_at(0) | 6
+            },
+            &["N6 note sector bitmap block 0 @0x500300 [0x300000+0x100000]"],
+        ),
+        zeros,
+    ]
+}
+
+/// The default image with another BAT entry.
+fn bat(block: u64, entry: u64) -> Image {
+    with(|spec| spec.raw_bat = [(block, entry)].into())
+}
+
+/// A disk with one block more than there is room for in the BAT: behind the entries of 131041 blocks, with one after each
+/// 4096 of them, its 131072 entries are used up.
+fn too_few_entries() -> Image {
+    Spec { bat_length: Some(1 << 20), ..Spec::empty(131_042 * MIB) }.build()
+}
+
+/// A child of the default image with this entry of its sector bitmap. Its block 1 is partially present, if there are
+/// `sectors` of it, and lies at 4 MiB; the bitmap behind it.
+fn of_child(
+    what: &'static str,
+    sectors: Option<std::ops::Range<u64>>,
+    entry: impl FnOnce(&mut Image) -> u64,
+    found: &[&'static str],
+) -> Row {
+    let base = Spec::default();
+    let mut child = Spec::child_of(&base, "1.vhdx");
+    if let Some(sectors) = sectors {
+        child = child.block(1, Block::partial(&run(sectors)));
+    }
+    let mut child = child.build();
+    let entry = entry(&mut child);
+    child.set_bat(4096, entry);
+    Row { chain: vec![child, base.build()], ..row(what, Spec::empty(0).build(), found) }
+}
+
+#[test]
+fn each_rule_of_blocks_has_its_finding() {
+    try_all(&rows());
+}

@@ -290,9 +290,13 @@ fn a_salvage_loses_the_pages_that_cannot_be_read_and_no_other() {
         assert_eq!(ran.status.code(), Some(65), "{}", ran.err);
         // A check that reads everything finds it.
         let Some(mounted) = Mounted::new(&image, &bad, &(0..0), 0) else { return };
-        let ran = run(vhdx(["check", "--payload"]).arg(mounted.path()));
+        let ran = run(vhdx(["check", "--payload", "--output", "json"]).arg(mounted.path()));
         assert_eq!(ran.status.code(), Some(2), "{}{}", ran.text(), ran.err);
-        assert!(ran.text().contains("[P2]"), "{}", ran.text());
+        let told = &ran.json()["findings"];
+        assert_eq!(told.as_array().unwrap().len(), 1, "{told}");
+        let told = ["code", "severity", "structure", "offset", "range"].map(|key| told[0][key].clone());
+        let range = serde_json::json!({ "start": start, "length": end - start });
+        assert_eq!(told, ["P2".into(), "corruption".into(), "file".into(), (FIRST_BLOCK + start).into(), range]);
     }
 }
 

@@ -11,6 +11,8 @@ pub struct Assumed {
     pub disk_size: Option<u64>,
     /// Logical sector size, in bytes: 512 or 4096.
     pub sector_size: Option<u32>,
+    /// That the image has a parent, whatever its flags say.
+    pub has_parent: bool,
 }
 
 impl Assumed {

@@ -38,7 +38,7 @@ impl Image {
         self.regions_are_known(findings);
         self.log_is_in_order(findings);
         let slots = Slots::new(self.view.length());
-        let bat = self.bat().examine(&slots, findings);
+        let bat = self.bat_by_the_book().examine(&slots, findings);
         for (start, end, _) in self.regions.taken.ranges() {
             slots.mark(*start, *end);
         }
@@ -52,9 +52,10 @@ impl Image {
         Examined { bat, end: slots.used_end().min(self.source().length()), unreferenced }
     }
 
-    /// The first block that lies where another one does, and with which one it shares its place.
+    /// The first block that lies where another one or something else does, and with which one it shares its place. Those that
+    /// can't be read are none.
     pub(crate) fn first_shared_block(&self) -> Option<Error> {
-        self.bat().first_shared()
+        self.bat_by_the_book().first_shared(self.held.as_ref())
     }
 
     /// The creator and the identities.

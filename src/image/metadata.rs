@@ -85,7 +85,15 @@ pub(super) fn read(view: &View, region: &Region, assumed: &Assumed, warnings: &m
         |item: &Item<FileParameters>| item.value.flags,
     );
     let assumed_parameters = assumed.block_size.map(|size| FileParameters { block_size: U32::new(size), flags });
-    let parameters = table.assume(parameters, assumed_parameters, "BlockSize", warnings);
+    let mut parameters = table.assume(parameters, assumed_parameters, "BlockSize", warnings);
+    if let Ok(Item { value: FileParameters { flags, .. }, offset }) = &mut parameters
+        && assumed.has_parent
+        && flags.get() & FileParameters::HAS_PARENT == 0
+    {
+        *flags |= FileParameters::HAS_PARENT;
+        let detail = Error::at(Structure::MetadataTable, *offset, ErrorKind::Assumed { field: "HasParent" });
+        warnings.add_as(Check::MetadataValues, Severity::Corruption, detail);
+    }
     let size = table.need(view, item::VIRTUAL_DISK_SIZE, "VirtualDiskSize");
     let size = table.assume(size, assumed.disk_size.map(U64::new), "VirtualDiskSize", warnings);
     let sector_size = table.need(view, item::LOGICAL_SECTOR_SIZE, "LogicalSectorSize");

@@ -26,7 +26,7 @@ use crate::source::{Run, Source, Stored, View};
 
 use bat::Bat;
 use geometry::Geometry;
-use region::Regions;
+use region::{Regions, Taken};
 
 pub use assumed::Assumed;
 pub use bat::BlockStates;
@@ -56,6 +56,8 @@ pub struct Image {
     header: CurrentHeader,
     log_state: LogState,
     regions: Regions,
+    /// Of an image that is being salvaged, what blocks really can't share: a region is no longer than what is in it.
+    held: Option<Taken>,
     geometry: Geometry,
     virtual_disk_id: Option<Uuid>,
     /// Where the parent locator item lies: file offset and length in bytes.
@@ -125,7 +127,9 @@ impl Image {
             let detail = Error::at(Structure::ParentLocator, offset, kind);
             warnings.add_as(Check::ParentLocator, Severity::Unchecked, detail);
         }
+        let held = warnings.is_lenient().then(|| regions.held(&header, geometry.bat_length(), view.length()));
         Ok(Self {
+            held,
             view,
             creator,
             header,
@@ -309,8 +313,15 @@ impl Image {
         self.warnings.as_slice()
     }
 
+    /// The BAT as it is read.
     #[inline]
     fn bat(&self) -> Bat<'_> {
+        Bat { taken: self.held.as_ref().unwrap_or(&self.regions.taken), ..self.bat_by_the_book() }
+    }
+
+    /// The BAT with all that no block may overlap.
+    #[inline]
+    fn bat_by_the_book(&self) -> Bat<'_> {
         let Region { offset, length, .. } = self.regions.bat;
         Bat { view: &self.view, geometry: &self.geometry, taken: &self.regions.taken, offset, length: length.into() }
     }

@@ -136,6 +136,23 @@ impl Regions {
         let taken = Taken::new(&all, header, view.length(), warnings)?;
         Ok(Self { copy, all, bat, metadata, taken })
     }
+
+    /// What of the file is in use for anything else than blocks, whatever is claimed: a log only if it has changes, of the BAT
+    /// `bat_length` bytes, of the metadata region what a table and small items take.
+    pub(super) fn held(&self, header: &CurrentHeader, bat_length: u64, file_length: u64) -> Taken {
+        let mut header = header.clone();
+        if !header.is_dirty() {
+            header.log_length = 0;
+        }
+        let up_to = |region: &Region, most: u64| {
+            let most = u32::try_from(most).unwrap_or(u32::MAX);
+            Region { length: region.length.min(most), ..*region }
+        };
+        let regions = [up_to(&self.bat, bat_length), up_to(&self.metadata, MIB)];
+        // That they overlap has been told.
+        let taken = Taken::new(&regions, &header, file_length, &mut Warnings::new(Strictness::Salvage));
+        taken.unwrap_or_else(|_| Taken { ranges: Vec::new() })
+    }
 }
 
 /// A copy of the table that is whole: signature, checksum and count are right.

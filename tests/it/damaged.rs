@@ -1,5 +1,6 @@
 //! Checking and salvaging: that a check finds what keeps an image from being read, and that a salvage gives what is left.
 
+mod claims;
 mod codes;
 mod command;
 mod cuts;

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 
 use vhdx_mmap::format::FileIdentifier;
 use vhdx_mmap::ops;
-use vhdx_mmap::{Chain, Content, Disk, Layer, LogPolicy, LogState, OpenOptions, Parents, Severity, Source, Strictness};
+use vhdx_mmap::{
+    Chain, Check, Content, Disk, Kind, Layer, LogPolicy, LogState, OpenOptions, Parents, Severity, Source, Strictness,
+};
 
 use crate::args::{Common, InputFormat, LogChoice, SalvageArgs};
 use crate::bulk;
@@ -73,14 +75,37 @@ pub(crate) fn chain_with(path: &Path, common: &Common, options: &OpenOptions) ->
 
 /// Opens an image as a disk, and tells on standard error what is out of the ordinary.
 pub(crate) fn disk(path: &Path, common: &Common) -> Result<Disk, Failure> {
-    disk_with(path, common, &options(common))
+    disk_of(chain(path, common)?, path, common, Strictness::Default)
 }
 
 /// The same, damaged images included where the user wants that.
 pub(crate) fn salvaged(path: &Path, common: &Common, salvage: &SalvageArgs) -> Result<Disk, Failure> {
-    let disk = disk_with(path, common, &salvage.open_options(options(common))?)?;
+    let chain = salvaged_chain(path, common, salvage)?;
+    let disk = disk_of(chain, path, common, if salvage.salvage { Strictness::Salvage } else { Strictness::Default })?;
     tell_shared_blocks(path, &disk, common)?;
     Ok(disk)
+}
+
+/// Opens an image, damaged ones included where the user wants that, and follows its parents as far as that goes.
+pub(crate) fn salvaged_chain(path: &Path, common: &Common, salvage: &SalvageArgs) -> Result<Chain, Failure> {
+    let mut options = salvage.open_options(options(common))?;
+    let chain = chain_with(path, common, &options)?;
+    let image = chain.layers().first().map(Layer::image);
+    let may_be_child = image.is_some_and(|image| {
+        let has_locator = || image.warnings().iter().any(|warning| warning.check == Check::ParentLocator);
+        image.kind() != Kind::Differencing && (!common.parent.is_empty() || has_locator())
+    });
+    if salvage.salvage && may_be_child {
+        // It does not say any more that it has a parent, but there is one.
+        options.assumed.has_parent = true;
+        if let Ok(chain) = chain_with(path, common, &options)
+            && chain.broken().is_none()
+            && chain.layers().len() > 1
+        {
+            return Ok(chain);
+        }
+    }
+    Ok(chain)
 }
 
 /// Tells of blocks of which all but one must be wrong, though they read without an error.
@@ -94,9 +119,8 @@ fn tell_shared_blocks(path: &Path, disk: &Disk, common: &Common) -> Result<(), F
     Ok(())
 }
 
-fn disk_with(path: &Path, common: &Common, options: &OpenOptions) -> Result<Disk, Failure> {
-    let chain = chain_with(path, common, options)?;
-    if options.strictness == Strictness::Salvage
+fn disk_of(chain: Chain, path: &Path, common: &Common, strictness: Strictness) -> Result<Disk, Failure> {
+    if strictness == Strictness::Salvage
         && let Some(error) = chain.broken()
     {
         term::tell("warning", term::WARNING, &escape(&format!("{}: {error}", path.display())));

@@ -11,6 +11,7 @@ use vhdx_mmap::{Check, Content, Disk, Loss, OpenOptions, ScanOptions, Severity, 
 
 use crate::args::{LossMapFormat, SalvageArgs};
 use crate::exit::{Exit, Failure};
+use crate::json;
 use crate::size::human;
 use crate::target::{Consent, Destination};
 use crate::term::{self, escape};
@@ -156,7 +157,9 @@ impl Lost {
 fn write_json(out: &mut impl Write, image: &Path, disk: &Disk, range: Range<u64>, lost: &mut Lost) -> io::Result<()> {
     writeln!(out, "{{")?;
     writeln!(out, "  \"schema\": 1,")?;
-    writeln!(out, "  \"filename\": {},", json!(image.to_string_lossy()))?;
+    write!(out, "  \"filename\": ")?;
+    json::write_line(out, &image.to_string_lossy())?;
+    writeln!(out, ",")?;
     writeln!(out, "  \"virtual-size\": {},", disk.size())?;
     let length = range.end.saturating_sub(range.start);
     writeln!(out, "  \"range\": {},", json!({ "start": range.start, "length": length }))?;
@@ -172,7 +175,8 @@ fn write_json(out: &mut impl Write, image: &Path, disk: &Disk, range: Range<u64>
             "offset": loss.reason.offset(),
             "reason": loss.reason.to_string(),
         });
-        write!(out, "{before}{entry}")?;
+        write!(out, "{before}")?;
+        json::write_line(out, &entry)?;
         before = ",\n    ";
     }
     writeln!(out, "{}],", if lost.ranges > 0 { "\n  " } else { "" })?;

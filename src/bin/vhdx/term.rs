@@ -35,11 +35,13 @@ pub(crate) fn tell(label: &str, style: Style, text: &str) {
     drop(writeln!(anstream::stderr(), "vhdx: {style}{label}{style:#}: {text}"));
 }
 
-/// Whether a character can do something to a terminal: control characters, and those that change the direction of what
-/// follows.
+/// Whether a character can do something to a terminal, or to who reads it: control characters, those that change the direction of
+/// what follows, and those that nobody sees. Not those of which scripts need some: joiners and variation selectors.
 pub(crate) fn is_unsafe(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        || matches!(c, '\u{ad}' | '\u{115f}' | '\u{1160}' | '\u{200b}' | '\u{2060}'..='\u{2065}' | '\u{206a}'..='\u{206f}')
+        || matches!(c, '\u{3164}' | '\u{feff}' | '\u{ffa0}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 /// Text in which every character is only a character. A name in an image may hold anything.

@@ -6,6 +6,7 @@ use crate::error::{Error, ErrorKind, Structure};
 use crate::format::{MIB, PayloadBlockState};
 use crate::image::finding::{Findings, MOST_OF_A_KIND};
 use crate::image::geometry::Kind;
+use crate::image::region::Taken;
 use crate::image::rule::{Check, Severity};
 use crate::num::to_usize_saturating;
 
@@ -22,8 +23,25 @@ struct Claim {
 }
 
 impl Bat<'_> {
-    /// The first block that shares its place, and with which one it does: all but one of them read as another.
-    pub(in crate::image) fn first_shared(&self) -> Option<Error> {
+    /// The first block that shares its place, and with what it does: with another block, of which it reads the bytes, or, where
+    /// less is `held` than is taken, with something that claims to be there.
+    pub(in crate::image) fn first_shared(&self, held: Option<&Taken>) -> Option<Error> {
+        if let Some(held) = held {
+            let first_of = |first, end| {
+                let mut found = None;
+                let by_the_book: Bat<'_> = *self;
+                let reads = Bat { taken: held, ..by_the_book };
+                reads.for_each_place(first, end, |Claim { structure, place, end, .. }| {
+                    if let (None, Some((with, offset))) = (&found, self.taken.overlap(place, end)) {
+                        found = Some(Error::at(structure, place, ErrorKind::Overlap { with, offset }));
+                    }
+                });
+                found
+            };
+            if let Some(found) = self.in_parts(first_of).into_iter().flatten().next() {
+                return Some(found);
+            }
+        }
         let slots = Slots::new(self.view.length());
         self.in_parts(|first, end| self.for_each_place(first, end, |claim| slots.claim(claim.place, claim.end)));
         if !slots.has_shared() {

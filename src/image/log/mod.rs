@@ -5,6 +5,7 @@
 mod entry;
 mod report;
 mod sequence;
+mod unapplied;
 
 use std::cell::Cell;
 
@@ -89,6 +90,17 @@ pub(super) fn replay(
             return Ok(LogState::Ignored);
         }
     }
+    let other = 3_u8.saturating_sub(header.copy);
+    if !header.is_dirty()
+        && policy != LogPolicy::Ignore
+        && header::read(view, other).is_err()
+        && unapplied::has_unapplied(view, header)
+    {
+        // It may have been the current one, and may not: a sequence of an earlier session looks the same.
+        let what = "it is damaged and may have been the current one: the log holds changes that are not in the file";
+        let detail = Error::at(Structure::Header(other), header_offset(other), ErrorKind::Text { what });
+        warnings.add_as(Check::HeaderCopies, Severity::Unchecked, detail);
+    }
     if !header.is_dirty() || policy == LogPolicy::Ignore {
         warnings.add_if_err(Check::LogVersion, header.check_log_version());
         warnings.add_if_err(Check::LogAlignment, header.check_log_alignment());
@@ -123,7 +135,7 @@ fn active_sequence(view: &View, header: &CurrentHeader, warnings: &mut Warnings)
     })?;
     header.check_log_place(view.length()).map_err(|error| warnings.end(Check::LogPlace, error))?;
     let ring = Ring::new(view, header);
-    let entries = sequence::valid_entries(&ring, header.log_guid);
+    let entries = sequence::valid_entries(&ring, Some(header.log_guid));
     let active = sequence::find_active(&entries, ring.sectors());
     let active: Vec<Entry> =
         active.unwrap_or_default().iter().filter_map(|index| entries.get(*index)).cloned().collect();

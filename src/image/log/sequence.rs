@@ -23,10 +23,10 @@ pub(super) fn for_each_beginning(ring: &Ring<'_>, mut found: impl FnMut(u64)) {
     }
 }
 
-/// The valid entries of a log, in the order of their places.
-pub(super) fn valid_entries(ring: &Ring<'_>, log_guid: Uuid) -> Vec<Entry> {
+/// The valid entries of a log, or of all logs, in the order of their places.
+pub(super) fn valid_entries(ring: &Ring<'_>, log_guid: Option<Uuid>) -> Vec<Entry> {
     let mut entries = Vec::new();
-    for_each_beginning(ring, |index| entries.extend(Entry::read(ring, index, Some(log_guid))));
+    for_each_beginning(ring, |index| entries.extend(Entry::read(ring, index, log_guid)));
     entries
 }
 

@@ -73,9 +73,11 @@ pub(crate) fn run(args: &ExtractArgs, common: &Common) -> Result<Exit, Failure> 
     });
     match done {
         Ok(extracted) => {
+            // Whoever finds the disk finds what it has lost.
+            let told = salvage::finish(&args.image, &disk, range, &args.salvage);
             target.complete(args.sync)?;
             print_digests(&extracted.digests, &destination)?;
-            salvage::finish(&args.image, &disk, range, &args.salvage)
+            told
         }
         Err(error) => {
             if let Some(left) = target.left_as() {

@@ -119,9 +119,22 @@ pub(super) fn rows() -> Vec<Row> {
         row(
             "some zeros at the end",
             with(|spec| spec.file_length = FileLength::Exact(7 * MIB + 512)),
-            &["L2 note file @0x700000"],
+            &["L1 note file @0x700000", "L2 note file @0x700000"],
         ),
-        row("a MiB of zeros at the end", with(|spec| spec.file_length = FileLength::Exact(8 * MIB)), &[]),
+        row(
+            "a MiB of zeros at the end",
+            with(|spec| spec.file_length = FileLength::Exact(8 * MIB)),
+            &["L1 note file @0x700000"],
+        ),
+        of_child(
+            "an entry for a block that the disk does not have",
+            None,
+            |image| {
+                image.set_bat(4095, 2);
+                0
+            },
+            &["N1 note BAT @0x307ff8"],
+        ),
         row(
             "behind the entries",
             patched(|image| image.bytes.write(3 * MIB + 900 * KIB, b"x")),

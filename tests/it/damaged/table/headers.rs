@@ -17,7 +17,8 @@ pub(super) fn rows() -> Vec<Row> {
         row(
             "both headers",
             patched(|image| (1..=2).for_each(|copy| image.patch_header_raw(copy, 100, b"x"))),
-            &["V4 corruption headers"],
+            // Nobody knows where the log is.
+            &["V4 corruption headers", "L1 note file @0x100000"],
         ),
         row("one", patched(|image| image.patch_header_raw(1, 100, b"x")), &["V5 warning header 1 @0x10004"]),
         row(
@@ -40,13 +41,21 @@ pub(super) fn rows() -> Vec<Row> {
         ),
         row("Version", header(66, &[2]), &["V7 unsupported header 2 @0x20042"]),
         row("LogVersion", header(64, &[1]), &["V9 note header 2 @0x20040"]),
-        row("LogLength", header(68, &[0, 0, 8, 0]), &["V10 note header 2 @0x20044"]),
-        row("LogOffset", header(72, &[0, 0, 0, 4]), &["V12 note log @0x4000000"]),
+        row("LogLength", header(68, &[0, 0, 8, 0]), &["V10 note header 2 @0x20044", "L1 note file @0x100000"]),
+        row("LogOffset", header(72, &[0, 0, 0, 4]), &["V12 note log @0x4000000", "L1 note file @0x100000"]),
         row("LogVersion, in use", in_use(64, &[1]), &["V8 unsupported header 2 @0x20040"]),
-        row("LogLength, in use", lost(68, &[0, 0, 8, 0]), &["V10 corruption header 2 @0x20044"]),
-        row("no log, in use", lost(68, &[0; 4]), &["V11 corruption header 2 @0x20044"]),
-        row("LogOffset, in use", lost(72, &[0, 0, 0, 4]), &["V12 corruption log @0x4000000"]),
-        row("too long a log", too_long_a_log(), &["V13 unsupported header 2 @0x20044"]),
+        row(
+            "LogLength, in use",
+            lost(68, &[0, 0, 8, 0]),
+            &["V10 corruption header 2 @0x20044", "L1 note file @0x100000"],
+        ),
+        row("no log, in use", lost(68, &[0; 4]), &["V11 corruption header 2 @0x20044", "L1 note file @0x100000"]),
+        row("LogOffset, in use", lost(72, &[0, 0, 0, 4]), &["V12 corruption log @0x4000000", "L1 note file @0x100000"]),
+        row(
+            "too long a log",
+            too_long_a_log(),
+            &["V13 unsupported header 2 @0x20044", "L1 note file @0x100000", "L1 note file @0x700000"],
+        ),
         row("reserved", patched(|image| image.patch_header(1, 200, b"x")), &["V14 note header 1 @0x100c8"]),
         row("end of the identifier", at(600, b"x"), &["N1 note file type identifier @0x258"]),
         row("gap behind a header", at(64 * KIB + 5000, b"x"), &["N1 note header 1 @0x11388"]),

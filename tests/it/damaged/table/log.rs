@@ -54,7 +54,7 @@ pub(super) fn rows() -> Vec<Row> {
         row(
             "a block behind the end of the file",
             Dirty::Growth.build(&Spec::default()),
-            &["V24 unchecked payload block 5 @0x700000 [0x500000+0x100000]"],
+            &["V24 unchecked payload block 5 @0x700000 [0x500000+0x100000]", "L1 note file @0x600000"],
         ),
         row(
             "a block that the file ends in",

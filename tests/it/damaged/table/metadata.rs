@@ -7,7 +7,7 @@ use crate::kit::builder::{
     DISK_ID, DISK_SIZE, FILE_PARAMETERS, INCOMPLETE_FILE, IS_REQUIRED, Image, Item, LOGICAL_SECTOR, PARENT_LOCATOR,
     PHYSICAL_SECTOR, Spec,
 };
-use crate::kit::{MIB, TIB};
+use crate::kit::{KIB, MIB, TIB};
 
 /// The table lies at 0x200000, and its entries from 0x200020 on, 32 bytes each: offset at 16, length at 20, flags at 24. The
 /// items are FileParameters at 0x210000, VirtualDiskSize, VirtualDiskId, LogicalSectorSize and PhysicalSectorSize. A sixth
@@ -18,6 +18,11 @@ pub(super) fn rows() -> Vec<Row> {
     let unknown = || Item::new(Uuid::from_u128(7), 0, b"x");
     let lying = |offset, length| Item { offset: Some(offset), length: Some(length), ..unknown() };
     vec![
+        row(
+            "behind the items",
+            patched(|image| image.bytes.write(2 * MIB + 900 * KIB, b"x")),
+            &["N1 note metadata region @0x2e1000"],
+        ),
         row("signature", at(2 * MIB, b"M"), &["V37 corruption metadata table @0x200000"]),
         row("EntryCount", full_of_users(), &["V38 corruption metadata table @0x20000a"]),
         row("reserved", at(2 * MIB + 8, b"x"), &["V39 note metadata table @0x200008"]),

@@ -39,15 +39,23 @@ pub(super) fn rows() -> Vec<Row> {
         ),
         row("reserved", both(12, &[1]), &["V28 note region table 1 @0x3000c"]),
         row("twice", other(BAT_REGION, 7 * MIB, 1 << 20, 1), &["V29 corruption region table 1 @0x30050"]),
-        row("FileOffset", unknown(7 * MIB + 4096, 1 << 20, 0), &["V30 note region table 1 @0x30060"]),
-        row("Length", unknown(7 * MIB, 4096, 0), &["V30 note region table 1 @0x30068"]),
+        row(
+            "FileOffset",
+            unknown(7 * MIB + 4096, 1 << 20, 0),
+            &["V30 note region table 1 @0x30060", "V35 note other region @0x701000"],
+        ),
+        row(
+            "Length",
+            unknown(7 * MIB, 4096, 0),
+            &["V30 note region table 1 @0x30068", "V35 note other region @0x700000"],
+        ),
         row(
             "FileOffset of the BAT",
             with(|spec| {
                 spec.bat_offset = 8 * MIB + 4096;
                 spec.file_length = FileLength::Exact(10 * MIB);
             }),
-            &["V30 corruption region table 1 @0x30020"],
+            &["V30 corruption region table 1 @0x30020", "L1 note file @0x600000"],
         ),
         row("no BAT", both(16 + 24, &[0; 4]), &["V31 corruption region table 1 @0x30028", AND_MORE]),
         row(
@@ -57,7 +65,7 @@ pub(super) fn rows() -> Vec<Row> {
                 image.patch_region_tables(0x50 + 16, &(64 * MIB).to_le_bytes());
                 image
             },
-            &["V32 warning other region @0x4000000"],
+            &["V32 warning other region @0x4000000", "V35 note other region @0x4000000", "L1 note file @0x700000"],
         ),
         row(
             "end of the BAT",
@@ -65,7 +73,7 @@ pub(super) fn rows() -> Vec<Row> {
                 spec.bat_offset = 7 * MIB;
                 spec.file_length = FileLength::Exact(7 * MIB + 64 * KIB);
             }),
-            &["V32 warning BAT @0x700000"],
+            &["V32 warning BAT @0x700000", "L1 note file @0x600000"],
         ),
         row(
             "metadata outside",
@@ -75,7 +83,11 @@ pub(super) fn rows() -> Vec<Row> {
         row(
             "in the log",
             unknown(MIB + 512 * KIB, 4096, 0),
-            &["V33 corruption other region @0x180000", "V30 note region table 1 @0x30060"],
+            &[
+                "V33 corruption other region @0x180000",
+                "V30 note region table 1 @0x30060",
+                "V35 note other region @0x180000",
+            ],
         ),
         row("no entry for the BAT", without(BAT_REGION), &["V34 corruption region table 1 @0x30000"]),
         row("no entry for the metadata", without(METADATA_REGION), &["V34 corruption region table 1 @0x30000"]),

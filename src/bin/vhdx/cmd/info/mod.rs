@@ -22,7 +22,7 @@ pub(crate) fn run(args: &InfoArgs, common: &Common) -> Result<Exit, Failure> {
     let (mut first_failure, mut is_first) = (None, true);
     for path in &args.images {
         let told = (|| {
-            let chain = open::chain_with(path, common, &args.salvage.open_options(open::options(common))?)?;
+            let chain = open::salvaged_chain(path, common, &args.salvage)?;
             salvage::prepare(&args.salvage, chain.disk_so_far(), None)?;
             let depth = if args.backing_chain { chain.layers().len() } else { 1 };
             for (number, layer) in chain.layers().iter().enumerate().take(depth) {

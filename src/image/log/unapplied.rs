@@ -1,0 +1,62 @@
+//! Changes in the log that no valid header asks for, and that are not in the file.
+
+use std::collections::{BTreeMap, HashSet};
+
+use uuid::Uuid;
+
+use crate::error::Structure;
+use crate::format::SECTOR_4K;
+use crate::source::View;
+
+use super::super::header::CurrentHeader;
+use super::entry::{Entry, Rebuild, Ring};
+use super::sequence::{find_active, valid_entries};
+
+/// How many changes of one entry, and how many zero ranges of all, are gone through. A writer makes fewer; where there are more, the
+/// file counts as another than the log would make it.
+const MOST_CHANGES: usize = 1 << 16;
+const MOST_ZEROS: usize = 1 << 8;
+
+/// Whether the log at the place that `header` names holds a complete sequence, of whatever log, whose data are not in the file. A
+/// header that was the last to name this log may have been damaged beyond knowing; where the changes were made, there
+/// is no difference, and nothing is missed.
+pub(super) fn has_unapplied(view: &View, header: &CurrentHeader) -> bool {
+    let place = [header.check_log_alignment(), header.check_log_length(), header.check_log_place(view.length())];
+    if place.iter().any(Result::is_err) {
+        return false;
+    }
+    let ring = Ring::new(view, header);
+    let mut logs: BTreeMap<Uuid, Vec<Entry>> = BTreeMap::new();
+    for entry in valid_entries(&ring, None) {
+        logs.entry(entry.log_guid).or_default().push(entry);
+    }
+    logs.values().any(|entries| {
+        let active = find_active(entries, ring.sectors()).unwrap_or_default();
+        is_another(view, &ring, active.iter().filter_map(|index| entries.get(*index)).rev())
+    })
+}
+
+/// Whether the file has other data than these entries, newest first, would leave in it.
+fn is_another<'e>(view: &View, ring: &Ring<'_>, newest_first: impl Iterator<Item = &'e Entry>) -> bool {
+    let (mut written, mut zeros) = (HashSet::new(), Vec::new());
+    for entry in newest_first {
+        let changes: Vec<_> = entry.changes(ring).take(MOST_CHANGES).collect();
+        if changes.len() >= MOST_CHANGES || zeros.len() >= MOST_ZEROS {
+            return true;
+        }
+        for change in changes.into_iter().rev() {
+            match change.sector {
+                None => zeros.push(change.start..change.end),
+                // What is written over later need not be there.
+                Some(_) if zeros.iter().any(|zeros| zeros.contains(&change.start)) => {}
+                Some(made) if written.insert(change.start) && !has(view, change.start, &made) => return true,
+                Some(_) => {}
+            }
+        }
+    }
+    false
+}
+
+fn has(view: &View, offset: u64, made: &Rebuild<'_>) -> bool {
+    view.bytes(Structure::File, offset, SECTOR_4K).is_ok_and(|bytes| *bytes == made.sector()[..])
+}

@@ -127,7 +127,7 @@ impl Image {
             let detail = Error::at(Structure::ParentLocator, offset, kind);
             warnings.add_as(Check::ParentLocator, Severity::Unchecked, detail);
         }
-        let held = warnings.is_lenient().then(|| regions.held(&header, geometry.bat_length(), view.length()));
+        let held = warnings.is_lenient().then(|| regions.held(&view, &header, geometry.bat_length()));
         Ok(Self {
             held,
             view,

@@ -8,7 +8,8 @@ use zerocopy::FromBytes;
 use crate::checksum::crc32c_of_structure;
 use crate::error::{Error, ErrorKind, Result, Structure};
 use crate::format::{
-    Guid, MAX_TABLE_ENTRIES, MIB, MetadataTableHeader, RegionTableEntry, RegionTableHeader, region_table_offset,
+    DataSector, Descriptor, Guid, LogEntryHeader, MAX_TABLE_ENTRIES, MIB, MetadataTableHeader, RegionTableEntry,
+    RegionTableHeader, region_table_offset,
 };
 use crate::num::to_u64;
 use crate::source::View;
@@ -137,11 +138,13 @@ impl Regions {
         Ok(Self { copy, all, bat, metadata, taken })
     }
 
-    /// What of the file is in use for anything else than blocks, whatever is claimed: a log only if it has changes, of the BAT
+    /// What of the file is in use for anything else than blocks, whatever is claimed: the log if it looks like one, of the BAT
     /// `bat_length` bytes, of the metadata region what a table and small items take.
-    pub(super) fn held(&self, header: &CurrentHeader, bat_length: u64, file_length: u64) -> Taken {
+    pub(super) fn held(&self, view: &View, header: &CurrentHeader, bat_length: u64) -> Taken {
         let mut header = header.clone();
-        if !header.is_dirty() {
+        let begins_with = view.bytes(Structure::Log, header.log_offset, 4).unwrap_or_default();
+        let of_log = [LogEntryHeader::SIGNATURE, Descriptor::DATA, Descriptor::ZERO, DataSector::SIGNATURE, [0; 4]];
+        if !header.is_dirty() && !of_log.iter().any(|signature| *begins_with == signature[..]) {
             header.log_length = 0;
         }
         let up_to = |region: &Region, most: u64| {
@@ -150,7 +153,7 @@ impl Regions {
         };
         let regions = [up_to(&self.bat, bat_length), up_to(&self.metadata, MIB)];
         // That they overlap has been told.
-        let taken = Taken::new(&regions, &header, file_length, &mut Warnings::new(Strictness::Salvage));
+        let taken = Taken::new(&regions, &header, view.length(), &mut Warnings::new(Strictness::Salvage));
         taken.unwrap_or_else(|_| Taken { ranges: Vec::new() })
     }
 }

@@ -135,7 +135,7 @@ fn a_signal_ends_an_extraction_and_nothing_is_left_of_it() {
     std::fs::write(&old, "precious").unwrap();
     // Interrupt, hang-up and termination.
     for (signal, out) in [(2, "new"), (1, "new"), (15, "old")] {
-        let child = start(args!["extract", "--force", &path, folder.path().join(out)]);
+        let child = start(args!["extract", "--quiet", "--force", &path, folder.path().join(out)]);
         wait_for_work(folder.path(), &["disk.vhdx", "old"]);
         assert!(!folder.path().join("new").exists(), "the output must not appear before it is complete");
         send(signal, &child);
@@ -193,7 +193,7 @@ fn a_device_of_which_a_part_was_written_is_told_as_such() {
 fn a_signal_ends_a_stream() {
     let folder = temp_dir();
     let path = long_work(folder.path());
-    let mut child = start(args!["extract", &path, "-"]);
+    let mut child = start(args!["extract", "--quiet", &path, "-"]);
     let mut some = vec![0; 100_000];
     let mut out = child.stdout.take().unwrap();
     out.read_exact(&mut some).unwrap();

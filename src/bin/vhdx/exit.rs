@@ -224,9 +224,7 @@ fn hint_for(error: &Error) -> &'static str {
             "was the file cut off meanwhile? if not, its medium fails: the system's log may tell more"
         }
         (ErrorKind::Changed, _) => "stop whoever writes to the image, and try again",
-        (ErrorKind::Io(_), _) => {
-            "a medium that fails is read page by page with --salvage and without --no-mmap; a file system that cannot map files, with --no-mmap"
-        }
+        (ErrorKind::Io(_), _) => "where its medium fails, `vhdx extract --salvage` reads what is left",
         _ => match error.category() {
             Category::Unsupported => "a newer program than this may be needed: the one that made the image, or Hyper-V",
             Category::InvalidInput => "`vhdx info IMAGE` tells the size of the disk",

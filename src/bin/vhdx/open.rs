@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use vhdx_mmap::format::FileIdentifier;
 use vhdx_mmap::ops;
 use vhdx_mmap::{
-    Chain, Check, Content, Disk, Kind, Layer, LogPolicy, LogState, OpenOptions, Parents, Severity, Source, Strictness,
+    Chain, Check, Content, Disk, ErrorKind, Kind, Layer, LogPolicy, LogState, OpenOptions, Parents, Severity, Source,
+    Strictness,
 };
 
 use crate::args::{Common, InputFormat, LogChoice, SalvageArgs};
@@ -23,10 +24,26 @@ pub(crate) fn source(path: &Path, common: &Common) -> Result<Source, Failure> {
             Failure::usage("an image is read at many places: standard input can't be one").with_hint("name a file")
         );
     }
-    let opened = if common.no_mmap { Source::read(path) } else { map(path) };
-    let source = opened.map_err(|error| Failure::of_image(path, &error))?;
+    if common.no_mmap {
+        opened(path, Source::read(path), "where its medium fails, `vhdx extract --salvage` reads what is left")
+    } else {
+        opened(path, map(path), "the images of a file system that cannot map files are read with --no-mmap")
+    }
+}
+
+/// What was opened; or why not, and what can be done where the system fails.
+fn opened(path: &Path, opened: vhdx_mmap::Result<Source>, hint: &str) -> Result<Source, Failure> {
+    let source = opened.map_err(|error| {
+        let failure = Failure::of_image(path, &error);
+        if is_of_system(&error) { failure.with_hint(hint) } else { failure }
+    })?;
     refuse_as_output(&source)?;
     Ok(source)
+}
+
+/// Whether the system could not read or map a file.
+fn is_of_system(error: &vhdx_mmap::Error) -> bool {
+    matches!(error.kind(), ErrorKind::Io(_))
 }
 
 /// Whatever a command prints, it must not go into an image.
@@ -66,11 +83,37 @@ pub(crate) fn chain(path: &Path, common: &Common) -> Result<Chain, Failure> {
 
 /// The same, as the options say.
 pub(crate) fn chain_with(path: &Path, common: &Common, options: &OpenOptions) -> Result<Chain, Failure> {
-    let chain = Chain::open(source(path, common)?, options);
-    let chain = chain.map_err(|error| Failure::of_image(path, &error))?;
+    let open = |source| Chain::open(source, options).map_err(|error| Failure::of_image(path, &error));
+    let chain = match options.strictness {
+        Strictness::Salvage if common.no_mmap => copied_or_mapped(path, open)?,
+        Strictness::Salvage | Strictness::Default => open(source(path, common)?)?,
+    };
     // The image itself has been looked at already.
     chain.layers().iter().skip(1).try_for_each(|layer| refuse_as_output(layer.image().source()))?;
     Ok(chain)
+}
+
+/// The chain of an image that is to be salvaged, from a copy of each file. Where a medium does not give all of one, there is no copy, and
+/// what it does give is read from the files as they lie there.
+fn copied_or_mapped(path: &Path, open: impl Fn(Source) -> Result<Chain, Failure>) -> Result<Chain, Failure> {
+    let failed = match Source::read(path) {
+        Ok(source) => {
+            refuse_as_output(&source)?;
+            let chain = open(source)?;
+            match chain.broken().filter(|error| is_of_system(error)) {
+                Some(error) => error.clone(),
+                None => return Ok(chain),
+            }
+        }
+        Err(error) if is_of_system(&error) => error,
+        Err(error) => return Err(Failure::of_image(path, &error)),
+    };
+    let text = format!(
+        "{}: {failed}: it can't be copied as a whole, and is read where it lies, without --no-mmap",
+        path.display()
+    );
+    term::tell("warning", term::WARNING, &escape(&text));
+    open(opened(path, map(path), "copy the image with a program that goes on where its medium fails")?)
 }
 
 /// Opens an image as a disk, and tells on standard error what is out of the ordinary.

@@ -108,14 +108,14 @@ fn serve() {
 }
 
 /// A mounted one.
-struct Mounted {
+pub(super) struct Mounted {
     server: Child,
     point: PathBuf,
 }
 
 impl Mounted {
     /// Shows the file of `image`, but for some bytes; for others it takes a while.
-    fn new(image: &Path, bad: &Range<u64>, slow: &Range<u64>, wait: u64) -> Option<Self> {
+    pub(super) fn new(image: &Path, bad: &Range<u64>, slow: &Range<u64>, wait: u64) -> Option<Self> {
         if File::options().read(true).write(true).open("/dev/fuse").is_err() {
             skip("fuse", "/dev/fuse can't be opened (it needs root)");
             return None;
@@ -143,7 +143,7 @@ impl Mounted {
         Some(mounted)
     }
 
-    fn path(&self) -> PathBuf {
+    pub(super) fn path(&self) -> PathBuf {
         self.point.join("disk.vhdx")
     }
 }
@@ -250,7 +250,7 @@ fn crc32_of(bytes: &[u8]) -> String {
 }
 
 /// What the loss map says is lost: start and length.
-fn losses(map: &Path) -> Vec<(u64, u64)> {
+pub(super) fn losses(map: &Path) -> Vec<(u64, u64)> {
     let told: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(map).unwrap()).unwrap();
     let range = |loss: &serde_json::Value| (loss["start"].as_u64().unwrap(), loss["length"].as_u64().unwrap());
     told["losses"].as_array().unwrap().iter().map(range).collect()

@@ -3,6 +3,7 @@
 #![cfg(all(feature = "cli", target_os = "linux"))]
 
 mod changed;
+mod copies;
 mod cut;
 mod fuse;
 mod process;

@@ -174,14 +174,14 @@ fn accept_equal(view: &View, first: &CurrentHeader, warnings: &mut Warnings) -> 
     Ok(())
 }
 
-fn bytes(view: &View, copy: u8) -> Result<std::borrow::Cow<'_, [u8]>> {
-    view.bytes(Structure::Header(copy), header_offset(copy), Header::CHECKED_LENGTH)
+fn bytes(view: &View, copy: u8) -> Result<Vec<u8>> {
+    view.copy(Structure::Header(copy), header_offset(copy), Header::CHECKED_LENGTH)
 }
 
 pub(super) fn read(view: &View, copy: u8) -> Result<CurrentHeader> {
     let (structure, offset) = (Structure::Header(copy), header_offset(copy));
     // A copy, so that what was checked is what is used.
-    let bytes = bytes(view, copy)?.into_owned();
+    let bytes = bytes(view, copy)?;
     let expected = crc32c_of_structure(&bytes, offset_of!(Header, checksum));
     let Ok((header, _)) = Header::read_from_prefix(&bytes) else {
         let kind = ErrorKind::OutOfBounds { length: Header::CHECKED_LENGTH, limit: view.length() };

@@ -12,12 +12,21 @@ use super::warning::Warnings;
 /// Checks that the file begins as a VHDX does.
 ///
 /// # Errors
-/// [`ErrorKind::NotVhdx`] if it does not.
+/// [`ErrorKind::NotVhdx`] if it does not, [`ErrorKind::Lost`] if nobody can tell.
 pub(super) fn check_signature(view: &View) -> Result<()> {
-    match view.bytes(Structure::FileIdentifier, 0, 8) {
-        Ok(bytes) if *bytes == *FileIdentifier::SIGNATURE.as_bytes() => Ok(()),
-        _ => Err(Error::at(Structure::FileIdentifier, 0, ErrorKind::NotVhdx { looks_like: looks_like(view) })),
+    match view.copy(Structure::FileIdentifier, 0, 8) {
+        Ok(bytes) if bytes == FileIdentifier::SIGNATURE.as_bytes() => return Ok(()),
+        Err(error) if is_lost(&error) => return Err(error),
+        _ => {}
     }
+    let looks_like = looks_like(view);
+    // The guess may be one by zeros that are none.
+    view.check(Structure::File, 0, MIB)?;
+    Err(Error::at(Structure::FileIdentifier, 0, ErrorKind::NotVhdx { looks_like }))
+}
+
+fn is_lost(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Lost)
 }
 
 /// Checks the identifier, and that the file has more than the header section; returns the creator, as text.
@@ -26,10 +35,15 @@ pub(super) fn check_signature(view: &View) -> Result<()> {
 /// [`ErrorKind::NotVhdx`] if the signature is not there, [`ErrorKind::FileTooShort`] if the file ends in the header
 /// section.
 pub(super) fn read(view: &View, warnings: &mut Warnings) -> Result<String> {
-    warnings.require(Check::Signature, check_signature(view))?;
+    let signature = check_signature(view);
+    let is_lost = signature.as_ref().is_err_and(is_lost);
+    warnings.require(Check::Signature, signature)?;
     if view.length() < MIB {
         let kind = ErrorKind::FileTooShort { found: view.length(), expected: MIB };
         warnings.refuse(Check::FileLength, Error::of(Structure::File, kind))?;
+    }
+    if is_lost {
+        return Ok(String::new());
     }
     let identifier = view.fetch::<FileIdentifier>(Structure::FileIdentifier, 0);
     let Some(identifier) = warnings.accept(Check::FileLength, identifier)? else { return Ok(String::new()) };
@@ -82,7 +96,7 @@ fn looks_like(view: &View) -> &'static str {
     }
     let has = |offset: u64, bytes: &[u8]| {
         let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-        view.bytes(Structure::File, offset, length).is_ok_and(|found| *found == *bytes)
+        view.copy(Structure::File, offset, length).is_ok_and(|found| found == bytes)
     };
     // The footer of a fixed VHD lies in its last sector, behind a raw disk.
     if view.length().checked_sub(512).is_some_and(|offset| has(offset, b"conectix")) && !has(0, b"conectix") {

@@ -67,9 +67,12 @@ pub(super) fn read(view: &View, (offset, length): (u64, u64), warnings: &mut War
         let kind = ErrorKind::Field { field: "Length", found: length, expected: "at most 1 MiB" };
         Err(Error::at(Structure::ParentLocator, offset, kind))
     } else {
-        view.bytes(Structure::ParentLocator, offset, length)
+        view.copy(Structure::ParentLocator, offset, length)
     };
-    let bytes = bytes.map_err(|error| warnings.end(Check::Locator, error))?;
+    let bytes = bytes.map_err(|error| {
+        let is_lost = matches!(error.kind(), ErrorKind::Lost);
+        warnings.end(if is_lost { Check::Medium } else { Check::Locator }, error)
+    })?;
     let item = Item { bytes: &bytes, offset };
     let entries = item.entries().map_err(|error| {
         let is_of_other_type = matches!(error.kind(), ErrorKind::UnknownLocatorType { .. });

@@ -167,15 +167,18 @@ struct Table {
     start: u64,
     length: u64,
     entries: Vec<MetadataEntry>,
+    /// Why it has no entries, where the file has lost it: what it said, nobody knows.
+    lost: Option<Error>,
 }
 
 impl Table {
     fn read(view: &View, region: &Region, warnings: &mut Warnings) -> Result<Self> {
         let start = region.offset;
         let at = |field: usize, kind| Error::at(Structure::MetadataTable, start.saturating_add(to_u64(field)), kind);
-        let nothing = Self { start, length: u64::from(region.length), entries: Vec::new() };
-        let bytes = view.bytes(Structure::MetadataTable, start, MetadataTableHeader::TABLE_LENGTH);
-        let Some(bytes) = warnings.accept(Check::MetadataTable, bytes)? else { return Ok(nothing) };
+        let nothing = Self { start, length: u64::from(region.length), entries: Vec::new(), lost: None };
+        let bytes = view.copy(Structure::MetadataTable, start, MetadataTableHeader::TABLE_LENGTH);
+        let lost = bytes.as_ref().err().filter(|error| matches!(error.kind(), ErrorKind::Lost)).cloned();
+        let Some(bytes) = warnings.accept(Check::MetadataTable, bytes)? else { return Ok(Self { lost, ..nothing }) };
         let Ok((head, rest)) = MetadataTableHeader::read_from_prefix(&bytes) else {
             return Err(at(0, ErrorKind::OutOfBounds { length: 32, limit: view.length() }));
         };
@@ -217,7 +220,7 @@ impl Table {
             let kind = ErrorKind::Field { field: name, found, expected: "0" };
             warnings.add(Check::MetadataReserved, at(field, kind));
         }
-        Ok(Self { start, length: u64::from(region.length), entries })
+        Ok(Self { entries, ..nothing })
     }
 
     /// An error in a field of an entry.
@@ -393,7 +396,8 @@ impl Table {
     /// An item that must be there, with exactly the length of a `T`.
     fn need<T: FromBytes>(&self, view: &View, id: Guid, name: &'static str) -> Result<Item<T>> {
         let Some((index, entry)) = self.find(id) else {
-            return Err(Error::at(Structure::MetadataTable, self.start, ErrorKind::Missing { what: name }));
+            let missing = || Error::at(Structure::MetadataTable, self.start, ErrorKind::Missing { what: name });
+            return Err(self.lost.clone().unwrap_or_else(missing));
         };
         let (offset, length) = self.place_of(entry);
         if length != to_u64(size_of::<T>()) {

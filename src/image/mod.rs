@@ -11,6 +11,7 @@ mod header;
 mod identifier;
 mod locator;
 mod log;
+mod lost;
 mod metadata;
 mod region;
 mod rule;
@@ -76,7 +77,7 @@ impl Image {
     /// # Errors
     /// [`Category::NotVhdx`](crate::Category::NotVhdx), [`Category::Corrupt`](crate::Category::Corrupt),
     /// [`Category::Unsupported`](crate::Category::Unsupported), or [`Category::DirtyLog`](crate::Category::DirtyLog) by
-    /// `log_policy`; [`ErrorKind::Lost`].
+    /// `log_policy`; [`ErrorKind::Lost`], unless that is one copy of something that there is twice.
     pub fn open(source: Source, log_policy: LogPolicy) -> Result<Self> {
         Self::open_noting(source, log_policy, &Assumed::default(), &mut Warnings::default())
     }
@@ -101,7 +102,8 @@ impl Image {
         let file = source.clone();
         let opened = Self::parse(View::new(source), log_policy, assumed, warnings);
         // Whatever is said of a file that is not there any more, it is not what the file said.
-        match (file.check_lost(), opened) {
+        let noted = opened.as_ref().map_or(&*warnings, |image| &image.warnings);
+        match (lost::check(&file, noted), opened) {
             (Ok(()), opened) => opened,
             (Err(lost), Ok(mut image)) => {
                 image.warnings.refuse(Check::Medium, lost)?;
@@ -156,7 +158,9 @@ impl Image {
             Strictness::Default => identifier::check_signature(&view),
         };
         let header = signature.and_then(|()| header::select(&view, &mut Warnings::default()));
-        Ok(view.checked(header)?.data_write_guid)
+        // Both are sure of the pages that they have looked at, and no other is of interest here; a part of one can be gone.
+        view.source().check_length(view.length())?;
+        Ok(header?.data_write_guid)
     }
 
     /// The file's bytes as they are, without what a replay changes.
@@ -294,7 +298,9 @@ impl Image {
         match self.parent_locator {
             _ if self.kind() != Kind::Differencing => Ok(None),
             Some(place) => {
-                let read = self.view.checked(locator::read(&self.view, place, warnings)).map(Some);
+                let read = locator::read(&self.view, place, warnings).map(Some);
+                // A part of a page that is gone can still be touched.
+                self.source().check_length(self.source().length()).map_err(|lost| warnings.end(Check::Medium, lost))?;
                 // A chain may be long, and the pages around what was looked at would add up.
                 self.view.forget(0, self.source().length());
                 read

@@ -97,8 +97,8 @@ fn more_sensible(
     let nonsense = |copy, table: &Table| {
         let mut trial = Warnings::new(Strictness::Salvage);
         let Ok(regions) = Regions::of(view, header, copy, table, &mut trial) else { return usize::MAX };
-        let signature = view.bytes(Structure::MetadataTable, regions.metadata.offset, 8);
-        let has_metadata = signature.is_ok_and(|found| *found == *MetadataTableHeader::SIGNATURE.as_bytes());
+        let signature = view.copy(Structure::MetadataTable, regions.metadata.offset, 8);
+        let has_metadata = signature.is_ok_and(|found| found == MetadataTableHeader::SIGNATURE.as_bytes());
         // Only what keeps an image from being read in any other way: where it can be read, the same is read here.
         let bad = trial.as_slice().iter().filter(|warning| warning.severity >= Severity::Unchecked).count();
         let has_bat = regions.bat.offset < view.length();
@@ -181,7 +181,7 @@ impl Table {
         let (structure, offset) = (Structure::RegionTable(copy), region_table_offset(copy));
         let at = |field: usize, kind| Error::at(structure, offset.saturating_add(to_u64(field)), kind);
         // A copy, so that what was checked is what is used.
-        let bytes = view.bytes(structure, offset, RegionTableHeader::TABLE_LENGTH)?.into_owned();
+        let bytes = view.copy(structure, offset, RegionTableHeader::TABLE_LENGTH)?;
         let expected = crc32c_of_structure(&bytes, offset_of!(RegionTableHeader, checksum));
         let Ok((head, rest)) = RegionTableHeader::read_from_prefix(&bytes) else {
             return Err(at(0, ErrorKind::OutOfBounds { length: 16, limit: view.length() }));

@@ -146,12 +146,6 @@ impl View {
         self.source.check(what, offset, length)
     }
 
-    /// What was made of bytes of the file, be it an error, unless some of them were lost.
-    pub(crate) fn checked<T>(&self, made: Result<T>) -> Result<T> {
-        self.source.check_lost()?;
-        made
-    }
-
     /// The `length` bytes at `offset`: lent where they lie together, put together where they do not. For structures,
     /// whose length the caller has bounded.
     ///
@@ -187,6 +181,17 @@ impl View {
             left = left.saturating_sub(taken);
         }
         Ok(Cow::Owned(bytes))
+    }
+
+    /// The same as a copy, of which nothing is lost: zeros that stand in for what is are never taken for a structure, be it a wrong
+    /// one.
+    ///
+    /// # Errors
+    /// As for [`View::bytes`]; [`ErrorKind::Lost`] of any of them.
+    pub(crate) fn copy(&self, what: Structure, offset: u64, length: u64) -> Result<Vec<u8>> {
+        let copy = self.bytes(what, offset, length)?.into_owned();
+        self.check(what, offset, length)?;
+        Ok(copy)
     }
 
     /// A copy of the structure at `offset`, fetched once: what is checked is what is used.

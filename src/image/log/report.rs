@@ -7,9 +7,9 @@ use crate::format::SECTOR_4K;
 use crate::source::{Source, View};
 
 use super::super::header::{self, CurrentHeader};
-use super::super::identifier;
 use super::super::rule::Check;
 use super::super::warning::{Strictness, Warnings};
+use super::super::{identifier, lost};
 use super::entry::{Entry, Flaw, Ring};
 use super::sequence;
 
@@ -85,13 +85,15 @@ impl LogReport {
     /// As for [`LogReport::read`].
     pub(in crate::image) fn visit(source: Source, found: impl FnMut(LogReportEntry)) -> Result<Self> {
         let view = View::new(source);
-        view.checked(Self::of(&view, found))
+        let mut warnings = Warnings::default();
+        let report = Self::of(&view, &mut warnings, found);
+        lost::check(view.source(), &warnings)?;
+        report
     }
 
-    fn of(view: &View, found: impl FnMut(LogReportEntry)) -> Result<Self> {
-        let mut warnings = Warnings::default();
-        identifier::read(view, &mut warnings)?;
-        let header = header::select(view, &mut warnings)?;
+    fn of(view: &View, warnings: &mut Warnings, found: impl FnMut(LogReportEntry)) -> Result<Self> {
+        identifier::read(view, warnings)?;
+        let header = header::select(view, warnings)?;
         let placement = header.check_log_alignment().and_then(|()| header.check_log_place(view.length()));
         let (mut active, mut replay) = (Vec::new(), Ok(()));
         if header.is_dirty() {

@@ -5,8 +5,8 @@ mod payload;
 use std::collections::BTreeMap;
 
 use crate::disk::{Chain, Disk, Layer, OpenOptions};
-use crate::error::{Error, ErrorKind, Structure};
-use crate::image::{Check, Examined, Finding, Findings, Image, Severity, Strictness, Warnings};
+use crate::error::{Category, Error, ErrorKind, Structure};
+use crate::image::{Check, Examined, Finding, Findings, Image, Severity, Strictness, Warning, Warnings};
 use crate::scan::{ScanOptions, Stopped};
 use crate::source::Source;
 
@@ -114,7 +114,9 @@ pub fn check(source: Source, options: &CheckOptions<'_>) -> Result<CheckReport, 
         Ok(image) => chain(&Chain::of(image, &open), options, &mut findings, &mut report)?,
         Err(error) => {
             let check = warnings.ended_by().unwrap_or(Check::Medium);
-            let breaks = |rule| warnings.as_slice().iter().any(|warning| warning.check == rule);
+            // What a medium does not give may be there.
+            let is_breach = |warning: &Warning| warning.detail.category() != Category::Io;
+            let breaks = |rule| warnings.as_slice().iter().any(|warning| warning.check == rule && is_breach(warning));
             report.is_vhdx = !breaks(Check::Signature) || !breaks(Check::Headers);
             warnings.into_list().into_iter().for_each(|warning| findings.push(warning.into()));
             findings.refuse(check, error, None);

@@ -386,8 +386,10 @@ fn outcome_of_searching(error: Error) -> Outcome {
 
 /// The identity of an image, by its headers alone.
 fn identity_of(file: &OpenFile, strictness: Strictness) -> Result<Uuid, Outcome> {
-    let head = file.head(END_OF_HEADERS).map_err(Outcome::Broken)?;
-    Image::identity(Source::from_vec(head), strictness).map_err(Outcome::Broken)
+    let (head, failed) = file.head(END_OF_HEADERS);
+    let identity = Image::identity(Source::from_vec(head), strictness);
+    // Where one copy of the header can't be read, the other counts. Where none does, it may be for what can't be read.
+    identity.map_err(|error| Outcome::Broken(failed.unwrap_or(error)))
 }
 
 /// For an image that is to be salvaged, and whose parent can't be told by its identity: the file that the caller has named

@@ -1,11 +1,16 @@
 //! Opening a file so that nothing but a file is opened: no pipe that waits for a writer, no device with side effects.
 
 use std::fs::{File, FileType, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use super::read::read_exact_at;
 use crate::error::{Error, ErrorKind, Result, Structure};
+use crate::num::to_usize_saturating;
+
+/// What media give or do not give as a whole, in bytes; a header is one of them.
+const PAGE: usize = 4096;
 
 /// Which file it is, whatever path leads to it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -119,13 +124,20 @@ impl OpenFile {
         Ok(!is_same_time || self.length_now()? != self.length)
     }
 
-    /// The first `most` bytes, or all if there are fewer.
-    pub(crate) fn head(&self, most: u64) -> Result<Vec<u8>> {
-        let mut head = Vec::new();
-        let mut file = &self.file;
-        let read = file.rewind().and_then(|()| file.take(most).read_to_end(&mut head));
-        read.map_err(|error| Error::of(Structure::File, ErrorKind::Io(error.into())))?;
-        Ok(head)
+    /// The first `most` bytes, or all if there are fewer; and why not all of them could be read, if so: pages that the medium
+    /// does not give are zeros, which are no valid structure.
+    pub(crate) fn head(&self, most: u64) -> (Vec<u8>, Option<Error>) {
+        let mut head = vec![0; to_usize_saturating(most.min(self.length))];
+        let mut failed = None;
+        if read_exact_at(&self.file, &mut head, 0).is_err() {
+            for (page, at) in head.chunks_mut(PAGE).zip((0..).step_by(PAGE)) {
+                if let Err(error) = read_exact_at(&self.file, page, at) {
+                    page.fill(0);
+                    failed.get_or_insert_with(|| Error::at(Structure::File, at, ErrorKind::Io(error.into())));
+                }
+            }
+        }
+        (head, failed)
     }
 
     /// The length, if memory can hold so much at all.

@@ -1,5 +1,6 @@
 //! Media that do not give one copy of what is there twice, or not all of what is to be copied.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -61,6 +62,88 @@ impl Failing {
         let (ran, bytes) = self.extract(&[&["--salvage", "--loss-map", self.map.to_str().unwrap()], words].concat());
         assert!(self.map.exists(), "{}", ran.err);
         (ran, bytes, losses(&self.map))
+    }
+}
+
+/// What there is twice, and the identifier, without which all the rest can be read: where it lies, and the rule that it breaks.
+const COPIES: [(u64, &str); 5] =
+    [(0, "V2"), (64 * KIB, "V5"), (128 * KIB, "V5"), (192 * KIB, "V26"), (256 * KIB, "V26")];
+
+#[test]
+fn a_copy_that_cannot_be_read_is_one_that_is_not_valid() {
+    let chain = chain();
+    let expected = content(&chain);
+    for layer in [0, 1] {
+        for (at, code) in COPIES {
+            let folder = temp_dir();
+            let Some(failing) = Failing::new(folder.path(), &chain, layer, &(at..at + 1)) else { return };
+            let parent = failing.paths[1].to_str().unwrap();
+            // Of one that is mounted, the stored path leads there, too.
+            let ways = [&["--parent", parent][..], &[]];
+            for way in &ways[..=layer] {
+                let told = |ran: &Ran| {
+                    let warned = ran.err.lines().filter(|line| line.contains("[V")).collect::<Vec<_>>();
+                    let is_it =
+                        |line: &&str| line.contains("cannot be read any more") && line.ends_with(&format!("[{code}]"));
+                    warned.len() == 1 && warned.iter().all(is_it)
+                };
+                // What is not known to be an image is none.
+                let (exit, bytes) = if code == "V2" { (74, None) } else { (0, Some(&expected)) };
+                let (ran, found) = failing.extract(way);
+                assert_eq!(ran.status.code(), Some(exit), "{layer} {at:#x} {way:?}: {}", ran.err);
+                assert!(found.as_ref() == bytes, "{layer} {at:#x} {way:?}: other bytes");
+                assert!(exit != 0 || told(&ran), "{layer} {at:#x} {way:?}: {}", ran.err);
+                for more in [&[][..], &["--no-mmap"]] {
+                    let (ran, found, lost) = failing.salvage(&[*way, more].concat());
+                    assert_eq!((ran.status.code(), lost), (Some(0), vec![]), "{layer} {at:#x} {way:?}: {}", ran.err);
+                    assert!(found.as_ref() == Some(&expected), "{layer} {at:#x} {way:?}: other bytes");
+                    assert!(told(&ran), "{layer} {at:#x} {way:?}: {}", ran.err);
+                }
+            }
+            for command in [&["info"][..], &["hash", "-a", "crc32"], &["log"]] {
+                // These two tell of the image also where its parent is none.
+                let is_read = code != "V2" || (layer == 1 && command[0] != "hash");
+                let ran = failing.run(command);
+                assert_eq!(
+                    ran.status.code(),
+                    Some(if is_read { 0 } else { 74 }),
+                    "{layer} {command:?} {at:#x}: {}",
+                    ran.err
+                );
+            }
+            // A check tells of the copy, and that not all of the file can be read.
+            let ran = failing.run(&["check", "--output", "json"]);
+            let findings = ran.json()["findings"].as_array().unwrap().clone();
+            let found: BTreeSet<&str> = findings.iter().map(|finding| finding["code"].as_str().unwrap()).collect();
+            assert_eq!((ran.status.code(), found), (Some(1), BTreeSet::from([code, "P2"])), "{layer} {at:#x}");
+            assert!(findings.iter().all(|finding| finding["layer"] == layer), "{findings:?}");
+        }
+    }
+}
+
+#[test]
+fn where_no_copy_counts_it_is_the_medium_that_is_to_blame() {
+    let folder = temp_dir();
+    for (first, broken) in
+        [(64 * KIB, 128 * KIB), (128 * KIB, 64 * KIB), (192 * KIB, 256 * KIB), (256 * KIB, 192 * KIB)]
+    {
+        let mut chain = chain();
+        chain.iter_mut().for_each(|image| image.bytes.write(broken, b"gone"));
+        for layer in [0, 1] {
+            // The parent is not to be broken where the child is to fail.
+            let mut files = self::chain();
+            files[layer] = chain[layer].clone();
+            let Some(failing) = Failing::new(folder.path(), &files, layer, &(first..first + 1)) else { return };
+            let (ran, found) = failing.extract(&["--parent", failing.paths[1].to_str().unwrap()]);
+            assert_eq!((ran.status.code(), found), (Some(74), None), "{first:#x}: {}", ran.err);
+            assert!(ran.err.contains("cannot be read"), "{}", ran.err);
+            let ran = failing.run(&["check", "--output", "json"]);
+            let findings = ran.json()["findings"].as_array().unwrap().clone();
+            let is_of_medium = |code: &str| code == "P2" || (layer == 1 && code == "P1");
+            let of_medium = findings.iter().find(|finding| is_of_medium(finding["code"].as_str().unwrap()));
+            assert!(of_medium.is_some_and(|finding| finding["severity"] == "unchecked"), "{first:#x}: {findings:?}");
+            assert_eq!(ran.json()["format"], "vhdx", "{first:#x}");
+        }
     }
 }
 

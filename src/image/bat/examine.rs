@@ -186,17 +186,11 @@ impl Pass<'_, '_> {
         }
         let mut partial = partial.into_iter().peekable();
         let (first_chunk, last_chunk) = (bat.geometry.chunk_of(first), bat.geometry.chunk_of(end.saturating_sub(1)));
-        let table_end = bat.entry_offset(bat.geometry.bat_entries().min(bat.length / BatEntry::LENGTH));
-        let mut zero_end = 0;
+        let mut holes = bat.bitmap_holes();
         for chunk in first_chunk..=last_chunk {
             let needed = partial.next_if(|(of, ..)| *of == chunk);
             let needed = needed.map(|(_, first, last)| bat.range_of(first).start..bat.range_of(last).end);
-            let at = bat.entry_offset(bat.geometry.bitmap_index(chunk));
-            // Entries in a hole are zero, which needs no look.
-            if at >= zero_end && at < table_end {
-                zero_end = bat.view.known_zero_end(at, table_end);
-            }
-            if needed.is_some() || at >= zero_end {
+            if needed.is_some() || !holes.has(chunk) {
                 self.bitmap(chunk, needed);
             }
         }

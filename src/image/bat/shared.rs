@@ -115,8 +115,10 @@ impl Bat<'_> {
         });
         drop(visited);
         if self.geometry.kind == Kind::Differencing {
+            let mut holes = self.bitmap_holes();
             for chunk in self.geometry.chunk_of(first)..=self.geometry.chunk_of(end.saturating_sub(1)) {
-                if let Ok(place) = self.bitmap_place(chunk)
+                if !holes.has(chunk)
+                    && let Ok(place) = self.bitmap_place(chunk)
                     && place >= MIB
                 {
                     let (end, block) = (place.saturating_add(MIB), chunk.saturating_mul(self.geometry.chunk_blocks()));

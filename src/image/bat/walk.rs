@@ -90,6 +90,36 @@ impl Asking {
     }
 }
 
+/// Which entries of sector bitmap blocks lie in a hole of the file, asked of chunk after chunk: they are zero, which needs no look.
+/// They are so far apart that to look at all of them makes the system fill most of the hole.
+#[cfg(feature = "bulk")]
+pub(super) struct BitmapHoles<'b> {
+    bat: Bat<'b>,
+    table_end: u64,
+    /// Up to where the table is known to be zero.
+    zero_end: u64,
+}
+
+#[cfg(feature = "bulk")]
+impl BitmapHoles<'_> {
+    /// Whether the entry of this chunk is known to be zero.
+    pub(super) fn has(&mut self, chunk: u64) -> bool {
+        let at = self.bat.entry_offset(self.bat.geometry.bitmap_index(chunk));
+        if at >= self.zero_end && at < self.table_end {
+            self.zero_end = self.bat.view.known_zero_end(at, self.table_end);
+        }
+        at.saturating_add(BatEntry::LENGTH) <= self.zero_end
+    }
+}
+
+#[cfg(feature = "bulk")]
+impl<'a> Bat<'a> {
+    pub(super) fn bitmap_holes(&self) -> BitmapHoles<'a> {
+        let table_end = self.entry_offset(self.geometry.bat_entries().min(self.length / BatEntry::LENGTH));
+        BitmapHoles { bat: *self, table_end, zero_end: 0 }
+    }
+}
+
 impl Bat<'_> {
     /// Shows the states of `count` payload blocks from `first` on, in order, until `visit` has enough: a state's number, and
     /// how many blocks in a row are in it. Holes of the file cost nothing, and the memory behind what was shown is given back.

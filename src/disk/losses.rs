@@ -14,7 +14,8 @@ use super::cursor::{Content, Cursor, Piece};
 pub struct Loss {
     /// Where, in bytes of the disk.
     pub range: Range<u64>,
-    /// Why.
+    /// Why. Where neighbours are lost for reasons of one kind, such as entries that have the same state, they are one loss, and
+    /// this is the reason of the first.
     pub reason: Error,
 }
 
@@ -71,7 +72,7 @@ impl<'d> Losses<'d> {
 impl Iterator for Losses<'_> {
     type Item = Loss;
 
-    /// The next loss. Neighbours with the same reason are one.
+    /// The next loss. Neighbours whose reasons differ only in where they are, are one.
     fn next(&mut self) -> Option<Loss> {
         loop {
             let next = self.next_one();
@@ -95,10 +96,37 @@ impl Iterator for Losses<'_> {
 
 impl FusedIterator for Losses<'_> {}
 
-/// Whether two reasons are one: of a kind that has no place of its own, or said of the same place.
+/// Whether two reasons are one: said of the same sort of thing in the same file, and the same but for where that is. A table may
+/// be wrong from end to end, and a loss for each of its entries would be of no use to anyone.
 fn is_same(one: &Error, other: &Error) -> bool {
-    let is_whole = |error: &Error| matches!(error.kind(), ErrorKind::NoParentAttached | ErrorKind::MediumFailed);
-    let is_of_one = one.layer() == other.layer() && one.structure() == other.structure();
-    is_of_one
-        && (is_whole(one) && is_whole(other) || one.offset() == other.offset() && one.to_string() == other.to_string())
+    use ErrorKind::{
+        Lost, MediumFailed, NoParentAttached, NoSectorBitmap, OutOfBounds, Overlap, PartiallyPresentWithoutParent,
+        ReservedState,
+    };
+
+    let is_one = match (one.kind(), other.kind()) {
+        (NoParentAttached, NoParentAttached)
+        | (MediumFailed, MediumFailed)
+        | (Lost, Lost)
+        | (PartiallyPresentWithoutParent, PartiallyPresentWithoutParent) => true,
+        (ReservedState { state }, ReservedState { state: other })
+        | (NoSectorBitmap { state }, NoSectorBitmap { state: other }) => state == other,
+        (OutOfBounds { limit, .. }, OutOfBounds { limit: other, .. }) => limit == other,
+        (Overlap { with, .. }, Overlap { with: other, .. }) => is_same_sort(*with, *other),
+        _ => one.offset() == other.offset() && one.to_string() == other.to_string(),
+    };
+    is_one && one.layer() == other.layer() && is_same_sort(one.structure(), other.structure())
+}
+
+/// Whether two things are of one sort, though not the same one.
+fn is_same_sort(one: Structure, other: Structure) -> bool {
+    use Structure::{BitmapBatEntry, PayloadBatEntry, PayloadBlock, SectorBitmap};
+
+    match (one, other) {
+        (PayloadBatEntry(_), PayloadBatEntry(_))
+        | (BitmapBatEntry(_), BitmapBatEntry(_))
+        | (PayloadBlock(_), PayloadBlock(_))
+        | (SectorBitmap(_), SectorBitmap(_)) => true,
+        _ => one == other,
+    }
 }

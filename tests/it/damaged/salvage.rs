@@ -259,6 +259,33 @@ fn a_bad_entry_costs_its_block_and_no_other() {
 }
 
 #[test]
+fn losses_that_touch_are_one_where_the_reason_is_of_one_kind() {
+    const FAR: u64 = 1 << 40 << 20 | 6;
+    let folder = temp_dir();
+    // Of the entries of blocks 0 to 7: the blocks that each loss begins and ends with, and what its reason begins with.
+    let rows: [([u64; 8], &[(u64, u64, &str)]); 5] = [
+        ([4; 8], &[(0, 8, "BAT entry of payload block 0")]),
+        ([0, 4, 4, 0, 4, 4, 5, 0], &[(1, 3, ""), (4, 6, ""), (6, 7, "BAT entry of payload block 6")]),
+        ([FAR, FAR + (9 << 20), FAR, 0, 0, 0, 0, FAR], &[(0, 3, "payload block 0"), (7, 8, "payload block 7")]),
+        ([7, 7, 4, FAR, 7, 0, 0, 0], &[(0, 2, ""), (2, 3, ""), (3, 4, "payload block 3"), (4, 5, "")]),
+        // Inside of the metadata region, of the BAT region, and in the first MiB.
+        ([0, (2 << 20) | 6, (3 << 20) | 6, 6, 6, 0, 0, 0], &[(1, 2, ""), (2, 3, ""), (3, 5, "payload block 3")]),
+    ];
+    for (entries, expected) in rows {
+        let spec = Spec { raw_bat: (0..8).zip(entries).collect(), ..Spec::default() };
+        let path = write(folder.path(), &spec.build());
+        let (ran, _, losses) = extract(&path, &[]);
+        assert_eq!(ran.status.code(), Some(65), "{}", ran.err);
+        let told: Vec<_> = expected.iter().map(|(first, end, _)| (first * MIB, (end - first) * MIB)).collect();
+        assert_eq!(ranges(&losses), told, "{losses:#}");
+        for (loss, (.., reason)) in losses["losses"].as_array().unwrap().iter().zip(expected) {
+            assert!(loss["reason"].as_str().unwrap().starts_with(reason), "{loss:#}");
+        }
+        assert_eq!(losses["lost-bytes"], told.iter().map(|(_, length)| length).sum::<u64>());
+    }
+}
+
+#[test]
 fn a_dirty_image_that_was_cut_has_its_log_replayed() {
     let folder = temp_dir();
     let image = Dirty::ManyEntries.build(&Spec::default().block(7, Block::full()));

@@ -42,7 +42,8 @@ pub fn extract_to_writer(
 }
 
 /// Writes a content to an open file, zeros included, in order and from the file's position on. Where the system can, and no
-/// digests are asked for, the bytes go into a pipe or a socket without being copied.
+/// digests are asked for, the bytes go into a pipe or a socket without being copied. What goes to the null device of Linux is
+/// read, and not written: of zeros, there may be more than anyone waits for.
 ///
 /// # Errors
 /// See [`ExtractError`].
@@ -52,10 +53,44 @@ pub fn extract_to_stream(
     options: &ExtractOptions<'_>,
 ) -> Result<Extracted, ExtractError> {
     #[cfg(target_os = "linux")]
+    if options.hash.is_empty() && is_null(file) {
+        return read_all(content, options);
+    }
+    #[cfg(target_os = "linux")]
     if let Some(pipe) = pipe::Pipe::new(content, file, options) {
         return pipe.extract(content);
     }
     extract_to_writer(content, &mut &*file, options)
+}
+
+/// Whether nothing that is written there is kept: device 1:3.
+#[cfg(target_os = "linux")]
+fn is_null(file: &File) -> bool {
+    use std::os::unix::fs::{FileTypeExt, MetadataExt};
+
+    use rustix::fs::{major, minor};
+
+    file.metadata().is_ok_and(|metadata| {
+        let device = metadata.rdev();
+        metadata.file_type().is_char_device() && (major(device), minor(device)) == (1, 3)
+    })
+}
+
+/// Reads a content as it is read to be written, and leaves out only what needs no reading.
+#[cfg(target_os = "linux")]
+fn read_all(content: Content<'_>, options: &ExtractOptions<'_>) -> Result<Extracted, ExtractError> {
+    let mut extracted = Extracted::default();
+    Bulk { contents: [content], access: Access::Read, zeros_count: false, options: options.scan }.each(
+        |unit, _| Ok(data_of(unit)),
+        |Done { length, value, .. }| {
+            if value.is_none() {
+                options.scan.advance(length)?;
+            }
+            extracted.count(value.unwrap_or(0), length);
+            Ok::<_, ExtractError>(())
+        },
+    )?;
+    Ok(extracted)
 }
 
 /// Giving pages to a pipe: those of the image's file themselves, and for zeros those of a file that is one hole.

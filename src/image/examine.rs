@@ -251,6 +251,8 @@ impl Image {
         let length = self.source().length();
         let used_end = slots.used_end();
         let mut unreferenced = 0_u64;
+        // Up to where the file is known to be zero: there may be millions of runs in one hole.
+        let mut zero_end = 0;
         for (start, end) in slots.unused() {
             let end = end.min(length);
             // Where a run begins that is empty as a whole, or holds something in each MiB.
@@ -261,9 +263,12 @@ impl Image {
                 findings.tell(Check::Unreferenced, severity, || (Error::at(Structure::File, start, kind), None));
             };
             while at < end {
-                let hole_end = self.view.known_zero_end(at, end);
-                let next = if hole_end > at { hole_end } else { at.saturating_add(MIB).min(end) };
-                let is_empty = hole_end > at || first_set(&self.view, Structure::File, at, next).is_none();
+                if at >= zero_end {
+                    zero_end = self.view.known_zero_end(at, length);
+                }
+                let is_hole = at < zero_end;
+                let next = if is_hole { zero_end.min(end) } else { at.saturating_add(MIB).min(end) };
+                let is_empty = is_hole || first_set(&self.view, Structure::File, at, next).is_none();
                 if is_empty != was_empty && at > run_start {
                     tell(run_start, at, was_empty);
                     run_start = at;

@@ -34,7 +34,7 @@ impl Size {
     }
 }
 
-type Make = fn(&Path, Size) -> Input;
+pub(crate) type Make = fn(&Path, Size) -> Input;
 
 /// All of them, made one at a time in a folder of their own.
 pub(crate) const ALL: &[Make] = &[
@@ -76,7 +76,7 @@ fn gib(length: u64) -> String {
 }
 
 /// 64 TiB of nothing, in blocks of 1 MiB.
-fn empty_disk(folder: &Path, _: Size) -> Input {
+pub(crate) fn empty_disk(folder: &Path, _: Size) -> Input {
     let image = Spec::empty(64 * TIB).build();
     input(folder, "a disk of 64 TiB, of which nothing is present", &image, FINE)
 }
@@ -103,7 +103,7 @@ fn fill_table(input: &Input, image: &Image, entry: impl Fn(u64) -> u64) {
 }
 
 /// A table of which every byte is in the file.
-fn written_table(folder: &Path, size: Size) -> Input {
+pub(crate) fn written_table(folder: &Path, size: Size) -> Input {
     let tebibytes = size.of(8, 64);
     let image = Spec::empty(tebibytes * TIB).build();
     let name = format!("{tebibytes} TiB, whose table of {} is all written", gib(image.geometry.entries * 8));
@@ -119,6 +119,16 @@ fn scattered_blocks(folder: &Path, size: Size) -> Input {
     let made = input(folder, format!("{blocks} blocks that all lie in two places"), &image, [0, 0, 0, 0, 2, 65, 65]);
     File::options().write(true).open(&made.path).unwrap().set_len(70 * MIB).unwrap();
     fill_table(&made, &image, |block| ((64 + block % 2 * 3) * MIB) | 6);
+    made
+}
+
+/// Blocks with a gap behind each, in a file that is one hole behind its BAT.
+pub(crate) fn many_gaps(folder: &Path, size: Size) -> Input {
+    let blocks = size.of(1 << 22, 7 << 20);
+    let image = Spec::empty(blocks * MIB).build();
+    let made = input(folder, format!("{blocks} blocks with gaps between them"), &image, FINE);
+    File::options().write(true).open(&made.path).unwrap().set_len((64 + 2 * blocks) * MIB).unwrap();
+    fill_table(&made, &image, |block| ((64 + block * 2) * MIB) | 6);
     made
 }
 

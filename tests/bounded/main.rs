@@ -23,7 +23,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use inputs::{Input, Size};
+use inputs::{Input, Make, Size};
 use kit::MIB;
 
 /// What no command may take of memory.
@@ -85,18 +85,26 @@ fn wait(child: Child, since: Instant) -> Cost {
 
 /// Runs a command on an image; what it prints goes to a file.
 fn run(command: &str, path: &Path, out: &Path) -> Cost {
+    run_with(&command.split(' ').map(Path::new).chain([path]).collect::<Vec<_>>(), File::create(out).unwrap())
+}
+
+fn run_with(words: &[&Path], out: File) -> Cost {
     // The peak of this process begins anew: the child's begins with it.
     fs::write("/proc/self/clear_refs", "5").unwrap();
     let mut vhdx = Command::new(env!("CARGO_BIN_EXE_vhdx"));
-    vhdx.args(command.split(' ')).arg(path).stdin(Stdio::null()).stderr(Stdio::null());
+    vhdx.args(words).stdin(Stdio::null()).stderr(Stdio::null());
     let since = Instant::now();
-    let child = vhdx.stdout(File::create(out).unwrap()).spawn().unwrap();
+    let child = vhdx.stdout(out).spawn().unwrap();
     wait(child, since)
+}
+
+fn temp_dir() -> tempfile::TempDir {
+    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
 }
 
 /// Runs every command on every input, so many times each; of the runs of one command, the one in the middle is judged.
 fn for_each_run(size: Size, times: usize, mut judge: impl FnMut(&Input, &str, Cost)) {
-    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let folder = temp_dir();
     let out = folder.path().join("out");
     for make in inputs::ALL {
         let inside = tempfile::tempdir_in(folder.path()).unwrap();
@@ -127,6 +135,37 @@ fn hostile_images_take_neither_memory_nor_time() {
     println!("{slowest:?} of the processor at most");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(runs >= COMMANDS.len() * 15, "{runs}");
+}
+
+/// Of what is not there, those that read everything take no more than those that look at structures.
+#[test]
+fn what_is_not_there_costs_nothing_to_read() {
+    let folder = temp_dir();
+    // The command, with `IMAGE` for the image.
+    let rows: [(Make, &[&str]); 3] = [
+        (
+            inputs::empty_disk,
+            &[
+                "check --payload IMAGE",
+                "extract IMAGE /dev/null",
+                "extract --salvage IMAGE /dev/null",
+                "extract IMAGE -",
+            ],
+        ),
+        (inputs::written_table, &["check --payload IMAGE", "extract IMAGE /dev/null"]),
+        (inputs::many_gaps, &["check IMAGE"]),
+    ];
+    for (make, commands) in rows {
+        let inside = tempfile::tempdir_in(folder.path()).unwrap();
+        let input = make(inside.path(), Size::Small);
+        for command in commands {
+            let word = |word| if word == "IMAGE" { input.path.as_path() } else { Path::new(word) };
+            let null = File::options().write(true).open("/dev/null").unwrap();
+            let cost = run_with(&command.split(' ').map(word).collect::<Vec<_>>(), null);
+            let is_bounded = cost.peak <= MOST_MEMORY && cost.processor <= MOST_TIME * SLOWER;
+            assert!(is_bounded && cost.code == Some(0), "{command} of {}: {cost:?}", input.name);
+        }
+    }
 }
 
 /// That the measure measures: a process that takes memory and time is seen to do so.

@@ -6,12 +6,13 @@ use crate::disk::Disk;
 use crate::error::{Error, ErrorKind, Structure};
 use crate::format::PayloadBlockState;
 use crate::image::{Check, Findings, Severity};
+use crate::num::to_u64;
 use crate::scan::{Content, ScanOptions, Stopped};
 use crate::zero::is_zero;
 
 /// Reads all that the chain holds, and looks for blocks of the image that hold only zeros.
 pub(super) fn read(disk: &Disk, options: &ScanOptions<'_>, findings: &mut Findings) -> Result<(), Stopped> {
-    let mut zeros = ZeroBlocks { disk, at_hand: None, count: 0 };
+    let mut zeros = ZeroBlocks { disk, at_hand: None, count: 0, kept_from: 0 };
     let scanned = Content::disk(disk).scan(
         options,
         |_, segments| segments.iter().all(|segment| segment.slices().all(is_zero)),
@@ -42,6 +43,8 @@ struct ZeroBlocks<'d> {
     /// The block of the last unit, and whether all of it was zero so far.
     at_hand: Option<(u64, bool)>,
     count: u64,
+    /// Where the part of the BAT begins that has been read and not given back.
+    kept_from: u64,
 }
 
 impl ZeroBlocks<'_> {
@@ -88,15 +91,23 @@ impl ZeroBlocks<'_> {
             self.disk.losses(start_of(blocks.start)..start_of(blocks.end).min(self.disk.size())).next().is_some()
         };
         let has_losses = is_lost(&blocks);
-        let is_present = |block| {
-            image.payload_block(block).is_ok_and(|(state, _)| state == PayloadBlockState::FullyPresent)
-                && !(has_losses && is_lost(&(block..block.saturating_add(1))))
-        };
-        let mut present = 0_u64;
-        for block in blocks {
-            present = present.saturating_add(u64::from(is_present(block)));
+        let mut block = blocks.start;
+        while block < blocks.end {
+            // Blocks of one state are looked at as one: there may be 64 million of them, and most of the BAT a hole.
+            let behind = || image.blocks_alike(block, blocks.end.saturating_sub(block).saturating_sub(1)).unwrap_or(0);
+            let (end, is_present) =
+                image.payload_block(block).map_or((block.saturating_add(1), false), |(state, _)| {
+                    (block.saturating_add(1).saturating_add(behind()), state == PayloadBlockState::FullyPresent)
+                });
+            if is_present && has_losses {
+                let kept = (block..end).filter(|block| !is_lost(&(*block..block.saturating_add(1)))).count();
+                self.count = self.count.saturating_add(to_u64(kept));
+            } else if is_present {
+                self.count = self.count.saturating_add(end.saturating_sub(block));
+            }
+            block = end;
+            self.kept_from = image.forget_bat(self.kept_from, start_of(block));
         }
-        self.count = self.count.saturating_add(present);
     }
 }
 

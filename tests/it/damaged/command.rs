@@ -96,6 +96,31 @@ fn blocks_of_zeros_are_counted_where_they_are_looked_at() {
     assert!(!check(&[], &path).done().text().contains("[N5]"));
     let text = check(&["--payload"], &path).done().text();
     assert!(text.contains("1 blocks are present and hold only zeros"), "{text}");
+    // Of twelve in a row: one is trimmed, one has a state that does not exist, one holds a byte, and the file ends before one.
+    let entries = (0..12).map(|block| (block, ((8 + block) * MIB) | 6)).chain([(3, 2), (5, 4)]);
+    let spec = Spec { raw_bat: entries.collect(), file_length: FileLength::Exact(19 * MIB), ..Spec::empty(12 * MIB) };
+    let mut image = spec.build();
+    image.bytes.write(17 * MIB, b"x");
+    let text = check(&["--payload"], &write(folder.path(), "row.vhdx", &image)).text();
+    assert!(text.contains("8 blocks are present and hold only zeros"), "{text}");
+}
+
+#[test]
+fn what_nothing_refers_to_is_found_between_holes() {
+    let folder = temp_dir();
+    // Behind each block is a gap: all but three are holes, and one of these holds zeros.
+    let entries = (0..8).map(|block| (block, ((8 + 2 * block) * MIB) | 6));
+    let spec = Spec { raw_bat: entries.collect(), file_length: FileLength::Exact(24 * MIB), ..Spec::empty(8 * MIB) };
+    let mut image = spec.build();
+    image.bytes.write(11 * MIB, b"x");
+    image.bytes.write(13 * MIB, &[0; 4096]);
+    image.bytes.write(14 * MIB, b"of a block");
+    image.bytes.write(17 * MIB, b"x");
+    let told = check(&["--output", "json"], &write(folder.path(), "gaps.vhdx", &image)).json();
+    let leaks = told["findings"].as_array().unwrap().iter().filter(|finding| finding["severity"] == "leak");
+    let leaks: Vec<_> = leaks.map(|finding| finding["offset"].as_u64().unwrap()).collect();
+    assert_eq!(leaks, [11 * MIB, 17 * MIB], "{told}");
+    assert_eq!((&told["leaks"], &told["leaked-bytes"]), (&2.into(), &(2 * MIB).into()), "{told}");
 }
 
 #[test]

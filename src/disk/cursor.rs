@@ -8,6 +8,10 @@ use crate::source::Stored;
 
 use super::Disk;
 
+/// How many layers keep the part of their BAT that was looked at last. Of a longer chain, those behind them give it back at once:
+/// the system may show 2 MiB of a file for one byte of it, and there may be hundreds of them.
+pub(super) const FEW_LAYERS: usize = 16;
+
 /// A piece of the disk that one layer answers for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Piece {
@@ -194,8 +198,14 @@ impl<'d> Cursor<'d> {
         let length = match local {
             Local::Data { length, .. } | Local::Zero { length, .. } | Local::Parent { length } => length,
         };
-        let kept_from = image.forget_bat(known.map_or(start, |answer| answer.kept_from), start);
-        let answer = Answer { start, until: start.saturating_add(length), local, kept_from };
+        let until = start.saturating_add(length);
+        let kept_from = if layer < FEW_LAYERS {
+            image.forget_bat(known.map_or(start, |answer| answer.kept_from), start)
+        } else {
+            image.forget_all_bat(start, until);
+            until
+        };
+        let answer = Answer { start, until, local, kept_from };
         match layer.checked_sub(1) {
             None => self.top = Some(answer),
             Some(parent) => match self.parents.get_mut(parent) {

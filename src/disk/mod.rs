@@ -20,7 +20,7 @@ use crate::num::{to_u64, to_usize_saturating};
 use crate::source::{Source, any_lost};
 use crate::zero::{ZERO_PAGES_LENGTH, zero_pages};
 
-use cursor::Cursor;
+use cursor::{Cursor, FEW_LAYERS};
 
 pub use block::Block;
 pub use chain::{Chain, Layer, Link, MAX_PARENTS, OpenOptions};
@@ -230,7 +230,7 @@ impl Disk {
     /// Lends bytes that lie in one block of one layer, the case of most small reads; none where it takes more to find out.
     #[inline]
     fn lend(&self, offset: u64, length: u64) -> Option<&[u8]> {
-        for layer in self.layers() {
+        for layer in self.layers().iter().take(FEW_LAYERS) {
             match layer.image().lend(offset, length) {
                 Lent::Here(bytes) => return Some(bytes),
                 Lent::Below => {}

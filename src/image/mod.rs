@@ -371,6 +371,11 @@ impl Image {
         if self.bat().forget(from, to) { to } else { from }
     }
 
+    /// Gives back all memory of that part of the BAT.
+    pub(crate) fn forget_all_bat(&self, from: u64, to: u64) {
+        self.bat().forget_all(from, to);
+    }
+
     /// The bytes at a file offset: the longest run of at most `most`.
     #[inline]
     pub(crate) fn run(&self, offset: u64, most: u64) -> Result<Run<'_>> {

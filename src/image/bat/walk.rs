@@ -215,6 +215,11 @@ impl Bat<'_> {
         self.forget_blocks(self.geometry.block_of(from), self.geometry.block_of(to))
     }
 
+    /// The same however few they are, with the entry of the block in which `to` lies.
+    pub(in crate::image) fn forget_all(&self, from: u64, to: u64) {
+        self.forget_entries(self.geometry.block_of(from), self.geometry.block_of(to).saturating_add(1));
+    }
+
     /// Counts the payload blocks by state. With the feature `rayon`, the threads of the current pool do it, if there are many.
     pub(in crate::image) fn states(&self) -> Result<BlockStates> {
         let blocks = self.geometry.payload_blocks();

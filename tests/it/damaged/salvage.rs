@@ -258,12 +258,15 @@ fn a_bad_entry_costs_its_block_and_no_other() {
     assert_eq!(hashed.text().split(' ').next().unwrap(), format!("{:08x}", crc32fast::hash(&expected)));
 }
 
+/// Lost blocks, the first and the one behind the last, and what the reason begins with.
+type Run<'a> = (u64, u64, &'a str);
+
 #[test]
 fn losses_that_touch_are_one_where_the_reason_is_of_one_kind() {
     const FAR: u64 = 1 << 40 << 20 | 6;
     let folder = temp_dir();
-    // Of the entries of blocks 0 to 7: the blocks that each loss begins and ends with, and what its reason begins with.
-    let rows: [([u64; 8], &[(u64, u64, &str)]); 5] = [
+    // The entries of blocks 0 to 7, and what is lost with them.
+    let rows: [([u64; 8], &[Run<'_>]); 5] = [
         ([4; 8], &[(0, 8, "BAT entry of payload block 0")]),
         ([0, 4, 4, 0, 4, 4, 5, 0], &[(1, 3, ""), (4, 6, ""), (6, 7, "BAT entry of payload block 6")]),
         ([FAR, FAR + (9 << 20), FAR, 0, 0, 0, 0, FAR], &[(0, 3, "payload block 0"), (7, 8, "payload block 7")]),

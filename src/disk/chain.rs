@@ -19,7 +19,8 @@ pub struct OpenOptions {
     /// Where parents may be looked for.
     pub parents: Parents,
     /// What to do with images that are damaged. With [`Strictness::Salvage`], what can't be read is zero, and [`Disk::losses`]
-    /// tells what that is.
+    /// tells what that is. Where a medium fails, that holds for bytes that are read ([`Disk::read_at`], scans and what
+    /// `ops` has); those that are lent from a mapping ([`Disk::segments`], [`Disk::slice`]) are an error there.
     pub strictness: Strictness,
     /// What counts instead of what the metadata of the image say. Of its parents, nothing is assumed.
     pub assumed: Assumed,

@@ -6,7 +6,6 @@ use crate::disk::Disk;
 use crate::error::{Error, ErrorKind, Structure};
 use crate::format::PayloadBlockState;
 use crate::image::{Check, Findings, Severity};
-use crate::num::to_u64;
 use crate::scan::{Content, ScanOptions, Stopped};
 use crate::zero::is_zero;
 
@@ -85,29 +84,43 @@ impl ZeroBlocks<'_> {
     /// Counts those of these blocks, all of them zero from end to end, that are present.
     fn add(&mut self, blocks: Range<u64>) {
         let image = self.disk.image();
-        let start_of = |block: u64| block.saturating_mul(image.block_size());
-        // What is lost is not zero. Asked once for all: a fixed disk may be one hole of 64 TiB.
-        let is_lost = |blocks: &Range<u64>| {
-            self.disk.losses(start_of(blocks.start)..start_of(blocks.end).min(self.disk.size())).next().is_some()
-        };
-        let has_losses = is_lost(&blocks);
+        // Asked once for all: mostly, nothing is.
+        let has_losses = self.lost_of(blocks.clone()) > 0;
         let mut block = blocks.start;
         while block < blocks.end {
-            // Blocks of one state are looked at as one: there may be 64 million of them, and most of the BAT a hole.
-            let behind = || image.blocks_alike(block, blocks.end.saturating_sub(block).saturating_sub(1)).unwrap_or(0);
-            let (end, is_present) =
-                image.payload_block(block).map_or((block.saturating_add(1), false), |(state, _)| {
-                    (block.saturating_add(1).saturating_add(behind()), state == PayloadBlockState::FullyPresent)
-                });
-            if is_present && has_losses {
-                let kept = (block..end).filter(|block| !is_lost(&(*block..block.saturating_add(1)))).count();
-                self.count = self.count.saturating_add(to_u64(kept));
-            } else if is_present {
-                self.count = self.count.saturating_add(end.saturating_sub(block));
+            let behind = blocks.end.saturating_sub(block).saturating_sub(1);
+            let (alike, is_present) = match image.payload_block(block) {
+                // Blocks of one state are looked at as one: there may be 64 million of them, and most of the BAT a hole.
+                Ok((state, _)) => {
+                    (image.blocks_alike(block, behind).unwrap_or(0), state == PayloadBlockState::FullyPresent)
+                }
+                // The table ends before it, and before all that come behind it.
+                Err(error) if matches!(error.kind(), ErrorKind::OutOfBounds { .. }) => break,
+                Err(_) => (0, false),
+            };
+            let end = block.saturating_add(1).saturating_add(alike);
+            if is_present {
+                // What is lost is not zero.
+                let lost = if has_losses { self.lost_of(block..end) } else { 0 };
+                let kept = end.saturating_sub(block).saturating_sub(lost);
+                self.count = self.count.saturating_add(kept);
             }
             block = end;
-            self.kept_from = image.forget_bat(self.kept_from, start_of(block));
+            self.kept_from = image.forget_bat(self.kept_from, block.saturating_mul(image.block_size()));
         }
+    }
+
+    /// Of how many of these blocks something is lost.
+    fn lost_of(&self, blocks: Range<u64>) -> u64 {
+        let start_of = |block: u64| block.saturating_mul(self.disk.image().block_size());
+        let (mut lost, mut counted_to) = (0_u64, blocks.start);
+        for loss in self.disk.losses(start_of(blocks.start)..start_of(blocks.end).min(self.disk.size())) {
+            let first = self.block_of(loss.range.start).max(counted_to);
+            let behind = self.block_of(loss.range.end.saturating_sub(1)).saturating_add(1);
+            lost = lost.saturating_add(behind.saturating_sub(first));
+            counted_to = behind.max(counted_to);
+        }
+        lost
     }
 }
 

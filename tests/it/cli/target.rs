@@ -204,6 +204,9 @@ fn neither_the_image_nor_its_parents_are_ever_written_to() {
             let ran = run_to(&mut vhdx(args), file.into());
             assert_fails(&ran, 2, &["standard output", "is the image itself, or one of its parents"]);
         }
+        let file = std::fs::OpenOptions::new().append(true).open(out).unwrap();
+        let ran = run_to(&mut vhdx(args!["check", &path]), file.into());
+        assert_fails(&ran, 1, &["standard output", "is the image itself, or one of its parents"]);
     }
     for command in ["log", "info"] {
         let file = std::fs::OpenOptions::new().append(true).open(&path).unwrap();

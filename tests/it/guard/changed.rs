@@ -35,6 +35,13 @@ fn a_change_is_told_by_size_and_time() {
     file.set_len(FIRST_BLOCK + 2 * MIB).unwrap();
     assert!(changed(&mapped));
     assert!(mapped.check_lost().is_ok(), "nothing is lost of a file that grows");
+    // Whoever sets the time back is found out all the same.
+    let (mapped, before) = (map(&path), file.metadata().unwrap().modified().unwrap());
+    std::thread::sleep(TICK);
+    file.write_all_at(b"y", FIRST_BLOCK + 5).unwrap();
+    file.set_modified(before).unwrap();
+    assert_eq!(file.metadata().unwrap().modified().unwrap(), before);
+    assert!(changed(&mapped));
 }
 
 /// A disk of 256 MiB, all of which is the same MiB of the file.

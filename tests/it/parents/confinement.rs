@@ -108,6 +108,46 @@ fn a_symbolic_link_does_not_lead_out_of_the_folder() {
     }
 }
 
+/// A link that takes the place of a folder between two looks at it.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_link_that_appears_during_the_search_is_not_followed() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use rustix::fs::{RenameFlags, renameat_with};
+    use vhdx_mmap::FileId;
+
+    let folder = temp_dir();
+    let root = folder.path().canonicalize().unwrap();
+    let path = write(&root, "vm/child.avhdx", &child_at(".\\sub\\base.vhdx"));
+    let outside = FileId::of(write(&root, "outside/base.vhdx", &base())).unwrap();
+    let inside = FileId::of(write(&root, "vm/sub/base.vhdx", &base())).unwrap();
+    let (sub, link) = (root.join("vm/sub"), root.join("vm/link"));
+    symlink("../outside", &link).unwrap();
+    let is_over = AtomicBool::new(false);
+    let (mut found, mut refused, mut is_followed) = (0, 0, false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                renameat_with(CWD, &sub, CWD, &link, RenameFlags::EXCHANGE).unwrap();
+            }
+        });
+        for _ in 0..100_000 {
+            let chain = super::chain(&path, Parents::Beside);
+            match chain.layers().get(1).map(|layer| layer.image().source().id().unwrap()) {
+                Some(id) if id == inside => found += 1,
+                Some(id) => is_followed |= id == outside,
+                None => refused += 1,
+            }
+            if is_followed || found > 2000 && refused > 2000 {
+                break;
+            }
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
+    assert!(!is_followed && found > 0 && refused > 0, "{is_followed} {found} {refused}");
+}
+
 #[test]
 fn a_search_may_begin_at_a_link() {
     let folder = temp_dir();

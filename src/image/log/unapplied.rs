@@ -1,8 +1,6 @@
 //! Changes in the log that no valid header asks for, and that are not in the file.
 
-use std::collections::{BTreeMap, HashSet};
-
-use uuid::Uuid;
+use std::collections::HashSet;
 
 use crate::error::Structure;
 use crate::format::SECTOR_4K;
@@ -16,6 +14,8 @@ use super::sequence::{find_active, valid_entries};
 /// file counts as another than the log would make it.
 const MOST_CHANGES: usize = 1 << 16;
 const MOST_ZEROS: usize = 1 << 8;
+/// Changes to look at before the memory behind them is given back.
+const AT_ONCE: usize = 1 << 8;
 
 /// Whether the log at the place that `header` names holds a complete sequence, of whatever log, whose data are not in the file. A
 /// header that was the last to name this log may have been damaged beyond knowing; where the changes were made, there
@@ -26,11 +26,10 @@ pub(super) fn has_unapplied(view: &View, header: &CurrentHeader) -> bool {
         return false;
     }
     let ring = Ring::new(view, header);
-    let mut logs: BTreeMap<Uuid, Vec<Entry>> = BTreeMap::new();
-    for entry in valid_entries(&ring, None) {
-        logs.entry(entry.log_guid).or_default().push(entry);
-    }
-    logs.values().any(|entries| {
+    let mut entries = valid_entries(&ring, None);
+    // Those of one log stay in the order of their places.
+    entries.sort_by_key(|entry| entry.log_guid);
+    entries.chunk_by(|one, other| one.log_guid == other.log_guid).any(|entries| {
         let active = find_active(entries, ring.sectors()).unwrap_or_default();
         is_another(view, &ring, active.iter().filter_map(|index| entries.get(*index)).rev())
     })
@@ -38,11 +37,17 @@ pub(super) fn has_unapplied(view: &View, header: &CurrentHeader) -> bool {
 
 /// Whether the file has other data than these entries, newest first, would leave in it.
 fn is_another<'e>(view: &View, ring: &Ring<'_>, newest_first: impl Iterator<Item = &'e Entry>) -> bool {
-    let (mut written, mut zeros) = (HashSet::new(), Vec::new());
+    let (mut written, mut zeros, mut looked_at) = (HashSet::new(), Vec::new(), 0_usize);
     for entry in newest_first {
         let changes: Vec<_> = entry.changes(ring).take(MOST_CHANGES).collect();
         if changes.len() >= MOST_CHANGES || zeros.len() >= MOST_ZEROS {
             return true;
+        }
+        // What was looked at for the entry before may lie anywhere.
+        looked_at = looked_at.saturating_add(changes.len());
+        if looked_at >= AT_ONCE {
+            view.forget(0, view.length());
+            looked_at = 0;
         }
         for change in changes.into_iter().rev() {
             match change.sector {

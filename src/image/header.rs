@@ -213,14 +213,26 @@ fn fields(copy: u8, header: &Header) -> CurrentHeader {
     }
 }
 
-/// The header that would be the current one if its checksum were right, where it says that its log is in use. A header that was
-/// being written when the power failed looks like this, too: whether it counted is for its log to say.
-pub(super) fn damaged_successor(view: &View, current: &CurrentHeader) -> Option<CurrentHeader> {
+/// What there is beside the current header.
+pub(super) enum Other {
+    /// A header that is valid.
+    Valid,
+    /// One that is not; what it says, and whether it still looks like a header.
+    Damaged(CurrentHeader, bool),
+    /// Nothing that can be read.
+    Lost,
+}
+
+/// Looks at the other copy than the current one. A header that was being written when the power failed looks like a damaged one, too:
+/// whether it counted is for the log to say.
+pub(super) fn other(view: &View, current: &CurrentHeader) -> Other {
     let copy = 3_u8.saturating_sub(current.copy);
     if read(view, copy).is_ok() {
-        return None;
+        return Other::Valid;
     }
-    let header: Header = view.fetch(Structure::Header(copy), header_offset(copy)).ok()?;
+    let Ok(header) = view.fetch::<Header>(Structure::Header(copy), header_offset(copy)) else { return Other::Lost };
     let says = fields(copy, &header);
-    (says.sequence_number > current.sequence_number && says.is_dirty()).then_some(says)
+    let has_same_log = (says.log_offset, says.log_length) == (current.log_offset, current.log_length);
+    let looks_like_one = header.signature == *Header::SIGNATURE.as_bytes() || (says.version == 1 && has_same_log);
+    Other::Damaged(says, looks_like_one)
 }

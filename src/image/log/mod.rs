@@ -14,7 +14,7 @@ use crate::format::{MIB, SECTOR_4K, header_offset};
 use crate::num::to_u64;
 use crate::source::{Overlay, View};
 
-use super::header::{self, CurrentHeader};
+use super::header::{self, CurrentHeader, Other};
 use super::rule::{Check, Severity};
 use super::warning::Warnings;
 use entry::{Entry, Ring};
@@ -74,32 +74,8 @@ pub(super) fn replay(
     policy: LogPolicy,
     warnings: &mut Warnings,
 ) -> Result<LogState> {
-    if !header.is_dirty()
-        && policy != LogPolicy::Ignore
-        && let Some(successor) = header::damaged_successor(view, header)
-    {
-        let CurrentHeader { log_offset, log_length, log_version, .. } = *header;
-        let with_log_of_other = CurrentHeader { log_offset, log_length, log_version, ..successor.clone() };
-        let has_changes = |header| active_sequence(view, header, &mut Warnings::default()).is_ok();
-        if has_changes(&successor) || has_changes(&with_log_of_other) {
-            // Without it, the changes in the log would be left out, and nobody would know.
-            let what = "it is damaged and was the current one: the log that it names holds changes";
-            let structure = Structure::Header(successor.copy);
-            let detail = Error::at(structure, header_offset(successor.copy), ErrorKind::Text { what });
-            warnings.refuse(Check::HeaderCopies, detail)?;
-            return Ok(LogState::Ignored);
-        }
-    }
-    let other = 3_u8.saturating_sub(header.copy);
-    if !header.is_dirty()
-        && policy != LogPolicy::Ignore
-        && header::read(view, other).is_err()
-        && unapplied::has_unapplied(view, header)
-    {
-        // It may have been the current one, and may not: a sequence of an earlier session looks the same.
-        let what = "it is damaged and may have been the current one: the log holds changes that are not in the file";
-        let detail = Error::at(Structure::Header(other), header_offset(other), ErrorKind::Text { what });
-        warnings.add_as(Check::HeaderCopies, Severity::Unchecked, detail);
+    if policy != LogPolicy::Ignore && other_header_counted(view, header, warnings)? {
+        return Ok(LogState::Ignored);
     }
     if !header.is_dirty() || policy == LogPolicy::Ignore {
         warnings.add_if_err(Check::LogVersion, header.check_log_version());
@@ -122,6 +98,39 @@ pub(super) fn replay(
     view.replay(overlay, last.1, last.0);
     summary.growth = view.length().saturating_sub(before);
     Ok(LogState::Replayed(summary))
+}
+
+/// Whether the other header, which is damaged, was the current one, and names changes that are not in the file: without it, they
+/// would be left out, and nobody would know. Where that can't be told, it is noted.
+///
+/// # Errors
+/// If it was.
+fn other_header_counted(view: &View, header: &CurrentHeader, warnings: &mut Warnings) -> Result<bool> {
+    let copy = 3_u8.saturating_sub(header.copy);
+    let detail = |what| Error::at(Structure::Header(copy), header_offset(copy), ErrorKind::Text { what });
+    let is_settled = match header::other(view, header) {
+        Other::Valid => true,
+        Other::Lost => false,
+        // The sequence of this log that counts is found by whatever header.
+        Other::Damaged(says, _) if says.is_dirty() && says.log_guid == header.log_guid => true,
+        Other::Damaged(says, looks_like_one) => {
+            let CurrentHeader { log_offset, log_length, log_version, .. } = *header;
+            let with_log_of_current = CurrentHeader { log_offset, log_length, log_version, ..says.clone() };
+            let named = [&says, &with_log_of_current].map(|says| unapplied::is_unapplied(view, says));
+            if says.is_dirty() && says.sequence_number > header.sequence_number && named.contains(&Some(true)) {
+                let what = "it is damaged and was the current one: the log that it names holds changes";
+                warnings.refuse(Check::HeaderCopies, detail(what))?;
+                return Ok(true);
+            }
+            looks_like_one && !named.contains(&Some(true)) && (!says.is_dirty() || named.contains(&Some(false)))
+        }
+    };
+    if !is_settled && unapplied::has_unapplied(view, header) {
+        // A sequence of an earlier session looks the same.
+        let what = "it is damaged and may have been the current one: the log holds changes that are not in the file";
+        warnings.add_as(Check::HeaderCopies, Severity::Unchecked, detail(what));
+    }
+    Ok(false)
 }
 
 /// The entries to replay, in order: never none.

@@ -1,12 +1,15 @@
 //! Changes in the log that no valid header asks for, and that are not in the file.
 
 use std::collections::HashSet;
+use std::ops::Range;
 
 use crate::error::Structure;
 use crate::format::SECTOR_4K;
 use crate::source::View;
+use crate::zero::is_zero;
 
 use super::super::header::CurrentHeader;
+use super::super::warning::Warnings;
 use super::entry::{Entry, Rebuild, Ring};
 use super::sequence::{find_active, valid_entries};
 
@@ -14,12 +17,20 @@ use super::sequence::{find_active, valid_entries};
 /// file counts as another than the log would make it.
 const MOST_CHANGES: usize = 1 << 16;
 const MOST_ZEROS: usize = 1 << 8;
+/// How much of ranges that should be zero is looked at.
+const MOST_BYTES: u64 = 32 << 20;
 /// Changes to look at before the memory behind them is given back.
 const AT_ONCE: usize = 1 << 8;
 
-/// Whether the log at the place that `header` names holds a complete sequence, of whatever log, whose data are not in the file. A
-/// header that was the last to name this log may have been damaged beyond knowing; where the changes were made, there
-/// is no difference, and nothing is missed.
+/// Whether the file is another than the sequence would leave that `header` names; none where it names none.
+pub(super) fn is_unapplied(view: &View, header: &CurrentHeader) -> Option<bool> {
+    let active = super::active_sequence(view, header, &mut Warnings::default()).ok()?;
+    Some(is_another(view, &Ring::new(view, header), active.iter().rev()))
+}
+
+/// Whether the log at the place that `header` names holds a complete sequence, of another log than its own, whose changes are not
+/// in the file. A header that was the last to name this log may have been damaged beyond knowing; where the changes were made,
+/// there is no difference, and nothing is missed.
 pub(super) fn has_unapplied(view: &View, header: &CurrentHeader) -> bool {
     let place = [header.check_log_alignment(), header.check_log_length(), header.check_log_place(view.length())];
     if place.iter().any(Result::is_err) {
@@ -27,6 +38,7 @@ pub(super) fn has_unapplied(view: &View, header: &CurrentHeader) -> bool {
     }
     let ring = Ring::new(view, header);
     let mut entries = valid_entries(&ring, None);
+    entries.retain(|entry| entry.log_guid != header.log_guid);
     // Those of one log stay in the order of their places.
     entries.sort_by_key(|entry| entry.log_guid);
     entries.chunk_by(|one, other| one.log_guid == other.log_guid).any(|entries| {
@@ -37,10 +49,11 @@ pub(super) fn has_unapplied(view: &View, header: &CurrentHeader) -> bool {
 
 /// Whether the file has other data than these entries, newest first, would leave in it.
 fn is_another<'e>(view: &View, ring: &Ring<'_>, newest_first: impl Iterator<Item = &'e Entry>) -> bool {
-    let (mut written, mut zeros, mut looked_at) = (HashSet::new(), Vec::new(), 0_usize);
+    let (mut written, mut zeros) = (HashSet::new(), Vec::<Range<u64>>::new());
+    let (mut looked_at, mut left) = (0_usize, MOST_BYTES);
     for entry in newest_first {
         let changes: Vec<_> = entry.changes(ring).take(MOST_CHANGES).collect();
-        if changes.len() >= MOST_CHANGES || zeros.len() >= MOST_ZEROS {
+        if changes.len() >= MOST_CHANGES {
             return true;
         }
         // What was looked at for the entry before may lie anywhere.
@@ -51,11 +64,18 @@ fn is_another<'e>(view: &View, ring: &Ring<'_>, newest_first: impl Iterator<Item
         }
         for change in changes.into_iter().rev() {
             match change.sector {
-                None => zeros.push(change.start..change.end),
                 // What is written over later need not be there.
                 Some(_) if zeros.iter().any(|zeros| zeros.contains(&change.start)) => {}
                 Some(made) if written.insert(change.start) && !has(view, change.start, &made) => return true,
                 Some(_) => {}
+                None => {
+                    if zeros.len() >= MOST_ZEROS
+                        || !is_zero_but_for(view, change.start..change.end, &written, &mut left)
+                    {
+                        return true;
+                    }
+                    zeros.push(change.start..change.end);
+                }
             }
         }
     }
@@ -64,4 +84,25 @@ fn is_another<'e>(view: &View, ring: &Ring<'_>, newest_first: impl Iterator<Item
 
 fn has(view: &View, offset: u64, made: &Rebuild<'_>) -> bool {
     view.bytes(Structure::File, offset, SECTOR_4K).is_ok_and(|bytes| *bytes == made.sector()[..])
+}
+
+/// Whether the file has zeros in a range, but for sectors that were written later; of what lies behind its end, nobody knows. `left`
+/// is how many bytes are looked at at most, in all.
+fn is_zero_but_for(view: &View, range: Range<u64>, written: &HashSet<u64>, left: &mut u64) -> bool {
+    let end = range.end.min(view.length());
+    let mut at = range.start;
+    while at < end && *left > 0 {
+        at = view.known_zero_end(at, end);
+        let sector = at & !SECTOR_4K.saturating_sub(1);
+        let next = sector.saturating_add(SECTOR_4K).min(end);
+        if at < end && !written.contains(&sector) {
+            let is_zero = view.bytes(Structure::File, at, next.saturating_sub(at)).is_ok_and(|bytes| is_zero(&bytes));
+            if !is_zero {
+                return false;
+            }
+            *left = left.saturating_sub(SECTOR_4K);
+        }
+        at = next.max(at);
+    }
+    true
 }

@@ -41,6 +41,21 @@ impl Hull<'_> {
         self.end.saturating_sub(self.start)
     }
 
+    /// Reads only what the unit has in it, to where it lies in `memory`.
+    fn read_apart<const N: usize>(&self, stretches: &[Stretch<'_, N>], memory: &mut [u8]) -> Result<()> {
+        for stretch in stretches {
+            for place in stretch.places {
+                let Place::File(source, offset) = place else { continue };
+                if self.contains(source, offset, stretch.length) {
+                    let at = to_usize_saturating(offset.saturating_sub(self.start));
+                    let end = at.saturating_add(to_usize_saturating(stretch.length));
+                    source.read_exact_at(offset, memory.get_mut(at..end).unwrap_or_default())?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Hulls may overlap, so one that has the first byte need not have the last.
     fn contains(&self, source: &Source, offset: u64, length: u64) -> bool {
         std::ptr::eq(self.source, source) && self.start <= offset && offset.saturating_add(length) <= self.end
@@ -77,6 +92,8 @@ impl<'a> Loaded<'a> {
             let (piece, rest) = memory.split_at_mut(taken);
             let wanted = piece.get_mut(..to_usize_saturating(hull.length())).unwrap_or_default();
             let read = hull.source.read_exact_at(hull.start, wanted);
+            // It may be for what lies between, which is of no interest.
+            let read = read.or_else(|_| hull.read_apart(stretches, wanted));
             let file = hull.source.path();
             read.map_err(|error| error.in_layer(hull.layer, file).in_file(file.filter(|_| N > 1)))?;
             memory = rest;

@@ -175,3 +175,26 @@ fn what_cannot_be_copied_as_a_whole_is_salvaged_where_it_lies() {
         assert!(told.as_str().unwrap().contains("cannot be read"), "{json:#}");
     }
 }
+
+#[test]
+fn what_lies_between_the_sectors_of_a_block_need_not_be_there() {
+    let folder = temp_dir();
+    let base = (0..3).fold(Spec::empty(4 * MIB), |spec, number| spec.block(number, Block::full()));
+    // Eight sectors, one page of the file, are the parent's.
+    let child = Spec::child_of(&base, "base.vhdx").block(1, Block::partial(&[0..8, 16..2048])).build();
+    let page = child.block_at(1) + 4 * KIB;
+    let chain = [child, base.build()];
+    let Some(failing) = Failing::new(folder.path(), &chain, 0, &(page..page + 4 * KIB)) else { return };
+    let parent = failing.paths[1].to_str().unwrap().to_owned();
+    let (ran, bytes) = failing.extract(&["--parent", &parent]);
+    assert!(ran.status.code() == Some(0) && bytes == Some(content(&chain)), "{}", ran.err);
+    for algorithm in ["crc32", "sha256"] {
+        let ran = failing.run(&["hash", "-a", algorithm]);
+        assert_eq!(ran.status.code(), Some(0), "{algorithm}: {}", ran.err);
+    }
+    // What is in a sector of its own is needed.
+    drop(failing);
+    let Some(failing) = Failing::new(folder.path(), &chain, 0, &(page + 4 * KIB..page + 5 * KIB)) else { return };
+    let (ran, bytes) = failing.extract(&["--parent", &parent]);
+    assert!(ran.status.code() == Some(74) && bytes.is_none(), "{}", ran.err);
+}

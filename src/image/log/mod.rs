@@ -108,24 +108,37 @@ pub(super) fn replay(
 fn other_header_counted(view: &View, header: &CurrentHeader, warnings: &mut Warnings) -> Result<bool> {
     let copy = 3_u8.saturating_sub(header.copy);
     let detail = |what| Error::at(Structure::Header(copy), header_offset(copy), ErrorKind::Text { what });
-    let is_settled = match header::other(view, header) {
-        Other::Valid => true,
-        Other::Lost => false,
+    let (is_settled, may_be_newer) = match header::other(view, header) {
+        Other::Valid => return Ok(false),
+        Other::Lost => (false, true),
         // The sequence of this log that counts is found by whatever header.
-        Other::Damaged(says, _) if says.is_dirty() && says.log_guid == header.log_guid => true,
+        Other::Damaged(says, _) if says.is_dirty() && says.log_guid == header.log_guid => return Ok(false),
         Other::Damaged(says, looks_like_one) => {
             let CurrentHeader { log_offset, log_length, log_version, .. } = *header;
             let with_log_of_current = CurrentHeader { log_offset, log_length, log_version, ..says.clone() };
-            let named = [&says, &with_log_of_current].map(|says| unapplied::is_unapplied(view, says));
-            if says.is_dirty() && says.sequence_number > header.sequence_number && named.contains(&Some(true)) {
+            let has_same_place = (says.log_offset, says.log_length) == (log_offset, log_length);
+            let places = [Some(&says).filter(|_| !has_same_place), Some(&with_log_of_current)];
+            let places = places.into_iter().flatten().filter(|says| says.is_dirty());
+            let named: Vec<Option<bool>> = places.map(|says| unapplied::is_unapplied(view, says)).collect();
+            let is_newer = says.sequence_number > header.sequence_number;
+            if says.is_dirty() && is_newer && named.contains(&Some(true)) {
                 let what = "it is damaged and was the current one: the log that it names holds changes";
                 warnings.refuse(Check::HeaderCopies, detail(what))?;
                 return Ok(true);
             }
-            looks_like_one && !named.contains(&Some(true)) && (!says.is_dirty() || named.contains(&Some(false)))
+            let is_over = !named.contains(&Some(true)) && (!says.is_dirty() || named.contains(&Some(false)));
+            (looks_like_one && is_over, is_newer || !looks_like_one)
         }
     };
-    if !is_settled && unapplied::has_unapplied(view, header) {
+    let is_missed = || !is_settled && unapplied::has_another(view, header, true);
+    // What the log of this header changes may have been made long ago, and undone by a later session.
+    let is_undone = || {
+        header.is_dirty()
+            && may_be_newer
+            && unapplied::has_another(view, header, false)
+            && unapplied::is_unapplied(view, header) == Some(true)
+    };
+    if is_missed() || is_undone() {
         // A sequence of an earlier session looks the same.
         let what = "it is damaged and may have been the current one: the log holds changes that are not in the file";
         warnings.add_as(Check::HeaderCopies, Severity::Unchecked, detail(what));

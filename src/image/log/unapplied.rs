@@ -28,10 +28,10 @@ pub(super) fn is_unapplied(view: &View, header: &CurrentHeader) -> Option<bool> 
     Some(is_another(view, &Ring::new(view, header), active.iter().rev()))
 }
 
-/// Whether the log at the place that `header` names holds a complete sequence, of another log than its own, whose changes are not
-/// in the file. A header that was the last to name this log may have been damaged beyond knowing; where the changes were made,
-/// there is no difference, and nothing is missed.
-pub(super) fn has_unapplied(view: &View, header: &CurrentHeader) -> bool {
+/// Whether the log at the place that `header` names holds a complete sequence of another log than its own; with `only_unapplied`,
+/// one whose changes are not in the file. A header that was the last to name this log may have been damaged beyond knowing; where
+/// the changes were made, and are not undone, there is no difference, and nothing is missed.
+pub(super) fn has_another(view: &View, header: &CurrentHeader, only_unapplied: bool) -> bool {
     let place = [header.check_log_alignment(), header.check_log_length(), header.check_log_place(view.length())];
     if place.iter().any(Result::is_err) {
         return false;
@@ -43,7 +43,8 @@ pub(super) fn has_unapplied(view: &View, header: &CurrentHeader) -> bool {
     entries.sort_by_key(|entry| entry.log_guid);
     entries.chunk_by(|one, other| one.log_guid == other.log_guid).any(|entries| {
         let active = find_active(entries, ring.sectors()).unwrap_or_default();
-        is_another(view, &ring, active.iter().filter_map(|index| entries.get(*index)).rev())
+        let newest_first = active.iter().filter_map(|index| entries.get(*index)).rev();
+        !active.is_empty() && (!only_unapplied || is_another(view, &ring, newest_first))
     })
 }
 

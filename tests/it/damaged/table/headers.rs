@@ -4,8 +4,8 @@ use uuid::Uuid;
 
 use super::{AND_MORE, Row, patched, row, try_all, with};
 use crate::kit::builder::{FileLength, Image, Spec};
-use crate::kit::log::{Journal, LOG_GUID};
-use crate::kit::{GIB, KIB, MIB};
+use crate::kit::log::{Descriptor, Journal, LOG_GUID};
+use crate::kit::{GIB, KIB, MIB, PAGE};
 
 /// The second header is the current one: it lies at 0x20000.
 pub(super) fn rows() -> Vec<Row> {
@@ -24,11 +24,20 @@ pub(super) fn rows() -> Vec<Row> {
         row(
             "the current one of an image in use",
             patched(|image| {
-                Journal::new(0, 1).append(image, &[]);
+                Journal::new(0, 1).append(image, &[Descriptor::Data(3 * MIB + PAGE, vec![7; 4096])]);
                 image.patch_header(2, 48, &LOG_GUID.to_bytes_le());
                 image.patch_header_raw(2, 100, b"x");
             }),
             &["V5 warning header 2 @0x20004", "V5 corruption header 2 @0x20000", "N2 note log @0x100000"],
+        ),
+        row(
+            "the current one of an image whose log changes nothing",
+            patched(|image| {
+                Journal::new(0, 1).append(image, &[]);
+                image.patch_header(2, 48, &LOG_GUID.to_bytes_le());
+                image.patch_header_raw(2, 100, b"x");
+            }),
+            &["V5 warning header 2 @0x20004", "N2 note log @0x100000"],
         ),
         row("twice the same", with(|spec| spec.sequence = [9, 9]), &["V6 note header 2 @0x20008"]),
         row(

@@ -152,7 +152,7 @@ pub(crate) fn salvaged_chain(path: &Path, common: &Common, salvage: &SalvageArgs
 }
 
 /// Tells of blocks of which all but one must be wrong, though they read without an error.
-fn tell_shared_blocks(path: &Path, disk: &Disk, common: &Common) -> Result<(), Failure> {
+pub(crate) fn tell_shared_blocks(path: &Path, disk: &Disk, common: &Common) -> Result<(), Failure> {
     if !common.quiet {
         for shared in bulk::pool(common, usize::MAX)?.install(|| ops::shared_blocks(disk)) {
             let text = format!("{}: {shared}: one of them is wrong; `vhdx check` tells all", path.display());

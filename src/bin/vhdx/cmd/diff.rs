@@ -21,6 +21,7 @@ use crate::term::{self, TextOut};
 
 pub(crate) fn run(args: &DiffArgs, common: &Common) -> Result<Exit, Failure> {
     let disk = open::disk(&args.image, common)?;
+    open::tell_shared_blocks(&args.image, &disk, common)?;
     let ancestor = find_ancestor(&disk, args)?;
     let work = Work::new(disk.size(), common.quiet);
     if args.delta.is_some() {

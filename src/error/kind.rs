@@ -98,7 +98,7 @@ pub enum ErrorKind {
         /// Its identifier.
         id: Uuid,
     },
-    /// A region is not known; it need not be.
+    /// A region is not known, and readers need not understand it (MS-VHDX 2.2.3).
     UnknownOptional {
         /// What it is.
         id: Uuid,

@@ -11,7 +11,7 @@ pub struct Assumed {
     pub disk_size: Option<u64>,
     /// Logical sector size, in bytes: 512 or 4096.
     pub sector_size: Option<u32>,
-    /// That the image has a parent, whatever its flags say.
+    /// That the image has a parent, whatever its flags say (MS-VHDX 2.6.2.1).
     pub has_parent: bool,
 }
 

@@ -6,11 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::read::read_exact_at;
+use super::salvage::PAGE;
 use crate::error::{Error, ErrorKind, Result, Structure};
 use crate::num::to_usize_saturating;
-
-/// What media give or do not give as a whole, in bytes; a header is one of them.
-const PAGE: usize = 4096;
 
 /// Which file it is, whatever path leads to it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -130,7 +128,8 @@ impl OpenFile {
         let mut head = vec![0; to_usize_saturating(most.min(self.length))];
         let mut failed = None;
         if read_exact_at(&self.file, &mut head, 0).is_err() {
-            for (page, at) in head.chunks_mut(PAGE).zip((0..).step_by(PAGE)) {
+            let length = to_usize_saturating(PAGE);
+            for (page, at) in head.chunks_mut(length).zip((0..).step_by(length)) {
                 if let Err(error) = read_exact_at(&self.file, page, at) {
                     page.fill(0);
                     failed.get_or_insert_with(|| Error::at(Structure::File, at, ErrorKind::Io(error.into())));

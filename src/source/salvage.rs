@@ -12,7 +12,7 @@ use super::Source;
 use super::read::read_exact_at;
 
 /// What media give or do not give as a whole, in bytes: most have sectors of this size, and the system reads no less.
-const PAGE: u64 = 4096;
+pub(super) const PAGE: u64 = 4096;
 
 /// Whether a source is being salvaged, and what of it was lost so far.
 #[derive(Debug, Default)]

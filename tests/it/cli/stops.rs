@@ -231,7 +231,7 @@ fn a_signal_ends_a_delta_and_a_merge_and_nothing_is_left_of_them() {
     }
     let child = write_image(folder.path(), "child.avhdx", &spec);
     let delta = folder.path().join("delta");
-    let running = start(args!["diff", "--allocated", &child, "--delta", &delta]);
+    let running = start(args!["diff", "--quiet", "--allocated", &child, "--delta", &delta]);
     wait_for_work(folder.path(), &["base.vhdx", "child.avhdx"]);
     send(2, &running);
     let ran = wait(running);

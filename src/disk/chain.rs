@@ -1,8 +1,10 @@
 //! An image and its parents, from the image that was opened down to its base.
 
+use std::ops::Range;
+
 use crate::error::{Error, ErrorKind, Result, Structure};
 use crate::image::{Assumed, Check, Image, Kind, LogPolicy, Severity, Strictness, Warning, Warnings};
-use crate::source::Source;
+use crate::source::{LostRanges, Source, SourceRef};
 
 use super::Disk;
 use super::parents::{self, Found, FoundBy, KnownFiles, NotFound, Parents, Search};
@@ -68,6 +70,8 @@ pub struct Layer {
     image: Image,
     link: Option<Link>,
     warnings: Warnings,
+    /// Of a layer that is salvaged: what its medium has failed to give so far.
+    lost: Option<LostRanges>,
 }
 
 /// How a layer was found for the one above it.
@@ -82,8 +86,20 @@ pub struct Link {
 }
 
 impl Layer {
-    fn new(image: Image, link: Option<Link>) -> Self {
-        Self { image, link, warnings: Warnings::default() }
+    fn new(image: Image, link: Option<Link>, strictness: Strictness) -> Self {
+        let lost = (strictness == Strictness::Salvage).then(LostRanges::default);
+        Self { image, link, warnings: Warnings::default(), lost }
+    }
+
+    /// The file, as this layer reads it.
+    pub(crate) fn file(&self) -> SourceRef<'_> {
+        SourceRef::new(self.image.source(), self.lost.as_ref())
+    }
+
+    /// What of `length` bytes of the file, from `offset` on, its medium has failed to give so far: the first such range. None
+    /// of a layer that is not salvaged.
+    pub(crate) fn first_unread(&self, offset: u64, length: u64) -> Option<Range<u64>> {
+        self.lost.as_ref()?.first_in(offset, length)
     }
 
     /// The image.
@@ -139,19 +155,13 @@ impl Chain {
     /// The chain of an image that has been opened.
     pub(crate) fn of(image: Image, options: &OpenOptions) -> Self {
         let is_salvage = options.strictness == Strictness::Salvage;
-        if is_salvage {
-            image.source().begin_salvage();
-        }
         let mut files = KnownFiles::default();
         files.chain.extend(image.source().id());
-        let mut layers = vec![Layer::new(image, None)];
+        let mut layers = vec![Layer::new(image, None, options.strictness)];
         let (mut broken_rule, mut unusable) = (None, Vec::new());
         let end = loop {
             match next_layer(&mut layers, &mut files, options) {
                 Ok(Next::Layer(layer)) => {
-                    if is_salvage {
-                        layer.image.source().begin_salvage();
-                    }
                     files.chain.extend(layer.image.source().id());
                     layers.push(*layer);
                 }
@@ -248,7 +258,8 @@ fn next_layer(layers: &mut [Layer], files: &mut KnownFiles, options: &OpenOption
                 Severity::Corruption,
                 detail.in_layer(layer, child.image.path()),
             );
-            Ok(Next::Layer(Box::new(Layer::new(image, Some(Link { found_by: FoundBy::Given, linkage: "none" })))))
+            let link = Link { found_by: FoundBy::Given, linkage: "none" };
+            Ok(Next::Layer(Box::new(Layer::new(image, Some(link), options.strictness))))
         }
         found => found,
     }
@@ -280,5 +291,5 @@ fn find_parent(
     }
     // What it says of itself has been read: the pages in which that stands would add up in a long chain.
     image.source().forget(0, image.source().length());
-    Ok(Next::Layer(Box::new(Layer::new(image, Some(Link { found_by, linkage })))))
+    Ok(Next::Layer(Box::new(Layer::new(image, Some(Link { found_by, linkage }), options.strictness))))
 }

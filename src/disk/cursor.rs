@@ -87,14 +87,29 @@ pub(super) struct Cursor<'d> {
     parents: Vec<Answer>,
     /// Why the last piece is lost, if it is.
     lost: Option<Error>,
-    /// Where the error was that has been the last item.
+    /// From where on nothing is known, since the last item was an error.
     failed_at: u64,
+    /// How many layers have been asked for anything.
+    layers_asked: usize,
+    /// Where it began, until the tables have been asked for.
+    unchecked_from: Option<u64>,
 }
 
 impl<'d> Cursor<'d> {
-    /// The range must lie inside the disk.
+    /// The range must lie inside the disk. Behind the last piece, an error says if the tables were not whole.
     pub(super) fn new(disk: &'d Disk, start: u64, end: u64) -> Self {
-        Self { disk, position: start, end, top: None, parents: Vec::new(), lost: None, failed_at: end }
+        let unchecked_from = Some(start).filter(|start| *start < end);
+        let (top, parents, lost) = (None, Vec::new(), None);
+        Self { disk, position: start, end, top, parents, lost, failed_at: end, layers_asked: 0, unchecked_from }
+    }
+
+    /// What is wrong with the tables that were looked at, if something is.
+    #[cold]
+    fn check_tables(&mut self) -> Option<Error> {
+        let start = self.unchecked_from.take()?;
+        let lost = self.disk.check_tables_of(self.layers_asked).err()?;
+        self.failed_at = start;
+        Some(lost)
     }
 
     pub(super) fn disk(&self) -> &'d Disk {
@@ -166,7 +181,7 @@ impl<'d> Cursor<'d> {
         Ok(Piece { start, length, layer, state: None, content: Content::Lost })
     }
 
-    /// Where the error was that has been the last item.
+    /// From where on nothing is known, since the last item was an error.
     pub(super) fn failed_at(&self) -> u64 {
         self.failed_at
     }
@@ -192,6 +207,7 @@ impl<'d> Cursor<'d> {
         if let Some(answer) = known.filter(|answer| answer.until > start) {
             return Ok(answer);
         }
+        self.layers_asked = self.layers_asked.max(layer.saturating_add(1));
         // Asked for all that is left, not only for what the layers above leave to it.
         let most = self.end.min(image.virtual_disk_size()).saturating_sub(start);
         let local = image.local(start, most).map_err(|error| error.in_layer(layer, image.path()))?;
@@ -234,16 +250,20 @@ impl Iterator for Cursor<'_> {
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         if self.position >= self.end {
-            return None;
+            return self.check_tables().map(Err);
         }
         let piece = self.piece().or_else(|error| self.lose(error));
-        self.position = match &piece {
-            Ok(piece) => self.position.saturating_add(piece.length),
-            Err(_) => {
-                self.failed_at = self.position;
-                self.end
+        match piece {
+            Ok(piece) => {
+                self.position = self.position.saturating_add(piece.length);
+                Some(Ok(piece))
             }
-        };
-        Some(piece)
+            Err(error) => {
+                self.failed_at = self.position;
+                self.position = self.end;
+                // What is against the format may have been zeros that stood in for what is lost.
+                Some(Err(self.check_tables().unwrap_or(error)))
+            }
+        }
     }
 }

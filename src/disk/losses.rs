@@ -42,7 +42,7 @@ impl<'d> Losses<'d> {
                 Some(rest) => rest,
                 None => match self.cursor.next()? {
                     Ok(piece) => piece,
-                    // Of a disk that is not being salvaged, nothing is known behind an error.
+                    // Nothing is known from there on.
                     Err(reason) => return Some(Loss { range: self.cursor.failed_at()..self.cursor.end(), reason }),
                 },
             };
@@ -54,13 +54,16 @@ impl<'d> Losses<'d> {
                     return Some(Loss { range, reason });
                 }
                 Content::File(offset) => {
-                    let image = self.disk.layer_image(piece.layer)?;
-                    if let Some(lost) = image.source().first_unread(offset, piece.length) {
+                    let layer = self.disk.layers().get(piece.layer)?;
+                    if let Some(lost) = layer.first_unread(offset, piece.length) {
                         let start = piece.start.saturating_add(lost.start.saturating_sub(offset));
                         let end = piece.start.saturating_add(lost.end.saturating_sub(offset));
                         self.rest = piece.behind(end.saturating_sub(piece.start));
                         let reason = Error::at(Structure::File, lost.start, ErrorKind::MediumFailed);
-                        return Some(Loss { range: start..end, reason: reason.in_layer(piece.layer, image.path()) });
+                        return Some(Loss {
+                            range: start..end,
+                            reason: reason.in_layer(piece.layer, layer.image().path()),
+                        });
                     }
                 }
                 Content::Log(_) | Content::Zero => {}

@@ -11,7 +11,7 @@ mod runs;
 mod segments;
 mod stored_path;
 
-use std::ops::{Bound, RangeBounds};
+use std::ops::{Bound, Range, RangeBounds};
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result, Structure};
@@ -31,8 +31,9 @@ pub use reader::Reader;
 pub(crate) use runs::{Place, PlacedRun, PlacedRuns};
 pub use segments::{Segment, Segments};
 
-/// Pieces that are as long as this, in bytes, are read, not copied from the mapping.
-const MIN_READ: usize = 128 << 10;
+/// What is longer than this, in bytes, is read from the file instead of copied from the mapping. A copy takes a page fault
+/// where the page has not been looked at before, which costs more than to read four pages.
+const MOST_COPIED: usize = 4096;
 
 /// A virtual disk: an image and the chain of its parents.
 ///
@@ -142,7 +143,8 @@ impl Disk {
     ///
     /// Nothing is copied, whatever the range. An error is the last item, behind all that is good before it.
     pub fn segments(&self, range: impl RangeBounds<u64>) -> Segments<'_> {
-        Segments::new(self.cursor(range))
+        let (start, end) = self.bounds(range);
+        Segments::new(self, start, end)
     }
 
     /// The map of a range of bytes of the disk, in order, without a look at the content. What lies behind the end of the
@@ -163,36 +165,33 @@ impl Disk {
     /// Copies bytes from `offset` on into `buffer`, and returns how many: all that `buffer` has room for, or as many as
     /// there are up to the end of the disk; 0 behind it.
     ///
-    /// Large pieces are read from the file, past the mapping: that is faster, above all where `buffer` begins on a page, and
-    /// the memory of the process does not grow.
+    /// More than a page is read from the file, past the mapping: that reads no more of the medium than is asked for, and
+    /// the memory of the process does not grow. All that is copied has been there: no [`Disk::check_lost`] is needed after it.
     ///
     /// # Errors
     /// If a block of the range can't be read. What `buffer` holds then is of no meaning.
     pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize> {
-        let lent = if self.is_salvaged { None } else { self.lend(offset, to_u64(buffer.len())) };
-        if let Some(bytes) = lent.filter(|bytes| bytes.len() < MIN_READ) {
+        if buffer.len() <= MOST_COPIED
+            && !self.is_salvaged
+            && let Some((layer, bytes)) = self.lend(offset, to_u64(buffer.len()))
+        {
             buffer.copy_from_slice(bytes);
             let read = offset..offset.saturating_add(to_u64(bytes.len()));
-            return self.check_lost(read).map(|()| bytes.len());
+            return self.check_looked_at(read, layer.saturating_add(1)).map(|()| bytes.len());
         }
         let end = offset.saturating_add(to_u64(buffer.len()));
         let mut rest: &mut [u8] = buffer;
         let before = rest.len();
+        // Behind the last run, this asks for the tables.
         for run in self.placed_runs(offset, end) {
             let run = run?;
             let (piece, behind) = rest.split_at_mut(to_usize_saturating(run.length).min(rest.len()));
             match run.place {
                 Place::Zero => piece.fill(0),
                 Place::Memory(bytes) => piece.copy_from_slice(bytes),
-                Place::File(source, at) => match source.in_memory(at, run.length) {
-                    Some(bytes) if piece.len() < MIN_READ && !source.is_salvaged() => {
-                        piece.copy_from_slice(bytes);
-                        source
-                            .check(Structure::File, at, run.length)
-                            .map_err(|error| error.in_layer(run.layer, source.path()))?;
-                    }
-                    _ => source.read_exact_at(at, piece).map_err(|error| error.in_layer(run.layer, source.path()))?,
-                },
+                Place::File(file, at) => {
+                    file.read_exact_at(at, piece).map_err(|error| error.in_layer(run.layer, file.path()))?;
+                }
             }
             rest = behind;
         }
@@ -206,7 +205,7 @@ impl Disk {
     #[inline]
     pub fn slice(&self, offset: u64, length: u64) -> Result<Option<&[u8]>> {
         match self.lend(offset, length) {
-            Some(bytes) => Ok(Some(bytes)),
+            Some((_, bytes)) => Ok(Some(bytes)),
             None => self.slice_of_segments(offset, length),
         }
     }
@@ -227,12 +226,13 @@ impl Disk {
         })
     }
 
-    /// Lends bytes that lie in one block of one layer, the case of most small reads; none where it takes more to find out.
+    /// Lends bytes that lie in one block of one layer, the case of most small reads, and says which layer that is; none where
+    /// it takes more to find out.
     #[inline]
-    fn lend(&self, offset: u64, length: u64) -> Option<&[u8]> {
-        for layer in self.layers().iter().take(FEW_LAYERS) {
+    fn lend(&self, offset: u64, length: u64) -> Option<(usize, &[u8])> {
+        for (number, layer) in self.layers().iter().enumerate().take(FEW_LAYERS) {
             match layer.image().lend(offset, length) {
-                Lent::Here(bytes) => return Some(bytes),
+                Lent::Here(bytes) => return Some((number, bytes)),
                 Lent::Below => {}
                 Lent::Unknown => return None,
             }
@@ -240,38 +240,59 @@ impl Disk {
         None
     }
 
-    /// Whether what was lent of a range of the disk, before this call, was really what the files hold: pages that could not be
-    /// read when they were touched are zeros, if
+    /// Checks that what was borrowed of a range of the disk, before this call, was really what the files hold. Two things can
+    /// make zeros of bytes of a mapped file under its reader: the end of a file that has become shorter lies in the middle of
+    /// a page, or a page could not be read and
     #[cfg_attr(all(unix, feature = "mmap"), doc = "[`guard_mappings`](super::guard_mappings)")]
     #[cfg_attr(not(all(unix, feature = "mmap")), doc = "`guard_mappings`")]
-    /// has been called. For whoever has used what [`Disk::slice`], [`Disk::segments`] or `Disk::par_segments` lent, and has not gone
-    /// on to the next item or the end. As long as no page of any image was lost, it costs next to nothing.
+    /// has been called. To be called after the use of what [`Disk::slice`], [`Disk::segments`] or `Disk::par_segments` gave
+    /// (zeros included: the tables may be what is lost), unless the iterator has been asked for its last item. Costs a system
+    /// call for each layer while the files are whole, and a look at the map of the range otherwise.
     ///
     /// # Errors
-    /// [`ErrorKind::Lost`], with layer and file offset of the first byte in the range that was lost; or what is wrong with the
-    /// map of the range.
+    /// [`ErrorKind::Lost`], with layer and file offset of a byte that was lost; or what is wrong with the map of the range.
     #[inline]
     pub fn check_lost(&self, range: impl RangeBounds<u64>) -> Result<()> {
-        if any_lost() { self.check_pages(range) } else { Ok(()) }
+        let (start, end) = self.bounds(range);
+        self.check_looked_at(start..end, self.layers().len())
+    }
+
+    /// The same where only the first `layers` layers have been asked for the range.
+    #[inline]
+    fn check_looked_at(&self, range: Range<u64>, layers: usize) -> Result<()> {
+        if range.is_empty() {
+            return Ok(());
+        }
+        let mut asked = self.layers().iter().take(layers).enumerate();
+        let is_whole = asked.try_fold(true, |is_whole, (number, layer)| {
+            let source = layer.image().source();
+            let found = source.is_whole().map_err(|error| error.in_layer(number, source.path()))?;
+            Ok::<_, Error>(is_whole && found)
+        })?;
+        if is_whole && !any_lost() { Ok(()) } else { self.check_runs(range) }
     }
 
     #[cold]
-    fn check_pages(&self, range: impl RangeBounds<u64>) -> Result<()> {
-        let (start, end) = self.bounds(range);
-        for run in self.placed_runs(start, end) {
+    fn check_runs(&self, range: Range<u64>) -> Result<()> {
+        for run in self.placed_runs(range.start, range.end) {
             let run = run?;
-            if let Place::File(source, at) = run.place {
-                let checked = source.check(Structure::File, at, run.length);
-                checked.map_err(|error| error.in_layer(run.layer, source.path()))?;
+            if let Place::File(file, at) = run.place {
+                let checked = file.check(Structure::File, at, run.length);
+                let checked = checked.and_then(|()| file.check_length(at.saturating_add(run.length)));
+                checked.map_err(|error| error.in_layer(run.layer, file.path()))?;
             }
         }
         Ok(())
     }
 
-    /// That no file of the chain has lost its tables since it was mapped: where it ends in the midst of a page, that can't be seen
-    /// when they are looked at.
+    /// That no file of the chain has lost its tables since it was mapped: [`Image::check_tables`].
     pub(crate) fn check_tables(&self) -> Result<()> {
-        let mut layers = self.layers().iter().map(Layer::image).enumerate();
+        self.check_tables_of(self.layers().len())
+    }
+
+    /// The same of the first `layers` layers.
+    pub(crate) fn check_tables_of(&self, layers: usize) -> Result<()> {
+        let mut layers = self.layers().iter().map(Layer::image).enumerate().take(layers);
         layers.try_for_each(|(layer, image)| image.check_tables().map_err(|error| error.in_layer(layer, image.path())))
     }
 

@@ -59,7 +59,11 @@ impl<D: Deref<Target = Disk>> BufRead for Reader<D> {
                 self.lent = self.position..self.position.saturating_add(to_u64(bytes.len()));
                 bytes
             }
-            Some(Segment::Zero(length)) => zero_pages(length),
+            Some(Segment::Zero(length)) => {
+                let zeros = zero_pages(length);
+                self.lent = self.position..self.position.saturating_add(to_u64(zeros.len()));
+                zeros
+            }
             None => &[],
         })
     }

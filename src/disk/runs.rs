@@ -4,7 +4,7 @@ use std::iter::Peekable;
 
 use crate::error::Result;
 use crate::num::{to_u64, to_usize_saturating};
-use crate::source::{Source, Stored};
+use crate::source::{SourceRef, Stored};
 
 use super::Disk;
 use super::cursor::{Content, Cursor, Piece};
@@ -41,7 +41,7 @@ pub(crate) enum Place<'d> {
     /// They are zeros, which are nowhere.
     Zero,
     /// In a mapped file, from this offset on.
-    File(&'d Source, u64),
+    File(SourceRef<'d>, u64),
     /// In memory.
     Memory(&'d [u8]),
 }
@@ -69,15 +69,14 @@ impl<'d> PlacedRuns<'d> {
     fn place(&self, piece: &Piece) -> Result<PlacedRun<'d>> {
         let layer = piece.layer;
         let run = |length, place| PlacedRun { length, place, layer };
-        let (Some(image), Content::File(offset) | Content::Log(offset)) = (self.disk.layer_image(layer), piece.content)
+        let (Some(of), Content::File(offset) | Content::Log(offset)) = (self.disk.layers().get(layer), piece.content)
         else {
             return Ok(run(piece.length, Place::Zero));
         };
+        let (image, file) = (of.image(), of.file());
         let stored = image.stored(offset, piece.length).map_err(|error| error.in_layer(layer, image.path()))?;
         Ok(match stored {
-            Stored::File(bytes) if image.source().is_mapped() => {
-                run(to_u64(bytes.len()), Place::File(image.source(), offset))
-            }
+            Stored::File(bytes) if file.is_mapped() => run(to_u64(bytes.len()), Place::File(file, offset)),
             Stored::File(bytes) | Stored::Log(bytes) => run(to_u64(bytes.len()), Place::Memory(bytes)),
             Stored::Nowhere(length) => run(length, Place::Zero),
         })

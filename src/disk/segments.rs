@@ -73,11 +73,20 @@ pub struct Segments<'d> {
     lent: &'d [u8],
     /// Why there is nothing behind them.
     failed: Option<Error>,
+    /// The range of the disk, until somebody has asked whether all that was lent of it was really there.
+    unchecked: Option<(u64, u64)>,
 }
 
 impl<'d> Segments<'d> {
-    pub(super) fn new(cursor: Cursor<'d>) -> Self {
-        Self { disk: cursor.disk(), pieces: Pieces::new(cursor), data: None, zeros: 0, lent: &[], failed: None }
+    pub(super) fn new(disk: &'d super::Disk, start: u64, end: u64) -> Self {
+        let pieces = Pieces::new(Cursor::new(disk, start, end));
+        Self { disk, pieces, data: None, zeros: 0, lent: &[], failed: None, unchecked: Some((start, end)) }
+    }
+
+    /// What was lost of all that was lent, if something was. Asked once, behind the last segment.
+    fn check_all(&mut self) -> Option<Error> {
+        let (start, end) = self.unchecked.take()?;
+        self.disk.check_lost(start..end).err()
     }
 
     /// The bytes at the beginning of a piece.
@@ -85,7 +94,12 @@ impl<'d> Segments<'d> {
     fn bytes(&self, piece: &Piece) -> Result<Run<'d>> {
         match (self.disk.layer_image(piece.layer), piece.content) {
             (Some(image), Content::File(offset) | Content::Log(offset)) => {
-                image.run(offset, piece.length).map_err(|error| error.in_layer(piece.layer, image.path()))
+                let run = image.run(offset, piece.length).map_err(|error| error.in_layer(piece.layer, image.path()));
+                if let (Ok(Run::Data(bytes)), Content::File(_)) = (&run, piece.content) {
+                    // Whoever borrows them may go through them.
+                    image.source().will_walk(offset, offset.saturating_add(to_u64(bytes.len())));
+                }
+                run
             }
             _ => Ok(Run::Zero(piece.length)),
         }
@@ -107,6 +121,7 @@ impl<'d> Segments<'d> {
     }
 
     fn end(&mut self) {
+        self.unchecked = None;
         self.pieces = Pieces::new(Cursor::new(self.disk, 0, 0));
         self.data = None;
     }
@@ -122,8 +137,8 @@ impl<'d> Segments<'d> {
 impl<'d> Iterator for Segments<'d> {
     type Item = Result<Segment<'d>>;
 
-    /// The next segment. An error is the last item, and comes behind all that is good before it; if a part of the segment
-    /// before was lost while somebody looked at it, that is the error.
+    /// The next segment. An error is the last item, and comes after all that is good before it. If a part of the segment
+    /// before was lost while it was looked at, that is the error; behind the last segment, the same is asked for all of them.
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         if any_lost()
@@ -141,10 +156,11 @@ impl<'d> Iterator for Segments<'d> {
                 None => match self.pieces.next() {
                     Some(Ok(piece)) => piece,
                     Some(Err(error)) => {
+                        self.unchecked = None;
                         self.failed = Some(error);
                         continue;
                     }
-                    None => return self.take_zeros().map(Ok),
+                    None => return self.take_zeros().map(Ok).or_else(|| self.check_all().map(Err)),
                 },
             };
             match self.bytes(&piece) {

@@ -52,10 +52,12 @@ impl Image {
         Examined { bat, end: slots.used_end().min(self.source().length()), unreferenced }
     }
 
-    /// The first block that lies where another one or something else does, and with which one it shares its place. Those that
-    /// can't be read are none.
+    /// The first block that lies where another one or something else does, and with which one it shares its place. Entries that
+    /// are against the format are left out; a table that was lost while it was looked at is the error.
     pub(crate) fn first_shared_block(&self) -> Option<Error> {
-        self.bat_by_the_book().first_shared(self.held.as_ref())
+        let shared = self.bat_by_the_book().first_shared(self.held.as_ref());
+        let table = self.source().check(Structure::Bat, self.regions.bat.offset, self.geometry.bat_length());
+        self.check_tables().and(table).err().or(shared)
     }
 
     /// The creator and the identities.
@@ -310,6 +312,7 @@ fn first_set(view: &View, structure: Structure, start: u64, end: u64) -> Option<
         if at >= end {
             break;
         }
+        view.will_need(at, end.saturating_sub(at).min(MIB));
         match view.run(structure, at, end.saturating_sub(at).min(MIB)).ok()? {
             Run::Zero(length) => at = at.saturating_add(length.max(1)),
             Run::Data(bytes) => {

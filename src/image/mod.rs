@@ -22,7 +22,7 @@ use std::path::Path;
 use uuid::Uuid;
 
 use crate::error::{Error, ErrorKind, Result, Structure};
-use crate::format::PayloadBlockState;
+use crate::format::{KIB_64, MetadataTableHeader, PayloadBlockState};
 use crate::source::{Run, Source, Stored, View};
 
 use bat::Bat;
@@ -67,6 +67,12 @@ pub struct Image {
     metadata_entries: usize,
     warnings: Warnings,
 }
+
+/// Where the second region table ends, in bytes (MS-VHDX 2.2).
+const END_OF_TABLES: u64 = 5 * KIB_64;
+
+/// The metadata table, and as much room for items as most images use, in bytes (MS-VHDX 2.6).
+const USUAL_METADATA: u64 = MetadataTableHeader::TABLE_LENGTH + 4096;
 
 impl Image {
     /// Opens an image. What this costs depends on its log, and on nothing else: the BAT is looked at when it is needed.
@@ -114,10 +120,13 @@ impl Image {
     }
 
     fn parse(mut view: View, log_policy: LogPolicy, assumed: &Assumed, warnings: &mut Warnings) -> Result<Self> {
+        // One request instead of one for each of identifier, headers and region tables.
+        view.will_need(0, END_OF_TABLES);
         let creator = identifier::read(&view, warnings)?;
         let header = header::select(&view, warnings)?;
         let log_state = log::replay(&mut view, &header, log_policy, warnings)?;
         let regions = region::read(&view, &header, warnings)?;
+        view.will_need(regions.metadata.offset, u64::from(regions.metadata.length).min(USUAL_METADATA));
         let metadata = metadata::read(&view, &regions.metadata, assumed, warnings)?;
         let geometry = Geometry::new(&metadata, warnings)?;
         warnings.require(Check::BatSize, bat::check_region(&view, &regions.bat, &geometry))?;
@@ -259,8 +268,16 @@ impl Image {
     ///
     /// # Errors
     /// [`ErrorKind::OutsideDisk`] if there is no such block, [`ErrorKind::ReservedState`] if its state does not exist,
-    /// [`ErrorKind::PartiallyPresentWithoutParent`].
+    /// [`ErrorKind::PartiallyPresentWithoutParent`]; [`ErrorKind::Lost`] if the file has become shorter than the BAT needs.
     pub fn payload_block(&self, block: u64) -> Result<(PayloadBlockState, u64)> {
+        let found = self.block_state(block);
+        self.check_tables()?;
+        found
+    }
+
+    /// State and place of a payload block, as [`Image::payload_block`] gives them, for those who ask for the tables themselves
+    /// when they have seen all that they want: [`Image::check_tables`].
+    pub(crate) fn block_state(&self, block: u64) -> Result<(PayloadBlockState, u64)> {
         if block >= self.payload_blocks() {
             let end = block.saturating_add(1).saturating_mul(self.block_size());
             let kind = ErrorKind::OutsideDisk { end, size: self.virtual_disk_size() };
@@ -269,7 +286,8 @@ impl Image {
         self.bat().payload(block)
     }
 
-    /// How many blocks behind `block`, at most `most`, are in the same state.
+    /// How many blocks behind `block`, at most `most`, are in the same state. Whoever asks has to ask for the tables, too:
+    /// [`Image::check_tables`].
     ///
     /// # Errors
     /// If the BAT can't be read.
@@ -280,9 +298,12 @@ impl Image {
     /// Counts the payload blocks by state. Looks at the whole BAT, but for its holes.
     ///
     /// # Errors
-    /// None that [`Image::open`] would not have given.
+    /// [`ErrorKind::Lost`] if the file has become shorter, or its medium fails; otherwise none that [`Image::open`] would not
+    /// have given.
     pub fn block_states(&self) -> Result<BlockStates> {
-        self.bat().states()
+        let states = self.bat().states();
+        self.check_tables()?;
+        states
     }
 
     /// How the image knows its parent; none unless it is of the differencing kind (MS-VHDX 2.6.2.6).
@@ -349,7 +370,11 @@ impl Image {
         }
     }
 
-    /// That the tables are still in the file.
+    /// That the tables are still in the file, as a whole. Asked after a look at them, the answer holds for what was seen:
+    /// where a file ends in the middle of a page, the rest of the page reads as zeros, and no signal tells.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Lost`].
     pub(crate) fn check_tables(&self) -> Result<()> {
         let end = match self.kind() {
             // Sector bitmaps may lie anywhere.

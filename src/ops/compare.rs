@@ -76,7 +76,8 @@ pub fn compare(
         Err(_) => Ok(()),
     };
     match compared.and(last) {
-        Ok(()) | Err(Ended::Enough) => Ok(()),
+        Ok(()) => Ok(()),
+        Err(Ended::Enough) => bulk.check_tables(),
         Err(Ended::Stopped(stopped)) => Err(stopped),
     }
 }
@@ -115,7 +116,8 @@ pub fn first_difference(
         },
     );
     match compared {
-        Ok(()) | Err(Ended::Enough) => Ok(first),
+        Ok(()) => Ok(first),
+        Err(Ended::Enough) => bulk.check_tables().map(|()| first),
         Err(Ended::Stopped(stopped)) => Err(stopped),
     }
 }

@@ -35,7 +35,7 @@ pub fn allocated_changes(
         if extent.layer < ancestor {
             let range = extent.start..extent.start.saturating_add(extent.length);
             if pending.add(Change { range, is_zero: !extent.is_data() }, &mut on_change).is_break() {
-                return Ok(());
+                return Ok(disk.check_tables()?);
             }
         }
     }

@@ -4,7 +4,7 @@ use std::ops::{Range, RangeBounds};
 use std::path::Path;
 
 use crate::disk::{Disk, Place, PlacedRun, PlacedRuns, Segment, bounds};
-use crate::error::Result;
+use crate::error::{Result, Structure};
 use crate::num::{to_u64, to_usize_saturating};
 use crate::source::Source;
 
@@ -128,6 +128,17 @@ impl<'a> Content<'a> {
         }
     }
 
+    /// That all that was looked at was really there: tables and bytes.
+    pub(crate) fn check_looked_at(&self) -> Result<()> {
+        match self.of {
+            Of::Disk(disk) => disk.check_lost(self.start..self.end),
+            Of::Raw(source) => {
+                source.check(Structure::File, self.start, self.end.saturating_sub(self.start))?;
+                source.check_length(self.end)
+            }
+        }
+    }
+
     /// That the tables by which it was read are still there.
     pub(crate) fn check_tables(&self) -> Result<()> {
         match self.of {
@@ -145,7 +156,7 @@ impl<'a> Content<'a> {
                 let length = self.end.saturating_sub(self.start);
                 let place = match source.in_memory(self.start, length) {
                     Some(bytes) if !source.is_mapped() => Place::Memory(bytes),
-                    _ => Place::File(source, self.start),
+                    _ => Place::File(source.into(), self.start),
                 };
                 (None, run(length, place))
             }

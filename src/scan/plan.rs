@@ -49,7 +49,7 @@ impl<const N: usize> Stretch<'_, N> {
 fn is_same(one: &Place<'_>, other: &Place<'_>) -> bool {
     match (one, other) {
         (Place::File(source, offset), Place::File(other_source, other_offset)) => {
-            offset == other_offset && source.is_same_as(other_source)
+            offset == other_offset && source.is_same_as(other_source.source())
         }
         _ => false,
     }

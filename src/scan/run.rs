@@ -173,7 +173,7 @@ impl<'a, const N: usize> Bulk<'a, '_, N> {
     }
 
     /// That the tables by which the contents were read are still there.
-    pub(super) fn check_tables(&self) -> Result<(), Stopped> {
+    pub(crate) fn check_tables(&self) -> Result<(), Stopped> {
         let in_file = |content: &Content<'_>, error: Error| error.in_file(content.path().filter(|_| N > 1));
         let check = |content: &Content<'_>| content.check_tables().map_err(|error| in_file(content, error));
         Ok(self.contents.iter().try_for_each(check)?)

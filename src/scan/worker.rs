@@ -3,7 +3,7 @@
 use crate::disk::{Place, Segment};
 use crate::error::{Error, ErrorKind, Result, Structure};
 use crate::num::{to_u64, to_usize_saturating};
-use crate::source::{Buffer, Source, any_lost, whole_pages};
+use crate::source::{Buffer, SourceRef, any_lost, whole_pages};
 
 use super::behind::Left;
 use super::plan::{Stretch, UNIT};
@@ -28,7 +28,7 @@ const MOST_GAP: u64 = 64 << 10;
 /// A part of a file in which bytes of a unit lie.
 #[derive(Debug)]
 struct Hull<'a> {
-    source: &'a Source,
+    source: SourceRef<'a>,
     layer: usize,
     start: u64,
     end: u64,
@@ -57,8 +57,8 @@ impl Hull<'_> {
     }
 
     /// Hulls may overlap, so one that has the first byte need not have the last.
-    fn contains(&self, source: &Source, offset: u64, length: u64) -> bool {
-        std::ptr::eq(self.source, source) && self.start <= offset && offset.saturating_add(length) <= self.end
+    fn contains(&self, source: SourceRef<'_>, offset: u64, length: u64) -> bool {
+        self.source.is(source) && self.start <= offset && offset.saturating_add(length) <= self.end
     }
 }
 
@@ -81,7 +81,8 @@ impl<'a> Loaded<'a> {
             let end = needed.saturating_add(to_usize_saturating(whole_pages(hull.length())));
             let has_room = to_u64(end) <= MOST_READ;
             let must_read = access == Access::Read || hull.source.is_salvaged();
-            if has_room && (must_read || !hull.source.is_cached(hull.start)) {
+            let last = hull.end.saturating_sub(1);
+            if has_room && (must_read || !hull.source.is_cached(hull.start) || !hull.source.is_cached(last)) {
                 hull.read_to = Some(needed);
                 needed = end;
             }
@@ -94,7 +95,7 @@ impl<'a> Loaded<'a> {
             let read = hull.source.read_exact_at(hull.start, wanted);
             // It may be for what lies between, which is of no interest.
             let read = read.or_else(|_| hull.read_apart(stretches, wanted));
-            let file = hull.source.path();
+            let file = hull.source.source().path();
             read.map_err(|error| error.in_layer(hull.layer, file).in_file(file.filter(|_| N > 1)))?;
             memory = rest;
         }
@@ -117,7 +118,7 @@ impl<'a> Loaded<'a> {
                     let hull = self.hulls.iter().rev().find(|hull| hull.contains(source, offset, stretch.length));
                     match hull.and_then(|hull| Some((hull.read_to?, offset.checked_sub(hull.start)?))) {
                         Some((at, within)) => self.read.get(at.saturating_add(to_usize_saturating(within)), length),
-                        None => source.in_memory(offset, stretch.length),
+                        None => source.source().in_memory(offset, stretch.length),
                     }
                 }
             };
@@ -153,9 +154,9 @@ impl<'a> Loaded<'a> {
     /// That no file has become shorter of which the unit has bytes: in its last page, that can't be seen when it is touched.
     fn check_lengths<const N: usize>(&self) -> Result<()> {
         // Files are few, and what a unit has of one is asked for once.
-        let mut ends: Vec<(&Source, usize, u64)> = Vec::new();
+        let mut ends: Vec<(SourceRef<'_>, usize, u64)> = Vec::new();
         for hull in self.hulls.iter().filter(|hull| hull.read_to.is_none()) {
-            match ends.iter_mut().find(|(source, ..)| std::ptr::eq(*source, hull.source)) {
+            match ends.iter_mut().find(|(source, ..)| source.is(hull.source)) {
                 Some((_, _, end)) => *end = hull.end.max(*end),
                 None => ends.push((hull.source, hull.layer, hull.end)),
             }
@@ -172,7 +173,7 @@ impl<'a> Loaded<'a> {
         self.hulls.drain(..).filter_map(move |hull| {
             let Hull { source, start, end, .. } = hull;
             let is_lent = hull.read_to.is_none();
-            (is_lent || uncache).then_some(Left { source, start, end, is_lent, uncache })
+            (is_lent || uncache).then_some(Left { source: source.source(), start, end, is_lent, uncache })
         })
     }
 }
@@ -185,7 +186,7 @@ fn hulls<'a, const N: usize>(stretches: &[Stretch<'a, N>]) -> Vec<Hull<'a>> {
             let Place::File(source, start) = place else { continue };
             let end = start.saturating_add(stretch.length);
             let near = |hull: &&mut Hull<'_>| {
-                std::ptr::eq(hull.source, source)
+                hull.source.is(source)
                     && start <= hull.end.saturating_add(MOST_GAP)
                     && hull.start <= end.saturating_add(MOST_GAP)
             };

@@ -100,12 +100,26 @@ impl Source {
         }
     }
 
+    /// Whether the file is as long as it was when it was mapped. Asked after a look at bytes of it, a yes is certain: where a
+    /// file ends in the middle of a page, the rest of that page reads as zeros, and no signal tells.
+    ///
+    /// # Errors
+    /// If the system does not say.
+    pub(crate) fn is_whole(&self) -> Result<bool> {
+        let Some(open) = self.0.file.as_ref().filter(|_| self.is_mapped()) else { return Ok(true) };
+        Ok(open.length_now().map_err(length_unknown)? >= self.length())
+    }
+
     /// That the first `length` bytes, which were there when the file was mapped, are still there. Where it has become shorter, what
     /// was behind its end is lost, also in its last page, which can still be touched.
     pub(crate) fn check_length(&self, length: u64) -> Result<()> {
         let Some(open) = self.0.file.as_ref().filter(|_| self.is_mapped()) else { return Ok(()) };
-        let now =
-            open.length_now().map_err(|error: io::Error| Error::of(Structure::File, ErrorKind::Io(error.into())))?;
+        let now = open.length_now().map_err(length_unknown)?;
         if now < length.min(self.length()) { Err(Error::at(Structure::File, now, ErrorKind::Lost)) } else { Ok(()) }
     }
+}
+
+/// What it means that the system does not say how long a file is.
+fn length_unknown(error: io::Error) -> Error {
+    Error::of(Structure::File, ErrorKind::Io(error.into()))
 }

@@ -4,13 +4,14 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+#[cfg(unix)]
+use std::sync::{Mutex, PoisonError};
 
 use memmap2::{Mmap, MmapMut, MmapOptions};
 
 #[cfg(unix)]
 use super::guard::Guarded;
 use super::open::{Allow, OpenFile};
-use super::salvage::Salvage;
 use super::{Bytes, Inner, Source};
 use crate::error::{Error, ErrorKind, Result, Structure};
 
@@ -61,7 +62,7 @@ impl Source {
         // SAFETY: the caller's promise is passed on.
         let bytes =
             unsafe { bytes_of(&file) }.map_err(|error| Error::of(Structure::File, ErrorKind::Io(error.into())))?;
-        Ok(Self(Arc::new(Inner { bytes, file: Some(file), salvage: Salvage::default() })))
+        Ok(Self(Arc::new(Inner { bytes, file: Some(file) })))
     }
 }
 
@@ -77,11 +78,35 @@ unsafe fn bytes_of(open: &OpenFile) -> io::Result<Bytes> {
 }
 
 /// A file, mapped for reading.
+///
+/// A page fault makes the system read what lies around the page as well: 8 MiB of it on some machines. That is right for those
+/// who go on to read it, and waste for a look at a table. So the mapping is advised as one that is looked at here and there,
+/// but for the ranges that somebody borrows to go through them.
 pub(super) struct FileMapping {
     /// Before the mapping, since that is dropped behind it.
     #[cfg(unix)]
     guarded: Guarded,
     mapping: Mmap,
+    #[cfg(unix)]
+    walked: Mutex<Walked>,
+}
+
+/// Shorter ranges are not worth advice of their own, in bytes.
+#[cfg(unix)]
+const MIN_WALK: usize = 128 << 10;
+
+/// How many ranges of one mapping get advice of their own. Each of them cuts the mapping in the system's books, of which there
+/// are some 65,000 pages for all of a process.
+#[cfg(unix)]
+const MOST_WALKS: u32 = 1024;
+
+/// The range that was advised last as one that somebody goes through, and how many there were.
+#[cfg(unix)]
+#[derive(Debug, Default)]
+struct Walked {
+    start: usize,
+    end: usize,
+    count: u32,
 }
 
 impl FileMapping {
@@ -94,10 +119,15 @@ impl FileMapping {
         options.len(length);
         // SAFETY: memmap2 asks that the file does not change while it is mapped, which is the caller's promise.
         let mapping = unsafe { options.map(&open.file) }?;
+        // It is advice: where it fails, more is read than needed.
+        #[cfg(unix)]
+        drop(mapping.advise(memmap2::Advice::Random));
         Ok(Self {
             #[cfg(unix)]
             guarded: Guarded::new(&mapping),
             mapping,
+            #[cfg(unix)]
+            walked: Mutex::default(),
         })
     }
 
@@ -105,6 +135,35 @@ impl FileMapping {
     pub(super) fn as_bytes(&self) -> &[u8] {
         &self.mapping
     }
+
+    /// The bytes from `start` to `end` have been borrowed by somebody who may go through them one after the other. It is advice:
+    /// where it fails, that takes longer.
+    #[cfg(unix)]
+    pub(super) fn will_walk(&self, start: usize, end: usize) {
+        if end.saturating_sub(start) < MIN_WALK {
+            return;
+        }
+        let mut walked = self.walked.lock().unwrap_or_else(PoisonError::into_inner);
+        if walked.start <= start && end <= walked.end {
+            return;
+        }
+        if start <= walked.end && walked.start <= end {
+            (walked.start, walked.end) = (start.min(walked.start), end.max(walked.end));
+        } else {
+            (walked.start, walked.end) = (start, end);
+            walked.count = walked.count.saturating_add(1);
+        }
+        if walked.count > MOST_WALKS {
+            (walked.start, walked.end) = (0, self.mapping.len());
+            drop(self.mapping.advise(memmap2::Advice::Normal));
+        } else {
+            drop(self.mapping.advise_range(memmap2::Advice::Normal, start, end.saturating_sub(start)));
+        }
+    }
+
+    #[cfg(not(unix))]
+    #[expect(clippy::unused_self, reason = "other systems have no such advice")]
+    pub(super) fn will_walk(&self, _: usize, _: usize) {}
 
     /// The first place from `start` on and before `end` that could not be read when it was touched.
     #[cfg(unix)]
@@ -118,7 +177,7 @@ impl FileMapping {
         None
     }
 
-    /// Lets go of the pages from `start` to `end`. It is advice: where it fails, nothing is lost but memory.
+    /// Detaches the pages from `start` to `end`. It is advice: where it fails, nothing is lost but memory.
     #[cfg(unix)]
     pub(super) fn forget(&self, start: usize, end: usize) {
         let all = self.mapping.len();

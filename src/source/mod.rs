@@ -27,9 +27,8 @@ pub use guard::guard_mappings;
 pub(crate) use lost::any_lost;
 pub use open::FileId;
 pub(crate) use open::{Allow, OpenFile};
-use salvage::Salvage;
-
 pub(crate) use overlay::{Change, Overlay, Sector};
+pub(crate) use salvage::{LostRanges, SourceRef};
 pub(crate) use view::{Run, Stored, View};
 
 /// The bytes of one file, before anything is known of them.
@@ -41,7 +40,6 @@ pub struct Source(Arc<Inner>);
 struct Inner {
     bytes: Bytes,
     file: Option<OpenFile>,
-    salvage: Salvage,
 }
 
 enum Bytes {
@@ -70,13 +68,13 @@ impl Source {
         if file.has_changed().map_err(failed)? {
             return Err(Error::of(Structure::File, ErrorKind::Changed));
         }
-        Ok(Self(Arc::new(Inner { bytes, file: Some(file), salvage: Salvage::default() })))
+        Ok(Self(Arc::new(Inner { bytes, file: Some(file) })))
     }
 
     /// Takes bytes that are in memory already. Such a source has no path, so parents can't be found beside it.
     #[must_use]
     pub fn from_vec(bytes: Vec<u8>) -> Self {
-        Self(Arc::new(Inner { bytes: Bytes::Owned(bytes), file: None, salvage: Salvage::default() }))
+        Self(Arc::new(Inner { bytes: Bytes::Owned(bytes), file: None }))
     }
 
     /// The path under which the file was opened, if it was.
@@ -146,6 +144,17 @@ impl Source {
             Some(open) if self.is_mapped() => hole::data_end(&open.file, offset, end),
             _ => end,
         }
+    }
+
+    /// Tells the system that somebody may go through the bytes from `offset` to `end` of the mapping, one after the other. It
+    /// reads ahead of them then.
+    pub(crate) fn will_walk(&self, offset: u64, end: u64) {
+        #[cfg(feature = "mmap")]
+        if let Bytes::Mapped(mapping) = &self.0.bytes {
+            mapping.will_walk(to_usize_saturating(offset), to_usize_saturating(end));
+        }
+        #[cfg(not(feature = "mmap"))]
+        let _ = (offset, end);
     }
 
     /// Tells the system that the bytes from `offset` to `end` are not needed soon, so that they do not count as memory of

@@ -108,6 +108,17 @@ impl OpenFile {
     }
 
     /// How long the file is now, in bytes.
+    #[cfg(unix)]
+    pub(super) fn length_now(&self) -> io::Result<u64> {
+        // Asked after every small read, so by the one call that is made for it.
+        let stat = rustix::fs::fstat(&self.file)?;
+        match rustix::fs::FileType::from_raw_mode(stat.st_mode) {
+            rustix::fs::FileType::RegularFile => Ok(u64::try_from(stat.st_size).unwrap_or(0)),
+            _ => (&self.file).seek(SeekFrom::End(0)),
+        }
+    }
+
+    #[cfg(not(unix))]
     pub(super) fn length_now(&self) -> io::Result<u64> {
         let metadata = self.file.metadata()?;
         if metadata.is_file() { Ok(metadata.len()) } else { (&self.file).seek(SeekFrom::End(0)) }

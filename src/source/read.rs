@@ -18,13 +18,7 @@ impl Source {
     /// [`Category::Io`](crate::Category::Io) if the system reports an error, or the file has become shorter.
     pub(crate) fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
         let copied = match self.mapped_file() {
-            Some(file) => match read_exact_at(file, buffer, offset) {
-                Err(_) if self.is_salvaged() => {
-                    self.read_what_is_left(file, offset, buffer);
-                    Ok(())
-                }
-                read => read,
-            },
+            Some(file) => read_exact_at(file, buffer, offset),
             None => match self.in_memory(offset, to_u64(buffer.len())) {
                 Some(bytes) => {
                     buffer.copy_from_slice(bytes);
@@ -61,6 +55,15 @@ impl Source {
     /// Yes where it can't be told, for then nothing is gained by asking.
     pub(crate) fn is_cached(&self, offset: u64) -> bool {
         self.mapped_file().is_none_or(|file| is_cached(file, offset))
+    }
+
+    /// Tells the system that these bytes of the file are about to be looked at, so that it reads them at once. They may as
+    /// well be elsewhere in memory already, or not be there.
+    pub(crate) fn will_need(&self, offset: u64, length: u64) {
+        // No length would mean all of the file.
+        if let Some(file) = self.mapped_file().filter(|_| length > 0) {
+            will_need(file, offset, length);
+        }
     }
 
     /// Tells the system that nobody needs its copy of these bytes of the file any more.
@@ -108,6 +111,15 @@ fn uncache(file: &File, offset: u64, length: u64) {
 
 #[cfg(not(target_os = "linux"))]
 fn uncache(_: &File, _: u64, _: u64) {}
+
+/// It is advice: where it fails, the bytes are read when they are looked at.
+#[cfg(target_os = "linux")]
+fn will_need(file: &File, offset: u64, length: u64) {
+    let _ = rustix::fs::fadvise(file, offset, std::num::NonZeroU64::new(length), rustix::fs::Advice::WillNeed);
+}
+
+#[cfg(not(target_os = "linux"))]
+fn will_need(_: &File, _: u64, _: u64) {}
 
 #[cfg(test)]
 mod tests {

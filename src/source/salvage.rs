@@ -2,33 +2,42 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::ops::{Deref, Range};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::error::Result;
 use crate::num::to_u64;
 
 use super::Source;
 use super::read::read_exact_at;
 
-/// What media give or do not give as a whole, in bytes: most have sectors of this size, and the system reads no less.
+/// The unit in which media fail, in bytes: most have sectors of this size, and the system reads no less.
 pub(super) const PAGE: u64 = 4096;
 
-/// Whether a source is being salvaged, and what of it was lost so far.
+/// The ranges of a file that one salvage could not read so far. It belongs to the opening that salvages, never to the
+/// [`Source`]: another handle to the same file knows nothing of it.
 #[derive(Debug, Default)]
-pub(super) struct Salvage {
-    is_on: AtomicBool,
-    /// Beginnings and ends: disjoint, and no two touch.
-    lost: Mutex<BTreeMap<u64, u64>>,
-}
+pub(crate) struct LostRanges(
+    /// Start and end of each range: disjoint, and no two touch.
+    Mutex<BTreeMap<u64, u64>>,
+);
 
-impl Salvage {
-    fn lost(&self) -> MutexGuard<'_, BTreeMap<u64, u64>> {
-        self.lost.lock().unwrap_or_else(PoisonError::into_inner)
+impl LostRanges {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, u64>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lose(&self, mut start: u64, mut end: u64) {
-        let mut lost = self.lost();
+    /// The first of `length` bytes at `offset` that could not be read so far.
+    pub(crate) fn first_in(&self, offset: u64, length: u64) -> Option<Range<u64>> {
+        let end = offset.saturating_add(length);
+        let lost = self.lock();
+        let before = lost.range(..=offset).next_back().filter(|(_, lost_end)| **lost_end > offset);
+        let (start, lost_end) = before.or_else(|| lost.range(offset..end).next())?;
+        Some((*start).max(offset)..(*lost_end).min(end))
+    }
+
+    fn add(&self, mut start: u64, mut end: u64) {
+        let mut lost = self.lock();
         if let Some((before, before_end)) = lost.range(..=start).next_back().map(|(start, end)| (*start, *end))
             && before_end >= start
         {
@@ -41,36 +50,16 @@ impl Salvage {
         }
         lost.insert(start, end);
     }
-}
 
-impl Source {
-    /// From now on, what the medium does not give is zero, and is remembered as lost.
-    pub(crate) fn begin_salvage(&self) {
-        self.0.salvage.is_on.store(true, Ordering::Relaxed);
-    }
-
-    pub(crate) fn is_salvaged(&self) -> bool {
-        self.0.salvage.is_on.load(Ordering::Relaxed)
-    }
-
-    /// The first of `length` bytes at `offset` that were lost so far.
-    pub(crate) fn first_unread(&self, offset: u64, length: u64) -> Option<Range<u64>> {
-        let end = offset.saturating_add(length);
-        let lost = self.0.salvage.lost();
-        let before = lost.range(..=offset).next_back().filter(|(_, lost_end)| **lost_end > offset);
-        let (start, lost_end) = before.or_else(|| lost.range(offset..end).next())?;
-        Some((*start).max(offset)..(*lost_end).min(end))
-    }
-
-    /// Reads what can be read of the bytes at `offset`, page by page in the end: what is lost is zero.
-    pub(super) fn read_what_is_left(&self, file: &File, offset: u64, buffer: &mut [u8]) {
+    /// Reads what the medium gives of the bytes at `offset`, page by page in the end. The rest is zero, and lost.
+    fn read(&self, file: &File, offset: u64, buffer: &mut [u8]) {
         if read_exact_at(file, buffer, offset).is_ok() {
             return;
         }
         let length = to_u64(buffer.len());
         if length <= PAGE.saturating_sub(offset % PAGE) {
             buffer.fill(0);
-            self.0.salvage.lose(offset, offset.saturating_add(length));
+            self.add(offset, offset.saturating_add(length));
             return;
         }
         // In two, at a page: what is good is read in pieces as large as can be.
@@ -78,22 +67,83 @@ impl Source {
         let middle = middle.max((offset | PAGE.saturating_sub(1)).saturating_add(1));
         let at = usize::try_from(middle.saturating_sub(offset)).unwrap_or(buffer.len());
         let (head, rest) = buffer.split_at_mut(at.min(buffer.len()));
-        self.read_what_is_left(file, offset, head);
-        self.read_what_is_left(file, middle, rest);
+        self.read(file, offset, head);
+        self.read(file, middle, rest);
+    }
+}
+
+/// A source as one opening of it reads it: strictly, or with zeros for what the medium does not give.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SourceRef<'a> {
+    source: &'a Source,
+    /// Where a salvage writes down what it could not read; none for those who want an error.
+    lost: Option<&'a LostRanges>,
+}
+
+impl<'a> SourceRef<'a> {
+    pub(crate) fn new(source: &'a Source, lost: Option<&'a LostRanges>) -> Self {
+        Self { source, lost }
+    }
+
+    /// The source.
+    pub(crate) fn source(self) -> &'a Source {
+        self.source
+    }
+
+    /// Whether what can't be read is zero, and written down as lost.
+    pub(crate) fn is_salvaged(self) -> bool {
+        self.lost.is_some()
+    }
+
+    /// Whether both read the same source for the same opening.
+    pub(crate) fn is(self, other: Self) -> bool {
+        std::ptr::eq(self.source, other.source) && self.is_salvaged() == other.is_salvaged()
+    }
+
+    /// Copies the bytes at `offset` into all of `buffer`.
+    ///
+    /// # Errors
+    /// As for [`Source::read_exact_at`]; of a file that is salvaged, only if that is a copy in memory and ends before them.
+    pub(crate) fn read_exact_at(self, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        match (self.source.read_exact_at(offset, buffer), self.lost, self.source.mapped_file()) {
+            (Err(_), Some(lost), Some(file)) => {
+                lost.read(file, offset, buffer);
+                Ok(())
+            }
+            (read, ..) => read,
+        }
+    }
+}
+
+impl Deref for SourceRef<'_> {
+    type Target = Source;
+
+    fn deref(&self) -> &Source {
+        self.source
+    }
+}
+
+impl<'a> From<&'a Source> for SourceRef<'a> {
+    /// Read strictly.
+    fn from(source: &'a Source) -> Self {
+        Self { source, lost: None }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Salvage;
+    use super::LostRanges;
 
     #[test]
-    fn what_is_lost_is_one_range_wherever_it_touches() {
-        let salvage = Salvage::default();
+    fn ranges_that_touch_become_one() {
+        let lost = LostRanges::default();
         for (start, end) in [(10, 20), (30, 40), (20, 25), (28, 30), (0, 5), (24, 29), (35, 38)] {
-            salvage.lose(start, end);
+            lost.add(start, end);
         }
-        let lost: Vec<_> = salvage.lost().iter().map(|(start, end)| (*start, *end)).collect();
-        assert_eq!(lost, [(0, 5), (10, 40)]);
+        let all: Vec<_> = lost.lock().iter().map(|(start, end)| (*start, *end)).collect();
+        assert_eq!(all, [(0, 5), (10, 40)]);
+        assert_eq!(lost.first_in(3, 4), Some(3..5));
+        assert_eq!(lost.first_in(5, 30), Some(10..35));
+        assert_eq!(lost.first_in(40, u64::MAX), None);
     }
 }

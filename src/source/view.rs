@@ -8,6 +8,9 @@ use super::overlay::{Overlay, Patched};
 use super::{Source, to_u64, to_usize_saturating};
 use crate::error::{Error, ErrorKind, Result, Structure};
 
+/// Longer structures are asked for as a whole before they are looked at page by page, in bytes.
+const SEVERAL_PAGES: u64 = 16 << 10;
+
 /// A file as it would be after the replay of its log.
 #[derive(Debug)]
 pub(crate) struct View {
@@ -75,7 +78,7 @@ impl View {
                 || self.overlay.covers(start.max(missing.start), end.min(missing.end)))
     }
 
-    /// What is stored at `offset`, and how far that goes, at most `most` bytes; none behind the end of the file.
+    /// What is stored at `offset`, and how far that goes, at most `most` bytes; none past the end of the file.
     #[inline]
     pub(crate) fn stored(&self, offset: u64, most: u64) -> Option<Stored<'_>> {
         let most = self.length.checked_sub(offset).filter(|left| *left > 0)?.min(most);
@@ -159,6 +162,9 @@ impl View {
         if offset.checked_add(length).is_none_or(|end| end > self.length) {
             return Err(self.out_of_bounds(what, offset, length));
         }
+        if length > SEVERAL_PAGES {
+            self.source.will_need(offset, length);
+        }
         if let Run::Data(bytes) = self.run(what, offset, length)?
             && to_u64(bytes.len()) == length
         {
@@ -237,6 +243,11 @@ impl View {
     /// Tells the system that these bytes are not needed soon.
     pub(crate) fn forget(&self, offset: u64, end: u64) {
         self.source.forget(offset, end);
+    }
+
+    /// Tells the system that these bytes are about to be looked at.
+    pub(crate) fn will_need(&self, offset: u64, length: u64) {
+        self.source.will_need(offset, length);
     }
 
     fn out_of_bounds(&self, what: Structure, offset: u64, length: u64) -> Error {

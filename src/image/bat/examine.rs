@@ -14,7 +14,7 @@ use crate::source::Run;
 use super::Bat;
 use super::bitmap::equal_bits;
 use super::slots::{MOST_ACCOUNTED, Slots};
-use super::walk::Asking;
+use super::walk::{Asking, ReadAhead};
 
 /// What a pass over the BAT has found, but for the findings.
 #[derive(Clone, Debug, Default)]
@@ -84,7 +84,8 @@ impl Bat<'_> {
     /// # Errors
     /// With the first block whose entry can't be read.
     pub(super) fn visit(&self, first: u64, end: u64, mut visit: impl FnMut(u64, BatEntry)) -> Result<(), (u64, Error)> {
-        let (mut block, mut kept_from, mut asking) = (first, first, Asking::from(first));
+        let (mut block, mut kept_from) = (first, first);
+        let (mut asking, mut ahead) = (Asking::from(first), ReadAhead::default());
         while block < end {
             if self.forget_blocks(kept_from, block) {
                 kept_from = block;
@@ -95,6 +96,7 @@ impl Bat<'_> {
                 continue;
             }
             let most = end.saturating_sub(block).min(asking.left(block));
+            ahead.blocks(self, block, most);
             match self.entries(block, most).map_err(|error| (block, error))? {
                 Run::Zero(length) if length >= BatEntry::LENGTH => {
                     block = block.saturating_add(length / BatEntry::LENGTH);

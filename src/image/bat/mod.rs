@@ -27,6 +27,7 @@ pub(crate) use examine::BatSummary;
 #[cfg(feature = "bulk")]
 pub(in crate::image) use slots::Slots;
 pub use walk::BlockStates;
+use walk::ReadAhead;
 
 /// What an image has of its disk at some place: a run of bytes, of one nature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -221,9 +222,10 @@ impl Bat<'_> {
     #[inline]
     fn following(&self, block: u64, place: u64, most: u64) -> u64 {
         let (mut found, mut next) = (0_u64, place);
-        let mut kept_from = block;
+        let (mut kept_from, mut ahead) = (block, ReadAhead::default());
         while found < most {
             let behind = block.saturating_add(1).saturating_add(found);
+            ahead.blocks(self, behind, most.saturating_sub(found));
             if self.forget_blocks(kept_from, behind) {
                 kept_from = behind;
             }

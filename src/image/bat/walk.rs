@@ -52,6 +52,43 @@ const FORGET_STEP: u64 = MIB;
 /// Bytes of entries that are looked at as one.
 const PAGE: usize = 4096;
 
+/// Asks the system for the entries that a walk through the BAT is about to look at: nothing for the first page, since most walks
+/// end there, and then more and more.
+#[derive(Debug, Default)]
+pub(super) struct ReadAhead {
+    /// Up to where the system was asked, as a file offset.
+    until: u64,
+    /// How much to ask for next, in bytes; 0 before the first page.
+    step: u64,
+}
+
+impl ReadAhead {
+    /// The walk has come to `block`, and looks at `most` blocks from there on, if it does not end before.
+    #[inline]
+    pub(super) fn blocks(&mut self, bat: &Bat<'_>, block: u64, most: u64) {
+        let offset = |block| bat.entry_offset(bat.geometry.payload_index(block));
+        let start = offset(block);
+        if start >= self.until {
+            self.ask(bat, start, offset(block.saturating_add(most)));
+        }
+    }
+
+    fn ask(&mut self, bat: &Bat<'_>, start: u64, end: u64) {
+        let page = to_u64(PAGE);
+        if self.step == 0 {
+            self.until = start.saturating_add(1).next_multiple_of(page);
+            self.step = page;
+            return;
+        }
+        self.step = self.step.saturating_mul(4).min(FORGET_STEP);
+        let length = self.step.min(end.saturating_sub(start));
+        if length > page {
+            bat.view.will_need(start, length);
+        }
+        self.until = start.saturating_add(length);
+    }
+}
+
 /// When to ask the system again for a hole, going through the BAT: not sooner than as much is behind as there may be ahead to be
 /// looked at in vain. To look into a hole makes the system fill it, and much of what is behind.
 pub(super) struct Asking {
@@ -135,7 +172,7 @@ impl Bat<'_> {
         mut visit: impl FnMut(u8, u64) -> ControlFlow<()>,
     ) -> Result<(), (u64, Error)> {
         let (mut block, end) = (first, first.saturating_add(count));
-        let (mut kept_from, mut asking) = (first, Asking::from(seen_to));
+        let (mut kept_from, mut asking, mut ahead) = (first, Asking::from(seen_to), ReadAhead::default());
         while block < end {
             if self.forget_blocks(kept_from, block) {
                 kept_from = block;
@@ -150,6 +187,7 @@ impl Bat<'_> {
                 continue;
             }
             let most = left.min(asking.left(block));
+            ahead.blocks(self, block, most);
             let at = |error| (block, error);
             let shown = match self.entries(block, most).map_err(at)? {
                 Run::Zero(length) if length >= BatEntry::LENGTH => {

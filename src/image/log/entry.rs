@@ -61,6 +61,12 @@ impl<'a> Ring<'a> {
         end.saturating_sub(self.offset).div_ceil(SECTOR_4K)
     }
 
+    /// Tells the system that the sectors from `start` to `end` are about to be looked at.
+    pub(super) fn will_need(&self, start: u64, end: u64) {
+        let offset = self.file_offset(start);
+        self.view.will_need(offset, self.file_offset(end).saturating_sub(offset));
+    }
+
     /// Lets go of the memory behind the sectors from `start` to `end`.
     pub(super) fn forget(&self, start: u64, end: u64) {
         self.view.forget(self.file_offset(start), self.file_offset(end));

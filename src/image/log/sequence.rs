@@ -15,6 +15,7 @@ pub(super) fn for_each_beginning(ring: &Ring<'_>, mut found: impl FnMut(u64)) {
             data_end = ring.data_end(index);
         }
         let stop = index.saturating_add(STEP).min(data_end).min(ring.sectors());
+        ring.will_need(index, stop);
         (index..stop).filter(|index| ring.may_begin(*index)).for_each(&mut found);
         // From where the last one ended: the system maps pages around those that are looked at, those of holes included.
         ring.forget(kept_from, stop);

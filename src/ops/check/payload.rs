@@ -89,7 +89,7 @@ impl ZeroBlocks<'_> {
         let mut block = blocks.start;
         while block < blocks.end {
             let behind = blocks.end.saturating_sub(block).saturating_sub(1);
-            let (alike, is_present) = match image.payload_block(block) {
+            let (alike, is_present) = match image.block_state(block) {
                 // Blocks of one state are looked at as one: there may be 64 million of them, and most of the BAT a hole.
                 Ok((state, _)) => {
                     (image.blocks_alike(block, behind).unwrap_or(0), state == PayloadBlockState::FullyPresent)
@@ -139,7 +139,7 @@ fn medium(disk: &Disk, findings: &mut Findings) {
     for (number, layer) in disk.layers().iter().enumerate() {
         let image = layer.image();
         let mut at = 0;
-        while let Some(lost) = image.source().first_unread(at, u64::MAX.saturating_sub(at)) {
+        while let Some(lost) = layer.first_unread(at, u64::MAX.saturating_sub(at)) {
             at = lost.end;
             let before = told.partition_point(|(layer, range)| (*layer, range.start) < (number, lost.end));
             let last = before.checked_sub(1).and_then(|last| told.get(last));

@@ -28,7 +28,11 @@ pub(super) fn extract(
     writer: &Writer<'_>,
     options: &ExtractOptions<'_>,
 ) -> Result<Option<Extracted>, ExtractError> {
-    let wanted = options.reflink == Reflink::Auto && options.sparse != Sparse::None && writer.target().direct.is_none();
+    // What is shared is not read, so a salvage would not learn what the medium does not give.
+    let wanted = options.reflink == Reflink::Auto
+        && options.sparse != Sparse::None
+        && writer.target().direct.is_none()
+        && !content.is_salvaged();
     if !wanted || !is_possible(content, writer) {
         return Ok(None);
     }
@@ -38,13 +42,18 @@ pub(super) fn extract(
         let run = run?;
         let end = position.saturating_add(run.length);
         match run.place {
-            Place::File(source, offset) if run.length >= MIN_SHARED => sharing.share(source, offset, position, end)?,
+            Place::File(source, offset) if run.length >= MIN_SHARED => {
+                sharing.share(source.source(), offset, position, end)?
+            }
             Place::Zero if run.length >= MIN_SHARED => sharing.zeros(position, end)?,
             _ => sharing.copy_later(position, end),
         }
         position = end;
     }
     sharing.copy_now()?;
+    // What was shared was in the file, or the system would not have shared it. That it was the right part of the file depends
+    // on the tables.
+    content.check_tables()?;
     // What is shared was not looked at for that, but it has been counted.
     let uncounted = Uncounted(options.scan.progress);
     let scan = options.scan.progress(&uncounted);
@@ -60,7 +69,9 @@ fn is_possible(content: Content<'_>, writer: &Writer<'_>) -> bool {
             && let Some((skip, length)) = writer.aligned(offset, position, run.length)
             && run.length >= MIN_SHARED
         {
-            return writer.share(source, offset.saturating_add(skip), position.saturating_add(skip), length).is_ok();
+            return writer
+                .share(source.source(), offset.saturating_add(skip), position.saturating_add(skip), length)
+                .is_ok();
         }
         position = position.saturating_add(run.length);
     }

@@ -102,11 +102,11 @@ mod pipe {
 
     use rustix::fs::{MemfdFlags, memfd_create};
     use rustix::io::Errno;
-    use rustix::pipe::{SpliceFlags, fcntl_setpipe_size, splice};
+    use rustix::pipe::{SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, splice};
 
     use crate::disk::Place;
     use crate::error::{Error, ErrorKind, Structure};
-    use crate::num::to_usize_saturating;
+    use crate::num::{to_u64, to_usize_saturating};
     use crate::scan::{Cache, Content, ScanOptions};
     use crate::source::Source;
     use crate::zero::zero_pages;
@@ -128,6 +128,8 @@ mod pipe {
         scan: ScanOptions<'f>,
         /// None where the system has no such file: zeros are written then.
         zeros: Option<File>,
+        /// How much the pipe holds, in bytes.
+        room: u64,
     }
 
     impl<'f> Pipe<'f> {
@@ -141,13 +143,18 @@ mod pipe {
             }
             // More room is faster, but it works without.
             let _ = fcntl_setpipe_size(file, ROOM);
+            let room = to_u64(fcntl_getpipe_size(file).ok()?);
             let zeros = memfd_create("zeros", MemfdFlags::CLOEXEC).map(File::from);
             let zeros = zeros.ok().filter(|zeros| zeros.set_len(HOLE).is_ok());
-            Some(Self { file, scan: options.scan, zeros })
+            Some(Self { file, scan: options.scan, zeros, room })
         }
 
         pub(super) fn extract(&self, content: Content<'_>) -> Result<Extracted, ExtractError> {
             let mut extracted = Extracted::default();
+            // Pages of the file that are in the pipe still change with it: where it becomes shorter, they turn to zeros. So as
+            // much as the pipe holds is copied at the end: once it is in, every page before it has been taken out, and
+            // whether the file was whole until then can be asked.
+            let mut to_give = content.length().saturating_sub(self.room);
             for run in content.runs() {
                 let run = run?;
                 let data = match run.place {
@@ -160,28 +167,42 @@ mod pipe {
                         run.length
                     }
                     Place::File(source, offset) => {
-                        self.data(source, offset, run.length).map_err(|error| in_layer(error, run.layer, source))?;
+                        let source = source.source();
+                        self.data(source, offset, run.length, to_give)
+                            .map_err(|error| in_layer(error, run.layer, source))?;
                         run.length
                     }
                 };
                 extracted.count(data, run.length);
+                to_give = to_give.saturating_sub(run.length);
             }
-            content.check_tables()?;
+            content.check_looked_at()?;
             Ok(extracted)
         }
 
-        fn data(&self, source: &Source, mut offset: u64, mut length: u64) -> Result<(), ExtractError> {
+        /// Gives or writes `length` bytes of a file; pages of the file itself only for the first `to_give` of them.
+        fn data(
+            &self,
+            source: &Source,
+            mut offset: u64,
+            mut length: u64,
+            mut to_give: u64,
+        ) -> Result<(), ExtractError> {
             while length > 0 {
                 // Holes need not be read.
                 let hole = source.hole_end(offset, offset.saturating_add(length)).saturating_sub(offset);
-                let step = if hole > 0 { hole } else { length.min(1 << 20) };
+                let step = match hole {
+                    0 => length.min(1 << 20).min(if to_give >= MIN_SPLICED { to_give } else { u64::MAX }),
+                    hole => hole,
+                };
                 if hole > 0 {
                     self.zeros(hole)?;
                 } else {
-                    match source.file().filter(|_| step >= MIN_SPLICED) {
+                    match source.file().filter(|_| step >= MIN_SPLICED && to_give >= step) {
                         Some(file) => self.give(file, offset, step)?,
                         None => {
-                            let bytes = source.in_memory(offset, step).unwrap_or_default();
+                            let bytes = source.in_memory(offset, step);
+                            let bytes = bytes.ok_or_else(|| unreadable(offset, io::ErrorKind::UnexpectedEof.into()))?;
                             self.write(bytes).map_err(|error| lost_if_faulted(error, offset))?;
                             source.check(Structure::File, offset, step)?;
                             source.check_length(offset.saturating_add(step))?;
@@ -189,6 +210,7 @@ mod pipe {
                     }
                 }
                 (offset, length) = (offset.saturating_add(step), length.saturating_sub(step));
+                to_give = to_give.saturating_sub(step);
             }
             Ok(())
         }
@@ -204,7 +226,7 @@ mod pipe {
                     None => {
                         let zeros = zero_pages(length);
                         self.write(zeros)?;
-                        crate::num::to_u64(zeros.len())
+                        to_u64(zeros.len())
                     }
                 };
                 length = length.saturating_sub(step);
@@ -215,10 +237,10 @@ mod pipe {
         /// Gives pages of a file to the pipe.
         fn give(&self, from: &File, mut offset: u64, mut length: u64) -> Result<(), ExtractError> {
             while length > 0 {
-                let most = to_usize_saturating(length.min(crate::num::to_u64(ROOM)));
+                let most = to_usize_saturating(length.min(to_u64(ROOM)));
                 let given = match splice(from, Some(&mut offset), self.file, None, most, SpliceFlags::empty()) {
                     Ok(0) => return Err(Error::at(Structure::File, offset, ErrorKind::Lost).into()),
-                    Ok(given) => crate::num::to_u64(given),
+                    Ok(given) => to_u64(given),
                     Err(Errno::INTR) => 0,
                     Err(broken @ (Errno::PIPE | Errno::AGAIN)) => return Err(ExtractError::Write(broken.into())),
                     Err(error) => return Err(unreadable(offset, error.into())),
@@ -232,7 +254,7 @@ mod pipe {
         fn write(&self, bytes: &[u8]) -> Result<(), ExtractError> {
             let mut file = self.file;
             file.write_all(bytes).map_err(ExtractError::Write)?;
-            Ok(self.scan.advance(crate::num::to_u64(bytes.len()))?)
+            Ok(self.scan.advance(to_u64(bytes.len()))?)
         }
     }
 

@@ -59,7 +59,7 @@ impl BlockRuns<'_> {
     fn run(&mut self) -> Result<BlockRun> {
         let (start, block_size) = (self.position, self.disk.block_size());
         let block = start.checked_div(block_size).unwrap_or(0);
-        let (state, _) = self.disk.image().payload_block(block)?;
+        let (state, _) = self.disk.image().block_state(block)?;
         let (mut is_zero, mut until) = (true, start);
         let block_end = start.saturating_add(block_size).min(self.end);
         // All extents that the block has a part in.

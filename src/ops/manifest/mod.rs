@@ -134,6 +134,8 @@ pub fn create_manifest(
         }
     }
     write_batch(&mut batch, &mut writer)?;
+    // The states of blocks were looked at apart from their content.
+    disk.check_tables()?;
     writer.finish()
 }
 

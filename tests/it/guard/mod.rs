@@ -8,6 +8,7 @@ mod cut;
 mod fuse;
 mod process;
 mod race;
+mod shortened;
 mod table;
 mod torn;
 

@@ -1,0 +1,112 @@
+//! How much of a file gets into the page cache when little of it is looked at: a page fault reads what lies around the page
+//! as well, as much as the system's read-ahead is. A test of its own, since it counts what is in memory of whole files.
+#![cfg(all(target_os = "linux", feature = "cli"))]
+#![expect(
+    unsafe_code,
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a panic is a failed test, and what was measured is worth a line"
+)]
+
+#[path = "it/kit/mod.rs"]
+mod kit;
+
+use std::fs::File;
+use std::num::NonZeroU64;
+use std::path::{Path, PathBuf};
+
+use vhdx_mmap::{Disk, OpenOptions, Source};
+
+use kit::builder::Spec;
+use kit::{Block, Fill, KIB, MIB};
+
+const PAGE: u64 = 4096;
+
+/// Blocks of the disk, 1 MiB each.
+const BLOCKS: u64 = 256;
+
+/// A dense image whose file is on its medium and no longer in the page cache; none where a file system keeps it there.
+fn cold(folder: &Path) -> Option<PathBuf> {
+    let path = folder.join("disk.vhdx");
+    let block = || Block::full().fill(Fill::Pieces(Vec::new()));
+    let image = (0..BLOCKS).fold(Spec::empty(BLOCKS * MIB), |spec, index| spec.block(index, block())).build();
+    image.bytes.write_file(&path).unwrap();
+    let file = File::options().write(true).open(&path).unwrap();
+    for block in 0..BLOCKS {
+        let bytes = kit::pattern(block, 0, usize::try_from(MIB).unwrap());
+        std::os::unix::fs::FileExt::write_all_at(&file, &bytes, image.block_at(block)).unwrap();
+    }
+    file.sync_all().unwrap();
+    rustix::fs::fadvise(&file, 0, NonZeroU64::new(0), rustix::fs::Advice::DontNeed).unwrap();
+    if cached(&path) > 0 {
+        println!("SKIPPED: the file system does not let go of {} bytes", cached(&path));
+        return None;
+    }
+    Some(path)
+}
+
+/// How much of a file is in the page cache, in bytes.
+fn cached(path: &Path) -> u64 {
+    let file = File::open(path).unwrap();
+    // SAFETY: nobody writes to the file, and no byte of it is looked at.
+    let mapping = unsafe { memmap2::MmapOptions::new().map(&file) }.unwrap();
+    let pages = mapping.len().div_ceil(usize::try_from(PAGE).unwrap());
+    let mut resident = vec![0_u8; pages];
+    // SAFETY: the range is that of the mapping, and there is a byte for each of its pages.
+    let result = unsafe { libc::mincore(mapping.as_ptr().cast_mut().cast(), mapping.len(), resident.as_mut_ptr()) };
+    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+    resident.iter().filter(|page| **page & 1 == 1).count() as u64 * PAGE
+}
+
+fn map(path: &Path) -> Source {
+    // SAFETY: nobody knows of the file but this test.
+    unsafe { Source::map(path) }.unwrap()
+}
+
+#[test]
+fn cold_image_is_read_as_far_as_it_is_asked_for() {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let Some(path) = cold(folder.path()) else { return };
+    let disk = Disk::open(map(&path), &OpenOptions::new()).unwrap();
+    let opened = cached(&path);
+    println!("{opened} bytes for opening");
+    assert!((PAGE..=512 * KIB).contains(&opened), "{opened} bytes for opening");
+
+    // 60 pages here and there: each is read, and little else.
+    for (number, length) in [(0, 4096), (1, 512), (2, 16 << 10)] {
+        let before = cached(&path);
+        let mut buffer = vec![0; length];
+        for read in 0..60_u64 {
+            let block = (read * 97 + number * 31 + 5) % BLOCKS;
+            let at = block * MIB + (number * 211 + read * 53) % 200 * PAGE;
+            assert_eq!(disk.read_at(at, &mut buffer).unwrap(), length);
+            let within = usize::try_from(at % MIB).unwrap();
+            assert!(buffer == kit::pattern(block, 0, usize::try_from(MIB).unwrap())[within..within + length]);
+        }
+        let read = cached(&path) - before;
+        let most = 60 * (length as u64).max(PAGE) * 5 / 4 + 64 * KIB;
+        println!("{read} bytes for 60 reads of {length} bytes");
+        assert!((60 * PAGE / 2..=most).contains(&read), "{read} bytes for 60 reads of {length} bytes");
+    }
+    let before = cached(&path);
+    for read in 0..60_u64 {
+        let at = (read * 89 + 7) % BLOCKS * MIB + 900 * KIB;
+        let bytes = disk.slice(at, 4096).unwrap().unwrap();
+        std::hint::black_box(bytes.iter().fold(0_u64, |sum, byte| sum + u64::from(*byte)));
+    }
+    let read = cached(&path) - before;
+    println!("{read} bytes for 60 slices of 4096 bytes");
+    assert!(read <= 60 * PAGE * 5 / 4, "{read} bytes for 60 slices");
+
+    // Somebody who goes through a long piece is read ahead for: most of it is there when a page of it is touched.
+    let mut segments = disk.segments(64 * MIB..128 * MIB);
+    let before = cached(&path);
+    if let Some(Ok(vhdx_mmap::Segment::Data(bytes))) = segments.next() {
+        std::hint::black_box(bytes[8 << 20]);
+    }
+    let read = cached(&path) - before;
+    println!("{read} bytes for a page of a long segment");
+    assert!(read > PAGE, "{read} bytes for a page of a long segment");
+}

@@ -18,6 +18,7 @@ mod hostile;
 mod kit;
 mod lab;
 mod layers;
+mod loss;
 mod parents;
 mod qemu;
 mod readme;

@@ -1,0 +1,110 @@
+//! A model test of loss: every public operation, over random chains of which a file becomes shorter at some moment, gives
+//! an error or the truth. What is borrowed counts when the library has been asked whether it was lost.
+#![cfg(all(feature = "bulk", feature = "mmap", target_os = "linux"))]
+
+mod chain;
+mod dice;
+mod operations;
+mod rounds;
+mod truth;
+
+use std::collections::BTreeMap;
+
+use rounds::{Verdict, run};
+
+use crate::support::say;
+
+/// A number from the environment.
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is no number: {text}")))
+}
+
+/// How many answers of each sort an operation gave, and the first one that it must not give.
+#[derive(Default)]
+struct Counts {
+    right: u64,
+    told: u64,
+    misnamed: u64,
+    wrong: u64,
+    example: Option<String>,
+}
+
+/// Runs chains of consecutive seeds, and fails if an operation gave a wrong answer or an error that does not say that
+/// something is lost.
+fn run_seeds(chains: u64, is_quiet: bool) {
+    let first = number("VHDX_LOSS_SEED").unwrap_or(1);
+    let chains = number("VHDX_LOSS_CASES").unwrap_or(chains);
+    let mut all: BTreeMap<&'static str, Counts> = BTreeMap::new();
+    for seed in first..first + chains {
+        for round in run(&mut dice::Dice::new(seed), is_quiet) {
+            let counts = all.entry(round.operation).or_default();
+            let what = match round.verdict {
+                Verdict::Right => {
+                    counts.right += 1;
+                    continue;
+                }
+                Verdict::Told => {
+                    counts.told += 1;
+                    continue;
+                }
+                Verdict::Misnamed(what) => {
+                    counts.misnamed += 1;
+                    what
+                }
+                Verdict::Wrong(what) => {
+                    // It is a better example than an error.
+                    counts.example.take_if(|_| counts.wrong == 0);
+                    counts.wrong += 1;
+                    what
+                }
+            };
+            let how = &round.how;
+            counts.example.get_or_insert_with(|| format!("VHDX_LOSS_SEED={seed} VHDX_LOSS_CASES=1, {how}: {what}"));
+        }
+    }
+    let table = table_of(&all);
+    if std::env::var_os("VHDX_LOSS_TABLE").is_some() {
+        say(&table);
+    }
+    let is_good = |counts: &Counts| counts.wrong == 0 && counts.misnamed == 0;
+    assert!(all.values().all(is_good), "wrong answers\n{table}");
+    // A run that damages nothing, or nothing but damage, shows nothing.
+    let sum = |count: fn(&Counts) -> u64| all.values().map(count).sum::<u64>();
+    assert!(
+        chains < 20 || (sum(|counts| counts.right) > 0 && sum(|counts| counts.told) > 0),
+        "nothing is shown\n{table}"
+    );
+}
+
+fn table_of(all: &BTreeMap<&'static str, Counts>) -> String {
+    let mut table = format!("{:>6} {:>6} {:>8} {:>6}  operation\n", "right", "lost", "misnamed", "wrong");
+    for (operation, Counts { right, told, misnamed, wrong, example }) in all {
+        table += &format!("{right:>6} {told:>6} {misnamed:>8} {wrong:>6}  {operation}\n");
+        if let Some(example) = example {
+            table += &format!("          {example}\n");
+        }
+    }
+    table
+}
+
+#[test]
+fn every_operation_gives_the_truth_or_an_error() {
+    run_seeds(60, false);
+}
+
+/// Where a file is cut inside its last page, no page is lost and no signal comes: in a process of its own, so that no
+/// signal has come before.
+#[test]
+fn every_operation_notices_a_cut_that_raises_no_signal() {
+    if std::env::var_os("VHDX_LOSS_QUIET").is_some() {
+        return run_seeds(60, true);
+    }
+    let name = "loss::every_operation_notices_a_cut_that_raises_no_signal";
+    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+    command.args([name, "--exact", "--nocapture"]).env("VHDX_LOSS_QUIET", "1");
+    let output = command.output().unwrap();
+    if std::env::var_os("VHDX_LOSS_TABLE").is_some() {
+        say(&String::from_utf8_lossy(&output.stderr));
+    }
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}

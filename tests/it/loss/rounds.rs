@@ -1,0 +1,171 @@
+//! A round: an operation on a chain, a file of which is cut at some moment.
+
+use std::sync::Arc;
+
+use vhdx_mmap::ops::{Algorithm, manifest};
+use vhdx_mmap::{Category, Disk, ScanOptions, Strictness};
+
+use super::chain::{Chain, Door, open, some_cut, some_quiet_cut};
+use super::dice::Dice;
+use super::operations::{Failure, Judged, OPERATIONS, Operation, Stage, Trigger, judge_manifest};
+
+/// How many rounds each chain serves for.
+const ROUNDS: usize = 40;
+
+/// When a file is cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Moment {
+    /// Before the operation.
+    Before,
+    /// After another operation on the same disk, and before this one.
+    Between,
+    /// After another operation, and before this one on another disk over the same sources.
+    BetweenDisks,
+    /// In the midst of the operation, at a call to something that belongs to its caller.
+    During,
+    Never,
+}
+
+#[derive(Debug)]
+pub(crate) enum Verdict {
+    /// The truth.
+    Right,
+    /// An error that says that something is lost.
+    Told,
+    /// An error that says something else.
+    Misnamed(String),
+    /// A wrong answer, or an error where nothing is lost.
+    Wrong(String),
+}
+
+/// What came of a round.
+#[derive(Debug)]
+pub(crate) struct Round {
+    pub(crate) operation: &'static str,
+    pub(crate) how: String,
+    pub(crate) verdict: Verdict,
+}
+
+/// Runs rounds over a chain that `dice` choose. If they are quiet, files are cut inside of their last page only.
+pub(crate) fn run(dice: &mut Dice, is_quiet: bool) -> Vec<Round> {
+    let chain = Chain::new(dice, is_quiet);
+    let copies = copies(&chain);
+    let manifests = manifests(&chain, &copies);
+    (0..ROUNDS).filter_map(|_| round(&chain, &copies, &manifests, dice, is_quiet)).collect()
+}
+
+/// The disk of each layer, from memory.
+fn copies(chain: &Chain) -> Vec<Disk> {
+    let sources = chain.sources(Door::Memory);
+    let disks = (0..sources.len()).map(|layer| open(&sources[layer..], Strictness::Default, || {}));
+    disks.map(Result::unwrap).collect()
+}
+
+/// The manifest of each layer's disk, which is held against the truth before it is used.
+fn manifests(chain: &Chain, copies: &[Disk]) -> Vec<Vec<u8>> {
+    let made = copies.iter().zip(&chain.truths).map(|(disk, truth)| {
+        let mut out = Vec::new();
+        manifest::create_manifest(disk, &[Algorithm::Crc32], None, &ScanOptions::new(), &mut out).unwrap();
+        judge_manifest(&out, truth, &[Algorithm::Crc32]).unwrap();
+        out
+    });
+    made.collect()
+}
+
+fn round(chain: &Chain, copies: &[Disk], manifests: &[Vec<u8>], dice: &mut Dice, is_quiet: bool) -> Option<Round> {
+    let door = dice.pick(&[Door::Map, Door::Map, Door::Map, Door::Map, Door::Map, Door::Map, Door::Memory]);
+    let moment = dice.pick(&[
+        Moment::Before,
+        Moment::Before,
+        Moment::Between,
+        Moment::BetweenDisks,
+        Moment::During,
+        Moment::During,
+        Moment::During,
+        Moment::Never,
+    ]);
+    let threads = dice.pick(&[1, 1, 3]);
+    let layer = usize::try_from(dice.below(chain.layers.len() as u64)).unwrap();
+    let image = &chain.layers[layer].image;
+    let length = if is_quiet { some_quiet_cut(image, dice)? } else { some_cut(image, dice) };
+    let (operation, act) = dice.pick(OPERATIONS);
+    let (before, act_before) = some_operation_before(dice);
+    let calls = dice.pick(&[0, 0, 0, 1, 2, 5, 30]);
+
+    let sources = chain.sources(door);
+    let disk = open(&sources, Strictness::Default, || {}).unwrap();
+    let other = open(&sources, Strictness::Default, || {}).unwrap();
+    let file = chain.handle(layer);
+    let cut = move || file.set_len(length).unwrap();
+    let trigger = Arc::new(if moment == Moment::During { Trigger::after(calls, cut) } else { Trigger::unset(cut) });
+    let never = Arc::new(Trigger::unset(|| {}));
+    let (mut verdict, mut judged) = (Verdict::Right, operation);
+    let mut judge = |(name, act): (&'static str, Operation), disk: &Disk, trigger: &Arc<Trigger>, dice: &mut Dice| {
+        let (sources, cut) = (&sources[..], (layer, length));
+        let stage = Stage { chain, door, sources, disk, copies, manifests, trigger, cut };
+        let answer = on_threads(threads, || act(&stage, dice));
+        if matches!(verdict, Verdict::Right) {
+            (verdict, judged) = (verdict_of(answer, trigger.is_spent(), &stage), name);
+        }
+    };
+    match moment {
+        Moment::Before => {
+            trigger.fire();
+            judge((operation, act), &disk, &trigger, dice);
+        }
+        Moment::Between | Moment::BetweenDisks => {
+            judge((before, act_before), &disk, &never, dice);
+            trigger.fire();
+            judge((operation, act), if moment == Moment::Between { &disk } else { &other }, &trigger, dice);
+        }
+        Moment::During => {
+            judge((operation, act), &disk, &trigger, dice);
+        }
+        Moment::Never => judge((operation, act), &disk, &never, dice),
+    }
+    let is_cut = trigger.is_spent();
+    drop(trigger);
+    drop((disk, other, sources));
+    if is_cut {
+        chain.mend(layer);
+    }
+    let how = format!(
+        "{operation} ({threads} threads, {door:?}), file of layer {layer} cut to {length:#x} {moment:?}{}",
+        if matches!(moment, Moment::Between | Moment::BetweenDisks) { format!(" {before}") } else { String::new() }
+    );
+    Some(Round { operation: judged, how, verdict })
+}
+
+/// An operation that comes before another one: often one that opens the sources in another way.
+fn some_operation_before(dice: &mut Dice) -> (&'static str, Operation) {
+    let others = ["check", "check, payload", "salvage, losses", "open again"];
+    let is_other = |(name, _): &&(&str, Operation)| others.contains(name);
+    let others: Vec<_> = OPERATIONS.iter().filter(is_other).copied().collect();
+    if dice.one_in(2) { dice.pick(&others) } else { dice.pick(OPERATIONS) }
+}
+
+/// What an answer is worth.
+fn verdict_of(judged: Judged, is_damaged: bool, stage: &Stage<'_>) -> Verdict {
+    match judged {
+        Ok(()) => Verdict::Right,
+        Err(Failure::Wrong(what)) => Verdict::Wrong(what),
+        Err(Failure::Told(_, text)) if !is_damaged || stage.door == Door::Memory => {
+            Verdict::Wrong(format!("an error without a reason: {text}"))
+        }
+        Err(Failure::Told(Category::Io, _)) => Verdict::Told,
+        Err(Failure::Told(category, text)) => Verdict::Misnamed(format!("{category:?}: {text}")),
+    }
+}
+
+#[cfg(feature = "rayon")]
+fn on_threads<T: Send>(threads: usize, work: impl FnOnce() -> T + Send) -> T {
+    static POOLS: std::sync::LazyLock<[rayon::ThreadPool; 2]> = std::sync::LazyLock::new(|| {
+        [1, 3].map(|threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap())
+    });
+    POOLS[usize::from(threads > 1)].install(work)
+}
+
+#[cfg(not(feature = "rayon"))]
+fn on_threads<T>(_: usize, work: impl FnOnce() -> T) -> T {
+    work()
+}

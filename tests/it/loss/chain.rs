@@ -10,7 +10,7 @@ use std::sync::Arc;
 use rustix::fs::{MemfdFlags, memfd_create};
 use vhdx_mmap::{Disk, OpenOptions, Parents, Result, Source, Strictness};
 
-use super::dice::Dice;
+use super::dice::{Dice, size, wide};
 use super::truth::Truth;
 use crate::kit::builder::{FileLength, Image, PARENT_LOCATOR, Slot, Spec};
 use crate::kit::log::Dirty;
@@ -102,7 +102,7 @@ impl Chain {
         let kept = file.metadata().unwrap().len();
         file.set_len(image.bytes.len()).unwrap();
         for (offset, bytes) in image.bytes.pieces() {
-            if offset + bytes.len() as u64 > kept {
+            if offset + wide(bytes.len()) > kept {
                 file.write_all_at(bytes, offset).unwrap();
             }
         }
@@ -208,19 +208,19 @@ fn add_blocks(spec: &mut Spec, dice: &mut Dice) {
 }
 
 /// Few bytes that are not zero, at the beginning and the end of a block and between.
-fn some_fill(number: u64, size: u64, dice: &mut Dice) -> Fill {
+fn some_fill(number: u64, length: u64, dice: &mut Dice) -> Fill {
     let mut pieces = Vec::new();
     let seed = dice.below(1 << 32);
     if number == 0 && dice.one_in(2) {
         pieces.push((0, boot_record()));
     } else {
-        pieces.push((0, pattern(seed, 0, 3 * PAGE as usize)));
+        pieces.push((0, pattern(seed, 0, size(3 * PAGE))));
     }
     for _ in 0..dice.below(3) {
-        let at = 4 * PAGE + dice.below(size - 8 * PAGE);
-        pieces.push((at, pattern(seed, at, usize::try_from(1 + dice.below(2 * PAGE)).unwrap())));
+        let at = 4 * PAGE + dice.below(length - 8 * PAGE);
+        pieces.push((at, pattern(seed, at, size(1 + dice.below(2 * PAGE)))));
     }
-    pieces.push((size - 2 * PAGE, pattern(seed, size, 2 * PAGE as usize)));
+    pieces.push((length - 2 * PAGE, pattern(seed, length, size(2 * PAGE))));
     Fill::Pieces(pieces)
 }
 
@@ -242,7 +242,7 @@ pub(super) fn spans(image: &Image) -> Vec<(Kind, Range<u64>)> {
         if let Some(Fill::Pieces(pieces)) = &block.fill {
             let pieces = pieces.iter().filter(|(at, _)| *at < used);
             spans.extend(
-                pieces.map(|(at, bytes)| (Kind::Payload, place + at..place + (at + bytes.len() as u64).min(used))),
+                pieces.map(|(at, bytes)| (Kind::Payload, place + at..place + (at + wide(bytes.len())).min(used))),
             );
         }
         if block.state == 7 {

@@ -1,5 +1,15 @@
 //! Choices: from a seed, so that every run makes the same ones, or from the bytes of a fuzzer.
 
+/// A length as the number that slices want.
+pub(super) fn size(length: u64) -> usize {
+    usize::try_from(length).unwrap()
+}
+
+/// A length as the number that files want.
+pub(super) fn wide(length: usize) -> u64 {
+    u64::try_from(length).unwrap()
+}
+
 /// Makes choices.
 #[derive(Clone, Debug)]
 pub(crate) enum Dice {
@@ -45,6 +55,6 @@ impl Dice {
 
     /// An item of a list that is not empty.
     pub(crate) fn pick<T: Clone>(&mut self, all: &[T]) -> T {
-        all[usize::try_from(self.below(all.len() as u64)).unwrap()].clone()
+        all[size(self.below(wide(all.len())))].clone()
     }
 }

@@ -14,9 +14,9 @@ use rounds::{Verdict, run};
 
 use crate::support::say;
 
-/// A number from the environment.
+/// The number that a variable of the environment holds, if it is set.
 fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is no number: {text}")))
+    std::env::var(name).ok().map(|text| text.parse().unwrap())
 }
 
 /// How many answers of each sort an operation gave, and the first one that it must not give.
@@ -34,10 +34,10 @@ struct Counts {
 fn run_seeds(chains: u64, is_quiet: bool) {
     let first = number("VHDX_LOSS_SEED").unwrap_or(1);
     let chains = number("VHDX_LOSS_CASES").unwrap_or(chains);
-    let mut all: BTreeMap<&'static str, Counts> = BTreeMap::new();
+    let mut all: BTreeMap<(&'static str, bool), Counts> = BTreeMap::new();
     for seed in first..first + chains {
         for round in run(&mut dice::Dice::new(seed), is_quiet) {
-            let counts = all.entry(round.operation).or_default();
+            let counts = all.entry((round.operation, round.is_after_salvage)).or_default();
             let what = match round.verdict {
                 Verdict::Right => {
                     counts.right += 1;
@@ -76,10 +76,11 @@ fn run_seeds(chains: u64, is_quiet: bool) {
     );
 }
 
-fn table_of(all: &BTreeMap<&'static str, Counts>) -> String {
+fn table_of(all: &BTreeMap<(&'static str, bool), Counts>) -> String {
     let mut table = format!("{:>6} {:>6} {:>8} {:>6}  operation\n", "right", "lost", "misnamed", "wrong");
-    for (operation, Counts { right, told, misnamed, wrong, example }) in all {
-        table += &format!("{right:>6} {told:>6} {misnamed:>8} {wrong:>6}  {operation}\n");
+    for ((operation, is_after_salvage), Counts { right, told, misnamed, wrong, example }) in all {
+        let after = if *is_after_salvage { ", after a salvage" } else { "" };
+        table += &format!("{right:>6} {told:>6} {misnamed:>8} {wrong:>6}  {operation}{after}\n");
         if let Some(example) = example {
             table += &format!("          {example}\n");
         }
@@ -107,4 +108,14 @@ fn every_operation_notices_a_cut_that_raises_no_signal() {
         say(&String::from_utf8_lossy(&output.stderr));
     }
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// What a fuzzer's bytes choose is a case like any other; after their end, every choice is the first one.
+#[test]
+fn bytes_choose_rounds_as_seeds_do() {
+    for bytes in [&[][..], &[0xFF; 64], b"any other bytes"] {
+        let rounds = run(&mut dice::Dice::from_bytes(bytes), false);
+        assert_eq!(rounds.len(), rounds::ROUNDS);
+        assert!(rounds.iter().any(|round| matches!(round.verdict, Verdict::Right)), "{rounds:?}");
+    }
 }

@@ -15,7 +15,7 @@ use vhdx_mmap::ops::manifest::ManifestError;
 use vhdx_mmap::{Category, Disk, Error, Progress, ScanOptions, Source, Stopped};
 
 use super::chain::{Chain, Door, Layer};
-use super::dice::Dice;
+use super::dice::{Dice, size, wide};
 use super::truth::Truth;
 
 /// What an operation may do instead of giving the right answer.
@@ -82,9 +82,9 @@ fn ensure_eq<T: PartialEq + fmt::Debug>(found: &T, expected: &T, what: &str) -> 
 
 /// Compares bytes of the disk with the truth.
 fn ensure_bytes(found: &[u8], truth: &Truth, start: u64) -> Judged {
-    let expected = truth.read(start..start + found.len() as u64);
+    let expected = truth.read(start..start + wide(found.len()));
     let place = found.iter().zip(&expected).position(|(found, expected)| found != expected);
-    ensure(place.is_none(), || format!("byte {:#x} of the disk is wrong", start + place.unwrap_or(0) as u64))
+    ensure(place.is_none(), || format!("byte {:#x} of the disk is wrong", start + wide(place.unwrap_or(0))))
 }
 
 /// Does its work at a certain call, once: the moment when a file is damaged.
@@ -171,9 +171,9 @@ impl<'a> Stage<'a> {
 
     /// A layer that is not the first one, if there is any.
     fn some_ancestor(&self, dice: &mut Dice) -> Option<usize> {
-        let count = self.chain.layers.len() as u64;
+        let count = wide(self.chain.layers.len());
         let number = 1 + dice.below(count.saturating_sub(1));
-        (count > 1).then(|| usize::try_from(number).unwrap())
+        (count > 1).then(|| size(number))
     }
 
     /// A range of the disk, often one that the cut is about, or all of a small disk.

@@ -6,11 +6,11 @@ use vhdx_mmap::ops::{Algorithm, manifest};
 use vhdx_mmap::{Category, Disk, ScanOptions, Strictness};
 
 use super::chain::{Chain, Door, open, some_cut, some_quiet_cut};
-use super::dice::Dice;
+use super::dice::{Dice, wide};
 use super::operations::{Failure, Judged, OPERATIONS, Operation, Stage, Trigger, judge_manifest};
 
 /// How many rounds each chain serves for.
-const ROUNDS: usize = 40;
+pub(super) const ROUNDS: usize = 40;
 
 /// When a file is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +41,10 @@ pub(crate) enum Verdict {
 /// What came of a round.
 #[derive(Debug)]
 pub(crate) struct Round {
+    /// The operation whose answer was judged.
     pub(crate) operation: &'static str,
+    /// Whether the sources were opened for salvage before it.
+    pub(crate) is_after_salvage: bool,
     pub(crate) how: String,
     pub(crate) verdict: Verdict,
 }
@@ -85,7 +88,7 @@ fn round(chain: &Chain, copies: &[Disk], manifests: &[Vec<u8>], dice: &mut Dice,
         Moment::Never,
     ]);
     let threads = dice.pick(&[1, 1, 3]);
-    let layer = usize::try_from(dice.below(chain.layers.len() as u64)).unwrap();
+    let layer = usize::try_from(dice.below(wide(chain.layers.len()))).unwrap();
     let image = &chain.layers[layer].image;
     let length = if is_quiet { some_quiet_cut(image, dice)? } else { some_cut(image, dice) };
     let (operation, act) = dice.pick(OPERATIONS);
@@ -129,11 +132,14 @@ fn round(chain: &Chain, copies: &[Disk], manifests: &[Vec<u8>], dice: &mut Dice,
     if is_cut {
         chain.mend(layer);
     }
+    let is_between = matches!(moment, Moment::Between | Moment::BetweenDisks);
     let how = format!(
         "{operation} ({threads} threads, {door:?}), file of layer {layer} cut to {length:#x} {moment:?}{}",
-        if matches!(moment, Moment::Between | Moment::BetweenDisks) { format!(" {before}") } else { String::new() }
+        if is_between { format!(" {before}") } else { String::new() }
     );
-    Some(Round { operation: judged, how, verdict })
+    let is_after_salvage =
+        judged == operation && is_between && ["check", "check, payload", "salvage, losses"].contains(&before);
+    Some(Round { operation: judged, is_after_salvage, how, verdict })
 }
 
 /// An operation that comes before another one: often one that opens the sources in another way.

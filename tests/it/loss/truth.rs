@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::chain::Layer;
+use super::dice::{size, wide};
 use crate::kit::builder::Slot;
 use crate::kit::{Model, PAGE, Part, SparseBytes};
 
@@ -74,7 +75,7 @@ impl Truth {
     }
 
     pub(super) fn read(&self, range: Range<u64>) -> Vec<u8> {
-        self.bytes.read(range.start, usize::try_from(range.end - range.start).unwrap())
+        self.bytes.read(range.start, size(range.end - range.start))
     }
 
     /// The runs of a range, cut at its ends.
@@ -152,13 +153,13 @@ pub(super) fn differences(one: &SparseBytes, other: &SparseBytes, length: u64) -
     pages.dedup();
     let mut out: Vec<(Range<u64>, u64)> = Vec::new();
     for page in pages {
-        for step in (page..(page + PAGE).min(length)).step_by(STEP as usize) {
+        for step in (page..(page + PAGE).min(length)).step_by(size(STEP)) {
             let end = (step + STEP).min(length);
-            let [one, other] = [one, other].map(|bytes| bytes.read(step, (end - step) as usize));
+            let [one, other] = [one, other].map(|bytes| bytes.read(step, size(end - step)));
             let Some(first) = one.iter().zip(&other).position(|(one, other)| one != other) else { continue };
             match out.last_mut() {
                 Some((range, _)) if range.end == step => range.end = end,
-                _ => out.push((step..end, step + first as u64)),
+                _ => out.push((step..end, step + wide(first))),
             }
         }
     }

@@ -12,7 +12,7 @@ use vhdx_mmap::ops::manifest::{self, ManifestError, Merged, Shard};
 use vhdx_mmap::ops::{self, Algorithm, Digest, ExtractOptions, Extracted, Sparse, Target, TargetContent};
 use vhdx_mmap::{Content, Segment, Source};
 
-use super::super::dice::Dice;
+use super::super::dice::{Dice, size, wide};
 use super::super::truth::{Truth, differences};
 use super::{Failure, Judged, Stage, ensure, ensure_bytes, ensure_eq};
 use crate::kit::MIB;
@@ -41,9 +41,12 @@ fn ensure_digests(found: &[Digest], algorithms: &[Algorithm], bytes: &[u8]) -> J
     ensure_eq(&found, &expected, "digests")
 }
 
+/// A copy of a segment: its length, and its bytes if it has any.
+type Copied = (u64, Option<Vec<u8>>);
+
 pub(super) fn scan(stage: &Stage<'_>, dice: &mut Dice) -> Judged {
     let range = stage.some_range(dice, stage.truth().size);
-    let mut found: Vec<(Range<u64>, Option<Vec<(u64, Option<Vec<u8>>)>>)> = Vec::new();
+    let mut found: Vec<(Range<u64>, Option<Vec<Copied>>)> = Vec::new();
     Content::disk(stage.disk).range(range.clone()).scan(
         &stage.scan(),
         |_, segments| {
@@ -224,7 +227,7 @@ pub(crate) fn judge_manifest(text: &[u8], truth: &Truth, algorithms: &[Algorithm
         let different =
             truth.states.range(block..block + count).find(|(_, state)| line["state"] != STATES[usize::from(**state)]);
         ensure(different.is_none(), || format!("the state in {line}, and the truth is {different:?}"))?;
-        let named = truth.states.range(block..block + count).count() as u64;
+        let named = wide(truth.states.range(block..block + count).count());
         ensure(named == count || line["state"] == STATES[0], || format!("the state in {line}"))?;
         let has_data = truth.within(offset..end).any(|run| run.at.is_some() && !run.may_be_zero);
         ensure(is_zero != has_data || !has_data && !is_zero, || format!("data or none in {line}"))?;
@@ -234,7 +237,7 @@ pub(crate) fn judge_manifest(text: &[u8], truth: &Truth, algorithms: &[Algorithm
                 digest_of(*algorithm, &truth.read(each.clone()))
             } else {
                 let zeros = zeros.entry((*algorithm, each.end - each.start));
-                zeros.or_insert_with(|| digest_of(*algorithm, &vec![0; (each.end - each.start) as usize])).clone()
+                zeros.or_insert_with(|| digest_of(*algorithm, &vec![0; size(each.end - each.start)])).clone()
             };
             ensure(line[algorithm.name()] == expected, || {
                 format!("{algorithm} in {line}, and the truth is {expected}")
@@ -294,7 +297,7 @@ fn verified(stage: &Stage<'_>, layer: usize) -> Judged {
     let expected: Vec<Range<u64>> = expected.iter().map(|number| other.block(*number, other.block_size)).collect();
     ensure_eq(&found, &expected, "blocks that are not as in a manifest")?;
     let counts = (verified.mismatches, verified.blocks);
-    ensure_eq(&counts, &(expected.len() as u64, truth.size.div_ceil(other.block_size)), "mismatches and blocks")
+    ensure_eq(&counts, &(wide(expected.len()), truth.size.div_ceil(other.block_size)), "mismatches and blocks")
 }
 
 pub(super) fn verify_same(stage: &Stage<'_>, _: &mut Dice) -> Judged {
@@ -388,7 +391,7 @@ fn ensure_extracted(
     (truth, range): (&Truth, Range<u64>),
 ) -> Judged {
     ensure_bytes(found, truth, range.start)?;
-    ensure_eq(&(found.len() as u64), &(range.end - range.start), "bytes extracted")?;
+    ensure_eq(&(wide(found.len())), &(range.end - range.start), "bytes extracted")?;
     ensure_eq(&(extracted.data + extracted.zero), &(range.end - range.start), "all bytes that were counted")?;
     ensure_digests(&extracted.digests, &options.hash, &truth.read(range))
 }
@@ -404,11 +407,11 @@ pub(super) fn extract_to_file(stage: &Stage<'_>, dice: &mut Dice) -> Judged {
     file.set_len(length).unwrap();
     let content = dice.pick(&[TargetContent::Zeros, TargetContent::Anything]);
     if content == TargetContent::Anything {
-        file.write_all_at(&vec![0xEE; usize::try_from(length).unwrap()], 0).unwrap();
+        file.write_all_at(&vec![0xEE; size(length)], 0).unwrap();
     }
     let target = Target::new(&file, content);
     let extracted = ops::extract_to_file(Content::disk(stage.disk).range(range.clone()), &target, &options)?;
-    let mut found = vec![0; usize::try_from(length).unwrap()];
+    let mut found = vec![0; size(length)];
     file.read_exact_at(&mut found, 0).unwrap();
     ensure_extracted(&found, &extracted, &options, (stage.truth(), range))
 }
@@ -427,7 +430,7 @@ pub(super) fn extract_to_stream(stage: &Stage<'_>, dice: &mut Dice) -> Judged {
     if dice.one_in(2) {
         let file = memory_file();
         let extracted = ops::extract_to_stream(content, &file, &options)?;
-        let mut found = vec![0; usize::try_from(file.metadata().unwrap().len()).unwrap()];
+        let mut found = vec![0; size(file.metadata().unwrap().len())];
         file.read_exact_at(&mut found, 0).unwrap();
         return ensure_extracted(&found, &extracted, &options, (stage.truth(), range));
     }

@@ -6,7 +6,7 @@ use vhdx_mmap::ops::{self, CheckOptions, PartitionScheme};
 use vhdx_mmap::{Category, Extent, OpenOptions, Parents, PayloadBlockState, Severity};
 
 use super::super::chain::{Door, PARTITION, boot_record};
-use super::super::dice::Dice;
+use super::super::dice::{Dice, size, wide};
 use super::super::truth::{Change, Truth};
 use super::{Failure, Judged, Stage, ensure, ensure_eq};
 use crate::kit::builder::Locator;
@@ -44,7 +44,7 @@ pub(super) fn payload_block(stage: &Stage<'_>, dice: &mut Dice) -> Judged {
 pub(super) fn block_states(stage: &Stage<'_>, _: &mut Dice) -> Judged {
     for (layer, truth) in stage.disk.layers().iter().zip(&stage.chain.truths) {
         let states = layer.image().block_states()?;
-        let count = |wanted: u8| truth.states.values().filter(|state| **state == wanted).count() as u64;
+        let count = |wanted: u8| wide(truth.states.values().filter(|state| **state == wanted).count());
         let blocks = truth.size.div_ceil(truth.block_size);
         for state in [
             PayloadBlockState::Undefined,
@@ -55,7 +55,7 @@ pub(super) fn block_states(stage: &Stage<'_>, _: &mut Dice) -> Judged {
         ] {
             ensure_eq(&states.count(state), &count(number_of(state)), "blocks in a state")?;
         }
-        let absent = blocks - truth.states.values().filter(|state| **state != 0).count() as u64;
+        let absent = blocks - wide(truth.states.values().filter(|state| **state != 0).count());
         ensure_eq(&states.count(PayloadBlockState::NotPresent), &absent, "blocks that are not present")?;
         stage.tick();
     }
@@ -140,7 +140,7 @@ pub(super) fn extents_to_last(stage: &Stage<'_>, dice: &mut Dice) -> Judged {
 pub(super) fn extents_early(stage: &Stage<'_>, dice: &mut Dice) -> Judged {
     let range = stage.some_range(dice, stage.truth().size);
     let mut all = Vec::new();
-    for extent in stage.disk.extents(range.clone()).take(1 + usize::try_from(dice.below(3)).unwrap()) {
+    for extent in stage.disk.extents(range.clone()).take(1 + size(dice.below(3))) {
         all.push(extent?);
         stage.tick();
     }
@@ -295,7 +295,7 @@ fn checked(stage: &Stage<'_>, reads_payload: bool) -> Judged {
     ensure(bad.is_none(), || format!("a finding that is none: {}", bad.map(ToString::to_string).unwrap_or_default()))?;
     ensure(!report.is_incomplete(), || "a check that is not complete".to_owned())?;
     let truth = stage.truth();
-    let allocated = truth.states.values().filter(|state| **state >= 6).count() as u64;
+    let allocated = wide(truth.states.values().filter(|state| **state >= 6).count());
     let found = (report.blocks, report.allocated_blocks, report.files.len());
     let expected = (truth.size.div_ceil(truth.block_size), allocated, stage.chain.layers.len());
     ensure_eq(&found, &expected, "blocks, allocated blocks and files")

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use vhdx_mmap::{Category, Disk, Loss, Segment, Strictness};
 
 use super::super::chain::{Door, open};
-use super::super::dice::Dice;
+use super::super::dice::{Dice, size, wide};
 use super::super::truth::Truth;
 use super::{Failure, Judged, Stage, ensure, ensure_bytes, ensure_eq, some_range};
 use crate::kit::MIB;
@@ -15,7 +15,7 @@ use crate::kit::MIB;
 fn read_some(stage: &Stage<'_>, disk: &Disk, truth: &Truth, dice: &mut Dice, most: u64) -> Judged {
     for _ in 0..1 + dice.below(6) {
         let range = some_range(truth, &stage.hurt(), dice, most);
-        let mut buffer = vec![0xA5; usize::try_from(range.end - range.start).unwrap()];
+        let mut buffer = vec![0xA5; size(range.end - range.start)];
         let read = disk.read_at(range.start, &mut buffer)?;
         ensure_eq(&read, &buffer.len(), "bytes read")?;
         ensure_bytes(&buffer, truth, range.start)?;
@@ -46,8 +46,8 @@ pub(super) fn reader_read(stage: &Stage<'_>, dice: &mut Dice) -> Judged {
     let mut at = range.start;
     while at < range.end {
         let read = reader.read(&mut buffer)?;
-        let expected = (buffer.len() as u64).min(stage.truth().size - at);
-        ensure_eq(&(read as u64), &expected, "bytes read")?;
+        let expected = wide(buffer.len()).min(stage.truth().size - at);
+        ensure_eq(&wide(read), &expected, "bytes read")?;
         ensure_bytes(&buffer[..read], stage.truth(), at)?;
         at += expected;
         stage.tick();
@@ -66,7 +66,7 @@ pub(super) fn reader_fill_buf(stage: &Stage<'_>, dice: &mut Dice) -> Judged {
         let lent = reader.fill_buf()?;
         let next = lent[..lent.len().min(step)].to_vec();
         ensure_bytes(&copied, stage.truth(), at)?;
-        at += copied.len() as u64;
+        at += wide(copied.len());
         if next.is_empty() {
             return ensure_eq(&at, &stage.truth().size, "the end of the stream");
         }
@@ -86,7 +86,7 @@ pub(super) fn slice(stage: &Stage<'_>, dice: &mut Dice) -> Judged {
             stage.tick();
             let copied = bytes.to_vec();
             stage.disk.check_lost(range.clone())?;
-            ensure_eq(&(copied.len() as u64), &(range.end - range.start), "bytes borrowed")?;
+            ensure_eq(&(wide(copied.len())), &(range.end - range.start), "bytes borrowed")?;
             ensure_bytes(&copied, stage.truth(), range.start)?;
         }
     }
@@ -124,7 +124,7 @@ fn ensure_segments(all: &[Result<Vec<u8>, u64>], truth: &Truth, start: u64) -> R
         match segment {
             Ok(bytes) => {
                 ensure_bytes(bytes, truth, at)?;
-                at += bytes.len() as u64;
+                at += wide(bytes.len());
             }
             Err(zeros) => {
                 for page in truth.bytes.written_pages(at, at + zeros) {
@@ -246,7 +246,7 @@ pub(super) fn salvage(stage: &Stage<'_>, dice: &mut Dice) -> Judged {
     let mut wrong = Vec::new();
     for _ in 0..1 + dice.below(6) {
         let range = stage.some_range(dice, 70_000);
-        let mut buffer = vec![0xA5; usize::try_from(range.end - range.start).unwrap()];
+        let mut buffer = vec![0xA5; size(range.end - range.start)];
         let read = disk.read_at(range.start, &mut buffer)?;
         ensure_eq(&read, &buffer.len(), "bytes read")?;
         let expected = truth.read(range.clone());

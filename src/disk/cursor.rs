@@ -91,25 +91,15 @@ pub(super) struct Cursor<'d> {
     failed_at: u64,
     /// How many layers have been asked for anything.
     layers_asked: usize,
-    /// Where it began, until the tables have been asked for.
-    unchecked_from: Option<u64>,
+    /// Where it began.
+    start: u64,
 }
 
 impl<'d> Cursor<'d> {
-    /// The range must lie inside the disk. Behind the last piece, an error says if the tables were not whole.
+    /// The range must lie inside the disk. In place of the last piece, an error says if the tables were not whole.
     pub(super) fn new(disk: &'d Disk, start: u64, end: u64) -> Self {
-        let unchecked_from = Some(start).filter(|start| *start < end);
         let (top, parents, lost) = (None, Vec::new(), None);
-        Self { disk, position: start, end, top, parents, lost, failed_at: end, layers_asked: 0, unchecked_from }
-    }
-
-    /// What is wrong with the tables that were looked at, if something is.
-    #[cold]
-    fn check_tables(&mut self) -> Option<Error> {
-        let start = self.unchecked_from.take()?;
-        let lost = self.disk.check_tables_of(self.layers_asked).err()?;
-        self.failed_at = start;
-        Some(lost)
+        Self { disk, position: start, end, top, parents, lost, failed_at: end, layers_asked: 0, start }
     }
 
     pub(super) fn disk(&self) -> &'d Disk {
@@ -250,20 +240,24 @@ impl Iterator for Cursor<'_> {
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         if self.position >= self.end {
-            return self.check_tables().map(Err);
+            return None;
         }
         let piece = self.piece().or_else(|error| self.lose(error));
-        match piece {
-            Ok(piece) => {
-                self.position = self.position.saturating_add(piece.length);
-                Some(Ok(piece))
-            }
-            Err(error) => {
+        match &piece {
+            Ok(piece) => self.position = self.position.saturating_add(piece.length),
+            Err(_) => {
                 self.failed_at = self.position;
                 self.position = self.end;
-                // What is against the format may have been zeros that stood in for what is lost.
-                Some(Err(self.check_tables().unwrap_or(error)))
             }
         }
+        // Before the last item is given, since somebody who knows how far to go does not ask for what comes after it. What is
+        // against the format may have been zeros that stood in for what is lost.
+        if self.position >= self.end
+            && let Err(lost) = self.disk.check_tables_of(self.layers_asked)
+        {
+            self.failed_at = self.start;
+            return Some(Err(lost));
+        }
+        Some(piece)
     }
 }

@@ -182,7 +182,7 @@ impl Disk {
         let end = offset.saturating_add(to_u64(buffer.len()));
         let mut rest: &mut [u8] = buffer;
         let before = rest.len();
-        // Behind the last run, this asks for the tables.
+        // With the last run, this asks for the tables.
         for run in self.placed_runs(offset, end) {
             let run = run?;
             let (piece, behind) = rest.split_at_mut(to_usize_saturating(run.length).min(rest.len()));

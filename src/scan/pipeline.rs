@@ -1,12 +1,14 @@
 //! Work that has to go through a content in order: a digest that can't be computed in parts, a pipe that has to be written to.
 //!
 //! Every such consumer has a thread of its own, and goes through the units one after the other. The threads of the pool run
-//! ahead of them, as far as there is room: they get the bytes, and do with each unit what can be done in any order.
+//! ahead of them, as far as there is room: they get the bytes, and do with each unit what can be done in any order. Where the
+//! system has no thread for each consumer, several share one.
 
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::io;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, RwLock, mpsc};
+use std::thread::Scope;
 
-use crate::error::{Error, ErrorKind, Structure};
 use crate::source::Buffer;
 
 use super::behind::let_go;
@@ -81,7 +83,7 @@ impl<'a> Units<'a> {
 enum Progress<P> {
     /// Somebody works on it.
     InWork,
-    /// So many consumers have still to look at it; and what the work on it gave.
+    /// So many threads have still to show it to their consumers; and what the work on it gave.
     Ready { waiting_for: usize, value: P },
 }
 
@@ -92,6 +94,8 @@ struct State<'a, P, E, T> {
     in_hand: VecDeque<Progress<P>>,
     /// The number of the first unit in hand.
     first: usize,
+    /// How many threads show units to consumers.
+    consuming: usize,
     /// The number of the unit that is the end, once that is known: behind the last one, or one that failed.
     end: Option<usize>,
     failed: Option<E>,
@@ -120,7 +124,6 @@ struct Ring<'a, P, E, T> {
     slots: Vec<RwLock<Slot<'a>>>,
     state: Mutex<State<'a, P, E, T>>,
     changed: Condvar,
-    consumers: usize,
 }
 
 impl<'a> Bulk<'a, '_, 1> {
@@ -129,40 +132,53 @@ impl<'a> Bulk<'a, '_, 1> {
     ///
     /// # Errors
     /// The first in order that there is: of reading, of `map`, of a consumer, of `take`. All that comes before an error in
-    /// reading has been shown to the consumers.
+    /// reading has been shown to the consumers. It is no error if the system has fewer threads than there are consumers.
     pub(crate) fn in_order<P: Send, E: Send + From<Stopped>>(
         &self,
         map: impl Fn(&UnitPieces<'_, 1>, &mut Buffer) -> Result<P, E> + Sync,
         mut consumers: Vec<Consumer<'_, E>>,
-        take: impl FnMut(Done<P>) -> Result<(), E> + Send,
+        mut take: impl FnMut(Done<P>) -> Result<(), E> + Send,
     ) -> Result<(), E> {
         if threads() < 2 || consumers.is_empty() {
             return self.on_one_thread(map, consumers, take);
         }
         let units = Units::new(Self { zeros_count: true, ..*self }.planner(WINDOW));
+        let state =
+            State { units, in_hand: VecDeque::new(), first: 0, consuming: 0, end: None, failed: None, take: &mut take };
         let ring = Ring {
             slots: (0..ROOM).map(|_| RwLock::default()).collect(),
-            state: Mutex::new(State { units, in_hand: VecDeque::new(), first: 0, end: None, failed: None, take }),
+            state: Mutex::new(state),
             changed: Condvar::new(),
-            consumers: consumers.len(),
         };
-        std::thread::scope(|scope| {
-            for consumer in &mut consumers {
-                let spawned = std::thread::Builder::new().spawn_scoped(scope, || ring.consume(consumer));
-                if let Err(error) = spawned {
-                    // Those that run already must not wait for one that never will.
-                    let error = Error::of(Structure::File, ErrorKind::Io(error.into()));
-                    lock(&ring.state).end_at(0, Some(Stopped::Read(error).into()));
-                    ring.changed.notify_all();
-                }
+        let is_done = std::thread::scope(|scope| {
+            // Each thread waits for its consumers: who gets which is known when it is known how many threads there are.
+            let start = || {
+                let (hand_over, consumers) = mpsc::channel::<&mut [Consumer<'_, E>]>();
+                let ring = &ring;
+                let work = move || consumers.into_iter().for_each(|consumers| ring.consume(consumers));
+                spawn(scope, work).ok().map(|()| hand_over)
+            };
+            let spawned: Vec<_> = consumers.iter().map_while(|_| start()).collect();
+            if spawned.is_empty() {
+                return false;
             }
+            let most = consumers.len().div_ceil(spawned.len());
+            let shares = consumers.chunks_mut(most);
+            let consuming = shares.len();
+            lock(&ring.state).consuming = consuming;
+            // A thread that can't take them has panicked, and that ends the scope with a panic.
+            spawned.into_iter().zip(shares).for_each(|(thread, share)| drop(thread.send(share)));
             // No more threads than cores: whoever waits for a core holds up the consumers.
-            on_all_threads(threads().saturating_sub(ring.consumers).max(1), &|| {
+            on_all_threads(threads().saturating_sub(consuming).max(1), &|| {
                 ring.work(self, &map);
                 Vec::<()>::new()
             });
+            true
         });
         let state = ring.state.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if !is_done {
+            return self.on_one_thread(map, consumers, take);
+        }
         match state.failed {
             Some(error) => Err(error),
             None => Ok(self.check_tables()?),
@@ -226,9 +242,9 @@ impl<'a, P: Send, E: Send + From<Stopped>, T: FnMut(Done<P>) -> Result<(), E> + 
             let mut state = lock(&self.state);
             match mapped {
                 Ok(value) => {
-                    let place = number.saturating_sub(state.first);
+                    let (place, waiting_for) = (number.saturating_sub(state.first), state.consuming);
                     if let Some(progress) = state.in_hand.get_mut(place) {
-                        *progress = Progress::Ready { waiting_for: self.consumers, value };
+                        *progress = Progress::Ready { waiting_for, value };
                     }
                 }
                 Err(error) => state.end_at(number, Some(error)),
@@ -238,8 +254,8 @@ impl<'a, P: Send, E: Send + From<Stopped>, T: FnMut(Done<P>) -> Result<(), E> + 
         }
     }
 
-    /// Shows one unit after the other to a consumer.
-    fn consume(&self, consumer: &mut Consumer<'_, E>) {
+    /// Shows one unit after the other to each of `consumers`.
+    fn consume(&self, consumers: &mut [Consumer<'_, E>]) {
         let _let_others_go = EndOnPanic(self);
         for number in 0_usize.. {
             let is_ready = |state: &State<'a, P, E, T>| {
@@ -253,14 +269,17 @@ impl<'a, P: Send, E: Send + From<Stopped>, T: FnMut(Done<P>) -> Result<(), E> + 
             drop(state);
             let Some(slot) = self.slot(number) else { return };
             let slot = slot.read().unwrap_or_else(PoisonError::into_inner);
-            let consumed = slot.pieces().map_err(E::from).and_then(|pieces| consumer(&pieces));
+            let consumed = slot
+                .pieces()
+                .map_err(E::from)
+                .and_then(|pieces| consumers.iter_mut().try_for_each(|consume| consume(&pieces)));
             let consumed = slot.check().map_err(E::from).and(consumed);
             drop(slot);
             self.consumed(number, consumed);
         }
     }
 
-    /// A consumer has looked at a unit.
+    /// The consumers of one thread have looked at a unit.
     fn consumed(&self, number: usize, consumed: Result<(), E>) {
         let mut state = lock(&self.state);
         if let Err(error) = consumed {
@@ -298,6 +317,13 @@ impl<'a, P: Send, E: Send + From<Stopped>, T: FnMut(Done<P>) -> Result<(), E> + 
     }
 }
 
+/// Starts a thread, if the system has one.
+fn spawn<'scope>(scope: &'scope Scope<'scope, '_>, work: impl FnOnce() + Send + 'scope) -> io::Result<()> {
+    #[cfg(test)]
+    tests::take_a_thread()?;
+    std::thread::Builder::new().spawn_scoped(scope, work).map(drop)
+}
+
 /// A panic in somebody's own code (there is none in ours) must not leave the others waiting for ever.
 struct EndOnPanic<'r, 'a, P, E, T>(&'r Ring<'a, P, E, T>);
 
@@ -322,5 +348,56 @@ impl<'a> Slot<'a> {
         let mapped = self.pieces().map_err(E::from).and_then(|pieces| map(&pieces, &mut memory));
         self.memory = memory;
         self.check().map_err(E::from).and(mapped)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::io;
+
+    thread_local! {
+        /// How many threads the system still has for work that begins in this one.
+        static THREADS_LEFT: Cell<usize> = const { Cell::new(usize::MAX) };
+    }
+
+    pub(super) fn take_a_thread() -> io::Result<()> {
+        let left = THREADS_LEFT.get().checked_sub(1).ok_or(io::ErrorKind::WouldBlock)?;
+        THREADS_LEFT.set(left);
+        Ok(())
+    }
+
+    #[cfg(feature = "rayon")]
+    #[test]
+    fn work_in_order_goes_on_with_as_many_threads_as_there_are() {
+        use sha2::Digest as _;
+
+        use crate::ops::{Algorithm, hash};
+        use crate::scan::{Content, ScanOptions};
+        use crate::source::Source;
+
+        let bytes: Vec<u8> = (0..9_000_001_u32).map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()[3]).collect();
+        let hex = |digest: &[u8]| digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let expected = [
+            hex(&sha2::Sha256::digest(&bytes)),
+            blake3::hash(&bytes).to_hex().to_string(),
+            hex(&sha1::Sha1::digest(&bytes)),
+            hex(&md5::Md5::digest(&bytes)),
+        ];
+        let source = Source::from_vec(bytes);
+        let algorithms = [Algorithm::Sha256, Algorithm::Blake3, Algorithm::Sha1, Algorithm::Md5];
+        for size in [2, 5] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(size).build().unwrap();
+            for threads in 0..=3 {
+                let (found, left) = pool.install(|| {
+                    THREADS_LEFT.set(threads);
+                    let found = hash(Content::raw(&source), &algorithms, &ScanOptions::new()).unwrap();
+                    (found, THREADS_LEFT.replace(usize::MAX))
+                });
+                let found: Vec<String> = found.iter().map(ToString::to_string).collect();
+                assert_eq!(found, expected, "{threads} threads for three digests, in a pool of {size}");
+                assert_eq!(left, 0, "{threads} threads, and all of them are used");
+            }
+        }
     }
 }

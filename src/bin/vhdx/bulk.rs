@@ -15,14 +15,38 @@ use crate::exit::{Exit, Failure};
 use crate::progress::Work;
 use crate::size::ByteRange;
 
+/// The threads that do the work.
+pub(crate) enum Pool {
+    Threads(ThreadPool),
+    /// The system has no others for this user: the thread that asks for the work does all of it.
+    ThisThread,
+}
+
+impl Pool {
+    pub(crate) fn install<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        match self {
+            Self::Threads(pool) => pool.install(work),
+            Self::ThisThread => work(),
+        }
+    }
+}
+
 /// As many threads as the user wants, or as there are cores, but at most `most`.
-pub(crate) fn pool(common: &Common, most: usize) -> Result<ThreadPool, Failure> {
+pub(crate) fn pool(common: &Common, most: usize) -> Result<Pool, Failure> {
     let threads = match common.threads {
         Some(threads) => usize::from(threads),
         None => std::thread::available_parallelism().map_or(1, usize::from).min(most),
     };
-    let pool = ThreadPoolBuilder::new().num_threads(threads).build();
-    pool.map_err(|error| Failure::new(Exit::Io, format!("threads: {error}")))
+    if let Ok(pool) = ThreadPoolBuilder::new().num_threads(threads).build() {
+        return Ok(Pool::Threads(pool));
+    }
+    if rayon::current_thread_index().is_none() {
+        let pool = ThreadPoolBuilder::new().num_threads(1).use_current_thread().build();
+        let pool = pool.map_err(|error| Failure::new(Exit::Io, format!("threads: {error}")))?;
+        // This thread stays the one of this pool for as long as it lives, so the pool has to live as long.
+        std::mem::forget(pool);
+    }
+    Ok(Pool::ThisThread)
 }
 
 /// The library's options.

@@ -213,6 +213,41 @@ fn what_one_may_not_do_is_told() {
 }
 
 #[test]
+fn a_user_who_may_start_no_thread_gets_the_same_answers() {
+    // Where others may go; not every folder that a build is in is such a one.
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
+    let image = write_image(folder.path(), "disk.vhdx", &Spec::default());
+    let program = vhdx::<&str>([]).get_program().to_owned();
+    // A user of this test alone: the system counts the threads of each.
+    let user = 2_000_000_000 - std::process::id();
+    let limited = |threads: u32, args: Vec<OsString>| {
+        let mut command = Command::new("prlimit");
+        command.arg(format!("--nproc={threads}")).args(["--", "setpriv", "--regid=65534", "--clear-groups"]);
+        command.arg(format!("--reuid={user}")).arg("--").arg(&program).args(args);
+        command
+    };
+    // The limit is not for root, and only root can become somebody else.
+    if !limited(1, args!["info", &image]).output().is_ok_and(|output| output.status.success()) {
+        return skip("nobody", "nobody can run the command as a user without threads here");
+    }
+    for args in [
+        args!["hash", "-a", "sha256,md5,blake3", "--threads", "2", &image],
+        args!["hash", "-a", "crc32", &image],
+        args!["hash", "--manifest", "-", &image],
+        args!["extract", "--hash", "sha1,sha256", &image, "-"],
+        args!["compare", &image, &image],
+        args!["check", &image],
+    ] {
+        let expected = vhdx_run(&args).done();
+        for threads in 1..=4 {
+            let ran = run(&mut limited(threads, args.clone())).done();
+            assert!((&ran.out, &ran.err) == (&expected.out, &expected.err), "{args:?}, {threads} threads: {}", ran.err);
+        }
+    }
+}
+
+#[test]
 fn output_that_cannot_be_written_ends_with_74() {
     let full = || Stdio::from(File::options().write(true).open("/dev/full").unwrap());
     let folder = temp_dir();

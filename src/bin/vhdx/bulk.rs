@@ -88,6 +88,10 @@ impl Failure {
             ManifestError::Cancelled => Self::Interrupted { signal: work.signal().unwrap_or(0) },
             ManifestError::Io(error) if error.kind() == io::ErrorKind::BrokenPipe => Self::ClosedPipe { bulk: true },
             ManifestError::Io(error) => Self::new(Exit::Io, format!("{}: {error}", manifest.display())),
+            error @ ManifestError::EmptyShare { .. } => {
+                Self::new(Exit::Corrupt, format!("{}: {error}", manifest.display()))
+                    .with_hint("verify with the other shares, or `vhdx merge` all of them to one manifest")
+            }
             error => Self::new(Exit::Corrupt, format!("{}: {error}", manifest.display())),
         }
     }

@@ -22,6 +22,8 @@ pub use part::Part;
 pub(crate) use part::StoredPart;
 pub(crate) use stream::Running;
 pub(crate) use stream::Stream;
+#[cfg(test)]
+pub(crate) use stream::work;
 
 /// The algorithms of digests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

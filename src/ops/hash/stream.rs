@@ -61,6 +61,8 @@ impl Running {
 
     /// Goes on over `bytes`.
     pub(crate) fn update(&mut self, bytes: &[u8]) {
+        #[cfg(test)]
+        work::count(bytes);
         match self {
             Self::Crc32(sum) => sum.update(bytes),
             Self::Blake3(hasher) => {
@@ -70,17 +72,33 @@ impl Running {
         }
     }
 
-    /// Goes on over `bytes`, so many times.
-    pub(crate) fn update_repeatedly(&mut self, bytes: &[u8], times: u64) {
+    /// Goes on over `bytes`, repeated `times` times. Only a CRC-32 needs no work for each time; `keep_going` may end that of the
+    /// others, and is asked every few thousand bytes.
+    pub(crate) fn update_repeatedly<E>(
+        &mut self,
+        bytes: &[u8],
+        times: u64,
+        mut keep_going: impl FnMut() -> Result<(), E>,
+    ) -> Result<(), E> {
         const AT_ONCE: u64 = 1024;
 
+        if let Self::Crc32(sum) = self {
+            let mut part = Crc32::default();
+            part.update(bytes);
+            sum.append_repeated(&part, times);
+            return Ok(());
+        }
         let many = if times >= AT_ONCE { bytes.repeat(to_usize_saturating(AT_ONCE)) } else { Vec::new() };
         let mut left = times;
         while left > 0 {
             let (piece, done) = if left >= AT_ONCE { (many.as_slice(), AT_ONCE) } else { (bytes, 1) };
+            if left >= AT_ONCE {
+                keep_going()?;
+            }
             self.update(piece);
             left = left.saturating_sub(done);
         }
+        Ok(())
     }
 
     pub(crate) fn finish(self) -> Option<Digest> {
@@ -89,5 +107,26 @@ impl Running {
             Self::Blake3(hasher) => Digest::new(Algorithm::Blake3, hasher.finalize().as_bytes()),
             Self::Stream(stream) => stream.finish(),
         }
+    }
+}
+
+/// What tests know of the work that [`Running`] does.
+#[cfg(test)]
+pub(crate) mod work {
+    use std::cell::Cell;
+
+    use crate::num::to_u64;
+
+    thread_local! {
+        static BYTES: Cell<u64> = const { Cell::new(0) };
+    }
+
+    pub(super) fn count(bytes: &[u8]) {
+        BYTES.set(BYTES.get().saturating_add(to_u64(bytes.len())));
+    }
+
+    /// How many bytes this thread has gone over, one by one, since the last call.
+    pub(crate) fn take() -> u64 {
+        BYTES.take()
     }
 }

@@ -11,6 +11,7 @@ use crate::disk::Disk;
 use crate::image::LogState;
 use crate::num::to_u64;
 use crate::ops::hash::{Algorithm, Digest, Running};
+use crate::scan::{ScanOptions, Stopped};
 
 use super::blocks::BlockRun;
 use super::{ManifestError, Shard};
@@ -98,6 +99,11 @@ impl Header {
             None => 0..self.identity.virtual_size,
         }
     }
+
+    /// The digests of digests to compute: of a share, there are none.
+    fn roots(&self) -> Option<Roots> {
+        self.share.is_none().then(|| Roots::new(&self.algorithms))
+    }
 }
 
 /// A line for a block, or for several in a row that are zero and in the same state.
@@ -165,55 +171,74 @@ pub(super) struct Footer {
 }
 
 /// Digests of digests that are being computed.
+///
+/// A line of a few bytes may stand for 2^26 blocks, and all digests but CRC-32 have to go over that of each of them. So this
+/// work waits for as long as it can: until the manifest is whole and found to be right, or has brought many lines.
 pub(super) struct Roots {
     running: Vec<Running>,
-    blocks: u64,
+    /// Digests of blocks, and how many blocks in a row have them, which have not been gone over.
+    waiting: Vec<(Vec<Digest>, u64)>,
 }
+
+/// How many lines may wait for the digests of digests.
+const MOST_WAITING: usize = 4096;
 
 impl Roots {
     pub(super) fn new(algorithms: &[Algorithm]) -> Self {
-        Self { running: algorithms.iter().map(|algorithm| Running::new(*algorithm)).collect(), blocks: 0 }
+        let running = algorithms.iter().map(|algorithm| Running::new(*algorithm)).collect();
+        Self { running, waiting: Vec::new() }
     }
 
     /// Adds the digests of `count` equal blocks, in the order of the algorithms.
-    pub(super) fn add(&mut self, digests: &[Digest], count: u64) {
-        for (running, digest) in self.running.iter_mut().zip(digests) {
-            running.update_repeatedly(digest.bytes(), count);
+    pub(super) fn add(&mut self, digests: &[Digest], count: u64, options: &ScanOptions<'_>) -> Result<(), Stopped> {
+        self.waiting.push((digests.to_vec(), count));
+        if self.waiting.len() < MOST_WAITING { Ok(()) } else { self.catch_up(options) }
+    }
+
+    fn catch_up(&mut self, options: &ScanOptions<'_>) -> Result<(), Stopped> {
+        for (digests, count) in self.waiting.drain(..) {
+            for (running, digest) in self.running.iter_mut().zip(digests) {
+                running.update_repeatedly(digest.bytes(), count, || options.advance(0))?;
+            }
         }
-        self.blocks = self.blocks.saturating_add(count);
+        Ok(())
     }
 
-    pub(super) fn blocks(&self) -> u64 {
-        self.blocks
-    }
-
-    pub(super) fn finish(self) -> Vec<Root> {
+    pub(super) fn finish(mut self, options: &ScanOptions<'_>) -> Result<Vec<Root>, Stopped> {
+        self.catch_up(options)?;
         let root = |digest: Digest| {
             let name = format!("{}-of-block-digests", digest.algorithm());
             Root { name, digest: digest.to_string() }
         };
-        self.running.into_iter().filter_map(Running::finish).map(root).collect()
+        Ok(self.running.into_iter().filter_map(Running::finish).map(root).collect())
     }
 }
 
 /// Writes a manifest, line by line. Neighbouring runs of zero blocks become one, wherever the work was cut.
 pub(super) struct ManifestWriter<'w> {
     out: &'w mut dyn Write,
+    options: ScanOptions<'w>,
     /// Of all that was written.
     lines: Running,
-    is_share: bool,
     pending: Option<Line>,
-    roots: Roots,
+    /// Of a whole manifest.
+    roots: Option<Roots>,
+    blocks: u64,
 }
 
 impl<'w> ManifestWriter<'w> {
-    pub(super) fn new(out: &'w mut dyn Write, header: &Header) -> Result<Self, ManifestError> {
+    pub(super) fn new(
+        out: &'w mut dyn Write,
+        header: &Header,
+        options: ScanOptions<'w>,
+    ) -> Result<Self, ManifestError> {
         let mut writer = Self {
             out,
+            options,
             lines: Running::new(Algorithm::Sha256),
-            is_share: header.share.is_some(),
             pending: None,
-            roots: Roots::new(&header.algorithms),
+            roots: header.roots(),
+            blocks: 0,
         };
         writer.write(header)?;
         Ok(writer)
@@ -241,7 +266,10 @@ impl<'w> ManifestWriter<'w> {
     }
 
     pub(super) fn line(&mut self, line: Line, digests: &[Digest]) -> Result<(), ManifestError> {
-        self.roots.add(digests, line.count);
+        if let Some(roots) = &mut self.roots {
+            roots.add(digests, line.count, &self.options)?;
+        }
+        self.blocks = self.blocks.saturating_add(line.count);
         match &mut self.pending {
             Some(before) if before.goes_on_in(&line) => {
                 before.count = before.count.saturating_add(line.count);
@@ -256,11 +284,9 @@ impl<'w> ManifestWriter<'w> {
         if let Some(last) = self.pending.take() {
             self.write(&last)?;
         }
-        let roots = std::mem::replace(&mut self.roots, Roots::new(&[]));
-        let blocks = roots.blocks();
-        let root = if self.is_share { Vec::new() } else { roots.finish() };
+        let root = self.roots.take().map_or(Ok(Vec::new()), |roots| roots.finish(&self.options))?;
         let lines = std::mem::replace(&mut self.lines, Running::new(Algorithm::Sha256));
-        let footer = Footer { blocks, root, lines_sha256: text_of(lines) };
+        let footer = Footer { blocks: self.blocks, root, lines_sha256: text_of(lines) };
         self.write(&footer)?;
         self.out.flush()?;
         Ok(footer.root)
@@ -283,7 +309,11 @@ pub(super) struct ManifestReader<R> {
     line: u64,
     /// Where the next block has to begin.
     position: u64,
-    roots: Roots,
+    blocks: u64,
+    /// Of a whole manifest, unless they are known to be right.
+    roots: Option<Roots>,
+    /// The SHA-256 of all lines but the last one: the one that it must have, or the one that it has.
+    lines_sha256: Option<String>,
     is_done: bool,
 }
 
@@ -295,7 +325,8 @@ impl<R: BufRead> ManifestReader<R> {
         let text = text.ok_or_else(|| bad("an empty file is no manifest"))?;
         lines.update(text.as_bytes());
         lines.update(b"\n");
-        let header: Header = serde_json::from_str(&text).map_err(|_| bad("this is not a manifest of a disk"))?;
+        let header: Header =
+            serde_json::from_str(&text).map_err(|error| bad(&format!("this is not a manifest of a disk: {error}")))?;
         if header.r#type != TYPE {
             return Err(bad("this is not a manifest of a disk"));
         }
@@ -319,8 +350,19 @@ impl<R: BufRead> ManifestReader<R> {
         {
             return Err(bad("the values in it contradict each other"));
         }
-        let (position, roots) = (range.start, Roots::new(&header.algorithms));
-        Ok(Self { input, lines, document, header, line: 1, position, roots, is_done: false })
+        let (position, roots) = (range.start, header.roots());
+        let (blocks, lines_sha256, is_done) = (0, None, false);
+        Ok(Self { input, lines, document, header, line: 1, position, blocks, roots, lines_sha256, is_done })
+    }
+
+    /// Reads a manifest once more: `lines_sha256` is what was found the first time, when all of it was checked.
+    pub(super) fn again(input: R, document: usize, lines_sha256: Option<String>) -> Result<Self, ManifestError> {
+        Ok(Self { roots: None, lines_sha256, ..Self::new(input, document)? })
+    }
+
+    /// The SHA-256 of all lines but the last one, once all are read.
+    pub(super) fn into_lines_sha256(self) -> Option<String> {
+        self.lines_sha256
     }
 
     fn bad(&self, what: &str) -> ManifestError {
@@ -328,7 +370,7 @@ impl<R: BufRead> ManifestReader<R> {
     }
 
     /// The next line and its digests in the order of the header; none behind the last, when all of it is known to be right.
-    pub(super) fn next(&mut self) -> Result<Option<(Line, Vec<Digest>)>, ManifestError> {
+    pub(super) fn next(&mut self, options: &ScanOptions<'_>) -> Result<Option<(Line, Vec<Digest>)>, ManifestError> {
         if self.is_done {
             return Ok(None);
         }
@@ -336,7 +378,7 @@ impl<R: BufRead> ManifestReader<R> {
         let text = next_line(&mut self.input).map_err(|error| error.within(self.document, self.line))?;
         let Some(text) = text else { return Err(self.bad("the manifest is cut off here")) };
         if self.position == self.header.range().end {
-            return self.end(&text).map(|()| None);
+            return self.end(&text, options).map(|()| None);
         }
         self.lines.update(text.as_bytes());
         self.lines.update(b"\n");
@@ -358,26 +400,39 @@ impl<R: BufRead> ManifestReader<R> {
         }
         let digests = line.digests(&self.header.algorithms);
         let digests = digests.ok_or_else(|| self.bad("the digests are not those that the first line announces"))?;
-        self.roots.add(&digests, line.count);
+        if let Some(roots) = &mut self.roots {
+            roots.add(&digests, line.count, options)?;
+        }
+        self.blocks = self.blocks.saturating_add(line.count);
         self.position = line_end;
         Ok(Some((line, digests)))
     }
 
-    fn end(&mut self, text: &str) -> Result<(), ManifestError> {
+    fn end(&mut self, text: &str, options: &ScanOptions<'_>) -> Result<(), ManifestError> {
         let footer: Footer =
             serde_json::from_str(text).map_err(|_| self.bad("this is not the last line of a manifest"))?;
-        let roots = std::mem::replace(&mut self.roots, Roots::new(&[]));
-        if footer.blocks != roots.blocks() {
+        if footer.blocks != self.blocks {
             return Err(self.bad("there are not as many blocks as the last line says"));
         }
-        let lines = std::mem::replace(&mut self.lines, Running::new(Algorithm::Sha256));
-        let root = if self.header.share.is_some() { Vec::new() } else { roots.finish() };
-        if footer.root != root || footer.lines_sha256 != text_of(lines) {
-            return Err(self.bad("the manifest was changed: its lines do not have the digests that the last one says"));
+        let changed = "the manifest was changed: its lines do not have the digests that the last one says";
+        let lines = text_of(std::mem::replace(&mut self.lines, Running::new(Algorithm::Sha256)));
+        if footer.lines_sha256 != lines || (self.header.share.is_some() && !footer.root.is_empty()) {
+            return Err(self.bad(changed));
         }
+        if self.lines_sha256.as_ref().is_some_and(|before| *before != lines) {
+            return Err(self.bad("the manifest was changed while it was read"));
+        }
+        self.lines_sha256 = Some(lines);
         self.line = self.line.saturating_add(1);
         if next_line(&mut self.input).map_err(|error| error.within(self.document, self.line))?.is_some() {
             return Err(self.bad("there is something behind the last line"));
+        }
+        // At last, since it may take long.
+        if let Some(roots) = self.roots.take()
+            && footer.root != roots.finish(options)?
+        {
+            self.line = self.line.saturating_sub(1);
+            return Err(self.bad(changed));
         }
         self.is_done = true;
         Ok(())

@@ -1,19 +1,26 @@
 //! Putting together what several machines have done.
 
-use std::io::{BufRead, Read, Write};
+use std::io::{BufRead, Chain, Cursor, Read, Write};
 
 use serde::{Deserialize, Serialize};
 
+use crate::num::to_u64;
 use crate::ops::hash::{Running, StoredPart};
+use crate::scan::ScanOptions;
 
 use super::format::{Header, Identity, ManifestReader, ManifestWriter, Root, Share};
-use super::{Algorithm, Digest, ManifestError, Part, Shard};
+use super::shard::MAX_ABOUT_LENGTH;
+use super::{Algorithm, Digest, ManifestError, Part, Shard, check_algorithms};
 
 /// What a share of digests says it is.
 const TYPE: &str = "vhdx-digests";
 
-/// The longest document of a share of digests, in bytes: subtrees are few, whatever the disk.
-const LONGEST: u64 = 1 << 20;
+/// How much of the beginning of a document tells what it is, in bytes.
+const BEGINNING: u64 = 75;
+
+/// The longest document of a share of digests, in bytes: what its maker adds, and 64 KiB for all else. Subtrees are few,
+/// whatever the disk.
+const LONGEST: u64 = MAX_ABOUT_LENGTH + (64 << 10);
 
 /// A share of digests.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -92,6 +99,8 @@ impl DigestsDocument {
     }
 }
 
+const CONTRADICTION: &str = "the values in this share contradict each other";
+
 /// What was put together.
 #[non_exhaustive]
 #[derive(Clone, Debug)]
@@ -120,16 +129,36 @@ enum Document<R> {
 /// [`ManifestError::Format`] if a share is missing, is there twice, is of another disk or was computed by another division of
 /// the work; otherwise see [`ManifestError`].
 pub fn merge<R: BufRead>(shares: Vec<R>, out: &mut dyn Write) -> Result<Merged, ManifestError> {
+    merge_with(shares, &ScanOptions::new(), out)
+}
+
+/// Puts shares together like [`merge`], and can be stopped. Progress counts bytes of the disk. A few lines of a manifest may stand
+/// for millions of blocks, whose digests take seconds to put together: that is done at the end, when all shares are known
+/// to be right (or, of manifests of thousands of lines, when as many have been read).
+///
+/// # Errors
+/// [`ManifestError::Cancelled`] if [`Progress::advance`](crate::Progress::advance) asks for it; otherwise as for [`merge`].
+pub fn merge_with<R: BufRead>(
+    shares: Vec<R>,
+    options: &ScanOptions<'_>,
+    out: &mut dyn Write,
+) -> Result<Merged, ManifestError> {
     let (mut digests, mut manifests) = (Vec::new(), Vec::new());
     for (number, input) in shares.into_iter().enumerate() {
         match open(input, number)? {
-            Document::Digests(document) => digests.push((number, document)),
+            Document::Digests(mut document) => {
+                // What the others say of the image is not handed on, and may be long.
+                if number > 0 {
+                    document.about = serde_json::Value::Null;
+                }
+                digests.push((number, document));
+            }
             Document::Manifest(reader) => manifests.push((number, reader)),
         }
     }
     match (digests.is_empty(), manifests.is_empty()) {
         (false, true) => merge_digests(digests),
-        (true, false) => merge_manifests(manifests, out),
+        (true, false) => merge_manifests(manifests, options, out),
         (true, true) => Err(bad(0, "there is nothing to merge")),
         (false, false) => Err(bad(0, "some of these are shares of a manifest, and some are not")),
     }
@@ -139,22 +168,36 @@ fn bad(document: usize, what: impl Into<String>) -> ManifestError {
     ManifestError::Format { line: None, document, what: what.into() }
 }
 
+/// A reader whose first bytes have been looked at.
+type Begun<R> = Chain<Cursor<Vec<u8>>, R>;
+
 /// Finds out of which kind a share is, by its first bytes.
-fn open<R: BufRead>(mut input: R, number: usize) -> Result<Document<R>, ManifestError> {
-    // The beginning of the document lies in the first buffer that any reader has.
-    let is_digests = input.fill_buf()?.windows(TYPE.len()).take(64).any(|bytes| bytes == TYPE.as_bytes());
+fn open<R: BufRead>(mut input: R, number: usize) -> Result<Document<Begun<R>>, ManifestError> {
+    // The buffer of a reader may be of any length, so it does not tell: these bytes are read, and put before the rest.
+    let mut beginning = Vec::new();
+    input.by_ref().take(BEGINNING).read_to_end(&mut beginning)?;
+    let is_digests = beginning.windows(TYPE.len()).any(|bytes| bytes == TYPE.as_bytes());
+    let input = Cursor::new(beginning).chain(input);
     if !is_digests {
         return ManifestReader::new(input, number).map(Document::Manifest);
     }
-    let mut text = String::new();
-    input.take(LONGEST).read_to_string(&mut text)?;
-    let document: DigestsDocument =
-        serde_json::from_str(&text).map_err(|_| bad(number, "this is not a share of digests, or it is cut off"))?;
+    let mut text = Vec::new();
+    input.take(LONGEST.saturating_add(1)).read_to_end(&mut text)?;
+    if to_u64(text.len()) > LONGEST {
+        return Err(bad(number, format!("the share is too long (expected at most {LONGEST} bytes)")));
+    }
+    let document: DigestsDocument = serde_json::from_slice(&text)
+        .map_err(|error| bad(number, format!("this is not a share of digests, or it is cut off: {error}")))?;
     if document.r#type != TYPE || document.schema != 1 {
         return Err(bad(number, "the share is of a version that is not known"));
     }
     if document.document_sha256 != document.digest() {
         return Err(bad(number, "the share was changed: it does not have the digest that it says"));
+    }
+    let can_be = document.algorithms.iter().all(|algorithm| algorithm.is_mergeable())
+        && document.identity.virtual_size <= crate::format::MAX_VIRTUAL_DISK_SIZE;
+    if !can_be || check_algorithms(&document.algorithms).is_err() {
+        return Err(bad(number, CONTRADICTION));
     }
     Ok(Document::Digests(document))
 }
@@ -227,7 +270,7 @@ fn merge_digests(mut documents: Vec<(usize, DigestsDocument)>) -> Result<Merged,
     let mut whole: Option<Part> = None;
     for index in order {
         let Some((number, document)) = documents.get(index) else { continue };
-        let part = document.part().ok_or_else(|| bad(*number, "the values in this share contradict each other"))?;
+        let part = document.part().ok_or_else(|| bad(*number, CONTRADICTION))?;
         match &mut whole {
             Some(whole) => whole.append(part),
             None => whole = Some(part),
@@ -241,6 +284,7 @@ fn merge_digests(mut documents: Vec<(usize, DigestsDocument)>) -> Result<Merged,
 
 fn merge_manifests<R: BufRead>(
     mut readers: Vec<(usize, ManifestReader<R>)>,
+    options: &ScanOptions<'_>,
     out: &mut dyn Write,
 ) -> Result<Merged, ManifestError> {
     if let Some((number, _)) = readers.iter().find(|(_, reader)| reader.header.share.is_none()) {
@@ -261,12 +305,165 @@ fn merge_manifests<R: BufRead>(
     let order = order(&places)?;
     let header = readers.first().map(|(_, reader)| Header { share: None, ..reader.header.clone() });
     let header = header.ok_or_else(|| bad(0, "there is nothing to merge"))?;
-    let mut writer = ManifestWriter::new(out, &header)?;
+    let mut writer = ManifestWriter::new(out, &header, *options)?;
     for index in order {
         let Some((_, reader)) = readers.get_mut(index) else { continue };
-        while let Some((line, digests)) = reader.next()? {
+        while let Some((line, digests)) = reader.next(options)? {
+            options.advance(line.length)?;
             writer.line(line, &digests)?;
         }
     }
     Ok(Merged::Manifest(writer.finish()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::ControlFlow;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use serde_json::{Value, json};
+
+    use super::{Merged, merge, merge_with};
+    use crate::ops::hash::work;
+    use crate::ops::manifest::ManifestError;
+    use crate::scan::{Progress, ScanOptions};
+
+    const MIB: u64 = 1 << 20;
+
+    /// A share of a manifest by SHA-256 of a disk of `blocks` blocks of 1 MiB: those from `first` on, `count` of them, are zero.
+    fn share(index: u32, of: u32, blocks: u64, first: u64, count: u64) -> Vec<u8> {
+        let header = json!({
+            "schema": 1, "type": "vhdx-manifest", "virtual-size": blocks << 20, "block-size": MIB,
+            "virtual-disk-id": null, "data-write-guid": "00000000-0000-0000-0000-000000000001", "algorithms": ["sha256"],
+            "share": { "index": index, "count": of, "offset": first << 20, "length": count << 20 },
+        });
+        let line = json!({
+            "block": first, "count": count, "offset": first << 20, "length": count << 20, "state": "NOT_PRESENT",
+            "zero": true, "sha256": ZERO_MIB,
+        });
+        finish(&[header, line], json!({ "blocks": count }))
+    }
+
+    /// SHA-256 of 1 MiB of zeros, by hashlib in Python.
+    const ZERO_MIB: &str = "30e14955ebf1352266dc2ff8067e68104607e750abb9d3b36582b8af909fcb58";
+
+    fn finish(lines: &[Value], mut footer: Value) -> Vec<u8> {
+        use sha2::Digest as _;
+
+        let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+        let digest = sha2::Sha256::digest(&text);
+        footer["lines-sha256"] = digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into();
+        format!("{text}{footer}\n").into_bytes()
+    }
+
+    /// 64 GiB in blocks of 1 MiB.
+    const BLOCKS: u64 = 1 << 16;
+
+    /// Length of all block digests, in bytes.
+    const DIGESTS: u64 = BLOCKS * 32;
+
+    #[test]
+    fn merge_goes_over_repeated_digests_once() {
+        let (one, other) = (share(1, 2, BLOCKS, 0, BLOCKS - 1), share(2, 2, BLOCKS, BLOCKS - 1, 1));
+        let mut out = Vec::new();
+        work::take();
+        let Merged::Manifest(roots) = merge(vec![&other[..], &one], &mut out).unwrap() else { unreachable!() };
+        let done = work::take();
+        // By hashlib in Python.
+        assert_eq!(roots[0].digest, "980e987f2e1198f5d2fb7d63297e1df20229f43033416f711ca890262499df70");
+        // The lines that are read and written have to be gone over as well.
+        assert!((DIGESTS..DIGESTS + 4096).contains(&done), "{done} bytes for {DIGESTS} bytes of digests");
+        let last: Value = serde_json::from_slice(out.split(|byte| *byte == b'\n').rev().nth(1).unwrap()).unwrap();
+        assert_eq!(
+            (&last["blocks"], &last["root"][0]["digest"]),
+            (&json!(BLOCKS), &json!("980e987f2e1198f5d2fb7d63297e1df20229f43033416f711ca890262499df70"))
+        );
+    }
+
+    #[test]
+    fn shares_that_are_refused_cost_no_more_than_their_length() {
+        let (one, other) = (share(1, 2, BLOCKS, 0, BLOCKS - 1), share(2, 2, BLOCKS, BLOCKS - 1, 1));
+        let text = String::from_utf8(other.clone()).unwrap();
+        let changed = text.replace("NOT_PRESENT", "ZERO").into_bytes();
+        let cut = other[..other.len() - 10].to_vec();
+        let (of_another_disk, of_another_work) =
+            (share(2, 2, BLOCKS + 1, BLOCKS - 1, 2), share(2, 3, BLOCKS, BLOCKS - 1, 1));
+        let gap = share(2, 2, BLOCKS, BLOCKS, 0);
+        for other in [changed, cut, of_another_disk, of_another_work, gap] {
+            for shares in [vec![&one[..], &other], vec![&other[..], &one]] {
+                work::take();
+                assert!(merge(shares, &mut Vec::new()).is_err());
+                assert!(work::take() < 4096, "of {}", String::from_utf8_lossy(&other));
+            }
+        }
+        work::take();
+        assert!(merge(vec![&one[..]], &mut Vec::new()).is_err());
+        assert!(work::take() < 4096);
+    }
+
+    /// Asks for the end at call number `.0`.
+    struct EndAt(u64, AtomicU64);
+
+    impl Progress for EndAt {
+        fn advance(&self, _: u64) -> ControlFlow<()> {
+            let calls = self.1.fetch_add(1, Ordering::Relaxed);
+            if calls >= self.0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        }
+    }
+
+    #[test]
+    fn merge_ends_soon_after_it_is_asked_to() {
+        let whole = share(1, 1, BLOCKS, 0, BLOCKS);
+        for calls in 0..5 {
+            let progress = EndAt(calls, AtomicU64::new(0));
+            work::take();
+            let merged = merge_with(vec![&whole[..]], &ScanOptions::new().progress(&progress), &mut Vec::new());
+            assert!(matches!(merged, Err(ManifestError::Cancelled)), "{merged:?}");
+            let done = work::take();
+            assert!(done <= 4096 + calls * (32 << 10), "{done} bytes after {calls} calls");
+        }
+    }
+
+    #[test]
+    fn crc32_of_repeated_digests_needs_no_work_for_each() {
+        // 64 TiB in blocks of 1 MiB, all of which have the CRC-32 cbf43926.
+        let text = String::from_utf8(share(1, 1, 1 << 26, 0, 1 << 26)).unwrap();
+        let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let (mut header, mut line) = (lines[0].clone(), lines[1].clone());
+        header["algorithms"] = json!(["crc32"]);
+        line.as_object_mut().unwrap().remove("sha256");
+        line["crc32"] = json!("cbf43926");
+        let share = finish(&[header, line], json!({ "blocks": 1 << 26 }));
+        work::take();
+        let Merged::Manifest(roots) = merge(vec![&share[..]], &mut Vec::new()).unwrap() else { unreachable!() };
+        // By zlib in Python: the four bytes, 2^26 times.
+        assert_eq!(roots[0].digest, "3d0a990c");
+        assert!(work::take() < 4096);
+    }
+
+    #[test]
+    fn digests_by_algorithms_that_shares_cannot_have_are_refused() {
+        let document = |algorithms: Value, size: u64| {
+            let mut document: super::DigestsDocument = serde_json::from_value(json!({
+                "schema": 1, "type": "vhdx-digests", "virtual-size": size, "block-size": MIB, "virtual-disk-id": null,
+                "data-write-guid": "00000000-0000-0000-0000-000000000001", "algorithms": algorithms,
+                "share": { "index": 1, "count": 1, "offset": 0, "length": size }, "crc32": "00000000", "about": null,
+            }))
+            .unwrap();
+            document.document_sha256 = document.digest();
+            serde_json::to_vec(&document).unwrap()
+        };
+        let merged = |algorithms, size| merge(vec![&document(algorithms, size)[..]], &mut Vec::new());
+        merged(json!(["crc32"]), 64 << 40).unwrap();
+        for (algorithms, size) in [
+            (json!([]), MIB),
+            (json!(["crc32", "crc32"]), MIB),
+            (json!(["crc32", "sha256"]), MIB),
+            (json!(["crc32"]), (64 << 40) + 1),
+            (json!(["crc32"]), u64::MAX),
+        ] {
+            let error = merged(algorithms.clone(), size).unwrap_err();
+            assert!(error.to_string().contains("contradict"), "{algorithms} of {size} bytes: {error}");
+        }
+    }
 }

@@ -27,8 +27,8 @@ use blocks::{BlockRun, block_runs};
 use format::{Header, ManifestWriter};
 
 pub use format::{Identity, Root};
-pub use merge::{Merged, merge};
-pub use shard::{Shard, hash_share};
+pub use merge::{Merged, merge, merge_with};
+pub use shard::{MAX_ABOUT_LENGTH, Shard, hash_share};
 pub use verify::{Mismatch, Verified, verify};
 
 /// Why work with manifests ended before its end.
@@ -50,6 +50,21 @@ pub enum ManifestError {
         /// What is wrong.
         what: String,
     },
+    /// The manifest is a share that covers no blocks, as there are where a disk has fewer blocks than there are shares: a
+    /// comparison with it would say nothing of the disk.
+    EmptyShare {
+        /// Which share it is.
+        shard: Shard,
+    },
+    /// What [`hash_share`] is to hand through to [`merge()`] is too long.
+    AboutTooLong {
+        /// Its length as JSON, in bytes.
+        length: u64,
+        /// The longest that is handed through, in bytes.
+        limit: u64,
+    },
+    /// What [`hash_share`] is to hand through to [`merge()`] is nested more deeply than readers of JSON accept.
+    AboutTooDeep,
 }
 
 impl fmt::Display for ManifestError {
@@ -60,6 +75,11 @@ impl fmt::Display for ManifestError {
             Self::Io(error) => error.fmt(f),
             Self::Format { line: Some(line), what, .. } => write!(f, "line {line}: {what}"),
             Self::Format { line: None, what, .. } => f.write_str(what),
+            Self::EmptyShare { shard } => write!(f, "share {shard} covers no blocks: nothing can be verified with it"),
+            Self::AboutTooLong { length, limit } => {
+                write!(f, "`about` is too long for a share (found {length} bytes, expected at most {limit})")
+            }
+            Self::AboutTooDeep => f.write_str("`about` is nested too deeply for a share"),
         }
     }
 }
@@ -69,7 +89,7 @@ impl std::error::Error for ManifestError {
         match self {
             Self::Read(error) => Some(error),
             Self::Io(error) => Some(error),
-            Self::Cancelled | Self::Format { .. } => None,
+            _ => None,
         }
     }
 }
@@ -95,6 +115,16 @@ impl From<io::Error> for ManifestError {
     }
 }
 
+/// Readers refuse a manifest or a share without digests, and one that has a digest twice.
+fn check_algorithms(algorithms: &[Algorithm]) -> Result<(), ManifestError> {
+    let bad = |what: String| Err(ManifestError::Format { line: None, document: 0, what });
+    if algorithms.is_empty() {
+        return bad("no algorithm is asked for".to_owned());
+    }
+    let twice = Algorithm::ALL.iter().find(|one| algorithms.iter().filter(|other| one == other).count() > 1);
+    twice.map_or(Ok(()), |twice| bad(format!("{twice} is asked for twice")))
+}
+
 /// How many blocks that have to be looked at are in hand at once.
 const BATCH: usize = 256;
 
@@ -110,9 +140,10 @@ pub fn create_manifest(
     options: &ScanOptions<'_>,
     out: &mut dyn Write,
 ) -> Result<Vec<Root>, ManifestError> {
+    check_algorithms(algorithms)?;
     let range = shard.map_or(Ok(0..disk.size()), |shard| shard.range_of(disk, disk.block_size(), false))?;
     let header = Header::of(disk, algorithms, shard, range.clone());
-    let mut writer = ManifestWriter::new(out, &header)?;
+    let mut writer = ManifestWriter::new(out, &header, *options)?;
     let mut zeros = ZeroDigests::new(algorithms);
     let mut batch: Vec<BlockRun> = Vec::with_capacity(BATCH);
     let write_batch = |batch: &mut Vec<BlockRun>, writer: &mut ManifestWriter<'_>| {

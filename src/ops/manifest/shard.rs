@@ -9,17 +9,34 @@ use serde::{Deserialize, Serialize};
 
 use crate::disk::Disk;
 use crate::error::Error;
+use crate::num::to_u64;
 use crate::scan::{Content, ScanOptions, UNIT};
 
 use super::format::{Identity, Share};
 use super::merge::DigestsDocument;
-use super::{Algorithm, ManifestError, Part};
+use super::{Algorithm, ManifestError, Part, check_algorithms};
 
 /// One of several shares of the work: `index` of `count`, from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "Unchecked")]
 pub struct Shard {
     index: u32,
     count: u32,
+}
+
+/// The fields of a [`Shard`] as they are read.
+#[derive(Deserialize)]
+struct Unchecked {
+    index: u32,
+    count: u32,
+}
+
+impl TryFrom<Unchecked> for Shard {
+    type Error = NotAShard;
+
+    fn try_from(found: Unchecked) -> Result<Self, NotAShard> {
+        Self::new(found.index, found.count).ok_or(NotAShard)
+    }
 }
 
 /// The most shares that there can be.
@@ -116,11 +133,28 @@ impl fmt::Display for NotAShard {
 
 impl std::error::Error for NotAShard {}
 
+/// The longest `about` of a share of digests, as JSON, in bytes: 1 MiB. [`merge`](super::merge()) reads no longer ones.
+pub const MAX_ABOUT_LENGTH: u64 = 1 << 20;
+
+/// Refuses what could be written, but not read again.
+fn check_about(about: &serde_json::Value) -> Result<(), ManifestError> {
+    // In a share, it is nested in the document.
+    let nested = serde_json::to_vec(&[about]).map_err(std::io::Error::from)?;
+    let length = to_u64(nested.len()).saturating_sub(2);
+    if length > MAX_ABOUT_LENGTH {
+        return Err(ManifestError::AboutTooLong { length, limit: MAX_ABOUT_LENGTH });
+    }
+    let parsed: Result<[serde_json::Value; 1], _> = serde_json::from_slice(&nested);
+    parsed.map(drop).map_err(|_| ManifestError::AboutTooDeep)
+}
+
 /// Computes the share `shard` of digests of a disk, and writes it to `out`, a line of JSON, for [`merge`](super::merge()). All
-/// `algorithms` must be [mergeable](Algorithm::is_mergeable). What is in `about` is handed through to whoever merges.
+/// `algorithms` must be [mergeable](Algorithm::is_mergeable). What is in `about` is handed through to the caller of `merge`: at most
+/// [`MAX_ABOUT_LENGTH`] bytes of JSON.
 ///
 /// # Errors
-/// See [`ManifestError`].
+/// [`ManifestError::AboutTooLong`] and [`ManifestError::AboutTooDeep`] if `about` can't be handed through; otherwise see
+/// [`ManifestError`].
 pub fn hash_share(
     disk: &Disk,
     algorithms: &[Algorithm],
@@ -133,6 +167,8 @@ pub fn hash_share(
         let what = format!("{other} can't be computed in shares");
         return Err(ManifestError::Format { line: None, document: 0, what });
     }
+    check_algorithms(algorithms)?;
+    check_about(&about)?;
     let zeros_count = algorithms.contains(&Algorithm::Blake3);
     let range = shard.range_of(disk, UNIT, zeros_count)?;
     let part = Part::of(Content::disk(disk), range, algorithms, options)?;

@@ -46,7 +46,8 @@ pub struct Verified {
 /// block that differs, in order. The manifest is read twice: before anything is compared, it is made sure that it is whole.
 ///
 /// # Errors
-/// [`ManifestError::Format`] if the manifest is cut, changed, or of a disk of another size; otherwise see [`ManifestError`].
+/// [`ManifestError::Format`] if the manifest is cut, changed, or of a disk of another size; [`ManifestError::EmptyShare`] if it is
+/// a share without blocks; otherwise see [`ManifestError`].
 pub fn verify<R: BufRead + Seek>(
     disk: &Disk,
     mut manifest: R,
@@ -59,14 +60,19 @@ pub fn verify<R: BufRead + Seek>(
         let what = format!("it is of a disk of {} bytes, and this one has {}", identity.virtual_size, disk.size());
         return Err(ManifestError::Format { line: None, document: 0, what });
     }
-    while reader.next()?.is_some() {}
+    while reader.next(options)?.is_some() {}
+    let range = reader.header.range();
+    if let Some(share) = reader.header.share.filter(|_| range.is_empty() && identity.virtual_size > 0) {
+        return Err(ManifestError::EmptyShare { shard: share.shard });
+    }
+    let lines_sha256 = reader.into_lines_sha256();
     manifest.rewind()?;
-    let mut reader = ManifestReader::new(&mut manifest, 0)?;
+    let mut reader = ManifestReader::again(&mut manifest, 0, lines_sha256)?;
     let mut verified = Verified {
         is_same_image: identity == Identity::of(disk),
         manifest: identity,
         algorithms: reader.header.algorithms.clone(),
-        range: reader.header.range(),
+        range,
         blocks: 0,
         mismatches: 0,
     };
@@ -79,7 +85,7 @@ pub fn verify<R: BufRead + Seek>(
         mismatches: 0,
         on_mismatch: &mut on_mismatch,
     };
-    while let Some((line, expected)) = reader.next()? {
+    while let Some((line, expected)) = reader.next(options)? {
         verified.blocks = verified.blocks.saturating_add(line.count);
         comparison.line(line.offset..line.offset.saturating_add(line.length), &expected)?;
     }

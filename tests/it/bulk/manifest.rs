@@ -1,6 +1,6 @@
 //! Manifests: what is in them, that shares make the same ones, and that every change is found.
 
-use std::io::Cursor;
+use std::io::{BufReader, Cursor, Read};
 
 use serde_json::Value;
 use vhdx_mmap::ops::manifest::{self, ManifestError, Merged, Mismatch, Shard};
@@ -283,4 +283,212 @@ fn a_digest_that_needs_the_whole_is_not_computed_in_shares() {
     let algorithms = [Algorithm::Crc32, Algorithm::Sha256];
     let error = manifest::hash_share(&disk, &algorithms, shard, nothing, &ScanOptions::new(), &mut Vec::new());
     assert!(error.unwrap_err().to_string().contains("sha256"));
+}
+
+/// All shares of a manifest, and of digests.
+fn all_shares(disk: &Disk, count: u32) -> [Vec<Vec<u8>>; 2] {
+    let of_manifest = shares(count).map(|shard| create(disk, &[Algorithm::Crc32, Algorithm::Sha256], Some(shard)));
+    let of_digests = shares(count).map(|shard| {
+        let mut out = Vec::new();
+        let algorithms = [Algorithm::Blake3, Algorithm::Crc32];
+        manifest::hash_share(disk, &algorithms, shard, Value::Null, &ScanOptions::new(), &mut out).unwrap();
+        out
+    });
+    [of_manifest.collect(), of_digests.collect()]
+}
+
+#[test]
+fn merge_takes_readers_with_buffers_of_any_length() {
+    let (disk, _) = two_disks();
+    let whole = create(&disk, &[Algorithm::Crc32, Algorithm::Sha256], None);
+    let digests = ops::hash(Of::disk(&disk), &[Algorithm::Blake3, Algorithm::Crc32], &ScanOptions::new()).unwrap();
+    let check = |merged: Merged, out: Vec<u8>, how: &str| match merged {
+        Merged::Digests { digests: found, .. } => assert_eq!(texts(&found), texts(&digests), "{how}"),
+        _ => assert!(out == whole, "{how}"),
+    };
+    for parts in all_shares(&disk, 3) {
+        for capacity in [1, 2, 7, 16, 74, 75, 76, 4096] {
+            let readers = parts.iter().map(|part| BufReader::with_capacity(capacity, &part[..])).collect();
+            let mut out = Vec::new();
+            let merged = manifest::merge(readers, &mut out).unwrap();
+            check(merged, out, &format!("a buffer of {capacity} bytes"));
+        }
+        for cut in [0, 1, 5, 40, 70, 76, 200] {
+            let readers = parts.iter().map(|part| part[..cut].chain(&part[cut..])).collect();
+            let mut out = Vec::new();
+            let merged = manifest::merge(readers, &mut out).unwrap();
+            check(merged, out, &format!("a chain that is cut at {cut}"));
+        }
+    }
+}
+
+/// Arrays in each other: `depth` brackets.
+fn nested(depth: usize) -> Value {
+    (0..depth).fold(Value::Null, |inner, _| Value::from(vec![inner]))
+}
+
+#[test]
+fn whatever_goes_into_a_share_comes_out_of_it_or_is_refused() {
+    let (disk, _) = two_disks();
+    let through = |about: &Value| {
+        let mut out = Vec::new();
+        let shard = Shard::new(1, 1).unwrap();
+        manifest::hash_share(&disk, &Algorithm::ALL[..2], shard, about.clone(), &ScanOptions::new(), &mut out)
+            .inspect_err(|_| assert!(out.is_empty(), "something was written"))?;
+        match manifest::merge(vec![&out[..]], &mut Vec::new()).unwrap() {
+            Merged::Digests { about, .. } => Ok::<_, ManifestError>(about),
+            other => unreachable!("{other:?}"),
+        }
+    };
+    let limit = manifest::MAX_ABOUT_LENGTH;
+    let text = |length: u64| Value::from("x".repeat(usize::try_from(length).unwrap() - 2));
+    for about in [text(1000), text(limit / 2), text(limit - 1), text(limit), nested(100)] {
+        assert!(through(&about).unwrap() == about);
+    }
+    // Numbers that a careless parser rounds otherwise than they were written.
+    for number in
+        [0.1 + 0.2, 1.0 / 3.0, 5e-324, 1.797_693_134_862_315_7e308, 7.038_531e-26, -0.0, 9_007_199_254_740_993.0]
+    {
+        assert_eq!(through(&Value::from(vec![number])).unwrap(), Value::from(vec![number]));
+    }
+    for number in [u64::MAX, 0] {
+        assert_eq!(through(&Value::from(number)).unwrap(), Value::from(number));
+    }
+    for length in [limit + 1, 2 * limit, 8 * limit] {
+        let error = through(&text(length)).unwrap_err();
+        let ManifestError::AboutTooLong { length: found, limit: most } = error else { panic!("{error:?}") };
+        assert_eq!((found, most), (length, limit));
+    }
+    // At some depth, readers of JSON give up.
+    let refused: Vec<bool> = (100..140)
+        .map(|depth| match through(&nested(depth)) {
+            Ok(about) => {
+                assert!(about == nested(depth));
+                false
+            }
+            Err(error) => {
+                assert!(matches!(error, ManifestError::AboutTooDeep), "{error:?}");
+                true
+            }
+        })
+        .collect();
+    assert!(refused.is_sorted() && refused[39], "{refused:?}");
+}
+
+#[test]
+fn a_share_that_is_longer_than_any_is_refused_before_it_is_read_to_its_end() {
+    let (disk, _) = two_disks();
+    let [_, parts] = all_shares(&disk, 1);
+    let mut endless = parts[0].chain(std::io::repeat(b' '));
+    let error = manifest::merge(vec![BufReader::new(&mut endless)], &mut Vec::new()).unwrap_err();
+    assert!(error.to_string().contains("too long"), "{error}");
+}
+
+#[test]
+fn a_shard_is_checked_wherever_it_is_read() {
+    let read = |text: &str| serde_json::from_str::<Shard>(text);
+    let shard = Shard::new(2, 5).unwrap();
+    assert_eq!(serde_json::to_string(&shard).unwrap(), r#"{"index":2,"count":5}"#);
+    assert_eq!(read(r#"{"index":2,"count":5}"#).unwrap(), shard);
+    assert_eq!(read(r#"{"count":1048576,"index":1048576}"#).unwrap(), Shard::new(1 << 20, 1 << 20).unwrap());
+    for bad in [(0, 0), (0, 3), (5, 2), (1, 0), (1, (1 << 20) + 1), (u64::MAX, u64::MAX)] {
+        let text = format!(r#"{{"index":{},"count":{}}}"#, bad.0, bad.1);
+        assert!(read(&text).is_err(), "{text}");
+    }
+    // Inside of documents, whose own digests are right.
+    let (disk, _) = two_disks();
+    let [manifests, digests] = all_shares(&disk, 1);
+    for (number, count) in [(0, 0), (5, 2), (1, 2_000_000)] {
+        let fields = format!(r#""index":{number},"count":{count}"#);
+        let change = |document: &[u8]| {
+            let text = String::from_utf8(document.to_vec()).unwrap();
+            let changed = text.replace(r#""index":1,"count":1"#, &fields);
+            assert_ne!(changed, text);
+            changed
+        };
+        let text = change(&manifests[0]);
+        let (lines, last) = text.trim_end().rsplit_once('\n').unwrap();
+        let mut last: Value = serde_json::from_str(last).unwrap();
+        last["lines-sha256"] = plain(Algorithm::Sha256, format!("{lines}\n").as_bytes()).into();
+        let (_, what) = merge_error(&[format!("{lines}\n{last}\n").into_bytes()]);
+        assert!(what.contains("not a share such as"), "{fields}: {what}");
+        let mut document: Value = serde_json::from_str(&change(&digests[0])).unwrap();
+        document.as_object_mut().unwrap().remove("document-sha256");
+        document["document-sha256"] = plain(Algorithm::Sha256, document.to_string().as_bytes()).into();
+        let (_, what) = merge_error(&[document.to_string().into_bytes()]);
+        assert!(what.contains("not a share such as"), "{fields}: {what}");
+    }
+}
+
+#[test]
+fn a_share_without_blocks_verifies_nothing_and_is_merged_with_the_others() {
+    let (disk, _) = two_disks();
+    let whole = create(&disk, &[Algorithm::Crc32, Algorithm::Sha256], None);
+    let digests = ops::hash(Of::disk(&disk), &[Algorithm::Blake3, Algorithm::Crc32], &ScanOptions::new()).unwrap();
+    // Eight blocks: most of 21 shares have none.
+    let [manifests, parts] = all_shares(&disk, 21);
+    let (mut empty, mut blocks) = (0, 0);
+    for (share, shard) in manifests.iter().zip(shares(21)) {
+        match verify(&disk, share) {
+            Ok((verified, mismatches)) => {
+                assert!(verified.blocks > 0 && !verified.range.is_empty() && mismatches.is_empty());
+                blocks += verified.blocks;
+            }
+            Err(ManifestError::EmptyShare { shard: found }) => {
+                assert_eq!(found, shard);
+                empty += 1;
+            }
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+    assert!(empty >= 13 && blocks == 8, "{empty} empty shares, {blocks} blocks");
+    let mut merged = Vec::new();
+    manifest::merge(manifests.iter().rev().map(|share| &share[..]).collect(), &mut merged).unwrap();
+    assert_eq!(String::from_utf8(merged), String::from_utf8(whole));
+    let merged = manifest::merge(parts.iter().map(|part| &part[..]).collect(), &mut Vec::new()).unwrap();
+    let Merged::Digests { digests: found, .. } = merged else { unreachable!() };
+    assert_eq!(texts(&found), texts(&digests));
+    // All of a disk that has nothing is verified by a manifest of nothing.
+    let nothing = open_chain(&[&Spec::empty(0).build()]).unwrap();
+    for shard in [None, Shard::new(1, 2), Shard::new(2, 2)] {
+        let (verified, _) = verify(&nothing, &create(&nothing, &[Algorithm::Crc32], shard)).unwrap();
+        assert_eq!((verified.blocks, verified.range), (0, 0..0));
+    }
+}
+
+/// A file that has other bytes when it is read again.
+struct Changes<'a>(Cursor<&'a [u8]>, &'a [u8]);
+
+impl Read for Changes<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        self.0.read(buffer)
+    }
+}
+
+impl std::io::Seek for Changes<'_> {
+    fn seek(&mut self, to: std::io::SeekFrom) -> std::io::Result<u64> {
+        self.0 = Cursor::new(self.1);
+        self.0.seek(to)
+    }
+}
+
+#[test]
+fn a_manifest_that_changes_while_it_is_read_is_refused() {
+    let (one, other) = two_disks();
+    let [one_manifest, other_manifest] = [&one, &other].map(|disk| create(disk, &[Algorithm::Sha256], None));
+    let input = BufReader::new(Changes(Cursor::new(&one_manifest), &other_manifest));
+    let error = manifest::verify(&one, input, &ScanOptions::new(), |_| ()).unwrap_err();
+    assert!(error.to_string().contains("changed while it was read"), "{error}");
+}
+
+#[test]
+fn what_readers_would_refuse_is_not_written() {
+    let (disk, _) = two_disks();
+    let (shard, options) = (Shard::new(1, 2).unwrap(), ScanOptions::new());
+    for algorithms in [&[][..], &[Algorithm::Crc32, Algorithm::Blake3, Algorithm::Crc32]] {
+        let mut out = Vec::new();
+        manifest::create_manifest(&disk, algorithms, None, &options, &mut out).unwrap_err();
+        manifest::hash_share(&disk, algorithms, shard, Value::Null, &options, &mut out).unwrap_err();
+        assert!(out.is_empty());
+    }
 }

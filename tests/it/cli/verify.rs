@@ -198,3 +198,27 @@ fn a_list_may_come_from_elsewhere() {
     assert_fails(&vhdx_run(args!["verify", &path]), 2, &["--manifest"]);
     assert_fails(&vhdx_run(args!["verify", &path, "-c", &list]), 2, &["cannot be used with"]);
 }
+
+#[test]
+fn a_share_without_blocks_is_not_ok() {
+    let folder = temp_dir();
+    let path = write_image(folder.path(), "disk.vhdx", &Spec::default());
+    let shares: Vec<_> = (1..=9).map(|index| folder.path().join(format!("share{index}"))).collect();
+    let mut empty = 0;
+    for (share, index) in shares.iter().zip(1..) {
+        vhdx_run(args!["hash", "--manifest", share, "--shard", format!("{index}/9"), &path]).done();
+        let ran = vhdx_run(args!["verify", &path, "--manifest", share]);
+        if std::fs::read_to_string(share).unwrap().contains(r#""length":0}"#) {
+            let says = format!("share {index}/9 covers no blocks: nothing can be verified with it");
+            assert_fails(&ran, 65, &[&says, "hint: verify with the other shares"]);
+            assert!(!ran.text().contains("OK"), "{}", ran.text());
+            empty += 1;
+        } else {
+            assert!(ran.done().text().contains(": OK ("));
+        }
+    }
+    assert!(empty > 0, "more shares than blocks");
+    let whole = folder.path().join("whole");
+    vhdx_run([args!["merge", "--manifest", &whole], shares.into_iter().map(Into::into).collect()].concat()).done();
+    vhdx_run(args!["verify", &path, "--manifest", &whole]).done();
+}

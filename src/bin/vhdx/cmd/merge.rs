@@ -4,8 +4,8 @@ use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Write};
 use std::path::Path;
 
-use vhdx_mmap::FileId;
 use vhdx_mmap::ops::manifest::{self, ManifestError, Merged};
+use vhdx_mmap::{FileId, ScanOptions};
 
 use crate::args::MergeArgs;
 use crate::cmd::hash;
@@ -50,7 +50,9 @@ pub(crate) fn run(args: &MergeArgs) -> Result<Exit, Failure> {
     // From here on there is something to clean up.
     work.listen().map_err(|error| Failure::new(Exit::Io, format!("signals: {error}")))?;
     let target = destination.open(0, 0, false)?;
-    let merged = manifest::merge(shares, &mut BufWriter::new(Stoppable { file: target.file(), work: &work }));
+    let options = ScanOptions::new().progress(&work);
+    let stoppable = Stoppable { file: target.file(), work: &work };
+    let merged = manifest::merge_with(shares, &options, &mut BufWriter::new(stoppable));
     if let Some(signal) = work.signal() {
         return Err(Failure::Interrupted { signal });
     }

@@ -239,6 +239,11 @@ pub enum ErrorKind {
         /// Size of the disk.
         size: u64,
     },
+    /// The caller asked for a content of more bytes than a `u64` counts.
+    ContentTooLong {
+        /// Length of the content, in bytes.
+        found: u128,
+    },
     /// The caller asked for a layer that the chain does not have, or for the first one where one below it is meant.
     NoSuchLayer {
         /// Its number.
@@ -279,7 +284,7 @@ impl ErrorKind {
             Self::DirtyLog { .. } => Category::DirtyLog,
             Self::NoParentAttached | Self::ParentNotFound { .. } => Category::ParentNotFound,
             Self::ParentMismatch { .. } => Category::ParentMismatch,
-            Self::OutsideDisk { .. } | Self::NoSuchLayer { .. } => Category::InvalidInput,
+            Self::OutsideDisk { .. } | Self::ContentTooLong { .. } | Self::NoSuchLayer { .. } => Category::InvalidInput,
             Self::NotAFile { .. } | Self::Open(_) => Category::Open,
             Self::MediumFailed | Self::Io(_) | Self::Lost | Self::Changed => Category::Io,
             _ => Category::Corrupt,
@@ -364,6 +369,9 @@ impl fmt::Display for ErrorKind {
             }
             Self::OutsideDisk { end, size } => {
                 write!(f, "the request ends behind the disk (found end {end}, expected at most {size})")
+            }
+            Self::ContentTooLong { found } => {
+                write!(f, "the content is too long (found {found} bytes, expected at most {})", u64::MAX)
             }
             Self::PlaceOfAbsent { state, offset } => {
                 write!(f, "the block is {state} and has a place all the same (found {offset:#x}, expected 0)")

@@ -35,10 +35,14 @@ struct Footer {
 
 const _: () = assert!(size_of::<Footer>() == 512);
 
-/// The size that a VHD of a disk of `size` bytes has: rounded up to whole MiB, as Azure demands.
+/// The size that a VHD of a disk of `size` bytes has: rounded up to whole MiB, as Azure demands. [`u64::MAX`] if no `u64` is
+/// that large: no disk is, and a content of that length has no room for a footer.
 #[must_use]
 pub const fn padded_size(size: u64) -> u64 {
-    size.saturating_add((1 << 20) - 1) >> 20 << 20
+    match size.checked_next_multiple_of(1 << 20) {
+        Some(padded) => padded,
+        None => u64::MAX,
+    }
 }
 
 /// The footer of a fixed VHD of `size` bytes. The same for the same arguments: it carries no time.
@@ -112,5 +116,8 @@ mod tests {
     #[test]
     fn sizes_are_rounded_up_to_whole_mebibytes() {
         assert_eq!([0, 1, 1 << 20, (1 << 20) + 512].map(padded_size), [0, 1 << 20, 1 << 20, 2 << 20]);
+        // The last whole MiB that a u64 can count, and what has none above it: never less than the disk.
+        let last = u64::MAX - (1 << 20) + 1;
+        assert_eq!([last - 1, last, last + 1, u64::MAX].map(padded_size), [last, last, u64::MAX, u64::MAX]);
     }
 }

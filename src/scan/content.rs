@@ -1,10 +1,10 @@
 //! What bulk work goes through: a range of a disk, or of a file as it lies there.
 
-use std::ops::{Range, RangeBounds};
+use std::ops::{Bound, Range, RangeBounds};
 use std::path::Path;
 
-use crate::disk::{Disk, Place, PlacedRun, PlacedRuns, Segment, bounds};
-use crate::error::{Result, Structure};
+use crate::disk::{Disk, Place, PlacedRun, PlacedRuns, Segment};
+use crate::error::{Error, ErrorKind, Result, Structure};
 use crate::num::{to_u64, to_usize_saturating};
 use crate::source::Source;
 
@@ -12,15 +12,20 @@ use super::run::{Bulk, ScanOptions, Stopped};
 use super::worker::Access;
 
 /// Bytes to work through: those of a disk, or those of a file as it lies there; all of them, or a range; and, where that is
-/// wanted, something behind them.
+/// wanted, zeros and a tail after them.
+///
+/// Every byte has a place: its offset in the disk or file. What follows the disk or file has the places after its last byte.
 #[derive(Clone, Copy, Debug)]
 pub struct Content<'a> {
     of: Of<'a>,
+    /// The place of the first byte.
+    place: u128,
+    /// The bytes of the disk or file: offset of the first one, and their end.
     start: u64,
     end: u64,
-    /// Zeros behind that, in bytes.
+    /// Zeros after these, in bytes.
     padding: u64,
-    /// What comes behind them.
+    /// What follows them.
     tail: &'a [u8],
 }
 
@@ -34,57 +39,92 @@ impl<'a> Content<'a> {
     /// What a guest sees of a disk.
     #[must_use]
     pub fn disk(disk: &'a Disk) -> Self {
-        Self { of: Of::Disk(disk), start: 0, end: disk.size(), padding: 0, tail: &[] }
+        Self { of: Of::Disk(disk), place: 0, start: 0, end: disk.size(), padding: 0, tail: &[] }
     }
 
     /// The bytes of a file, whatever they mean: a raw disk, or the file of an image itself.
     #[must_use]
     pub fn raw(source: &'a Source) -> Self {
-        Self { of: Of::Raw(source), start: 0, end: source.length(), padding: 0, tail: &[] }
+        Self { of: Of::Raw(source), place: 0, start: 0, end: source.length(), padding: 0, tail: &[] }
     }
 
-    /// A part of it: places are counted from the beginning of the disk or file. What lies behind its end is left out.
+    /// Restricts the content to the places in `range`, which count from the beginning of the disk or file. What the content
+    /// does not have is left out: a range of a range is what both have in common, and padding and tail are included as far
+    /// as the range reaches them.
     #[must_use]
     pub fn range(self, range: impl RangeBounds<u64>) -> Self {
-        let whole = match self.of {
-            Of::Disk(disk) => disk.size(),
-            Of::Raw(source) => source.length(),
+        // In 128 bits, so that padding may end at any place, and a range may end after the last one that a u64 can name.
+        let start = match range.start_bound() {
+            Bound::Included(start) => u128::from(*start),
+            Bound::Excluded(before) => u128::from(*before).saturating_add(1),
+            Bound::Unbounded => 0,
         };
-        let (start, end) = bounds(range, whole);
-        Self { start, end, ..self }
+        let end = match range.end_bound() {
+            Bound::Included(last) => u128::from(*last).saturating_add(1),
+            Bound::Excluded(end) => u128::from(*end),
+            Bound::Unbounded => u128::MAX,
+        };
+        self.between(start.saturating_sub(self.place), end.saturating_sub(self.place))
     }
 
-    /// The same with so many zeros behind it, and `tail` behind those: what makes another format of a raw disk.
+    /// The same content, followed by `padding` zeros and by `tail`: what makes another format of a raw disk. They replace those
+    /// of an earlier call.
     #[must_use]
     pub fn followed_by(self, padding: u64, tail: &'a [u8]) -> Self {
         Self { padding, tail, ..self }
     }
 
-    /// A part of it: places are counted from its own beginning.
+    /// A part of the content: `start` and `end` count from its first byte.
     pub(crate) fn part(self, start: u64, end: u64) -> Self {
+        self.between(start.into(), end.into())
+    }
+
+    fn between(self, start: u128, end: u128) -> Self {
+        let end = end.max(start);
         let own = self.end.saturating_sub(self.start);
-        let tail_at = own.saturating_add(self.padding);
-        let within = |place: u64, from: u64, length: u64| place.saturating_sub(from).min(length);
-        let tail = |place| to_usize_saturating(within(place, tail_at, to_u64(self.tail.len())));
+        let tail_at = u128::from(own).saturating_add(self.padding.into());
+        // How much of a piece, which begins at `from`, lies before a place.
+        let before = |place: u128, from: u128, length: u64| {
+            u64::try_from(place.saturating_sub(from)).unwrap_or(u64::MAX).min(length)
+        };
+        let padding = |place| before(place, own.into(), self.padding);
+        let tail = |place| to_usize_saturating(before(place, tail_at, to_u64(self.tail.len())));
         Self {
-            start: self.start.saturating_add(within(start, 0, own)),
-            end: self.start.saturating_add(within(end, 0, own)),
-            padding: within(end, own, self.padding).saturating_sub(within(start, own, self.padding)),
+            place: self.place.saturating_add(start.min(self.full_length())),
+            start: self.start.saturating_add(before(start, 0, own)),
+            end: self.start.saturating_add(before(end, 0, own)),
+            padding: padding(end).saturating_sub(padding(start)),
             tail: self.tail.get(tail(start)..tail(end)).unwrap_or_default(),
             ..self
         }
     }
 
-    /// Where it begins in the disk or file, in bytes.
+    /// Place of the first byte: its offset in the disk or file, unless it is one of the bytes that follow these.
     #[must_use]
     pub fn start(&self) -> u64 {
-        self.start
+        u64::try_from(self.place).unwrap_or(u64::MAX)
     }
 
-    /// Length in bytes.
+    /// Length in bytes. A content whose padding and tail make it longer than [`u64::MAX`] can't be worked through
+    /// ([`ErrorKind::ContentTooLong`]), and has that length here.
     #[must_use]
     pub fn length(&self) -> u64 {
-        self.end.saturating_sub(self.start).saturating_add(self.padding).saturating_add(to_u64(self.tail.len()))
+        u64::try_from(self.full_length()).unwrap_or(u64::MAX)
+    }
+
+    fn full_length(&self) -> u128 {
+        let own = u128::from(self.end.saturating_sub(self.start));
+        own.saturating_add(self.padding.into()).saturating_add(to_u64(self.tail.len()).into())
+    }
+
+    /// Length in bytes, of a content that can be worked through.
+    pub(crate) fn checked_length(&self) -> Result<u64> {
+        let found = self.full_length();
+        let structure = match self.of {
+            Of::Disk(_) => Structure::Disk,
+            Of::Raw(_) => Structure::File,
+        };
+        u64::try_from(found).map_err(|_| Error::of(structure, ErrorKind::ContentTooLong { found }))
     }
 
     /// Shows all of it to `map`, unit by unit, on all threads of the current pool (with the feature `rayon`; otherwise on one),
@@ -147,8 +187,11 @@ impl<'a> Content<'a> {
         }
     }
 
-    /// Where its bytes are, in order. An error is the last item.
+    /// Where its bytes are, in order. An error is the last item: the only one of a content that is too long.
     pub(crate) fn runs(&self) -> Runs<'a> {
+        if let Err(error) = self.checked_length() {
+            return Runs { failed: Some(error), disk: None, behind: [None, None, None].into_iter().flatten() };
+        }
         let run = |length, place| Some(PlacedRun { length, place, layer: 0 }).filter(|run| run.length > 0);
         let (disk, raw) = match self.of {
             Of::Disk(disk) => (Some(disk.placed_runs(self.start, self.end)), None),
@@ -162,7 +205,7 @@ impl<'a> Content<'a> {
             }
         };
         let behind = [raw, run(self.padding, Place::Zero), run(to_u64(self.tail.len()), Place::Memory(self.tail))];
-        Runs { disk, behind: behind.into_iter().flatten() }
+        Runs { failed: None, disk, behind: behind.into_iter().flatten() }
     }
 }
 
@@ -175,6 +218,7 @@ impl<'a> From<&'a Disk> for Content<'a> {
 /// Where the bytes of a content are.
 #[derive(Debug)]
 pub(crate) struct Runs<'a> {
+    failed: Option<Error>,
     disk: Option<PlacedRuns<'a>>,
     behind: std::iter::Flatten<std::array::IntoIter<Option<PlacedRun<'a>>, 3>>,
 }
@@ -183,6 +227,9 @@ impl<'a> Iterator for Runs<'a> {
     type Item = Result<PlacedRun<'a>>;
 
     fn next(&mut self) -> Option<Self::Item> {
+        if let Some(error) = self.failed.take() {
+            return Some(Err(error));
+        }
         match self.disk.as_mut().and_then(PlacedRuns::next) {
             Some(Err(error)) => {
                 // What would come behind it comes at another place.

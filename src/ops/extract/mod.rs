@@ -218,17 +218,33 @@ pub fn measure(disk: &Disk, range: Range<u64>) -> Result<Extracted, Error> {
 /// Where it ends with zeros that are not written, the file is not made longer by them: set its length before.
 ///
 /// # Errors
-/// See [`ExtractError`].
+/// See [`ExtractError`]; [`ExtractError::Write`] also where the content would end past the largest file offset, 2^63 - 1. Nothing
+/// has been written then.
 #[cfg(any(unix, windows))]
 pub fn extract_to_file(
     content: Content<'_>,
     target: &Target<'_>,
     options: &ExtractOptions<'_>,
 ) -> Result<Extracted, ExtractError> {
+    check_end(content, target)?;
     let writer = Writer::new(target, options);
     let extracted = extract_by_best_way(content, &writer, options)?;
     writer.finish().map_err(ExtractError::Write)?;
     Ok(extracted)
+}
+
+/// Refuses a target that has no offsets for all bytes of the content: not every way of writing finds that out by itself.
+fn check_end(content: Content<'_>, target: &Target<'_>) -> Result<(), ExtractError> {
+    /// What systems count file offsets in is signed.
+    const LAST: u64 = i64::MAX.unsigned_abs();
+
+    let (offset, length) = (target.offset, content.checked_length()?);
+    if offset.checked_add(length).is_some_and(|end| end <= LAST) {
+        return Ok(());
+    }
+    let text =
+        format!("the target ends too late (found {length} bytes at {offset}, expected an end of at most {LAST})");
+    Err(ExtractError::Write(io::Error::new(io::ErrorKind::InvalidInput, text)))
 }
 
 fn extract_by_best_way(

@@ -9,10 +9,11 @@ use crate::scan::{Access, Bulk, Consumer, Content, Done};
 use super::super::hash::{Hasher, consumers};
 use super::{ExtractError, ExtractOptions, Extracted, data_of};
 
-/// Writes a content to `writer`, zeros included, in order: while one thread writes, others read what comes next.
+/// Writes a content to `writer`, zeros included, in order: while one thread writes, others read what comes next. Flushes
+/// `writer` at the end.
 ///
 /// # Errors
-/// See [`ExtractError`].
+/// See [`ExtractError`]; [`ExtractError::Write`] also if `writer` can't be flushed.
 pub fn extract_to_writer(
     content: Content<'_>,
     writer: &mut (dyn Write + Send),
@@ -26,7 +27,8 @@ pub fn extract_to_writer(
         let mut bytes = unit.segments().flat_map(Segment::slices);
         bytes.try_for_each(|bytes| writer.write_all(bytes)).map_err(ExtractError::Write)
     });
-    Bulk { contents: [content], access: Access::Read, zeros_count: true, options: options.scan }.in_order(
+    let bulk = Bulk { contents: [content], access: Access::Read, zeros_count: true, options: options.scan };
+    bulk.in_order(
         |unit, _| Ok((data_of(unit), empty.of_unit(unit.start, unit.segments()))),
         std::iter::once(write).chain(consumers(streams)).collect(),
         |Done { length, value, .. }| {
@@ -37,6 +39,8 @@ pub fn extract_to_writer(
             Ok::<_, ExtractError>(options.scan.advance(length)?)
         },
     )?;
+    // What is still in a buffer of the writer has not arrived: dropping one swallows its errors.
+    writer.flush().map_err(ExtractError::Write)?;
     extracted.digests = hasher.finish();
     Ok(extracted)
 }

@@ -1,6 +1,6 @@
 //! BLAKE3 in parts: its tree, put together from subtrees of one unit each, whoever computed them.
 
-use blake3::hazmat::{ChainingValue, HasherExt, Mode, left_subtree_len, merge_subtrees_non_root, merge_subtrees_root};
+use blake3::hazmat::{ChainingValue, HasherExt, Mode, merge_subtrees_non_root, merge_subtrees_root};
 
 use crate::disk::Segment;
 use crate::scan::UNIT;
@@ -48,7 +48,8 @@ impl Tree {
 
     /// Adds the subtree behind all others.
     pub(super) fn push(&mut self, mut right: Subtree) {
-        let most = if self.total <= UNIT { 0 } else { left_subtree_len(self.total) };
+        // The left subtree of the whole: the largest power of two below its length.
+        let most = self.total.checked_sub(1).and_then(u64::checked_ilog2).map_or(0, |power| 1 << power);
         while let Some(left) = self.subtrees.pop_if(|left| {
             let both = left.length.saturating_add(right.length);
             left.length == right.length && both <= most && left.start & both.saturating_sub(1) == 0

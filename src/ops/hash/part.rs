@@ -45,9 +45,9 @@ impl Part {
         algorithms: &[Algorithm],
         options: &ScanOptions<'_>,
     ) -> Result<Self, Stopped> {
-        let total = content.length();
+        let total = content.checked_length()?;
         let aligned = |place: u64| if place >= total { total } else { place & !UNIT.saturating_sub(1) };
-        let (start, end) = (aligned(range.start), aligned(range.end));
+        let (start, end) = (aligned(range.start), aligned(range.end.max(range.start)));
         let inside = content.part(start, end);
         let mut part = Self::empty(start, total, algorithms);
         let empty = part.clone();

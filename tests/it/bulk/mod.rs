@@ -6,6 +6,7 @@ mod compare;
 mod errors;
 mod extract;
 mod hash;
+mod limits;
 mod manifest;
 
 use std::ops::Range;

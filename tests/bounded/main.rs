@@ -1,10 +1,10 @@
-//! What the command takes of time and memory for images that are made to take much: a test of its own, since the peak that
-//! the system tells of a child begins with what its parent has.
+//! How the cost of the command grows with images that are made to be expensive.
 //!
-//! `cargo test --release --test bounded -- --ignored --nocapture` prints the table of `docs/hostile-input.md`.
+//! Nothing here depends on time. What is counted is what the command does: page faults, system calls, peak memory, and, with
+//! `valgrind`, instructions. Each input is made in two sizes, one four times the other: work that is linear costs four times as
+//! much, work that is quadratic sixteen times. `cargo bench --bench hostile` measures times.
 #![cfg(all(target_os = "linux", feature = "cli"))]
 #![expect(
-    unsafe_code,
     clippy::arithmetic_side_effects,
     clippy::indexing_slicing,
     clippy::print_stdout,
@@ -15,136 +15,156 @@
 #[path = "../it/kit/mod.rs"]
 mod kit;
 
+#[path = "../it/optional.rs"]
+mod optional;
+
+#[path = "../it/traced.rs"]
+#[allow(dead_code, reason = "other tests hold programs, this one only counts")]
+mod traced;
+
+#[path = "../it/watchdog.rs"]
+mod watchdog;
+
 mod inputs;
+mod instructions;
 
-use std::fs::{self, File};
-use std::io;
+use std::ffi::OsStr;
+use std::fs::File;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
 
-use inputs::{Input, Make, Size};
+use inputs::{COMMANDS, Input, Make, Size};
 use kit::MIB;
+use traced::{Ended, Traced};
 
-/// What no command may take of memory.
+/// The most memory that a command may use.
 const MOST_MEMORY: u64 = 100 * MIB;
 
-/// What no command may take of processor time, in a build that is optimised as a release is.
-const MOST_TIME: Duration = Duration::from_secs(2);
+/// A command that makes more system calls than this is stopped: it would only take longer to fail.
+const MOST_CALLS: u64 = 50_000;
 
-/// How much slower the build may be that is under test.
-const SLOWER: u32 = if cfg!(debug_assertions) { 4 } else { 1 };
-
-/// What hangs is stopped, however busy the machine is.
-const PATIENCE: Duration = Duration::from_secs(120);
-
-/// Those that look at structures: what the others take depends on how much they are to read.
-const COMMANDS: [&str; 7] = ["info", "map", "log", "chain", "check", "info --salvage", "map --salvage"];
-
-/// What a run took.
-#[derive(Debug)]
+/// What a run costs.
+#[derive(Clone, Copy, Debug, Default)]
 struct Cost {
-    /// How it ended; none if it had to be stopped.
+    /// The exit code; none if a signal ended it.
     code: Option<i32>,
-    wall: Duration,
-    processor: Duration,
     peak: u64,
+    faults: u64,
+    /// System calls, except those with which threads wait for each other.
+    calls: u64,
 }
 
-/// Waits for the end of a child, and tells what it took.
-fn wait(child: Child, since: Instant) -> Cost {
-    let pid = libc::pid_t::try_from(child.id()).unwrap();
-    // SAFETY: `rusage` is a plain structure of numbers, for which zeros are values.
-    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
-    let mut status = 0;
-    loop {
-        // SAFETY: both pointers are to places of the right types that live until the call returns.
-        let waited = unsafe { libc::wait4(pid, &raw mut status, libc::WNOHANG, &raw mut usage) };
-        match waited {
-            0 if since.elapsed() > PATIENCE => {
-                // SAFETY: a plain call; the child has not been waited for, so the number is still its own.
-                unsafe { libc::kill(pid, libc::SIGKILL) };
-            }
-            0 => std::thread::sleep(Duration::from_micros(200)),
-            found => {
-                assert_eq!(found, pid, "{}", io::Error::last_os_error());
-                break;
-            }
+impl Cost {
+    /// What is wrong with the growth from this cost to that of an input `times` as large. The constants are for what varies from
+    /// run to run: threads, and how many pages the system maps at once.
+    fn growth_to(&self, larger: &Self, times: u64) -> Option<String> {
+        let measures = [
+            ("page faults", self.faults, larger.faults, 1000),
+            ("system calls", self.calls, larger.calls, 200),
+            ("bytes of memory", self.peak, larger.peak, 16 * MIB),
+        ];
+        let is_too_much = |(_, before, after, some): &(_, u64, u64, u64)| *after > times * before + some;
+        let wrong = measures.into_iter().find(is_too_much);
+        wrong.map(|(what, before, after, _)| format!("{before} {what} become {after}"))
+    }
+}
+
+/// Runs a program to its end; none where programs can't be traced.
+fn cost_of(command: &mut Command) -> Option<Cost> {
+    let mut traced = start(command)?;
+    let mut calls = 0;
+    while let Some(call) = traced.next_call() {
+        calls += u64::from(!call.is_of_scheduling());
+        if calls > MOST_CALLS {
+            break;
         }
     }
-    let time = |time: libc::timeval| {
-        Duration::from_secs(time.tv_sec.unsigned_abs()) + Duration::from_micros(time.tv_usec.unsigned_abs())
-    };
-    Cost {
-        code: libc::WIFEXITED(status).then(|| libc::WEXITSTATUS(status)),
-        wall: since.elapsed(),
-        processor: time(usage.ru_utime) + time(usage.ru_stime),
-        peak: usage.ru_maxrss.unsigned_abs() << 10,
-    }
+    let ended = if calls > MOST_CALLS { traced.kill() } else { traced.finish() };
+    Some(Cost { calls, ..cost_without_calls(&ended) })
 }
 
-/// Runs a command on an image; what it prints goes to a file.
-fn run(command: &str, path: &Path, out: &Path) -> Cost {
-    run_with(&command.split(' ').map(Path::new).chain([path]).collect::<Vec<_>>(), File::create(out).unwrap())
+fn start(command: &mut Command) -> Option<Traced> {
+    Traced::start(command.stdin(Stdio::null()).stderr(Stdio::null()))
 }
 
-fn run_with(words: &[&Path], out: File) -> Cost {
-    // The peak of this process begins anew: the child's begins with it.
-    fs::write("/proc/self/clear_refs", "5").unwrap();
-    let mut vhdx = Command::new(env!("CARGO_BIN_EXE_vhdx"));
-    vhdx.args(words).stdin(Stdio::null()).stderr(Stdio::null());
-    let since = Instant::now();
-    let child = vhdx.stdout(out).spawn().unwrap();
-    wait(child, since)
+fn cost_without_calls(ended: &Ended) -> Cost {
+    let faults = [ended.usage.ru_minflt, ended.usage.ru_majflt].map(i64::unsigned_abs).iter().sum();
+    Cost { code: ended.status.code(), peak: ended.peak, faults, calls: 0 }
+}
+
+/// The command with these words, of which `IMAGE` stands for the image.
+fn vhdx(words: &str, image: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vhdx"));
+    command.args(words.split(' ').map(|word| if word == "IMAGE" { image.as_os_str() } else { OsStr::new(word) }));
+    command
+}
+
+/// What a command costs for an image; what it prints goes to a file.
+fn cost(words: &str, image: &Path, out: &Path) -> Option<Cost> {
+    cost_of(vhdx(words, image).stdout(File::create(out).unwrap()))
+}
+
+/// The same without the system calls, which takes less time for large images.
+fn cost_at_full_speed(words: &str, image: &Path, out: &Path) -> Option<Cost> {
+    let traced = start(vhdx(words, image).stdout(File::create(out).unwrap()))?;
+    Some(cost_without_calls(&traced.finish()))
 }
 
 fn temp_dir() -> tempfile::TempDir {
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
 }
 
-/// Runs every command on every input, so many times each; of the runs of one command, the one in the middle is judged.
-fn for_each_run(size: Size, times: usize, mut judge: impl FnMut(&Input, &str, Cost)) {
-    let folder = temp_dir();
-    let out = folder.path().join("out");
+/// Makes an input in several sizes, each in a folder of its own.
+fn inputs_of<const N: usize>(make: Make, folder: &Path, parts: [u64; N]) -> [Input; N] {
+    parts.map(|part| make(&tempfile::tempdir_in(folder).unwrap().keep(), Size::Part(part)))
+}
+
+#[test]
+fn cost_of_hostile_images_grows_with_their_size_at_most() {
+    let mut wrong = Vec::new();
+    let mut grown = 0;
     for make in inputs::ALL {
-        let inside = tempfile::tempdir_in(folder.path()).unwrap();
-        let input = make(inside.path(), size);
-        for command in COMMANDS {
-            let mut costs: Vec<Cost> = (0..times).map(|_| run(command, &input.path, &out)).collect();
-            costs.sort_by_key(|cost| cost.wall);
-            judge(&input, command, costs.swap_remove(times / 2));
+        let folder = temp_dir();
+        let out = folder.path().join("out");
+        let [small, large, full] = inputs_of(*make, folder.path(), [16, 4, 1]);
+        for (index, command) in COMMANDS.into_iter().enumerate() {
+            let words = format!("{command} IMAGE");
+            let mut is_wrong = |what: String| wrong.push(format!("{command} of {}: {what}", full.name));
+            let Some(most) = cost_at_full_speed(&words, &full.path, &out) else { return };
+            let mut codes = vec![most.code];
+            if most.peak > MOST_MEMORY {
+                is_wrong(format!("{} bytes of memory", most.peak));
+            }
+            // Some have one size only.
+            if small.name != large.name {
+                let [Some(before), Some(after)] = [&small, &large].map(|input| cost(&words, &input.path, &out)) else {
+                    return;
+                };
+                println!("{command} of {}: {before:?} {after:?} {most:?}", full.name);
+                // Five times, and not four: memory for four times as much is allocated more often.
+                if let Some(growth) = before.growth_to(&after, 5) {
+                    is_wrong(growth);
+                }
+                codes.extend([before.code, after.code]);
+                grown += 1;
+            }
+            // The image is as bad as it is meant to be, and no worse.
+            if codes.iter().any(|code| *code != Some(full.codes[index])) {
+                is_wrong(format!("{codes:?} instead of code {}", full.codes[index]));
+            }
         }
     }
-}
-
-#[test]
-fn hostile_images_take_neither_memory_nor_time() {
-    let mut wrong = Vec::new();
-    let (mut runs, mut slowest) = (0, Duration::ZERO);
-    for_each_run(Size::Small, 1, |input, command, cost| {
-        (runs, slowest) = (runs + 1, slowest.max(cost.processor));
-        if cost.peak > MOST_MEMORY || cost.processor > MOST_TIME * SLOWER {
-            wrong.push(format!("{command} of {}: {cost:?}", input.name));
-        }
-        // The image is as bad as it is meant to be, and no worse.
-        let expected = input.codes[COMMANDS.iter().position(|name| *name == command).unwrap()];
-        if cost.code != Some(expected) {
-            wrong.push(format!("{command} of {}: {cost:?} instead of code {expected}", input.name));
-        }
-    });
-    println!("{slowest:?} of the processor at most");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert!(runs >= COMMANDS.len() * 15, "{runs}");
+    assert!(grown >= COMMANDS.len() * 15, "{grown}");
 }
 
-/// Of what is not there, those that read everything take no more than those that look at structures.
+/// Commands that read all content cost next to nothing more for a disk that has more unallocated space.
 #[test]
-fn what_is_not_there_costs_nothing_to_read() {
-    let folder = temp_dir();
-    // The command, with `IMAGE` for the image.
-    let rows: [(Make, &[&str]); 3] = [
+fn unallocated_space_costs_nothing_to_read() {
+    let rows: [(Make, u64, &[&str]); 3] = [
         (
             inputs::empty_disk,
+            2,
             &[
                 "check --payload IMAGE",
                 "extract IMAGE /dev/null",
@@ -152,41 +172,45 @@ fn what_is_not_there_costs_nothing_to_read() {
                 "extract IMAGE -",
             ],
         ),
-        (inputs::written_table, &["check --payload IMAGE", "extract IMAGE /dev/null"]),
-        (inputs::many_gaps, &["check IMAGE"]),
+        // Here all of the table is written: it is read, and nothing else is.
+        (inputs::written_table, 5, &["check --payload IMAGE", "extract IMAGE /dev/null"]),
+        (inputs::many_gaps, 5, &["check IMAGE"]),
     ];
-    for (make, commands) in rows {
-        let inside = tempfile::tempdir_in(folder.path()).unwrap();
-        let input = make(inside.path(), Size::Small);
+    for (make, times, commands) in rows {
+        let folder = temp_dir();
+        let [small, large] = inputs_of(make, folder.path(), [4, 1]);
         for command in commands {
-            let word = |word| if word == "IMAGE" { input.path.as_path() } else { Path::new(word) };
-            let null = File::options().write(true).open("/dev/null").unwrap();
-            let cost = run_with(&command.split(' ').map(word).collect::<Vec<_>>(), null);
-            let is_bounded = cost.peak <= MOST_MEMORY && cost.processor <= MOST_TIME * SLOWER;
-            assert!(is_bounded && cost.code == Some(0), "{command} of {}: {cost:?}", input.name);
+            let null = Path::new("/dev/null");
+            let costs = [&small, &large].map(|input| cost(command, &input.path, null));
+            let [Some(before), Some(after)] = costs else { return };
+            println!("{command} of {}: {before:?} {after:?}", large.name);
+            let growth = before.growth_to(&after, times);
+            assert_eq!(growth, None, "{command} of {}", large.name);
+            assert!(after.peak <= MOST_MEMORY, "{command} of {}: {after:?}", large.name);
+            assert_eq!([before.code, after.code], [Some(0); 2], "{command} of {}", large.name);
         }
     }
 }
 
-/// That the measure measures: a process that takes memory and time is seen to do so.
+/// The measures measure: a process that uses memory, touches pages and makes system calls is charged for them.
 #[test]
-fn what_takes_memory_and_time_is_seen() {
-    let since = Instant::now();
-    let script = "x=$(head -c 120000000 /dev/zero | tr '\\0' 'x'); [ ${#x} = 120000000 ]";
-    let child = Command::new("sh").args(["-c", script]).stdin(Stdio::null()).spawn().unwrap();
-    let cost = wait(child, since);
-    assert_eq!(cost.code, Some(0));
-    assert!(cost.peak > MOST_MEMORY && cost.processor > Duration::from_millis(10), "{cost:?}");
-}
-
-#[test]
-#[ignore = "prints the table of the documentation, from files of several GiB"]
-fn table() {
-    println!("| input | command | exit code | time | of the processor | peak memory |\n|---|---|---|---|---|---|");
-    for_each_run(Size::Large, 3, |input, command, cost| {
-        let code = cost.code.map_or("none".to_owned(), |code| code.to_string());
-        let [wall, processor] = [cost.wall, cost.processor].map(|time| time.as_secs_f64());
-        let peak = cost.peak >> 20;
-        println!("| {} | `{command}` | {code} | {wall:.3} s | {processor:.3} s | {peak} MiB |", input.name);
-    });
+fn costs_are_counted() {
+    let dd = |block: u64, count: u64| {
+        let sizes = [format!("bs={block}"), format!("count={count}")];
+        cost_of(Command::new("dd").args(["if=/dev/zero", "of=/dev/null"]).args(sizes).stdout(Stdio::null()))
+    };
+    let Some(memory) = dd(120 * MIB, 1) else { return };
+    assert!(memory.code == Some(0) && memory.peak > MOST_MEMORY, "{memory:?}");
+    // A read and a write for each block.
+    let [some, linear, quadratic, endless] = [1000, 4000, 16_000, 1_000_000].map(|count| dd(1, count).unwrap());
+    assert!((2000..2600).contains(&some.calls), "{some:?}");
+    assert!((8000..8600).contains(&linear.calls), "{linear:?}");
+    assert_eq!(some.growth_to(&linear, 5), None);
+    assert!(some.growth_to(&quadratic, 5).unwrap().ends_with(&format!("system calls become {}", quadratic.calls)));
+    assert!(endless.code.is_none() && endless.calls > MOST_CALLS, "{endless:?}");
+    let few = Cost { faults: 1000, ..some };
+    let more = |faults| Cost { faults, ..some };
+    assert!(few.growth_to(&more(6000), 5).is_none() && few.growth_to(&more(6001), 5).is_some());
+    assert!(memory.growth_to(&memory, 5).is_none());
+    assert!(some.growth_to(&Cost { peak: memory.peak, ..some }, 5).unwrap().contains("bytes of memory"));
 }

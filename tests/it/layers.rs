@@ -44,6 +44,22 @@ fn names_of_the_crate(source: &str) -> Vec<&str> {
         .collect()
 }
 
+/// What a test depends on time by. Words are put together here, so that this file does not have them.
+#[test]
+fn no_test_sleeps_or_measures_time() {
+    let words =
+        [["thread::", "sleep"], ["sleep", "_ms("], [".elapsed", "()"], ["Instant", "::now"], ["SystemTime", "::now"]];
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    let files = rust_files(&tests);
+    assert!(files.len() > 50, "{files:?}");
+    for path in files {
+        let source = std::fs::read_to_string(&path).unwrap();
+        for word in words.map(|word| word.concat()) {
+            assert!(!source.contains(&word), "{}: {word}", path.display());
+        }
+    }
+}
+
 #[test]
 fn no_layer_imports_a_higher_one() {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");

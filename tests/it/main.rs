@@ -19,9 +19,15 @@ mod kit;
 mod lab;
 mod layers;
 mod loss;
+mod optional;
 mod parents;
 mod qemu;
 mod readme;
 mod replay;
 mod support;
+#[cfg(all(target_os = "linux", feature = "cli"))]
+#[allow(dead_code, reason = "tests here hold programs, `tests/bounded` counts what they do")]
+mod traced;
 mod traps;
+#[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "only the command is a program to watch"))]
+mod watchdog;

@@ -1,6 +1,5 @@
 //! What several tests need.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -9,22 +8,7 @@ use vhdx_mmap::{Disk, OpenOptions, Parents, Result, Segment, Source};
 #[cfg(feature = "cli")]
 pub(crate) use command::{Ran, run, run_to, vhdx, wait};
 
-/// Whether a check that needs something from outside must not be skipped: `VHDX_REQUIRE` lists such checks, with commas.
-fn is_required(what: &str) -> bool {
-    std::env::var("VHDX_REQUIRE").is_ok_and(|list| list.split(',').any(|item| item == what || item == "all"))
-}
-
-/// Says that a check is skipped, past the capture of the test harness; fails where it must not be skipped.
-pub(crate) fn skip(what: &str, why: &str) {
-    assert!(!is_required(what), "{what} is required by VHDX_REQUIRE: {why}");
-    say(&format!("SKIPPED ({what}): {why}\n"));
-}
-
-/// Says something past the capture of the test harness.
-pub(crate) fn say(text: &str) {
-    // To the stream itself: what goes through `eprintln!` is shown for failing tests only.
-    std::io::stderr().write_all(text.as_bytes()).unwrap();
-}
+pub(crate) use crate::optional::{say, skip};
 
 /// Options of a user who trusts the folder in which the image lies.
 pub(crate) fn with_parents_beside() -> OpenOptions {
@@ -81,7 +65,8 @@ mod command {
     use std::ffi::OsStr;
     use std::io::Read;
     use std::process::{Child, Command, ExitStatus, Stdio};
-    use std::time::{Duration, Instant};
+
+    use crate::watchdog::Watchdog;
 
     /// What a run of a program gave.
     #[derive(Debug)]
@@ -114,6 +99,15 @@ mod command {
         }
     }
 
+    #[cfg(target_os = "linux")]
+    impl From<crate::traced::Ended> for Ran {
+        fn from(ended: crate::traced::Ended) -> Self {
+            let err = String::from_utf8_lossy(&ended.err).into_owned();
+            assert!(!err.contains("panicked"), "{}: {err}", ended.status);
+            Self { status: ended.status, out: ended.out, err }
+        }
+    }
+
     /// The command, with these arguments, in an environment that says nothing of colours or of the width of a terminal.
     pub(crate) fn vhdx<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_vhdx"));
@@ -124,7 +118,7 @@ mod command {
         command
     }
 
-    /// Runs a program without input and to its end. One that takes a minute hangs, and is a failed test.
+    /// Runs a program without input and to its end.
     #[track_caller]
     pub(crate) fn run(command: &mut Command) -> Ran {
         run_to(command, Stdio::piped())
@@ -150,25 +144,14 @@ mod command {
         }
 
         let (out, err) = (child.stdout.take(), child.stderr.take());
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let watchdog = Watchdog::over(child.id());
         let (status, out, err) = std::thread::scope(|scope| {
             let out = scope.spawn(|| all_of(out));
             let err = scope.spawn(|| all_of(err));
-            let status = loop {
-                match child.try_wait().unwrap() {
-                    Some(status) => break Some(status),
-                    None if Instant::now() > deadline => {
-                        child.kill().unwrap();
-                        break None;
-                    }
-                    None => std::thread::sleep(Duration::from_millis(1)),
-                }
-            };
-            (status, out.join().unwrap(), err.join().unwrap())
+            (child.wait().unwrap(), out.join().unwrap(), err.join().unwrap())
         });
         let err = String::from_utf8_lossy(&err).into_owned();
-        assert!(status.is_some(), "did not come to an end; said: {err}");
-        let status = status.unwrap();
+        watchdog.assert_idle();
         assert!(!err.contains("panicked"), "{status}: {err}");
         Ran { status, out, err }
     }

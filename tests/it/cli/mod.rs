@@ -16,6 +16,7 @@ mod map;
 mod partitions;
 mod read;
 mod share;
+#[cfg(target_os = "linux")]
 mod stops;
 mod target;
 mod terminal;

@@ -3,24 +3,42 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read;
-use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use crate::kit::builder::Spec;
 use crate::kit::{Block, GIB, MIB};
-use crate::support::{skip, temp_dir, vhdx, wait};
+use crate::support::{Ran, temp_dir, vhdx, wait};
+use crate::traced::{Call, Traced};
 
 use super::{args, names_in, write_image};
 
-/// The command, started, with a pipe on standard output, and with no signal ignored: whoever runs the tests in the
-/// background has some that are.
-pub(super) fn start(args: Vec<OsString>) -> Child {
+/// The command, with pipes, and with no signal ignored: a shell that runs the tests in the background ignores some.
+pub(super) fn command(args: Vec<OsString>) -> Command {
     let mut command = Command::new("env");
     command.args(["--default-signal=HUP,INT,TERM"]).arg(vhdx::<&str>([]).get_program()).args(args);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn start(args: Vec<OsString>) -> Child {
+    command(args).spawn().unwrap()
+}
+
+/// Whether a system call writes to a file that this path begins with, or gives it blocks of another file.
+pub(super) fn writes_to(call: Call, path: &Path) -> bool {
+    let into = |arg| call.file(arg).is_some_and(|file| file.starts_with(path));
+    (call.is_any(&[libc::SYS_write, libc::SYS_pwrite64, libc::SYS_ioctl]) && into(0))
+        || (call.is_any(&[libc::SYS_copy_file_range]) && into(2))
+}
+
+/// Starts the command, and holds it where it writes to a file below a folder, which is a part of its work. None where programs can't
+/// be traced.
+pub(super) fn start_and_hold(command: &mut Command, folder: &Path) -> Option<Traced> {
+    let mut running = Traced::start(command)?;
+    assert!(running.run_until(|call| writes_to(call, folder)), "nothing is written");
+    Some(running)
 }
 
 #[test]
@@ -89,57 +107,38 @@ fn bytes_of_the_disk_that_nobody_reads_end_it_by_sigpipe() {
     }
 }
 
-/// A disk of 8 GiB of data, all of which is the same MiB of the file, so that extracting it takes seconds.
+/// Blocks of a disk that takes many system calls to read.
+const BLOCKS: u64 = 64;
+
+/// Makes every block of a disk the same MiB of its file.
+fn repeat_block(spec: Spec) -> Spec {
+    let mut spec = spec.block(0, Block::full().at(4 * MIB));
+    spec.raw_bat.extend((1..BLOCKS).map(|number| (number, (4 * MIB) | 6)));
+    spec
+}
+
 fn long_work(folder: &Path) -> PathBuf {
-    let mut spec = Spec::empty(8 * GIB).block(0, Block::full().at(4 * MIB));
-    for number in 1..8192 {
-        // Of the chunks' bitmaps, the entries of which lie between those of the blocks, there is one for 4096 blocks.
-        spec.raw_bat.insert(number + number / 4096, (4 * MIB) | 6);
-    }
-    write_image(folder, "disk.vhdx", &spec)
+    write_image(folder, "disk.vhdx", &repeat_block(Spec::empty(BLOCKS * MIB)))
 }
 
-fn has_room(folder: &Path) -> bool {
-    let found = rustix::fs::statvfs(folder).unwrap();
-    found.f_bavail * found.f_frsize > 9 * GIB
-}
-
-/// Waits until something other than `known` in the folder has content.
-fn wait_for_work(folder: &Path, known: &[&str]) {
-    let deadline = Instant::now() + Duration::from_secs(120);
-    loop {
-        assert!(Instant::now() < deadline, "the work does not begin");
-        let is_new = |name: &String| !known.contains(&name.as_str());
-        for name in names_in(folder).into_iter().filter(is_new) {
-            if std::fs::metadata(folder.join(name)).is_ok_and(|metadata| metadata.blocks() > 0) {
-                return;
-            }
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-}
-
-fn send(signal: i32, child: &Child) {
-    let status = Command::new("kill").arg(format!("-{signal}")).arg(child.id().to_string()).status().unwrap();
-    assert!(status.success());
+/// The content of such a disk.
+fn repeated() -> Vec<u8> {
+    crate::kit::pattern(1, 0, 1 << 20).repeat(usize::try_from(BLOCKS).unwrap())
 }
 
 #[test]
 fn a_signal_ends_an_extraction_and_nothing_is_left_of_it() {
     let folder = temp_dir();
-    if !has_room(folder.path()) {
-        return skip("room", "less than 9 GiB free for a long extraction");
-    }
     let path = long_work(folder.path());
     let old = folder.path().join("old");
     std::fs::write(&old, "precious").unwrap();
     // Interrupt, hang-up and termination.
     for (signal, out) in [(2, "new"), (1, "new"), (15, "old")] {
-        let child = start(args!["extract", "--quiet", "--force", &path, folder.path().join(out)]);
-        wait_for_work(folder.path(), &["disk.vhdx", "old"]);
+        let mut command = command(args!["extract", "--quiet", "--force", &path, folder.path().join(out)]);
+        let Some(mut running) = start_and_hold(&mut command, folder.path()) else { return };
         assert!(!folder.path().join("new").exists(), "the output must not appear before it is complete");
-        send(signal, &child);
-        let ran = wait(child);
+        running.signal(signal);
+        let ran = Ran::from(running.finish());
         assert_eq!(ran.status.signal(), Some(signal), "{}: {}", ran.status, ran.err);
         assert_eq!(ran.err.trim(), "");
         assert_eq!(names_in(folder.path()), ["disk.vhdx", "old"]);
@@ -150,41 +149,32 @@ fn a_signal_ends_an_extraction_and_nothing_is_left_of_it() {
 #[test]
 fn a_signal_that_is_ignored_does_not_end_an_extraction() {
     let folder = temp_dir();
-    if !has_room(folder.path()) {
-        return skip("room", "less than 9 GiB free for a long extraction");
-    }
     let path = long_work(folder.path());
+    let out = folder.path().join("out");
     // As `nohup` does it.
     let mut command = Command::new("sh");
     command.args(["-c", "trap '' HUP; exec \"$@\"", "sh"]).arg(vhdx::<&str>([]).get_program());
-    command.arg("extract").arg(&path).arg(folder.path().join("out"));
-    let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    wait_for_work(folder.path(), &["disk.vhdx"]);
-    send(1, &child);
-    std::thread::sleep(Duration::from_millis(300));
-    let ended = child.try_wait().unwrap();
-    if ended.is_none() {
-        send(15, &child);
-    }
-    let ran = wait(child);
-    assert!(ended.is_none(), "{}: {}", ran.status, ran.err);
-    assert_eq!(names_in(folder.path()), ["disk.vhdx"]);
+    command.arg("extract").arg(&path).arg(&out).stdin(Stdio::null()).stderr(Stdio::piped());
+    let Some(running) = start_and_hold(&mut command, folder.path()) else { return };
+    let status = Command::new("kill").arg("-HUP").arg(running.id().to_string()).status().unwrap();
+    assert!(status.success());
+    Ran::from(running.finish()).done();
+    assert!(std::fs::read(&out).unwrap() == repeated());
 }
 
 #[test]
 fn a_device_of_which_a_part_was_written_is_told_as_such() {
     let folder = temp_dir();
-    if !has_room(folder.path()) {
-        return skip("room", "less than 9 GiB free for a long extraction");
-    }
     let path = long_work(folder.path());
     let backing = folder.path().join("device.img");
-    File::create(&backing).unwrap().set_len(8 * GIB).unwrap();
+    File::create(&backing).unwrap().set_len(BLOCKS * MIB).unwrap();
     let Some(device) = super::device::Loop::of(&backing) else { return };
-    let child = start(args!["extract", "--force", &path, &device.0]);
-    wait_for_work(folder.path(), &["disk.vhdx"]);
-    send(2, &child);
-    let ran = wait(child);
+    let mut command = command(args!["extract", "--force", &path, &device.0]);
+    let Some(mut running) = Traced::start(&mut command) else { return };
+    let is_write = |call: Call| call.is_any(&[libc::SYS_write, libc::SYS_pwrite64]) && writes_to(call, &device.0);
+    assert!(running.run_until(is_write));
+    running.signal(2);
+    let ran = Ran::from(running.finish());
     assert_eq!(ran.status.signal(), Some(2), "{}: {}", ran.status, ran.err);
     assert!(ran.err.contains(device.0.to_str().unwrap()) && ran.err.contains("part"), "{}", ran.err);
 }
@@ -197,7 +187,9 @@ fn a_signal_ends_a_stream() {
     let mut some = vec![0; 100_000];
     let mut out = child.stdout.take().unwrap();
     out.read_exact(&mut some).unwrap();
-    send(15, &child);
+    // More is left than the pipe holds.
+    let status = Command::new("kill").arg("-TERM").arg(child.id().to_string()).status().unwrap();
+    assert!(status.success());
     let ran = wait(child);
     assert_eq!((ran.status.signal(), &*ran.err), (Some(15), ""));
     drop(out);
@@ -221,48 +213,43 @@ fn a_limit_on_the_length_of_files_leaves_nothing_behind() {
 #[test]
 fn a_signal_ends_a_delta_and_a_merge_and_nothing_is_left_of_them() {
     let folder = temp_dir();
-    if !has_room(folder.path()) {
-        return skip("room", "less than 9 GiB free for a long extraction");
-    }
-    let base = write_image(folder.path(), "base.vhdx", &Spec::empty(8 * GIB));
-    let mut spec = Spec::child_of(&Spec::empty(8 * GIB), "base.vhdx").block(0, Block::full().at(4 * MIB));
-    for number in 1..8192 {
-        spec.raw_bat.insert(number + number / 4096, (4 * MIB) | 6);
-    }
+    let size = BLOCKS * MIB;
+    let base = write_image(folder.path(), "base.vhdx", &Spec::empty(size));
+    let spec = repeat_block(Spec::child_of(&Spec::empty(size), "base.vhdx"));
     let child = write_image(folder.path(), "child.avhdx", &spec);
     let delta = folder.path().join("delta");
-    let running = start(args!["diff", "--quiet", "--allocated", &child, "--delta", &delta]);
-    wait_for_work(folder.path(), &["base.vhdx", "child.avhdx"]);
-    send(2, &running);
-    let ran = wait(running);
+    let mut making = command(args!["diff", "--quiet", "--allocated", &child, "--delta", &delta]);
+    let Some(mut running) = start_and_hold(&mut making, folder.path()) else { return };
+    running.signal(2);
+    let ran = Ran::from(running.finish());
     assert_eq!((ran.status.signal(), &*ran.err), (Some(2), ""));
     assert_eq!(names_in(folder.path()), ["base.vhdx", "child.avhdx"]);
 
-    // The second share comes from a pipe, and takes its time.
+    // The second share comes from a pipe.
     let shares = ["1/2", "2/2"].map(|shard| {
         let share = folder.path().join(format!("share{}", &shard[..1]));
         super::vhdx_run(args!["hash", "--manifest", &share, "--shard", shard, &base]).done();
         share
     });
-    let slow = folder.path().join("slow");
-    assert!(Command::new("mkfifo").arg(&slow).status().unwrap().success());
+    let pipe = folder.path().join("pipe");
+    super::target::make_pipe(&pipe);
     let merged = folder.path().join("merged");
-    let running = start(args!["merge", &shares[0], &slow, "--manifest", &merged]);
-    let mut pipe = File::options().write(true).open(&slow).unwrap();
     let share = std::fs::read(&shares[1]).unwrap();
-    let header = share.iter().position(|byte| *byte == b'\n').unwrap() + 1;
-    std::io::Write::write_all(&mut pipe, &share[..header]).unwrap();
-    let known = ["base.vhdx", "child.avhdx", "share1", "share2", "slow"];
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while names_in(folder.path()).len() == known.len() {
-        assert!(Instant::now() < deadline, "the work does not begin");
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    send(2, &running);
-    std::thread::sleep(Duration::from_millis(50));
-    std::io::Write::write_all(&mut pipe, &share[header..]).unwrap();
-    drop(pipe);
-    let ran = wait(running);
-    assert_eq!((ran.status.signal(), &*ran.err), (Some(2), ""));
-    assert_eq!(names_in(folder.path()), known);
+    std::thread::scope(|scope| {
+        // To open a pipe waits for the other side.
+        scope.spawn(|| std::fs::write(&pipe, &share).unwrap());
+        let mut merging = command(args!["merge", &shares[0], &pipe, "--manifest", &merged]);
+        let Some(mut running) = Traced::start(&mut merging) else {
+            drop(std::fs::read(&pipe));
+            return;
+        };
+        let reads_pipe = |call: Call| call.is_any(&[libc::SYS_read]) && call.file(0).as_ref() == Some(&pipe);
+        assert!(running.run_until(reads_pipe));
+        let known = ["base.vhdx", "child.avhdx", "pipe", "share1", "share2"];
+        assert_eq!(names_in(folder.path()).len(), known.len() + 1, "the output is begun");
+        running.signal(2);
+        let ran = Ran::from(running.finish());
+        assert_eq!((ran.status.signal(), &*ran.err), (Some(2), ""));
+        assert_eq!(names_in(folder.path()), known);
+    });
 }

@@ -2,10 +2,10 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use vhdx_mmap::Source;
 
@@ -13,15 +13,31 @@ use super::{FIRST_BLOCK, dense, map};
 use crate::kit::builder::Spec;
 use crate::kit::{Block, MIB};
 use crate::support::{Ran, temp_dir, vhdx, wait};
+use crate::traced::Traced;
 
-/// Longer than the time of a file's last change is told to.
-const TICK: Duration = Duration::from_millis(30);
+/// Sets the time of a file's last change back, so that the next write changes it, however soon that is.
+fn make_old(path: &Path) {
+    let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 30);
+    File::options().write(true).open(path).unwrap().set_modified(time).unwrap();
+}
+
+/// Waits until the clock of the file system has moved since a file was changed. Nobody can set the time that this is about.
+fn wait_for_clock(path: &Path) {
+    let time = |path: &Path| path.metadata().map(|metadata| (metadata.ctime(), metadata.ctime_nsec())).unwrap();
+    let probe = path.with_extension("probe");
+    while {
+        std::fs::write(&probe, "").unwrap();
+        time(&probe) <= time(path)
+    } {
+        std::thread::yield_now();
+    }
+}
 
 #[test]
 fn a_change_is_told_by_size_and_time() {
     let folder = temp_dir();
     let path = dense(folder.path(), "disk.vhdx", 1);
-    std::thread::sleep(TICK);
+    make_old(&path);
     let changed = |source: &Source| source.has_changed().unwrap();
     let (mapped, copied) = (map(&path), Source::read(&path).unwrap());
     assert!(!changed(&mapped) && !changed(&copied) && !changed(&Source::from_vec(vec![1, 2])));
@@ -31,13 +47,14 @@ fn a_change_is_told_by_size_and_time() {
     // What was copied before does not change any more.
     assert!(!changed(&copied));
     assert!(mapped.check_lost().is_ok(), "nothing is lost");
+    make_old(&path);
     let mapped = map(&path);
     file.set_len(FIRST_BLOCK + 2 * MIB).unwrap();
     assert!(changed(&mapped));
     assert!(mapped.check_lost().is_ok(), "nothing is lost of a file that grows");
-    // Whoever sets the time back is found out all the same.
+    // A change is found also where its time is set back.
     let (mapped, before) = (map(&path), file.metadata().unwrap().modified().unwrap());
-    std::thread::sleep(TICK);
+    wait_for_clock(&path);
     file.write_all_at(b"y", FIRST_BLOCK + 5).unwrap();
     file.set_modified(before).unwrap();
     assert_eq!(file.metadata().unwrap().modified().unwrap(), before);
@@ -57,7 +74,7 @@ fn long_work(folder: &Path, name: &str) -> PathBuf {
 
 /// Runs the command, and writes to the image when a part of the output has come.
 fn written_to_meanwhile(path: &Path, args: &[&std::ffi::OsStr]) -> Ran {
-    std::thread::sleep(TICK);
+    make_old(path);
     let mut child = vhdx(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     child.stdout.as_mut().unwrap().read_exact(&mut [0; 10]).unwrap();
     // A byte as it was before: no output is wrong.
@@ -117,13 +134,13 @@ fn nothing_new_gets_its_name_from_an_image_that_changed() {
         &["hash".as_ref(), "-a".as_ref(), "sha256".as_ref(), path.as_ref()],
     ];
     for words in cases {
-        std::thread::sleep(TICK);
+        make_old(&path);
         let mut command = vhdx(words);
-        let mut running = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        super::cut::wait_for_mapping(&mut running, &path);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let Some(mut running) = Traced::start(&mut command) else { return };
+        assert!(super::cut::run_to_mapping(&mut running, &path), "{words:?}");
         File::options().write(true).open(&path).unwrap().write_all_at(&[0], 8 * MIB).unwrap();
-        let ran = wait(running);
-        // Where it was written before the command had looked at its size, the file was as it is.
+        let ran = Ran::from(running.finish());
         assert_eq!(ran.status.code(), Some(74), "{words:?}: {}", ran.err);
         assert!(ran.err.contains("disk.vhdx: changed") && !out.exists(), "{words:?}: {}", ran.err);
         assert!(!String::from_utf8_lossy(&ran.out).contains("disk.vhdx\n"), "no digest of it");

@@ -38,7 +38,7 @@ impl Failing {
         for (image, path) in chain.iter().zip(&paths) {
             image.bytes.write_file(path).unwrap();
         }
-        let mounted = Mounted::new(&paths[layer], bad, &(0..0), 0)?;
+        let mounted = Mounted::new(&paths[layer], bad)?;
         paths[layer] = mounted.path();
         let [out, map] = ["out", "map"].map(|name| folder.join(name));
         Some(Self { paths, out, map, _mounted: mounted })

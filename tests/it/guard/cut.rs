@@ -5,13 +5,13 @@ use std::ffi::OsString;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
 
 use super::{FIRST_BLOCK, cut};
 use crate::kit::builder::Spec;
 use crate::kit::{Block, MIB};
 use crate::lab::Rng;
 use crate::support::{Ran, run, temp_dir, vhdx, wait};
+use crate::traced::Traced;
 
 /// Words of an argument list, some of which are paths.
 macro_rules! args {
@@ -40,20 +40,27 @@ fn start(args: &[OsString]) -> Child {
     vhdx(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
-/// Waits until the program has mapped the file, or has ended.
-pub(super) fn wait_for_mapping(child: &mut Child, path: &Path) {
-    let maps = format!("/proc/{}/maps", child.id());
-    let name = path.to_str().unwrap();
-    let is_mapped = || std::fs::read_to_string(&maps).is_ok_and(|maps| maps.contains(name));
-    while child.try_wait().unwrap().is_none() && !is_mapped() {
-        std::thread::yield_now();
-    }
+/// Goes on to where the program maps the file: it has looked at its length and times by then. False if it ends before.
+pub(super) fn run_to_mapping(program: &mut Traced, path: &Path) -> bool {
+    program.run_until(|call| call.is_any(&[libc::SYS_mmap]) && call.file(4).as_deref() == Some(path))
 }
 
-/// What a run gives if nothing happens, and how long it takes.
-fn undisturbed(args: &[OsString]) -> (Ran, Duration) {
-    let start = Instant::now();
-    (run(&mut vhdx(args)).done(), start.elapsed())
+/// Starts a program that is held at its first system call.
+fn start_traced(args: &[OsString]) -> Option<Traced> {
+    Traced::start(vhdx(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()))
+}
+
+/// What a run gives if nothing happens, and how many system calls it makes once it maps the file.
+fn undisturbed(args: &[OsString], path: &Path) -> Option<(Ran, u64)> {
+    let mut program = start_traced(args)?;
+    let mut count = 0;
+    if run_to_mapping(&mut program, path) {
+        program.run_until(|_| {
+            count += 1;
+            false
+        });
+    }
+    Some((Ran::from(program.finish()).done(), count))
 }
 
 /// What was said, but for the room that a file takes: the system decides on that later.
@@ -69,7 +76,8 @@ fn assert_says_so(ran: &Ran) {
     assert!(is_told && ran.err.contains("disk.vhdx"), "{}", ran.err);
 }
 
-/// Runs a command again and again, and makes its image shorter each time. `is_right` looks at what a success has left.
+/// Runs a command again and again, and makes its image shorter each time, at a random system call. `is_right` looks at what a
+/// success has left.
 fn cut_at_random_moments(
     rng: &mut Rng,
     rounds: u64,
@@ -79,17 +87,23 @@ fn cut_at_random_moments(
     let folder = temp_dir();
     let path = long_work(folder.path());
     let args = args(folder.path());
-    let (expected, longest) = undisturbed(&args);
-    assert!(is_right(folder.path(), &expected));
+    let Some((expected, calls)) = undisturbed(&args, &path) else { return };
+    assert!(calls > 0 && is_right(folder.path(), &expected));
     drop(std::fs::remove_file(folder.path().join("out")));
     for _ in 0..rounds {
         let path = long_work(path.parent().unwrap());
-        let mut child = start(&args);
-        wait_for_mapping(&mut child, &path);
-        std::thread::sleep(longest.mul_f64(f64::from(u32::try_from(rng.below(1000)).unwrap()) / 1000.0));
-        // Anywhere, also in the midst of a page.
+        let Some(mut program) = start_traced(&args) else { return };
+        // Threads share the work in another way each time: there may be fewer calls than before.
+        let mut left = rng.below(calls);
+        if run_to_mapping(&mut program, &path) {
+            program.run_until(|_| {
+                left = left.saturating_sub(1);
+                left == 0
+            });
+        }
+        // Anywhere, also in the middle of a page.
         cut(&path, rng.below(FIRST_BLOCK + BLOCKS * MIB));
-        let ran = wait(child);
+        let ran = Ran::from(program.finish());
         if ran.status.success() {
             assert!(
                 without_size(&ran) == without_size(&expected) && is_right(folder.path(), &ran),

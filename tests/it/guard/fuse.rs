@@ -1,14 +1,18 @@
-//! A file system of the tests' own that can't read some bytes of its one file, or takes its time, or goes away.
+//! A file system of the tests' own that can't read some bytes of its one file, or holds a read of some until it is released, or
+//! goes away.
 //!
-//! It runs in a process of its own: one that waits for itself would wait for ever.
+//! It runs in a process of its own: one that waits for itself would wait forever. It says on standard output when it is mounted and
+//! when it holds a read; a byte on standard input releases that.
 
 use std::ffi::OsStr;
 use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, UNIX_EPOCH};
 
 use fuser::{
     Config, Errno, FileAttr, FileHandle, FileType, Filesystem, Generation, INodeNo, LockOwner, MountOption, OpenFlags,
@@ -19,14 +23,23 @@ use super::{BLOCKS_OF_WORK as BLOCKS, FIRST_BLOCK, WAYS, content, dense, lost_at
 use crate::kit::MIB;
 use crate::support::{run, skip, temp_dir, vhdx};
 
-/// What it does, as the process that serves it is told: the file that it shows, which bytes it can't read, and those that it
-/// takes so many milliseconds for.
+/// The file that it shows, which bytes it can't read, and of which bytes it holds the first read.
 struct Served {
     file: File,
     length: u64,
     bad: Range<u64>,
-    slow: Range<u64>,
-    wait: Duration,
+    held: Range<u64>,
+    is_released: AtomicBool,
+}
+
+const MOUNTED: &str = "mounted";
+const HELD: &str = "held";
+
+/// Writes a line to whoever started this process.
+fn report(line: &str) {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{line}").unwrap();
+    out.flush().unwrap();
 }
 
 impl Served {
@@ -80,8 +93,9 @@ impl Filesystem for Served {
     ) {
         let end = (offset + u64::from(size)).min(self.length);
         let touches = |range: &Range<u64>| offset < range.end && range.start < end;
-        if touches(&self.slow) {
-            std::thread::sleep(self.wait);
+        if touches(&self.held) && !self.is_released.swap(true, Ordering::Relaxed) {
+            report(HELD);
+            io::stdin().read_exact(&mut [0]).unwrap();
         }
         if touches(&self.bad) {
             return reply.error(Errno::EIO);
@@ -100,47 +114,65 @@ fn serve() {
     let number = |index: usize| words[index].parse::<u64>().unwrap();
     let file = File::open(words[0]).unwrap();
     let length = file.metadata().unwrap().len();
-    let wait = Duration::from_millis(number(6));
-    let served = Served { file, length, bad: number(2)..number(3), slow: number(4)..number(5), wait };
+    let (bad, held) = (number(2)..number(3), number(4)..number(5));
+    let served = Served { file, length, bad, held, is_released: AtomicBool::new(false) };
     let mut config = Config::default();
     config.mount_options = vec![MountOption::RO, MountOption::FSName("vhdx-test".to_owned())];
-    fuser::mount(served, words[1], &config).unwrap();
+    let session = fuser::Session::new(served, words[1], &config).unwrap();
+    report(MOUNTED);
+    session.run().unwrap();
 }
 
 /// A mounted one.
 pub(super) struct Mounted {
     server: Child,
+    reports: BufReader<ChildStdout>,
     point: PathBuf,
 }
 
 impl Mounted {
-    /// Shows the file of `image`, but for some bytes; for others it takes a while.
-    pub(super) fn new(image: &Path, bad: &Range<u64>, slow: &Range<u64>, wait: u64) -> Option<Self> {
+    /// Shows the file of `image`, except for some bytes.
+    pub(super) fn new(image: &Path, bad: &Range<u64>) -> Option<Self> {
+        Self::with(image, bad, &(0..0))
+    }
+
+    /// Shows the file of `image`, and holds the first read of some bytes.
+    fn holding(image: &Path, held: &Range<u64>) -> Option<Self> {
+        Self::with(image, &(0..0), held)
+    }
+
+    fn with(image: &Path, bad: &Range<u64>, held: &Range<u64>) -> Option<Self> {
         if File::options().read(true).write(true).open("/dev/fuse").is_err() {
             skip("fuse", "/dev/fuse can't be opened (it needs root)");
             return None;
         }
         let point = image.parent().unwrap().join("fuse");
         std::fs::create_dir_all(&point).unwrap();
-        let numbers = [bad.start, bad.end, slow.start, slow.end, wait].map(|number| number.to_string()).join("|");
+        let numbers = [bad.start, bad.end, held.start, held.end].map(|number| number.to_string()).join("|");
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["guard::fuse::serve", "--exact", "--nocapture"]);
         command.env("VHDX_FUSE", format!("{}|{}|{numbers}", image.display(), point.display()));
-        let server = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut mounted = Self { server, point };
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while !mounted.path().exists() {
-            let ended = mounted.server.try_wait().unwrap();
-            if ended.is_some() || Instant::now() > deadline {
-                let mut said = String::new();
-                drop(mounted.server.kill());
-                std::io::Read::read_to_string(mounted.server.stderr.as_mut().unwrap(), &mut said).unwrap();
-                skip("fuse", &format!("nothing can be mounted: {said}"));
-                return None;
-            }
-            std::thread::sleep(Duration::from_millis(2));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut server = command.spawn().unwrap();
+        let reports = BufReader::new(server.stdout.take().unwrap());
+        let mut mounted = Self { server, reports, point };
+        if !mounted.wait_for(MOUNTED) {
+            let mut said = String::new();
+            mounted.server.stderr.as_mut().unwrap().read_to_string(&mut said).unwrap();
+            skip("fuse", &format!("nothing can be mounted: {said}"));
+            return None;
         }
         Some(mounted)
+    }
+
+    /// Waits for a report; false if the process ended before.
+    fn wait_for(&mut self, report: &str) -> bool {
+        self.reports.by_ref().lines().map_while(Result::ok).any(|line| line == report)
+    }
+
+    /// Lets the read go on that is held.
+    fn release(&mut self) {
+        self.server.stdin.as_mut().unwrap().write_all(&[0]).unwrap();
     }
 
     pub(super) fn path(&self) -> PathBuf {
@@ -165,7 +197,7 @@ fn bytes_that_cannot_be_read_are_an_error_of_every_way_to_them() {
     let image = dense(folder.path(), "image", BLOCKS);
     let bad = FIRST_BLOCK + 9 * MIB + 8192..FIRST_BLOCK + 9 * MIB + 8193;
     for (name, way) in WAYS {
-        let Some(mounted) = Mounted::new(&image, &bad, &(0..0), 0) else { return };
+        let Some(mounted) = Mounted::new(&image, &bad) else { return };
         let disk = open(&mounted.path());
         let error = way(&disk).map(|()| name).unwrap_err();
         let at = lost_at(&error);
@@ -184,7 +216,7 @@ fn tables_that_cannot_be_read_are_an_error() {
     let image = dense(folder.path(), "image", BLOCKS);
     // Headers, region tables, metadata.
     for bad in [0..1, 64 << 10..192 << 10, 192 << 10..320 << 10, 2 * MIB..2 * MIB + 1] {
-        let Some(mounted) = Mounted::new(&image, &bad, &(0..0), 0) else { return };
+        let Some(mounted) = Mounted::new(&image, &bad) else { return };
         let error = vhdx_mmap::Image::open(super::map(&mounted.path()), vhdx_mmap::LogPolicy::Replay).unwrap_err();
         super::touched_at(&error);
         let ran = run(vhdx(["info"]).arg(mounted.path()));
@@ -192,7 +224,7 @@ fn tables_that_cannot_be_read_are_an_error() {
         assert!(ran.err.contains("cannot be read any more"), "{}", ran.err);
     }
     // The table of blocks.
-    let Some(mounted) = Mounted::new(&image, &(3 * MIB..3 * MIB + 1), &(0..0), 0) else { return };
+    let Some(mounted) = Mounted::new(&image, &(3 * MIB..3 * MIB + 1)) else { return };
     let disk = open(&mounted.path());
     assert_eq!(super::touched_at(&disk.extents(..).next().unwrap().unwrap_err()), 3 * MIB);
     super::touched_at(&disk.image().block_states().unwrap_err());
@@ -222,7 +254,7 @@ fn the_command_says_where() {
         &["read".as_ref(), "--hex".as_ref(), "--range".as_ref(), "0:".as_ref(), "IMAGE".as_ref()],
     ];
     for words in cases {
-        let Some(mounted) = Mounted::new(&image, &bad, &(0..0), 0) else { return };
+        let Some(mounted) = Mounted::new(&image, &bad) else { return };
         let path = mounted.path();
         let args = words.iter().map(|word| if *word == "IMAGE" { path.as_os_str() } else { *word });
         let ran = run(&mut vhdx(args));
@@ -267,7 +299,7 @@ fn a_salvage_loses_the_pages_that_cannot_be_read_and_no_other() {
         expected[usize::try_from(start).unwrap()..usize::try_from(end).unwrap()].fill(0);
         let bad = FIRST_BLOCK + bad.start..FIRST_BLOCK + bad.end;
         for more in [&[][..], &["--hash", "crc32"], &["--threads", "1", "--cache", "drop"], &["--direct"]] {
-            let Some(mounted) = Mounted::new(&image, &bad, &(0..0), 0) else { return };
+            let Some(mounted) = Mounted::new(&image, &bad) else { return };
             let mut command = vhdx(["extract", "--force", "--salvage", "--loss-map"]);
             let ran = run(command.arg(&map).args(more).arg(mounted.path()).arg(&out));
             if more == ["--direct"] && ran.status.code() == Some(73) {
@@ -281,15 +313,15 @@ fn a_salvage_loses_the_pages_that_cannot_be_read_and_no_other() {
             }
         }
         // As a stream, and as a digest.
-        let Some(mounted) = Mounted::new(&image, &bad, &(0..0), 0) else { return };
+        let Some(mounted) = Mounted::new(&image, &bad) else { return };
         let ran = run(vhdx(["extract", "--salvage"]).arg(mounted.path()).arg("-"));
         assert!(ran.out == expected && ran.status.code() == Some(65), "{}", ran.err);
-        let Some(mounted) = Mounted::new(&image, &bad, &(0..0), 0) else { return };
+        let Some(mounted) = Mounted::new(&image, &bad) else { return };
         let ran = run(vhdx(["hash", "--salvage", "-a", "crc32"]).arg(mounted.path()));
         assert!(ran.text().starts_with(&crc32_of(&expected)), "{}{}", ran.text(), ran.err);
         assert_eq!(ran.status.code(), Some(65), "{}", ran.err);
         // A check that reads everything finds it.
-        let Some(mounted) = Mounted::new(&image, &bad, &(0..0), 0) else { return };
+        let Some(mounted) = Mounted::new(&image, &bad) else { return };
         let ran = run(vhdx(["check", "--payload", "--output", "json"]).arg(mounted.path()));
         assert_eq!(ran.status.code(), Some(2), "{}{}", ran.text(), ran.err);
         let told = &ran.json()["findings"];
@@ -305,7 +337,7 @@ fn a_salvage_loses_the_blocks_whose_entries_cannot_be_read() {
     let folder = temp_dir();
     let image = dense(folder.path(), "image", BLOCKS);
     let [out, map] = ["out", "map"].map(|name| folder.path().join(name));
-    let Some(mounted) = Mounted::new(&image, &(3 * MIB..3 * MIB + 1), &(0..0), 0) else { return };
+    let Some(mounted) = Mounted::new(&image, &(3 * MIB..3 * MIB + 1)) else { return };
     let mut command = vhdx(["extract", "--force", "--salvage", "--loss-map"]);
     let ran = run(command.arg(&map).arg(mounted.path()).arg(&out));
     assert_eq!(ran.status.code(), Some(65), "{}", ran.err);
@@ -314,15 +346,20 @@ fn a_salvage_loses_the_blocks_whose_entries_cannot_be_read() {
 }
 
 #[test]
-fn what_takes_its_time_is_waited_for() {
+fn a_slow_read_is_waited_for() {
     let folder = temp_dir();
     let image = dense(folder.path(), "image", 4);
     for (name, way) in &WAYS[..3] {
-        let slow = FIRST_BLOCK + MIB..FIRST_BLOCK + MIB + 4096;
-        let Some(mounted) = Mounted::new(&image, &(0..0), &slow, 300) else { return };
-        let start = Instant::now();
-        way(&open(&mounted.path())).unwrap_or_else(|error| panic!("{name}: {error}"));
-        assert!(start.elapsed() >= Duration::from_millis(300), "{name}");
+        let held = FIRST_BLOCK + MIB..FIRST_BLOCK + MIB + 4096;
+        let Some(mut mounted) = Mounted::holding(&image, &held) else { return };
+        let path = mounted.path();
+        std::thread::scope(|scope| {
+            let working = scope.spawn(|| way(&open(&path)));
+            assert!(mounted.wait_for(HELD), "{name}");
+            assert!(!working.is_finished(), "{name}");
+            mounted.release();
+            working.join().unwrap().unwrap_or_else(|error| panic!("{name}: {error}"));
+        });
     }
 }
 
@@ -331,12 +368,12 @@ fn a_file_system_that_goes_away_is_an_error() {
     let folder = temp_dir();
     let image = dense(folder.path(), "image", BLOCKS);
     for (name, way) in WAYS {
-        let slow = FIRST_BLOCK + 5 * MIB..FIRST_BLOCK + 6 * MIB;
-        let Some(mut mounted) = Mounted::new(&image, &(0..0), &slow, 200) else { return };
+        let held = FIRST_BLOCK + 5 * MIB..FIRST_BLOCK + 6 * MIB;
+        let Some(mut mounted) = Mounted::holding(&image, &held) else { return };
         let disk = open(&mounted.path());
         std::thread::scope(|scope| {
             let working = scope.spawn(|| way(&disk));
-            std::thread::sleep(Duration::from_millis(100));
+            assert!(mounted.wait_for(HELD), "{name}");
             mounted.server.kill().unwrap();
             let error = working.join().unwrap().map(|()| name).unwrap_err();
             lost_at(&error);

@@ -203,18 +203,16 @@ fn no_name_makes_a_search_use_the_network() {
     let beside = write(&root, "base.vhdx", &base());
     assert_eq!(found(&path, Parents::Beside), (beside, FoundBy::FileName));
     // And a knock would have been heard.
-    let _client = std::net::TcpStream::connect(address).unwrap();
-    assert!((0..1000).any(|_| server.accept().is_ok() || {
-        std::thread::sleep(std::time::Duration::from_millis(1));
-        false
-    }));
+    let client = std::net::TcpStream::connect(address).unwrap();
+    server.set_nonblocking(false).unwrap();
+    assert_eq!(server.accept().unwrap().1, client.local_addr().unwrap());
 }
 
+// `tests/bounded` counts what such names cost.
 #[test]
 fn long_names_and_many_likenesses_come_to_an_end() {
     let folder = temp_dir();
     let root = folder.path().canonicalize().unwrap();
-    let since = std::time::Instant::now();
     for stored in ["a\\".repeat(16_000), "x".repeat(32_000), "..\\a\\".repeat(6000), "a\\..\\".repeat(6000)] {
         for spec in by_each_path(&(stored + "base.vhdx")) {
             let path = write(&root, "child.avhdx", &spec);
@@ -234,5 +232,4 @@ fn long_names_and_many_likenesses_come_to_an_end() {
     let path = write(&root, "child.avhdx", &child_at("ABCDEFGHIJKX"));
     let error = refused(&path, Parents::Beside);
     assert!(outcomes(&error).len() <= 129, "{} places were tried", outcomes(&error).len());
-    assert!(since.elapsed().as_secs() < 60, "{:?}", since.elapsed());
 }

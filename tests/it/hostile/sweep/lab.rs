@@ -5,8 +5,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 
 use tempfile::TempDir;
 use vhdx_mmap::{Disk, ErrorKind, OpenOptions, Parents, Source, Structure};
@@ -18,6 +17,7 @@ use crate::kit::builder::Image;
 use crate::kit::oracle::{Fault, LogPolicy, Oracle};
 use crate::lab::{Content, file_of, size};
 use crate::support::{map, temp_dir};
+use crate::watchdog::PATIENCE;
 
 /// A change to an image, in one structure.
 #[derive(Clone, Debug)]
@@ -68,25 +68,23 @@ impl Results {
     }
 }
 
-/// How long the work on one mutant may take, however busy the machine is.
-const LIMIT: Duration = Duration::from_secs(20);
-
 /// Makes each of the changes to an image alone, and tells what comes of them.
 #[track_caller]
 pub(super) fn sweep(image: &Image, parents: &[Image], mutants: &[Mutant]) -> Results {
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
     let share = mutants.len().div_ceil(threads).max(1);
-    let (done, ended) = (AtomicU64::new(0), AtomicBool::new(false));
     let results = std::thread::scope(|scope| {
-        let counter = &done;
-        let work = |mutants| scope.spawn(move || Lab::new(image, parents).judge_all(mutants, counter));
+        let (done, reports) = channel();
+        let work = |mutants| {
+            let done = done.clone();
+            scope.spawn(move || Lab::new(image, parents).judge_all(mutants, &done))
+        };
         let workers: Vec<_> = mutants.chunks(share).map(work).collect();
-        scope.spawn(|| watch(&done, &ended));
+        // The watch ends when no worker reports any more.
+        drop(done);
+        scope.spawn(move || watch(&reports));
         let mut results = Results::default();
-        // A worker that panics has said so, and the watch must end all the same.
-        let joined: Vec<_> = workers.into_iter().map(|worker| worker.join()).collect();
-        ended.store(true, Ordering::Relaxed);
-        joined.into_iter().for_each(|done| results.add(done.unwrap()));
+        workers.into_iter().for_each(|worker| results.add(worker.join().unwrap()));
         results
     });
     let wrong = &results.wrong;
@@ -101,17 +99,17 @@ pub(super) fn sweep(image: &Image, parents: &[Image], mutants: &[Mutant]) -> Res
 }
 
 /// Ends the process if nothing is done for too long: a thread that hangs can't be stopped otherwise.
-fn watch(done: &AtomicU64, ended: &AtomicBool) {
-    let (mut last, mut since) = (0, Instant::now());
-    while !ended.load(Ordering::Relaxed) {
-        let now = done.load(Ordering::Relaxed);
-        if now != last {
-            (last, since) = (now, Instant::now());
-        } else if since.elapsed() > LIMIT {
-            crate::support::say(&format!("one of the mutants about number {now} hangs\n"));
-            std::process::abort();
+fn watch(reports: &Receiver<()>) {
+    let mut count = 0_u64;
+    loop {
+        match reports.recv_timeout(PATIENCE) {
+            Ok(()) => count += 1,
+            Err(RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Timeout) => {
+                crate::support::say(&format!("one of the mutants about number {count} hangs\n"));
+                std::process::abort();
+            }
         }
-        std::thread::sleep(Duration::from_millis(20));
     }
 }
 
@@ -157,7 +155,7 @@ impl<'a> Lab<'a> {
         }
     }
 
-    fn judge_all(mut self, mutants: &[Mutant], done: &AtomicU64) -> Results {
+    fn judge_all(mut self, mutants: &[Mutant], done: &Sender<()>) -> Results {
         let mut results = Results::default();
         for (number, mutant) in mutants.iter().enumerate() {
             let old = |(at, bytes): &(u64, Vec<u8>)| (*at, self.image.bytes.read(*at, bytes.len()));
@@ -177,7 +175,7 @@ impl<'a> Lab<'a> {
                 }
             }
             self.put(&before);
-            done.fetch_add(1, Ordering::Relaxed);
+            done.send(()).unwrap();
         }
         results
     }

@@ -153,8 +153,8 @@ pub(crate) struct DiffArgs {
     /// A file of its chain [default: its parent]
     #[arg(value_name = "ANCESTOR")]
     pub(crate) ancestor: Option<PathBuf>,
-    /// What really differs [default]
-    #[arg(long, conflicts_with = "allocated")]
+    // Not a doc comment: rustdoc takes `[default]` for a link.
+    #[arg(long, conflicts_with = "allocated", help = "What really differs [default]")]
     pub(crate) content: bool,
     /// What the images above the ancestor hold
     #[arg(long)]

@@ -43,7 +43,7 @@ const ROWS: [(Make, u64, &[&str]); 14] = [
     (inputs::many_zeros, 4, &["log", "chain"]),
     (inputs::many_regions, 1, &["check", "info"]),
     (inputs::regions_in_one_place, 1, &["check", "info"]),
-    (inputs::many_items, 4, &["check", "info"]),
+    (inputs::many_items, 1, &["info"]),
     (inputs::shared_keys, 1, &["check"]),
     (inputs::many_keys, 8, &["check", "info"]),
 ];

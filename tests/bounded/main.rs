@@ -1,8 +1,8 @@
 //! How the cost of the command grows with images that are made to be expensive.
 //!
-//! Nothing here depends on time. What is counted is what the command does: page faults, system calls, peak memory, and, with
-//! `valgrind`, instructions. Each input is made in two sizes, one four times the other: work that is linear costs four times as
-//! much, work that is quadratic sixteen times. `cargo bench --bench hostile` measures times.
+//! Nothing here depends on time. What is counted is what the command does: page faults, system calls, peak memory, and,
+//! with `valgrind`, instructions. Each input is made in two sizes, one four times the other: work that is linear costs
+//! four times as much, work that is quadratic sixteen times. `cargo bench --bench hostile` measures times.
 #![cfg(all(target_os = "linux", feature = "cli"))]
 #![expect(
     clippy::arithmetic_side_effects,
@@ -55,8 +55,8 @@ struct Cost {
 }
 
 impl Cost {
-    /// What is wrong with the growth from this cost to that of an input `times` as large. The constants are for what varies from
-    /// run to run: threads, and how many pages the system maps at once.
+    /// What is wrong with the growth from this cost to that of an input `times` as large. The constants are for what
+    /// varies from run to run: threads, and how many pages the system maps at once.
     fn growth_to(&self, larger: &Self, times: u64) -> Option<String> {
         let measures = [
             ("page faults", self.faults, larger.faults, 1000),

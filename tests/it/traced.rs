@@ -1,5 +1,5 @@
-//! A program that is stopped at each of its system calls: to count them, or to hold it at one of them while something happens to
-//! its files. Both depend on what the program does, and not on how fast it does it.
+//! A program that is stopped at each of its system calls: to count them, or to hold it at one of them while something
+//! happens to its files. Both depend on what the program does, and not on how fast it does it.
 #![expect(unsafe_code, reason = "ptrace and wait4 have no safe form")]
 
 use std::collections::BTreeMap;
@@ -130,7 +130,8 @@ impl Traced {
         Some(call)
     }
 
-    /// Goes on to the first system call that is wanted, the thread of which is held then; false if the program ends before.
+    /// Goes on to the first system call that is wanted, the thread of which is held then; false if the program ends
+    /// before.
     pub(crate) fn run_until(&mut self, mut wanted: impl FnMut(Call) -> bool) -> bool {
         while let Some(call) = self.next_call() {
             if wanted(call) {
@@ -140,8 +141,8 @@ impl Traced {
         false
     }
 
-    /// Sends a signal that the program handles, and waits until it has, while one thread is held: so that thread does nothing more
-    /// that it would not do after the signal.
+    /// Sends a signal that the program handles, and waits until it has, while one thread is held: so that thread does
+    /// nothing more that it would not do after the signal.
     pub(crate) fn signal(&mut self, number: c_int) {
         // SAFETY: the process has not been waited for, so the number is still its own.
         assert_eq!(unsafe { libc::kill(self.leader, number) }, 0);
@@ -210,8 +211,8 @@ impl Traced {
             // SAFETY: `rusage` is a plain structure of numbers, for which zeros are values.
             let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
             let (mut status, flags) = (0, libc::__WALL | libc::__WNOTHREAD);
-            // SAFETY: both pointers are to places of the right types that live until the call returns. Nothing but the threads of this
-            // one process is in its group.
+            // SAFETY: both pointers are to places of the right types that live until the call returns. Nothing but the
+            // threads of this one process is in its group.
             let found = unsafe { libc::wait4(-self.leader, &raw mut status, flags, &raw mut usage) };
             if found < 0 {
                 match io::Error::last_os_error() {

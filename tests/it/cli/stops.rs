@@ -33,8 +33,8 @@ pub(super) fn writes_to(call: Call, path: &Path) -> bool {
         || (call.is_any(&[libc::SYS_copy_file_range]) && into(2))
 }
 
-/// Starts the command, and holds it where it writes to a file below a folder, which is a part of its work. None where programs can't
-/// be traced.
+/// Starts the command, and holds it where it writes to a file below a folder, which is a part of its work. None where
+/// programs can't be traced.
 pub(super) fn start_and_hold(command: &mut Command, folder: &Path) -> Option<Traced> {
     let mut running = Traced::start(command)?;
     assert!(running.run_until(|call| writes_to(call, folder)), "nothing is written");

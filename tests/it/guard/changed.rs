@@ -21,7 +21,8 @@ fn make_old(path: &Path) {
     File::options().write(true).open(path).unwrap().set_modified(time).unwrap();
 }
 
-/// Waits until the clock of the file system has moved since a file was changed. Nobody can set the time that this is about.
+/// Waits until the clock of the file system has moved since a file was changed. Nobody can set the time that this is
+/// about.
 fn wait_for_clock(path: &Path) {
     let time = |path: &Path| path.metadata().map(|metadata| (metadata.ctime(), metadata.ctime_nsec())).unwrap();
     let probe = path.with_extension("probe");

@@ -1,5 +1,5 @@
-//! The command, with an image that becomes shorter at a random moment while it runs: what it gives is right, or it says so and
-//! ends with 74. No signal ends it.
+//! The command, with an image that becomes shorter at a random moment while it runs: what it gives is right, or it says
+//! so and ends with 74. No signal ends it.
 
 use std::ffi::OsString;
 use std::io::Read;
@@ -76,8 +76,8 @@ fn assert_says_so(ran: &Ran) {
     assert!(is_told && ran.err.contains("disk.vhdx"), "{}", ran.err);
 }
 
-/// Runs a command again and again, and makes its image shorter each time, at a random system call. `is_right` looks at what a
-/// success has left.
+/// Runs a command again and again, and makes its image shorter each time, at a random system call. `is_right` looks at
+/// what a success has left.
 fn cut_at_random_moments(
     rng: &mut Rng,
     rounds: u64,

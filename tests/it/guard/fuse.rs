@@ -1,8 +1,8 @@
-//! A file system of the tests' own that can't read some bytes of its one file, or holds a read of some until it is released, or
-//! goes away.
+//! A file system of the tests' own that can't read some bytes of its one file, or holds a read of some until it is
+//! released, or goes away.
 //!
-//! It runs in a process of its own: one that waits for itself would wait forever. It says on standard output when it is mounted and
-//! when it holds a read; a byte on standard input releases that.
+//! It runs in a process of its own: one that waits for itself would wait forever. It says on standard output when it is
+//! mounted and when it holds a read; a byte on standard input releases that.
 
 use std::ffi::OsStr;
 use std::fs::File;

@@ -1,5 +1,5 @@
-//! The library, with files that become shorter while they are read: what it says is right, or an error. When that happens is
-//! chosen by events that the test counts, and not by time.
+//! The library, with files that become shorter while they are read: what it says is right, or an error. When that
+//! happens is chosen by events that the test counts, and not by time.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -52,8 +52,8 @@ fn some_length(rng: &mut Rng) -> u64 {
     rng.pick(&[0, 3 * MIB, FIRST_BLOCK]) + 4 * KIB * rng.below(BLOCKS * 256)
 }
 
-/// Does some work so many times, while the file of its disk becomes shorter at random events: what comes of it must be right, or an
-/// error, and some of it must be an error.
+/// Does some work so many times, while the file of its disk becomes shorter at random events: what comes of it must be
+/// right, or an error, and some of it must be an error.
 fn cut_under<T, E>(
     rng: &mut Rng,
     times: u64,

@@ -79,12 +79,52 @@ pub(super) fn read_exact_at(file: &File, bytes: &mut [u8], offset: u64) -> io::R
     std::os::unix::fs::FileExt::read_exact_at(file, bytes, offset)
 }
 
-#[cfg(not(unix))]
-pub(super) fn read_exact_at(mut file: &File, bytes: &mut [u8], offset: u64) -> io::Result<()> {
-    use std::io::{Read, Seek, SeekFrom};
+#[cfg(windows)]
+pub(super) fn read_exact_at(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+    use std::os::windows::fs::FileExt;
 
+    read_in_pieces(|piece, at| file.seek_read(piece, at), bytes, offset)
+}
+
+/// Where the system cannot read at an offset, the threads that share a handle share its position: one that moves it between the
+/// seek and the read of another makes that one read other bytes. So only one thread at a time does both.
+#[cfg(any(test, not(any(unix, windows))))]
+fn read_exact_by_seeking(mut file: &File, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+    use std::io::{Read, Seek, SeekFrom};
+    use std::sync::{Mutex, PoisonError};
+
+    // One lock for all files: the same position can belong to several handles.
+    static POSITION: Mutex<()> = Mutex::new(());
+
+    let _locked = POSITION.lock().unwrap_or_else(PoisonError::into_inner);
     file.seek(SeekFrom::Start(offset))?;
     file.read_exact(bytes)
+}
+
+#[cfg(not(any(unix, windows)))]
+pub(super) fn read_exact_at(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+    read_exact_by_seeking(file, bytes, offset)
+}
+
+/// Fills `bytes` by reads at offsets, each of which may give less than it was asked for.
+#[cfg(any(test, windows))]
+fn read_in_pieces(
+    read_at: impl Fn(&mut [u8], u64) -> io::Result<usize>,
+    mut bytes: &mut [u8],
+    mut offset: u64,
+) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match read_at(bytes, offset) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(length) => {
+                bytes = bytes.get_mut(length..).unwrap_or_default();
+                offset = offset.saturating_add(to_u64(length));
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// Asks for the byte without waiting for it.
@@ -123,7 +163,10 @@ fn will_need(_: &File, _: u64, _: u64) {}
 
 #[cfg(test)]
 mod tests {
-    use super::Source;
+    use std::cell::Cell;
+    use std::io::{self, Write};
+
+    use super::{Source, read_exact_by_seeking, read_in_pieces};
     use crate::error::{Category, Structure};
 
     #[test]
@@ -134,5 +177,58 @@ mod tests {
         assert_eq!(buffer, [96, 97, 98, 99]);
         let error = source.read_exact_at(97, &mut buffer).unwrap_err();
         assert_eq!((error.category(), error.structure(), error.offset()), (Category::Io, Structure::File, Some(97)));
+    }
+
+    #[test]
+    fn short_and_interrupted_reads_go_on_where_they_stopped() {
+        let content: Vec<u8> = (0..100).collect();
+        let calls = Cell::new(0);
+        // Every other call is interrupted, the others give three bytes at most.
+        let read_at = |piece: &mut [u8], offset: u64| {
+            calls.set(calls.get() + 1);
+            if calls.get() % 2 == 1 {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+            let rest = &content[usize::try_from(offset).unwrap()..];
+            let length = rest.len().min(piece.len()).min(3);
+            piece[..length].copy_from_slice(&rest[..length]);
+            Ok(length)
+        };
+        let mut buffer = [0; 10];
+        read_in_pieces(read_at, &mut buffer, 90).unwrap();
+        assert_eq!(buffer, content[90..]);
+        assert_eq!(calls.get(), 8);
+        let error = read_in_pieces(read_at, &mut buffer, 91).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        let failing = |_: &mut [u8], _: u64| Err(io::ErrorKind::PermissionDenied.into());
+        let error = read_in_pieces(failing, &mut buffer, 0).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+        read_in_pieces(failing, &mut [], 0).unwrap();
+    }
+
+    #[test]
+    fn threads_that_share_a_position_read_what_they_asked_for() {
+        const PIECE: usize = 64;
+
+        let mut file = tempfile::tempfile().unwrap();
+        let content: Vec<u8> = (0..=255).flat_map(|number| [number; PIECE]).collect();
+        file.write_all(&content).unwrap();
+        // Another handle, with the same position.
+        let clone = file.try_clone().unwrap();
+        std::thread::scope(|scope| {
+            for (first, file) in [(0, &file), (1, &file), (2, &clone), (3, &clone)] {
+                scope.spawn(move || {
+                    for round in 0..5000_u64 {
+                        let number = u8::try_from((first + 7 * round) % 256).unwrap();
+                        let mut buffer = [0; PIECE];
+                        let offset = u64::from(number) * u64::try_from(PIECE).unwrap();
+                        read_exact_by_seeking(file, &mut buffer, offset).unwrap();
+                        assert_eq!(buffer, [number; PIECE]);
+                    }
+                });
+            }
+        });
+        let error = read_exact_by_seeking(&file, &mut [0; PIECE], 16_383).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
     }
 }

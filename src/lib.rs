@@ -45,7 +45,7 @@
 //!
 //! | feature | default | what it brings |
 //! |---|---|---|
-//! | `mmap` | by `cli` | `Source::map` and, on Unix, `guard_mappings`; without it the crate holds no `unsafe` code at all |
+//! | `mmap` | by `cli` | `Source::map` and, on Unix, `guard_mappings` and `guard_is_active`; without it the crate holds no `unsafe` code at all |
 //! | `rayon` | by `cli` | `Disk::par_segments`, and every core for bulk work |
 //! | `bulk` | by `cli` | work on whole disks: `Content::scan`, and in `ops` extraction, digests, manifests, comparison |
 //! | `cli` | yes | the `vhdx` command, and its dependencies |
@@ -87,7 +87,7 @@ pub use image::{
 pub use scan::{Cache, Content, Progress, ScanOptions, Stopped, UNIT, Uncounted};
 #[cfg(feature = "rayon")]
 pub use scan::{ParSegments, SEGMENT_GRAIN};
-#[cfg(all(unix, feature = "mmap"))]
-pub use source::guard_mappings;
 pub use source::{FileId, Source};
+#[cfg(all(unix, feature = "mmap"))]
+pub use source::{guard_is_active, guard_mappings};
 pub use zero::{ZERO_PAGES_LENGTH, is_zero, zero_pages};

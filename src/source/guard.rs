@@ -1,28 +1,45 @@
-//! SIGBUS inside of a mapping: the page is taken as lost, and the process goes on.
+//! SIGBUS in a mapping: the page counts as lost, and the process goes on.
 //!
-//! The system sends this signal where a page of a mapped file is touched and can't be had: the file has become shorter,
-//! or its medium failed. The handler writes down which page it was, puts a page of zeros in its place, and returns; whoever
-//! touched it goes on with zeros. That these are never taken for content is up to whoever looked at them: *behind* the look,
-//! and before anything is made of it, the record is asked. Since the record is written before the zeros are there, and
-//! nothing is ever taken out of it, one question is enough, and no page can be missed.
+//! The system sends this signal when a page of a mapped file is touched and cannot be read: the file was truncated, or
+//! its medium failed. The handler records which pages are lost, puts pages of zeros in their place, and returns; the
+//! thread that touched one goes on with zeros. Zeros are never taken for content, because every reader asks the record
+//! *after* it has looked at bytes and before it uses what it saw. The record is written before the zeros appear, and
+//! nothing is ever taken out of it: so one question is enough, and no lost page is missed.
 //!
-//! What the handler uses is atomic numbers in memory that never goes away, and three system calls that POSIX or its system
-//! allow there: no lock is taken, nothing is allocated, and any number of threads may be in it.
+//! The handler uses atomic numbers in memory that is never freed, and system calls that are allowed in a handler: it
+//! takes no lock and allocates nothing, and any number of threads may be in it.
+//!
+//! # How many pages a fault replaces
+//! A mapping with a hole of zeros is three mappings of the process, and their number is limited (`vm.max_map_count`).
+//! So a mapping is never cut into more pieces than its record has ranges:
+//! - *Past the end of the file*, all pages up to the end of the mapping are replaced at once.
+//! - *Before it*, where a medium fails, the page alone; when the record has no room for another range, the aligned span
+//!   of 64 KiB around it, of 1 MiB, and so on, and in the end the whole mapping.
+//! - *When the system refuses* because the process has too many mappings, a longer span is tried, which needs fewer.
+//!   For a process that is past its limit, one mapping is kept in reserve.
 #![expect(unsafe_code, reason = "signals and mappings")]
 
+mod nesting;
+mod record;
+
 use std::ffi::{c_int, c_void};
+use std::fs::File;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicUsize, Ordering, fence};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
+use rustix::fs::FileType;
 use rustix::mm::{MapFlags, ProtFlags};
 
+use self::nesting::Nesting;
+use self::record::{LostPages, PageRange};
 use crate::num::to_u64;
 
-/// How many faults there were in all mappings, ever: what is asked first, and is zero in most lives of a process.
+/// Number of faults in all mappings since the process began: asked first, and 0 in most lives of a process.
 static FAULTS: AtomicUsize = AtomicUsize::new(0);
 
-/// Whether any page of any mapping was ever lost. The bytes that were looked at before this call were looked at before.
+/// Whether any page of any mapping is lost, of all that were looked at before this call.
 #[inline]
 pub(crate) fn any_lost() -> bool {
     // What was read before stays before: a fault in it has been counted by now.
@@ -30,23 +47,20 @@ pub(crate) fn any_lost() -> bool {
     FAULTS.load(Ordering::Relaxed) != 0
 }
 
-/// The same for whoever has not looked at anything yet: what is lost from now on, the question behind the look finds out.
+/// Whether any page of any mapping is known to be lost, for callers that have not looked at bytes yet: later losses are
+/// found by the question after the look.
 #[inline]
 pub(super) fn any_known_lost() -> bool {
     FAULTS.load(Ordering::Relaxed) != 0
 }
 
-/// How many ranges of lost pages are kept apart for one mapping. A file that becomes shorter under a scan makes one for each
-/// thread.
-const RANGES: usize = 32;
-
-/// How many mappings one piece of the table holds.
-const SLOTS: usize = 64;
+/// Number of mappings in one piece of the table.
+const SLOTS: usize = 16;
 
 /// All mappings.
 static TABLE: Table = Table::new();
 
-/// A piece of the table of mappings. More are added as they are needed, and stay: the handler may look at them at any time.
+/// A piece of the table of mappings. More are added when needed, and stay: the handler may look at them at any time.
 struct Table {
     slots: [Slot; SLOTS],
     more: OnceLock<Box<Table>>,
@@ -54,124 +68,32 @@ struct Table {
 
 /// A mapping in the table, or room for one.
 struct Slot {
-    /// Whether some mapping has this slot, be it that it is not yet or no longer to be found.
+    /// Whether some mapping owns this slot, also before it can be found here and after that.
     is_taken: AtomicBool,
-    /// Odd while a mapping is to be found here.
+    /// Odd while a mapping can be found here.
     version: AtomicUsize,
     start: AtomicUsize,
     end: AtomicUsize,
-    lost: Lost,
+    /// Descriptor of the mapped file.
+    file: AtomicI32,
+    lost: LostPages,
 }
 
-/// What was lost of a mapping.
-struct Lost {
-    faults: AtomicUsize,
-    /// See [`Pages`].
-    ranges: [AtomicU64; RANGES],
-    /// The first page for which there was no room there, and the one behind the last: all between them counts as lost.
-    others: (AtomicU64, AtomicU64),
-}
-
-/// Some pages in a row, none of them where it is none, in one number: what one atomic operation can change as a whole.
-#[derive(Clone, Copy)]
-struct Pages {
-    first: u64,
-    count: u64,
-}
-
-/// Bits of the count. The other 40 number the pages of 4 PiB, more than a file can have that is mapped.
-const COUNT_BITS: u32 = 24;
-const MOST_PAGES: u64 = (1 << COUNT_BITS) - 1;
-
-impl Pages {
-    fn of(number: u64) -> Self {
-        Self { first: number >> COUNT_BITS, count: number & MOST_PAGES }
-    }
-
-    fn number(self) -> u64 {
-        self.first << COUNT_BITS | self.count
-    }
-
-    fn end(self) -> u64 {
-        self.first.saturating_add(self.count)
-    }
-
-    /// These pages and another one, if that lies among them or beside them and there is room for it.
-    fn with(self, page: u64) -> Option<Self> {
-        let longer = self.count.saturating_add(1);
-        if self.count == 0 {
-            Some(Self { first: page, count: 1 })
-        } else if (self.first..self.end()).contains(&page) {
-            Some(self)
-        } else if longer > MOST_PAGES {
-            None
-        } else if page == self.end() {
-            Some(Self { count: longer, ..self })
-        } else if page.checked_add(1) == Some(self.first) {
-            Some(Self { first: page, count: longer })
-        } else {
-            None
-        }
-    }
-}
-
-impl Lost {
-    const fn none() -> Self {
-        Self {
-            faults: AtomicUsize::new(0),
-            ranges: [const { AtomicU64::new(0) }; RANGES],
-            others: (AtomicU64::new(u64::MAX), AtomicU64::new(0)),
-        }
-    }
-
-    fn clear(&self) {
-        self.faults.store(0, Ordering::Relaxed);
-        self.ranges.iter().for_each(|range| range.store(0, Ordering::Relaxed));
-        self.others.0.store(u64::MAX, Ordering::Relaxed);
-        self.others.1.store(0, Ordering::Relaxed);
-    }
-
-    /// Writes down that a page is lost.
-    fn add(&self, page: u64) {
-        let widen = |number| Pages::of(number).with(page).map(Pages::number);
-        let is_known =
-            self.ranges.iter().any(|range| range.fetch_update(Ordering::Relaxed, Ordering::Relaxed, widen).is_ok());
-        if !is_known {
-            self.others.0.fetch_min(page, Ordering::Relaxed);
-            self.others.1.fetch_max(page.saturating_add(1), Ordering::Relaxed);
-        }
-        // Whoever sees this sees what is above.
-        self.faults.fetch_add(1, Ordering::Release);
-    }
-
-    /// The first place of a mapping, from `start` on and before `end`, that was lost.
-    fn first_in(&self, start: u64, end: u64) -> Option<u64> {
-        if self.faults.load(Ordering::Acquire) == 0 || start >= end {
-            return None;
-        }
-        let page = to_u64(page_size());
-        let kept = self.ranges.iter().map(|range| Pages::of(range.load(Ordering::Relaxed)));
-        let others = (self.others.0.load(Ordering::Relaxed), self.others.1.load(Ordering::Relaxed));
-        let lost = kept.map(|pages| (pages.first, pages.end())).chain([others]);
-        let first_of = |(first, behind): (u64, u64)| {
-            let at = first.saturating_mul(page).max(start);
-            Some(at).filter(|at| first < behind && *at < end && *at < behind.saturating_mul(page))
-        };
-        lost.filter_map(first_of).min()
-    }
-}
+/// Numbers of pages that are replaced at once, at multiples of themselves: 4 KiB, 64 KiB, 1 MiB, up to 64 GiB in pages
+/// of 4 KiB.
+const SPANS: [u64; 7] = [1, 1 << 4, 1 << 8, 1 << 12, 1 << 16, 1 << 20, 1 << 24];
 
 impl Table {
     const fn new() -> Self {
         Self { slots: [const { Slot::free() }; SLOTS], more: OnceLock::new() }
     }
 
-    /// The pieces of the table, as far as there are any.
+    /// The pieces of the table that exist.
     fn pieces(&'static self) -> impl Iterator<Item = &'static Self> {
         std::iter::successors(Some(self), |piece| piece.more.get().map(Box::as_ref))
     }
 
-    /// A slot that nobody has, for the caller alone.
+    /// A free slot, which the caller owns from now on.
     fn take(&'static self) -> &'static Slot {
         let mut piece = self;
         loop {
@@ -183,10 +105,10 @@ impl Table {
         }
     }
 
-    /// The mapping that has the byte at `address`.
+    /// The mapping that has the byte at `address`, and the offset of the byte in it.
     fn find(&'static self, address: usize) -> Option<(&'static Slot, usize)> {
         let mut slots = self.pieces().flat_map(|piece| &piece.slots);
-        slots.find_map(|slot| Some((slot, slot.place_of(address)?)))
+        slots.find_map(|slot| Some((slot, slot.offset_of(address)?)))
     }
 }
 
@@ -197,22 +119,90 @@ impl Slot {
             version: AtomicUsize::new(0),
             start: AtomicUsize::new(0),
             end: AtomicUsize::new(0),
-            lost: Lost::none(),
+            file: AtomicI32::new(-1),
+            lost: LostPages::none(),
         }
     }
 
-    /// Where in the mapping an address lies, if it does.
-    fn place_of(&self, address: usize) -> Option<usize> {
+    /// Offset of an address in the mapping, if the mapping has it.
+    fn offset_of(&self, address: usize) -> Option<usize> {
         let version = self.version.load(Ordering::Acquire);
         if version & 1 == 0 {
             return None;
         }
         let (start, end) = (self.start.load(Ordering::Relaxed), self.end.load(Ordering::Relaxed));
-        // Read while the slot got another mapping, the two may be halves of different ones. The mapping that is looked for
-        // can't be among those that come and go meanwhile, since somebody is touching it.
+        // Read while the slot got another mapping, the two may be halves of different ones. The mapping that is looked
+        // for cannot be one that comes or goes meanwhile, since a thread is touching it.
         fence(Ordering::Acquire);
         let is_whole = self.version.load(Ordering::Relaxed) == version;
         address.checked_sub(start).filter(|_| is_whole && address < end)
+    }
+
+    /// Number of pages of the mapping.
+    fn page_count(&self) -> u64 {
+        let length = self.end.load(Ordering::Relaxed).saturating_sub(self.start.load(Ordering::Relaxed));
+        to_u64(length.div_ceil(page_size()))
+    }
+
+    /// Number of pages that the file has now, with the partial one at its end: none if it is no regular file, or the
+    /// system does not say.
+    fn file_page_count(&self) -> Option<u64> {
+        // SAFETY: the owner of the mapping takes it out of the table before it closes the file, and a thread is
+        // touching the mapping now, so the owner is still there.
+        let file = unsafe { BorrowedFd::borrow_raw(self.file.load(Ordering::Relaxed)) };
+        let status = rustix::fs::fstat(file).ok()?;
+        let length = u64::try_from(status.st_size).ok()?;
+        FileType::from_raw_mode(status.st_mode).is_file().then_some(length.div_ceil(to_u64(page_size())))
+    }
+
+    /// Records a page that could not be read as lost, with as many others as it takes, and replaces all of these with
+    /// zeros. Returns false if the system does not let it.
+    fn lose(&self, page: u64) -> bool {
+        let is_done = match self.file_page_count().filter(|count| *count <= page) {
+            Some(count) => self.lose_rest(count),
+            None => SPANS.iter().any(|span| self.lose_span(page, *span)),
+        };
+        is_done || self.lose_rest(0) || (release_reserve() && self.lose_rest(0))
+    }
+
+    /// Loses the aligned span of `length` pages, a power of two, around a page. Returns false if the record has no room
+    /// for it, or the system none for a mapping.
+    fn lose_span(&self, page: u64, length: u64) -> bool {
+        let first = page & !length.wrapping_sub(1);
+        let count = length.min(self.page_count().saturating_sub(first));
+        let Some(span) = PageRange::new(first, count).filter(|span| self.lost.add(*span)) else { return false };
+        FAULTS.fetch_add(1, Ordering::Release);
+        self.put_zeros(span.first, span.count)
+    }
+
+    /// Loses everything from a page to the end of the mapping. Returns false if the system has no room for a mapping.
+    fn lose_rest(&self, first: u64) -> bool {
+        self.lost.add_rest(first);
+        FAULTS.fetch_add(1, Ordering::Release);
+        self.put_zeros(first, self.page_count().saturating_sub(first))
+    }
+
+    /// Puts zeros in the place of pages that are recorded as lost.
+    fn put_zeros(&self, first: u64, count: u64) -> bool {
+        let in_bytes = |pages: u64| usize::try_from(pages).ok()?.checked_mul(page_size());
+        let place = || in_bytes(first)?.checked_add(self.start.load(Ordering::Relaxed));
+        let (Some(start), Some(length)) = (place(), in_bytes(count)) else { return false };
+        let start = std::ptr::without_provenance_mut::<c_void>(start);
+        // SAFETY: all these pages lie in a mapping that its owner has put into the table, and takes out of it before it
+        // is unmapped. The thread is touching it by a borrow, so the owner is still there, and no page of anything else
+        // is replaced. The pages are read-only before and after, and stay mapped all the time.
+        //
+        // Borrowed bytes may change to zeros by this, which a shared reference does not allow for. It happens only
+        // after the promise of `Source::map` was broken: the file was truncated, or does not give the content any more
+        // that it had. From then on, the bytes of *any* page of such a file may turn into zeros, whatever happens here:
+        // the system can drop a page that was read, and fail to read it when it is touched again. What rests on the
+        // promise is that nothing else happens: each byte is one that the file had or a zero, and the loss is on record
+        // before the first zero can be seen. Everybody who asks after the look (`check_lost`) knows.
+        //
+        // By the call itself, nothing else is changed; on Linux it is made without libc, so `errno` stays what it was.
+        let replaced =
+            unsafe { rustix::mm::mmap_anonymous(start, length, ProtFlags::READ, MapFlags::PRIVATE | MapFlags::FIXED) };
+        replaced.is_ok()
     }
 }
 
@@ -220,8 +210,17 @@ impl Slot {
 pub(super) struct Guarded(&'static Slot);
 
 impl Guarded {
-    /// Puts a mapping into the table.
-    pub(super) fn new(mapping: &[u8]) -> Self {
+    /// Puts a mapping of a file into the table. The file must stay open until this is dropped: by another file under
+    /// the same descriptor, more would count as lost than is (never less).
+    ///
+    /// If [`guard_mappings`] was called before, and the handler was displaced since, it is installed again.
+    ///
+    /// # Errors
+    /// If the system refuses the handler.
+    pub(super) fn new(mapping: &[u8], file: &File) -> io::Result<Self> {
+        if FIRST.get().is_some() {
+            guard_mappings()?;
+        }
         let slot = TABLE.take();
         slot.lost.clear();
         // Whoever sees one of these sees that the version has changed since.
@@ -229,13 +228,14 @@ impl Guarded {
         let addresses = mapping.as_ptr_range();
         slot.start.store(addresses.start.addr(), Ordering::Relaxed);
         slot.end.store(addresses.end.addr(), Ordering::Relaxed);
+        slot.file.store(file.as_raw_fd(), Ordering::Relaxed);
         slot.version.fetch_add(1, Ordering::Release);
-        Self(slot)
+        Ok(Self(slot))
     }
 
-    /// The first place of the mapping, from `start` on and before `end`, that was lost since it was made.
+    /// The first offset in the mapping, from `start` on and before `end`, that was lost since it was made.
     pub(super) fn first_lost(&self, start: u64, end: u64) -> Option<u64> {
-        self.0.lost.first_in(start, end)
+        self.0.lost.first_in(start, end, to_u64(page_size()))
     }
 }
 
@@ -246,67 +246,159 @@ impl Drop for Guarded {
     }
 }
 
-/// Who had the signal before.
-static BEFORE: OnceLock<libc::sigaction> = OnceLock::new();
+/// What a signal did before the handler was installed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Displaced {
+    handler: libc::sighandler_t,
+    flags: c_int,
+}
 
-/// Makes the process survive it when a mapped image can't be read: instead of being ended by SIGBUS, the operation that
-/// touched the lost page fails with [`ErrorKind::Lost`](crate::ErrorKind::Lost), which names the file offset. It holds for all
-/// threads, for all sources of [`Source::map`](crate::Source::map), those that are there already and those to come, and until the
-/// end of the process. To call it again does nothing.
+/// What the handler displaced when it was installed for the first time.
+static FIRST: OnceLock<&'static Displaced> = OnceLock::new();
+
+/// What the handler displaced last; null until there is any. What this points to is never freed.
+static NEWEST: AtomicPtr<Displaced> = AtomicPtr::new(std::ptr::null_mut());
+
+/// All that was ever displaced, each once. Locked while the handler is installed.
+static ALL_DISPLACED: Mutex<Vec<&'static Displaced>> = Mutex::new(Vec::new());
+
+/// The threads that are in handlers which were displaced.
+static NESTING: Nesting = Nesting::new();
+
+/// Makes the process survive when a mapped image cannot be read.
 ///
-/// **What it does to the process:** it installs a handler for SIGBUS, once. Signals that have nothing to do with these mappings
-/// are passed on to the handler that was there before, or end the process as they would have. Whoever installs a handler
-/// later has to do the same, or this one is out of work. The alternate signal stack of a thread is used if it has one.
+/// Without it, a read of a page that is gone (the file was truncated, or its medium failed) ends the process with
+/// SIGBUS. With it, the operation that touched the page fails with [`ErrorKind::Lost`](crate::ErrorKind::Lost), which
+/// names the file offset. It holds for all threads and all sources of [`Source::map`](crate::Source::map), existing and
+/// future ones.
 ///
-/// **What it does not do:** where bytes have been lent ([`Disk::segments`](crate::Disk::segments), [`Disk::slice`](crate::Disk::slice)), a
-/// lost page reads as zeros until somebody asks. The crate asks on its own behind everything that it looks at itself, and an
-/// iterator or a [`Reader`](crate::Reader) does so when it is asked for what comes next. Whoever stops before that, or keeps what was
-/// lent, asks with [`Disk::check_lost`](crate::Disk::check_lost). To give lent bytes to a system call, such as writing them to a file,
-/// fails with `EFAULT` where a page is lost.
+/// # What it does to the process
+/// It installs a handler for SIGBUS. Signals that do not come from these mappings go to the handler that was installed
+/// before, or end the process as they would have. The alternate signal stack of a thread is used if it has one.
+///
+/// A handler that another library installs later displaces this one, unless it passes signals on. [`guard_is_active`]
+/// says so. To call `guard_mappings` again installs the handler again, on top of that one; so does each later call of
+/// [`Source::map`](crate::Source::map). Foreign signals then go to the handler that was displaced last; if that passes
+/// them on to this one, they go to the handler that was there before the first call of `guard_mappings`. Handlers that
+/// are displaced must therefore stay in memory. While this handler is not active, a lost page ends the process, or does
+/// what the other handler makes of it.
+///
+/// # What is lost
+/// - If the file was truncated: all whole pages past its end, at once. In the partial page at the end, no signal comes;
+///   the crate compares the length of the file instead ([`Source::check_lost`](crate::Source::check_lost)).
+/// - If its medium failed: the page that was touched. The record of a mapping has room for 128 ranges of lost pages.
+///   After that, or when the process has as many mappings as the system allows, a lost page takes others with it, which
+///   could have been read: those in the same aligned 64 KiB, 1 MiB, 16 MiB, 256 MiB, 4 GiB or 64 GiB of the file, or
+///   the whole file. All of them are reported as lost. So more may be reported than is lost, never less.
+///
+/// # What you have to do
+/// In borrowed bytes ([`Disk::segments`](crate::Disk::segments), [`Disk::slice`](crate::Disk::slice)), a lost page
+/// reads as zeros. The bytes of a failing file may turn into zeros while they are borrowed, also those that were read
+/// before. So if you use borrowed bytes, call [`Disk::check_lost`](crate::Disk::check_lost) *after* you have looked at
+/// them and before you rely on what you saw. The crate does that for everything it looks at itself; an iterator and a
+/// [`Reader`](crate::Reader) do it for what they returned when they are asked for the next item. A system call that
+/// gets borrowed bytes, such as a write to a file, fails with `EFAULT` where a page cannot be read.
 ///
 /// # Errors
-/// If the system refuses the handler.
+/// If the system refuses the handler, or a mapping of one page that is kept in reserve.
 pub fn guard_mappings() -> io::Result<()> {
-    static IS_INSTALLED: Mutex<bool> = Mutex::new(false);
-
-    let mut is_installed = IS_INSTALLED.lock().unwrap_or_else(PoisonError::into_inner);
-    if *is_installed {
-        return Ok(());
-    }
+    let mut all_displaced = ALL_DISPLACED.lock().unwrap_or_else(PoisonError::into_inner);
+    reserve_mapping()?;
     // The handler asks for it, too, and shall find it there.
     page_size();
-    let before = sigaction(None)?;
-    // Known before the handler is there: it may be called at once.
-    let before = BEFORE.get_or_init(|| before);
-    let handler: extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) = on_bus_error;
-    let mut action = *before;
-    #[expect(clippy::as_conversions, reason = "how libc wants a function")]
-    {
-        action.sa_sigaction = handler as *const () as libc::sighandler_t;
+    let current = sigaction(None)?;
+    if is_ours(&current) {
+        return Ok(());
     }
-    // What the handler before wanted to be blocked stays blocked, since it is called from this one. Not the signal itself: that
-    // handler may touch a mapping, too.
-    action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_NODEFER | (before.sa_flags & libc::SA_RESTART);
-    sigaction(Some(&action))?;
-    *is_installed = true;
+    // Known before the handler is there: it may be called at once.
+    remember(&mut all_displaced, &current);
+    let mut action = current;
+    action.sa_sigaction = our_handler();
+    // What the displaced handler wants to be blocked stays blocked, since it is called from this one. Not the signal
+    // itself: that handler may touch a mapping, too.
+    action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_NODEFER | (current.sa_flags & libc::SA_RESTART);
+    let displaced = sigaction(Some(&action))?;
+    // Another thread may have installed a handler between the two calls.
+    if !is_ours(&displaced) {
+        remember(&mut all_displaced, &displaced);
+    }
     Ok(())
+}
+
+/// Whether the handler that [`guard_mappings`] installs is the one that the process has now for SIGBUS.
+///
+/// False before `guard_mappings` was called, and after another library has installed a handler of its own. (That one
+/// may pass signals on to this one; it does not show.)
+#[must_use]
+pub fn guard_is_active() -> bool {
+    sigaction(None).is_ok_and(|current| is_ours(&current))
+}
+
+/// The handler, as the system takes it.
+fn our_handler() -> libc::sighandler_t {
+    let handler: extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) = on_bus_error;
+    #[expect(clippy::as_conversions, reason = "how libc wants a function")]
+    let address = handler as *const () as libc::sighandler_t;
+    address
+}
+
+fn is_ours(action: &libc::sigaction) -> bool {
+    action.sa_sigaction == our_handler()
+}
+
+/// Makes an action the newest that was displaced.
+fn remember(all: &mut Vec<&'static Displaced>, action: &libc::sigaction) {
+    let displaced = Displaced { handler: action.sa_sigaction, flags: action.sa_flags };
+    let known = all.iter().copied().find(|known| **known == displaced);
+    let displaced = known.unwrap_or_else(|| {
+        let displaced: &'static Displaced = Box::leak(Box::new(displaced));
+        all.push(displaced);
+        displaced
+    });
+    NEWEST.store(std::ptr::from_ref(displaced).cast_mut(), Ordering::Release);
+    FIRST.get_or_init(|| displaced);
 }
 
 /// Sets what SIGBUS does, if that is given, and returns what it did before.
 fn sigaction(action: Option<&libc::sigaction>) -> io::Result<libc::sigaction> {
-    let mut before = nothing();
+    let mut before = default_action();
     let action = action.map_or(std::ptr::null(), std::ptr::from_ref);
-    // SAFETY: both pointers are of such structures, or null, which is allowed for the first. A handler that is installed is
-    // that of this module, whose signature is what SA_SIGINFO asks for, or none.
+    // SAFETY: both pointers are of such structures, or null, which is allowed for the first. A handler that is
+    // installed is that of this module, whose signature is what SA_SIGINFO asks for, or none.
     let result = unsafe { libc::sigaction(libc::SIGBUS, action, &raw mut before) };
     if result == 0 { Ok(before) } else { Err(io::Error::last_os_error()) }
 }
 
 /// What a signal does by default.
-fn nothing() -> libc::sigaction {
-    // SAFETY: numbers, a set of bits, and a function that may be none: all of them may be zero, which is SIG_DFL, no flags,
-    // and an empty set.
+fn default_action() -> libc::sigaction {
+    // SAFETY: numbers, a set of bits, and a function that may be none: all of them may be zero, which is SIG_DFL, no
+    // flags, and an empty set.
     unsafe { std::mem::zeroed() }
+}
+
+/// A mapping of one page that is given back when the process is past the limit of its mappings; null if there is none.
+static RESERVE: AtomicPtr<c_void> = AtomicPtr::new(std::ptr::null_mut());
+
+/// Makes the mapping in reserve, if there is none. Called under the lock of [`ALL_DISPLACED`].
+fn reserve_mapping() -> io::Result<()> {
+    if RESERVE.load(Ordering::Relaxed).is_null() {
+        // A shared one, which is never merged with a neighbour: giving it back frees exactly one.
+        let (length, flags) = (page_size(), MapFlags::SHARED);
+        // SAFETY: the system chooses the place, and nobody can read or write there.
+        let page = unsafe { rustix::mm::mmap_anonymous(std::ptr::null_mut(), length, ProtFlags::empty(), flags) }?;
+        RESERVE.store(page, Ordering::Release);
+    }
+    Ok(())
+}
+
+/// Gives the mapping in reserve back. Returns false if there was none.
+fn release_reserve() -> bool {
+    let page = RESERVE.swap(std::ptr::null_mut(), Ordering::Acquire);
+    if page.is_null() {
+        return false;
+    }
+    // SAFETY: the mapping is of this length, nobody else has its address any more, and nothing refers into it.
+    unsafe { rustix::mm::munmap(page, page_size()) }.is_ok()
 }
 
 /// Length of a page, in bytes.
@@ -325,41 +417,29 @@ fn page_size() -> usize {
 
 /// The handler.
 extern "C" fn on_bus_error(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
-    // SAFETY: with SA_SIGINFO, the system passes a pointer that is valid for the call, or whoever calls handlers by hand a
-    // null pointer at worst.
-    let told = unsafe { info.as_ref() };
-    if !told.is_some_and(is_of_a_mapping) {
+    // SAFETY: with SA_SIGINFO, the system passes a pointer that is valid for the call; another handler that passes a
+    // signal on passes the same, or a null pointer at worst.
+    let fault = unsafe { info.as_ref() };
+    if !fault.is_some_and(is_lost_page) {
         pass_on(signal, info, context);
     }
 }
 
-/// Whether the thread that got the signal has touched a page, and not been sent a signal by somebody.
+/// Whether the thread that got the signal has touched a page, and was not sent the signal by somebody.
 fn is_fault(info: &libc::siginfo_t) -> bool {
     // BUS_ADRALN, BUS_ADRERR, BUS_OBJERR, and of Linux BUS_MCEERR_AR: a page whose memory is broken, and was touched.
     matches!(info.si_code, 1..=4)
 }
 
 /// Takes a page of a mapping as lost, if it is one, and puts zeros in its place.
-fn is_of_a_mapping(info: &libc::siginfo_t) -> bool {
+fn is_lost_page(info: &libc::siginfo_t) -> bool {
     if !is_fault(info) {
         return false;
     }
     // SAFETY: this signal, when it comes of a touched page, carries the address.
     let address = unsafe { info.si_addr() };
-    let Some((slot, place)) = TABLE.find(address.addr()) else { return false };
-    let size = page_size();
-    let page = address.map_addr(|address| address & !size.wrapping_sub(1));
-    // First of all, so that nobody sees zeros and no record.
-    slot.lost.add(to_u64(place.checked_div(size).unwrap_or(0)));
-    FAULTS.fetch_add(1, Ordering::Release);
-    // SAFETY: the page lies in a mapping that its owner has put into the table, and takes out of it before it is unmapped.
-    // The thread is touching it by a borrow, for which the owner is still there; so what is replaced is a page of that mapping
-    // and never of another. Nobody writes to it, and no bytes of it that anyone has can change but to zeros, in the one case
-    // in which the promise of `Source::map` is broken: the page has gone. By the call itself, nothing else is changed; on Linux it
-    // is made without libc, so `errno` stays what it was.
-    let replaced =
-        unsafe { rustix::mm::mmap_anonymous(page, size, ProtFlags::READ, MapFlags::PRIVATE | MapFlags::FIXED) };
-    replaced.is_ok()
+    let Some((slot, offset)) = TABLE.find(address.addr()) else { return false };
+    slot.lose(to_u64(offset.checked_div(page_size()).unwrap_or(0)))
 }
 
 /// Does what would have been done without this handler.
@@ -367,52 +447,55 @@ fn pass_on(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
     type Simple = extern "C" fn(c_int);
     type Informed = extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void);
 
-    let before = BEFORE.get().copied().unwrap_or_else(nothing);
+    let frame = 0_u8;
+    let call = NESTING.enter(thread_id(), std::ptr::from_ref(std::hint::black_box(&frame)).addr());
+    let displaced = displaced_at(call.depth());
     // SAFETY: as in `on_bus_error`.
     let is_fault = unsafe { info.as_ref() }.is_some_and(is_fault);
-    match before.sa_sigaction {
-        // A touched page is not to be ignored: the system ends the process all the same.
+    match displaced.handler {
+        // A touched page cannot be ignored: the system ends the process then, too.
         libc::SIG_IGN if !is_fault => {}
         libc::SIG_DFL | libc::SIG_IGN => {
-            drop(sigaction(Some(&nothing())));
+            drop(sigaction(Some(&default_action())));
             // The page is touched again when this returns; a signal that somebody sent has to be sent again.
             if !is_fault {
                 // SAFETY: it sends a signal, and may be called in handlers.
                 unsafe { libc::raise(signal) };
             }
         }
-        handler if before.sa_flags & libc::SA_SIGINFO != 0 => {
+        handler if displaced.flags & libc::SA_SIGINFO != 0 => {
             // SAFETY: neither SIG_DFL nor SIG_IGN, so it is the address of a function; and whoever installed it with
             // SA_SIGINFO has promised that it has this signature.
             let handler = unsafe { std::mem::transmute::<libc::sighandler_t, Informed>(handler) };
             handler(signal, info, context);
         }
         handler => {
-            // SAFETY: the same without SA_SIGINFO.
+            // SAFETY: it is the address of a function, as above, and without SA_SIGINFO it has this signature.
             let handler = unsafe { std::mem::transmute::<libc::sighandler_t, Simple>(handler) };
             handler(signal);
         }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::{Lost, RANGES, page_size, to_u64};
+/// Who gets a foreign signal: the handler that was displaced last; from a call that comes from there, the one that was
+/// displaced first; and from a call that comes even from there, the system.
+fn displaced_at(depth: usize) -> Displaced {
+    // SAFETY: null, or a structure that is never freed and never changes.
+    let newest = unsafe { NEWEST.load(Ordering::Acquire).as_ref() };
+    let first = FIRST.get().copied();
+    let displaced = match depth {
+        0 => newest,
+        1 => first.filter(|first| Some(*first) != newest),
+        _ => None,
+    };
+    displaced.copied().unwrap_or(Displaced { handler: libc::SIG_DFL, flags: 0 })
+}
 
-    #[test]
-    fn where_there_is_no_room_for_more_ranges_what_lies_between_the_others_is_lost() {
-        let (lost, kept) = (Lost::none(), to_u64(RANGES));
-        // Every other page.
-        (0..kept + 3).for_each(|number| lost.add(2 * number));
-        let page = to_u64(page_size());
-        let first = |pages: std::ops::Range<u64>| lost.first_in(pages.start * page, pages.end * page);
-        assert_eq!(first(0..1), Some(0));
-        assert_eq!(first(1..2), None);
-        assert_eq!(first(2 * kept - 1..2 * kept), None);
-        assert_eq!(first(2 * kept - 1..2 * kept + 9), Some(2 * kept * page));
-        assert_eq!(first(2 * kept + 1..2 * kept + 2), Some((2 * kept + 1) * page));
-        assert_eq!(first(2 * kept + 5..2 * kept + 9), None);
-        lost.clear();
-        assert_eq!(first(0..2 * kept + 9), None);
-    }
+/// What tells the calling thread from others; not 0.
+fn thread_id() -> usize {
+    // SAFETY: it has no conditions, and only reads what the thread was given at its start.
+    let thread = unsafe { libc::pthread_self() };
+    #[expect(clippy::as_conversions, reason = "a number on some systems, a pointer on others")]
+    let id = thread as usize;
+    id
 }

@@ -39,7 +39,8 @@ impl Source {
     ///
     /// # Errors
     /// [`Category::Open`](crate::Category::Open) if there is no such file, it can't be read, or it is a directory, a
-    /// pipe, a socket or a character device; [`Category::Io`](crate::Category::Io) if its file system can't map files.
+    /// pipe, a socket or a character device; [`Category::Io`](crate::Category::Io) if its file system can't map files, or
+    /// `guard_mappings` was called before and its handler cannot be installed again.
     pub unsafe fn map(path: impl AsRef<Path>) -> Result<Self> {
         let file = OpenFile::open(path.as_ref(), Allow::Named)?;
         // SAFETY: the caller makes the promise for this file.
@@ -113,7 +114,7 @@ impl FileMapping {
     /// Maps the first `length` bytes of the file; `length` is not 0.
     ///
     /// # Safety
-    /// The file must keep its content and its length for as long as the mapping lives.
+    /// The file must keep its content and its length for as long as the mapping lives, and stay open as long.
     unsafe fn new(open: &OpenFile, length: usize) -> io::Result<Self> {
         let mut options = MmapOptions::new();
         options.len(length);
@@ -124,7 +125,7 @@ impl FileMapping {
         drop(mapping.advise(memmap2::Advice::Random));
         Ok(Self {
             #[cfg(unix)]
-            guarded: Guarded::new(&mapping),
+            guarded: Guarded::new(&mapping, &open.file)?,
             mapping,
             #[cfg(unix)]
             walked: Mutex::default(),

@@ -30,6 +30,8 @@ struct Served {
     bad: Range<u64>,
     held: Range<u64>,
     is_released: AtomicBool,
+    /// Only the pages with odd numbers are bad, and each of the others begins with its number.
+    is_scattered: bool,
 }
 
 const MOUNTED: &str = "mounted";
@@ -40,6 +42,14 @@ fn report(line: &str) {
     let mut out = io::stdout().lock();
     writeln!(out, "{line}").unwrap();
     out.flush().unwrap();
+}
+
+/// Length of a page, in bytes.
+pub(super) const PAGE: u64 = 4096;
+
+/// Whether one of the pages that a read touches has an odd number.
+fn touches_odd_page(range: &Range<u64>) -> bool {
+    (range.start / PAGE..range.end.div_ceil(PAGE)).any(|page| page % 2 == 1)
 }
 
 impl Served {
@@ -97,11 +107,15 @@ impl Filesystem for Served {
             report(HELD);
             io::stdin().read_exact(&mut [0]).unwrap();
         }
-        if touches(&self.bad) {
+        let both = offset.max(self.bad.start)..end.min(self.bad.end);
+        if touches(&self.bad) && (!self.is_scattered || touches_odd_page(&both)) {
             return reply.error(Errno::EIO);
         }
         let mut bytes = vec![0; usize::try_from(end.saturating_sub(offset)).unwrap()];
         self.file.read_exact_at(&mut bytes, offset).unwrap();
+        if self.is_scattered && self.bad.contains(&offset) && offset.is_multiple_of(PAGE) {
+            bytes[..8].copy_from_slice(&(offset / PAGE).to_le_bytes());
+        }
         reply.data(&bytes);
     }
 }
@@ -114,8 +128,8 @@ fn serve() {
     let number = |index: usize| words[index].parse::<u64>().unwrap();
     let file = File::open(words[0]).unwrap();
     let length = file.metadata().unwrap().len();
-    let (bad, held) = (number(2)..number(3), number(4)..number(5));
-    let served = Served { file, length, bad, held, is_released: AtomicBool::new(false) };
+    let (bad, held, is_scattered) = (number(2)..number(3), number(4)..number(5), number(6) == 1);
+    let served = Served { file, length, bad, held, is_released: AtomicBool::new(false), is_scattered };
     let mut config = Config::default();
     config.mount_options = vec![MountOption::RO, MountOption::FSName("vhdx-test".to_owned())];
     let session = fuser::Session::new(served, words[1], &config).unwrap();
@@ -133,22 +147,28 @@ pub(super) struct Mounted {
 impl Mounted {
     /// Shows the file of `image`, except for some bytes.
     pub(super) fn new(image: &Path, bad: &Range<u64>) -> Option<Self> {
-        Self::with(image, bad, &(0..0))
+        Self::with(image, bad, &(0..0), false)
     }
 
     /// Shows the file of `image`, and holds the first read of some bytes.
     fn holding(image: &Path, held: &Range<u64>) -> Option<Self> {
-        Self::with(image, &(0..0), held)
+        Self::with(image, &(0..0), held, false)
     }
 
-    fn with(image: &Path, bad: &Range<u64>, held: &Range<u64>) -> Option<Self> {
+    /// Shows the file of `image`, except for the pages with odd numbers in a range. The others there begin with their numbers.
+    pub(super) fn scattered(image: &Path, bad: &Range<u64>) -> Option<Self> {
+        Self::with(image, bad, &(0..0), true)
+    }
+
+    fn with(image: &Path, bad: &Range<u64>, held: &Range<u64>, is_scattered: bool) -> Option<Self> {
         if File::options().read(true).write(true).open("/dev/fuse").is_err() {
             skip("fuse", "/dev/fuse can't be opened (it needs root)");
             return None;
         }
         let point = image.parent().unwrap().join("fuse");
         std::fs::create_dir_all(&point).unwrap();
-        let numbers = [bad.start, bad.end, held.start, held.end].map(|number| number.to_string()).join("|");
+        let numbers = [bad.start, bad.end, held.start, held.end, u64::from(is_scattered)];
+        let numbers = numbers.map(|number| number.to_string()).join("|");
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["guard::fuse::serve", "--exact", "--nocapture"]);
         command.env("VHDX_FUSE", format!("{}|{}|{numbers}", image.display(), point.display()));

@@ -6,6 +6,7 @@ mod changed;
 mod copies;
 mod cut;
 mod fuse;
+mod many;
 mod process;
 mod race;
 mod shortened;

@@ -2,21 +2,37 @@
 #![expect(unsafe_code, clippy::as_conversions, reason = "signals and mappings, and how libc wants a function")]
 
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Command, ExitStatus};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Output};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use vhdx_mmap::guard_mappings;
+use vhdx_mmap::{guard_is_active, guard_mappings};
 
 use super::{FIRST_BLOCK, cut, dense, open, touched_at};
 use crate::support::temp_dir;
 
 /// Runs a case in a process of its own.
 fn in_process(case: &str) -> ExitStatus {
+    run_case(case, Path::new("")).status
+}
+
+/// Runs a case in a process of its own, which reads the image at `path`.
+pub(super) fn run_case(case: &str, path: &Path) -> Output {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["guard::process::a_case_in_its_own_process", "--exact", "--nocapture"]).env("VHDX_GUARD_CASE", case);
+    command.args(["guard::process::a_case_in_its_own_process", "--exact", "--nocapture"]);
+    command.env("VHDX_GUARD_CASE", case).env("VHDX_GUARD_IMAGE", path);
     // A tool that looks for mistakes in memory shall not take the signal for one.
     command.env("ASAN_OPTIONS", "handle_sigbus=0:detect_leaks=0");
-    command.output().unwrap().status
+    command.output().unwrap()
+}
+
+/// What a handler writes to standard error each time it is called.
+const MARK: &str = "<called>";
+
+/// How often a case says that its handler was called.
+fn calls(output: &Output) -> usize {
+    String::from_utf8_lossy(&output.stderr).matches(MARK).count()
 }
 
 /// What the handler before the guard has seen: how often it was called, and the address of the last time.
@@ -42,12 +58,60 @@ extern "C" fn simple(_: libc::c_int) {
 }
 
 fn install(handler: usize, flags: libc::c_int) {
+    replace(handler, flags);
+}
+
+/// Installs a handler, and returns what was there before.
+fn replace(handler: usize, flags: libc::c_int) -> libc::sigaction {
     // SAFETY: zeros are no flags and an empty set.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    // SAFETY: the same.
+    let mut before: libc::sigaction = unsafe { std::mem::zeroed() };
     action.sa_sigaction = handler;
     action.sa_flags = flags;
-    // SAFETY: the handlers above have the signature that the flags say.
-    assert_eq!(unsafe { libc::sigaction(libc::SIGBUS, &raw const action, std::ptr::null_mut()) }, 0);
+    // SAFETY: the handlers of this file have the signature that the flags say.
+    assert_eq!(unsafe { libc::sigaction(libc::SIGBUS, &raw const action, &raw mut before) }, 0);
+    before
+}
+
+/// How often a handler that was installed after the guard was called.
+static LATER: AtomicUsize = AtomicUsize::new(0);
+
+/// What a handler that was installed after the guard has displaced.
+static DISPLACED: OnceLock<libc::sigaction> = OnceLock::new();
+
+/// A handler that passes every signal on to the one that it displaced.
+extern "C" fn chaining(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
+    LATER.fetch_add(1, Ordering::Relaxed);
+    let displaced = DISPLACED.get().unwrap();
+    assert_ne!(displaced.sa_flags & libc::SA_SIGINFO, 0);
+    // SAFETY: what was there is a handler with this signature, by its flags.
+    let next: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) =
+        unsafe { std::mem::transmute(displaced.sa_sigaction) };
+    next(signal, info, context);
+}
+
+fn install_chaining() {
+    let handler: extern "C" fn(_, _, _) = chaining;
+    let displaced = replace(handler as *const () as usize, libc::SA_SIGINFO);
+    DISPLACED.get_or_init(|| displaced);
+}
+
+/// A handler that says that it was called, puts back what it displaced, and sends the signal again: what Python's
+/// `faulthandler` does.
+extern "C" fn reporting(signal: libc::c_int) {
+    // SAFETY: it writes bytes that are there.
+    unsafe { libc::write(2, MARK.as_ptr().cast(), MARK.len()) };
+    // SAFETY: what was there before is valid to be there again.
+    unsafe { libc::sigaction(signal, DISPLACED.get().unwrap(), std::ptr::null_mut()) };
+    // SAFETY: it sends a signal to this thread.
+    unsafe { libc::raise(signal) };
+}
+
+fn install_reporting() {
+    let handler: extern "C" fn(_) = reporting;
+    let displaced = replace(handler as *const () as usize, libc::SA_NODEFER);
+    DISPLACED.get_or_init(|| displaced);
 }
 
 /// That the guard does its work in this process.
@@ -74,6 +138,11 @@ fn touch_a_foreign_page() -> (usize, u8) {
 fn raise() {
     // SAFETY: it sends a signal to this thread.
     assert_eq!(unsafe { libc::raise(libc::SIGBUS) }, 0);
+}
+
+/// The image that a case reads.
+fn image() -> PathBuf {
+    std::env::var_os("VHDX_GUARD_IMAGE").unwrap().into()
 }
 
 #[test]
@@ -131,6 +200,83 @@ fn a_case_in_its_own_process() {
             guard_works();
             touch_a_foreign_page();
         }
+        "displaced" => {
+            assert!(!guard_is_active());
+            guard_mappings().unwrap();
+            assert!(guard_is_active());
+            let handler: extern "C" fn(_, _, _) = before;
+            install(handler as *const () as usize, libc::SA_SIGINFO);
+            assert!(!guard_is_active());
+            guard_mappings().unwrap();
+            assert!(guard_is_active());
+            guard_works();
+            assert_eq!(SEEN[0].load(Ordering::Relaxed), 0);
+            touch_a_foreign_page();
+            assert_eq!(SEEN[0].load(Ordering::Relaxed), 1);
+        }
+        "displaced before a mapping" => {
+            let folder = temp_dir();
+            let path = dense(folder.path(), "disk.vhdx", 1);
+            crate::support::open(&path).unwrap();
+            assert!(!guard_is_active(), "nobody has asked for it");
+            guard_mappings().unwrap();
+            for _ in 0..3 {
+                install(libc::SIG_DFL, 0);
+                assert!(!guard_is_active());
+                let disk = crate::support::open(&path).unwrap();
+                assert!(guard_is_active());
+                drop(disk);
+            }
+            let disk = crate::support::open(&path).unwrap();
+            cut(&path, FIRST_BLOCK);
+            assert_eq!(touched_at(&super::WAYS[0].1(&disk).unwrap_err()), FIRST_BLOCK);
+        }
+        "chaining" => {
+            let handler: extern "C" fn(_, _, _) = before;
+            install(handler as *const () as usize, libc::SA_SIGINFO);
+            guard_mappings().unwrap();
+            install_chaining();
+            guard_mappings().unwrap();
+            guard_works();
+            assert_eq!((LATER.load(Ordering::Relaxed), SEEN[0].load(Ordering::Relaxed)), (0, 0));
+            // Each of the two handlers is called once: the guard, the later one, the guard, the one before.
+            for times in 1..4 {
+                let (address, value) = touch_a_foreign_page();
+                assert_eq!((LATER.load(Ordering::Relaxed), SEEN[0].load(Ordering::Relaxed)), (times, times));
+                assert_eq!((SEEN[1].load(Ordering::Relaxed), value), (address, 0));
+            }
+            guard_works();
+        }
+        "chaining, the system last" => {
+            guard_mappings().unwrap();
+            install(libc::SIG_DFL, 0);
+            guard_mappings().unwrap();
+            install_chaining();
+            guard_mappings().unwrap();
+            guard_works();
+            touch_a_foreign_page();
+        }
+        "reporting" | "reporting, sent" | "reporting, before and after" => {
+            if case == "reporting, before and after" {
+                let handler: extern "C" fn(_) = reporting;
+                install(handler as *const () as usize, libc::SA_NODEFER);
+            } else {
+                install(libc::SIG_DFL, 0);
+            }
+            guard_mappings().unwrap();
+            install_reporting();
+            guard_mappings().unwrap();
+            guard_works();
+            if case == "reporting, sent" {
+                raise();
+            } else {
+                touch_a_foreign_page();
+            }
+        }
+        "many pages of a truncated file" => super::many::truncated(&image()),
+        "many pages of a failing medium" => super::many::failing(&image()),
+        "truncated at the limit of mappings" => super::many::truncated_at_the_limit(&image()),
+        "failing at the limit of mappings" => super::many::failing_at_the_limit(&image()),
         other => panic!("no case is called {other}"),
     }
 }
@@ -150,5 +296,25 @@ fn what_is_no_business_of_the_guard_goes_to_the_handler_before() {
 fn where_there_was_no_handler_the_process_ends_as_it_would_have() {
     for case in ["default", "default, sent", "ignored", "of the standard library"] {
         assert_eq!(in_process(case).signal(), Some(libc::SIGBUS), "{case}");
+    }
+}
+
+#[test]
+fn displaced_guard_is_installed_again() {
+    assert!(in_process("displaced").success());
+    assert!(in_process("displaced before a mapping").success());
+}
+
+#[test]
+fn handlers_that_call_each_other_come_to_an_end() {
+    assert!(in_process("chaining").success());
+    assert_eq!(in_process("chaining, the system last").signal(), Some(libc::SIGBUS));
+}
+
+#[test]
+fn handler_that_sends_the_signal_again_is_called_once() {
+    for case in ["reporting", "reporting, sent", "reporting, before and after"] {
+        let output = run_case(case, Path::new(""));
+        assert_eq!((output.status.signal(), calls(&output)), (Some(libc::SIGBUS), 1), "{case}");
     }
 }

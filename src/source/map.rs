@@ -96,12 +96,12 @@ pub(super) struct FileMapping {
 #[cfg(unix)]
 const MIN_WALK: usize = 128 << 10;
 
-/// How many ranges of one mapping get advice of their own. Each of them cuts the mapping in the system's books, of which there
-/// are some 65,000 pages for all of a process.
+/// Number of ranges of one mapping that get advice of their own. For the system, each cuts the mapping into more mappings, of
+/// which a process may have 65,530, and a chain has up to 257 files.
 #[cfg(unix)]
-const MOST_WALKS: u32 = 1024;
+const MOST_WALKS: u32 = 64;
 
-/// The range that was advised last as one that somebody goes through, and how many there were.
+/// The range that was advised last as one that somebody goes through, and the number of such ranges.
 #[cfg(unix)]
 #[derive(Debug, Default)]
 struct Walked {

@@ -370,33 +370,41 @@ mod tests {
     #[cfg(feature = "rayon")]
     #[test]
     fn work_in_order_goes_on_with_as_many_threads_as_there_are() {
-        use sha2::Digest as _;
-
-        use crate::ops::{Algorithm, hash};
-        use crate::scan::{Content, ScanOptions};
+        use super::Consumer;
+        use crate::disk::Segment;
+        use crate::scan::{Access, Bulk, Content, ScanOptions, Stopped};
         use crate::source::Source;
 
         let bytes: Vec<u8> = (0..9_000_001_u32).map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()[3]).collect();
-        let hex = |digest: &[u8]| digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-        let expected = [
-            hex(&sha2::Sha256::digest(&bytes)),
-            blake3::hash(&bytes).to_hex().to_string(),
-            hex(&sha1::Sha1::digest(&bytes)),
-            hex(&md5::Md5::digest(&bytes)),
-        ];
-        let source = Source::from_vec(bytes);
-        let algorithms = [Algorithm::Sha256, Algorithm::Blake3, Algorithm::Sha1, Algorithm::Md5];
+        let source = Source::from_vec(bytes.clone());
         for size in [2, 5] {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(size).build().unwrap();
             for threads in 0..=3 {
-                let (found, left) = pool.install(|| {
+                let (contents, options) = ([Content::raw(&source)], ScanOptions::new());
+                let bulk = Bulk { contents, access: Access::Read, zeros_count: true, options };
+                let (mut found, mut starts) = (vec![Vec::new(); 3], Vec::new());
+                let left = pool.install(|| {
                     THREADS_LEFT.set(threads);
-                    let found = hash(Content::raw(&source), &algorithms, &ScanOptions::new()).unwrap();
-                    (found, THREADS_LEFT.replace(usize::MAX))
+                    let consumer = |found| -> Consumer<'_, Stopped> {
+                        let found: &mut Vec<u8> = found;
+                        Box::new(|unit| {
+                            unit.segments().flat_map(Segment::slices).for_each(|bytes| found.extend_from_slice(bytes));
+                            Ok(())
+                        })
+                    };
+                    let consumers = found.iter_mut().map(consumer).collect();
+                    let take = |done: super::Done<u64>| {
+                        assert_eq!(done.value, Some(done.start));
+                        starts.push(done.start);
+                        Ok(())
+                    };
+                    bulk.in_order(|unit, _| Ok::<_, Stopped>(unit.start), consumers, take).unwrap();
+                    THREADS_LEFT.replace(usize::MAX)
                 });
-                let found: Vec<String> = found.iter().map(ToString::to_string).collect();
-                assert_eq!(found, expected, "{threads} threads for three digests, in a pool of {size}");
-                assert_eq!(left, 0, "{threads} threads, and all of them are used");
+                let what = format!("{threads} threads for three consumers, in a pool of {size}");
+                assert!(found.iter().all(|found| *found == bytes), "{what}");
+                assert_eq!(starts, (0..9).map(|unit| unit << 20).collect::<Vec<u64>>(), "{what}");
+                assert_eq!(left, 0, "{what}: all of them are used");
             }
         }
     }

@@ -69,6 +69,7 @@ mod num;
 pub mod ops;
 mod scan;
 mod source;
+mod threads;
 mod zero;
 
 pub use disk::{

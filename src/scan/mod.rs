@@ -34,7 +34,7 @@ pub use plan::UNIT;
 #[cfg(feature = "bulk")]
 pub use progress::{Progress, Uncounted};
 #[cfg(feature = "bulk")]
-pub(crate) use run::{Bulk, Done, UnitPieces, all_at_once};
+pub(crate) use run::{Bulk, Done, UnitPieces};
 #[cfg(feature = "bulk")]
 pub use run::{Cache, ScanOptions, Stopped};
 #[cfg(feature = "bulk")]

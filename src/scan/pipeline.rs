@@ -10,10 +10,11 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, RwLock, mpsc};
 use std::thread::Scope;
 
 use crate::source::Buffer;
+use crate::threads;
 
 use super::behind::let_go;
 use super::plan::{Planner, Stretch, Window};
-use super::run::{Bulk, Done, Stopped, UnitPieces, lock, on_all_threads, threads};
+use super::run::{Bulk, Done, Stopped, UnitPieces, lock, on_all_threads};
 use super::worker::Loaded;
 
 /// How many units are in hand at once.
@@ -139,7 +140,7 @@ impl<'a> Bulk<'a, '_, 1> {
         mut consumers: Vec<Consumer<'_, E>>,
         mut take: impl FnMut(Done<P>) -> Result<(), E> + Send,
     ) -> Result<(), E> {
-        if threads() < 2 || consumers.is_empty() {
+        if threads::count() < 2 || consumers.is_empty() {
             return self.on_one_thread(map, consumers, take);
         }
         let units = Units::new(Self { zeros_count: true, ..*self }.planner(WINDOW));
@@ -169,7 +170,7 @@ impl<'a> Bulk<'a, '_, 1> {
             // A thread that can't take them has panicked, and that ends the scope with a panic.
             spawned.into_iter().zip(shares).for_each(|(thread, share)| drop(thread.send(share)));
             // No more threads than cores: whoever waits for a core holds up the consumers.
-            on_all_threads(threads().saturating_sub(consuming).max(1), &|| {
+            on_all_threads(threads::count().saturating_sub(consuming).max(1), &|| {
                 ring.work(self, &map);
                 Vec::<()>::new()
             });

@@ -1,8 +1,6 @@
 //! Doing the planned work: every core takes the next unit, results come in the order of the content.
 
 use std::fmt;
-#[cfg(feature = "rayon")]
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -12,6 +10,8 @@ use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterato
 use crate::disk::Segment;
 use crate::error::{Error, Result};
 use crate::source::Buffer;
+#[cfg(feature = "rayon")]
+use crate::threads;
 
 use super::behind::Behind;
 use super::content::Content;
@@ -273,38 +273,10 @@ impl<'a> Hands<'a> {
     }
 }
 
-/// How many threads the current pool has: one where there is no pool, since the system has no threads for it.
-#[cfg(feature = "rayon")]
-pub(super) fn threads() -> usize {
-    if has_pool() { rayon::current_num_threads() } else { 1 }
-}
-
-/// Whether this thread is one of a pool, or the global pool runs. Rayon starts that one by itself, and panics if it can't.
-#[cfg(feature = "rayon")]
-fn has_pool() -> bool {
-    use std::error::Error as _;
-
-    static HAS_GLOBAL: LazyLock<bool> = LazyLock::new(|| {
-        // Where there are no threads at all, rayon's global pool is the one thread that asks for it.
-        cfg!(target_family = "wasm")
-            || match rayon::ThreadPoolBuilder::new().build_global() {
-                Ok(()) => true,
-                // An error without a cause says that it runs already.
-                Err(error) => error.source().is_none(),
-            }
-    });
-    rayon::current_thread_index().is_some() || *HAS_GLOBAL
-}
-
-#[cfg(not(feature = "rayon"))]
-pub(super) fn threads() -> usize {
-    1
-}
-
 /// What `worker` returns, once for each thread of the current pool, but not more often than there are items of work.
 #[cfg(feature = "rayon")]
 pub(super) fn on_all_threads<T: Send>(items: usize, worker: &(impl Fn() -> Vec<T> + Sync)) -> Vec<T> {
-    let threads = threads().min(items);
+    let threads = threads::count().min(items);
     if threads < 2 {
         return worker();
     }
@@ -314,20 +286,6 @@ pub(super) fn on_all_threads<T: Send>(items: usize, worker: &(impl Fn() -> Vec<T
 #[cfg(not(feature = "rayon"))]
 pub(super) fn on_all_threads<T: Send>(_: usize, worker: &(impl Fn() -> Vec<T> + Sync)) -> Vec<T> {
     worker()
-}
-
-/// What all the tasks return, in their order. They are done at once where there are threads for it.
-#[cfg(feature = "rayon")]
-pub(crate) fn all_at_once<T: Send, F: FnOnce() -> T + Send>(tasks: Vec<F>) -> Vec<T> {
-    if threads() < 2 {
-        return tasks.into_iter().map(|task| task()).collect();
-    }
-    tasks.into_par_iter().with_max_len(1).map(|task| task()).collect()
-}
-
-#[cfg(not(feature = "rayon"))]
-pub(crate) fn all_at_once<T, F: FnOnce() -> T>(tasks: Vec<F>) -> Vec<T> {
-    tasks.into_iter().map(|task| task()).collect()
 }
 
 /// A panic elsewhere leaves nothing half done here.

@@ -3,17 +3,18 @@
 use std::path::{Path, PathBuf};
 
 /// From the ground up.
-const LAYERS: [(&str, usize); 10] = [
+const LAYERS: [(&str, usize); 11] = [
     ("error", 0),
     ("format", 1),
     ("num", 2),
     ("zero", 3),
     ("checksum", 4),
-    ("source", 5),
-    ("image", 6),
-    ("disk", 7),
-    ("scan", 8),
-    ("ops", 9),
+    ("threads", 5),
+    ("source", 6),
+    ("image", 7),
+    ("disk", 8),
+    ("scan", 9),
+    ("ops", 10),
 ];
 
 fn layer(module: &str) -> Option<usize> {

@@ -10,6 +10,7 @@ use crate::image::finding::Findings;
 use crate::image::geometry::Kind;
 use crate::image::rule::{Check, Severity};
 use crate::source::Run;
+use crate::threads::all_at_once;
 
 use super::Bat;
 use super::bitmap::equal_bits;
@@ -128,21 +129,17 @@ impl Bat<'_> {
     pub(super) fn in_parts<T: Send>(&self, work: impl Fn(u64, u64) -> T + Sync) -> Vec<T> {
         let blocks = self.geometry.payload_blocks();
         let step = EXAMINED_AT_ONCE.next_multiple_of(self.geometry.chunk_blocks());
+        let work = &work;
         let part = |part: u64| {
-            let first = part.saturating_mul(step);
-            let end = first.saturating_add(step).min(blocks);
-            let done = work(first, end);
-            self.forget_blocks(first, end);
-            done
+            move || {
+                let first = part.saturating_mul(step);
+                let end = first.saturating_add(step).min(blocks);
+                let done = work(first, end);
+                self.forget_blocks(first, end);
+                done
+            }
         };
-        let parts = 0..blocks.div_ceil(step);
-        #[cfg(feature = "rayon")]
-        {
-            use rayon::iter::{IntoParallelIterator, ParallelIterator};
-            parts.into_par_iter().map(part).collect()
-        }
-        #[cfg(not(feature = "rayon"))]
-        parts.map(part).collect()
+        all_at_once((0..blocks.div_ceil(step)).map(part).collect())
     }
 
     /// The last block of a chunk.

@@ -8,6 +8,7 @@ use crate::error::{Error, Result, Structure};
 use crate::format::{BatEntry, MIB, PayloadBlockState, U64};
 use crate::num::to_u64;
 use crate::source::Run;
+use crate::threads::all_at_once;
 
 use super::Bat;
 
@@ -27,7 +28,6 @@ impl BlockStates {
     }
 
     /// These blocks, and others.
-    #[cfg(feature = "rayon")]
     fn and(&self, other: &Self) -> Self {
         let mut by_number = self.by_number;
         by_number.iter_mut().zip(other.by_number).for_each(|(sum, count)| *sum = sum.saturating_add(count));
@@ -43,7 +43,6 @@ impl BlockStates {
 }
 
 /// How many blocks one thread counts in one go: 8 MiB of entries.
-#[cfg(feature = "rayon")]
 const COUNTED_AT_ONCE: u64 = 1 << 20;
 
 /// How much of the BAT is gone through before its memory is given back: 1 MiB.
@@ -261,18 +260,12 @@ impl Bat<'_> {
     /// Counts the payload blocks by state. With the feature `rayon`, the threads of the current pool do it, if there are many.
     pub(in crate::image) fn states(&self) -> Result<BlockStates> {
         let blocks = self.geometry.payload_blocks();
-        #[cfg(feature = "rayon")]
-        if blocks > COUNTED_AT_ONCE {
-            use rayon::iter::{IntoParallelIterator, ParallelIterator};
-
-            let parts = (0..blocks.div_ceil(COUNTED_AT_ONCE)).into_par_iter();
-            let count = |part: u64| {
-                let first = part.saturating_mul(COUNTED_AT_ONCE);
-                self.states_of(first, blocks.saturating_sub(first).min(COUNTED_AT_ONCE))
-            };
-            return parts.map(count).try_reduce(BlockStates::default, |one, other| Ok(one.and(&other)));
-        }
-        self.states_of(0, blocks)
+        let part = |part: u64| {
+            let first = part.saturating_mul(COUNTED_AT_ONCE);
+            move || self.states_of(first, blocks.saturating_sub(first).min(COUNTED_AT_ONCE))
+        };
+        let counted = all_at_once((0..blocks.div_ceil(COUNTED_AT_ONCE)).map(part).collect());
+        counted.into_iter().try_fold(BlockStates::default(), |sum, part| Ok(sum.and(&part?)))
     }
 
     /// The same of `count` blocks from `first` on.

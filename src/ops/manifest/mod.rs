@@ -18,8 +18,9 @@ use std::ops::Range;
 
 use crate::disk::Disk;
 use crate::error::Error;
-use crate::scan::{Content, ScanOptions, Stopped, all_at_once};
+use crate::scan::{Content, ScanOptions, Stopped};
 use crate::source::Source;
+use crate::threads::all_at_once;
 
 use super::hash::{Algorithm, Digest, Part, hash_on_one_thread};
 

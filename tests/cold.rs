@@ -4,7 +4,6 @@
 #![expect(
     unsafe_code,
     clippy::arithmetic_side_effects,
-    clippy::indexing_slicing,
     clippy::print_stdout,
     clippy::unwrap_used,
     reason = "a panic is a failed test, and what was measured is worth a line"
@@ -57,7 +56,7 @@ fn cached(path: &Path) -> u64 {
     // SAFETY: the range is that of the mapping, and there is a byte for each of its pages.
     let result = unsafe { libc::mincore(mapping.as_ptr().cast_mut().cast(), mapping.len(), resident.as_mut_ptr()) };
     assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
-    resident.iter().filter(|page| **page & 1 == 1).count() as u64 * PAGE
+    u64::try_from(resident.iter().filter(|page| **page & 1 == 1).count()).unwrap() * PAGE
 }
 
 fn map(path: &Path) -> Source {
@@ -86,7 +85,7 @@ fn cold_image_is_read_as_far_as_it_is_asked_for() {
             assert!(buffer == kit::pattern(block, 0, usize::try_from(MIB).unwrap())[within..within + length]);
         }
         let read = cached(&path) - before;
-        let most = 60 * (length as u64).max(PAGE) * 5 / 4 + 64 * KIB;
+        let most = 60 * u64::try_from(length).unwrap().max(PAGE) * 5 / 4 + 64 * KIB;
         println!("{read} bytes for 60 reads of {length} bytes");
         assert!((60 * PAGE / 2..=most).contains(&read), "{read} bytes for 60 reads of {length} bytes");
     }

@@ -15,7 +15,7 @@ mod log;
 mod map;
 mod partitions;
 mod read;
-mod share;
+pub(crate) mod share;
 #[cfg(target_os = "linux")]
 mod stops;
 mod target;

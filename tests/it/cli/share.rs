@@ -11,7 +11,7 @@ use super::device::{Mount, said};
 use super::{args, assert_fails, content, names_in, part, vhdx_run, write_image};
 
 /// A file system of some kind, 512 MiB large.
-fn file_system(folder: &Path, kind: &str) -> Option<Mount> {
+pub(crate) fn file_system(folder: &Path, kind: &str) -> Option<Mount> {
     let disk = folder.join(format!("{kind}.img"));
     std::fs::File::create(&disk).unwrap().set_len(512 * MIB).unwrap();
     if said(&format!("mkfs.{kind}"), &["-q".as_ref(), disk.as_ref()]).is_none() {

@@ -138,7 +138,7 @@ fn serve() {
 }
 
 /// A mounted one.
-pub(super) struct Mounted {
+pub(crate) struct Mounted {
     server: Child,
     reports: BufReader<ChildStdout>,
     point: PathBuf,
@@ -146,7 +146,7 @@ pub(super) struct Mounted {
 
 impl Mounted {
     /// Shows the file of `image`, except for some bytes.
-    pub(super) fn new(image: &Path, bad: &Range<u64>) -> Option<Self> {
+    pub(crate) fn new(image: &Path, bad: &Range<u64>) -> Option<Self> {
         Self::with(image, bad, &(0..0), false)
     }
 
@@ -195,7 +195,7 @@ impl Mounted {
         self.server.stdin.as_mut().unwrap().write_all(&[0]).unwrap();
     }
 
-    pub(super) fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.point.join("disk.vhdx")
     }
 }

@@ -5,7 +5,7 @@
 mod changed;
 mod copies;
 mod cut;
-mod fuse;
+pub(crate) mod fuse;
 mod many;
 mod process;
 mod race;

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{MemfdFlags, memfd_create};
@@ -14,10 +14,13 @@ use super::dice::{Dice, size, wide};
 use super::truth::Truth;
 use crate::kit::builder::{FileLength, Image, PARENT_LOCATOR, Slot, Spec};
 use crate::kit::log::Dirty;
-use crate::kit::{Block, Fill, Geometry, KIB, MIB, PAGE, pattern};
+use crate::kit::{Block, Fill, Geometry, KIB, MIB, PAGE, Place, pattern};
 
 /// Where the structure that is last in the file begins, in bytes. Everything else fits before it.
 const LAST: u64 = 40 * MIB;
+
+/// Where blocks lie that share their place, in bytes.
+const SHARED: u64 = 36 * MIB;
 
 /// The start of a partition in a master boot record, and its length, in sectors.
 pub(super) const PARTITION: (u32, u32) = (64, 900);
@@ -34,6 +37,43 @@ pub(super) struct Layer {
     pub(super) image: Image,
     pub(super) is_dirty: bool,
     file: File,
+    /// Where the library finds the bytes.
+    path: PathBuf,
+}
+
+impl Layer {
+    /// A layer whose file is in memory.
+    fn in_memory(image: Image, is_dirty: bool) -> Self {
+        let file = File::from(memfd_create("image", MemfdFlags::CLOEXEC).unwrap());
+        let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+        Self { image, is_dirty, file, path }.written()
+    }
+
+    /// A layer whose file is in a folder.
+    #[cfg(feature = "cli")]
+    fn in_folder(image: Image, path: PathBuf) -> Self {
+        let file = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
+        Self { image, is_dirty: false, file, path }.written()
+    }
+
+    fn written(self) -> Self {
+        self.file.set_len(self.image.bytes.len()).unwrap();
+        for (offset, bytes) in self.image.bytes.pieces() {
+            self.file.write_all_at(bytes, offset).unwrap();
+        }
+        self
+    }
+
+    /// Whether two blocks lie at the same place.
+    pub(super) fn has_shared_blocks(&self) -> bool {
+        let Image { spec, places, .. } = &self.image;
+        let stored = spec.blocks.iter().filter(|(_, block)| block.state >= 6);
+        let mut places: Vec<u64> = stored.map(|(number, _)| places[&Slot::Block(*number)]).collect();
+        let count = places.len();
+        places.sort_unstable();
+        places.dedup();
+        places.len() < count
+    }
 }
 
 /// A chain, child first, and what each of its disks holds.
@@ -65,30 +105,48 @@ impl Chain {
         }
         let mut layers = Vec::new();
         for spec in specs.iter().rev() {
-            let is_dirty = !is_tight && !spec.blocks.is_empty() && dice.one_in(5);
-            let mut image = if is_dirty { dice.pick(&dirty_ways()).build(spec) } else { spec.build() };
+            let may_be_dirty = !is_tight && !spec.blocks.is_empty() && !has_fixed_places(spec);
+            let is_dirty = may_be_dirty && dice.one_in(5);
+            let mut image = if is_dirty { dice.pick(&dirty_ways()).build(&in_order(spec)) } else { spec.build() };
             if !is_dirty && (is_tight || dice.one_in(2)) {
                 let end = used_end(&image);
                 image.bytes.truncate(end);
             }
-            layers.push(Layer { file: file_of(&image), image, is_dirty });
+            layers.push(Layer::in_memory(image, is_dirty));
         }
+        Self::of(layers)
+    }
+
+    /// A chain of images that lie in a folder, child first.
+    #[cfg(feature = "cli")]
+    pub(super) fn in_folder(images: Vec<Image>, folder: &Path) -> Self {
+        let layers = images.into_iter().enumerate();
+        Self::of(layers.map(|(layer, image)| Layer::in_folder(image, folder.join(format!("{layer}.vhdx")))).collect())
+    }
+
+    fn of(layers: Vec<Layer>) -> Self {
         let truths = (0..layers.len()).map(|top| Truth::of(&layers[top..])).collect();
         Self { layers, truths }
     }
 
     /// Opens the bytes of a layer's file.
     pub(super) fn source(&self, layer: usize, door: Door) -> Source {
-        let path = PathBuf::from(format!("/proc/self/fd/{}", self.layers[layer].file.as_raw_fd()));
+        let path = &self.layers[layer].path;
         match door {
             Door::Memory => Source::read(path).unwrap(),
-            Door::Map => map(&path),
+            Door::Map => map(path),
         }
     }
 
     /// Opens the bytes of all files.
     pub(super) fn sources(&self, door: Door) -> Vec<Source> {
         (0..self.layers.len()).map(|layer| self.source(layer, door)).collect()
+    }
+
+    /// Lets the library read a layer from another path, where the same bytes are, or some of them.
+    #[cfg(feature = "cli")]
+    pub(super) fn read_from(&mut self, layer: usize, path: PathBuf) {
+        self.layers[layer].path = path;
     }
 
     /// Another handle to a file, to make it shorter.
@@ -131,21 +189,12 @@ pub(super) fn open(
 }
 
 #[expect(unsafe_code, reason = "the library's one unsafe function")]
-fn map(path: &std::path::Path) -> Source {
+fn map(path: &Path) -> Source {
     vhdx_mmap::guard_mappings().unwrap();
     // SAFETY: the promise is broken on purpose. The file becomes shorter while it is mapped; what the library does then is
     // what these tests are about. A copy is made of all bytes that are borrowed, and they are compared only after the
     // library has said that none of them was lost. The file is mended only when nothing has it mapped.
     unsafe { Source::map(path) }.unwrap()
-}
-
-fn file_of(image: &Image) -> File {
-    let file = File::from(memfd_create("image", MemfdFlags::CLOEXEC).unwrap());
-    file.set_len(image.bytes.len()).unwrap();
-    for (offset, bytes) in image.bytes.pieces() {
-        file.write_all_at(bytes, offset).unwrap();
-    }
-    file
 }
 
 fn some_spec(parent: Option<&Spec>, sector: u32, is_wide: bool, dice: &mut Dice) -> Spec {
@@ -205,6 +254,27 @@ fn add_blocks(spec: &mut Spec, dice: &mut Dice) {
         spec.blocks.insert(number, block);
     }
     spec.seed += dice.below(1 << 16) << 8;
+    if dice.one_in(5) {
+        share_a_place(spec);
+    }
+}
+
+/// Puts two fully present blocks at the same place, if there are as many. Both have the same content, so the disk reads right.
+fn share_a_place(spec: &mut Spec) {
+    let mut full: Vec<&mut Block> = spec.blocks.values_mut().filter(|block| block.state == 6).take(2).collect();
+    if let [one, other] = &mut full[..] {
+        (one.place, other.place) = (Place::At(SHARED), Place::At(SHARED));
+        other.fill.clone_from(&one.fill);
+    }
+}
+
+/// The same with blocks in the order of their numbers: a log may add and remove some.
+fn in_order(spec: &Spec) -> Spec {
+    Spec { order: Vec::new(), ..spec.clone() }
+}
+
+fn has_fixed_places(spec: &Spec) -> bool {
+    spec.blocks.values().any(|block| matches!(block.place, Place::At(_)))
 }
 
 /// Few bytes that are not zero, at the beginning and the end of a block and between.
@@ -239,6 +309,9 @@ pub(super) fn spans(image: &Image) -> Vec<(Kind, Range<u64>)> {
         let place = image.block_at(*number);
         let used = size.min(spec.disk_size - number * size);
         spans.push((Kind::Payload, place..place + used));
+        if *number == 0 {
+            spans.push((Kind::Start, place..place + 512.min(used)));
+        }
         if let Some(Fill::Pieces(pieces)) = &block.fill {
             let pieces = pieces.iter().filter(|(at, _)| *at < used);
             spans.extend(
@@ -275,6 +348,8 @@ pub(super) enum Kind {
     Bat,
     Bitmap,
     Payload,
+    /// The first sector of the disk.
+    Start,
     Metadata,
     Headers,
 }
@@ -298,6 +373,7 @@ pub(super) fn some_cut(image: &Image, dice: &mut Dice) -> u64 {
         Some(Kind::Bitmap),
         Some(Kind::Payload),
         Some(Kind::Payload),
+        Some(Kind::Start),
         Some(Kind::Metadata),
         Some(Kind::Headers),
         None,
@@ -330,4 +406,21 @@ pub(super) fn some_quiet_cut(image: &Image, dice: &mut Dice) -> Option<u64> {
     let length = image.bytes.len();
     let page = (length - 1) / PAGE * PAGE;
     (length - page > 1).then(|| page + 1 + dice.below(length - page - 1))
+}
+
+/// A page of a file whose loss lets the image be opened; none if the image has nothing of its disk.
+#[cfg(feature = "cli")]
+pub(super) fn some_page(image: &Image, dice: &mut Dice) -> Option<Range<u64>> {
+    let kind = dice.pick(&[Kind::Bat, Kind::Bitmap, Kind::Payload, Kind::Payload, Kind::Start]);
+    let all: Vec<(Kind, Range<u64>)> = spans(image);
+    let of_kind = |wanted: &[Kind]| -> Vec<Range<u64>> {
+        all.iter().filter(|(kind, _)| wanted.contains(kind)).map(|(_, span)| span.clone()).collect()
+    };
+    let mut some = of_kind(&[kind]);
+    if some.is_empty() {
+        some = of_kind(&[Kind::Bat, Kind::Payload]);
+    }
+    let span = Some(some).filter(|some| !some.is_empty()).map(|some| dice.pick(&some))?;
+    let page = (span.start + dice.below(span.end - span.start)) / PAGE * PAGE;
+    Some(page..page + PAGE)
 }

@@ -4,8 +4,12 @@
 
 mod chain;
 mod dice;
+#[cfg(feature = "cli")]
+mod medium;
 mod operations;
 mod rounds;
+#[cfg(feature = "cli")]
+mod share;
 mod truth;
 
 use std::collections::BTreeMap;
@@ -13,6 +17,9 @@ use std::collections::BTreeMap;
 use rounds::{Verdict, run};
 
 use crate::support::say;
+
+/// How many rounds each chain serves for.
+const ROUNDS: usize = 40;
 
 /// The number that a variable of the environment holds, if it is set.
 fn number(name: &str) -> Option<u64> {
@@ -36,7 +43,7 @@ fn run_seeds(chains: u64, is_quiet: bool) {
     let chains = number("VHDX_LOSS_CASES").unwrap_or(chains);
     let mut all: BTreeMap<(&'static str, bool), Counts> = BTreeMap::new();
     for seed in first..first + chains {
-        for round in run(&mut dice::Dice::new(seed), is_quiet) {
+        for round in run(&mut dice::Dice::new(seed), ROUNDS, is_quiet) {
             let counts = all.entry((round.operation, round.is_after_salvage)).or_default();
             let what = match round.verdict {
                 Verdict::Right => {
@@ -110,12 +117,23 @@ fn every_operation_notices_a_cut_that_raises_no_signal() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// What a fuzzer's bytes choose is a case like any other; after their end, every choice is the first one.
+/// What the bytes of a fuzzer choose is a case like any other, and other bytes choose other cases. After their end, every choice
+/// is the first one.
 #[test]
 fn bytes_choose_rounds_as_seeds_do() {
-    for bytes in [&[][..], &[0xFF; 64], b"any other bytes"] {
-        let rounds = run(&mut dice::Dice::from_bytes(bytes), false);
-        assert_eq!(rounds.len(), rounds::ROUNDS);
-        assert!(rounds.iter().any(|round| matches!(round.verdict, Verdict::Right)), "{rounds:?}");
+    let some: Vec<u8> = (0..1000_u32).map(|number| number.wrapping_mul(2_654_435_761).to_le_bytes()[3]).collect();
+    let mut all = Vec::new();
+    for bytes in [&[][..], &[0xFF; 2000], &some] {
+        let rounds = run(&mut dice::Dice::from_bytes(bytes), ROUNDS, false);
+        assert_eq!(rounds.len(), ROUNDS);
+        let bad = rounds.iter().find(|round| matches!(round.verdict, Verdict::Wrong(_) | Verdict::Misnamed(_)));
+        assert!(bad.is_none(), "{bad:?}");
+        all.push(rounds.into_iter().map(|round| round.how).collect::<Vec<_>>());
     }
+    all.dedup();
+    assert_eq!(all.len(), 3, "the bytes are ignored");
+    let mut operations: Vec<&str> = all[2].iter().filter_map(|how| how.split(" (").next()).collect();
+    operations.sort_unstable();
+    operations.dedup();
+    assert!(operations.len() > 10, "one byte chooses all: {operations:?}");
 }

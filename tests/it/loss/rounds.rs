@@ -5,12 +5,11 @@ use std::sync::Arc;
 use vhdx_mmap::ops::{Algorithm, manifest};
 use vhdx_mmap::{Category, Disk, ScanOptions, Strictness};
 
-use super::chain::{Chain, Door, open, some_cut, some_quiet_cut};
+use super::chain::{Chain, Door, Layer, open, some_cut, some_quiet_cut};
 use super::dice::{Dice, wide};
 use super::operations::{Failure, Judged, OPERATIONS, Operation, Stage, Trigger, judge_manifest};
-
-/// How many rounds each chain serves for.
-pub(super) const ROUNDS: usize = 40;
+use crate::kit::PAGE;
+use crate::kit::builder::Slot;
 
 /// When a file is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,23 +48,23 @@ pub(crate) struct Round {
     pub(crate) verdict: Verdict,
 }
 
-/// Runs rounds over a chain that `dice` choose. If they are quiet, files are cut inside of their last page only.
-pub(crate) fn run(dice: &mut Dice, is_quiet: bool) -> Vec<Round> {
+/// Runs `count` rounds over a chain that `dice` choose. If they are quiet, files are cut inside of their last page only.
+pub(crate) fn run(dice: &mut Dice, count: usize, is_quiet: bool) -> Vec<Round> {
     let chain = Chain::new(dice, is_quiet);
     let copies = copies(&chain);
     let manifests = manifests(&chain, &copies);
-    (0..ROUNDS).filter_map(|_| round(&chain, &copies, &manifests, dice, is_quiet)).collect()
+    (0..count).filter_map(|_| round(&chain, &copies, &manifests, dice, is_quiet)).collect()
 }
 
 /// The disk of each layer, from memory.
-fn copies(chain: &Chain) -> Vec<Disk> {
+pub(super) fn copies(chain: &Chain) -> Vec<Disk> {
     let sources = chain.sources(Door::Memory);
     let disks = (0..sources.len()).map(|layer| open(&sources[layer..], Strictness::Default, || {}));
     disks.map(Result::unwrap).collect()
 }
 
 /// The manifest of each layer's disk, which is held against the truth before it is used.
-fn manifests(chain: &Chain, copies: &[Disk]) -> Vec<Vec<u8>> {
+pub(super) fn manifests(chain: &Chain, copies: &[Disk]) -> Vec<Vec<u8>> {
     let made = copies.iter().zip(&chain.truths).map(|(disk, truth)| {
         let mut out = Vec::new();
         manifest::create_manifest(disk, &[Algorithm::Crc32], None, &ScanOptions::new(), &mut out).unwrap();
@@ -91,7 +90,7 @@ fn round(chain: &Chain, copies: &[Disk], manifests: &[Vec<u8>], dice: &mut Dice,
     let layer = usize::try_from(dice.below(wide(chain.layers.len()))).unwrap();
     let image = &chain.layers[layer].image;
     let length = if is_quiet { some_quiet_cut(image, dice)? } else { some_cut(image, dice) };
-    let (operation, act) = dice.pick(OPERATIONS);
+    let (operation, act) = some_operation(&chain.layers[layer], length, dice);
     let (before, act_before) = some_operation_before(dice);
     let calls = dice.pick(&[0, 0, 0, 1, 2, 5, 30]);
 
@@ -104,11 +103,11 @@ fn round(chain: &Chain, copies: &[Disk], manifests: &[Vec<u8>], dice: &mut Dice,
     let never = Arc::new(Trigger::unset(|| {}));
     let (mut verdict, mut judged) = (Verdict::Right, operation);
     let mut judge = |(name, act): (&'static str, Operation), disk: &Disk, trigger: &Arc<Trigger>, dice: &mut Dice| {
-        let (sources, cut) = (&sources[..], (layer, length));
-        let stage = Stage { chain, door, sources, disk, copies, manifests, trigger, cut };
+        let (sources, lost) = (&sources[..], (layer, length..u64::MAX));
+        let stage = Stage { chain, door, sources, disk, copies, manifests, trigger, lost };
         let answer = on_threads(threads, || act(&stage, dice));
         if matches!(verdict, Verdict::Right) {
-            (verdict, judged) = (verdict_of(answer, trigger.is_spent(), &stage), name);
+            (verdict, judged) = (verdict_of(answer, &stage), name);
         }
     };
     match moment {
@@ -142,6 +141,22 @@ fn round(chain: &Chain, copies: &[Disk], manifests: &[Vec<u8>], dice: &mut Dice,
     Some(Round { operation: judged, is_after_salvage, how, verdict })
 }
 
+/// An operation: half of the time one that nothing else than this cut, or this file, can confuse.
+fn some_operation(layer: &Layer, length: u64, dice: &mut Dice) -> (&'static str, Operation) {
+    let start = layer.image.places.get(&Slot::Block(0));
+    let named = if start.is_some_and(|start| (*start..start + PAGE).contains(&length)) {
+        Some("contents")
+    } else if layer.has_shared_blocks() {
+        Some("shared_blocks")
+    } else {
+        None
+    };
+    match OPERATIONS.iter().find(|(name, _)| Some(*name) == named) {
+        Some(operation) if dice.one_in(2) => *operation,
+        _ => dice.pick(OPERATIONS),
+    }
+}
+
 /// An operation that comes before another one: often one that opens the sources in another way.
 fn some_operation_before(dice: &mut Dice) -> (&'static str, Operation) {
     let others = ["check", "check, payload", "salvage, losses", "open again"];
@@ -151,7 +166,8 @@ fn some_operation_before(dice: &mut Dice) -> (&'static str, Operation) {
 }
 
 /// What an answer is worth.
-fn verdict_of(judged: Judged, is_damaged: bool, stage: &Stage<'_>) -> Verdict {
+pub(super) fn verdict_of(judged: Judged, stage: &Stage<'_>) -> Verdict {
+    let is_damaged = stage.trigger.is_spent();
     match judged {
         Ok(()) => Verdict::Right,
         Err(Failure::Wrong(what)) => Verdict::Wrong(what),

@@ -3,7 +3,7 @@
 use std::ops::{ControlFlow, Range};
 
 use vhdx_mmap::ops::{self, CheckOptions, PartitionScheme};
-use vhdx_mmap::{Category, Extent, OpenOptions, Parents, PayloadBlockState, Severity};
+use vhdx_mmap::{Category, Check, Extent, OpenOptions, Parents, PayloadBlockState, Severity};
 
 use super::super::chain::{Door, PARTITION, boot_record};
 use super::super::dice::{Dice, size, wide};
@@ -149,13 +149,13 @@ pub(super) fn extents_early(stage: &Stage<'_>, dice: &mut Dice) -> Judged {
     ensure_extents(&all, stage, range.start).map(drop)
 }
 
-/// Of a file that was cut, only what the tables say need be known: the content has not been looked at.
+/// Of what a file has lost, only what the tables say need be known: the content has not been looked at.
 pub(super) fn losses(stage: &Stage<'_>, _: &mut Dice) -> Judged {
     stage.tick();
     match stage.disk.losses(..).next() {
         Some(loss) => Err(loss.reason.into()),
         None => {
-            let is_lost = stage.door == Door::Map && stage.trigger.is_spent() && stage.has_cut_entries();
+            let is_lost = stage.door == Door::Map && stage.trigger.is_spent() && stage.has_lost_entries();
             ensure(!is_lost, || "nothing is lost, and entries of the BAT are".to_owned())
         }
     }
@@ -291,7 +291,12 @@ fn checked(stage: &Stage<'_>, reads_payload: bool) -> Judged {
     if let Some(finding) = report.findings.iter().find(|finding| finding.detail.category() == Category::Io) {
         return Err(finding.detail.clone().into());
     }
-    let bad = report.findings.iter().find(|finding| finding.severity >= Severity::Unchecked);
+    let (shared, others): (Vec<_>, Vec<_>) =
+        report.findings.iter().partition(|finding| finding.check == Check::BlockOverlap);
+    let mut shared: Vec<usize> = shared.iter().map(|finding| finding.detail.layer()).collect();
+    shared.dedup();
+    ensure_eq(&shared, &stage.sharing_layers(), "layers with findings of blocks that share a place")?;
+    let bad = others.iter().find(|finding| finding.severity >= Severity::Unchecked);
     ensure(bad.is_none(), || format!("a finding that is none: {}", bad.map(ToString::to_string).unwrap_or_default()))?;
     ensure(!report.is_incomplete(), || "a check that is not complete".to_owned())?;
     let truth = stage.truth();
@@ -311,9 +316,10 @@ pub(super) fn check_payload(stage: &Stage<'_>, _: &mut Dice) -> Judged {
 
 pub(super) fn shared_blocks(stage: &Stage<'_>, _: &mut Dice) -> Judged {
     stage.tick();
-    match ops::shared_blocks(stage.disk).into_iter().next() {
-        Some(error) if error.category() == Category::Io => Err(error.into()),
-        Some(error) => Err(Failure::Wrong(format!("no block is shared, but: {error}"))),
-        None => Ok(()),
+    let found = ops::shared_blocks(stage.disk);
+    if let Some(error) = found.iter().find(|error| error.category() == Category::Io) {
+        return Err(error.clone().into());
     }
+    let found: Vec<usize> = found.iter().map(vhdx_mmap::Error::layer).collect();
+    ensure_eq(&found, &stage.sharing_layers(), "layers with blocks that share a place")
 }

@@ -141,8 +141,8 @@ pub(crate) struct Stage<'a> {
     /// Manifests of these.
     pub(super) manifests: &'a [Vec<u8>],
     pub(super) trigger: &'a Arc<Trigger>,
-    /// Which layer's file is cut when the trigger fires, and to what length.
-    pub(super) cut: (usize, u64),
+    /// Which layer's file loses bytes when the trigger fires, and which.
+    pub(super) lost: (usize, Range<u64>),
 }
 
 impl<'a> Stage<'a> {
@@ -158,15 +158,21 @@ impl<'a> Stage<'a> {
         self.trigger.tick();
     }
 
-    /// Whether the cut takes an entry of the BAT away that is not zero and that the disk's map depends on. What a log holds
-    /// of the BAT is not lost with it.
-    fn has_cut_entries(&self) -> bool {
-        let (layer, length) = self.cut;
+    /// Whether an entry of the BAT is lost that is not zero and that the disk's map depends on. What a log holds of the BAT is
+    /// not lost with it.
+    fn has_lost_entries(&self) -> bool {
+        let (layer, lost) = (self.lost.0, &self.lost.1);
         let (truth, Layer { image, is_dirty, .. }) = (&self.chain.truths[layer], &self.chain.layers[layer]);
         let is_asked = |block: Range<u64>| self.truth().within(block).any(|run| run.layer >= layer);
-        let is_cut = |number: u64| image.block_entry_at(number) + 8 > length;
+        let is_lost = |number: u64| is_entry_lost(image.block_entry_at(number), lost);
         let mut blocks = truth.states.iter().filter(|(_, state)| **state != 0).map(|(number, _)| *number);
-        !is_dirty && blocks.any(|number| is_cut(number) && is_asked(truth.block(number, truth.block_size)))
+        !is_dirty && blocks.any(|number| is_lost(number) && is_asked(truth.block(number, truth.block_size)))
+    }
+
+    /// The layers in which blocks share a place.
+    fn sharing_layers(&self) -> Vec<usize> {
+        let layers = &self.chain.layers;
+        (0..layers.len()).filter(|layer| layers[*layer].has_shared_blocks()).collect()
     }
 
     /// A layer that is not the first one, if there is any.
@@ -181,31 +187,39 @@ impl<'a> Stage<'a> {
         some_range(self.truth(), &self.hurt(), dice, most)
     }
 
-    /// Ranges of the disk whose content, bits or entries the cut takes away, as far as one layer's file is asked for them.
+    /// Ranges of the disk whose content, bits or entries are lost, as far as one layer's file is asked for them.
     fn hurt(&self) -> Vec<Range<u64>> {
-        let (layer, length) = self.cut;
+        let (layer, lost) = (self.lost.0, &self.lost.1);
         let (truth, image) = (&self.chain.truths[layer], &self.chain.layers[layer].image);
         let sector = u64::from(image.spec.sector_size);
         let mut hurt = Vec::new();
         for (number, state) in truth.states.iter().filter(|(_, state)| **state != 0) {
             let block = truth.block(*number, truth.block_size);
-            if image.block_entry_at(*number) + 8 > length {
+            // What is lost of a block, given where what tells of it begins in the file, and how much of the disk a byte of that is.
+            let part = |first: u64, scale: u64| {
+                let [start, end] = [lost.start, lost.end].map(|at| at.saturating_sub(first).saturating_mul(scale));
+                block.start.saturating_add(start)..block.start.saturating_add(end).min(block.end)
+            };
+            if is_entry_lost(image.block_entry_at(*number), lost) {
                 hurt.push(block.clone());
             } else if *state >= 6 {
-                let kept = length.saturating_sub(image.block_at(*number));
-                hurt.push(block.start + kept..block.end);
+                hurt.push(part(image.block_at(*number), 1));
             }
             if *state == 7 {
                 let chunk = number / image.geometry.ratio;
                 let first = image.bitmap_at(chunk) + number % image.geometry.ratio * truth.block_size / sector / 8;
-                let kept = length.saturating_sub(first).saturating_mul(8 * sector);
-                let is_whole = image.bitmap_entry_at(chunk) + 8 > length;
-                hurt.push(if is_whole { block.clone() } else { block.start.saturating_add(kept)..block.end });
+                let is_whole = is_entry_lost(image.bitmap_entry_at(chunk), lost);
+                hurt.push(if is_whole { block.clone() } else { part(first, 8 * sector) });
             }
         }
         hurt.retain(|range| range.start < range.end.min(self.truth().size));
         hurt
     }
+}
+
+/// Whether any of an entry of the BAT is lost.
+fn is_entry_lost(at: u64, lost: &Range<u64>) -> bool {
+    at < lost.end && lost.start < at + 8
 }
 
 /// A range of a disk: often at the border of a run, and half of the time where one of `hurt` begins.

@@ -47,3 +47,29 @@ pub(crate) fn all_at_once<T: Send, F: FnOnce() -> T + Send>(tasks: Vec<F>) -> Ve
 pub(crate) fn all_at_once<T, F: FnOnce() -> T>(tasks: Vec<F>) -> Vec<T> {
     tasks.into_iter().map(|task| task()).collect()
 }
+
+/// What comes of all parts, numbered from 0, put together by `and`: their order and grouping must not matter. They run at the
+/// same time as far as there are threads, and nothing is kept for each.
+///
+/// # Errors
+/// That of a part; of the first one where there is one thread.
+#[cfg(feature = "rayon")]
+pub(crate) fn try_reduce<T: Default + Send, E: Send>(
+    parts: u64,
+    part: impl Fn(u64) -> Result<T, E> + Send + Sync,
+    and: impl Fn(T, T) -> T + Send + Sync,
+) -> Result<T, E> {
+    if count() < 2 || parts < 2 {
+        return (0..parts).try_fold(T::default(), |sum, number| Ok(and(sum, part(number)?)));
+    }
+    (0..parts).into_par_iter().map(part).try_reduce(T::default, |one, other| Ok(and(one, other)))
+}
+
+#[cfg(not(feature = "rayon"))]
+pub(crate) fn try_reduce<T: Default, E>(
+    parts: u64,
+    part: impl Fn(u64) -> Result<T, E>,
+    and: impl Fn(T, T) -> T,
+) -> Result<T, E> {
+    (0..parts).try_fold(T::default(), |sum, number| Ok(and(sum, part(number)?)))
+}

@@ -8,7 +8,7 @@ use crate::error::{Error, Result, Structure};
 use crate::format::{BatEntry, MIB, PayloadBlockState, U64};
 use crate::num::to_u64;
 use crate::source::Run;
-use crate::threads::all_at_once;
+use crate::threads;
 
 use super::Bat;
 
@@ -262,10 +262,9 @@ impl Bat<'_> {
         let blocks = self.geometry.payload_blocks();
         let part = |part: u64| {
             let first = part.saturating_mul(COUNTED_AT_ONCE);
-            move || self.states_of(first, blocks.saturating_sub(first).min(COUNTED_AT_ONCE))
+            self.states_of(first, blocks.saturating_sub(first).min(COUNTED_AT_ONCE))
         };
-        let counted = all_at_once((0..blocks.div_ceil(COUNTED_AT_ONCE)).map(part).collect());
-        counted.into_iter().try_fold(BlockStates::default(), |sum, part| Ok(sum.and(&part?)))
+        threads::try_reduce(blocks.div_ceil(COUNTED_AT_ONCE), part, |one, other| one.and(&other))
     }
 
     /// The same of `count` blocks from `first` on.

@@ -5,6 +5,7 @@
 
 pub mod chain;
 pub mod check;
+pub mod loss;
 pub mod map;
 pub mod open;
 pub mod read;

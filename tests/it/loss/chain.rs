@@ -117,6 +117,11 @@ impl Chain {
         Self::of(layers)
     }
 
+    /// A chain of images, child first.
+    pub(super) fn in_memory(images: Vec<Image>) -> Self {
+        Self::of(images.into_iter().map(|image| Layer::in_memory(image, false)).collect())
+    }
+
     /// A chain of images that lie in a folder, child first.
     #[cfg(feature = "cli")]
     pub(super) fn in_folder(images: Vec<Image>, folder: &Path) -> Self {

@@ -4,6 +4,7 @@
 
 mod chain;
 mod dice;
+mod early;
 #[cfg(feature = "cli")]
 mod medium;
 mod operations;

@@ -64,6 +64,7 @@ pub(super) fn reader_fill_buf(stage: &Stage<'_>, dice: &mut Dice) -> Judged {
     let (mut at, mut copied) = (range.start, Vec::new());
     loop {
         let lent = reader.fill_buf()?;
+        stage.tick();
         let next = lent[..lent.len().min(step)].to_vec();
         ensure_bytes(&copied, stage.truth(), at)?;
         at += wide(copied.len());
@@ -73,7 +74,6 @@ pub(super) fn reader_fill_buf(stage: &Stage<'_>, dice: &mut Dice) -> Judged {
         if at >= range.end {
             return Ok(());
         }
-        stage.tick();
         reader.consume(next.len());
         copied = next;
     }

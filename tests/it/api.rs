@@ -4,7 +4,7 @@ use std::io::{BufRead, Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
 
-use vhdx_mmap::{Block, Disk, Error, Extents, Image, OpenOptions, Parents, Reader, Segment, Segments, Source};
+use vhdx_mmap::{Assumed, Block, Disk, Error, Extents, Image, OpenOptions, Parents, Reader, Segment, Segments, Source};
 
 use crate::support::map;
 
@@ -26,6 +26,20 @@ fn what_users_hold_can_be_shared_between_threads() {
     shared::<Extents<'static>>();
     shared::<Block<'static>>();
     shared::<Reader<Arc<Disk>>>();
+}
+
+#[test]
+fn assumptions_are_nothing_until_one_is_set() {
+    let with = |change: fn(&mut Assumed)| {
+        let mut assumed = Assumed::default();
+        change(&mut assumed);
+        assumed
+    };
+    assert!(with(|_| {}).is_nothing());
+    assert!(!with(|assumed| assumed.block_size = Some(1 << 20)).is_nothing());
+    assert!(!with(|assumed| assumed.disk_size = Some(0)).is_nothing());
+    assert!(!with(|assumed| assumed.sector_size = Some(512)).is_nothing());
+    assert!(!with(|assumed| assumed.has_parent = true).is_nothing());
 }
 
 #[test]

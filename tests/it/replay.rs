@@ -4,11 +4,12 @@ mod entries;
 
 use uuid::Uuid;
 use vhdx_mmap::{
-    Category, Check, EntryStatus, ErrorKind, LogPolicy, LogReport, LogReportEntry, LogState, Replay, Source, Structure,
+    Category, Check, Disk, EntryStatus, ErrorKind, LogPolicy, LogReport, LogReportEntry, LogState, OpenOptions,
+    PayloadBlockState, Replay, Source, Strictness, Structure,
 };
 
 use crate::kit::builder::{Image, Spec};
-use crate::kit::log::{Descriptor, Dirty, Journal, LOG_GUID, Old, worked_example};
+use crate::kit::log::{Descriptor, Dirty, Entry, Journal, LOG_GUID, Old, worked_example};
 use crate::kit::{Block, GIB, KIB, MIB, PAGE, oracle, pattern};
 use crate::lab::{
     Content, Rng, assert_reads, open_chain, open_chain_with, open_image, oracle as oracle_of, size, source, wide,
@@ -389,4 +390,82 @@ fn file_lengths_in_the_log_that_are_not_whole_are_told() {
     let opened = open_image(&image).unwrap();
     let found: Vec<_> = opened.warnings().iter().map(|warning| (warning.check, warning.detail.offset())).collect();
     assert_eq!(found, [(Check::LogFileOffsets, Some(MIB + 8192)), (Check::LogFileOffsets, Some(MIB + 8192))]);
+}
+
+#[test]
+fn a_lost_block_of_a_truncated_file_is_reported_with_the_end_of_that_file() {
+    // The file ends at 7 MiB, the log says that it had 9 MiB, and block 3 lies at 8 MiB.
+    let mut image = Spec { raw_bat: [(3, (8 * MIB) | 6)].into(), ..Spec::default() }.build();
+    assert_eq!(image.bytes.len(), 7 * MIB);
+    image.put_entry(0, &Entry { flushed: 9 * MIB, last: 9 * MIB, ..Entry::new(LOG_GUID, 1, 0) });
+    image.set_log_guid(LOG_GUID);
+    let options = OpenOptions::new().strictness(Strictness::Salvage);
+    let disk = Disk::open(source(&image), &options).unwrap();
+    let losses: Vec<_> = disk.losses(..).map(|loss| (loss.range, loss.reason)).collect();
+    let [(range, reason)] = &losses[..] else { panic!("{losses:?}") };
+    assert_eq!(*range, 3 * MIB..4 * MIB);
+    assert_eq!(reason.offset(), Some(8 * MIB));
+    assert!(matches!(reason.kind(), ErrorKind::OutOfBounds { limit, .. } if *limit == 7 * MIB), "{reason:?}");
+}
+
+#[test]
+fn a_replay_that_clears_a_page_of_the_block_table_clears_its_entries_and_no_others() {
+    // Entries of 512 blocks in each page; in the file, those of the second page say that each block is present.
+    let mut image = Spec::empty(2 * GIB).block(0, Block::full()).block(1100, Block::full()).build();
+    let page = image.bat_entry_at(512);
+    for number in 512..1024 {
+        image.set_bat(number, image.block_at(0) | 6);
+    }
+    image.put_entry(0, &Entry::new(LOG_GUID, 1, 0).zero(page, PAGE));
+    image.set_log_guid(LOG_GUID);
+    Content::of(&[&image]).assert_read_from(&open_chain(&[&image]).unwrap());
+    let opened = open_image(&image).unwrap();
+    let states = opened.block_states().unwrap();
+    assert_eq!(states.count(PayloadBlockState::FullyPresent), 2);
+    assert_eq!(states.count(PayloadBlockState::NotPresent), 2046);
+}
+
+#[test]
+fn a_replay_may_change_the_page_before_the_log() {
+    // The last page of block 0 ends where the log begins.
+    let spec = Spec { log_offset: 16 * MIB, ..Spec::default() };
+    let mut image = spec.block(0, Block::full().at(15 * MIB)).build();
+    let page = 16 * MIB - PAGE;
+    let content = image.bytes.read(page, size(PAGE));
+    image.bytes.write(page, &pattern(9, page, size(PAGE)));
+    image.put_entry(0, &Entry::new(LOG_GUID, 1, 0).data(page, &content));
+    image.set_log_guid(LOG_GUID);
+    assert_reads(&[&image]);
+}
+
+#[test]
+fn an_entry_cut_by_the_end_of_the_file_goes_on_in_what_a_replay_adds() {
+    // The file ends after four bytes of the entry of block 1; the log makes it longer, by zeros.
+    let mut image = Spec { raw_bat: [(1, (5 * MIB) | 6)].into(), ..Spec::empty(8 * MIB) }.build();
+    image.bytes.truncate(3 * MIB + 12);
+    image.put_entry(0, &Entry { flushed: 3 * MIB, last: 8 * MIB, ..Entry::new(LOG_GUID, 1, 0) });
+    image.set_log_guid(LOG_GUID);
+    let opened = open_image(&image).unwrap();
+    let states = opened.block_states().unwrap();
+    assert_eq!(states.count(PayloadBlockState::FullyPresent), 1);
+    assert_eq!(states.count(PayloadBlockState::NotPresent), 7);
+    let disk = open_chain(&[&image]).unwrap();
+    let places: Vec<_> = disk.extents(..).map(|extent| extent.map(|extent| (extent.start, extent.state))).collect();
+    let states = places.into_iter().collect::<Result<Vec<_>, _>>().unwrap();
+    let (absent, full) = (Some(PayloadBlockState::NotPresent), Some(PayloadBlockState::FullyPresent));
+    assert_eq!(states, [(0, absent), (MIB, full), (2 * MIB, absent)]);
+}
+
+#[test]
+fn extents_keep_zeros_made_by_a_replay_apart_from_bytes_in_the_file() {
+    // Block 0 lies at 4 MiB, and the log clears its 16th page.
+    let mut image = Spec::empty(MIB).block(0, Block::full()).build();
+    image.put_entry(0, &Entry::new(LOG_GUID, 1, 0).zero(4 * MIB + 15 * PAGE, PAGE));
+    image.set_log_guid(LOG_GUID);
+    let disk = open_chain(&[&image]).unwrap();
+    let extents = disk.extents(..).map(|extent| extent.map(|extent| (extent.start, extent.length, extent.file_offset)));
+    let extents = extents.collect::<Result<Vec<_>, _>>().unwrap();
+    let (before, after) = (4 * MIB, 4 * MIB + 16 * PAGE);
+    let expected = [(0, 15 * PAGE, Some(before)), (15 * PAGE, PAGE, None), (16 * PAGE, MIB - 16 * PAGE, Some(after))];
+    assert_eq!(extents, expected);
 }

@@ -257,11 +257,16 @@ fn the_items_that_say_what_the_disk_is_must_be_there() {
                 (item.offset, behind) = (Some(behind), behind + 16);
             }
             (spec.metadata_length, spec.bat_offset) = (2 << 20, 4 * MIB);
-            let wrong = field("Length", length);
+            let is_length = |kind: &ErrorKind| {
+                matches!(kind, ErrorKind::Field { field: "Length", found, expected }
+                    if *found == u64::from(length) && *expected == right.to_string())
+            };
             let (what, image) = (format!("{name} of length {length}"), spec.build());
             if is_needed {
-                rows.refused(&format!("V44 {what}"), &image, table(entry(number) + 20), &wrong);
+                rows.refused(&format!("V44 {what}"), &image, table(entry(number) + 20), &is_length);
             } else {
+                let opened = open_image(&image).unwrap();
+                assert!(opened.warnings().iter().any(|warning| is_length(warning.detail.kind())), "{what}");
                 let other = if id == DISK_ID { PHYSICAL_SECTOR } else { DISK_ID };
                 let (of_this, of_other) =
                     (told(Check::MetadataPresent, entry(number) + 20), told(Check::MetadataPresent, REGION));

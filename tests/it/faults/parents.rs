@@ -332,3 +332,14 @@ fn the_parent_is_told_to_whoever_looks_for_it() {
     assert_eq!(keys, expected);
     assert_eq!(child.item_at(PARENT_LOCATOR), LOCATOR);
 }
+
+#[test]
+fn a_locator_of_the_longest_legal_length_is_read() {
+    let base = Spec::default();
+    let mut child = Spec::child_of(&base, "1.vhdx");
+    let mut bytes = child.locator.as_ref().unwrap().encode();
+    bytes.resize(1 << 20, 0);
+    child.locator = Some(Locator::Raw(bytes));
+    (child.metadata_length, child.bat_offset) = (2 << 20, 4 * MIB);
+    assert_reads(&[&child.build(), &base.build()]);
+}

@@ -2,7 +2,7 @@
 
 use super::{AND_MORE, Row, patched, row, try_all, with};
 use crate::kit::builder::{FileLength, Image, Spec};
-use crate::kit::{Block, GIB, KIB, MIB};
+use crate::kit::{Bitmap, Block, GIB, KIB, MIB, Place};
 use crate::lab::run;
 
 /// The BAT lies at 0x300000. The blocks 0, 2 and 5 lie at 4, 5 and 6 MiB, where the file ends at 7 MiB.
@@ -122,6 +122,25 @@ pub(super) fn rows() -> Vec<Row> {
             &["L1 note file @0x700000", "L2 note file @0x700000"],
         ),
         row(
+            "a MiB of zeros before one with something in it",
+            {
+                let mut image = with(|spec| spec.file_length = FileLength::Exact(9 * MIB));
+                image.bytes.write(8 * MIB + 5, b"x");
+                image
+            },
+            &["L1 note file @0x700000", "L1 leak file @0x800000"],
+        ),
+        row(
+            "a file that ends with the disk, within its last block",
+            Spec {
+                disk_size: 7 * MIB + 512 * KIB,
+                file_length: FileLength::Short,
+                ..Spec::default().block(7, Block::full())
+            }
+            .build(),
+            &[],
+        ),
+        row(
             "a MiB of zeros at the end",
             with(|spec| spec.file_length = FileLength::Exact(8 * MIB)),
             &["L1 note file @0x700000"],
@@ -162,6 +181,19 @@ pub(super) fn rows() -> Vec<Row> {
             },
             &["N6 note sector bitmap block 0 @0x500300 [0x300000+0x100000]"],
         ),
+        of_full_block(
+            "a full block with some bits",
+            &[1],
+            &["N6 note sector bitmap block 0 @0x500100 [0x100000+0x100000]"],
+        ),
+        of_full_block("a full block with all bits", &[0xff; 256], &[]),
+        of_full_block("a full block with no bits", &[], &[]),
+        of_second_chunk("in order, in the second chunk", 0..8, &[]),
+        of_second_chunk(
+            "no bits, in the second chunk",
+            0..0,
+            &["N6 note sector bitmap block 1 @0x2402000 [0x102000000+0x2000000]"],
+        ),
         zeros,
     ]
 }
@@ -193,6 +225,24 @@ fn of_child(
     let mut child = child.build();
     let entry = entry(&mut child);
     child.set_bat(4096, entry);
+    Row { chain: vec![child, base.build()], ..row(what, Spec::empty(0).build(), found) }
+}
+
+/// A child of the default image, in which block 1 is fully present and has these bytes in its sector bitmap.
+fn of_full_block(what: &'static str, bits: &[u8], found: &[&'static str]) -> Row {
+    let base = Spec::default();
+    let mut child = Spec::child_of(&base, "1.vhdx").block(1, Block::full());
+    child.bitmaps.insert(0, Bitmap { state: 6, place: Place::Auto, present: Vec::new() });
+    let mut child = child.build();
+    child.bytes.write(child.bitmap_at(0) + 256, bits);
+    Row { chain: vec![child, base.build()], ..row(what, Spec::empty(0).build(), found) }
+}
+
+/// A child with 128 blocks of 32 MiB in each chunk, whose block 129 has these sectors. It lies at 4 MiB, its bitmap after
+/// it.
+fn of_second_chunk(what: &'static str, sectors: std::ops::Range<u64>, found: &[&'static str]) -> Row {
+    let base = Spec { block_size: 32 << 20, ..Spec::empty(8 * GIB) };
+    let child = Spec::child_of(&base, "1.vhdx").block(129, Block::partial(&run(sectors))).build();
     Row { chain: vec![child, base.build()], ..row(what, Spec::empty(0).build(), found) }
 }
 

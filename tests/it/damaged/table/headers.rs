@@ -39,6 +39,16 @@ pub(super) fn rows() -> Vec<Row> {
             }),
             &["V5 warning header 2 @0x20004", "N2 note log @0x100000"],
         ),
+        row(
+            "the current one of an image whose log only clears a page that holds data",
+            cleared(4 * MIB),
+            &["V5 warning header 2 @0x20004", "V5 corruption header 2 @0x20000", "N2 note log @0x100000"],
+        ),
+        row(
+            "the current one of an image whose log only clears an empty page",
+            cleared(3 * MIB + 512 * KIB),
+            &["V5 warning header 2 @0x20004", "N2 note log @0x100000"],
+        ),
         row("twice the same", with(|spec| spec.sequence = [9, 9]), &["V6 note header 2 @0x20008"]),
         row(
             "two of one number",
@@ -73,6 +83,15 @@ pub(super) fn rows() -> Vec<Row> {
         row("no creator", with(|spec| spec.creator = Vec::new()), &["N3 note file type identifier @0x8"]),
         row("DataWriteGuid", with(|spec| spec.data_write_guid = Uuid::nil()), &["N4 note header 2 @0x20000"]),
         row("FileWriteGuid", with(|spec| spec.file_write_guid = Uuid::nil()), &["N4 note header 2 @0x20000"]),
+        row(
+            "DataWriteGuid beside a damaged header",
+            {
+                let mut image = with(|spec| spec.data_write_guid = Uuid::nil());
+                image.patch_header_raw(1, 100, b"x");
+                image
+            },
+            &["V5 warning header 1 @0x10004", "N4 note header 2 @0x20000"],
+        ),
         row("VirtualDiskId", with(|spec| spec.disk_id = Uuid::nil()), &["N4 note metadata item VirtualDiskId"]),
         row("older header's log", patched(|image| image.patch_header(1, 72, &[0, 0, 0, 4])), &["N7 note headers"]),
         row("older header's version", patched(|image| image.patch_header(1, 66, &[2])), &["N7 note headers"]),
@@ -82,6 +101,15 @@ pub(super) fn rows() -> Vec<Row> {
 /// The default image with other bytes at some place.
 fn at(offset: u64, bytes: &[u8]) -> Image {
     patched(|image| image.bytes.write(offset, bytes))
+}
+
+/// An image whose log clears one page of the file. Its current header, the only one that names the log, is damaged.
+fn cleared(page: u64) -> Image {
+    patched(|image| {
+        Journal::new(0, 1).append(image, &[Descriptor::Zero(page, PAGE)]);
+        image.patch_header(2, 48, &LOG_GUID.to_bytes_le());
+        image.patch_header_raw(2, 100, b"x");
+    })
 }
 
 /// An image whose log is in use and changes nothing, with other bytes in its headers.

@@ -78,6 +78,15 @@ pub(super) fn rows() -> Vec<Row> {
             ],
         ),
         row(
+            "the last block that account is kept of",
+            {
+                let mut image = Spec { raw_bat: [(2, ((1 << 48) - MIB) | 6)].into(), ..Spec::default() }.build();
+                with_entry(&mut image, &Entry { last: 1 << 49, ..Entry::new(LOG_GUID, 1, 0) });
+                image
+            },
+            &["V24 unchecked payload block 2 @0xfffffff00000 [0x200000+0x100000]", "L1 leak file @0x500000"],
+        ),
+        row(
             "payload in the log",
             patched(|image| {
                 let entry = Entry::new(LOG_GUID, 1, 0).data(5 * MIB + PAGE, &page);

@@ -96,7 +96,7 @@ impl<'d> Segments<'d> {
             (Some(image), Content::File(offset) | Content::Log(offset)) => {
                 let run = image.run(offset, piece.length).map_err(|error| error.in_layer(piece.layer, image.path()));
                 if let (Ok(Run::Data(bytes)), Content::File(_)) = (&run, piece.content) {
-                    // Whoever borrows them may go through them.
+                    // The borrower may go through them.
                     image.source().will_walk(offset, offset.saturating_add(to_u64(bytes.len())));
                 }
                 run

@@ -286,7 +286,7 @@ impl Image {
         self.bat().payload(block)
     }
 
-    /// How many blocks behind `block`, at most `most`, are in the same state. Whoever asks has to ask for the tables, too:
+    /// How many blocks behind `block`, at most `most`, are in the same state. The caller has to ask for the tables, too:
     /// [`Image::check_tables`].
     ///
     /// # Errors

@@ -376,7 +376,7 @@ fn default_action() -> libc::sigaction {
     unsafe { std::mem::zeroed() }
 }
 
-/// A mapping of one page that is given back when the process is past the limit of its mappings; null if there is none.
+/// A mapping of one page that is given back when the process is past the limit of its mappings; null if not mapped.
 static RESERVE: AtomicPtr<c_void> = AtomicPtr::new(std::ptr::null_mut());
 
 /// Makes the mapping in reserve, if there is none. Called under the lock of [`ALL_DISPLACED`].
@@ -482,10 +482,9 @@ fn pass_on(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
 fn displaced_at(depth: usize) -> Displaced {
     // SAFETY: null, or a structure that is never freed and never changes.
     let newest = unsafe { NEWEST.load(Ordering::Acquire).as_ref() };
-    let first = FIRST.get().copied();
     let displaced = match depth {
         0 => newest,
-        1 => first.filter(|first| Some(*first) != newest),
+        1 => FIRST.get().copied().filter(|first| Some(*first) != newest),
         _ => None,
     };
     displaced.copied().unwrap_or(Displaced { handler: libc::SIG_DFL, flags: 0 })

@@ -97,7 +97,7 @@ impl Bat<'_> {
                 continue;
             }
             let most = end.saturating_sub(block).min(asking.left(block));
-            ahead.blocks(self, block, most);
+            ahead.advance(self, block, most);
             match self.entries(block, most).map_err(|error| (block, error))? {
                 Run::Zero(length) if length >= BatEntry::LENGTH => {
                     block = block.saturating_add(length / BatEntry::LENGTH);

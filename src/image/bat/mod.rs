@@ -225,7 +225,7 @@ impl Bat<'_> {
         let (mut kept_from, mut ahead) = (block, ReadAhead::default());
         while found < most {
             let behind = block.saturating_add(1).saturating_add(found);
-            ahead.blocks(self, behind, most.saturating_sub(found));
+            ahead.advance(self, behind, most.saturating_sub(found));
             if self.forget_blocks(kept_from, behind) {
                 kept_from = behind;
             }

@@ -64,7 +64,7 @@ pub(super) struct ReadAhead {
 impl ReadAhead {
     /// The walk has come to `block`, and looks at `most` blocks from there on, if it does not end before.
     #[inline]
-    pub(super) fn blocks(&mut self, bat: &Bat<'_>, block: u64, most: u64) {
+    pub(super) fn advance(&mut self, bat: &Bat<'_>, block: u64, most: u64) {
         let offset = |block| bat.entry_offset(bat.geometry.payload_index(block));
         let start = offset(block);
         if start >= self.until {
@@ -186,7 +186,7 @@ impl Bat<'_> {
                 continue;
             }
             let most = left.min(asking.left(block));
-            ahead.blocks(self, block, most);
+            ahead.advance(self, block, most);
             let at = |error| (block, error);
             let shown = match self.entries(block, most).map_err(at)? {
                 Run::Zero(length) if length >= BatEntry::LENGTH => {

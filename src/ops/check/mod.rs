@@ -128,7 +128,7 @@ pub fn check(source: Source, options: &CheckOptions<'_>) -> Result<CheckReport, 
 
 /// Of each layer, the first block that lies where another block of the same file does, if there is any: all but one of them hold
 /// the bytes of another (rule V69 of [`check`]), and read without an error. Of an image that is salvaged, also the first one that
-/// lies where a region or a log claims to be, and is read all the same. Of a layer whose BAT was lost while it was looked at, that is
+/// lies where a region or a log claims to be, and is read nevertheless. Of a layer whose BAT was lost while it was looked at, that is
 /// the error. With the feature `rayon`, the threads of the current
 /// pool look for it; what it costs depends on the size of the block allocation table (MS-VHDX 2.5), and on nothing else.
 #[must_use]

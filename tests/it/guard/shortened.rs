@@ -1,6 +1,7 @@
 //! Files that become shorter in the middle of a page: the system fills the rest of the page with zeros and sends no signal.
 //! Whatever looks at it has to ask for the length of the file afterwards.
 
+use std::io::{BufRead, Seek, SeekFrom};
 use std::ops::ControlFlow;
 use std::path::Path;
 
@@ -9,7 +10,7 @@ use vhdx_mmap::{
     Chain, Content, Disk, Error, ErrorKind, OpenOptions, Parents, ScanOptions, Severity, Source, Strictness,
 };
 
-use super::{WAYS, Way, cut, map, of_stopped};
+use super::{WAYS, Way, cut, map, of_io, of_stopped};
 use crate::kit::builder::{Image, Spec};
 use crate::kit::{Block, MIB, Model};
 use crate::support::temp_dir;
@@ -127,6 +128,24 @@ fn content_cut_in_the_middle_of_a_page_is_an_error_and_the_rest_is_right() {
     assert_lost("segments", disk.segments(..).try_for_each(|segment| segment.map(drop)));
     disk.segments(..3 * MIB).try_for_each(|segment| segment.map(drop)).unwrap();
     assert_lost("check_lost of the source", disk.image().source().check_lost());
+}
+
+/// What a reader has given as a borrowed buffer is asked for again when the next one is asked for, at the end of the disk, too.
+#[test]
+fn buffer_of_a_reader_that_is_cut_is_an_error_of_the_next_call() {
+    for consumed in [4096, 1 << 20] {
+        let folder = temp_dir();
+        let path = folder.path().join("disk.vhdx");
+        let image = (0..4).fold(Spec::empty(4 * MIB), |spec, number| spec.block(number, Block::full())).build();
+        write(&image, &path);
+        let disk = Disk::open(map(&path), &OpenOptions::new()).unwrap();
+        let mut reader = disk.reader();
+        reader.seek(SeekFrom::Start(3 * MIB)).unwrap();
+        assert_eq!(reader.fill_buf().unwrap().len(), 1 << 20);
+        cut(&path, image.block_at(3) + 1000);
+        reader.consume(consumed);
+        assert_lost("fill_buf", reader.fill_buf().map(<[u8]>::len).map_err(of_io));
+    }
 }
 
 /// A salvage, and a check, which salvages, have a mode and a list of losses. No other handle to the file has them.

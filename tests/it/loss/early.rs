@@ -69,7 +69,8 @@ fn comparison_that_is_broken_off() {
     let in_pieces = Chain::in_memory(vec![above.build(), in_pieces.build()]);
     let in_pieces = open(&in_pieces.sources(Door::Memory), Strictness::Default, || {}).unwrap();
 
-    let mut base = blocks(Spec::empty(BLOCKS * MIB), &Block::full());
+    // A block that is the same after some that differ: the first difference is told as soon as the next one is found.
+    let mut base = blocks(Spec::empty(BLOCKS * MIB), &Block::full()).block(6, Block::full().fill(same.clone()));
     base.order = (0..BLOCKS).rev().map(Slot::Block).collect();
     let mut child = blocks(Spec::child_of(&base, "base.vhdx"), &Block::full().fill(same));
     child.bat_offset = LAST;

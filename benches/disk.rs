@@ -87,7 +87,7 @@ fn random_reads(c: &mut Criterion) {
     });
     let mut buffer = Aligned::new(4096);
     group.bench_function("read_at", |b| {
-        b.iter(|| assert_eq!(disk.read_at(offset(), buffer.bytes()).unwrap(), 4096));
+        b.iter(|| assert_eq!(disk.read_at(buffer.bytes(), offset()).unwrap(), 4096));
     });
     let file = File::open(&path).unwrap();
     group.bench_function("limit/pread", |b| b.iter(|| file.read_exact_at(buffer.bytes(), offset()).unwrap()));
@@ -101,14 +101,14 @@ fn random_reads(c: &mut Criterion) {
         b.iter(|| {
             let disk = open(&path);
             let pieces = (0..size).step_by(1 << 20).map(|at| {
-                disk.read_at(at, buffer.bytes()).unwrap();
+                disk.read_at(buffer.bytes(), at).unwrap();
                 sum(buffer.bytes())
             });
             assert_eq!(pieces.fold(0, u64::wrapping_add), expected);
         });
     });
     group.bench_function("limit/pread", |b| {
-        let first = disk.extents(..).next().unwrap().unwrap().file_offset.unwrap();
+        let first = disk.extents(..).next().unwrap().unwrap().file_offset().unwrap();
         b.iter(|| {
             let pieces = (0..size).step_by(1 << 20).map(|at| {
                 file.read_exact_at(buffer.bytes(), first + at).unwrap();

@@ -21,7 +21,7 @@
 //! use vhdx_mmap::{Disk, OpenOptions, Parents, Segment, Source};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let source = Source::read("disk.avhdx")?; // or, mapped: unsafe { Source::map("disk.avhdx")? }
+//! let source = Source::load("disk.avhdx")?; // or, mapped: unsafe { Source::map("disk.avhdx")? }
 //! let disk = Disk::open(source, &OpenOptions::new().parents(Parents::Beside))?;
 //! let mut data = 0;
 //! for segment in disk.segments(..) {
@@ -73,8 +73,8 @@ mod threads;
 mod zero;
 
 pub use disk::{
-    Block, Chain, Disk, Extent, Extents, FoundBy, Layer, Link, Loss, Losses, MAX_PARENTS, OpenOptions, ParentFinder,
-    ParentRequest, Parents, Reader, Segment, Segments,
+    Block, Chain, Disk, DiskRange, Extents, FoundBy, Layer, Link, Location, Loss, Losses, MAX_PARENTS, OpenOptions,
+    ParentFinder, ParentRequest, Parents, Reader, Run, Runs, Segment, Segments, SharedBytes,
 };
 pub use error::{Candidate, Category, Error, ErrorKind, Outcome, Result, Structure};
 pub use format::PayloadBlockState;
@@ -88,7 +88,7 @@ pub use image::{
 pub use scan::{Cache, Content, Progress, ScanOptions, Stopped, UNIT, Uncounted};
 #[cfg(feature = "rayon")]
 pub use scan::{ParSegments, SEGMENT_GRAIN};
-pub use source::{FileId, Source};
+pub use source::{FileId, ReadAt, Source};
 #[cfg(all(unix, feature = "mmap"))]
 pub use source::{guard_is_active, guard_mappings};
 pub use zero::{ZERO_PAGES_LENGTH, is_zero, zero_pages};

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "rayon")]
 use std::sync::LazyLock;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 #[cfg(feature = "rayon")]
 use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
@@ -72,4 +73,9 @@ pub(crate) fn try_reduce<T: Default, E>(
     and: impl Fn(T, T) -> T,
 ) -> Result<T, E> {
     (0..parts).try_fold(T::default(), |sum, number| Ok(and(sum, part(number)?)))
+}
+
+/// Locks a mutex whose content is whole also after a panic of another thread.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

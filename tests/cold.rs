@@ -80,7 +80,7 @@ fn cold_image_is_read_as_far_as_it_is_asked_for() {
         for read in 0..60_u64 {
             let block = (read * 97 + number * 31 + 5) % BLOCKS;
             let at = block * MIB + (number * 211 + read * 53) % 200 * PAGE;
-            assert_eq!(disk.read_at(at, &mut buffer).unwrap(), length);
+            assert_eq!(disk.read_at(&mut buffer, at).unwrap(), length);
             let within = usize::try_from(at % MIB).unwrap();
             assert!(buffer == kit::pattern(block, 0, usize::try_from(MIB).unwrap())[within..within + length]);
         }

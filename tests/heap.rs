@@ -54,7 +54,7 @@ fn a_disk_of_64_tib_takes_next_to_no_memory_to_open_and_to_read() {
     assert_eq!(segments, [Segment::Zero(64 << 40)]);
     assert_eq!(disk.image().block_states().unwrap().count(vhdx_mmap::PayloadBlockState::NotPresent), 1 << 26);
     let mut buffer = [1; 4096];
-    assert_eq!(disk.read_at(63 << 40, &mut buffer).unwrap(), buffer.len());
+    assert_eq!(disk.read_at(&mut buffer, 63 << 40).unwrap(), buffer.len());
     let read = ALLOCATED.0.load(Ordering::Relaxed).checked_sub(before).unwrap();
     assert!(read < 4 << 10, "{read} bytes to go through it");
 }

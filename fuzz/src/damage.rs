@@ -64,9 +64,9 @@ pub fn salvage(input: &Input) {
         for at in (0..disk.size().min(64 << 20)).step_by(64 << 10) {
             let length = (disk.size() - at).min(64 << 10) as usize;
             let (mut found, mut expected) = (vec![0xA5; length], vec![0x5A; length]);
-            salvaged.read_at(at, &mut found).expect("a salvage has no errors");
+            salvaged.read_at(&mut found, at).expect("a salvage has no errors");
             let is_lost = || salvaged.losses(at..at + length as u64).next().is_some();
-            match disk.read_at(at, &mut expected) {
+            match disk.read_at(&mut expected, at) {
                 Ok(_) => assert!(found == expected, "another byte is salvaged at {at:#x}"),
                 // What only a claim is against is read, and told of.
                 Err(error) => assert!(is_lost() || is_disputed(&error), "not lost at {at:#x}, but: {error}"),

@@ -12,7 +12,7 @@ pub(crate) fn assert_same(disk: &Disk, oracle: &Oracle<'_>, sectors: impl IntoIt
     for sector in sectors {
         let at = sector * sector_size;
         found.fill(0xA5);
-        let read = disk.read_at(at, &mut found);
+        let read = disk.read_at(&mut found, at);
         match (read, oracle.read(at, sector_size as usize)) {
             (Ok(length), Ok(expected)) => assert_eq!(found[..length], expected[..], "sector {sector}"),
             (Err(_), Err(_)) => {}
@@ -60,7 +60,7 @@ pub(crate) fn look_at_everything(chain: &Chain) {
     // A slice is what a read copies.
     for at in [0, 511, 512, disk.size() / 2] {
         let mut found = [0; 700];
-        if let (Ok(Some(lent)), Ok(read)) = (disk.slice(at, 700), disk.read_at(at, &mut found)) {
+        if let (Ok(Some(lent)), Ok(read)) = (disk.slice(at, 700), disk.read_at(&mut found, at)) {
             assert_eq!(lent, &found[..read]);
         }
     }

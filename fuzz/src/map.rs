@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arbitrary::Arbitrary;
 use vhdx_mmap::PayloadBlockState::{FullyPresent, PartiallyPresent, Undefined, Unmapped, Zero};
 use vhdx_mmap::ops::{COMPARE_STEP, Change as Changed, allocated_changes, content_changes};
-use vhdx_mmap::{Disk, Extent, OpenOptions, ParentRequest, Parents, ScanOptions, Source};
+use vhdx_mmap::{Location, Disk, Run, OpenOptions, ParentRequest, Parents, ScanOptions, Source};
 
 use crate::bases::policies;
 use crate::change::{Change, Places, apply};
@@ -169,16 +169,16 @@ fn extents_agree(disk: &Disk, oracle: &Oracle<'_>) -> u64 {
     end
 }
 
-fn extent_agrees(extent: &Extent, at: u64, oracle: &Oracle<'_>) {
+fn extent_agrees(extent: &Run, at: u64, oracle: &Oracle<'_>) {
     // Of a block that is cut off, the library tells the part that is there.
     let Ok(origin) = oracle.locate(at / oracle.sector_size()) else { return };
     match origin {
         Origin::File { layer, offset } => {
             assert_eq!(extent.layer, layer, "{at:#x} in {extent:?}");
             assert!(matches!(extent.state, Some(FullyPresent | PartiallyPresent)), "{extent:?}");
-            match extent.file_offset {
+            match extent.file_offset() {
                 Some(place) => assert_eq!(place + (at - extent.start), offset, "{at:#x} in {extent:?}"),
-                None if extent.in_log => {}
+                None if matches!(extent.at, Location::Log(_)) => {}
                 // Zeros that a replay makes, and the first sector of an extent may be cut.
                 None => assert_eq!(oracle.file_bytes(layer, offset, 512), [0; 512], "{at:#x} in {extent:?}"),
             }

@@ -50,7 +50,7 @@ impl<'d> Block<'d> {
 
     /// Its content.
     #[must_use]
-    pub fn segments(&self) -> Segments<'d> {
+    pub fn segments(&self) -> Segments<&'d Disk> {
         self.disk.segments(self.start..self.start.saturating_add(self.length))
     }
 }

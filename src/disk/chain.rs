@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::error::{Error, ErrorKind, Result, Structure};
 use crate::image::{Assumed, Check, Image, Kind, LogPolicy, Severity, Strictness, Warning, Warnings};
-use crate::source::{LostRanges, Source, SourceRef};
+use crate::source::{LostRanges, OpenFile, Source, SourceRef};
 
 use super::Disk;
 use super::parents::{self, Found, FoundBy, KnownFiles, NotFound, Parents, Search};
@@ -26,6 +26,7 @@ pub struct OpenOptions {
     pub strictness: Strictness,
     /// What counts instead of what the metadata of the image say. Of its parents, nothing is assumed.
     pub assumed: Assumed,
+    maps_parents: bool,
 }
 
 impl OpenOptions {
@@ -54,6 +55,32 @@ impl OpenOptions {
     pub fn assumed(mut self, assumed: Assumed) -> Self {
         self.assumed = assumed;
         self
+    }
+
+    /// Maps the parents that a search finds and opens ([`Parents::Beside`], [`Parents::Roots`], [`Parents::Explicit`]), as
+    /// [`Source::map`] does. Without this they are opened by [`Source::open`], and nothing can be borrowed of what lies in
+    /// them.
+    ///
+    /// # Safety
+    /// The promise of [`Source::map`], made for all files that such a search opens: their content and their length do not
+    /// change while a disk of them lives.
+    #[cfg(feature = "mmap")]
+    #[expect(unsafe_code, reason = "a promise about files, which no type can make")]
+    #[must_use]
+    pub unsafe fn map_parents(mut self) -> Self {
+        self.maps_parents = true;
+        self
+    }
+
+    /// A parent that a search has found and opened.
+    pub(super) fn open_parent(&self, file: OpenFile) -> Result<Source> {
+        #[cfg(feature = "mmap")]
+        if self.maps_parents {
+            #[expect(unsafe_code, reason = "a promise about files is passed on")]
+            // SAFETY: only `map_parents` sets this, whose caller has promised it for all parents.
+            return unsafe { Source::map_open(file) };
+        }
+        Ok(Source::of_file(file))
     }
 
     /// Sets where parents may be looked for.

@@ -6,7 +6,7 @@ use std::ops::Range;
 use crate::error::{Error, ErrorKind, Structure};
 
 use super::Disk;
-use super::cursor::{Content, Cursor, Piece};
+use super::runs::{Location, Run, Walk};
 
 /// A range of the disk that can't be read.
 #[non_exhaustive]
@@ -23,50 +23,47 @@ pub struct Loss {
 #[derive(Debug)]
 pub struct Losses<'d> {
     disk: &'d Disk,
-    cursor: Cursor<'d>,
-    /// What is left of a piece of which a part was found to be lost.
-    rest: Option<Piece>,
+    walk: Walk,
+    /// What is left of a run of which a part was found to be lost.
+    rest: Option<Run>,
     /// A loss that may go on.
     pending: Option<Loss>,
 }
 
 impl<'d> Losses<'d> {
-    pub(super) fn new(cursor: Cursor<'d>) -> Self {
-        Self { disk: cursor.disk(), cursor, rest: None, pending: None }
+    pub(super) fn new(disk: &'d Disk, start: u64, end: u64) -> Self {
+        Self { disk, walk: Walk::new(start, end), rest: None, pending: None }
     }
 
     /// The next loss that is one by itself.
     fn next_one(&mut self) -> Option<Loss> {
         loop {
-            let piece = match self.rest.take() {
+            let run = match self.rest.take() {
                 Some(rest) => rest,
-                None => match self.cursor.next()? {
-                    Ok(piece) => piece,
+                None => match self.walk.next(self.disk)? {
+                    Ok(run) => run,
                     // Nothing is known from there on.
-                    Err(reason) => return Some(Loss { range: self.cursor.failed_at()..self.cursor.end(), reason }),
+                    Err(reason) => return Some(Loss { range: self.walk.unknown(), reason }),
                 },
             };
-            let range = piece.start..piece.start.saturating_add(piece.length);
-            match piece.content {
-                Content::Lost => {
+            match run.at {
+                Location::Lost => {
                     let unknown = || Error::of(Structure::Disk, ErrorKind::NoParentAttached);
-                    let reason = self.cursor.take_lost().unwrap_or_else(unknown);
-                    return Some(Loss { range, reason });
+                    let reason = self.walk.take_lost().unwrap_or_else(unknown);
+                    return Some(Loss { range: run.start..run.end(), reason });
                 }
-                Content::File(offset) => {
-                    let layer = self.disk.layers().get(piece.layer)?;
-                    if let Some(lost) = layer.first_unread(offset, piece.length) {
-                        let start = piece.start.saturating_add(lost.start.saturating_sub(offset));
-                        let end = piece.start.saturating_add(lost.end.saturating_sub(offset));
-                        self.rest = piece.behind(end.saturating_sub(piece.start));
+                Location::File(offset) => {
+                    let layer = self.disk.layers().get(run.layer)?;
+                    if let Some(lost) = layer.first_unread(offset, run.length) {
+                        let start = run.start.saturating_add(lost.start.saturating_sub(offset));
+                        let end = run.start.saturating_add(lost.end.saturating_sub(offset));
+                        self.rest = run.after(end.saturating_sub(run.start));
                         let reason = Error::at(Structure::File, lost.start, ErrorKind::MediumFailed);
-                        return Some(Loss {
-                            range: start..end,
-                            reason: reason.in_layer(piece.layer, layer.image().path()),
-                        });
+                        let reason = reason.in_layer(run.layer, layer.image().path());
+                        return Some(Loss { range: start..end, reason });
                     }
                 }
-                Content::Log(_) | Content::Zero => {}
+                Location::Log(_) | Location::Zero => {}
             }
         }
     }

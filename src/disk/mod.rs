@@ -2,34 +2,35 @@
 
 mod block;
 mod chain;
-mod cursor;
-mod extents;
 mod losses;
 mod parents;
+mod range;
 mod reader;
 mod runs;
 mod segments;
+mod shared;
 mod stored_path;
 
 use std::ops::{Bound, Range, RangeBounds};
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result, Structure};
-use crate::image::{Image, Lent, Warning};
+use crate::image::{BlockLookup, Image, Warning};
 use crate::num::{to_u64, to_usize_saturating};
-use crate::source::{Source, any_lost};
+use crate::source::{Bytes, Source, any_lost};
 use crate::zero::{ZERO_PAGES_LENGTH, zero_pages};
 
-use cursor::{Cursor, FEW_LAYERS};
+use runs::{FEW_LAYERS, Walk};
 
 pub use block::Block;
 pub use chain::{Chain, Layer, Link, MAX_PARENTS, OpenOptions};
-pub use extents::{Extent, Extents};
 pub use losses::{Loss, Losses};
 pub use parents::{FoundBy, ParentFinder, ParentRequest, Parents};
+pub use range::DiskRange;
 pub use reader::Reader;
-pub(crate) use runs::{Place, PlacedRun, PlacedRuns};
+pub use runs::{Extents, Location, Run, Runs};
 pub use segments::{Segment, Segments};
+pub use shared::SharedBytes;
 
 /// What is longer than this, in bytes, is read from the file instead of copied from the mapping. A copy takes a page fault
 /// where the page has not been looked at before, which costs more than to read four pages.
@@ -76,7 +77,8 @@ impl Disk {
     /// What of a range can't be read, in order, and why: by what the files say, and by what their media have failed to give so
     /// far. Looks at the map, not at the content.
     pub fn losses(&self, range: impl RangeBounds<u64>) -> Losses<'_> {
-        Losses::new(self.cursor(range))
+        let (start, end) = self.bounds(range);
+        Losses::new(self, start, end)
     }
 
     /// The disk of a chain that has been opened.
@@ -113,11 +115,6 @@ impl Disk {
         self.layers()[0].image()
     }
 
-    #[inline]
-    fn layer_image(&self, layer: usize) -> Option<&Image> {
-        self.layers().get(layer).map(Layer::image)
-    }
-
     /// Size of the disk, in bytes: 0 to 64 TiB.
     #[must_use]
     pub fn size(&self) -> u64 {
@@ -142,15 +139,38 @@ impl Disk {
     /// each run as long as can be. What lies behind the end of the disk is left out.
     ///
     /// Nothing is copied, whatever the range. An error is the last item, behind all that is good before it.
-    pub fn segments(&self, range: impl RangeBounds<u64>) -> Segments<'_> {
+    pub fn segments(&self, range: impl RangeBounds<u64>) -> Segments<&Self> {
         let (start, end) = self.bounds(range);
         Segments::new(self, start, end)
     }
 
     /// The map of a range of bytes of the disk, in order, without a look at the content. What lies behind the end of the
     /// disk is left out. An error is the last item, behind all that is good before it.
-    pub fn extents(&self, range: impl RangeBounds<u64>) -> Extents<'_> {
-        Extents::new(self.cursor(range))
+    pub fn extents(&self, range: impl RangeBounds<u64>) -> Extents<&Self> {
+        let (start, end) = self.bounds(range);
+        Extents::new(self, start, end)
+    }
+
+    /// What lies where in a range of bytes of the disk, in order, as it is found: the parts of which [`Disk::extents`] makes
+    /// extents. What lies past the end of the disk is left out. An error is the last item, after all that is good before it.
+    pub fn runs(&self, range: impl RangeBounds<u64>) -> Runs<&Self> {
+        let (start, end) = self.bounds(range);
+        Runs::new(self, start, end)
+    }
+
+    /// The runs of a range, those of data with all that follow them in the same file.
+    pub(crate) fn runs_in_files(&self, (start, end): (u64, u64)) -> impl Iterator<Item = Result<Run>> + Send {
+        let mut walk = Walk::new(start, end);
+        std::iter::from_fn(move || walk.next_joined(self, Run::goes_on_in))
+    }
+
+    /// The extent at `offset`, at most `most` bytes of it; none past the end of the disk. Costs no more than it looks at: `most`
+    /// bounds the work.
+    ///
+    /// # Errors
+    /// If the block at `offset` can't be read.
+    pub fn extent_at(&self, offset: u64, most: u64) -> Result<Option<Run>> {
+        self.extents(offset..offset.saturating_add(most)).next().transpose()
     }
 
     /// A block of the disk, by number.
@@ -170,10 +190,10 @@ impl Disk {
     ///
     /// # Errors
     /// If a block of the range can't be read. What `buffer` holds then is of no meaning.
-    pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize> {
+    pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
         if buffer.len() <= MOST_COPIED
             && !self.is_salvaged
-            && let Some((layer, bytes)) = self.lend(offset, to_u64(buffer.len()))
+            && let Some((layer, bytes)) = self.borrow_at_once(offset, to_u64(buffer.len()))
         {
             buffer.copy_from_slice(bytes);
             let read = offset..offset.saturating_add(to_u64(bytes.len()));
@@ -183,19 +203,53 @@ impl Disk {
         let mut rest: &mut [u8] = buffer;
         let before = rest.len();
         // With the last run, this asks for the tables.
-        for run in self.placed_runs(offset, end) {
+        for run in self.runs(offset..end) {
             let run = run?;
-            let (piece, behind) = rest.split_at_mut(to_usize_saturating(run.length).min(rest.len()));
-            match run.place {
-                Place::Zero => piece.fill(0),
-                Place::Memory(bytes) => piece.copy_from_slice(bytes),
-                Place::File(file, at) => {
-                    file.read_exact_at(at, piece).map_err(|error| error.in_layer(run.layer, file.path()))?;
+            let (piece, after) = rest.split_at_mut(to_usize_saturating(run.length).min(rest.len()));
+            match (run.at, self.layers().get(run.layer)) {
+                (Location::File(at), Some(layer)) => {
+                    let read = layer.file().read_exact_at(at, piece);
+                    read.map_err(|error| error.in_layer(run.layer, layer.image().path()))?;
                 }
+                _ => match self.borrow_run(&run)? {
+                    Bytes::Data(bytes) => piece.copy_from_slice(bytes.get(..piece.len()).unwrap_or(bytes)),
+                    Bytes::Zero(_) => piece.fill(0),
+                },
             }
-            rest = behind;
+            rest = after;
         }
         Ok(before.saturating_sub(rest.len()))
+    }
+
+    /// The bytes at the beginning of a run.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotBorrowable`]; [`ErrorKind::Lost`] if that is known of the first byte.
+    #[inline]
+    pub(crate) fn borrow_run(&self, run: &Run) -> Result<Bytes<'_>> {
+        let (Location::File(offset) | Location::Log(offset)) = run.at else { return Ok(Bytes::Zero(run.length)) };
+        let Some(image) = self.layers().get(run.layer).map(Layer::image) else { return Ok(Bytes::Zero(run.length)) };
+        let borrowed = image.borrow(offset, run.length).map_err(|error| error.in_layer(run.layer, image.path()))?;
+        if let (Location::File(_), Bytes::Data(bytes)) = (run.at, borrowed) {
+            // The borrower may go through them.
+            image.source().will_walk(offset, offset.saturating_add(to_u64(bytes.len())));
+        }
+        Ok(borrowed)
+    }
+
+    /// That what was borrowed of a run, before this call, was really what its file holds.
+    pub(crate) fn check_run(&self, run: &Run) -> Result<()> {
+        let (Location::File(at), Some(layer)) = (run.at, self.layers().get(run.layer)) else { return Ok(()) };
+        let file = layer.image().source();
+        let checked = file.check(Structure::File, at, run.length);
+        let checked = checked.and_then(|()| file.check_length(at.saturating_add(run.length)));
+        checked.map_err(|error| error.in_layer(run.layer, file.path()))
+    }
+
+    /// Whether bytes can be borrowed from all layers: [`Source::can_borrow`].
+    #[must_use]
+    pub fn can_borrow(&self) -> bool {
+        self.layers().iter().all(|layer| layer.image().source().can_borrow())
     }
 
     /// Lends the bytes of a range, if they lie together: in one run of one file, or all zero and no more than 64 KiB.
@@ -204,10 +258,20 @@ impl Disk {
     /// [`ErrorKind::OutsideDisk`] if the range ends behind the disk; otherwise as for [`Disk::read_at`].
     #[inline]
     pub fn slice(&self, offset: u64, length: u64) -> Result<Option<&[u8]>> {
-        match self.lend(offset, length) {
+        match self.borrow_at_once(offset, length) {
             Some((_, bytes)) => Ok(Some(bytes)),
             None => self.slice_of_segments(offset, length),
         }
+    }
+
+    /// The bytes at `offset`, at most `length`, as many as lie together (of zeros, at most 64 KiB), with a share in the disk:
+    /// `'static`, and never copied. None past the end of the disk.
+    ///
+    /// # Errors
+    /// As for [`Disk::slice`]; [`ErrorKind::NotBorrowable`] where the bytes lie in a source that is neither mapped nor in
+    /// memory.
+    pub fn shared_slice(self: &Arc<Self>, offset: u64, length: u64) -> Result<Option<SharedBytes>> {
+        SharedBytes::new(self, offset, length)
     }
 
     fn slice_of_segments(&self, offset: u64, length: u64) -> Result<Option<&[u8]>> {
@@ -226,15 +290,21 @@ impl Disk {
         })
     }
 
-    /// Lends bytes that lie in one block of one layer, the case of most small reads, and says which layer that is; none where
-    /// it takes more to find out.
+    /// Bytes that lie together in one layer, the case of most small reads, and the layer; none where it takes more to find out.
     #[inline]
-    fn lend(&self, offset: u64, length: u64) -> Option<(usize, &[u8])> {
-        for (number, layer) in self.layers().iter().enumerate().take(FEW_LAYERS) {
-            match layer.image().lend(offset, length) {
-                Lent::Here(bytes) => return Some((number, bytes)),
-                Lent::Below => {}
-                Lent::Unknown => return None,
+    fn borrow_at_once(&self, offset: u64, length: u64) -> Option<(usize, &[u8])> {
+        let end = offset.checked_add(length).filter(|end| *end > offset)?;
+        for (number, image) in self.layers().iter().map(Layer::image).enumerate().take(FEW_LAYERS) {
+            if end > image.virtual_disk_size() || !image.source().can_borrow() {
+                return None;
+            }
+            match image.lookup(offset, length).ok().filter(|found| found.length() == length)? {
+                BlockLookup::Data { offset, .. } => {
+                    let Ok(Bytes::Data(bytes)) = image.borrow(offset, length) else { return None };
+                    return Some((number, bytes)).filter(|_| to_u64(bytes.len()) == length);
+                }
+                BlockLookup::Parent { .. } => {}
+                BlockLookup::Zero { .. } => return None,
             }
         }
         None
@@ -274,15 +344,7 @@ impl Disk {
 
     #[cold]
     fn check_runs(&self, range: Range<u64>) -> Result<()> {
-        for run in self.placed_runs(range.start, range.end) {
-            let run = run?;
-            if let Place::File(file, at) = run.place {
-                let checked = file.check(Structure::File, at, run.length);
-                let checked = checked.and_then(|()| file.check_length(at.saturating_add(run.length)));
-                checked.map_err(|error| error.in_layer(run.layer, file.path()))?;
-            }
-        }
-        Ok(())
+        self.runs(range).try_for_each(|run| self.check_run(&run?))
     }
 
     /// That no file of the chain has lost its tables since it was mapped: [`Image::check_tables`].
@@ -305,20 +367,6 @@ impl Disk {
     /// The first byte and the end of a range, as far as it lies in the disk.
     pub(crate) fn bounds(&self, range: impl RangeBounds<u64>) -> (u64, u64) {
         bounds(range, self.size())
-    }
-
-    fn cursor(&self, range: impl RangeBounds<u64>) -> Cursor<'_> {
-        let (start, end) = self.bounds(range);
-        Cursor::new(self, start, end)
-    }
-}
-
-impl<'d> IntoIterator for &'d Disk {
-    type Item = Result<Segment<'d>>;
-    type IntoIter = Segments<'d>;
-
-    fn into_iter(self) -> Segments<'d> {
-        self.segments(..)
     }
 }
 

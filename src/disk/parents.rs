@@ -312,7 +312,7 @@ impl<'a> Search<'a> {
     /// headers is read.
     fn check(&mut self, file: OpenFile, identity: Uuid) -> Result<(Image, &'static str), Outcome> {
         let linkage = self.linkage_of(identity)?;
-        self.open(self.child.source().alike(file), linkage)
+        self.open(self.options.open_parent(file), linkage)
     }
 
     /// The same for bytes that are in memory already.
@@ -409,7 +409,7 @@ pub(super) fn named(child: &Image, files: &KnownFiles, options: &OpenOptions) ->
         }
     }
     let only = if others.len() == 1 { others.pop() } else { None };
-    let source = child.source().alike(unknown.or(only)?).ok()?;
+    let source = options.open_parent(unknown.or(only)?).ok()?;
     let image = Image::open_with(source, options.log_policy, options.strictness, &Assumed::default()).ok()?;
     (image.logical_sector_size() == child.logical_sector_size()).then_some(image)
 }

@@ -6,45 +6,73 @@ use std::ops::{Deref, Range};
 use crate::num::to_u64;
 use crate::zero::zero_pages;
 
-use super::{Disk, Segment};
+use super::{Disk, DiskRange, Segment};
 
-/// How far [`BufRead::fill_buf`] looks ahead. It lends what is there, so this bounds work, not memory.
+/// How far [`BufRead::fill_buf`] looks ahead where bytes are borrowed, in bytes. This bounds work, not memory.
 const LOOK_AHEAD: u64 = 1 << 20;
 
-/// A disk as a stream that can be read and sought in. Holds the disk by any pointer: `&Disk`, `Arc<Disk>`, `Box<Disk>`.
+/// How much [`BufRead::fill_buf`] reads at once where nothing is borrowed, in bytes.
+const READ_AHEAD: usize = 64 << 10;
+
+/// A disk, or a part of one, as a stream that can be read and sought in. Holds the disk by any pointer: `&Disk`, `Arc<Disk>`,
+/// `Box<Disk>`.
 ///
-/// [`BufRead`] lends the bytes of the mapping itself: no buffer is filled. If some of them turn out to be lost
-/// ([`Disk::check_lost`]), the next call says so, also at the end of the disk.
+/// Where bytes can be borrowed ([`Disk::can_borrow`]), [`BufRead`] borrows those of the file itself, and no buffer is filled.
+/// If some of them turn out to be lost ([`Disk::check_lost`]), the next call says so, also at the end of the disk.
 #[derive(Clone, Debug)]
 pub struct Reader<D> {
-    disk: D,
+    range: DiskRange<D>,
     position: u64,
-    /// What was lent last: somebody may have looked at it.
-    lent: Range<u64>,
+    /// What was borrowed last: somebody may have looked at it.
+    borrowed: Range<u64>,
+    /// Where nothing can be borrowed: what was read ahead, and where it begins.
+    buffer: Vec<u8>,
+    buffer_at: u64,
 }
 
 impl<D: Deref<Target = Disk>> Reader<D> {
     /// A stream that begins at the beginning of the disk.
     pub fn new(disk: D) -> Self {
-        Self { disk, position: 0, lent: 0..0 }
+        Self::of(DiskRange::whole(disk))
     }
 
-    /// That what was lent last was not lost when somebody looked at it.
-    fn check_lent(&mut self) -> io::Result<()> {
-        let lent = std::mem::take(&mut self.lent);
-        Ok(self.disk.check_lost(lent)?)
+    pub(super) fn of(range: DiskRange<D>) -> Self {
+        Self { range, position: 0, borrowed: 0..0, buffer: Vec::new(), buffer_at: 0 }
     }
 
     /// The disk.
     pub fn disk(&self) -> &Disk {
-        &self.disk
+        self.range.disk()
+    }
+
+    /// That what was borrowed last was not lost when somebody looked at it.
+    fn check_borrowed(&mut self) -> io::Result<()> {
+        let borrowed = std::mem::take(&mut self.borrowed);
+        Ok(self.range.check_lost(borrowed)?)
+    }
+
+    /// Length of what was read ahead from the position on.
+    fn buffered(&self) -> &[u8] {
+        let within = self.position.checked_sub(self.buffer_at).and_then(|within| usize::try_from(within).ok());
+        within.and_then(|within| self.buffer.get(within..)).unwrap_or_default()
+    }
+
+    fn read_ahead(&mut self) -> io::Result<&[u8]> {
+        if self.buffered().is_empty() {
+            let mut buffer = std::mem::take(&mut self.buffer);
+            buffer.resize(READ_AHEAD, 0);
+            let read = self.range.read_at(&mut buffer, self.position)?;
+            buffer.truncate(read);
+            (self.buffer, self.buffer_at) = (buffer, self.position);
+        }
+        Ok(self.buffered())
     }
 }
 
 impl<D: Deref<Target = Disk>> Read for Reader<D> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.check_lent()?;
-        let read = self.disk.read_at(self.position, buffer)?;
+        self.check_borrowed()?;
+        let read = self.range.read_at(buffer, self.position)?;
         self.position = self.position.saturating_add(to_u64(read));
         Ok(read)
     }
@@ -52,20 +80,18 @@ impl<D: Deref<Target = Disk>> Read for Reader<D> {
 
 impl<D: Deref<Target = Disk>> BufRead for Reader<D> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        self.check_lent()?;
+        self.check_borrowed()?;
+        if !self.disk().can_borrow() {
+            return self.read_ahead();
+        }
         let ahead = self.position..self.position.saturating_add(LOOK_AHEAD);
-        Ok(match self.disk.segments(ahead).next().transpose()? {
-            Some(Segment::Data(bytes)) => {
-                self.lent = self.position..self.position.saturating_add(to_u64(bytes.len()));
-                bytes
-            }
-            Some(Segment::Zero(length)) => {
-                let zeros = zero_pages(length);
-                self.lent = self.position..self.position.saturating_add(to_u64(zeros.len()));
-                zeros
-            }
-            None => &[],
-        })
+        let bytes = match self.range.segments(ahead).next().transpose()? {
+            Some(Segment::Data(bytes)) => bytes,
+            Some(Segment::Zero(length)) => zero_pages(length),
+            None => return Ok(&[]),
+        };
+        self.borrowed = self.position..self.position.saturating_add(to_u64(bytes.len()));
+        Ok(bytes)
     }
 
     fn consume(&mut self, amount: usize) {
@@ -74,12 +100,12 @@ impl<D: Deref<Target = Disk>> BufRead for Reader<D> {
 }
 
 impl<D: Deref<Target = Disk>> Seek for Reader<D> {
-    /// Seeks to any place, also behind the end, where there is nothing to read.
+    /// Seeks to any place, also past the end, where there is nothing to read.
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        self.check_lent()?;
+        self.check_borrowed()?;
         let position = match to {
             SeekFrom::Start(position) => Some(position),
-            SeekFrom::End(distance) => self.disk.size().checked_add_signed(distance),
+            SeekFrom::End(distance) => self.range.size().checked_add_signed(distance),
             SeekFrom::Current(distance) => self.position.checked_add_signed(distance),
         };
         let before_zero = || io::Error::new(io::ErrorKind::InvalidInput, "seek to before the beginning of the disk");

@@ -1,15 +1,15 @@
 //! The content of a disk: bytes lent from the files, and lengths of zeros.
 
 use std::iter::FusedIterator;
+use std::ops::Deref;
 
-use crate::error::{Error, Result, Structure};
+use crate::error::{Error, Result};
 use crate::num::to_u64;
-use crate::source::{Run, any_lost};
+use crate::source::{Bytes, any_lost};
 use crate::zero::zero_pages;
 
-use super::chain::Layer;
-use super::cursor::{Content, Cursor, Piece};
-use super::runs::Pieces;
+use super::Disk;
+use super::runs::{Run, Walk};
 
 /// A run of content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,89 +60,79 @@ impl<'d> Segment<'d> {
     }
 }
 
-/// The segments of a range, in order, each as long as can be. Made by [`Disk::segments`](super::Disk::segments).
-#[derive(Debug)]
-pub struct Segments<'d> {
-    disk: &'d super::Disk,
-    pieces: Pieces<'d>,
-    /// Data whose bytes have not been lent yet.
-    data: Option<Piece>,
-    /// Zeros that have not been handed out yet: more may follow.
+/// The segments of a range, in order, each as long as can be. Made by [`Disk::segments`].
+///
+/// With `D = &Disk` it is an iterator. With any other owner of a disk, such as `Arc<Disk>`, [`Segments::next_segment`] gives
+/// the same segments, each borrowed for as long as the caller looks at it.
+#[derive(Clone, Debug)]
+pub struct Segments<D> {
+    disk: D,
+    walk: SegmentWalk,
+}
+
+#[derive(Clone, Debug)]
+struct SegmentWalk {
+    walk: Walk,
+    /// Data whose bytes have not been given out yet.
+    data: Option<Run>,
+    /// Zeros that have not been given out yet: more may follow.
     zeros: u64,
-    /// What was lent last. Somebody may have looked at it.
-    lent: &'d [u8],
-    /// Why there is nothing behind them.
+    /// What was borrowed last. Somebody may have looked at it.
+    borrowed: Option<Run>,
+    /// Why there is nothing after them.
     failed: Option<Error>,
-    /// The range of the disk, until somebody has asked whether all that was lent of it was really there.
+    /// The range of the disk, until somebody has asked whether all that was borrowed of it was really there.
     unchecked: Option<(u64, u64)>,
 }
 
-impl<'d> Segments<'d> {
-    pub(super) fn new(disk: &'d super::Disk, start: u64, end: u64) -> Self {
-        let pieces = Pieces::new(Cursor::new(disk, start, end));
-        Self { disk, pieces, data: None, zeros: 0, lent: &[], failed: None, unchecked: Some((start, end)) }
+impl<D: Deref<Target = Disk>> Segments<D> {
+    pub(super) fn new(disk: D, start: u64, end: u64) -> Self {
+        let (data, zeros, borrowed, failed) = (None, 0, None, None);
+        let walk = Walk::new(start, end);
+        Self { disk, walk: SegmentWalk { walk, data, zeros, borrowed, failed, unchecked: Some((start, end)) } }
     }
 
-    /// What was lost of all that was lent, if something was. Asked once, behind the last segment.
-    fn check_all(&mut self) -> Option<Error> {
-        let (start, end) = self.unchecked.take()?;
-        self.disk.check_lost(start..end).err()
-    }
-
-    /// The bytes at the beginning of a piece.
+    /// The next segment. An error is the last item, and comes after all that is good before it. If a part of the segment
+    /// before was lost while it was looked at, that is the error; after the last segment, the same is asked for all of them.
     #[inline]
-    fn bytes(&self, piece: &Piece) -> Result<Run<'d>> {
-        match (self.disk.layer_image(piece.layer), piece.content) {
-            (Some(image), Content::File(offset) | Content::Log(offset)) => {
-                let run = image.run(offset, piece.length).map_err(|error| error.in_layer(piece.layer, image.path()));
-                if let (Ok(Run::Data(bytes)), Content::File(_)) = (&run, piece.content) {
-                    // The borrower may go through them.
-                    image.source().will_walk(offset, offset.saturating_add(to_u64(bytes.len())));
-                }
-                run
-            }
-            _ => Ok(Run::Zero(piece.length)),
-        }
+    pub fn next_segment(&mut self) -> Option<Result<Segment<'_>>> {
+        self.walk.next(&self.disk)
+    }
+}
+
+impl SegmentWalk {
+    /// What was lost of all that was borrowed, if something was. Asked once, after the last segment.
+    fn check_all(&mut self, disk: &Disk) -> Option<Error> {
+        let (start, end) = self.unchecked.take()?;
+        disk.check_lost(start..end).err()
     }
 
-    /// That what was lent last was not lost when somebody looked at it.
+    /// That what was borrowed last was not lost when somebody looked at it.
     #[cold]
-    fn check_lent(&mut self) -> Result<()> {
-        let lent = std::mem::take(&mut self.lent);
-        let mut layers = self.disk.layers().iter().map(Layer::image).enumerate();
-        layers.try_for_each(|(layer, image)| match image.source().place_of(lent) {
-            Some(offset) => {
-                let checked = image.source().check(Structure::File, offset, to_u64(lent.len()));
-                checked.map_err(|error| error.in_layer(layer, image.path()))
-            }
-            // It is another layer's, or from a log.
+    fn check_borrowed(&mut self, disk: &Disk) -> Result<()> {
+        match self.borrowed.take() {
+            Some(run) => disk.check_run(&run),
             None => Ok(()),
-        })
+        }
     }
 
     fn end(&mut self) {
         self.unchecked = None;
-        self.pieces = Pieces::new(Cursor::new(self.disk, 0, 0));
+        self.walk = Walk::new(0, 0);
         self.data = None;
     }
 
-    /// The zeros that are not handed out yet.
+    /// The zeros that are not given out yet.
     #[inline]
-    fn take_zeros(&mut self) -> Option<Segment<'d>> {
+    fn take_zeros<'d>(&mut self) -> Option<Segment<'d>> {
         let length = std::mem::take(&mut self.zeros);
         (length > 0).then_some(Segment::Zero(length))
     }
-}
 
-impl<'d> Iterator for Segments<'d> {
-    type Item = Result<Segment<'d>>;
-
-    /// The next segment. An error is the last item, and comes after all that is good before it. If a part of the segment
-    /// before was lost while it was looked at, that is the error; behind the last segment, the same is asked for all of them.
     #[inline]
-    fn next(&mut self) -> Option<Self::Item> {
+    fn next<'d>(&mut self, disk: &'d Disk) -> Option<Result<Segment<'d>>> {
         if any_lost()
-            && let Err(error) = self.check_lent()
+            && let Err(error) = self.check_borrowed(disk)
         {
             self.end();
             return Some(Err(error));
@@ -151,30 +141,31 @@ impl<'d> Iterator for Segments<'d> {
             if self.failed.is_some() {
                 return self.take_zeros().map(Ok).or_else(|| self.failed.take().map(Err));
             }
-            let piece = match self.data.take() {
-                Some(piece) => piece,
-                None => match self.pieces.next() {
-                    Some(Ok(piece)) => piece,
+            let run = match self.data.take() {
+                Some(run) => run,
+                None => match self.walk.next_joined(disk, Run::goes_on_in) {
+                    Some(Ok(run)) => run,
                     Some(Err(error)) => {
                         self.unchecked = None;
                         self.failed = Some(error);
                         continue;
                     }
-                    None => return self.take_zeros().map(Ok).or_else(|| self.check_all().map(Err)),
+                    None => return self.take_zeros().map(Ok).or_else(|| self.check_all(disk).map(Err)),
                 },
             };
-            match self.bytes(&piece) {
-                Ok(Run::Data(_)) if self.zeros > 0 => {
-                    self.data = Some(piece);
+            match disk.borrow_run(&run) {
+                Ok(Bytes::Data(_)) if self.zeros > 0 => {
+                    self.data = Some(run);
                     return self.take_zeros().map(Ok);
                 }
-                Ok(Run::Data(bytes)) => {
-                    self.lent = bytes;
-                    self.data = piece.behind(to_u64(bytes.len()));
+                Ok(Bytes::Data(bytes)) => {
+                    let length = to_u64(bytes.len());
+                    self.borrowed = Some(Run { length, ..run });
+                    self.data = run.after(length);
                     return Some(Ok(Segment::Data(bytes)));
                 }
-                Ok(Run::Zero(length)) => {
-                    self.data = piece.behind(length);
+                Ok(Bytes::Zero(length)) => {
+                    self.data = run.after(length);
                     self.zeros = self.zeros.saturating_add(length);
                 }
                 Err(error) => {
@@ -186,4 +177,14 @@ impl<'d> Iterator for Segments<'d> {
     }
 }
 
-impl FusedIterator for Segments<'_> {}
+impl<'d> Iterator for Segments<&'d Disk> {
+    type Item = Result<Segment<'d>>;
+
+    /// As [`Segments::next_segment`].
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        self.walk.next(self.disk)
+    }
+}
+
+impl FusedIterator for Segments<&Disk> {}

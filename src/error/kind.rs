@@ -244,6 +244,8 @@ pub enum ErrorKind {
         /// Length of the content, in bytes.
         found: u128,
     },
+    /// The caller asked to borrow bytes of a source that does not lend any: one that is neither mapped nor in memory.
+    NotBorrowable,
     /// The caller asked for a layer that the chain does not have, or for the first one where one below it is meant.
     NoSuchLayer {
         /// Its number.
@@ -284,7 +286,9 @@ impl ErrorKind {
             Self::DirtyLog { .. } => Category::DirtyLog,
             Self::NoParentAttached | Self::ParentNotFound { .. } => Category::ParentNotFound,
             Self::ParentMismatch { .. } => Category::ParentMismatch,
-            Self::OutsideDisk { .. } | Self::ContentTooLong { .. } | Self::NoSuchLayer { .. } => Category::InvalidInput,
+            Self::OutsideDisk { .. } | Self::ContentTooLong { .. } | Self::NotBorrowable | Self::NoSuchLayer { .. } => {
+                Category::InvalidInput
+            }
             Self::NotAFile { .. } | Self::Open(_) => Category::Open,
             Self::MediumFailed | Self::Io(_) | Self::Lost | Self::Changed => Category::Io,
             _ => Category::Corrupt,
@@ -389,6 +393,7 @@ impl fmt::Display for ErrorKind {
             }
             Self::StaleEntries { count } => write!(f, "{count} entries of earlier sessions"),
             Self::BrokenEntry { flaw } => write!(f, "not valid: {flaw}"),
+            Self::NotBorrowable => f.write_str("cannot be borrowed: the source is neither mapped nor in memory"),
             Self::MediumFailed => f.write_str("the medium has failed to give it"),
             Self::NoSuchLayer { layer } => write!(f, "the chain has no ancestor with number {layer}"),
             Self::NotAFile { what } => write!(f, "is {what} (expected a regular file or a block device)"),

@@ -59,6 +59,14 @@ impl Error {
         self
     }
 
+    /// The same error, said of `structure`, where it is about no more than the file.
+    pub(crate) fn said_of(mut self, structure: Structure) -> Self {
+        if self.0.structure == Structure::File {
+            self.0.structure = structure;
+        }
+        self
+    }
+
     /// What is wrong, with the values found and expected.
     #[must_use]
     pub fn kind(&self) -> &ErrorKind {

@@ -8,7 +8,7 @@ use crate::format::{
     RegionTableHeader, header_offset, region_table_offset,
 };
 use crate::num::to_u64;
-use crate::source::{Run, View};
+use crate::source::{Bytes, View};
 use crate::zero::is_zero;
 
 use super::bat::{BatSummary, Slots};
@@ -44,7 +44,8 @@ impl Image {
         }
         let unreferenced = self.everything_is_referred_to(&slots, findings);
         // What was looked at may not have been what the file says.
-        if let Err(lost) = self.source().check_lost() {
+        let failed = self.view.failed_reads().first_but_for(&[]);
+        if let Err(lost) = self.source().check_lost().and(failed.map_or(Ok(()), Err)) {
             findings.refuse(Check::Medium, lost, None);
         }
         // A chain may have hundreds of files.
@@ -306,16 +307,16 @@ fn rule_of(flaw: Flaw) -> Check {
 
 /// The first byte between `start` and `end` that is not zero, and where it is. What can't be read is told elsewhere.
 fn first_set(view: &View, structure: Structure, start: u64, end: u64) -> Option<(u64, u8)> {
-    let (mut at, mut kept_from) = (start, start);
+    let (mut at, mut kept_from, mut memory) = (start, start, Vec::new());
     while at < end {
         at = at.max(view.known_zero_end(at, end));
         if at >= end {
             break;
         }
         view.will_need(at, end.saturating_sub(at).min(MIB));
-        match view.run(structure, at, end.saturating_sub(at).min(MIB)).ok()? {
-            Run::Zero(length) => at = at.saturating_add(length.max(1)),
-            Run::Data(bytes) => {
+        match view.run(structure, at, end.saturating_sub(at).min(MIB), &mut memory).ok()? {
+            Bytes::Zero(length) => at = at.saturating_add(length.max(1)),
+            Bytes::Data(bytes) => {
                 if !is_zero(bytes) {
                     let place = bytes.iter().position(|byte| *byte != 0)?;
                     return Some((at.saturating_add(to_u64(place)), *bytes.get(place)?));

@@ -3,7 +3,7 @@
 use crate::error::{Error, ErrorKind, Result, Structure};
 use crate::format::{FileIdentifier, MIB};
 use crate::num::to_usize_saturating;
-use crate::source::{Run, View};
+use crate::source::{Bytes, View};
 use crate::zero::is_zero;
 
 use super::rule::Check;
@@ -105,8 +105,8 @@ fn looks_like(view: &View) -> &'static str {
     if let Some((.., name)) = BY_SIGNATURE.iter().find(|(offset, bytes, _)| has(*offset, bytes)) {
         return name;
     }
-    match view.run(Structure::File, 0, MIB) {
-        Ok(Run::Data(bytes)) if !is_zero(bytes.get(..to_usize_saturating(MIB)).unwrap_or(bytes)) => "raw data",
+    match view.run(Structure::File, 0, MIB, &mut Vec::new()) {
+        Ok(Bytes::Data(bytes)) if !is_zero(bytes.get(..to_usize_saturating(MIB)).unwrap_or(bytes)) => "raw data",
         _ => "zeros: a blank raw disk, or an image that lost its beginning",
     }
 }

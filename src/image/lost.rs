@@ -1,8 +1,7 @@
 //! What a file may have lost without harm: a copy of something that there is twice.
 
 use crate::error::{ErrorKind, Result, Structure};
-use crate::format::KIB_64;
-use crate::source::Source;
+use crate::source::{FailedReads, Source};
 
 use super::rule::Check;
 use super::warning::Warnings;
@@ -11,19 +10,23 @@ use super::warning::Warnings;
 /// `noted` says so: nothing was made of these, and there was another copy.
 ///
 /// # Errors
-/// [`ErrorKind::Lost`].
-pub(super) fn check(file: &Source, noted: &Warnings) -> Result<()> {
+/// [`ErrorKind::Lost`], or why the file could not be read.
+pub(super) fn check(file: &Source, failed: &FailedReads, noted: &Warnings) -> Result<()> {
     let redundant = [Check::Signature, Check::HeaderCopies, Check::RegionTableCopies];
-    let lost = noted.as_slice().iter().filter(|warning| matches!(warning.detail.kind(), ErrorKind::Lost));
+    let lost =
+        noted.as_slice().iter().filter(|warning| matches!(warning.detail.kind(), ErrorKind::Lost | ErrorKind::Io(_)));
     let lost = lost.filter(|warning| redundant.contains(&warning.check)).filter_map(|warning| warning.detail.offset());
     // Each of them has 64 KiB of its own, and a page of the system may be as large.
-    let mut excused: Vec<u64> = lost.map(|offset| offset / KIB_64).collect();
+    let mut excused: Vec<u64> = lost.map(|offset| offset / FailedReads::SLOT).collect();
     excused.sort_unstable();
+    if let Some(error) = failed.first_but_for(&excused) {
+        return Err(error);
+    }
     let mut from = 0;
     for number in excused {
-        let start = number.saturating_mul(KIB_64);
+        let start = number.saturating_mul(FailedReads::SLOT);
         file.check(Structure::File, from, start.saturating_sub(from))?;
-        from = start.saturating_add(KIB_64);
+        from = start.saturating_add(FailedReads::SLOT);
     }
     file.check(Structure::File, from, file.length().saturating_sub(from))?;
     file.check_length(file.length())

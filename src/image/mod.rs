@@ -23,15 +23,15 @@ use uuid::Uuid;
 
 use crate::error::{Error, ErrorKind, Result, Structure};
 use crate::format::{KIB_64, MetadataTableHeader, PayloadBlockState};
-use crate::source::{Run, Source, Stored, View};
+use crate::source::{Bytes, Source, Stored, View};
 
 use bat::Bat;
 use geometry::Geometry;
 use region::{Regions, Taken};
 
 pub use assumed::Assumed;
+pub(crate) use bat::BlockLookup;
 pub use bat::BlockStates;
-pub(crate) use bat::{Lent, Local};
 #[cfg(feature = "bulk")]
 pub(crate) use examine::Examined;
 #[cfg(feature = "bulk")]
@@ -106,10 +106,12 @@ impl Image {
         warnings: &mut Warnings,
     ) -> Result<Self> {
         let file = source.clone();
-        let opened = Self::parse(View::new(source), log_policy, assumed, warnings);
+        let view = View::new(source);
+        let failed = view.failed_reads();
+        let opened = Self::parse(view, log_policy, assumed, warnings);
         // Whatever is said of a file that is not there any more, it is not what the file said.
         let noted = opened.as_ref().map_or(&*warnings, |image| &image.warnings);
-        match (lost::check(&file, noted), opened) {
+        match (lost::check(&file, &failed, noted), opened) {
             (Ok(()), opened) => opened,
             (Err(lost), Ok(mut image)) => {
                 image.warnings.refuse(Check::Medium, lost)?;
@@ -121,12 +123,12 @@ impl Image {
 
     fn parse(mut view: View, log_policy: LogPolicy, assumed: &Assumed, warnings: &mut Warnings) -> Result<Self> {
         // One request instead of one for each of identifier, headers and region tables.
-        view.will_need(0, END_OF_TABLES);
+        view.preload(0, END_OF_TABLES);
         let creator = identifier::read(&view, warnings)?;
         let header = header::select(&view, warnings)?;
         let log_state = log::replay(&mut view, &header, log_policy, warnings)?;
         let regions = region::read(&view, &header, warnings)?;
-        view.will_need(regions.metadata.offset, u64::from(regions.metadata.length).min(USUAL_METADATA));
+        view.preload(regions.metadata.offset, u64::from(regions.metadata.length).min(USUAL_METADATA));
         let metadata = metadata::read(&view, &regions.metadata, assumed, warnings)?;
         let geometry = Geometry::new(&metadata, warnings)?;
         warnings.require(Check::BatSize, bat::check_region(&view, &regions.bat, &geometry))?;
@@ -138,6 +140,7 @@ impl Image {
             let detail = Error::at(Structure::ParentLocator, offset, kind);
             warnings.add_as(Check::ParentLocator, Severity::Unchecked, detail);
         }
+        view.release_preloaded();
         let held = warnings.is_lenient().then(|| regions.held(&view, &header, geometry.bat_length()));
         Ok(Self {
             held,
@@ -356,18 +359,9 @@ impl Image {
     /// What this file has of the disk at `position`: a run of at most `most` bytes, which is not 0. Both lie inside the
     /// disk.
     #[inline]
-    pub(crate) fn local(&self, position: u64, most: u64) -> Result<Local> {
+    pub(crate) fn lookup(&self, position: u64, most: u64) -> Result<BlockLookup> {
         debug_assert!(most > 0 && position.saturating_add(most) <= self.virtual_disk_size());
-        self.bat().local(position, most)
-    }
-
-    /// Lends bytes of the disk, if that takes no more than a look at the BAT.
-    #[inline]
-    pub(crate) fn lend(&self, position: u64, length: u64) -> Lent<'_> {
-        match position.checked_add(length) {
-            Some(end) if length > 0 && end <= self.virtual_disk_size() => self.bat().lend(position, length),
-            _ => Lent::Unknown,
-        }
+        self.bat().lookup(position, most)
     }
 
     /// That the tables are still in the file, as a whole. Asked after a look at them, the answer holds for what was seen:
@@ -401,9 +395,9 @@ impl Image {
         self.bat().forget_all(from, to);
     }
 
-    /// The bytes at a file offset: the longest run of at most `most`.
+    /// The bytes at a file offset, at most `most`, where the file lends them.
     #[inline]
-    pub(crate) fn run(&self, offset: u64, most: u64) -> Result<Run<'_>> {
-        self.view.run(Structure::File, offset, most)
+    pub(crate) fn borrow(&self, offset: u64, most: u64) -> Result<Bytes<'_>> {
+        self.view.borrow(Structure::File, offset, most)
     }
 }

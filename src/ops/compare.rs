@@ -48,7 +48,7 @@ pub fn compare(
     options: &ScanOptions<'_>,
     mut on_difference: impl FnMut(Difference) -> ControlFlow<()>,
 ) -> Result<(), Stopped> {
-    let bulk = Bulk { contents: [one, other], access: Access::Lend, zeros_count: false, options: *options };
+    let bulk = Bulk { contents: [one, other], access: Access::Borrow, zeros_count: false, options: *options };
     // A difference that reaches the end of a unit may go on in the next one.
     let mut pending: Option<Difference> = None;
     let mut tell = |difference: Difference| match on_difference(difference) {
@@ -102,7 +102,7 @@ pub fn first_difference(
     other: Content<'_>,
     options: &ScanOptions<'_>,
 ) -> Result<Option<u64>, Stopped> {
-    let bulk = Bulk { contents: [one, other], access: Access::Lend, zeros_count: false, options: *options };
+    let bulk = Bulk { contents: [one, other], access: Access::Borrow, zeros_count: false, options: *options };
     let length = one.length().max(other.length());
     let mut first = None;
     let compared = bulk.each(

@@ -1,15 +1,12 @@
 //! What bulk work goes through: a range of a disk, or of a file as it lies there.
 
-use std::ops::{Bound, Range, RangeBounds};
+use std::ops::{Bound, RangeBounds};
 use std::path::Path;
 
-use crate::disk::{Disk, Place, PlacedRun, PlacedRuns, Segment};
+use crate::disk::{Disk, Location};
 use crate::error::{Error, ErrorKind, Result, Structure};
 use crate::num::{to_u64, to_usize_saturating};
-use crate::source::Source;
-
-use super::run::{Bulk, ScanOptions, Stopped};
-use super::worker::Access;
+use crate::source::{Bytes, Source, SourceRef};
 
 /// Bytes to work through: those of a disk, or those of a file as it lies there; all of them, or a range; and, where that is
 /// wanted, zeros and a tail after them.
@@ -127,34 +124,6 @@ impl<'a> Content<'a> {
         u64::try_from(found).map_err(|_| Error::of(structure, ErrorKind::ContentTooLong { found }))
     }
 
-    /// Shows all of it to `map`, unit by unit, on all threads of the current pool (with the feature `rayon`; otherwise on one),
-    /// and what comes of it to `take`, in order. Units are at most [`UNIT`](crate::UNIT) bytes long, and begin at multiples of
-    /// that, counted from where the content begins; what `take` gets is the same for any number of threads.
-    ///
-    /// `map` is given where a unit begins, and its bytes and zeros. What is zero and nowhere is not shown to it: `take` is told
-    /// of it as a range with nothing, of any length. The order in which units are shown is that of the files, the bytes are
-    /// lent for the call only, and memory does not grow with the disk.
-    ///
-    /// # Errors
-    /// See [`Stopped`].
-    pub fn scan<T: Send>(
-        self,
-        options: &ScanOptions<'_>,
-        map: impl Fn(u64, &[Segment<'_>]) -> T + Sync,
-        mut take: impl FnMut(Range<u64>, Option<T>),
-    ) -> Result<(), Stopped> {
-        Bulk { contents: [self], access: Access::Lend, zeros_count: false, options: *options }.each(
-            |unit, _| Ok::<_, Stopped>(map(unit.start, &unit.segments().collect::<Vec<_>>())),
-            |done| {
-                if done.value.is_none() {
-                    options.advance(done.length)?;
-                }
-                take(done.start..done.start.saturating_add(done.length), done.value);
-                Ok(())
-            },
-        )
-    }
-
     /// Whether what can't be read is zero: that can't be left to the system.
     pub(crate) fn is_salvaged(&self) -> bool {
         matches!(self.of, Of::Disk(disk) if disk.is_salvaged())
@@ -188,56 +157,110 @@ impl<'a> Content<'a> {
     }
 
     /// Where its bytes are, in order. An error is the last item: the only one of a content that is too long.
-    pub(crate) fn runs(&self) -> Runs<'a> {
+    pub(crate) fn pieces(self) -> Pieces<'a> {
         if let Err(error) = self.checked_length() {
-            return Runs { failed: Some(error), disk: None, behind: [None, None, None].into_iter().flatten() };
+            return Box::new(std::iter::once(Err(error)));
         }
-        let run = |length, place| Some(PlacedRun { length, place, layer: 0 }).filter(|run| run.length > 0);
-        let (disk, raw) = match self.of {
-            Of::Disk(disk) => (Some(disk.placed_runs(self.start, self.end)), None),
+        let own: Pieces<'a> = match self.of {
+            Of::Disk(disk) => Box::new(pieces_of(disk, self.start, self.end)),
             Of::Raw(source) => {
                 let length = self.end.saturating_sub(self.start);
-                let place = match source.in_memory(self.start, length) {
-                    Some(bytes) if !source.is_mapped() => Place::Memory(bytes),
-                    _ => Place::File(source.into(), self.start),
-                };
-                (None, run(length, place))
+                let origin = Origin::of_file(source.into(), self.start, length);
+                Box::new(std::iter::once(Ok(Piece { length, layer: 0, origin })))
             }
         };
-        let behind = [raw, run(self.padding, Place::Zero), run(to_u64(self.tail.len()), Place::Memory(self.tail))];
-        Runs { failed: None, disk, behind: behind.into_iter().flatten() }
+        let after = [(self.padding, Origin::Zero), (to_u64(self.tail.len()), Origin::Memory(self.tail))];
+        let after = after.map(|(length, origin)| Ok(Piece { length, layer: 0, origin }));
+        let mut all = own.chain(after).filter(|piece| piece.as_ref().map_or(true, |piece| piece.length > 0));
+        // What would come after an error comes at another place.
+        let mut has_failed = false;
+        Box::new(std::iter::from_fn(move || {
+            let next = if has_failed { None } else { all.next() };
+            has_failed = matches!(next, Some(Err(_)));
+            next
+        }))
     }
+}
+
+/// The pieces of a content.
+pub(crate) type Pieces<'a> = Box<dyn Iterator<Item = Result<Piece<'a>>> + Send + 'a>;
+
+/// Bytes of a content that lie together.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Piece<'a> {
+    /// Length in bytes, at least 1.
+    pub(crate) length: u64,
+    /// The layer of the chain that has it.
+    pub(crate) layer: usize,
+    pub(crate) origin: Origin<'a>,
+}
+
+/// Where the bytes of a piece come from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Origin<'a> {
+    /// They are zeros, which are nowhere.
+    Zero,
+    /// A file, from this offset on.
+    File(SourceRef<'a>, u64),
+    /// Memory.
+    Memory(&'a [u8]),
+}
+
+impl<'a> Origin<'a> {
+    fn of_file(source: SourceRef<'a>, offset: u64, length: u64) -> Self {
+        match source.source().borrow(offset, length) {
+            Some(bytes) if source.is_in_memory() => Self::Memory(bytes),
+            _ => Self::File(source, offset),
+        }
+    }
+
+    /// The origin of what comes after `length` bytes.
+    pub(crate) fn after(self, length: u64) -> Self {
+        match self {
+            Self::Zero => Self::Zero,
+            Self::File(source, offset) => Self::File(source, offset.saturating_add(length)),
+            Self::Memory(bytes) => Self::Memory(bytes.get(to_usize_saturating(length)..).unwrap_or_default()),
+        }
+    }
+}
+
+impl Piece<'_> {
+    /// What remains of the piece after its first `length` bytes, if anything does.
+    pub(crate) fn after(self, length: u64) -> Option<Self> {
+        let left = self.length.checked_sub(length).filter(|left| *left > 0)?;
+        Some(Self { length: left, origin: self.origin.after(length), ..self })
+    }
+}
+
+/// The runs of a disk, with their files.
+fn pieces_of(disk: &Disk, start: u64, end: u64) -> impl Iterator<Item = Result<Piece<'_>>> + Send {
+    let (mut runs, mut rest) = (disk.runs_in_files((start, end)), None);
+    std::iter::from_fn(move || {
+        let run = match rest.take().map_or_else(|| runs.next(), |rest| Some(Ok(rest)))? {
+            Ok(run) => run,
+            Err(error) => return Some(Err(error)),
+        };
+        let origin = match (run.at, disk.layers().get(run.layer)) {
+            (Location::File(offset), Some(layer)) => Origin::of_file(layer.file(), offset, run.length),
+            // Of what the log holds, only a sector lies together.
+            (Location::Log(_), _) => match disk.borrow_run(&run) {
+                Ok(Bytes::Data(bytes)) => Origin::Memory(bytes),
+                Ok(Bytes::Zero(_)) => Origin::Zero,
+                Err(error) => return Some(Err(error)),
+            },
+            _ => Origin::Zero,
+        };
+        let length = match origin {
+            Origin::Memory(bytes) => to_u64(bytes.len()),
+            Origin::Zero | Origin::File(..) => run.length,
+        };
+        rest = run.after(length);
+        Some(Ok(Piece { length, layer: run.layer, origin }))
+    })
 }
 
 impl<'a> From<&'a Disk> for Content<'a> {
     fn from(disk: &'a Disk) -> Self {
         Self::disk(disk)
-    }
-}
-
-/// Where the bytes of a content are.
-#[derive(Debug)]
-pub(crate) struct Runs<'a> {
-    failed: Option<Error>,
-    disk: Option<PlacedRuns<'a>>,
-    behind: std::iter::Flatten<std::array::IntoIter<Option<PlacedRun<'a>>, 3>>,
-}
-
-impl<'a> Iterator for Runs<'a> {
-    type Item = Result<PlacedRun<'a>>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if let Some(error) = self.failed.take() {
-            return Some(Err(error));
-        }
-        match self.disk.as_mut().and_then(PlacedRuns::next) {
-            Some(Err(error)) => {
-                // What would come behind it comes at another place.
-                self.behind = [None, None, None].into_iter().flatten();
-                Some(Err(error))
-            }
-            Some(run) => Some(run),
-            None => self.behind.next().map(Ok),
-        }
     }
 }

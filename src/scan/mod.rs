@@ -6,19 +6,21 @@ mod par_segments;
 mod pieces;
 
 #[cfg(feature = "bulk")]
-mod behind;
-#[cfg(feature = "bulk")]
 mod content;
 #[cfg(feature = "bulk")]
-mod pipeline;
+mod fetch;
+#[cfg(feature = "bulk")]
+mod options;
+#[cfg(feature = "bulk")]
+mod ordered;
 #[cfg(feature = "bulk")]
 mod plan;
 #[cfg(feature = "bulk")]
 mod progress;
 #[cfg(feature = "bulk")]
-mod run;
+mod release;
 #[cfg(feature = "bulk")]
-mod worker;
+mod unordered;
 
 #[cfg(feature = "rayon")]
 pub use par_segments::ParSegments;
@@ -28,14 +30,18 @@ pub use pieces::SEGMENT_GRAIN;
 #[cfg(feature = "bulk")]
 pub use content::Content;
 #[cfg(feature = "bulk")]
-pub(crate) use pipeline::Consumer;
+pub(crate) use content::Origin;
+#[cfg(feature = "bulk")]
+pub(crate) use fetch::contiguous;
+#[cfg(feature = "bulk")]
+pub(crate) use options::Access;
+#[cfg(feature = "bulk")]
+pub use options::{Cache, ScanOptions, Stopped};
+#[cfg(feature = "bulk")]
+pub(crate) use ordered::Consumer;
 #[cfg(feature = "bulk")]
 pub use plan::UNIT;
 #[cfg(feature = "bulk")]
 pub use progress::{Progress, Uncounted};
 #[cfg(feature = "bulk")]
-pub(crate) use run::{Bulk, Done, UnitPieces};
-#[cfg(feature = "bulk")]
-pub use run::{Cache, ScanOptions, Stopped};
-#[cfg(feature = "bulk")]
-pub(crate) use worker::{Access, contiguous};
+pub(crate) use unordered::{Bulk, Done, UnitPieces};

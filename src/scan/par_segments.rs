@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rayon::iter::ParallelIterator;
 use rayon::iter::plumbing::{Folder, UnindexedConsumer, UnindexedProducer, bridge_unindexed};
 
-use crate::disk::{Disk, Extent, Segment};
+use crate::disk::{Disk, Run, Segment};
 use crate::error::Result;
 
 use super::pieces::{Pieces, SEGMENT_GRAIN};
@@ -53,7 +53,7 @@ const MOST_PARTS: usize = 4096;
 fn cuts(disk: &Disk, start: u64, end: u64) -> Vec<u64> {
     let (mut cuts, mut grain, mut weight) = (vec![start], SEGMENT_GRAIN, 0_u64);
     // What can't be mapped is one part, and an error when its turn comes.
-    for extent in disk.extents(start..end).map_while(Result::ok).filter(Extent::is_data) {
+    for extent in disk.extents(start..end).map_while(Result::ok).filter(Run::is_data) {
         let (mut at, extent_end) = (extent.start, extent.start.saturating_add(extent.length));
         while at < extent_end {
             let next = at.saturating_add(1).next_multiple_of(SEGMENT_GRAIN).min(extent_end);

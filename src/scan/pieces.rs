@@ -10,7 +10,7 @@ pub const SEGMENT_GRAIN: u64 = 8 << 20;
 /// The segments of a range with their places in the disk, cut at multiples of [`SEGMENT_GRAIN`].
 #[derive(Debug)]
 pub(super) struct Pieces<'d> {
-    segments: Segments<'d>,
+    segments: Segments<&'d Disk>,
     position: u64,
     rest: Option<Segment<'d>>,
 }

@@ -6,10 +6,9 @@
 
 use std::path::Path;
 
-use crate::disk::{Place, PlacedRun};
 use crate::error::{Error, Result};
 
-use super::content::{Content, Runs};
+use super::content::{Content, Origin, Piece, Pieces};
 
 /// How much one unit of work is at most, in bytes: large enough that nothing done once for each of them counts, small
 /// enough that its bytes stay in the cache of a core from one step to the next.
@@ -23,32 +22,32 @@ const MIN_HOLE: u64 = 64 << 10;
 
 /// A stretch of bytes that lies together in each of `N` contents.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Stretch<'a, const N: usize> {
+pub(super) struct AlignedRun<'a, const N: usize> {
     pub(super) length: u64,
-    pub(super) places: [Place<'a>; N],
-    pub(super) layers: [usize; N],
+    /// Each of this length.
+    pub(super) pieces: [Piece<'a>; N],
 }
 
-impl<const N: usize> Stretch<'_, N> {
+impl<const N: usize> AlignedRun<'_, N> {
     /// Whether nothing has to be looked at: all of it is zeros that are nowhere, or the same bytes of the same file.
     fn is_idle(&self) -> bool {
-        let all_zero = self.places.iter().all(|place| matches!(place, Place::Zero));
+        let all_zero = self.pieces.iter().all(|piece| matches!(piece.origin, Origin::Zero));
         all_zero
-            || (N > 1 && self.places.iter().zip(self.places.iter().skip(1)).all(|(one, other)| is_same(one, other)))
+            || (N > 1 && self.pieces.iter().zip(self.pieces.iter().skip(1)).all(|(one, other)| is_same(one, other)))
     }
 
     /// Where the first of its bytes that are in a file lie: layer and offset.
     fn in_file(&self) -> Option<(usize, u64)> {
-        self.places.iter().zip(self.layers).find_map(|(place, layer)| match place {
-            Place::File(_, offset) => Some((layer, *offset)),
-            Place::Zero | Place::Memory(_) => None,
+        self.pieces.iter().find_map(|piece| match piece.origin {
+            Origin::File(_, offset) => Some((piece.layer, offset)),
+            Origin::Zero | Origin::Memory(_) => None,
         })
     }
 }
 
-fn is_same(one: &Place<'_>, other: &Place<'_>) -> bool {
-    match (one, other) {
-        (Place::File(source, offset), Place::File(other_source, other_offset)) => {
+fn is_same(one: &Piece<'_>, other: &Piece<'_>) -> bool {
+    match (one.origin, other.origin) {
+        (Origin::File(source, offset), Origin::File(other_source, other_offset)) => {
             offset == other_offset && source.is_same_as(other_source.source())
         }
         _ => false,
@@ -56,43 +55,34 @@ fn is_same(one: &Place<'_>, other: &Place<'_>) -> bool {
 }
 
 /// `N` contents side by side, the shorter ones with zeros behind them.
-#[derive(Debug)]
 struct Zip<'a, const N: usize> {
     sides: [Side<'a>; N],
 }
 
-#[derive(Debug)]
 struct Side<'a> {
     path: Option<&'a Path>,
-    runs: Runs<'a>,
-    run: Option<PlacedRun<'a>>,
+    pieces: Pieces<'a>,
+    piece: Option<Piece<'a>>,
 }
 
 impl<'a, const N: usize> Zip<'a, N> {
-    fn next(&mut self) -> Option<Result<Stretch<'a, N>>> {
+    fn next(&mut self) -> Option<Result<AlignedRun<'a, N>>> {
         for side in &mut self.sides {
-            if side.run.is_none() {
-                match side.runs.next().transpose() {
-                    Ok(run) => side.run = run,
+            if side.piece.is_none() {
+                match side.pieces.next().transpose() {
+                    Ok(piece) => side.piece = piece,
                     // Of one content, the caller knows which it is.
                     Err(error) => return Some(Err(error.in_file(side.path.filter(|_| N > 1)))),
                 }
             }
         }
-        let length = self.sides.iter().filter_map(|side| side.run).map(|run| run.length).min()?;
-        let place = |side: &Side<'a>| side.run.map_or(Place::Zero, |run| run.place);
-        let stretch = Stretch {
-            length,
-            places: self.sides.each_ref().map(place),
-            layers: self.sides.each_ref().map(|side| side.run.map_or(0, |run| run.layer)),
-        };
+        let length = self.sides.iter().filter_map(|side| side.piece).map(|piece| piece.length).min()?;
+        let zero = Piece { length, layer: 0, origin: Origin::Zero };
+        let pieces = self.sides.each_ref().map(|side| side.piece.map_or(zero, |piece| Piece { length, ..piece }));
         for side in &mut self.sides {
-            side.run = side.run.and_then(|run| {
-                let length = run.length.checked_sub(length).filter(|left| *left > 0)?;
-                Some(PlacedRun { length, place: run.place.behind(stretch.length), ..run })
-            });
+            side.piece = side.piece.and_then(|piece| piece.after(length));
         }
-        Some(Ok(stretch))
+        Some(Ok(AlignedRun { length, pieces }))
     }
 }
 
@@ -117,7 +107,7 @@ impl Unit {
 /// A part of the plan.
 #[derive(Debug, Default)]
 pub(super) struct Window<'a, const N: usize> {
-    stretches: Vec<Stretch<'a, N>>,
+    stretches: Vec<AlignedRun<'a, N>>,
     /// In the order of the content.
     pub(super) units: Vec<Unit>,
     /// Bytes that have to be looked at.
@@ -125,13 +115,13 @@ pub(super) struct Window<'a, const N: usize> {
 }
 
 impl<'a, const N: usize> Window<'a, N> {
-    fn stretches(&self, unit: &Unit) -> &[Stretch<'a, N>] {
+    fn stretches(&self, unit: &Unit) -> &[AlignedRun<'a, N>] {
         self.stretches.get(unit.stretches.clone()).unwrap_or_default()
     }
 
     /// A unit and its stretches.
     #[expect(clippy::indexing_slicing, reason = "numbers of units come from this window")]
-    pub(super) fn unit(&self, index: usize) -> (&Unit, &[Stretch<'a, N>]) {
+    pub(super) fn unit(&self, index: usize) -> (&Unit, &[AlignedRun<'a, N>]) {
         let unit = &self.units[index];
         (unit, self.stretches(unit))
     }
@@ -145,7 +135,7 @@ impl<'a, const N: usize> Window<'a, N> {
     /// The same in the order in which their bytes lie in the files.
     pub(super) fn in_file_order(&self) -> Vec<usize> {
         let mut order = self.in_order();
-        order.sort_by_cached_key(|index| self.unit(*index).1.iter().find_map(Stretch::in_file));
+        order.sort_by_cached_key(|index| self.unit(*index).1.iter().find_map(AlignedRun::in_file));
         order
     }
 }
@@ -162,26 +152,25 @@ pub(super) struct Planning {
 }
 
 /// Makes the plan of work on `N` contents of the same length, side by side.
-#[derive(Debug)]
 pub(super) struct Planner<'a, const N: usize> {
     zip: Zip<'a, N>,
     planning: Planning,
     position: u64,
-    pending: Option<Stretch<'a, N>>,
+    pending: Option<AlignedRun<'a, N>>,
     failed: Option<Error>,
     is_done: bool,
 }
 
 impl<'a, const N: usize> Planner<'a, N> {
     pub(super) fn new(contents: [Content<'a>; N], planning: Planning) -> Self {
-        let sides = contents.map(|content| Side { path: content.path(), runs: content.runs(), run: None });
+        let sides = contents.map(|content| Side { path: content.path(), pieces: content.pieces(), piece: None });
         Self { zip: Zip { sides }, planning, position: 0, pending: None, failed: None, is_done: false }
     }
 
     /// The next window. An error comes behind all that is good before it.
     pub(super) fn next_window(&mut self) -> Option<Result<Window<'a, N>>> {
         let mut window = Window::default();
-        let mut open = Opened::at(self.position);
+        let mut open = UnitBuilder::at(self.position);
         while !self.is_done {
             if open.is_empty() && self.is_full(&window) {
                 break;
@@ -209,8 +198,8 @@ impl<'a, const N: usize> Planner<'a, N> {
     }
 
     /// The next stretch: inside of one unit, or as many whole units as there are with nothing to look at.
-    fn next_stretch(&mut self) -> Option<Result<Stretch<'a, N>>> {
-        let mut whole = match self.pending.take() {
+    fn next_stretch(&mut self) -> Option<Result<AlignedRun<'a, N>>> {
+        let whole = match self.pending.take() {
             Some(stretch) => stretch,
             None => match self.zip.next()? {
                 Ok(stretch) => stretch,
@@ -219,37 +208,37 @@ impl<'a, const N: usize> Planner<'a, N> {
         };
         let in_unit = UNIT.saturating_sub(self.position & UNIT.saturating_sub(1));
         let mut length = whole.length;
-        let mut places = whole.places;
-        for place in &mut places {
-            if let Place::File(source, offset) = *place
+        let mut pieces = whole.pieces;
+        for piece in &mut pieces {
+            if let Origin::File(source, offset) = piece.origin
                 && length >= MIN_HOLE
             {
                 match source.hole_end(offset, offset.saturating_add(length)).saturating_sub(offset) {
                     0 => {}
-                    hole => (*place, length) = (Place::Zero, hole),
+                    hole => (piece.origin, length) = (Origin::Zero, hole),
                 }
             }
         }
-        let mut stretch = Stretch { places, ..whole };
+        let mut stretch = AlignedRun { length, pieces };
         let is_long = in_unit == UNIT && length >= UNIT && stretch.is_idle() && !self.planning.zeros_count;
         stretch.length = if is_long { length & !UNIT.saturating_sub(1) } else { length.min(in_unit) };
+        stretch.pieces = stretch.pieces.map(|piece| Piece { length: stretch.length, ..piece });
         if let Some(left) = whole.length.checked_sub(stretch.length).filter(|left| *left > 0) {
-            whole.length = left;
-            whole.places = whole.places.map(|place| place.behind(stretch.length));
-            self.pending = Some(whole);
+            let after = |piece: Piece<'a>| Piece { length: left, origin: piece.origin.after(stretch.length), ..piece };
+            self.pending = Some(AlignedRun { length: left, pieces: whole.pieces.map(after) });
         }
         Some(Ok(stretch))
     }
 }
 
 /// A unit that is being put together.
-struct Opened {
+struct UnitBuilder {
     start: u64,
     first: Option<usize>,
     is_idle: bool,
 }
 
-impl Opened {
+impl UnitBuilder {
     fn at(start: u64) -> Self {
         Self { start, first: None, is_idle: true }
     }
@@ -258,7 +247,7 @@ impl Opened {
         self.first.is_none()
     }
 
-    fn add<'a, const N: usize>(&mut self, window: &mut Window<'a, N>, stretch: Stretch<'a, N>) {
+    fn add<'a, const N: usize>(&mut self, window: &mut Window<'a, N>, stretch: AlignedRun<'a, N>) {
         self.first.get_or_insert(window.stretches.len());
         let is_idle = stretch.is_idle();
         if !is_idle {
@@ -288,8 +277,8 @@ impl Opened {
                 .get(stretches.clone())
                 .unwrap_or_default()
                 .iter()
-                .flat_map(|stretch| stretch.places)
-                .any(|place| matches!(place, Place::File(source, offset) if !source.is_cached(offset)));
+                .flat_map(|stretch| stretch.pieces)
+                .any(|piece| matches!(piece.origin, Origin::File(source, offset) if !source.is_cached(offset)));
         window.units.push(Unit { start, length, stretches, was_cold });
     }
 }

@@ -2,7 +2,8 @@
 
 use std::io;
 
-use super::{Bytes, Source};
+use super::open::OpenFile;
+use super::{Door, Source};
 use crate::error::{Error, ErrorKind, Result, Structure};
 use crate::num::{to_u64, to_usize_saturating};
 
@@ -41,10 +42,7 @@ impl Source {
     /// # Errors
     /// If the system does not say.
     pub fn has_changed(&self) -> io::Result<bool> {
-        match &self.0.file {
-            Some(open) if self.is_mapped() => open.has_changed(),
-            _ => Ok(false),
-        }
+        self.own_open_file().map_or(Ok(false), OpenFile::has_changed)
     }
 
     /// That of the bytes from `offset` on, which have been looked at, none was lost.
@@ -68,12 +66,6 @@ impl Source {
         if any_known_lost() { self.good_pages(what, offset, bytes) } else { Ok(bytes) }
     }
 
-    /// Whether none of the bytes from `offset` on is known to be lost.
-    #[inline]
-    pub(crate) fn is_good(&self, offset: u64, length: u64) -> bool {
-        !any_known_lost() || self.check_pages(Structure::File, offset, length).is_ok()
-    }
-
     #[cold]
     fn good_pages<'b>(&self, what: Structure, offset: u64, bytes: &'b [u8]) -> Result<&'b [u8]> {
         match self.first_lost(offset, offset.saturating_add(to_u64(bytes.len()))) {
@@ -83,16 +75,10 @@ impl Source {
         }
     }
 
-    /// Where in the file bytes lie that this source has lent, if it has.
-    pub(crate) fn place_of(&self, lent: &[u8]) -> Option<u64> {
-        let place = lent.as_ptr().addr().checked_sub(self.as_bytes().as_ptr().addr())?;
-        Some(to_u64(place)).filter(|place| *place < self.length())
-    }
-
     fn first_lost(&self, start: u64, end: u64) -> Option<u64> {
-        match &self.0.bytes {
+        match &self.0.door {
             #[cfg(feature = "mmap")]
-            Bytes::Mapped(mapping) => mapping.first_lost(start, end),
+            Door::Mapped(mapping) => mapping.first_lost(start, end),
             _ => {
                 let _ = (start, end);
                 None
@@ -106,14 +92,14 @@ impl Source {
     /// # Errors
     /// If the system does not say.
     pub(crate) fn is_whole(&self) -> Result<bool> {
-        let Some(open) = self.0.file.as_ref().filter(|_| self.is_mapped()) else { return Ok(true) };
+        let Some(open) = self.own_open_file() else { return Ok(true) };
         Ok(open.length_now().map_err(length_unknown)? >= self.length())
     }
 
     /// That the first `length` bytes, which were there when the file was mapped, are still there. Where it has become shorter, what
     /// was behind its end is lost, also in its last page, which can still be touched.
     pub(crate) fn check_length(&self, length: u64) -> Result<()> {
-        let Some(open) = self.0.file.as_ref().filter(|_| self.is_mapped()) else { return Ok(()) };
+        let Some(open) = self.own_open_file() else { return Ok(()) };
         let now = open.length_now().map_err(length_unknown)?;
         if now < length.min(self.length()) { Err(Error::at(Structure::File, now, ErrorKind::Lost)) } else { Ok(()) }
     }

@@ -3,7 +3,6 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 #[cfg(unix)]
 use std::sync::{Mutex, PoisonError};
 
@@ -12,7 +11,7 @@ use memmap2::{Mmap, MmapMut, MmapOptions};
 #[cfg(unix)]
 use super::guard::Guarded;
 use super::open::{Allow, OpenFile};
-use super::{Bytes, Inner, Source};
+use super::{Door, Source};
 use crate::error::{Error, ErrorKind, Result, Structure};
 
 impl Source {
@@ -20,16 +19,14 @@ impl Source {
     ///
     /// # Safety
     /// From this call until the source and its clones are dropped, and with them whatever holds one (an
-    /// [`Image`](crate::Image), a [`Disk`](crate::Disk)), the content and the length of these files must not change, be
-    /// it by this process or another:
-    /// - the file at `path`;
-    /// - the files that a search for parents opens on behalf of this source ([`Parents`](crate::Parents): `Beside`,
-    ///   `Roots`, `Explicit`), since they are mapped in the same way. (A source that the caller's own search gives,
-    ///   `Parents::With`, carries the promise under which it was made.)
+    /// [`Image`](crate::Image), a [`Disk`](crate::Disk)), the content and the length of the file at `path` must not
+    /// change, neither by this process nor by another. The promise is about this file alone: parents that are found for
+    /// it are opened by [`Source::open`], unless
+    /// [`OpenOptions::map_parents`](crate::OpenOptions::map_parents) promises for them, too.
     ///
     /// The crate lends references to the mapped bytes. If the bytes change under them, the behaviour is undefined. No lock
-    /// that the system offers makes this certain. Where the promise can't be made, use [`Source::read`]; where it was broken,
-    /// [`Source::has_changed`] tells, for the most part.
+    /// that the system offers makes this certain. Where the promise can't be made, use [`Source::open`]; where it was
+    /// broken, [`Source::has_changed`] says so, for the most part.
     ///
     /// If the file becomes shorter, or the medium fails where nothing has been read yet, touching what is gone ends the
     /// process with SIGBUS, unless
@@ -47,34 +44,25 @@ impl Source {
         unsafe { Self::map_open(file) }
     }
 
-    /// Takes a parent of this source into memory in the same way as this source was: mapped where it is mapped.
-    pub(crate) fn alike(&self, file: OpenFile) -> Result<Self> {
-        if self.is_mapped() {
-            // SAFETY: whoever mapped this source promised the same for the parents that are found for it.
-            unsafe { Self::map_open(file) }
-        } else {
-            Self::copy(file)
-        }
-    }
-
     /// # Safety
     /// As for [`FileMapping::new`].
-    unsafe fn map_open(file: OpenFile) -> Result<Self> {
+    pub(crate) unsafe fn map_open(file: OpenFile) -> Result<Self> {
         // SAFETY: the caller's promise is passed on.
-        let bytes =
-            unsafe { bytes_of(&file) }.map_err(|error| Error::of(Structure::File, ErrorKind::Io(error.into())))?;
-        Ok(Self(Arc::new(Inner { bytes, file: Some(file) })))
+        let door =
+            unsafe { door_of(&file) }.map_err(|error| Error::of(Structure::File, ErrorKind::Io(error.into())))?;
+        let length = file.length();
+        Ok(Self::new(door, Some(file), length))
     }
 }
 
 /// # Safety
 /// As for [`FileMapping::new`].
-unsafe fn bytes_of(open: &OpenFile) -> io::Result<Bytes> {
+unsafe fn door_of(open: &OpenFile) -> io::Result<Door> {
     match open.length_in_memory()? {
         // Nothing can be mapped of an empty file.
-        0 => Ok(Bytes::Owned(Vec::new())),
+        0 => Ok(Door::Owned(Vec::new())),
         // SAFETY: the caller's promise is passed on.
-        length => Ok(Bytes::Mapped(unsafe { FileMapping::new(open, length) }?)),
+        length => Ok(Door::Mapped(unsafe { FileMapping::new(open, length) }?)),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The bytes of one file: opened for reading only, mapped or held in memory.
+//! The bytes of one file: opened for reading only, through one of four doors.
 
 mod buffer;
 #[cfg(all(unix, feature = "mmap"))]
@@ -9,12 +9,15 @@ mod lost;
 mod map;
 mod open;
 mod overlay;
+mod pages;
 mod read;
+mod read_at;
 mod salvage;
 mod view;
 
 use std::fmt;
 use std::fs::File;
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -27,54 +30,100 @@ pub use guard::{guard_is_active, guard_mappings};
 pub(crate) use lost::any_lost;
 pub use open::FileId;
 pub(crate) use open::{Allow, OpenFile};
-pub(crate) use overlay::{Change, Overlay, Sector};
+pub(crate) use overlay::{Change, Overlay, Sector, Stored};
+pub use read_at::ReadAt;
 pub(crate) use salvage::{LostRanges, SourceRef};
-pub(crate) use view::{Run, Stored, View};
+pub(crate) use view::{Bytes, FailedReads, View};
 
-/// The bytes of one file, before anything is known of them.
+/// The bytes of one file, before anything is known about them.
 ///
-/// The file is opened for reading, never locked and never written. A clone is another handle to the same bytes.
+/// There are four doors. Each opens the file for reading only, never locks it and never writes to it.
+///
+/// | door | safe | borrows | for |
+/// |---|---|---|---|
+/// | `Source::map` | `unsafe fn`: the file does not change meanwhile | yes | speed |
+/// | [`Source::open`] | yes | no | files of others, network shares, failing media, files in use |
+/// | [`Source::from_reader`] | yes | no | object stores, HTTP, archives: any [`ReadAt`] |
+/// | [`Source::load`], [`Source::from_vec`] | yes | yes | small images, tests, fuzzing |
+///
+/// All doors give the same answers. Where a source does not borrow ([`Source::can_borrow`]), calls that return borrowed
+/// bytes fail with [`ErrorKind::NotBorrowable`], and everything else works. A clone is another handle to the same bytes.
 #[derive(Clone)]
 pub struct Source(Arc<Inner>);
 
 struct Inner {
-    bytes: Bytes,
+    door: Door,
     file: Option<OpenFile>,
+    /// In bytes, as it was when the source was made.
+    length: u64,
 }
 
-enum Bytes {
+enum Door {
     #[cfg(feature = "mmap")]
     Mapped(map::FileMapping),
     #[cfg(feature = "mmap")]
     Copied(map::Memory),
     Owned(Vec<u8>),
+    /// Read from the file, piece by piece.
+    File,
+    /// A caller's own reader. Nothing of ours is in an inconsistent state where it panics.
+    Reader(AssertUnwindSafe<Box<dyn ReadAt>>),
 }
 
 impl Source {
-    /// Copies the file at `path` into memory: the way to open a file that others may change meanwhile, for small images
-    /// and for tests. Holes of the file take no memory where the feature `mmap` is on.
+    /// Opens the file at `path`, and reads it piece by piece (`pread`). Works on files of any size that others may write to,
+    /// and on file systems that cannot map files. Nothing is borrowed from it.
+    ///
+    /// # Errors
+    /// [`Category::Open`](crate::Category::Open) if there is no such file, it can't be read, or it is a directory, a
+    /// pipe, a socket or a character device.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Ok(Self::of_file(OpenFile::open(path.as_ref(), Allow::Named)?))
+    }
+
+    /// Reads through `reader`, whose length is asked for once. The source has no path: parents are found by
+    /// [`Parents::With`](crate::Parents::With) or by their paths only.
+    ///
+    /// # Errors
+    /// [`Category::Io`](crate::Category::Io) if `reader` does not know its length.
+    pub fn from_reader(reader: impl ReadAt + 'static) -> Result<Self> {
+        let length = reader.len().map_err(|error| Error::of(Structure::File, ErrorKind::Io(error.into())))?;
+        Ok(Self::new(Door::Reader(AssertUnwindSafe(Box::new(reader))), None, length))
+    }
+
+    /// Copies the file at `path` into memory: for small images and for tests. Holes of the file take no memory where the
+    /// feature `mmap` is on.
     ///
     /// # Errors
     /// [`Category::Open`](crate::Category::Open) if there is no such file, it can't be read, or it is a directory, a
     /// pipe, a socket or a character device; [`Category::Io`](crate::Category::Io) if reading it fails, memory does
     /// not suffice, or the file was changed *during* this call, as far as its size and times tell.
-    pub fn read(path: impl AsRef<Path>) -> Result<Self> {
-        Self::copy(OpenFile::open(path.as_ref(), Allow::Named)?)
-    }
-
-    fn copy(file: OpenFile) -> Result<Self> {
+    pub fn load(path: impl AsRef<Path>) -> Result<Self> {
+        let file = OpenFile::open(path.as_ref(), Allow::Named)?;
         let failed = |error: std::io::Error| Error::of(Structure::File, ErrorKind::Io(error.into()));
-        let bytes = Bytes::copy_of(&file).map_err(failed)?;
+        let door = Door::copy_of(&file).map_err(failed)?;
         if file.has_changed().map_err(failed)? {
             return Err(Error::of(Structure::File, ErrorKind::Changed));
         }
-        Ok(Self(Arc::new(Inner { bytes, file: Some(file) })))
+        let length = file.length();
+        Ok(Self::new(door, Some(file), length))
     }
 
     /// Takes bytes that are in memory already. Such a source has no path, so parents can't be found beside it.
     #[must_use]
     pub fn from_vec(bytes: Vec<u8>) -> Self {
-        Self(Arc::new(Inner { bytes: Bytes::Owned(bytes), file: None }))
+        let length = to_u64(bytes.len());
+        Self::new(Door::Owned(bytes), None, length)
+    }
+
+    fn new(door: Door, file: Option<OpenFile>, length: u64) -> Self {
+        Self(Arc::new(Inner { door, file, length }))
+    }
+
+    /// An open file, to be read piece by piece.
+    pub(crate) fn of_file(file: OpenFile) -> Self {
+        let length = file.length();
+        Self::new(Door::File, Some(file), length)
     }
 
     /// The path under which the file was opened, if it was.
@@ -95,53 +144,79 @@ impl Source {
         self.0.file.as_ref().map(|open| open.id.clone())
     }
 
-    /// Whether another source has the bytes of the same file, be it that it was opened by another path.
+    /// Whether another source has the bytes of the same file, even if it was opened by another path.
     pub(crate) fn is_same_as(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0) || (self.is_mapped() && other.is_mapped() && self.id() == other.id())
+        Arc::ptr_eq(&self.0, &other.0)
+            || (self.own_file().is_some() && other.own_file().is_some() && self.id() == other.id())
     }
 
-    /// Length in bytes.
+    /// Length in bytes, as it was when the source was made.
     #[must_use]
     pub fn length(&self) -> u64 {
-        to_u64(self.as_bytes().len())
+        self.0.length
     }
 
-    /// Whether the bytes are those of the file itself, not of a copy in memory.
+    /// Whether the bytes are those of a mapping of the file.
     #[must_use]
     pub fn is_mapped(&self) -> bool {
-        match &self.0.bytes {
+        match &self.0.door {
             #[cfg(feature = "mmap")]
-            Bytes::Mapped(_) => true,
-            #[cfg(feature = "mmap")]
-            Bytes::Copied(_) => false,
-            Bytes::Owned(_) => false,
+            Door::Mapped(_) => true,
+            _ => false,
         }
     }
 
+    /// Whether the bytes are in memory of this process, as a whole.
+    pub(crate) fn is_in_memory(&self) -> bool {
+        self.can_borrow() && !self.is_mapped()
+    }
+
+    /// Whether bytes can be borrowed from this source: it is mapped, or in memory.
+    #[must_use]
+    pub fn can_borrow(&self) -> bool {
+        self.as_bytes().is_some()
+    }
+
+    /// All bytes, where the source can lend them.
     #[inline]
-    pub(crate) fn as_bytes(&self) -> &[u8] {
-        match &self.0.bytes {
+    pub(crate) fn as_bytes(&self) -> Option<&[u8]> {
+        match &self.0.door {
             #[cfg(feature = "mmap")]
-            Bytes::Mapped(mapping) => mapping.as_bytes(),
+            Door::Mapped(mapping) => Some(mapping.as_bytes()),
             #[cfg(feature = "mmap")]
-            Bytes::Copied(memory) => memory.as_bytes(),
-            Bytes::Owned(bytes) => bytes,
+            Door::Copied(memory) => Some(memory.as_bytes()),
+            Door::Owned(bytes) => Some(bytes),
+            Door::File | Door::Reader(_) => None,
         }
+    }
+
+    /// The file, if the bytes are those of the file itself, not of a copy in memory.
+    pub(crate) fn own_file(&self) -> Option<&File> {
+        self.own_open_file().map(|open| &open.file)
+    }
+
+    fn own_open_file(&self) -> Option<&OpenFile> {
+        self.0.file.as_ref().filter(|_| self.is_mapped() || matches!(self.0.door, Door::File))
     }
 
     /// Up to where, from `offset` on and at most to `end`, the file is known to be a hole: bytes that are zero without
     /// having to be looked at. `offset` itself where nothing is known.
     pub(crate) fn hole_end(&self, offset: u64, end: u64) -> u64 {
-        match &self.0.file {
-            Some(open) if self.is_mapped() => hole::hole_end(&open.file, offset, end),
+        match (&self.0.door, self.own_file()) {
+            (Door::Reader(reader), _) => reader.hole_end(offset, end).clamp(offset, end.max(offset)),
+            (_, Some(file)) => hole::hole_end(file, offset, end),
             _ => offset,
         }
     }
 
     /// Up to where, from `offset` on and at most to `end`, the file has no hole: `end` where nothing is known.
     pub(crate) fn data_end(&self, offset: u64, end: u64) -> u64 {
-        match &self.0.file {
-            Some(open) if self.is_mapped() => hole::data_end(&open.file, offset, end),
+        match (&self.0.door, self.own_file()) {
+            (Door::Reader(reader), _) => match reader.data_end(offset, end) {
+                hole if hole > offset => hole.min(end),
+                _ => end,
+            },
+            (_, Some(file)) => hole::data_end(file, offset, end),
             _ => end,
         }
     }
@@ -150,7 +225,7 @@ impl Source {
     /// reads ahead of them then.
     pub(crate) fn will_walk(&self, offset: u64, end: u64) {
         #[cfg(feature = "mmap")]
-        if let Bytes::Mapped(mapping) = &self.0.bytes {
+        if let Door::Mapped(mapping) = &self.0.door {
             mapping.will_walk(to_usize_saturating(offset), to_usize_saturating(end));
         }
         #[cfg(not(feature = "mmap"))]
@@ -161,22 +236,15 @@ impl Source {
     /// this process. They can be read again at any time.
     pub(crate) fn forget(&self, offset: u64, end: u64) {
         #[cfg(feature = "mmap")]
-        if let Bytes::Mapped(mapping) = &self.0.bytes {
+        if let Door::Mapped(mapping) = &self.0.door {
             mapping.forget(to_usize_saturating(offset), to_usize_saturating(end));
         }
         #[cfg(not(feature = "mmap"))]
         let _ = (offset, end);
     }
-
-    /// Takes a parent of this source into memory, in the only way there is without the feature `mmap`.
-    #[cfg(not(feature = "mmap"))]
-    #[expect(clippy::unused_self, reason = "with the feature `mmap`, it decides how")]
-    pub(crate) fn alike(&self, file: OpenFile) -> Result<Self> {
-        Self::copy(file)
-    }
 }
 
-impl Bytes {
+impl Door {
     #[cfg(feature = "mmap")]
     fn copy_of(open: &OpenFile) -> std::io::Result<Self> {
         let length = open.length_in_memory()?;
@@ -204,6 +272,7 @@ impl fmt::Debug for Source {
             .field("path", &self.path())
             .field("length", &self.length())
             .field("mapped", &self.is_mapped())
+            .field("can_borrow", &self.can_borrow())
             .finish_non_exhaustive()
     }
 }

@@ -107,6 +107,11 @@ impl OpenFile {
         &self.id
     }
 
+    /// How long the file was when it was opened, in bytes.
+    pub(super) fn length(&self) -> u64 {
+        self.length
+    }
+
     /// How long the file is now, in bytes.
     #[cfg(unix)]
     pub(super) fn length_now(&self) -> io::Result<u64> {

@@ -2,6 +2,8 @@
 
 use std::collections::BinaryHeap;
 
+use crate::num::{to_u64, to_usize_saturating};
+
 /// A rebuilt sector of the log.
 pub(crate) type Sector = [u8; 4096];
 
@@ -31,14 +33,26 @@ struct Patch {
     sector: Option<Box<Sector>>,
 }
 
-/// What an overlay says of a place.
-pub(super) enum Patched<'a> {
-    /// Nothing, up to this offset.
-    Not(u64),
-    /// The bytes from here to the end of a sector.
-    Bytes(&'a [u8]),
-    /// Zeros up to this offset.
+/// Where bytes of a file are after a replay, and how many of them lie together there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Stored<'a> {
+    /// In the file, this many.
+    File(u64),
+    /// Rebuilt from the log.
+    Log(&'a [u8]),
+    /// This many zeros that the replay has made.
     Zero(u64),
+}
+
+impl Stored<'_> {
+    /// Length in bytes.
+    #[inline]
+    pub(crate) fn length(&self) -> u64 {
+        match self {
+            Self::File(length) | Self::Zero(length) => *length,
+            Self::Log(bytes) => to_u64(bytes.len()),
+        }
+    }
 }
 
 impl Overlay {
@@ -97,28 +111,29 @@ impl Overlay {
     /// Whether all the bytes from `start` to `end` were written.
     pub(super) fn covers(&self, mut start: u64, end: u64) -> bool {
         while start < end {
-            start = match self.at(start) {
-                Patched::Not(_) => return false,
-                Patched::Bytes(bytes) => start.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX)),
-                Patched::Zero(zero) => zero,
+            start = match self.at(start, u64::MAX) {
+                Stored::File(_) => return false,
+                written => start.saturating_add(written.length()),
             };
         }
         true
     }
 
-    /// What there is at `offset`.
-    pub(super) fn at(&self, offset: u64) -> Patched<'_> {
+    /// What there is at `offset`, at most `most` bytes. What was not written is in the file, if the file has it.
+    pub(super) fn at(&self, offset: u64, most: u64) -> Stored<'_> {
         let index = self.patches.partition_point(|patch| patch.end <= offset);
+        let up_to = |end: u64| end.saturating_sub(offset).min(most);
         match self.patches.get(index) {
             Some(patch) if patch.start <= offset => match &patch.sector {
-                None => Patched::Zero(patch.end),
+                None => Stored::Zero(up_to(patch.end)),
                 Some(sector) => {
                     let within = usize::try_from(offset.abs_diff(patch.start)).unwrap_or(sector.len());
-                    Patched::Bytes(sector.get(within..).unwrap_or_default())
+                    let bytes = sector.get(within..).unwrap_or_default();
+                    Stored::Log(bytes.get(..to_usize_saturating(most)).unwrap_or(bytes))
                 }
             },
-            Some(next) => Patched::Not(next.start),
-            None => Patched::Not(u64::MAX),
+            Some(next) => Stored::File(up_to(next.start)),
+            None => Stored::File(most),
         }
     }
 }
@@ -126,7 +141,7 @@ impl Overlay {
 #[cfg(test)]
 #[expect(clippy::arithmetic_side_effects, reason = "small numbers")]
 mod tests {
-    use super::{Change, Overlay, Patched};
+    use super::{Change, Overlay, Stored};
 
     fn write(at: u64, value: u8) -> Change<u8> {
         Change { start: at * 4096, end: (at + 1) * 4096, sector: Some(value) }
@@ -145,13 +160,18 @@ mod tests {
         let mut out = Vec::new();
         while out.len() < 32 {
             let at = u64::try_from(out.len()).unwrap() * 4096;
-            match overlay.at(at + 5) {
-                Patched::Bytes(bytes) => {
+            match overlay.at(at + 5, u64::MAX) {
+                Stored::Log(bytes) => {
                     assert_eq!(bytes.len(), 4091);
                     out.push(bytes[0]);
                 }
-                Patched::Zero(end) => out.resize(usize::try_from(end / 4096).unwrap().min(32), 0),
-                Patched::Not(end) => out.resize(usize::try_from(end / 4096).unwrap().min(32), 0xff),
+                Stored::Zero(length) => out.resize(usize::try_from((at + 5 + length) / 4096).unwrap().min(32), 0),
+                Stored::File(length) => {
+                    out.resize(
+                        usize::try_from(at.saturating_add(5).saturating_add(length) / 4096).unwrap().min(32),
+                        0xff,
+                    );
+                }
             }
         }
         out
@@ -190,8 +210,10 @@ mod tests {
     fn a_zero_range_of_any_length_is_one_patch() {
         let changes = [zero(1 << 8, 1 << 51), write(1 << 28, 1), zero(1 << 30, 1 << 31)];
         let overlay = overlay(&changes);
-        assert!(matches!(overlay.at(1 << 39), Patched::Zero(end) if end == 1 << 40));
-        assert!(matches!(overlay.at((1 << 40) + 4096), Patched::Zero(end) if end == 1 << 63));
+        assert!(matches!(overlay.at(1 << 39, u64::MAX), Stored::Zero(length) if length == 1 << 39));
+        let behind = (1 << 40) + 4096;
+        assert!(matches!(overlay.at(behind, u64::MAX), Stored::Zero(length) if behind + length == 1 << 63));
+        assert!(matches!(overlay.at(behind, 5), Stored::Zero(5)));
         assert_eq!((overlay.end(), overlay.patches.len()), (1 << 63, 3));
     }
 }

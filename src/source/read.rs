@@ -7,71 +7,136 @@
 use std::fs::File;
 use std::io;
 
-use super::Source;
+use super::salvage::PAGE;
+use super::{Door, Source};
 use crate::error::{Error, ErrorKind, Result, Structure};
-use crate::num::to_u64;
+use crate::num::{to_u64, to_usize_saturating};
+
+/// How much is read at once to find the first byte that can't be read, in bytes.
+const SEARCHED_AT_ONCE: u64 = 1 << 20;
 
 impl Source {
     /// Copies the bytes at `offset` into all of `buffer`: read from the file where it is mapped, so that no page of it is.
     ///
     /// # Errors
-    /// [`Category::Io`](crate::Category::Io) if the system reports an error, or the file has become shorter.
+    /// [`ErrorKind::Lost`] at the first byte that the file or its medium does not have any more; [`ErrorKind::Io`] if
+    /// reading fails otherwise.
     pub(crate) fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        let copied = match self.mapped_file() {
-            Some(file) => read_exact_at(file, buffer, offset),
-            None => match self.in_memory(offset, to_u64(buffer.len())) {
-                Some(bytes) => {
-                    buffer.copy_from_slice(bytes);
-                    Ok(())
-                }
-                None => Err(io::ErrorKind::UnexpectedEof.into()),
-            },
-        };
-        copied.map_err(|error| self.unreadable(offset, error))
+        let read = self.read_raw(offset, buffer);
+        read.map_err(|error| self.unreadable(offset, to_u64(buffer.len()), error))
     }
 
-    /// What it means that the bytes at `offset` can't be read: where a file that is mapped has become shorter, they are lost as
-    /// they would be for whoever touches them.
-    pub(crate) fn unreadable(&self, offset: u64, error: io::Error) -> Error {
-        let is_shorter = error.kind() == io::ErrorKind::UnexpectedEof;
-        match self.check_length(self.length()).err().and_then(|lost| lost.offset()).filter(|_| is_shorter) {
-            Some(end) => Error::at(Structure::File, end.max(offset), ErrorKind::Lost),
+    /// Copies as many of the bytes at `offset` into `buffer` as come before the first one that can't be read, and returns
+    /// their number.
+    ///
+    /// # Errors
+    /// As for [`Source::read_exact_at`], if that is the first one.
+    pub(super) fn read_before_loss(&self, offset: u64, buffer: &mut [u8]) -> Result<usize> {
+        let Err(error) = self.read_exact_at(offset, buffer) else { return Ok(buffer.len()) };
+        let good = error.offset().and_then(|at| at.checked_sub(offset)).filter(|good| *good > 0);
+        let Some(good) = good.and_then(|good| buffer.get_mut(..usize::try_from(good).ok()?)) else { return Err(error) };
+        self.read_exact_at(offset, good).map(|()| good.len())
+    }
+
+    /// Copies the bytes at `offset` into all of `buffer`, with the error of whoever has them.
+    pub(super) fn read_raw(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        if let Some(file) = self.own_file() {
+            return read_exact_at(file, buffer, offset);
+        }
+        if let Door::Reader(reader) = &self.0.door {
+            return reader.read_exact_at(buffer, offset);
+        }
+        let bytes = self.borrow(offset, to_u64(buffer.len())).ok_or(io::ErrorKind::UnexpectedEof)?;
+        buffer.copy_from_slice(bytes);
+        Ok(())
+    }
+
+    /// What it means that not all of `length` bytes at `offset` can be read. Where the file has become shorter, or its
+    /// medium fails, the first of them that is missing is lost, as it is for readers of a mapping that touch it.
+    pub(crate) fn unreadable(&self, offset: u64, length: u64, error: io::Error) -> Error {
+        let lost = match error.kind() {
+            io::ErrorKind::UnexpectedEof => {
+                let end = self.check_length(self.length()).err().and_then(|lost| lost.offset());
+                end.map(|end| end.max(offset))
+            }
+            _ if is_failure_of_medium(&error) => Some(self.first_unreadable(offset, length)),
+            _ => None,
+        };
+        match lost {
+            Some(at) => Error::at(Structure::File, at, ErrorKind::Lost),
             None => Error::at(Structure::File, offset, ErrorKind::Io(error.into())),
         }
     }
 
-    /// The bytes from `offset` on, if the source has them.
-    pub(crate) fn in_memory(&self, offset: u64, length: u64) -> Option<&[u8]> {
-        let start = usize::try_from(offset).ok()?;
-        self.as_bytes().get(start..)?.get(..usize::try_from(length).ok()?)
+    /// The first of `length` bytes at `offset`, which can't be read as a whole, that can't be read: `offset`, or where a
+    /// page begins.
+    #[cold]
+    fn first_unreadable(&self, offset: u64, length: u64) -> u64 {
+        let mut buffer = vec![0; to_usize_saturating(length.min(SEARCHED_AT_ONCE))];
+        let mut can_read = |start: u64, end: u64| {
+            let piece = buffer.get_mut(..to_usize_saturating(end.saturating_sub(start)));
+            piece.is_some_and(|piece| self.read_raw(start, piece).is_ok())
+        };
+        let (mut start, last) = (offset, offset.saturating_add(length));
+        let mut end = start;
+        while start < last {
+            end = start.saturating_add(SEARCHED_AT_ONCE).min(last);
+            if !can_read(start, end) {
+                break;
+            }
+            start = end;
+        }
+        loop {
+            let next_page = (start | PAGE.saturating_sub(1)).saturating_add(1);
+            if end <= next_page {
+                // It could be read after all where nothing is left.
+                return if start < last { start } else { offset };
+            }
+            let middle = start.saturating_add(end.saturating_sub(start) / 2) & !PAGE.saturating_sub(1);
+            let middle = middle.max(next_page);
+            if can_read(start, middle) { start = middle } else { end = middle }
+        }
     }
 
-    /// The file, if it is mapped: where the bytes are a copy, it does not count any more.
-    pub(crate) fn mapped_file(&self) -> Option<&File> {
-        self.file().filter(|_| self.is_mapped())
+    /// The bytes from `offset` on, where the source can lend them and has them.
+    pub(crate) fn borrow(&self, offset: u64, length: u64) -> Option<&[u8]> {
+        let start = usize::try_from(offset).ok()?;
+        self.as_bytes()?.get(start..)?.get(..usize::try_from(length).ok()?)
     }
 
     /// Whether the system has the page at `offset` in memory, so that the mapping shows it without waiting for the medium.
     /// Yes where it can't be told, for then nothing is gained by asking.
     pub(crate) fn is_cached(&self, offset: u64) -> bool {
-        self.mapped_file().is_none_or(|file| is_cached(file, offset))
+        self.own_file().is_none_or(|file| is_cached(file, offset))
     }
 
     /// Tells the system that these bytes of the file are about to be looked at, so that it reads them at once. They may as
     /// well be elsewhere in memory already, or not be there.
     pub(crate) fn will_need(&self, offset: u64, length: u64) {
-        // No length would mean all of the file.
-        if let Some(file) = self.mapped_file().filter(|_| length > 0) {
-            will_need(file, offset, length);
+        match (&self.0.door, self.own_file()) {
+            (Door::Reader(reader), _) => reader.will_need(offset, length),
+            // No length would mean all of the file.
+            (_, Some(file)) if length > 0 => will_need(file, offset, length),
+            _ => {}
         }
     }
 
     /// Tells the system that nobody needs its copy of these bytes of the file any more.
     pub(crate) fn uncache(&self, offset: u64, length: u64) {
-        if let Some(file) = self.mapped_file() {
+        if let Some(file) = self.own_file() {
             uncache(file, offset, length);
         }
     }
+}
+
+/// Whether an error says that the medium does not give the bytes, and not that something else is wrong.
+fn is_failure_of_medium(error: &io::Error) -> bool {
+    #[cfg(unix)]
+    let failed = rustix::io::Errno::IO.raw_os_error();
+    // ERROR_CRC.
+    #[cfg(not(unix))]
+    let failed = 23;
+    error.raw_os_error() == Some(failed)
 }
 
 #[cfg(unix)]

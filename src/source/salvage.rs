@@ -1,7 +1,6 @@
 //! Reading what a failing medium still gives.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::ops::{Deref, Range};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -9,7 +8,6 @@ use crate::error::Result;
 use crate::num::to_u64;
 
 use super::Source;
-use super::read::read_exact_at;
 
 /// The unit in which media fail, in bytes: most have sectors of this size, and the system reads no less.
 pub(super) const PAGE: u64 = 4096;
@@ -52,8 +50,8 @@ impl LostRanges {
     }
 
     /// Reads what the medium gives of the bytes at `offset`, page by page in the end. The rest is zero, and lost.
-    fn read(&self, file: &File, offset: u64, buffer: &mut [u8]) {
-        if read_exact_at(file, buffer, offset).is_ok() {
+    fn read(&self, source: &Source, offset: u64, buffer: &mut [u8]) {
+        if source.read_raw(offset, buffer).is_ok() {
             return;
         }
         let length = to_u64(buffer.len());
@@ -67,8 +65,8 @@ impl LostRanges {
         let middle = middle.max((offset | PAGE.saturating_sub(1)).saturating_add(1));
         let at = usize::try_from(middle.saturating_sub(offset)).unwrap_or(buffer.len());
         let (head, rest) = buffer.split_at_mut(at.min(buffer.len()));
-        self.read(file, offset, head);
-        self.read(file, middle, rest);
+        self.read(source, offset, head);
+        self.read(source, middle, rest);
     }
 }
 
@@ -105,12 +103,12 @@ impl<'a> SourceRef<'a> {
     /// # Errors
     /// As for [`Source::read_exact_at`]; of a file that is salvaged, only if that is a copy in memory and ends before them.
     pub(crate) fn read_exact_at(self, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        match (self.source.read_exact_at(offset, buffer), self.lost, self.source.mapped_file()) {
-            (Err(_), Some(lost), Some(file)) => {
-                lost.read(file, offset, buffer);
+        match self.lost.filter(|_| !self.source.is_in_memory()) {
+            Some(lost) => {
+                lost.read(self.source, offset, buffer);
                 Ok(())
             }
-            (read, ..) => read,
+            None => self.source.read_exact_at(offset, buffer),
         }
     }
 }

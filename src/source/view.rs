@@ -1,10 +1,13 @@
 //! The one gate to the bytes of a file: every range is checked here, and replayed changes are folded in here.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use zerocopy::FromBytes;
 
-use super::overlay::{Overlay, Patched};
+use super::overlay::{Overlay, Stored};
+use super::pages::TablePages;
 use super::{Source, to_u64, to_usize_saturating};
 use crate::error::{Error, ErrorKind, Result, Structure};
 
@@ -19,31 +22,67 @@ pub(crate) struct View {
     length: u64,
     /// Up to where the file once had content; what it does not have of that any more is lost, and not zero.
     had: u64,
+    /// Of a source that does not lend: what an opening has asked for at once, with its place.
+    preloaded: Vec<(u64, Vec<u8>)>,
+    /// Of a source that does not lend: parts of tables.
+    pages: TablePages,
+    failed: Arc<FailedReads>,
 }
 
-/// Bytes that lie together: lent, or known to be zero without being anywhere.
+/// Reads of structures that have failed. Who asked may have done without: of two copies, one is enough, and a log entry that
+/// can't be read looks like the end of the log. Of a mapping, the record of lost pages says the same.
+#[derive(Debug, Default)]
+pub(crate) struct FailedReads(Mutex<BTreeMap<u64, Error>>);
+
+impl FailedReads {
+    /// Structures that there are twice have 64 KiB of their own each, in the first 320 KiB: failures are kept apart by that.
+    pub(crate) const SLOT: u64 = 64 << 10;
+
+    fn note(&self, error: Error) -> Error {
+        let slot = error.offset().map_or(u64::MAX, |offset| offset / Self::SLOT).min(8);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(slot).or_insert_with(|| error.clone());
+        error
+    }
+
+    /// The first failure that is none in these slots of 64 KiB, which are among the first eight.
+    pub(crate) fn first_but_for(&self, slots: &[u64]) -> Option<Error> {
+        let failed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        failed.iter().find(|(slot, _)| !slots.contains(slot)).map(|(_, error)| error.clone())
+    }
+}
+
+/// Bytes that lie together, or are known to be zero without being anywhere.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Run<'a> {
+pub(crate) enum Bytes<'a> {
     Data(&'a [u8]),
     Zero(u64),
-}
-
-/// Where bytes are, and how many lie together.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Stored<'a> {
-    /// In the file, as they are.
-    File(&'a [u8]),
-    /// Rebuilt from the log.
-    Log(&'a [u8]),
-    /// They are zeros that the replay has made.
-    Nowhere(u64),
 }
 
 impl View {
     /// The file as it is.
     pub(crate) fn new(source: Source) -> Self {
         let length = source.length();
-        Self { source, overlay: Overlay::default(), length, had: 0 }
+        let (overlay, pages, failed) = (Overlay::default(), TablePages::default(), Arc::default());
+        Self { source, overlay, length, had: 0, preloaded: Vec::new(), pages, failed }
+    }
+
+    /// Gets `length` bytes at `offset` in one request, since all of them are about to be looked at.
+    pub(crate) fn preload(&mut self, offset: u64, length: u64) {
+        if self.source.can_borrow() {
+            self.will_need(offset, length);
+            return;
+        }
+        let length = self.source.length().saturating_sub(offset).min(length);
+        let mut bytes = vec![0; to_usize_saturating(length)];
+        // Where that fails, each structure is asked for by itself, and says what is wrong.
+        if self.source.read_exact_at(offset, &mut bytes).is_ok() {
+            self.preloaded.push((offset, bytes));
+        }
+    }
+
+    /// Gives back what was preloaded.
+    pub(crate) fn release_preloaded(&mut self) {
+        self.preloaded = Vec::new();
     }
 
     /// Folds in the changes of a log, after which the file is at least `length` bytes long. What that adds is zero, but for
@@ -52,6 +91,11 @@ impl View {
         self.length = self.length.max(length).max(overlay.end());
         self.had = if self.source.length() < had { self.length } else { had };
         self.overlay = overlay;
+    }
+
+    /// The reads of structures that fail, also while the view belongs to somebody else.
+    pub(crate) fn failed_reads(&self) -> Arc<FailedReads> {
+        Arc::clone(&self.failed)
     }
 
     /// The file beneath.
@@ -78,37 +122,27 @@ impl View {
                 || self.overlay.covers(start.max(missing.start), end.min(missing.end)))
     }
 
-    /// What is stored at `offset`, and how far that goes, at most `most` bytes; none past the end of the file.
+    /// Where the bytes at `offset` are, and how many lie together there, at most `most`; none past the end of the file.
     #[inline]
     pub(crate) fn stored(&self, offset: u64, most: u64) -> Option<Stored<'_>> {
         let most = self.length.checked_sub(offset).filter(|left| *left > 0)?.min(most);
-        if self.overlay.is_empty() {
-            return self.beneath(offset, most);
-        }
-        let up_to = |end: u64| end.saturating_sub(offset).min(most);
-        Some(match self.overlay.at(offset) {
-            Patched::Bytes(bytes) => Stored::Log(bytes.get(..to_usize_saturating(most)).unwrap_or(bytes)),
-            Patched::Zero(end) => Stored::Nowhere(up_to(end)),
-            Patched::Not(end) => return self.beneath(offset, up_to(end)),
-        })
-    }
-
-    /// The same of the file itself, which may be shorter than the view.
-    #[inline]
-    fn beneath(&self, offset: u64, most: u64) -> Option<Stored<'_>> {
-        let file = self.source.as_bytes();
-        match usize::try_from(offset).ok().and_then(|offset| file.get(offset..)) {
-            Some(rest) if !rest.is_empty() => Some(Stored::File(rest.get(..to_usize_saturating(most)).unwrap_or(rest))),
+        let length = match if self.overlay.is_empty() { Stored::File(most) } else { self.overlay.at(offset, most) } {
+            Stored::File(length) => length,
+            written => return Some(written),
+        };
+        // The file itself may be shorter than the view.
+        match self.source.length().checked_sub(offset) {
+            Some(left) if left > 0 => Some(Stored::File(left.min(length))),
             _ if offset < self.had => None,
-            _ => Some(Stored::Nowhere(most)),
+            _ => Some(Stored::Zero(length)),
         }
     }
 
     /// Whether a replay changes any of the bytes from `start` to `end`.
     pub(crate) fn is_changed_by_replay(&self, start: u64, end: u64) -> bool {
-        match self.overlay.at(start) {
-            Patched::Not(next) => next < end,
-            Patched::Bytes(_) | Patched::Zero(_) => start < end,
+        match self.overlay.at(start, end.saturating_sub(start)) {
+            Stored::File(length) => length < end.saturating_sub(start),
+            Stored::Log(_) | Stored::Zero(_) => start < end,
         }
     }
 
@@ -120,27 +154,84 @@ impl View {
     /// Why nothing is stored at `offset`, and how far that goes, at most `most` bytes.
     #[cold]
     pub(crate) fn missing(&self, offset: u64, most: u64) -> Error {
-        let end = match self.overlay.at(offset) {
-            Patched::Not(end) if offset < self.had => end.min(self.had),
-            _ => u64::MAX,
+        let length = match self.overlay.at(offset, most) {
+            Stored::File(length) if offset < self.had => self.had.saturating_sub(offset).min(length),
+            _ => most,
         };
-        let kind = ErrorKind::OutOfBounds { length: end.saturating_sub(offset).min(most), limit: self.file_end() };
+        let kind = ErrorKind::OutOfBounds { length, limit: self.file_end() };
         Error::at(Structure::File, offset, kind)
     }
 
-    /// The longest run from `offset` on that is at most `most` bytes long. It has at least one byte, unless `most` is 0.
+    /// The bytes at `offset`, at most `most`, where the source can lend them. There is at least one, unless `most` is 0.
     ///
     /// # Errors
     /// [`ErrorKind::OutOfBounds`], said of `what`, if the file ends at or before `offset`; [`ErrorKind::Lost`] if that is known
-    /// of the first byte. Whoever looks at the bytes has to ask again behind that: [`View::check`].
+    /// of the first byte; [`ErrorKind::NotBorrowable`]. Whoever looks at the bytes has to ask again after that:
+    /// [`View::check`].
     #[inline]
-    pub(crate) fn run(&self, what: Structure, offset: u64, most: u64) -> Result<Run<'_>> {
+    pub(crate) fn borrow(&self, what: Structure, offset: u64, most: u64) -> Result<Bytes<'_>> {
         match self.stored(offset, most) {
-            Some(Stored::File(bytes)) => Ok(Run::Data(self.source.good(what, offset, bytes)?)),
-            Some(Stored::Log(bytes)) => Ok(Run::Data(bytes)),
-            Some(Stored::Nowhere(length)) => Ok(Run::Zero(length)),
+            Some(Stored::File(length)) => match self.source.borrow(offset, length) {
+                Some(bytes) => Ok(Bytes::Data(self.source.good(what, offset, bytes)?)),
+                None => Err(Error::at(what, offset, ErrorKind::NotBorrowable)),
+            },
+            Some(Stored::Log(bytes)) => Ok(Bytes::Data(bytes)),
+            Some(Stored::Zero(length)) => Ok(Bytes::Zero(length)),
             None => Err(self.out_of_bounds(what, offset, most)),
         }
+    }
+
+    /// The bytes at `offset`, at most `most`: borrowed where the source lends, read into `memory` where it does not. There is
+    /// at least one, unless `most` is 0. The caller bounds `most`, which is what is read.
+    ///
+    /// # Errors
+    /// As for [`View::borrow`], and what is wrong with reading.
+    #[inline]
+    pub(crate) fn run<'v>(
+        &'v self,
+        what: Structure,
+        offset: u64,
+        most: u64,
+        memory: &'v mut Vec<u8>,
+    ) -> Result<Bytes<'v>> {
+        if self.source.can_borrow() { self.borrow(what, offset, most) } else { self.read(what, offset, most, memory) }
+    }
+
+    /// All of `length` bytes at `offset`, where they lie together and the source can lend them.
+    #[inline]
+    fn borrow_whole(&self, what: Structure, offset: u64, length: u64) -> Option<&[u8]> {
+        if !self.source.can_borrow() {
+            return self.preloaded(offset, length).filter(|_| self.overlay.is_empty());
+        }
+        match self.borrow(what, offset, length) {
+            Ok(Bytes::Data(bytes)) if to_u64(bytes.len()) == length => Some(bytes),
+            _ => None,
+        }
+    }
+
+    fn read<'v>(&'v self, what: Structure, offset: u64, most: u64, memory: &'v mut Vec<u8>) -> Result<Bytes<'v>> {
+        let length = match self.stored(offset, most) {
+            Some(Stored::File(length)) => length,
+            _ => return self.borrow(what, offset, most),
+        };
+        if let Some(bytes) = self.preloaded(offset, length) {
+            return Ok(Bytes::Data(bytes));
+        }
+        memory.clear();
+        memory.resize(to_usize_saturating(length), 0);
+        if !self.pages.read(&self.source, offset, memory) {
+            let read = self.source.read_before_loss(offset, memory);
+            let good = read.map_err(|error| self.failed.note(error).said_of(what))?;
+            memory.truncate(good);
+        }
+        Ok(Bytes::Data(memory))
+    }
+
+    fn preloaded(&self, offset: u64, length: u64) -> Option<&[u8]> {
+        self.preloaded.iter().find_map(|(start, bytes)| {
+            let within = usize::try_from(offset.checked_sub(*start)?).ok()?;
+            bytes.get(within..)?.get(..usize::try_from(length).ok()?)
+        })
     }
 
     /// That none of the bytes is lost that were looked at: `length` of them from `offset` on.
@@ -149,12 +240,12 @@ impl View {
         self.source.check(what, offset, length)
     }
 
-    /// The `length` bytes at `offset`: lent where they lie together, put together where they do not. For structures,
+    /// The `length` bytes at `offset`: borrowed where they lie together and can be, put together where not. For structures,
     /// whose length the caller has bounded.
     ///
     /// # Errors
-    /// [`ErrorKind::OutOfBounds`], said of `what`, if they reach behind the end of the file; [`ErrorKind::Lost`] as for
-    /// [`View::run`].
+    /// [`ErrorKind::OutOfBounds`], said of `what`, if they reach past the end of the file; [`ErrorKind::Lost`] and others as
+    /// for [`View::run`].
     pub(crate) fn bytes(&self, what: Structure, offset: u64, length: u64) -> Result<Cow<'_, [u8]>> {
         if length == 0 {
             return Ok(Cow::Borrowed(&[]));
@@ -162,23 +253,21 @@ impl View {
         if offset.checked_add(length).is_none_or(|end| end > self.length) {
             return Err(self.out_of_bounds(what, offset, length));
         }
-        if length > SEVERAL_PAGES {
+        if length > SEVERAL_PAGES && self.source.can_borrow() {
             self.source.will_need(offset, length);
         }
-        if let Run::Data(bytes) = self.run(what, offset, length)?
-            && to_u64(bytes.len()) == length
-        {
+        if let Some(bytes) = self.borrow_whole(what, offset, length) {
             return Ok(Cow::Borrowed(bytes));
         }
-        let mut bytes = Vec::with_capacity(to_usize_saturating(length));
+        let (mut bytes, mut memory) = (Vec::with_capacity(to_usize_saturating(length)), Vec::new());
         let (mut at, mut left) = (offset, length);
         while left > 0 {
-            let taken = match self.run(what, at, left)? {
-                Run::Data(run) => {
+            let taken = match self.run(what, at, left, &mut memory)? {
+                Bytes::Data(run) => {
                     bytes.extend_from_slice(run);
                     to_u64(run.len())
                 }
-                Run::Zero(zeros) => {
+                Bytes::Zero(zeros) => {
                     bytes.resize(bytes.len().saturating_add(to_usize_saturating(zeros)), 0);
                     zeros
                 }
@@ -207,11 +296,8 @@ impl View {
     #[inline]
     pub(crate) fn fetch<T: FromBytes>(&self, what: Structure, offset: u64) -> Result<T> {
         let length = to_u64(size_of::<T>());
-        let fetched = match self.stored(offset, length) {
-            Some(Stored::File(bytes) | Stored::Log(bytes)) => T::read_from_bytes(bytes).ok(),
-            _ => None,
-        };
-        let fetched = match fetched {
+        let borrowed = self.borrow_whole(what, offset, length).and_then(|bytes| T::read_from_bytes(bytes).ok());
+        let fetched = match borrowed {
             Some(fetched) => fetched,
             None => self.fetch_in_pieces(what, offset, length)?,
         };
@@ -219,8 +305,7 @@ impl View {
         Ok(fetched)
     }
 
-    /// The same where it does not lie together, or not at all.
-    #[cold]
+    /// The same where it does not lie together, has to be read, or is not there.
     fn fetch_in_pieces<T: FromBytes>(&self, what: Structure, offset: u64, length: u64) -> Result<T> {
         let bytes = self.bytes(what, offset, length)?;
         T::read_from_bytes(&bytes).map_err(|_| self.out_of_bounds(what, offset, length))
@@ -228,10 +313,10 @@ impl View {
 
     /// Up to where, from `offset` on and at most to `end`, the bytes are known to be zero without being looked at.
     pub(crate) fn known_zero_end(&self, offset: u64, end: u64) -> u64 {
-        match self.overlay.at(offset) {
-            Patched::Bytes(_) => offset,
-            Patched::Zero(zero) => zero.min(end),
-            Patched::Not(beneath) => self.source.hole_end(offset, beneath.min(end)),
+        match self.overlay.at(offset, end.saturating_sub(offset)) {
+            Stored::Log(_) => offset,
+            Stored::Zero(length) => offset.saturating_add(length),
+            Stored::File(length) => self.source.hole_end(offset, offset.saturating_add(length)),
         }
     }
 
@@ -243,6 +328,9 @@ impl View {
     /// Tells the system that these bytes are not needed soon.
     pub(crate) fn forget(&self, offset: u64, end: u64) {
         self.source.forget(offset, end);
+        if !self.source.can_borrow() {
+            self.pages.forget(offset, end);
+        }
     }
 
     /// Tells the system that these bytes are about to be looked at.

@@ -22,8 +22,8 @@ fn what_users_hold_can_be_shared_between_threads() {
     shared::<Error>();
     shared::<Parents>();
     shared::<OpenOptions>();
-    shared::<Segments<'static>>();
-    shared::<Extents<'static>>();
+    shared::<Segments<&'static Disk>>();
+    shared::<Extents<&'static Disk>>();
     shared::<Block<'static>>();
     shared::<Reader<Arc<Disk>>>();
 }
@@ -76,7 +76,7 @@ fn segments_lend_the_bytes_of_the_file_itself() {
     // The place is the one that the map tells.
     let extent = disk.extents(..).next().unwrap().unwrap();
     let mut file = std::fs::File::open(hello()).unwrap();
-    file.seek(SeekFrom::Start(extent.file_offset.unwrap())).unwrap();
+    file.seek(SeekFrom::Start(extent.file_offset().unwrap())).unwrap();
     let mut expected = vec![0; 1 << 20];
     file.read_exact(&mut expected).unwrap();
     assert_eq!(bytes, expected);
@@ -86,7 +86,7 @@ fn segments_lend_the_bytes_of_the_file_itself() {
 fn ranges_end_where_the_disk_ends() {
     let disk = Disk::open(map(&hello()), &OpenOptions::new()).unwrap();
     let size = disk.size();
-    let length = |segments: Segments<'_>| segments.map(|segment| segment.unwrap().len()).sum::<u64>();
+    let length = |segments: Segments<&Disk>| segments.map(|segment| segment.unwrap().len()).sum::<u64>();
     assert_eq!(length(disk.segments(..)), size);
     assert_eq!(length(disk.segments(size - 10..u64::MAX)), 10);
     assert_eq!(length(disk.segments(5..=5)), 1);
@@ -96,9 +96,9 @@ fn ranges_end_where_the_disk_ends() {
     let reversed = length(disk.segments(20..10));
     assert_eq!(reversed, 0);
     let mut buffer = [1; 32];
-    assert_eq!(disk.read_at(size - 7, &mut buffer).unwrap(), 7);
+    assert_eq!(disk.read_at(&mut buffer, size - 7).unwrap(), 7);
     assert_eq!(buffer[7], 1, "what is not read is not touched");
-    assert_eq!(disk.read_at(u64::MAX, &mut buffer).unwrap(), 0);
+    assert_eq!(disk.read_at(&mut buffer, u64::MAX).unwrap(), 0);
     assert!(disk.slice(size - 1, 2).is_err());
     assert_eq!(disk.slice(size, 0).unwrap(), Some(&[][..]));
     assert!(disk.block(16).is_err());

@@ -76,8 +76,8 @@ const STEP: u64 = 256 << 10;
 fn same_or_lost(disk: &Disk, salvaged: &Disk, at: u64, length: u64) -> Result<(), String> {
     let room = usize::try_from(length).unwrap();
     let (mut found, mut expected) = (vec![0xa5; room], vec![0x5a; room]);
-    salvaged.read_at(at, &mut found).map_err(|error| format!("salvaged at {at:#x}: {error}"))?;
-    match disk.read_at(at, &mut expected) {
+    salvaged.read_at(&mut found, at).map_err(|error| format!("salvaged at {at:#x}: {error}"))?;
+    match disk.read_at(&mut expected, at) {
         Ok(_) if found == expected => Ok(()),
         Ok(_) => Err(format!("another byte is salvaged at {at:#x}")),
         Err(_) if length > 4096 => {

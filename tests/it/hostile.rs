@@ -186,7 +186,7 @@ fn compare(
     for sector in some {
         let (at, length) = (sector * sector_size, size(sector_size));
         let mut found = vec![0xA5; length];
-        let read = disk.read_at(at, &mut found);
+        let read = disk.read_at(&mut found, at);
         match (read, oracle.read(at, length)) {
             (Ok(_), Ok(expected)) if found == expected => {}
             (Err(_), Err(_)) => {}

@@ -1,6 +1,8 @@
 //! What the tests of built images share: opening them, knowing what they must read as, and making their logs dirty.
 
+use std::fs::File;
 use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -10,7 +12,7 @@ use crate::kit::builder::{Image, Slot};
 use crate::kit::log::{Descriptor, Entry, LOG_GUID};
 use crate::kit::oracle::{LogPolicy, Oracle};
 use crate::kit::{FileBytes, MIB, Model, PAGE, Part, pattern};
-use crate::support::{map, temp_dir};
+use crate::support::{map, mapped, temp_dir};
 
 /// A length as the number that slices want.
 pub(crate) fn size(length: u64) -> usize {
@@ -106,7 +108,22 @@ pub(crate) fn open_chain_with(chain: &[&Image], policy: vhdx_mmap::LogPolicy) ->
 pub(crate) enum Door {
     Memory,
     Map,
-    Read,
+    Open,
+    Reader,
+}
+
+impl Door {
+    pub(crate) const ALL: [Self; 4] = [Self::Memory, Self::Map, Self::Open, Self::Reader];
+
+    /// The file at `path`, through this door.
+    pub(crate) fn source(self, path: &Path) -> Result<Source> {
+        match self {
+            Self::Memory => Source::load(path),
+            Self::Map => Ok(map(path)),
+            Self::Open => Source::open(path),
+            Self::Reader => Source::from_reader(File::open(path).unwrap()),
+        }
+    }
 }
 
 /// Opens a chain of built images, child first. In a folder, they have the names `0.vhdx`, `1.vhdx` and so on.
@@ -119,13 +136,18 @@ pub(crate) fn open_through(door: Door, chain: &[&Image]) -> Result<Disk> {
     for (layer, image) in chain.iter().enumerate() {
         image.bytes.write_file(&path(layer)).unwrap();
     }
-    if door == Door::Map {
-        // What is mapped outlives its name.
-        Disk::open(map(&path(0)), &OpenOptions::new().parents(Parents::Beside))
-    } else {
-        let parents = Parents::Explicit((1..chain.len()).map(path).collect());
-        Disk::open(Source::read(path(0)).unwrap(), &OpenOptions::new().parents(parents))
-    }
+    // What is open outlives its name.
+    let options = match door {
+        Door::Map => mapped(OpenOptions::new().parents(Parents::Beside)),
+        Door::Open => OpenOptions::new().parents(Parents::Explicit((1..chain.len()).map(path).collect())),
+        Door::Reader | Door::Memory => {
+            let paths: Vec<PathBuf> = (1..chain.len()).map(path).collect();
+            OpenOptions::new().parents(Parents::With(Arc::new(move |request| {
+                paths.get(request.layer).map(|path| door.source(path)).transpose()
+            })))
+        }
+    };
+    Disk::open(door.source(&path(0))?, &options)
 }
 
 /// The bytes of a built image as the oracle wants them.
@@ -205,9 +227,35 @@ impl Content {
         })
     }
 
+    /// The same of a disk from which nothing can be borrowed.
+    fn assert_copied_from(&self, disk: &Disk) {
+        let mut at = 0;
+        for run in disk.runs(..) {
+            let run = run.unwrap();
+            assert_eq!(run.start, at);
+            if !run.is_data() {
+                assert_eq!(self.differs(at, Segment::Zero(run.length)), None, "in the run at {at:#x}");
+            }
+            while at < run.end() {
+                let mut piece = vec![0xA5; size((run.end() - at).min(MIB))];
+                if !run.is_data() {
+                    at = run.end();
+                    break;
+                }
+                assert_eq!(disk.read_at(&mut piece, at).unwrap(), piece.len());
+                assert_eq!(self.differs(at, Segment::Data(&piece)), None, "in the run at {at:#x}");
+                at += wide(piece.len());
+            }
+        }
+        assert_eq!(at, self.size, "the runs end early");
+    }
+
     /// Asserts that a disk reads so, whole and to its end.
     pub(crate) fn assert_read_from(&self, disk: &Disk) {
         assert_eq!(disk.size(), self.size);
+        if !disk.can_borrow() {
+            return self.assert_copied_from(disk);
+        }
         let mut at = 0;
         for segment in disk.segments(..) {
             let segment = segment.unwrap();

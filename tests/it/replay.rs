@@ -111,7 +111,7 @@ fn an_ignored_log_leaves_the_file_as_it_lies_there() {
                 let disk = opened.unwrap();
                 assert_eq!(disk.image().log_state(), &LogState::Ignored);
                 let mut found = vec![1; size(disk.size())];
-                disk.read_at(0, &mut found).unwrap();
+                disk.read_at(&mut found, 0).unwrap();
                 assert!(Ok(found) == oracle.read_all(), "{dirty:?}");
                 read += 1;
             }
@@ -131,7 +131,7 @@ fn the_worked_example_is_replayed_from_its_tail() {
     let disk = open_chain(&[&image]).unwrap();
     Content::of(&[&image]).assert_read_from(&disk);
     let mut sector = [0; 512];
-    disk.read_at(0, &mut sector).unwrap();
+    disk.read_at(&mut sector, 0).unwrap();
     assert_eq!(sector[510..], [0x55, 0xAA]);
     assert_eq!(disk.image().payload_block(0).unwrap().1, 0x40_0000);
 }
@@ -219,7 +219,7 @@ fn any_order_of_changes_ends_as_if_written_to_the_file() {
         }
         image.set_log_guid(LOG_GUID);
         let mut found = vec![1; size(MIB)];
-        open_chain(&[&image]).unwrap().read_at(0, &mut found).unwrap();
+        open_chain(&[&image]).unwrap().read_at(&mut found, 0).unwrap();
         assert!(found == expected, "seed {seed}");
     }
 }
@@ -463,7 +463,8 @@ fn extents_keep_zeros_made_by_a_replay_apart_from_bytes_in_the_file() {
     image.put_entry(0, &Entry::new(LOG_GUID, 1, 0).zero(4 * MIB + 15 * PAGE, PAGE));
     image.set_log_guid(LOG_GUID);
     let disk = open_chain(&[&image]).unwrap();
-    let extents = disk.extents(..).map(|extent| extent.map(|extent| (extent.start, extent.length, extent.file_offset)));
+    let extents =
+        disk.extents(..).map(|extent| extent.map(|extent| (extent.start, extent.length, extent.file_offset())));
     let extents = extents.collect::<Result<Vec<_>, _>>().unwrap();
     let (before, after) = (4 * MIB, 4 * MIB + 16 * PAGE);
     let expected = [(0, 15 * PAGE, Some(before)), (15 * PAGE, PAGE, None), (16 * PAGE, MIB - 16 * PAGE, Some(after))];

@@ -12,7 +12,14 @@ pub(crate) use crate::optional::{say, skip};
 
 /// Options of a user who trusts the folder in which the image lies.
 pub(crate) fn with_parents_beside() -> OpenOptions {
-    OpenOptions::new().parents(Parents::Beside)
+    mapped(OpenOptions::new().parents(Parents::Beside))
+}
+
+/// The same options, with parents mapped.
+#[expect(unsafe_code, reason = "a promise about files that only this test process knows")]
+pub(crate) fn mapped(options: OpenOptions) -> OpenOptions {
+    // SAFETY: no test changes a file while it has it mapped.
+    unsafe { options.map_parents() }
 }
 
 /// Opens a disk as most users do.

@@ -19,7 +19,7 @@ fn checks(image: &Image) -> Vec<Check> {
 /// The bytes of a range.
 fn read(disk: &Disk, range: Range<u64>) -> vhdx_mmap::Result<Vec<u8>> {
     let mut bytes = vec![0xA5; size(range.end - range.start)];
-    let read = disk.read_at(range.start, &mut bytes)?;
+    let read = disk.read_at(&mut bytes, range.start)?;
     bytes.truncate(read);
     Ok(bytes)
 }
@@ -344,7 +344,7 @@ fn a_parent_locator_as_hyper_v_writes_it_leads_to_the_parent() {
     locator.set("absolute_win32_path", "C:\\vms\\1.vhdx");
     child.locator = Some(locator);
     let chain = [&child.build(), &base.build()];
-    for door in [Door::Memory, Door::Map, Door::Read] {
+    for door in Door::ALL {
         let disk = open_through(door, &chain).unwrap();
         Content::of(&chain).assert_read_from(&disk);
         assert_eq!(disk.warnings().count(), 0);

@@ -116,7 +116,7 @@ fn random(image: &str, raw: &str) {
     time("vhdx-mmap, borrow and sum", &mut |at| sum(disk.slice(at, 4096).unwrap().unwrap()));
     time("raw mapping, sum", &mut |at| sum(&raw[at as usize..at as usize + 4096]));
     time("vhdx-mmap, copy", &mut |at| {
-        disk.read_at(at, buffer.bytes()).unwrap();
+        disk.read_at(buffer.bytes(), at).unwrap();
         u64::from(buffer.bytes()[0])
     });
     time("vhdx-core, copy", &mut |at| {
@@ -141,8 +141,8 @@ fn pass(image: &str) {
     };
     let disk = open(image);
     // The first pass is nobody's: it brings the buffer into memory.
-    time("(warming up)", &mut |buffer, at| disk.read_at(at, buffer).unwrap() > 0);
-    time("vhdx-mmap", &mut |buffer, at| disk.read_at(at, buffer).unwrap() > 0);
+    time("(warming up)", &mut |buffer, at| disk.read_at(buffer, at).unwrap() > 0);
+    time("vhdx-mmap", &mut |buffer, at| disk.read_at(buffer, at).unwrap() > 0);
     let mut peer = vhdx::VhdxReader::open(Path::new(image)).unwrap();
     let size = disk.size();
     time("vhdx-core", &mut |buffer, at| at < size && peer.read_exact(buffer).is_ok());

@@ -25,7 +25,7 @@ pub(crate) fn source(path: &Path, common: &Common) -> Result<Source, Failure> {
         );
     }
     if common.no_mmap {
-        opened(path, Source::read(path), "where its medium fails, `vhdx extract --salvage` reads what is left")
+        opened(path, Source::open(path), "where its medium fails, `vhdx extract --salvage` reads what is left")
     } else {
         opened(path, map(path), "the images of a file system that cannot map files are read with --no-mmap")
     }
@@ -76,6 +76,13 @@ pub(crate) fn map(path: &Path) -> vhdx_mmap::Result<Source> {
     unsafe { Source::map(path) }
 }
 
+/// Parents are mapped, too.
+#[expect(unsafe_code, reason = "the one promise that the command makes for its user")]
+fn map_parents(options: OpenOptions) -> OpenOptions {
+    // SAFETY: as for `map`.
+    unsafe { options.map_parents() }
+}
+
 /// Opens an image, and follows its parents as far as that goes.
 pub(crate) fn chain(path: &Path, common: &Common) -> Result<Chain, Failure> {
     chain_with(path, common, &options(common))
@@ -83,37 +90,11 @@ pub(crate) fn chain(path: &Path, common: &Common) -> Result<Chain, Failure> {
 
 /// The same, as the options say.
 pub(crate) fn chain_with(path: &Path, common: &Common, options: &OpenOptions) -> Result<Chain, Failure> {
-    let open = |source| Chain::open(source, options).map_err(|error| Failure::of_image(path, &error));
-    let chain = match options.strictness {
-        Strictness::Salvage if common.no_mmap => copied_or_mapped(path, open)?,
-        Strictness::Salvage | Strictness::Default => open(source(path, common)?)?,
-    };
+    let opened = Chain::open(source(path, common)?, options);
+    let chain = opened.map_err(|error| Failure::of_image(path, &error))?;
     // The image itself has been looked at already.
     chain.layers().iter().skip(1).try_for_each(|layer| refuse_as_output(layer.image().source()))?;
     Ok(chain)
-}
-
-/// The chain of an image that is to be salvaged, from a copy of each file. Where a medium does not give all of one, there is no copy, and
-/// what it does give is read from the files as they lie there.
-fn copied_or_mapped(path: &Path, open: impl Fn(Source) -> Result<Chain, Failure>) -> Result<Chain, Failure> {
-    let failed = match Source::read(path) {
-        Ok(source) => {
-            refuse_as_output(&source)?;
-            let chain = open(source)?;
-            match chain.broken().filter(|error| is_of_system(error)) {
-                Some(error) => error.clone(),
-                None => return Ok(chain),
-            }
-        }
-        Err(error) if is_of_system(&error) => error,
-        Err(error) => return Err(Failure::of_image(path, &error)),
-    };
-    let text = format!(
-        "{}: {failed}: it can't be copied as a whole, and is read where it lies, without --no-mmap",
-        path.display()
-    );
-    term::tell("warning", term::WARNING, &escape(&text));
-    open(opened(path, map(path), "copy the image with a program that goes on where its medium fails")?)
 }
 
 /// Opens an image as a disk, and tells on standard error what is out of the ordinary.
@@ -292,7 +273,8 @@ pub(crate) fn options(common: &Common) -> OpenOptions {
             parents.push(Parents::Roots(vec![PathBuf::from(&common.parents)]));
         }
     }
-    OpenOptions::new().log_policy(log_policy).parents(Parents::FirstOf(parents))
+    let options = OpenOptions::new().log_policy(log_policy).parents(Parents::FirstOf(parents));
+    if common.no_mmap { options } else { map_parents(options) }
 }
 
 /// Space that a file takes on its medium, in bytes, if the system says.

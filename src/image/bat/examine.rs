@@ -1,21 +1,18 @@
 //! Going through the BAT entry by entry, to find everything that is wrong with it.
 
-use std::ops::Range;
-
-use zerocopy::FromBytes;
+use std::ops::{ControlFlow, Range};
 
 use crate::error::{Error, ErrorKind, Structure};
 use crate::format::{BatEntry, MIB, PayloadBlockState, SectorBitmapState, U64};
 use crate::image::finding::Findings;
 use crate::image::geometry::Kind;
 use crate::image::rule::{Check, Severity};
-use crate::source::Run;
 use crate::threads::all_at_once;
 
-use super::Bat;
 use super::bitmap::equal_bits;
 use super::slots::{MOST_ACCOUNTED, Slots};
-use super::walk::{Asking, ReadAhead};
+use super::walk::EntryRun;
+use super::{Bat, Breach, Judged};
 
 /// What a pass over the BAT has found, but for the findings.
 #[derive(Clone, Debug, Default)]
@@ -85,43 +82,13 @@ impl Bat<'_> {
     /// # Errors
     /// With the first block whose entry can't be read.
     pub(super) fn visit(&self, first: u64, end: u64, mut visit: impl FnMut(u64, BatEntry)) -> Result<(), (u64, Error)> {
-        let (mut block, mut kept_from) = (first, first);
-        let (mut asking, mut ahead) = (Asking::from(first), ReadAhead::default());
-        while block < end {
-            if self.forget_blocks(kept_from, block) {
-                kept_from = block;
+        self.entry_runs(first, end.saturating_sub(first), first, |block, run| {
+            if let EntryRun::Entries(entries) = run {
+                let numbered = (block..).zip(entries).map(|(block, entry)| (block, BatEntry(entry.get())));
+                numbered.filter(|(_, entry)| entry.0 != 0).for_each(|(block, entry)| visit(block, entry));
             }
-            let hole = asking.hole(self, block);
-            if hole > 0 {
-                block = block.saturating_add(hole);
-                continue;
-            }
-            let most = end.saturating_sub(block).min(asking.left(block));
-            ahead.advance(self, block, most);
-            match self.entries(block, most).map_err(|error| (block, error))? {
-                Run::Zero(length) if length >= BatEntry::LENGTH => {
-                    block = block.saturating_add(length / BatEntry::LENGTH);
-                }
-                // An entry that does not lie together, or is cut by the end of the file.
-                Run::Data([]) | Run::Zero(_) => {
-                    let index = self.geometry.payload_index(block);
-                    let entry = self.view.fetch::<U64>(Structure::PayloadBatEntry(block), self.entry_offset(index));
-                    visit(block, BatEntry(entry.map_err(|error| (block, error))?.get()));
-                    block = block.saturating_add(1);
-                }
-                Run::Data(bytes) => {
-                    let Ok(entries) = <[U64]>::ref_from_bytes(bytes) else { break };
-                    for entry in entries {
-                        let entry = BatEntry(entry.get());
-                        if entry.0 != 0 {
-                            visit(block, entry);
-                        }
-                        block = block.saturating_add(1);
-                    }
-                }
-            }
-        }
-        Ok(())
+            ControlFlow::Continue(())
+        })
     }
 
     /// What `work` makes of the blocks of each part of the BAT, by several threads with the feature `rayon`, in order. A part
@@ -205,39 +172,31 @@ impl Pass<'_, '_> {
             let kind = || ErrorKind::Field { field: "reserved bits", found: entry.reserved(), expected: "0" };
             self.findings.tell(Check::BatReserved, Severity::Note, || (of_entry(kind()), range()));
         }
-        let Some(state) = PayloadBlockState::from_number(entry.state()) else {
-            let kind = ErrorKind::ReservedState { state: entry.state() };
-            self.findings.tell(Check::BlockState, Severity::Corruption, || (of_entry(kind), range()));
-            return false;
+        let (state, place) = match bat.judge(block, entry, at) {
+            Ok(Judged { state, place }) => (state, place),
+            Err(Breach { check, detail }) => {
+                self.findings.tell(check, Severity::Corruption, || (detail, range()));
+                // It is allocated, wherever that may be.
+                if let Ok(state) = bat.judge_state(block, entry, at) {
+                    self.summary.place(entry.file_offset(), bat.geometry.block_size());
+                    return state == PayloadBlockState::PartiallyPresent;
+                }
+                return false;
+            }
         };
-        let place = entry.file_offset();
-        let is_partial = state == PayloadBlockState::PartiallyPresent;
-        if is_partial && bat.geometry.kind != Kind::Differencing {
-            let kind = ErrorKind::PartiallyPresentWithoutParent;
-            self.findings.tell(Check::PartialWithoutParent, Severity::Corruption, || (of_entry(kind), range()));
-            return false;
-        }
-        if !is_partial && state != PayloadBlockState::FullyPresent {
-            if place != 0 {
-                let kind = ErrorKind::PlaceOfAbsent { state: state.name(), offset: place };
+        let Some((place, end)) = place else {
+            if entry.file_offset() != 0 {
+                let kind = ErrorKind::PlaceOfAbsent { state: state.name(), offset: entry.file_offset() };
                 self.findings.tell(Check::AbsentPlace, Severity::Note, || (of_entry(kind), range()));
             }
             return false;
-        }
-        let end = place.saturating_add(bat.used_of(block, 0));
-        let of_block = |kind| Error::at(Structure::PayloadBlock(block), place, kind);
-        let wrong = if place < MIB {
-            Some((Check::BlockOffset, ErrorKind::Overlap { with: Structure::HeaderSection, offset: 0 }))
-        } else if let Some((with, offset)) = bat.taken.overlap(place, end) {
-            Some((Check::BlockOverlap, ErrorKind::Overlap { with, offset }))
-        } else {
-            // What is there of it belongs to it.
-            self.slots.claim(place, end);
-            let kind = ErrorKind::OutOfBounds { length: end.saturating_sub(place), limit: bat.view.file_end() };
-            (!bat.view.has(place, end)).then_some((Check::BlockPlace, kind))
         };
-        if let Some((check, kind)) = wrong {
-            self.findings.tell(check, Severity::Corruption, || (of_block(kind), range()));
+        // What is there of it belongs to it.
+        self.slots.claim(place, end);
+        let of_block = |kind| Error::at(Structure::PayloadBlock(block), place, kind);
+        if !bat.view.has(place, end) {
+            let kind = ErrorKind::OutOfBounds { length: end.saturating_sub(place), limit: bat.view.file_end() };
+            self.findings.tell(Check::BlockPlace, Severity::Corruption, || (of_block(kind), range()));
         } else {
             if end > MOST_ACCOUNTED {
                 let kind = ErrorKind::OutOfBounds { length: 0, limit: MOST_ACCOUNTED };
@@ -248,7 +207,7 @@ impl Pass<'_, '_> {
             }
         }
         self.summary.place(place, bat.geometry.block_size());
-        is_partial
+        state == PayloadBlockState::PartiallyPresent
     }
 
     /// Judges a block that a replay changes, or of which the file has not all before it.

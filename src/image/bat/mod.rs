@@ -11,15 +11,14 @@ mod walk;
 
 use std::ops::ControlFlow;
 
-use zerocopy::FromBytes;
-
 use crate::error::{Error, ErrorKind, Result, Structure};
-use crate::format::{BatEntry, PayloadBlockState, SectorBitmapState, U64};
+use crate::format::{BatEntry, MIB, PayloadBlockState, SectorBitmapState, U64};
 use crate::num::to_u64;
-use crate::source::{Run, Stored, View, any_lost};
+use crate::source::{Bytes, View};
 
 use super::geometry::{Geometry, Kind};
 use super::region::{Region, Taken};
+use super::rule::Check;
 use bitmap::equal_bits;
 
 #[cfg(feature = "bulk")]
@@ -27,11 +26,11 @@ pub(crate) use examine::BatSummary;
 #[cfg(feature = "bulk")]
 pub(in crate::image) use slots::Slots;
 pub use walk::BlockStates;
-use walk::ReadAhead;
+use walk::EntryRun;
 
-/// What an image has of its disk at some place: a run of bytes, of one nature.
+/// What an image itself has of its disk at some position: a run of bytes of one nature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Local {
+pub(crate) enum BlockLookup {
     /// They are in the file, `length` bytes from file offset `offset` on.
     Data { offset: u64, length: u64, state: PayloadBlockState },
     /// They are zero.
@@ -40,16 +39,33 @@ pub(crate) enum Local {
     Parent { length: u64 },
 }
 
-/// What an image has of a few bytes of its disk, found without ado.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Lent<'a> {
-    /// These bytes.
-    Here(&'a [u8]),
-    /// Nothing: they are the parent's.
-    Below,
-    /// It takes more to find out.
-    Unknown,
+impl BlockLookup {
+    /// Length of the run, in bytes.
+    #[inline]
+    pub(crate) fn length(&self) -> u64 {
+        match self {
+            Self::Data { length, .. } | Self::Zero { length, .. } | Self::Parent { length } => *length,
+        }
+    }
 }
+
+/// What the entry of a payload block says, once it is known that this can be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Judged {
+    pub(super) state: PayloadBlockState,
+    /// Of a block that is present: where its bytes are, as far as they belong to the disk.
+    pub(super) place: Option<(u64, u64)>,
+}
+
+/// A rule that an entry breaks so that its block can't be read.
+#[derive(Debug)]
+pub(super) struct Breach {
+    pub(super) check: Check,
+    pub(super) detail: Error,
+}
+
+/// How much of a sector bitmap is read first, in bytes.
+const FIRST_BITMAP_READ: u64 = 64;
 
 /// The BAT of an image, with all that is needed to make sense of it.
 #[derive(Clone, Copy, Debug)]
@@ -75,36 +91,6 @@ pub(super) fn check_region(view: &View, region: &Region, geometry: &Geometry) ->
     Ok(())
 }
 
-impl<'a> Bat<'a> {
-    /// Lends the bytes from `position` on, if they lie together in one block that is fully present: what most small reads are
-    /// about. They lie inside the disk, and are at least one.
-    #[inline]
-    pub(super) fn lend(&self, position: u64, length: u64) -> Lent<'a> {
-        let block = self.geometry.block_of(position);
-        if self.left_in_block(block, position) < length {
-            return Lent::Unknown;
-        }
-        let Ok((state, place)) = self.payload(block) else { return Lent::Unknown };
-        match state {
-            PayloadBlockState::NotPresent if self.geometry.kind == Kind::Differencing => Lent::Below,
-            PayloadBlockState::FullyPresent => {
-                let is_clear = self.taken.overlap(place, place.saturating_add(self.used_of(block, 0))).is_none();
-                let offset = place.saturating_add(position.saturating_sub(self.geometry.block_start(block)));
-                let is_good = self.view.source().is_good(offset, length);
-                match self.view.stored(offset, length) {
-                    Some(Stored::File(bytes) | Stored::Log(bytes))
-                        if is_clear && is_good && to_u64(bytes.len()) == length =>
-                    {
-                        Lent::Here(bytes)
-                    }
-                    _ => Lent::Unknown,
-                }
-            }
-            _ => Lent::Unknown,
-        }
-    }
-}
-
 impl Bat<'_> {
     /// What there is at byte `position` of the disk: the longest run, of at most `most` bytes, that costs little to find.
     /// `position` lies inside the disk, and so does all of `most`, which is not 0.
@@ -112,32 +98,66 @@ impl Bat<'_> {
     /// # Errors
     /// If the block at `position` can't be read. A run ends before a block that can't be.
     #[inline]
-    pub(super) fn local(&self, position: u64, most: u64) -> Result<Local> {
+    pub(super) fn lookup(&self, position: u64, most: u64) -> Result<BlockLookup> {
         let block = self.geometry.block_of(position);
-        let (state, place) = self.payload(block)?;
-        match state {
-            PayloadBlockState::FullyPresent => self.data(block, place, position, most),
-            PayloadBlockState::PartiallyPresent => self.partial(block, place, position, most),
-            PayloadBlockState::NotPresent if self.geometry.kind == Kind::Differencing => {
-                Ok(Local::Parent { length: self.same_state(block, state, position, most) })
+        let (entry, offset) = self.payload_entry(block)?;
+        let Judged { state, place } = self.judge(block, entry, offset).map_err(|breach| breach.detail)?;
+        match (state, place) {
+            (PayloadBlockState::PartiallyPresent, Some((place, _))) => self.partial(block, place, position, most),
+            (_, Some((place, _))) => self.data(block, place, position, most),
+            (PayloadBlockState::NotPresent, None) if self.geometry.kind == Kind::Differencing => {
+                Ok(BlockLookup::Parent { length: self.same_state(block, state, position, most) })
             }
-            _ => Ok(Local::Zero { length: self.same_state(block, state, position, most), state }),
+            _ => Ok(BlockLookup::Zero { length: self.same_state(block, state, position, most), state }),
         }
     }
 
-    /// State and place of a payload block.
-    #[inline]
+    /// State of a payload block, and its place in the file, which has a meaning only if it is present.
     pub(super) fn payload(&self, block: u64) -> Result<(PayloadBlockState, u64)> {
+        let (entry, offset) = self.payload_entry(block)?;
+        let state = self.judge_state(block, entry, offset).map_err(|breach| breach.detail)?;
+        Ok((state, entry.file_offset()))
+    }
+
+    /// The entry of a payload block, and where it lies in the file.
+    #[inline]
+    fn payload_entry(&self, block: u64) -> Result<(BatEntry, u64)> {
         let structure = Structure::PayloadBatEntry(block);
         let offset = self.entry_place(structure, self.geometry.payload_index(block))?;
-        let entry = BatEntry(self.view.fetch::<U64>(structure, offset)?.get());
-        let Some(state) = PayloadBlockState::from_number(entry.state()) else {
-            return Err(Error::at(structure, offset, ErrorKind::ReservedState { state: entry.state() }));
-        };
-        if state == PayloadBlockState::PartiallyPresent && self.geometry.kind != Kind::Differencing {
-            return Err(Error::at(structure, offset, ErrorKind::PartiallyPresentWithoutParent));
+        Ok((BatEntry(self.view.fetch::<U64>(structure, offset)?.get()), offset))
+    }
+
+    /// Whether the entry of a payload block, which lies at `offset`, has a state that the block can be in.
+    #[inline]
+    fn judge_state(&self, block: u64, entry: BatEntry, offset: u64) -> Result<PayloadBlockState, Breach> {
+        let breach =
+            |check, kind| Err(Breach { check, detail: Error::at(Structure::PayloadBatEntry(block), offset, kind) });
+        match PayloadBlockState::from_number(entry.state()) {
+            None => breach(Check::BlockState, ErrorKind::ReservedState { state: entry.state() }),
+            Some(PayloadBlockState::PartiallyPresent) if self.geometry.kind != Kind::Differencing => {
+                breach(Check::PartialWithoutParent, ErrorKind::PartiallyPresentWithoutParent)
+            }
+            Some(state) => Ok(state),
         }
-        Ok((state, entry.file_offset()))
+    }
+
+    /// Whether the entry of a payload block, which lies at `offset`, can be followed: by its state, and by what else lies where it
+    /// says that the block is. Reading, checking and salvaging all go by this.
+    #[inline]
+    pub(super) fn judge(&self, block: u64, entry: BatEntry, offset: u64) -> Result<Judged, Breach> {
+        let state = self.judge_state(block, entry, offset)?;
+        if !matches!(state, PayloadBlockState::FullyPresent | PayloadBlockState::PartiallyPresent) {
+            return Ok(Judged { state, place: None });
+        }
+        let place = entry.file_offset();
+        let end = place.saturating_add(self.used_of(block, 0));
+        match self.check_clear(Structure::PayloadBlock(block), place, end) {
+            Ok(()) => Ok(Judged { state, place: Some((place, end)) }),
+            Err(detail) => {
+                let check = if place < MIB { Check::BlockOffset } else { Check::BlockOverlap };
+                Err(Breach { check, detail })
+            }
+        }
     }
 
     /// Where an entry lies in the file.
@@ -193,14 +213,12 @@ impl Bat<'_> {
             blocks = blocks.saturating_add(count);
             ControlFlow::Continue(())
         });
-        // Whoever asks for the next block will be told why.
-        walked.map_or_else(|(unread, _)| blocks.min(unread.saturating_sub(first)), |()| blocks)
+        before_unread(walked, first, blocks)
     }
 
-    /// The run of data in a block that is fully present, and in those behind it that follow it in the file as well.
+    /// The run of data in a block that is fully present, and in those after it that follow it in the file as well.
     #[inline]
-    fn data(&self, block: u64, place: u64, position: u64, most: u64) -> Result<Local> {
-        self.check_clear(Structure::PayloadBlock(block), place, place.saturating_add(self.used_of(block, 0)))?;
+    fn data(&self, block: u64, place: u64, position: u64, most: u64) -> Result<BlockLookup> {
         let left = self.left_in_block(block, position);
         let mut blocks = if left < most { self.following(block, place, self.blocks_behind(left, most)) } else { 0 };
         if blocks > 0 {
@@ -214,68 +232,48 @@ impl Bat<'_> {
         let offset = place.saturating_add(position.saturating_sub(self.geometry.block_start(block)));
         let run = left.saturating_add(self.geometry.block_start(blocks)).min(most);
         let length = self.in_file(block, offset, run)?;
-        Ok(Local::Data { offset, length, state: PayloadBlockState::FullyPresent })
+        Ok(BlockLookup::Data { offset, length, state: PayloadBlockState::FullyPresent })
     }
 
-    /// How many blocks behind `block`, at most `most`, are fully present and follow it in the file, before one that can't
+    /// How many blocks after `block`, at most `most`, are fully present and follow it in the file, before one that can't
     /// be read.
     #[inline]
     fn following(&self, block: u64, place: u64, most: u64) -> u64 {
-        let (mut found, mut next) = (0_u64, place);
-        let (mut kept_from, mut ahead) = (block, ReadAhead::default());
-        while found < most {
-            let behind = block.saturating_add(1).saturating_add(found);
-            ahead.advance(self, behind, most.saturating_sub(found));
-            if self.forget_blocks(kept_from, behind) {
-                kept_from = behind;
-            }
-            // Whoever asks for the next block will be told why it can't be read.
-            let Ok(Run::Data(bytes)) = self.entries(behind, most.saturating_sub(found)) else { return found };
-            let Ok(entries) = <[U64]>::ref_from_bytes(bytes) else { return found };
-            let (before, mut ends) = (found, entries.is_empty());
+        let (first, mut found, mut next) = (block.saturating_add(1), 0_u64, place);
+        let walked = self.entry_runs(first, most, self.next_page(block), |_, run| {
+            let EntryRun::Entries(entries) = run else { return ControlFlow::Break(()) };
             for entry in entries.iter().map(|entry| BatEntry(entry.get())) {
                 next = next.saturating_add(self.geometry.block_size());
                 if entry.file_offset() != next
                     || PayloadBlockState::from_number(entry.state()) != Some(PayloadBlockState::FullyPresent)
                 {
-                    ends = true;
-                    break;
+                    return ControlFlow::Break(());
                 }
                 found = found.saturating_add(1);
             }
-            if any_lost() {
-                let offset =
-                    self.entry_offset(self.geometry.payload_index(block.saturating_add(1).saturating_add(before)));
-                if self.view.check(Structure::Bat, offset, to_u64(bytes.len())).is_err() {
-                    return before;
-                }
-            }
-            if ends {
-                return found;
-            }
-        }
-        found
+            ControlFlow::Continue(())
+        });
+        before_unread(walked, first, found)
     }
 
     /// The entries from that of `block` on, at most `most`, as many as lie together: those of one chunk, before the entry of
     /// its sector bitmap block. Whole entries only: none where the first one is cut by the end of a file that a replay has
     /// made longer.
     #[inline]
-    fn entries(&self, block: u64, most: u64) -> Result<Run<'_>> {
+    fn entries<'v>(&'v self, block: u64, most: u64, memory: &'v mut Vec<u8>) -> Result<Bytes<'v>> {
         let index = self.geometry.payload_index(block);
         let in_chunk = self.geometry.bitmap_index(self.geometry.chunk_of(block)).saturating_sub(index);
         let place = self.entry_place(Structure::PayloadBatEntry(block), index)?;
         let in_region = self.length.saturating_sub(place.saturating_sub(self.offset));
         let length = in_chunk.min(most).saturating_mul(BatEntry::LENGTH).min(in_region);
-        Ok(match self.view.run(Structure::Bat, place, length)? {
-            Run::Data(bytes) => Run::Data(bytes.get(..bytes.len() & !7).unwrap_or(bytes)),
-            zero @ Run::Zero(_) => zero,
+        Ok(match self.view.run(Structure::Bat, place, length, memory)? {
+            Bytes::Data(bytes) => Bytes::Data(bytes.get(..bytes.len() & !7).unwrap_or(bytes)),
+            zero @ Bytes::Zero(_) => zero,
         })
     }
 
     /// The run of sectors that are present, or not, in a block that is partially present.
-    fn partial(&self, block: u64, place: u64, position: u64, most: u64) -> Result<Local> {
-        self.check_clear(Structure::PayloadBlock(block), place, place.saturating_add(self.used_of(block, 0)))?;
+    fn partial(&self, block: u64, place: u64, position: u64, most: u64) -> Result<BlockLookup> {
         let sector_shift = self.geometry.sector_shift();
         let within = position.saturating_sub(self.geometry.block_start(block));
         let sector = within >> sector_shift;
@@ -286,11 +284,11 @@ impl Bat<'_> {
         let end = sector.saturating_add(sectors) << sector_shift;
         let length = end.saturating_sub(within).min(most);
         if !present {
-            return Ok(Local::Parent { length });
+            return Ok(BlockLookup::Parent { length });
         }
         let offset = place.saturating_add(within);
         let length = self.in_file(block, offset, length)?;
-        Ok(Local::Data { offset, length, state: PayloadBlockState::PartiallyPresent })
+        Ok(BlockLookup::Data { offset, length, state: PayloadBlockState::PartiallyPresent })
     }
 
     /// Whether a sector of a block is present, and how many from it on, at most `most`, are like it.
@@ -307,18 +305,21 @@ impl Bat<'_> {
 
         let mut bit = None;
         let (mut found, mut at, mut left, mut skip) = (0_u64, start, bytes, first_bit);
+        // What is borrowed costs what is looked at; what is read costs what is asked for, and most runs are short.
+        let mut at_once = if self.view.source().can_borrow() { u64::MAX } else { FIRST_BITMAP_READ };
+        let mut memory = Vec::new();
         while left > 0 {
-            let run = match self.view.run(structure, at, left) {
+            let run = match self.view.run(structure, at, left.min(at_once), &mut memory) {
                 // The bitmap is cut off: what comes before that is good.
                 Err(_) if found > 0 => break,
                 run => run?,
             };
             let (length, is_set, equal) = match run {
-                Run::Data(bytes) => {
+                Bytes::Data(bytes) => {
                     let is_set = bit.unwrap_or_else(|| bytes.first().is_some_and(|byte| byte >> skip & 1 == 1));
                     (to_u64(bytes.len()), is_set, equal_bits(bytes, skip, is_set))
                 }
-                Run::Zero(length) => {
+                Bytes::Zero(length) => {
                     let is_set = bit.unwrap_or(false);
                     let zeros = length.saturating_mul(8).saturating_sub(skip);
                     (length, is_set, if is_set { 0 } else { zeros })
@@ -330,6 +331,7 @@ impl Bat<'_> {
                 break;
             }
             (at, left, skip) = (at.saturating_add(length), left.saturating_sub(length), 0);
+            at_once = at_once.saturating_mul(8);
         }
         self.view.check(structure, start, bytes)?;
         Ok((bit.unwrap_or(false), found.min(most)))
@@ -374,4 +376,9 @@ impl Bat<'_> {
             }
         }
     }
+}
+
+/// How many of the `found` blocks from `first` on come before one that can't be read. Whoever asks for that one gets the reason.
+fn before_unread(walked: Result<(), (u64, Error)>, first: u64, found: u64) -> u64 {
+    walked.map_or_else(|(unread, _)| found.min(unread.saturating_sub(first)), |()| found)
 }

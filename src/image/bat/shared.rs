@@ -3,15 +3,15 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::error::{Error, ErrorKind, Structure};
-use crate::format::{MIB, PayloadBlockState};
+use crate::format::MIB;
 use crate::image::finding::{Findings, MOST_OF_A_KIND};
 use crate::image::geometry::Kind;
 use crate::image::region::Taken;
 use crate::image::rule::{Check, Severity};
 use crate::num::to_usize_saturating;
 
-use super::Bat;
 use super::slots::Slots;
+use super::{Bat, Judged};
 
 /// A place in the file that a block says is its own.
 struct Claim {
@@ -102,14 +102,8 @@ impl Bat<'_> {
     /// can't be read has been told.
     fn for_each_place(&self, first: u64, end: u64, mut show: impl FnMut(Claim)) {
         let visited = self.visit(first, end, |block, entry| {
-            let is_present = match PayloadBlockState::from_number(entry.state()) {
-                Some(PayloadBlockState::FullyPresent) => true,
-                Some(PayloadBlockState::PartiallyPresent) => self.geometry.kind == Kind::Differencing,
-                _ => false,
-            };
-            let place = entry.file_offset();
-            let end = place.saturating_add(self.used_of(block, 0));
-            if is_present && place >= MIB && self.taken.overlap(place, end).is_none() {
+            let at = self.entry_offset(self.geometry.payload_index(block));
+            if let Ok(Judged { place: Some((place, end)), .. }) = self.judge(block, entry, at) {
                 show(Claim { structure: Structure::PayloadBlock(block), place, end, block });
             }
         });

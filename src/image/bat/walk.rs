@@ -7,7 +7,7 @@ use zerocopy::FromBytes;
 use crate::error::{Error, Result, Structure};
 use crate::format::{BatEntry, MIB, PayloadBlockState, U64};
 use crate::num::to_u64;
-use crate::source::Run;
+use crate::source::Bytes;
 use crate::threads;
 
 use super::Bat;
@@ -48,28 +48,37 @@ const COUNTED_AT_ONCE: u64 = 1 << 20;
 /// How much of the BAT is gone through before its memory is given back: 1 MiB.
 const FORGET_STEP: u64 = MIB;
 
-/// Bytes of entries that are looked at as one.
+/// Length of a page of the system, in bytes.
 const PAGE: usize = 4096;
 
-/// Asks the system for the entries that a walk through the BAT is about to look at: nothing for the first page, since most walks
+/// Number of entries that are looked at as one.
+const ENTRIES_AT_ONCE: usize = 512;
+
+/// Asks for the entries that a walk through the BAT is about to look at: nothing before the first page, since most walks
 /// end there, and then more and more.
 #[derive(Debug, Default)]
-pub(super) struct ReadAhead {
-    /// Up to where the system was asked, as a file offset.
+struct ReadAhead {
+    /// Up to where the walk may look without asking, as a file offset.
     until: u64,
     /// How much to ask for next, in bytes; 0 before the first page.
     step: u64,
 }
 
 impl ReadAhead {
-    /// The walk has come to `block`, and looks at `most` blocks from there on, if it does not end before.
+    /// The walk has come to `block`, and looks at `most` blocks from there on, if it does not end before. Returns how many of
+    /// them to look at in one go.
     #[inline]
-    pub(super) fn advance(&mut self, bat: &Bat<'_>, block: u64, most: u64) {
+    fn advance(&mut self, bat: &Bat<'_>, block: u64, most: u64) -> u64 {
         let offset = |block| bat.entry_offset(bat.geometry.payload_index(block));
         let start = offset(block);
         if start >= self.until {
             self.ask(bat, start, offset(block.saturating_add(most)));
         }
+        // What is borrowed costs what is looked at; what is read costs what is asked for.
+        if bat.view.source().can_borrow() {
+            return most;
+        }
+        most.min(self.until.saturating_sub(start).div_ceil(BatEntry::LENGTH))
     }
 
     fn ask(&mut self, bat: &Bat<'_>, start: u64, end: u64) {
@@ -88,29 +97,29 @@ impl ReadAhead {
     }
 }
 
-/// When to ask the system again for a hole, going through the BAT: not sooner than as much is behind as there may be ahead to be
-/// looked at in vain. To look into a hole makes the system fill it, and much of what is behind.
-pub(super) struct Asking {
+/// When to ask the system again for a hole, going through the BAT: not sooner than after as much as may then be looked at in vain.
+/// To look into a hole makes the system fill it, and much of what lies around.
+struct HoleProbe {
     /// The first block whose entry may lie in a hole.
     at: u64,
     /// How many blocks to go on for without asking.
     step: u64,
 }
 
-impl Asking {
+impl HoleProbe {
     /// Up to block `seen_to`, it is known that there is no hole.
-    pub(super) fn from(seen_to: u64) -> Self {
+    fn from(seen_to: u64) -> Self {
         Self { at: seen_to, step: to_u64(PAGE) / BatEntry::LENGTH }
     }
 
     /// How many blocks from `block` on are in a hole.
-    pub(super) fn hole(&mut self, bat: &Bat<'_>, block: u64) -> u64 {
+    fn hole(&mut self, bat: &Bat<'_>, block: u64) -> u64 {
         if block < self.at {
             return 0;
         }
         let hole = bat.blocks_in_hole(block);
         if hole > 0 {
-            // Behind it there is a page at least.
+            // After it there is a page at least.
             let step = Self::from(0).step;
             *self = Self { at: block.saturating_add(hole).saturating_add(step), step };
         } else {
@@ -121,8 +130,24 @@ impl Asking {
     }
 
     /// How many blocks from `block` on can be looked at.
-    pub(super) fn left(&self, block: u64) -> u64 {
+    fn left(&self, block: u64) -> u64 {
         self.at.saturating_sub(block)
+    }
+}
+
+/// Entries of payload blocks, one after the other.
+pub(super) enum EntryRun<'e> {
+    /// This many that are zero.
+    Zero(u64),
+    Entries(&'e [U64]),
+}
+
+impl EntryRun<'_> {
+    fn count(&self) -> u64 {
+        match self {
+            Self::Zero(count) => *count,
+            Self::Entries(entries) => to_u64(entries.len()),
+        }
     }
 }
 
@@ -157,12 +182,67 @@ impl<'a> Bat<'a> {
 }
 
 impl Bat<'_> {
-    /// Shows the states of `count` payload blocks from `first` on, in order, until `visit` has enough: a state's number, and
-    /// how many blocks in a row are in it. Holes of the file cost nothing, and the memory behind what was shown is given back.
-    /// Up to block `seen_to`, it is known that there is no hole.
+    /// Shows the entries of `count` payload blocks from `first` on, in order, until `visit` has enough: the first block of a
+    /// run, and the run. The one walk through the BAT: holes of the file are skipped before they are touched, what lies
+    /// ahead is asked for in time, and the memory of what was shown is given back. Up to block `seen_to`, it is known that
+    /// there is no hole.
     ///
     /// # Errors
     /// With the first block that can't be read; what was shown from there on counts for nothing.
+    pub(super) fn entry_runs(
+        &self,
+        first: u64,
+        count: u64,
+        seen_to: u64,
+        mut visit: impl FnMut(u64, EntryRun<'_>) -> ControlFlow<()>,
+    ) -> Result<(), (u64, Error)> {
+        let (mut block, end) = (first, first.saturating_add(count));
+        let (mut kept_from, mut memory) = (first, Vec::new());
+        let (mut holes, mut ahead) = (HoleProbe::from(seen_to), ReadAhead::default());
+        while block < end {
+            if self.forget_blocks(kept_from, block) {
+                kept_from = block;
+            }
+            let left = end.saturating_sub(block);
+            let hole = holes.hole(self, block).min(left);
+            if hole > 0 {
+                if visit(block, EntryRun::Zero(hole)).is_break() {
+                    break;
+                }
+                block = block.saturating_add(hole);
+                continue;
+            }
+            let most = ahead.advance(self, block, left.min(holes.left(block)));
+            let at = |error| (block, error);
+            let offset = self.entry_offset(self.geometry.payload_index(block));
+            let single;
+            let run = match self.entries(block, most, &mut memory).map_err(at)? {
+                Bytes::Zero(length) if length >= BatEntry::LENGTH => EntryRun::Zero(length / BatEntry::LENGTH),
+                Bytes::Data(bytes) if !bytes.is_empty() => {
+                    EntryRun::Entries(<[U64]>::ref_from_bytes(bytes).unwrap_or_default())
+                }
+                // An entry that does not lie together, or is cut by the end of the file.
+                _ => {
+                    single = [self.view.fetch::<U64>(Structure::PayloadBatEntry(block), offset).map_err(at)?];
+                    EntryRun::Entries(&single)
+                }
+            };
+            let count = run.count().max(1);
+            let shown = visit(block, run);
+            self.view.check(Structure::Bat, offset, count.saturating_mul(BatEntry::LENGTH)).map_err(at)?;
+            if shown.is_break() {
+                break;
+            }
+            block = block.saturating_add(count);
+        }
+        Ok(())
+    }
+
+    /// Shows the states of `count` payload blocks from `first` on, in order, until `visit` has enough: a state's number, and
+    /// how many blocks in a row are in it. Otherwise as [`Bat::entry_runs`].
+    ///
+    /// # Errors
+    /// As for [`Bat::entry_runs`].
     pub(super) fn walk(
         &self,
         first: u64,
@@ -170,48 +250,10 @@ impl Bat<'_> {
         seen_to: u64,
         mut visit: impl FnMut(u8, u64) -> ControlFlow<()>,
     ) -> Result<(), (u64, Error)> {
-        let (mut block, end) = (first, first.saturating_add(count));
-        let (mut kept_from, mut asking, mut ahead) = (first, Asking::from(seen_to), ReadAhead::default());
-        while block < end {
-            if self.forget_blocks(kept_from, block) {
-                kept_from = block;
-            }
-            let left = end.saturating_sub(block);
-            let hole = asking.hole(self, block).min(left);
-            if hole > 0 {
-                if visit(0, hole).is_break() {
-                    break;
-                }
-                block = block.saturating_add(hole);
-                continue;
-            }
-            let most = left.min(asking.left(block));
-            ahead.advance(self, block, most);
-            let at = |error| (block, error);
-            let shown = match self.entries(block, most).map_err(at)? {
-                Run::Zero(length) if length >= BatEntry::LENGTH => {
-                    let zeros = length / BatEntry::LENGTH;
-                    visit(0, zeros).map_continue(|()| zeros)
-                }
-                // An entry that does not lie together, or is cut by the end of the file.
-                Run::Data([]) | Run::Zero(_) => {
-                    let offset = self.entry_offset(self.geometry.payload_index(block));
-                    let entry = BatEntry(self.view.fetch::<U64>(Structure::Bat, offset).map_err(at)?.get());
-                    visit(entry.state(), 1).map_continue(|()| 1)
-                }
-                Run::Data(bytes) => {
-                    let shown = show(bytes, &mut visit).map_continue(|()| to_u64(bytes.len()) / BatEntry::LENGTH);
-                    let offset = self.entry_offset(self.geometry.payload_index(block));
-                    self.view.check(Structure::Bat, offset, to_u64(bytes.len())).map_err(at)?;
-                    shown
-                }
-            };
-            match shown {
-                ControlFlow::Continue(shown) => block = block.saturating_add(shown),
-                ControlFlow::Break(()) => break,
-            }
-        }
-        Ok(())
+        self.entry_runs(first, count, seen_to, |_, run| match run {
+            EntryRun::Zero(count) => visit(0, count),
+            EntryRun::Entries(entries) => show(entries, &mut visit),
+        })
     }
 
     /// How many blocks from `block` on have their entries in a hole of the file.
@@ -282,10 +324,9 @@ impl Bat<'_> {
     }
 }
 
-/// Shows the states of the entries that lie in `bytes`.
-fn show(bytes: &[u8], visit: &mut impl FnMut(u8, u64) -> ControlFlow<()>) -> ControlFlow<()> {
-    for page in bytes.chunks(PAGE) {
-        let Ok(entries) = <[U64]>::ref_from_bytes(page) else { continue };
+/// Shows the states of these entries.
+fn show(entries: &[U64], visit: &mut impl FnMut(u8, u64) -> ControlFlow<()>) -> ControlFlow<()> {
+    for entries in entries.chunks(ENTRIES_AT_ONCE) {
         let Some((first, rest)) = entries.split_first() else { continue };
         let first = BatEntry(first.get());
         // One entry says whether it is worth to look at all of them.

@@ -1,5 +1,7 @@
 //! One entry of the log (MS-VHDX 2.3.1): whether it is valid, and what it changes.
 
+use std::borrow::Cow;
+use std::cell::RefCell;
 use std::fmt;
 
 use uuid::Uuid;
@@ -8,7 +10,8 @@ use zerocopy::FromBytes;
 use crate::checksum::{crc32c_append, crc32c_of_structure};
 use crate::error::Structure;
 use crate::format::{DataSector, Descriptor, KIB_64, LogEntryHeader, SECTOR_4K};
-use crate::source::{Change, Run, Sector, View};
+use crate::num::to_u64;
+use crate::source::{Bytes, Change, Sector, View};
 
 use super::super::header::CurrentHeader;
 use super::sectors;
@@ -16,18 +19,45 @@ use super::sectors;
 /// Sectors to look at before their memory is given back: 1 MiB, of which the length of a log is a multiple.
 pub(super) const STEP: u64 = 256;
 
+/// Sectors that are read at once from a source that does not lend: 256 KiB.
+const READ_AT_ONCE: u64 = 64;
+
 /// The ring of sectors in which entries lie. An entry that reaches the end goes on at the beginning.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) struct Ring<'a> {
     view: &'a View,
     offset: u64,
     sectors: u64,
+    /// Of a source that does not lend: what was read last.
+    read: RefCell<ReadSectors>,
 }
+
+/// Sectors in memory, from number `first` on.
+#[derive(Debug, Default)]
+struct ReadSectors {
+    first: u64,
+    bytes: Vec<u8>,
+}
+
+impl ReadSectors {
+    fn end(&self) -> u64 {
+        self.first.saturating_add(sectors(to_u64(self.bytes.len())))
+    }
+
+    fn get(&self, index: u64) -> Option<&LogSector> {
+        let start = usize::try_from(index.checked_sub(self.first)?.checked_mul(SECTOR_4K)?).ok()?;
+        self.bytes.get(start..)?.first_chunk()
+    }
+}
+
+/// A sector of the log as it lies there.
+type LogSector = [u8; 4096];
 
 impl<'a> Ring<'a> {
     /// The log of a file whose header says that it lies inside the file.
     pub(super) fn new(view: &'a View, header: &CurrentHeader) -> Self {
-        Self { view, offset: header.log_offset, sectors: sectors(u64::from(header.log_length)) }
+        let sectors = sectors(u64::from(header.log_length));
+        Self { view, offset: header.log_offset, sectors, read: RefCell::default() }
     }
 
     pub(super) fn sectors(&self) -> u64 {
@@ -35,12 +65,42 @@ impl<'a> Ring<'a> {
     }
 
     /// The sector `index` places from the beginning of the ring, counted on through its end.
-    fn sector(&self, index: u64) -> Option<&'a [u8; 4096]> {
+    fn sector(&self, index: u64) -> Option<Cow<'a, LogSector>> {
         let index = index.checked_rem(self.sectors)?;
-        match self.view.run(Structure::Log, self.file_offset(index), SECTOR_4K) {
-            Ok(Run::Data(bytes)) => <&[u8; 4096]>::try_from(bytes).ok(),
+        if !self.view.source().can_borrow() {
+            return self.read_sector(index).map(Cow::Owned);
+        }
+        match self.view.borrow(Structure::Log, self.file_offset(index), SECTOR_4K) {
+            Ok(Bytes::Data(bytes)) => <&LogSector>::try_from(bytes).ok().map(Cow::Borrowed),
             _ => None,
         }
+    }
+
+    fn read_sector(&self, index: u64) -> Option<LogSector> {
+        let mut read = self.read.borrow_mut();
+        if let Some(sector) = read.get(index) {
+            return Some(*sector);
+        }
+        // Whoever goes through sectors in order gets many at once; whoever looks here and there does not.
+        let most = if index == read.end() { READ_AT_ONCE } else { 1 };
+        self.read_sectors(&mut read, index, most);
+        if read.get(index).is_none() {
+            self.read_sectors(&mut read, index, 1);
+        }
+        read.get(index).copied()
+    }
+
+    /// Reads `count` sectors from `first` on, or as many as come before one that can't be read.
+    fn read_sectors(&self, read: &mut ReadSectors, first: u64, count: u64) {
+        let count = count.min(self.sectors.saturating_sub(first));
+        let length = count.saturating_mul(SECTOR_4K);
+        let mut memory = std::mem::take(&mut read.bytes);
+        let got = match self.view.run(Structure::Log, self.file_offset(first), length, &mut memory) {
+            // What was preloaded is not in `memory`.
+            Ok(Bytes::Data(bytes)) => bytes.to_vec(),
+            _ => Vec::new(),
+        };
+        *read = ReadSectors { first, bytes: got };
     }
 
     /// Whether an entry may begin at a sector: whether its signature is there.
@@ -61,10 +121,14 @@ impl<'a> Ring<'a> {
         end.saturating_sub(self.offset).div_ceil(SECTOR_4K)
     }
 
-    /// Tells the system that the sectors from `start` to `end` are about to be looked at.
+    /// The sectors from `start` to `end` are about to be looked at.
     pub(super) fn will_need(&self, start: u64, end: u64) {
         let offset = self.file_offset(start);
-        self.view.will_need(offset, self.file_offset(end).saturating_sub(offset));
+        if self.view.source().can_borrow() {
+            self.view.will_need(offset, self.file_offset(end).saturating_sub(offset));
+        } else {
+            self.read_sectors(&mut self.read.borrow_mut(), start, end.saturating_sub(start));
+        }
     }
 
     /// Lets go of the memory behind the sectors from `start` to `end`.
@@ -162,7 +226,7 @@ impl Entry {
     /// having their checksum computed.
     pub(super) fn read(ring: &Ring<'_>, start: u64, log_guid: Option<Uuid>) -> Result<Self, Flaw> {
         let first = ring.sector(start).ok_or(Flaw::Length)?;
-        let (head, _) = LogEntryHeader::ref_from_prefix(first).map_err(|_| Flaw::Length)?;
+        let (head, _) = LogEntryHeader::ref_from_prefix(&first[..]).map_err(|_| Flaw::Length)?;
         if log_guid.is_some_and(|log_guid| head.log_guid.to_uuid() != log_guid) {
             return Err(Flaw::OtherLog);
         }
@@ -200,9 +264,10 @@ impl Entry {
         u64::from(self.descriptors).saturating_sub(FIRST_DESCRIPTORS).div_ceil(NEXT_DESCRIPTORS).saturating_add(1)
     }
 
-    /// The descriptors, with their numbers. None where the ring has no such sector, which can't be.
-    fn descriptors<'r>(&self, ring: &Ring<'r>) -> impl Iterator<Item = (u32, Option<&'r Descriptor>)> {
-        let (ring, start) = (*ring, self.start);
+    /// The descriptors, with their numbers. None where the sector can't be read.
+    fn descriptors<'r>(&self, ring: &'r Ring<'_>) -> impl Iterator<Item = (u32, Option<Descriptor>)> + use<'r> {
+        let start = self.start;
+        let mut sector: Option<Cow<'r, LogSector>> = None;
         (0..self.descriptors).map(move |index| {
             // The head takes the room of two descriptors.
             let place = u64::from(index).saturating_add(2);
@@ -210,9 +275,12 @@ impl Entry {
             if within == 0 {
                 ring.pass(at);
             }
-            let descriptor = ring.sector(at).and_then(|sector| {
+            if within == 0 || index == 0 {
+                sector = ring.sector(at);
+            }
+            let descriptor = sector.as_ref().and_then(|sector| {
                 let within = usize::try_from(within).ok()?.checked_mul(size_of::<Descriptor>())?;
-                Some(Descriptor::ref_from_prefix(sector.get(within..)?).ok()?.0)
+                Some(Descriptor::read_from_prefix(sector.get(within..)?).ok()?.0)
             });
             (index, descriptor)
         })
@@ -255,19 +323,20 @@ impl Entry {
         }
     }
 
-    /// The data sectors, in the order of the data descriptors: zero descriptors have none.
-    fn data_sectors<'r>(&self, ring: &Ring<'r>) -> impl Iterator<Item = Option<&'r DataSector>> {
-        let (ring, start) = (*ring, self.start);
+    /// The numbers of the data sectors, in the order of the data descriptors: zero descriptors have none.
+    fn data_sectors<'r>(&self, ring: &'r Ring<'_>) -> impl Iterator<Item = u64> + use<'r> {
+        let start = self.start;
         (self.descriptor_sectors()..self.length).map(move |index| {
             let index = start.saturating_add(index);
             ring.pass(index);
-            ring.sector(index).and_then(|sector| DataSector::ref_from_bytes(sector).ok())
+            index
         })
     }
 
     fn check_data_sectors(&self, ring: &Ring<'_>) -> Result<(), Flaw> {
-        for (index, sector) in (0_u32..).zip(self.data_sectors(ring)) {
-            let Some(sector) = sector else { return Err(Flaw::DataSector(index)) };
+        for (index, number) in (0_u32..).zip(self.data_sectors(ring)) {
+            let sector = ring.sector(number).ok_or(Flaw::DataSector(index))?;
+            let sector = DataSector::ref_from_bytes(&sector[..]).map_err(|_| Flaw::DataSector(index))?;
             let sequence = u64::from(sector.sequence_high.get()) << 32 | u64::from(sector.sequence_low.get());
             if sector.signature != DataSector::SIGNATURE || sequence != self.sequence_number {
                 return Err(Flaw::DataSector(index));
@@ -279,23 +348,24 @@ impl Entry {
     /// The checksum of the entry as it lies in the ring.
     fn checksum(&self, ring: &Ring<'_>) -> Option<u32> {
         let first = ring.sector(self.start)?;
-        let crc = crc32c_of_structure(first, std::mem::offset_of!(LogEntryHeader, checksum));
+        let crc = crc32c_of_structure(&first[..], std::mem::offset_of!(LogEntryHeader, checksum));
         (1..self.length).map(|index| self.start.saturating_add(index)).try_fold(crc, |crc, index| {
             ring.pass(index);
-            Some(crc32c_append(crc, ring.sector(index)?))
+            Some(crc32c_append(crc, &ring.sector(index)?[..]))
         })
     }
 
     /// The changes of a valid entry, in order.
-    pub(super) fn changes<'r>(&self, ring: &Ring<'r>) -> impl Iterator<Item = Change<Rebuild<'r>>> {
-        let mut data_sectors = self.data_sectors(ring).flatten();
+    pub(super) fn changes<'r>(&self, ring: &'r Ring<'_>) -> impl Iterator<Item = Change<Rebuild>> + use<'r> {
+        let mut data_sectors = self.data_sectors(ring);
         self.descriptors(ring).filter_map(move |(_, descriptor)| {
             let descriptor = descriptor?;
             let start = descriptor.file_offset.get();
             if descriptor.signature == Descriptor::ZERO {
                 return Some(Change { start, end: start.saturating_add(descriptor.zero_length()), sector: None });
             }
-            let sector = Rebuild { descriptor, data: data_sectors.next()? };
+            let Descriptor { leading_bytes, trailing_bytes, .. } = descriptor;
+            let sector = Rebuild { leading_bytes, trailing_bytes, data: data_sectors.next()? };
             Some(Change { start, end: start.saturating_add(SECTOR_4K), sector: Some(sector) })
         })
     }
@@ -303,17 +373,21 @@ impl Entry {
 
 /// What a sector is rebuilt from: the descriptor has its two ends, which made room for the stamps of the data sector.
 #[derive(Clone, Copy)]
-pub(super) struct Rebuild<'r> {
-    descriptor: &'r Descriptor,
-    data: &'r DataSector,
+pub(super) struct Rebuild {
+    leading_bytes: [u8; 8],
+    trailing_bytes: [u8; 4],
+    /// Number of the data sector.
+    data: u64,
 }
 
-impl Rebuild<'_> {
-    pub(super) fn sector(&self) -> Box<Sector> {
-        let Self { descriptor, data } = self;
+impl Rebuild {
+    /// The sector. None if the data sector, which was read before, can't be read any more.
+    pub(super) fn sector(&self, ring: &Ring<'_>) -> Option<Box<Sector>> {
+        let data = ring.sector(self.data)?;
+        let data = DataSector::ref_from_bytes(&data[..]).ok()?;
         let mut sector = Box::new([0; 4096]);
-        let bytes = descriptor.leading_bytes.iter().chain(&data.data).chain(&descriptor.trailing_bytes);
+        let bytes = self.leading_bytes.iter().chain(&data.data).chain(&self.trailing_bytes);
         sector.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
-        sector
+        Some(sector)
     }
 }

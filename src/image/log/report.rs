@@ -87,7 +87,7 @@ impl LogReport {
         let view = View::new(source);
         let mut warnings = Warnings::default();
         let report = Self::of(&view, &mut warnings, found);
-        lost::check(view.source(), &warnings)?;
+        lost::check(view.source(), &view.failed_reads(), &warnings)?;
         report
     }
 

@@ -67,7 +67,7 @@ fn is_another<'e>(view: &View, ring: &Ring<'_>, newest_first: impl Iterator<Item
             match change.sector {
                 // What is written over later need not be there.
                 Some(_) if zeros.iter().any(|zeros| zeros.contains(&change.start)) => {}
-                Some(made) if written.insert(change.start) && !has(view, change.start, &made) => return true,
+                Some(made) if written.insert(change.start) && !has(view, ring, change.start, &made) => return true,
                 Some(_) => {}
                 None => {
                     if zeros.len() >= MOST_ZEROS
@@ -83,8 +83,9 @@ fn is_another<'e>(view: &View, ring: &Ring<'_>, newest_first: impl Iterator<Item
     false
 }
 
-fn has(view: &View, offset: u64, made: &Rebuild<'_>) -> bool {
-    view.bytes(Structure::File, offset, SECTOR_4K).is_ok_and(|bytes| *bytes == made.sector()[..])
+fn has(view: &View, ring: &Ring<'_>, offset: u64, made: &Rebuild) -> bool {
+    let made = made.sector(ring);
+    view.bytes(Structure::File, offset, SECTOR_4K).is_ok_and(|bytes| made.is_some_and(|made| *bytes == made[..]))
 }
 
 /// Whether the file has zeros in a range, but for sectors that were written later; of what lies behind its end, nobody knows. `left`

@@ -8,7 +8,7 @@ mod volume;
 
 use crate::disk::Disk;
 use crate::error::Result;
-use crate::num::to_u64;
+use crate::num::{to_u64, to_usize_saturating};
 
 pub use partitions::{Partition, PartitionScheme, PartitionTable};
 pub use volume::Volume;
@@ -50,19 +50,18 @@ impl Area<'_> {
             return Ok(None);
         }
         let mut bytes = [0; N];
-        let read = self.disk.read_at(self.start.saturating_add(offset), &mut bytes)?;
+        let read = self.disk.read_at(&mut bytes, self.start.saturating_add(offset))?;
         Ok((read == N).then_some(bytes))
     }
 
     /// `length` bytes at an offset, of which there are not many; none if the area ends before them.
     fn read(&self, offset: u64, length: u64) -> Result<Option<Vec<u8>>> {
-        let Some(end) = offset.checked_add(length).filter(|end| *end <= self.length) else { return Ok(None) };
-        let mut bytes = Vec::new();
-        let place = |offset: u64| self.start.saturating_add(offset);
-        for segment in self.disk.segments(place(offset)..place(end)) {
-            segment?.slices().for_each(|slice| bytes.extend_from_slice(slice));
+        if offset.checked_add(length).is_none_or(|end| end > self.length) {
+            return Ok(None);
         }
-        Ok(Some(bytes))
+        let mut bytes = vec![0; to_usize_saturating(length)];
+        let read = self.disk.read_at(&mut bytes, self.start.saturating_add(offset))?;
+        Ok((to_u64(read) == length).then_some(bytes))
     }
 
     /// Whether these bytes are at an offset.

@@ -7,9 +7,8 @@ use std::num::NonZeroU64;
 
 use reflink_copy::ReflinkBlockBuilder;
 
-use crate::disk::Place;
 use crate::ops::hash::hash;
-use crate::scan::{Content, Uncounted};
+use crate::scan::{Content, Origin, Uncounted};
 use crate::source::Source;
 
 use super::write::Writer;
@@ -38,14 +37,14 @@ pub(super) fn extract(
     }
     let mut sharing = Sharing { content, writer, options, extracted: Extracted::default(), to_copy: None };
     let mut position = 0_u64;
-    for run in content.runs() {
+    for run in content.pieces() {
         let run = run?;
         let end = position.saturating_add(run.length);
-        match run.place {
-            Place::File(source, offset) if run.length >= MIN_SHARED => {
+        match run.origin {
+            Origin::File(source, offset) if run.length >= MIN_SHARED => {
                 sharing.share(source.source(), offset, position, end)?
             }
-            Place::Zero if run.length >= MIN_SHARED => sharing.zeros(position, end)?,
+            Origin::Zero if run.length >= MIN_SHARED => sharing.zeros(position, end)?,
             _ => sharing.copy_later(position, end),
         }
         position = end;
@@ -64,8 +63,8 @@ pub(super) fn extract(
 /// Whether the first run that may be shared can be: by doing so.
 fn is_possible(content: Content<'_>, writer: &Writer<'_>) -> bool {
     let mut position = 0_u64;
-    for run in content.runs().map_while(Result::ok) {
-        if let Place::File(source, offset) = run.place
+    for run in content.pieces().map_while(Result::ok) {
+        if let Origin::File(source, offset) = run.origin
             && let Some((skip, length)) = writer.aligned(offset, position, run.length)
             && run.length >= MIN_SHARED
         {

@@ -108,10 +108,9 @@ mod pipe {
     use rustix::io::Errno;
     use rustix::pipe::{SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, splice};
 
-    use crate::disk::Place;
     use crate::error::{Error, ErrorKind, Structure};
     use crate::num::{to_u64, to_usize_saturating};
-    use crate::scan::{Cache, Content, ScanOptions};
+    use crate::scan::{Cache, Content, Origin, ScanOptions};
     use crate::source::Source;
     use crate::zero::zero_pages;
 
@@ -159,18 +158,18 @@ mod pipe {
             // much as the pipe holds is copied at the end: once it is in, every page before it has been taken out, and
             // whether the file was whole until then can be asked.
             let mut to_give = content.length().saturating_sub(self.room);
-            for run in content.runs() {
+            for run in content.pieces() {
                 let run = run?;
-                let data = match run.place {
-                    Place::Zero => {
+                let data = match run.origin {
+                    Origin::Zero => {
                         self.zeros(run.length)?;
                         0
                     }
-                    Place::Memory(bytes) => {
+                    Origin::Memory(bytes) => {
                         self.write(bytes)?;
                         run.length
                     }
-                    Place::File(source, offset) => {
+                    Origin::File(source, offset) => {
                         let source = source.source();
                         self.data(source, offset, run.length, to_give)
                             .map_err(|error| in_layer(error, run.layer, source))?;
@@ -205,7 +204,7 @@ mod pipe {
                     match source.file().filter(|_| step >= MIN_SPLICED && to_give >= step) {
                         Some(file) => self.give(file, offset, step)?,
                         None => {
-                            let bytes = source.in_memory(offset, step);
+                            let bytes = source.borrow(offset, step);
                             let bytes = bytes.ok_or_else(|| unreadable(offset, io::ErrorKind::UnexpectedEof.into()))?;
                             self.write(bytes).map_err(|error| lost_if_faulted(error, offset))?;
                             source.check(Structure::File, offset, step)?;

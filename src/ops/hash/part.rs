@@ -52,7 +52,7 @@ impl Part {
         let mut part = Self::empty(start, total, algorithms);
         let empty = part.clone();
         let bulk =
-            Bulk { contents: [inside], access: Access::Lend, zeros_count: part.zeros_count(), options: *options };
+            Bulk { contents: [inside], access: Access::Borrow, zeros_count: part.zeros_count(), options: *options };
         bulk.each(
             |unit, _| Ok::<_, Stopped>(empty.of_unit(start.saturating_add(unit.start), unit.segments())),
             |done| {

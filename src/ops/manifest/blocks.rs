@@ -3,7 +3,7 @@
 use std::iter::Peekable;
 use std::ops::Range;
 
-use crate::disk::{Disk, Extent, Extents};
+use crate::disk::{Disk, Extents};
 use crate::error::Result;
 use crate::format::PayloadBlockState;
 
@@ -46,13 +46,9 @@ pub(super) fn block_runs(disk: &Disk, range: Range<u64>) -> BlockRuns<'_> {
 pub(super) struct BlockRuns<'d> {
     disk: &'d Disk,
     /// Those that reach behind the position.
-    extents: Peekable<Extents<'d>>,
+    extents: Peekable<Extents<&'d Disk>>,
     position: u64,
     end: u64,
-}
-
-fn end_of(extent: &Extent) -> u64 {
-    extent.start.saturating_add(extent.length)
 }
 
 impl BlockRuns<'_> {
@@ -65,18 +61,18 @@ impl BlockRuns<'_> {
         // All extents that the block has a part in.
         while until < block_end {
             let Some(extent) =
-                self.extents.next_if(|extent| extent.as_ref().map_or(true, |extent| end_of(extent) <= block_end))
+                self.extents.next_if(|extent| extent.as_ref().map_or(true, |extent| extent.end() <= block_end))
             else {
                 // It goes on in the next block.
                 if let Some(Ok(extent)) = self.extents.peek() {
                     is_zero &= !extent.is_data();
-                    until = end_of(extent);
+                    until = extent.end();
                 }
                 break;
             };
             let extent = extent?;
             is_zero &= !extent.is_data();
-            until = end_of(&extent);
+            until = extent.end();
         }
         let mut run = BlockRun { block, count: 1, start, length: block_end.saturating_sub(start), state, is_zero };
         // As many whole blocks behind it as the last extent has, if they are in the same state.
@@ -104,7 +100,7 @@ impl Iterator for BlockRuns<'_> {
                 let position = self.position;
                 while self
                     .extents
-                    .next_if(|extent| extent.as_ref().is_ok_and(|extent| end_of(extent) <= position))
+                    .next_if(|extent| extent.as_ref().is_ok_and(|extent| extent.end() <= position))
                     .is_some()
                 {}
             }

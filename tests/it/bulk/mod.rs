@@ -59,7 +59,7 @@ impl Case {
 fn case(large_sectors: bool, same_size: bool, plans: &[crate::agree::Plan], rng: &mut Rng) -> Case {
     let images = build_chain(if large_sectors { 4096 } else { 512 }, same_size, plans);
     let chain: Vec<&Image> = images.iter().collect();
-    let door = rng.pick(&[Door::Memory, Door::Map, Door::Map, Door::Map]);
+    let door = rng.pick(&Door::ALL);
     let disk = open_through(door, &chain).unwrap();
     let content = Content::of(&chain);
     Case { images, disk, content }

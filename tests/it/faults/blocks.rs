@@ -15,7 +15,7 @@ const BAT: u64 = 0x30_0000;
 /// Reads the first sector of a block.
 fn read(disk: &Disk, block: u64) -> Result<Vec<u8>, Error> {
     let mut bytes = vec![0xA5; 512];
-    disk.read_at(block * disk.block_size(), &mut bytes).map(|_| bytes)
+    disk.read_at(&mut bytes, block * disk.block_size()).map(|_| bytes)
 }
 
 /// The default image with another entry for block 2.
@@ -119,7 +119,7 @@ fn a_block_may_not_reach_into_a_region_behind_it() {
     image.bytes.write(5 * MIB, &content);
     image.set_bat(1, (5 * MIB) | 6);
     let mut found = vec![0; size(MIB)];
-    open_chain(&[&image]).unwrap().read_at(2 * MIB, &mut found).unwrap();
+    open_chain(&[&image]).unwrap().read_at(&mut found, 2 * MIB).unwrap();
     assert!(found == content);
 }
 
@@ -169,9 +169,9 @@ fn a_cut_block_gives_what_is_left_of_it_and_then_an_error() {
     let is_it = outside(7 * MIB - 1000);
     rows.error("V68", &failed.unwrap(), place, &is_it);
     let mut last = [0; 100];
-    rows.failed("V68 across", disk.read_at(6 * MIB - 1050, &mut last), place, &is_it);
+    rows.failed("V68 across", disk.read_at(&mut last, 6 * MIB - 1050), place, &is_it);
     rows.end();
-    assert_eq!(disk.read_at(6 * MIB - 1100, &mut last).unwrap(), 100);
+    assert_eq!(disk.read_at(&mut last, 6 * MIB - 1100).unwrap(), 100);
 }
 
 #[test]
@@ -291,13 +291,14 @@ fn requests_end_with_the_disk() {
     let disk = open_chain(&[&spec.build()]).unwrap();
     let end = disk.size();
     let mut bytes = vec![0xA5; 2000];
-    assert_eq!(disk.read_at(end - 700, &mut bytes).unwrap(), 700);
+    assert_eq!(disk.read_at(&mut bytes, end - 700).unwrap(), 700);
     assert_eq!(bytes[..700], pattern(1, end - 700, 700));
     for offset in [end, end + 1, u64::MAX] {
-        assert_eq!(disk.read_at(offset, &mut bytes).unwrap(), 0);
+        assert_eq!(disk.read_at(&mut bytes, offset).unwrap(), 0);
         assert_eq!((disk.segments(offset..).count(), disk.extents(offset..).count()), (0, 0));
     }
-    let lengths = |segments: vhdx_mmap::Segments<'_>| segments.map(|segment| segment.unwrap().len()).sum::<u64>();
+    let lengths =
+        |segments: vhdx_mmap::Segments<&vhdx_mmap::Disk>| segments.map(|segment| segment.unwrap().len()).sum::<u64>();
     assert_eq!(lengths(disk.segments(end - 5..end + 5)), 5);
     assert_eq!(lengths(disk.segments(end - 5..=u64::MAX)), 5);
     assert_eq!(lengths(disk.segments(..=99)), 100);

@@ -380,7 +380,7 @@ fn a_disk_without_size_is_empty() {
     for chain in [&[&image][..], &[&child, &image][..]] {
         let disk = open_chain(chain).unwrap();
         assert_eq!((disk.segments(..).count(), disk.extents(..).count()), (0, 0));
-        assert_eq!((disk.read_at(0, &mut [1; 9]).unwrap(), disk.slice(0, 0).unwrap()), (0, Some(&[][..])));
+        assert_eq!((disk.read_at(&mut [1; 9], 0).unwrap(), disk.slice(0, 0).unwrap()), (0, Some(&[][..])));
         assert!(matches!(disk.block(0).unwrap_err().kind(), ErrorKind::OutsideDisk { size: 0, .. }));
         assert_eq!(disk.image().payload_blocks(), 0);
     }

@@ -242,7 +242,7 @@ fn what_is_wrong_with_a_parent_is_said_of_its_layer() {
     let child = Spec::child_of(&specs[1], "middle").block(3, Block::zero()).build();
     base.set_bat(2, 5);
     let disk = open_chain(&[&child, &middle, &base]).unwrap();
-    let error = disk.read_at(2 * MIB, &mut [0; 1]).unwrap_err();
+    let error = disk.read_at(&mut [0; 1], 2 * MIB).unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::ReservedState { state: 5 }));
     assert_eq!((error.layer(), error.structure()), (2, Structure::PayloadBatEntry(2)));
     base.bytes.write(2 * MIB, b"x");
@@ -260,11 +260,11 @@ fn without_its_parent_a_child_gives_what_it_has_itself() {
     let disk = Disk::open(source(&image), &OpenOptions::new()).unwrap();
     let mut bytes = vec![0; 4096];
     for (at, length) in [(0, 4096), (MIB - 100, 200), (MIB + 4000, 96)] {
-        assert_eq!(disk.read_at(at, &mut bytes[..length]).unwrap(), length);
+        assert_eq!(disk.read_at(&mut bytes[..length], at).unwrap(), length);
         assert_eq!(bytes[..length], crate::kit::pattern(2, at, length));
     }
     for at in [MIB + 4096, 2 * MIB, 7 * MIB] {
-        rows.failed("no parent", disk.read_at(at, &mut bytes), place, kind!(ErrorKind::NoParentAttached));
+        rows.failed("no parent", disk.read_at(&mut bytes, at), place, kind!(ErrorKind::NoParentAttached));
     }
     // Where it was allowed to look, it must have found one.
     let nothing = OpenOptions::new().parents(Parents::With(Arc::new(|_| Ok(None))));
@@ -304,7 +304,7 @@ fn a_chain_has_an_end() {
     let open = |ends_at: usize| {
         let folder = folder.path().to_path_buf();
         let next = move |layer: usize| if layer + 1 == ends_at { "base".to_owned() } else { (layer + 1).to_string() };
-        let parents = Parents::With(Arc::new(move |request| Source::read(folder.join(next(request.layer))).map(Some)));
+        let parents = Parents::With(Arc::new(move |request| Source::load(folder.join(next(request.layer))).map(Some)));
         Disk::open(map(&path(0)), &OpenOptions::new().parents(parents))
     };
     assert_eq!(MAX_PARENTS, 256);

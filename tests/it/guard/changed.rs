@@ -40,7 +40,7 @@ fn a_change_is_told_by_size_and_time() {
     let path = dense(folder.path(), "disk.vhdx", 1);
     make_old(&path);
     let changed = |source: &Source| source.has_changed().unwrap();
-    let (mapped, copied) = (map(&path), Source::read(&path).unwrap());
+    let (mapped, copied) = (map(&path), Source::load(&path).unwrap());
     assert!(!changed(&mapped) && !changed(&copied) && !changed(&Source::from_vec(vec![1, 2])));
     let file = File::options().write(true).open(&path).unwrap();
     file.write_all_at(b"x", FIRST_BLOCK + 5).unwrap();

@@ -224,7 +224,7 @@ fn bytes_that_cannot_be_read_are_an_error_of_every_way_to_them() {
         assert!(at <= bad.start && bad.start - at < MOST_AT_ONCE, "{name}: {error}");
         // What can be read is right.
         let mut good = vec![0; 6 << 20];
-        assert_eq!(disk.read_at(0, &mut good).unwrap(), good.len());
+        assert_eq!(disk.read_at(&mut good, 0).unwrap(), good.len());
         assert!(good == content(BLOCKS)[..good.len()], "{name}");
         assert!(!disk.image().source().has_changed().unwrap());
     }

@@ -119,18 +119,18 @@ const WAYS: [(&str, Way); 14] = [
                 sum(bytes);
                 disk.check_lost(at..at + 4096)?;
             } else {
-                disk.read_at(at, &mut [0; 4096])?;
+                disk.read_at(&mut [0; 4096], at)?;
             }
         }
         Ok(())
     }),
     ("small reads", |disk| {
         let mut buffer = [0; 5000];
-        (0..disk.size()).step_by(buffer.len()).try_for_each(|at| disk.read_at(at, &mut buffer).map(drop))
+        (0..disk.size()).step_by(buffer.len()).try_for_each(|at| disk.read_at(&mut buffer, at).map(drop))
     }),
     ("large reads", |disk| {
         let mut buffer = vec![0; 1 << 20];
-        (0..disk.size()).step_by(buffer.len()).try_for_each(|at| disk.read_at(at, &mut buffer).map(drop))
+        (0..disk.size()).step_by(buffer.len()).try_for_each(|at| disk.read_at(&mut buffer, at).map(drop))
     }),
     ("Read", |disk| disk.reader().read_to_end(&mut Vec::new()).map(drop).map_err(of_io)),
     ("BufRead", |disk| {

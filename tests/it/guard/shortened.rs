@@ -113,15 +113,15 @@ fn content_cut_in_the_middle_of_a_page_is_an_error_and_the_rest_is_right() {
 
     for (length, from) in [(512, 3 * MIB + 512), (4096, 3 * MIB), (64 << 10, 3 * MIB), (2 << 20, 2 * MIB)] {
         let mut buffer = vec![0; length];
-        assert_lost("read_at", disk.read_at(from, &mut buffer));
+        assert_lost("read_at", disk.read_at(&mut buffer, from));
     }
     let mut buffer = vec![0; 1 << 20];
     for block in 0..3_u64 {
-        assert_eq!(disk.read_at(block * MIB, &mut buffer).unwrap(), 1 << 20);
+        assert_eq!(disk.read_at(&mut buffer, block * MIB).unwrap(), 1 << 20);
         assert!(Some(&buffer[..]) == content.chunks(1 << 20).nth(usize::try_from(block).unwrap()));
     }
     let mut small = [0; 500];
-    assert_eq!(disk.read_at(3 * MIB, &mut small).unwrap(), 500);
+    assert_eq!(disk.read_at(&mut small, 3 * MIB).unwrap(), 500);
     assert!(small == content[3 << 20..(3 << 20) + 500]);
     disk.check_lost(..3 * MIB).unwrap();
     assert_lost("check_lost", disk.check_lost(3 * MIB..));
@@ -165,7 +165,7 @@ fn salvage_of_a_source_changes_no_other_disk_of_it() {
     let report = ops::check(source, &CheckOptions::new(OpenOptions::new()).payload(true)).unwrap();
     assert!(report.count(Severity::Corruption) > 0);
     let mut all = vec![0; 4 << 20];
-    assert_lost("a strict disk", strict.read_at(0, &mut all));
+    assert_lost("a strict disk", strict.read_at(&mut all, 0));
     assert_lost(
         "a digest",
         ops::hash((&strict).into(), &[ops::Algorithm::Sha256], &ScanOptions::new()).map_err(of_stopped),

@@ -64,9 +64,9 @@ fn what_is_left_can_still_be_read() {
     assert!(disk.check_lost(..place).is_ok());
     assert_eq!(touched_at(&disk.check_lost(..).unwrap_err()), end);
     let mut buffer = vec![0; good.len()];
-    assert_eq!(disk.read_at(0, &mut buffer).unwrap(), good.len());
+    assert_eq!(disk.read_at(&mut buffer, 0).unwrap(), good.len());
     assert!(buffer == good);
-    assert_eq!(touched_at(&disk.read_at(place + 5, &mut [0; 10]).unwrap_err()), end + 5);
+    assert_eq!(touched_at(&disk.read_at(&mut [0; 10], place + 5).unwrap_err()), end + 5);
 }
 
 #[test]

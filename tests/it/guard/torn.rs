@@ -62,7 +62,7 @@ fn a_medium_that_is_torn_away_is_an_error() {
         let Some(torn) = Torn::new(folder.path()) else { return };
         let disk = open(&torn.path());
         // What is needed to find the file's blocks has been read.
-        disk.read_at(0, &mut [0; 4096]).unwrap();
+        disk.read_at(&mut [0; 4096], 0).unwrap();
         torn.tear();
         let error = way(&disk).map(|()| name).unwrap_err();
         lost_at(&error);
@@ -83,7 +83,7 @@ fn the_command_says_so() {
     for words in cases {
         let Some(torn) = Torn::new(folder.path()) else { return };
         let disk = open(&torn.path());
-        disk.read_at(0, &mut [0; 4096]).unwrap();
+        disk.read_at(&mut [0; 4096], 0).unwrap();
         torn.tear();
         let ran = run(vhdx(words).arg(torn.path()));
         assert_eq!(ran.status.code(), Some(74), "{words:?}: {}", ran.err);

@@ -57,7 +57,7 @@ fn cut_everywhere(mut victim: Victim) {
         for _ in 0..20 {
             let at = victim.rng.below(whole / 512) * 512;
             let mut found = [0; 512];
-            if disk.read_at(at, &mut found).is_ok() {
+            if disk.read_at(&mut found, at).is_ok() {
                 assert!(found[..] == victim.content.read(at..at + 512), "{length:#x}: other bytes at {at:#x}");
             }
         }
@@ -162,7 +162,7 @@ fn an_empty_file_is_refused_by_every_way() {
     let folder = temp_dir();
     let path = folder.path().join("empty");
     std::fs::write(&path, []).unwrap();
-    for source in [map(&path), Source::read(&path).unwrap(), Source::from_vec(Vec::new())] {
+    for source in [map(&path), Source::load(&path).unwrap(), Source::from_vec(Vec::new())] {
         assert_eq!(source.length(), 0);
         let error = Chain::open(source, &OpenOptions::new()).unwrap_err();
         assert!(matches!(error.kind(), ErrorKind::NotVhdx { looks_like: "an empty file" }), "{error:?}");

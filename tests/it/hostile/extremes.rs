@@ -11,7 +11,7 @@ use crate::kit::builder::{Image, Item, Locator, PARENT_LOCATOR, Region, Spec, VH
 use crate::kit::log::{Descriptor, Entry, Journal, LOG_GUID};
 use crate::kit::{Block, GIB, MIB, PAGE, TIB, pattern};
 use crate::lab::{Content, assert_reads, open_chain, open_image, run, size, wide};
-use crate::support::{map, temp_dir};
+use crate::support::{self, map, temp_dir};
 
 /// Maps a built image, which may be very long and sparse.
 fn mapped(image: &Image) -> Source {
@@ -56,7 +56,7 @@ fn a_disk_of_64_tib_is_read_where_something_is_and_skipped_where_nothing_is() {
     let mut bytes = vec![0; 1000];
     for number in blocks {
         let at = number * MIB + 12_345;
-        disk.read_at(at, &mut bytes).unwrap();
+        disk.read_at(&mut bytes, at).unwrap();
         assert_eq!(bytes, pattern(1, at, 1000));
     }
     let states = disk.image().block_states().unwrap();
@@ -81,7 +81,7 @@ fn a_chain_of_64_tib_is_skipped_where_nothing_is() {
     }
     let path = |layer: usize| folder.path().join(layer.to_string());
     let parents = vhdx_mmap::Parents::Explicit(vec![path(1), path(2)]);
-    let disk = Disk::open(map(&path(0)), &OpenOptions::new().parents(parents)).unwrap();
+    let disk = Disk::open(map(&path(0)), &support::mapped(OpenOptions::new().parents(parents))).unwrap();
     let found: Vec<_> = disk.segments(..).map(|segment| segment.unwrap()).collect();
     assert_eq!(found.len(), 5);
     let data = (pattern(base.seed, 9_999_999 * MIB, size(MIB)), pattern(child.seed, 40_000_000 * MIB + 4096, 4096));

@@ -30,6 +30,8 @@ pub(super) const PARTITION: (u32, u32) = (64, 900);
 pub(crate) enum Door {
     Map,
     Memory,
+    Open,
+    Reader,
 }
 
 /// A file of a chain.
@@ -138,8 +140,10 @@ impl Chain {
     pub(super) fn source(&self, layer: usize, door: Door) -> Source {
         let path = &self.layers[layer].path;
         match door {
-            Door::Memory => Source::read(path).unwrap(),
+            Door::Memory => Source::load(path).unwrap(),
             Door::Map => map(path),
+            Door::Open => Source::open(path).unwrap(),
+            Door::Reader => Source::from_reader(File::open(path).unwrap()).unwrap(),
         }
     }
 

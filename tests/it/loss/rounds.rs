@@ -75,7 +75,8 @@ pub(super) fn manifests(chain: &Chain, copies: &[Disk]) -> Vec<Vec<u8>> {
 }
 
 fn round(chain: &Chain, copies: &[Disk], manifests: &[Vec<u8>], dice: &mut Dice, is_quiet: bool) -> Option<Round> {
-    let door = dice.pick(&[Door::Map, Door::Map, Door::Map, Door::Map, Door::Map, Door::Map, Door::Memory]);
+    let door =
+        dice.pick(&[Door::Map, Door::Map, Door::Map, Door::Map, Door::Open, Door::Open, Door::Reader, Door::Memory]);
     let moment = dice.pick(&[
         Moment::Before,
         Moment::Before,
@@ -171,6 +172,12 @@ pub(super) fn verdict_of(judged: Judged, stage: &Stage<'_>) -> Verdict {
     match judged {
         Ok(()) => Verdict::Right,
         Err(Failure::Wrong(what)) => Verdict::Wrong(what),
+        // What is borrowed, and can't be through this door.
+        Err(Failure::Told(Category::InvalidInput, text))
+            if !stage.disk.can_borrow() && text.contains("cannot be borrowed") =>
+        {
+            Verdict::Right
+        }
         Err(Failure::Told(_, text)) if !is_damaged || stage.door == Door::Memory => {
             Verdict::Wrong(format!("an error without a reason: {text}"))
         }

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use vhdx_mmap::{Category, Disk, ErrorKind, FoundBy, Image, LogPolicy, OpenOptions, Parents, Source};
 
 use crate::kit::builder::Spec;
-use crate::support::{map, temp_dir};
+use crate::support::{map, mapped, temp_dir};
 
 use super::{assert_reads, base, chain, child_at, child_by, found, options, outcomes, refused, write};
 
@@ -213,7 +213,7 @@ fn by_a_search_of_the_callers_own() {
     assert_eq!(refused(&path, wrong).category(), Category::ParentMismatch);
     let junk = Parents::With(Arc::new(|_| Ok(Some(Source::from_vec(vec![1; 3_000_000])))));
     assert_eq!((refused(&path, junk.clone()).category(), refused(&path, junk).layer()), (Category::NotVhdx, 1));
-    let failing = Parents::With(Arc::new(|_| Source::read("/no/such/file").map(Some)));
+    let failing = Parents::With(Arc::new(|_| Source::load("/no/such/file").map(Some)));
     assert_eq!(refused(&path, failing).category(), Category::Open);
     // Behind it, others are asked.
     write(folder.path(), "two's parent", &one);
@@ -248,15 +248,21 @@ fn an_image_in_memory_has_nothing_beside_it() {
     }
 }
 
+/// The promise of `Source::map` is about one file.
 #[test]
-fn parents_of_a_mapped_image_are_mapped_and_those_of_a_copy_are_copied() {
+fn parents_are_mapped_only_if_that_was_promised() {
     let folder = temp_dir();
     let path = write(folder.path(), "child.avhdx", &child_at(".\\base.vhdx"));
     write(folder.path(), "base.vhdx", &base());
-    for (source, is_mapped) in [(map(&path), true), (Source::read(&path).unwrap(), false)] {
-        let disk = Disk::open(source, &options(Parents::Beside)).unwrap();
-        assert!(disk.layers().iter().all(|layer| layer.image().source().is_mapped() == is_mapped));
-    }
+    let parents_are_mapped = |source, options| {
+        let disk = Disk::open(source, &options).unwrap();
+        disk.layers().iter().skip(1).all(|layer| layer.image().source().is_mapped())
+    };
+    let options = || options(Parents::Beside);
+    assert!(!parents_are_mapped(map(&path), options()));
+    assert!(!parents_are_mapped(Source::load(&path).unwrap(), options()));
+    assert!(parents_are_mapped(map(&path), mapped(options())));
+    assert!(parents_are_mapped(Source::open(&path).unwrap(), mapped(options())));
 }
 
 #[test]

@@ -139,7 +139,7 @@ fn assert_unusable(spec: &Spec, category: Category, kind: impl Fn(&ErrorKind) ->
         assert_eq!((chain.layers().len(), chain.needs_parent()), (1, true));
         assert_eq!(chain.layers()[0].image().kind(), Kind::Differencing);
         let mut bytes = [0; 16];
-        assert_eq!(chain.disk_so_far().read_at(MIB, &mut bytes).unwrap(), 16);
+        assert_eq!(chain.disk_so_far().read_at(&mut bytes, MIB).unwrap(), 16);
         assert_eq!(bytes[..], crate::kit::pattern(spec.seed, MIB, 16));
     }
 }
@@ -259,7 +259,7 @@ fn a_block_that_cannot_be_read_is_told_with_its_layer_and_its_file() {
     let top = Spec::child_of(&middle, "middle.avhdx").block(0, Block::full());
     let path = write(&root, "top.avhdx", &top);
     let disk = Disk::open(map(&path), &options(Parents::Beside)).unwrap();
-    let error = disk.read_at(3 * MIB, &mut [0]).unwrap_err();
+    let error = disk.read_at(&mut [0], 3 * MIB).unwrap_err();
     assert_eq!((error.layer(), error.file()), (2, Some(&*base_path)));
     assert!(matches!(error.kind(), ErrorKind::ReservedState { state: 5 }), "{error}");
     assert!(error.to_string().starts_with("layer 2 ("), "{error}");

@@ -98,6 +98,6 @@ fn assert_reads(disk: &Disk, layers: &[&Spec]) {
     let models: Vec<&Model> = models.iter().collect();
     let size = usize::try_from(disk.size()).unwrap();
     let mut found = vec![0xee; size];
-    assert_eq!(disk.read_at(0, &mut found).unwrap(), size);
+    assert_eq!(disk.read_at(&mut found, 0).unwrap(), size);
     assert!(found == Model::read(&models, 0, size).unwrap());
 }

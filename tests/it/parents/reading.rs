@@ -20,7 +20,7 @@ fn without_its_parent_a_child_reads_as_what_it_holds_and_the_rest_is_an_error() 
     let disk = Disk::open(map(&path), &options(Parents::None)).unwrap();
     let read = |offset: u64, length: usize| {
         let mut bytes = vec![0xee; length];
-        disk.read_at(offset, &mut bytes).map(|_| bytes)
+        disk.read_at(&mut bytes, offset).map(|_| bytes)
     };
     assert!(read(MIB, 1 << 20).unwrap() == pattern(spec.seed, MIB, 1 << 20));
     assert!(read(2 * MIB, 4096).unwrap() == pattern(spec.seed, 2 * MIB, 4096));
@@ -33,7 +33,7 @@ fn without_its_parent_a_child_reads_as_what_it_holds_and_the_rest_is_an_error() 
     let chain = chain(&path, Parents::None);
     assert!(chain.needs_parent() && chain.broken().is_none());
     assert_eq!(chain.layers().len(), 1);
-    assert!(chain.disk_so_far().read_at(0, &mut [0]).is_err());
+    assert!(chain.disk_so_far().read_at(&mut [0], 0).is_err());
 }
 
 #[test]
@@ -49,10 +49,10 @@ fn a_chain_that_is_broken_below_reads_as_far_as_it_goes() {
     assert_eq!((broken.category(), broken.layer()), (Category::ParentNotFound, 1));
     assert!(broken.file().unwrap().ends_with("middle.avhdx"));
     let mut bytes = vec![0; 2 << 20];
-    chain.disk_so_far().read_at(0, &mut bytes).unwrap();
+    chain.disk_so_far().read_at(&mut bytes, 0).unwrap();
     let (first, second) = bytes.split_at(1 << 20);
     assert!(first == pattern(middle.seed, 0, 1 << 20) && second == pattern(top.seed, MIB, 1 << 20));
-    let error = chain.disk_so_far().read_at(2 * MIB, &mut [0]).unwrap_err();
+    let error = chain.disk_so_far().read_at(&mut [0], 2 * MIB).unwrap_err();
     assert_eq!((error.category(), error.layer()), (Category::ParentNotFound, 1));
     assert_eq!(Disk::from_chain(chain).unwrap_err().category(), Category::ParentNotFound);
 }
@@ -187,7 +187,7 @@ fn as_many_parents_as_are_allowed_and_not_one_more() {
     let disk = Disk::from_chain(whole).unwrap();
     assert_eq!(disk.layers().len(), 257);
     let mut bytes = vec![0; 2 << 20];
-    disk.read_at(0, &mut bytes).unwrap();
+    disk.read_at(&mut bytes, 0).unwrap();
     let (zeros, content) = bytes.split_at(1 << 20);
     assert!(zeros.iter().all(|byte| *byte == 0) && content == pattern(1, MIB, 1 << 20));
     let last = disk.extents(MIB..).next().unwrap().unwrap();

@@ -107,7 +107,7 @@ fn the_same_entry_without_a_fault_is_replayed() {
     image.put_entry(0, &Entry::new(LOG_GUID, 1001, 0).data(at, &page).zero(at + PAGE, PAGE));
     image.set_log_guid(LOG_GUID);
     let mut found = vec![1; size(2 * PAGE)];
-    open_chain(&[&image]).unwrap().read_at(0, &mut found).unwrap();
+    open_chain(&[&image]).unwrap().read_at(&mut found, 0).unwrap();
     assert!(found == [page, vec![0; size(PAGE)]].concat());
 }
 

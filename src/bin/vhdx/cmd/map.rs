@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use serde::Serialize;
-use vhdx_mmap::{Disk, Extent, Layer, PayloadBlockState};
+use vhdx_mmap::{Disk, Layer, Location, PayloadBlockState, Run};
 
 use crate::args::{Common, MapArgs};
 use crate::exit::{Exit, Failure};
@@ -47,7 +47,7 @@ struct Entry<'a> {
     state: Option<&'static str>,
 }
 
-fn json(disk: &Disk, extents: impl Iterator<Item = Result<Extent, Failure>>) -> Result<(), Failure> {
+fn json(disk: &Disk, extents: impl Iterator<Item = Result<Run, Failure>>) -> Result<(), Failure> {
     let files = files(disk);
     let mut out = json::stdout();
     let mut before = "[";
@@ -69,7 +69,7 @@ fn json(disk: &Disk, extents: impl Iterator<Item = Result<Extent, Failure>>) -> 
             zero: !extent.is_data(),
             data: extent.is_data(),
             compressed: false,
-            offset: extent.file_offset,
+            offset: extent.file_offset(),
             layer: files.get(extent.layer).map(String::as_str),
             state: state_of(&extent),
         };
@@ -83,7 +83,7 @@ fn json(disk: &Disk, extents: impl Iterator<Item = Result<Extent, Failure>>) -> 
     Ok(())
 }
 
-fn human(disk: &Disk, extents: impl Iterator<Item = Result<Extent, Failure>>) -> Result<(), Failure> {
+fn human(disk: &Disk, extents: impl Iterator<Item = Result<Run, Failure>>) -> Result<(), Failure> {
     let files: Vec<String> = files(disk).iter().map(|file| escape(file)).collect();
     let title = term::TITLE;
     let mut out = term::stdout();
@@ -100,9 +100,9 @@ fn human(disk: &Disk, extents: impl Iterator<Item = Result<Extent, Failure>>) ->
                 return Err(failure);
             }
         };
-        let place = match extent.file_offset {
+        let place = match extent.file_offset() {
             Some(offset) => format!("{offset:#x}"),
-            None if extent.in_log => "log".to_owned(),
+            None if matches!(extent.at, Location::Log(_)) => "log".to_owned(),
             None => "-".to_owned(),
         };
         let state = state_of(&extent).unwrap_or("behind the parent");
@@ -115,8 +115,8 @@ fn human(disk: &Disk, extents: impl Iterator<Item = Result<Extent, Failure>>) ->
 }
 
 /// In what state the blocks are; that of what is lost is not known.
-fn state_of(extent: &Extent) -> Option<&'static str> {
-    if extent.is_lost { Some("LOST") } else { extent.state.map(PayloadBlockState::name) }
+fn state_of(extent: &Run) -> Option<&'static str> {
+    if extent.at == Location::Lost { Some("LOST") } else { extent.state.map(PayloadBlockState::name) }
 }
 
 /// The files of the layers.

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::ops::Range;
 
 use vhdx_mmap::ops::{self, ExtractOptions};
-use vhdx_mmap::{Content, Disk, Segment};
+use vhdx_mmap::{Content, Disk};
 
 use crate::args::{Common, ReadArgs};
 use crate::exit::{Exit, Failure, STANDARD_OUTPUT};
@@ -29,10 +29,20 @@ pub(crate) fn run(args: &ReadArgs, common: &Common) -> Result<Exit, Failure> {
 
 fn hex(disk: &Disk, range: Range<u64>, args: &ReadArgs) -> Result<(), Failure> {
     let mut dump = HexDump::new(term::stdout(), range.start);
-    for segment in disk.segments(range) {
-        match segment.map_err(|error| Failure::of_image(&args.image, &error))? {
-            Segment::Data(bytes) => dump.bytes(bytes)?,
-            Segment::Zero(length) => dump.zeros(length)?,
+    let failed = |error: vhdx_mmap::Error| Failure::of_image(&args.image, &error);
+    let mut buffer = vec![0; 1 << 20];
+    for run in disk.runs(range) {
+        let run = run.map_err(failed)?;
+        if !run.is_data() {
+            dump.zeros(run.length)?;
+            continue;
+        }
+        let mut at = run.start;
+        while at < run.end() {
+            let most = usize::try_from(run.end().saturating_sub(at)).unwrap_or(usize::MAX).min(buffer.len());
+            let read = disk.read_at(buffer.get_mut(..most).unwrap_or_default(), at).map_err(failed)?;
+            dump.bytes(buffer.get(..read).unwrap_or_default())?;
+            at = at.saturating_add(u64::try_from(read).unwrap_or(u64::MAX));
         }
     }
     dump.end()?;

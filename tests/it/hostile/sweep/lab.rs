@@ -226,7 +226,7 @@ impl<'a> Lab<'a> {
         for sector in between.chain(borders).filter(|sector| *sector < sectors) {
             let (at, length) = (sector * sector_size, size(sector_size));
             let mut found = vec![0xA5; length];
-            match (disk.read_at(at, &mut found), oracle.read(at, length)) {
+            match (disk.read_at(&mut found, at), oracle.read(at, length)) {
                 (Ok(_), Ok(expected)) if found == expected => {}
                 (Err(_), Err(_)) => {}
                 // Of a block that the file has in part, or of which the parent has a part, something may be read.

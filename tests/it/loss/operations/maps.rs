@@ -3,7 +3,7 @@
 use std::ops::{ControlFlow, Range};
 
 use vhdx_mmap::ops::{self, CheckOptions, PartitionScheme};
-use vhdx_mmap::{Category, Check, Extent, OpenOptions, Parents, PayloadBlockState, Severity};
+use vhdx_mmap::{Category, Check, Location, OpenOptions, Parents, PayloadBlockState, Run, Severity};
 
 use super::super::chain::{Door, PARTITION, boot_record};
 use super::super::dice::{Dice, size, wide};
@@ -89,20 +89,23 @@ pub(super) fn source_check_lost(stage: &Stage<'_>, _: &mut Dice) -> Judged {
 }
 
 /// Compares extents that follow each other from `start` on with the truth, and returns their end.
-fn ensure_extents(all: &[Extent], stage: &Stage<'_>, start: u64) -> Result<u64, Failure> {
+fn ensure_extents(all: &[Run], stage: &Stage<'_>, start: u64) -> Result<u64, Failure> {
     let mut at = start;
     for extent in all {
         ensure_eq(&extent.start, &at, "the start of an extent")?;
         at += extent.length;
         for run in stage.truth().within(extent.start..at) {
             let into = run.range.start - extent.start;
-            let is_data_right = match (run.at, extent.file_offset) {
+            let is_data_right = match (run.at, extent.file_offset()) {
                 (Some(expected), Some(found)) => found + into == expected,
-                (Some(_), None) => stage.chain.layers[run.layer].is_dirty && (extent.in_log || run.may_be_zero),
-                (None, found) => found.is_none() && !extent.in_log,
+                (Some(_), None) => {
+                    stage.chain.layers[run.layer].is_dirty && (matches!(extent.at, Location::Log(_)) || run.may_be_zero)
+                }
+                (None, found) => found.is_none() && !matches!(extent.at, Location::Log(_)),
             };
             let state = extent.state.map(number_of);
-            let is_right = is_data_right && (extent.layer, state) == (run.layer, run.state) && !extent.is_lost;
+            let is_right =
+                is_data_right && (extent.layer, state) == (run.layer, run.state) && extent.at != Location::Lost;
             ensure(is_right, || format!("{extent:?}, and the truth is {run:?}"))?;
         }
     }

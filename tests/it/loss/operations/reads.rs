@@ -16,7 +16,7 @@ fn read_some(stage: &Stage<'_>, disk: &Disk, truth: &Truth, dice: &mut Dice, mos
     for _ in 0..1 + dice.below(6) {
         let range = some_range(truth, &stage.hurt(), dice, most);
         let mut buffer = vec![0xA5; size(range.end - range.start)];
-        let read = disk.read_at(range.start, &mut buffer)?;
+        let read = disk.read_at(&mut buffer, range.start)?;
         ensure_eq(&read, &buffer.len(), "bytes read")?;
         ensure_bytes(&buffer, truth, range.start)?;
         stage.tick();
@@ -247,7 +247,7 @@ pub(super) fn salvage(stage: &Stage<'_>, dice: &mut Dice) -> Judged {
     for _ in 0..1 + dice.below(6) {
         let range = stage.some_range(dice, 70_000);
         let mut buffer = vec![0xA5; size(range.end - range.start)];
-        let read = disk.read_at(range.start, &mut buffer)?;
+        let read = disk.read_at(&mut buffer, range.start)?;
         ensure_eq(&read, &buffer.len(), "bytes read")?;
         let expected = truth.read(range.clone());
         let differ =

@@ -10,12 +10,13 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, RwLock, mpsc};
 use std::thread::Scope;
 
 use crate::source::Buffer;
-use crate::threads;
+use crate::threads::{self, lock};
 
-use super::behind::let_go;
-use super::plan::{Planner, Stretch, Window};
-use super::run::{Bulk, Done, Stopped, UnitPieces, lock, on_all_threads};
-use super::worker::Loaded;
+use super::fetch::UnitBuffer;
+use super::options::Stopped;
+use super::plan::{AlignedRun, Planner, Window};
+use super::release::release;
+use super::unordered::{Bulk, Done, UnitPieces, on_all_threads};
 
 /// How many units are in hand at once.
 const ROOM: usize = 6;
@@ -32,8 +33,8 @@ struct Slot<'a> {
     start: u64,
     length: u64,
     was_cold: bool,
-    stretches: Vec<Stretch<'a, 1>>,
-    loaded: Loaded<'a>,
+    stretches: Vec<AlignedRun<'a, 1>>,
+    loaded: UnitBuffer<'a>,
     memory: Buffer,
 }
 
@@ -49,7 +50,7 @@ impl<'a> Slot<'a> {
     }
 
     fn leave(&mut self) {
-        let_go(self.loaded.leave(self.was_cold).collect());
+        release(self.loaded.leave(self.was_cold).collect());
     }
 }
 

@@ -6,15 +6,14 @@
 use std::sync::Mutex;
 
 use crate::source::Source;
-
-use super::run::lock;
+use crate::threads::lock;
 
 /// How much may wait to be let go of, in bytes.
 const MOST_WAITING: u64 = 16 << 20;
 
 /// A range of a file that is not needed any more.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Left<'a> {
+pub(super) struct Released<'a> {
     pub(super) source: &'a Source,
     pub(super) start: u64,
     pub(super) end: u64,
@@ -24,7 +23,7 @@ pub(super) struct Left<'a> {
     pub(super) uncache: bool,
 }
 
-impl Left<'_> {
+impl Released<'_> {
     fn length(&self) -> u64 {
         self.end.saturating_sub(self.start)
     }
@@ -36,7 +35,7 @@ impl Left<'_> {
             && (self.is_lent, self.uncache) == (next.is_lent, next.uncache)
     }
 
-    fn let_go(&self) {
+    fn release(&self) {
         if self.is_lent {
             self.source.forget(self.start, self.end);
         }
@@ -47,28 +46,28 @@ impl Left<'_> {
 }
 
 /// Lets go of all these ranges.
-pub(super) fn let_go(mut left: Vec<Left<'_>>) {
+pub(super) fn release(mut left: Vec<Released<'_>>) {
     left.sort_unstable_by_key(|range| (std::ptr::from_ref(range.source).addr(), range.start));
-    let mut before: Option<Left<'_>> = None;
+    let mut before: Option<Released<'_>> = None;
     for range in left {
         match &mut before {
             Some(before) if before.goes_on_in(&range) => before.end = before.end.max(range.end),
             _ => {
-                before.iter().for_each(Left::let_go);
+                before.iter().for_each(Released::release);
                 before = Some(range);
             }
         }
     }
-    before.iter().for_each(Left::let_go);
+    before.iter().for_each(Released::release);
 }
 
 /// What waits to be let go of.
 #[derive(Debug, Default)]
-pub(super) struct Behind<'a>(Mutex<(Vec<Left<'a>>, u64)>);
+pub(super) struct ReleaseQueue<'a>(Mutex<(Vec<Released<'a>>, u64)>);
 
-impl<'a> Behind<'a> {
+impl<'a> ReleaseQueue<'a> {
     /// Adds what a worker has left behind.
-    pub(super) fn add(&self, left: impl Iterator<Item = Left<'a>>) {
+    pub(super) fn add(&self, left: impl Iterator<Item = Released<'a>>) {
         let mut waiting = lock(&self.0);
         for range in left {
             waiting.1 = waiting.1.saturating_add(range.length());
@@ -77,13 +76,13 @@ impl<'a> Behind<'a> {
         if waiting.1 >= MOST_WAITING {
             let (ranges, _) = std::mem::take(&mut *waiting);
             drop(waiting);
-            let_go(ranges);
+            release(ranges);
         }
     }
 }
 
-impl Drop for Behind<'_> {
+impl Drop for ReleaseQueue<'_> {
     fn drop(&mut self) {
-        let_go(std::mem::take(&mut lock(&self.0).0));
+        release(std::mem::take(&mut lock(&self.0).0));
     }
 }

@@ -1,22 +1,14 @@
 //! Getting at the bytes of a unit: lent by the mapping, or read into memory of the worker's own.
 
-use crate::disk::{Place, Segment};
+use crate::disk::Segment;
 use crate::error::{Error, ErrorKind, Result, Structure};
 use crate::num::{to_u64, to_usize_saturating};
 use crate::source::{Buffer, SourceRef, any_lost, whole_pages};
 
-use super::behind::Left;
-use super::plan::{Stretch, UNIT};
-
-/// How bytes that are in a mapped file are got at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Access {
-    /// Lent by the mapping where the system has them in memory, read where it does not: what is fastest if they are looked
-    /// at once. Reading keeps the medium busier than page faults do, and makes the system keep them in larger pages.
-    Lend,
-    /// Always read: what is fastest if they are to be copied anyhow, since no page has to be mapped for it.
-    Read,
-}
+use super::content::{Origin, Piece};
+use super::options::Access;
+use super::plan::{AlignedRun, UNIT};
+use super::release::Released;
 
 /// What a worker reads into memory of its own for one unit, at most: what is beyond is lent all the same. Only a unit whose
 /// sectors come from many layers has so much.
@@ -27,7 +19,7 @@ const MOST_GAP: u64 = 64 << 10;
 
 /// A part of a file in which bytes of a unit lie.
 #[derive(Debug)]
-struct Hull<'a> {
+struct ReadSpan<'a> {
     source: SourceRef<'a>,
     layer: usize,
     start: u64,
@@ -36,16 +28,16 @@ struct Hull<'a> {
     read_to: Option<usize>,
 }
 
-impl Hull<'_> {
+impl ReadSpan<'_> {
     fn length(&self) -> u64 {
         self.end.saturating_sub(self.start)
     }
 
     /// Reads only what the unit has in it, to where it lies in `memory`.
-    fn read_apart<const N: usize>(&self, stretches: &[Stretch<'_, N>], memory: &mut [u8]) -> Result<()> {
+    fn read_apart<const N: usize>(&self, stretches: &[AlignedRun<'_, N>], memory: &mut [u8]) -> Result<()> {
         for stretch in stretches {
-            for place in stretch.places {
-                let Place::File(source, offset) = place else { continue };
+            for piece in stretch.pieces {
+                let Origin::File(source, offset) = piece.origin else { continue };
                 if self.contains(source, offset, stretch.length) {
                     let at = to_usize_saturating(offset.saturating_sub(self.start));
                     let end = at.saturating_add(to_usize_saturating(stretch.length));
@@ -56,7 +48,7 @@ impl Hull<'_> {
         Ok(())
     }
 
-    /// Hulls may overlap, so one that has the first byte need not have the last.
+    /// ReadSpans may overlap, so one that has the first byte need not have the last.
     fn contains(&self, source: SourceRef<'_>, offset: u64, length: u64) -> bool {
         self.source.is(source) && self.start <= offset && offset.saturating_add(length) <= self.end
     }
@@ -67,58 +59,71 @@ pub(crate) type Pieces<'b, const N: usize> = Vec<[Segment<'b>; N]>;
 
 /// A worker's hold of the bytes of one unit.
 #[derive(Debug, Default)]
-pub(super) struct Loaded<'a> {
-    hulls: Vec<Hull<'a>>,
+pub(super) struct UnitBuffer<'a> {
+    spans: Vec<ReadSpan<'a>>,
     read: Buffer,
 }
 
-impl<'a> Loaded<'a> {
+impl<'a> UnitBuffer<'a> {
     /// Takes hold of the bytes of a unit, and lets go of those that were held before.
-    pub(super) fn load<const N: usize>(&mut self, stretches: &[Stretch<'a, N>], access: Access) -> Result<()> {
-        self.hulls = hulls(stretches);
-        let mut needed = 0_usize;
-        for hull in &mut self.hulls {
-            let end = needed.saturating_add(to_usize_saturating(whole_pages(hull.length())));
-            let has_room = to_u64(end) <= MOST_READ;
-            let must_read = access == Access::Read || hull.source.is_salvaged();
-            let last = hull.end.saturating_sub(1);
-            if has_room && (must_read || !hull.source.is_cached(hull.start) || !hull.source.is_cached(last)) {
-                hull.read_to = Some(needed);
-                needed = end;
-            }
+    pub(super) fn load<const N: usize>(&mut self, stretches: &[AlignedRun<'a, N>], access: Access) -> Result<()> {
+        self.spans = spans(stretches, MOST_GAP);
+        let mut needed = self.place(access);
+        if to_u64(needed) > MOST_READ {
+            // Of a source that does not lend, all has to be read: then only what the unit has in it.
+            self.spans = spans(stretches, 0);
+            needed = self.place(access);
         }
         let mut memory = if needed > 0 { self.read.reserve(needed) } else { &mut [] };
-        for hull in self.hulls.iter().filter(|hull| hull.read_to.is_some()) {
-            let taken = to_usize_saturating(whole_pages(hull.length())).min(memory.len());
+        for span in self.spans.iter().filter(|span| span.read_to.is_some()) {
+            let taken = to_usize_saturating(whole_pages(span.length())).min(memory.len());
             let (piece, rest) = memory.split_at_mut(taken);
-            let wanted = piece.get_mut(..to_usize_saturating(hull.length())).unwrap_or_default();
-            let read = hull.source.read_exact_at(hull.start, wanted);
+            let wanted = piece.get_mut(..to_usize_saturating(span.length())).unwrap_or_default();
+            let read = span.source.read_exact_at(span.start, wanted);
             // It may be for what lies between, which is of no interest.
-            let read = read.or_else(|_| hull.read_apart(stretches, wanted));
-            let file = hull.source.source().path();
-            read.map_err(|error| error.in_layer(hull.layer, file).in_file(file.filter(|_| N > 1)))?;
+            let read = read.or_else(|_| span.read_apart(stretches, wanted));
+            let file = span.source.source().path();
+            read.map_err(|error| error.in_layer(span.layer, file).in_file(file.filter(|_| N > 1)))?;
             memory = rest;
         }
         Ok(())
     }
 
+    /// Finds out which spans are to be read, and to where. Returns how much memory that takes, in bytes.
+    fn place(&mut self, access: Access) -> usize {
+        let mut needed = 0_usize;
+        for span in &mut self.spans {
+            let end = needed.saturating_add(to_usize_saturating(whole_pages(span.length())));
+            let has_room = to_u64(end) <= MOST_READ;
+            let wants_read = access == Access::Read || span.source.is_salvaged();
+            let last = span.end.saturating_sub(1);
+            let is_read = !span.source.can_borrow()
+                || (has_room && (wants_read || !span.source.is_cached(span.start) || !span.source.is_cached(last)));
+            if is_read {
+                span.read_to = Some(needed);
+                needed = end;
+            }
+        }
+        needed
+    }
+
     /// The bytes of the unit that was loaded, which has these stretches.
-    pub(super) fn pieces<'b, const N: usize>(&'b self, stretches: &[Stretch<'b, N>]) -> Result<Pieces<'b, N>> {
+    pub(super) fn pieces<'b, const N: usize>(&'b self, stretches: &[AlignedRun<'b, N>]) -> Result<Pieces<'b, N>> {
         stretches.iter().map(|stretch| self.piece(stretch)).collect()
     }
 
-    fn piece<'b, const N: usize>(&'b self, stretch: &Stretch<'b, N>) -> Result<[Segment<'b>; N]> {
+    fn piece<'b, const N: usize>(&'b self, stretch: &AlignedRun<'b, N>) -> Result<[Segment<'b>; N]> {
         let mut piece = [Segment::Zero(stretch.length); N];
         let length = to_usize_saturating(stretch.length);
-        for (segment, place) in piece.iter_mut().zip(stretch.places) {
-            let bytes = match place {
-                Place::Zero => continue,
-                Place::Memory(bytes) => bytes.get(..length),
-                Place::File(source, offset) => {
-                    let hull = self.hulls.iter().rev().find(|hull| hull.contains(source, offset, stretch.length));
-                    match hull.and_then(|hull| Some((hull.read_to?, offset.checked_sub(hull.start)?))) {
+        for (segment, of) in piece.iter_mut().zip(stretch.pieces) {
+            let bytes = match of.origin {
+                Origin::Zero => continue,
+                Origin::Memory(bytes) => bytes.get(..length),
+                Origin::File(source, offset) => {
+                    let span = self.spans.iter().rev().find(|span| span.contains(source, offset, stretch.length));
+                    match span.and_then(|span| Some((span.read_to?, offset.checked_sub(span.start)?))) {
                         Some((at, within)) => self.read.get(at.saturating_add(to_usize_saturating(within)), length),
-                        None => source.source().in_memory(offset, stretch.length),
+                        None => source.source().borrow(offset, stretch.length),
                     }
                 }
             };
@@ -131,16 +136,16 @@ impl<'a> Loaded<'a> {
 
     /// That nothing was lost of what the mappings lent of the unit that was loaded, which has these stretches. Asked behind a
     /// look at the bytes, it is certain.
-    pub(super) fn check<const N: usize>(&self, stretches: &[Stretch<'_, N>]) -> Result<()> {
+    pub(super) fn check<const N: usize>(&self, stretches: &[AlignedRun<'_, N>]) -> Result<()> {
         self.check_lengths::<N>()?;
         if !any_lost() {
             return Ok(());
         }
         for stretch in stretches {
-            for (place, layer) in stretch.places.into_iter().zip(stretch.layers) {
-                let Place::File(source, offset) = place else { continue };
-                let hull = self.hulls.iter().rev().find(|hull| hull.contains(source, offset, stretch.length));
-                if hull.is_some_and(|hull| hull.read_to.is_some()) {
+            for Piece { layer, origin, .. } in stretch.pieces {
+                let Origin::File(source, offset) = origin else { continue };
+                let span = self.spans.iter().rev().find(|span| span.contains(source, offset, stretch.length));
+                if span.is_some_and(|span| span.read_to.is_some()) {
                     continue;
                 }
                 let file = source.path();
@@ -155,10 +160,10 @@ impl<'a> Loaded<'a> {
     fn check_lengths<const N: usize>(&self) -> Result<()> {
         // Files are few, and what a unit has of one is asked for once.
         let mut ends: Vec<(SourceRef<'_>, usize, u64)> = Vec::new();
-        for hull in self.hulls.iter().filter(|hull| hull.read_to.is_none()) {
-            match ends.iter_mut().find(|(source, ..)| source.is(hull.source)) {
-                Some((_, _, end)) => *end = hull.end.max(*end),
-                None => ends.push((hull.source, hull.layer, hull.end)),
+        for span in self.spans.iter().filter(|span| span.read_to.is_none()) {
+            match ends.iter_mut().find(|(source, ..)| source.is(span.source)) {
+                Some((_, _, end)) => *end = span.end.max(*end),
+                None => ends.push((span.source, span.layer, span.end)),
             }
         }
         ends.into_iter().try_for_each(|(source, layer, end)| {
@@ -169,38 +174,38 @@ impl<'a> Loaded<'a> {
     }
 
     /// What is not needed any more, since nobody looks at these bytes again; with `uncache`, nor at the system's own copy.
-    pub(super) fn leave(&mut self, uncache: bool) -> impl Iterator<Item = Left<'a>> {
-        self.hulls.drain(..).filter_map(move |hull| {
-            let Hull { source, start, end, .. } = hull;
-            let is_lent = hull.read_to.is_none();
-            (is_lent || uncache).then_some(Left { source: source.source(), start, end, is_lent, uncache })
+    pub(super) fn leave(&mut self, uncache: bool) -> impl Iterator<Item = Released<'a>> {
+        self.spans.drain(..).filter_map(move |span| {
+            let ReadSpan { source, start, end, .. } = span;
+            let is_lent = span.read_to.is_none();
+            (is_lent || uncache).then_some(Released { source: source.source(), start, end, is_lent, uncache })
         })
     }
 }
 
 /// The parts of the files that a unit has bytes in.
-fn hulls<'a, const N: usize>(stretches: &[Stretch<'a, N>]) -> Vec<Hull<'a>> {
-    let mut hulls: Vec<Hull<'a>> = Vec::new();
+fn spans<'a, const N: usize>(stretches: &[AlignedRun<'a, N>], most_gap: u64) -> Vec<ReadSpan<'a>> {
+    let mut spans: Vec<ReadSpan<'a>> = Vec::new();
     for stretch in stretches {
-        for (place, layer) in stretch.places.into_iter().zip(stretch.layers) {
-            let Place::File(source, start) = place else { continue };
+        for Piece { layer, origin, .. } in stretch.pieces {
+            let Origin::File(source, start) = origin else { continue };
             let end = start.saturating_add(stretch.length);
-            let near = |hull: &&mut Hull<'_>| {
-                hull.source.is(source)
-                    && start <= hull.end.saturating_add(MOST_GAP)
-                    && hull.start <= end.saturating_add(MOST_GAP)
+            let near = |span: &&mut ReadSpan<'_>| {
+                span.source.is(source)
+                    && start <= span.end.saturating_add(most_gap)
+                    && span.start <= end.saturating_add(most_gap)
             };
             // From the last one on: the next run of a file mostly lies behind the last one.
-            match hulls.iter_mut().rev().find(near) {
-                Some(hull) => {
-                    hull.start = hull.start.min(start);
-                    hull.end = hull.end.max(end);
+            match spans.iter_mut().rev().find(near) {
+                Some(span) => {
+                    span.start = span.start.min(start);
+                    span.end = span.end.max(end);
                 }
-                None => hulls.push(Hull { source, layer, start, end, read_to: None }),
+                None => spans.push(ReadSpan { source, layer, start, end, read_to: None }),
             }
         }
     }
-    hulls
+    spans
 }
 
 /// The bytes of a unit as one slice: lent where they lie together, put together in `whole` where they do not.

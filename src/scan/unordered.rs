@@ -1,8 +1,8 @@
 //! Doing the planned work: every core takes the next unit, results come in the order of the content.
 
-use std::fmt;
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 #[cfg(feature = "rayon")]
 use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
@@ -12,99 +12,41 @@ use crate::error::{Error, Result};
 use crate::source::Buffer;
 #[cfg(feature = "rayon")]
 use crate::threads;
+use crate::threads::lock;
 
-use super::behind::Behind;
 use super::content::Content;
+use super::fetch::{Pieces, UnitBuffer};
+use super::options::{Access, Cache, ScanOptions, Stopped};
 use super::plan::{Planner, Planning, Window};
-use super::progress::Progress;
-use super::worker::{Access, Loaded, Pieces};
+use super::release::ReleaseQueue;
 
-/// What becomes of the machine's own copy of what was read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Cache {
-    /// The system keeps it for as long as it likes, so that it is there for whoever reads next.
-    #[default]
-    Keep,
-    /// What was not in memory before is given back behind the work, so that a large image does not push out what others
-    /// need. Linux only.
-    Drop,
-}
-
-/// How bulk work is done.
-#[non_exhaustive]
-#[derive(Clone, Copy)]
-pub struct ScanOptions<'p> {
-    /// What becomes of the machine's own copy of what was read.
-    pub cache: Cache,
-    /// Who wants to know how far it is, and may stop it.
-    pub progress: &'p dyn Progress,
-}
-
-impl fmt::Debug for ScanOptions<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ScanOptions").field("cache", &self.cache).finish_non_exhaustive()
-    }
-}
-
-impl Default for ScanOptions<'_> {
-    fn default() -> Self {
-        Self { cache: Cache::Keep, progress: &() }
-    }
-}
-
-impl<'p> ScanOptions<'p> {
-    /// The system keeps what was read, and nobody waits.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Sets what becomes of the machine's own copy of what was read.
-    #[must_use]
-    pub fn cache(mut self, cache: Cache) -> Self {
-        self.cache = cache;
-        self
-    }
-
-    /// Sets who wants to know how far it is.
-    #[must_use]
-    pub fn progress(mut self, progress: &'p dyn Progress) -> Self {
-        self.progress = progress;
-        self
-    }
-}
-
-/// Why bulk work ended before its end.
-#[non_exhaustive]
-#[derive(Debug)]
-pub enum Stopped {
-    /// The content can't be read.
-    Read(Error),
-    /// [`Progress::advance`] asked for it.
-    Cancelled,
-}
-
-impl fmt::Display for Stopped {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Read(error) => error.fmt(f),
-            Self::Cancelled => f.write_str("cancelled"),
-        }
-    }
-}
-
-impl std::error::Error for Stopped {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Read(error) => Some(error),
-            Self::Cancelled => None,
-        }
-    }
-}
-
-impl From<Error> for Stopped {
-    fn from(error: Error) -> Self {
-        Self::Read(error)
+impl Content<'_> {
+    /// Shows all of it to `map`, unit by unit, on all threads of the current pool (with the feature `rayon`; otherwise on one),
+    /// and what comes of it to `take`, in order. Units are at most [`UNIT`](crate::UNIT) bytes long, and begin at multiples of
+    /// that, counted from where the content begins; what `take` gets is the same for any number of threads.
+    ///
+    /// `map` is given where a unit begins, and its bytes and zeros. What is zero and nowhere is not shown to it: `take` is told
+    /// of it as a range with nothing, of any length. The order in which units are shown is that of the files, the bytes are
+    /// lent for the call only, and memory does not grow with the disk.
+    ///
+    /// # Errors
+    /// See [`Stopped`].
+    pub fn scan<T: Send>(
+        self,
+        options: &ScanOptions<'_>,
+        map: impl Fn(u64, &[Segment<'_>]) -> T + Sync,
+        mut take: impl FnMut(Range<u64>, Option<T>),
+    ) -> Result<(), Stopped> {
+        Bulk { contents: [self], access: Access::Borrow, zeros_count: false, options: *options }.each(
+            |unit, _| Ok::<_, Stopped>(map(unit.start, &unit.segments().collect::<Vec<_>>())),
+            |done| {
+                if done.value.is_none() {
+                    options.advance(done.length)?;
+                }
+                take(done.start..done.start.saturating_add(done.length), done.value);
+                Ok(())
+            },
+        )
     }
 }
 
@@ -161,11 +103,11 @@ impl<'a, const N: usize> Bulk<'a, '_, N> {
         mut take: impl FnMut(Done<T>) -> Result<(), E>,
     ) -> Result<(), E> {
         let mut planner = self.planner(WINDOW);
-        let hands = Hands::default();
+        let pool = WorkerPool::default();
         while let Some(window) = planner.next_window() {
             let window = window.map_err(Stopped::Read)?;
-            let one = |hand: &mut Hand<'a>, index: usize| self.one(&window, index, (&hands, hand), &map);
-            let mut values = hands.work(&window.in_file_order(), &one)?.into_iter();
+            let one = |worker: &mut Worker<'a>, index: usize| self.one(&window, index, (&pool, worker), &map);
+            let mut values = pool.work(&window.in_file_order(), &one)?.into_iter();
             for unit in &window.units {
                 let value = if unit.is_idle() { None } else { values.next() };
                 take(Done { start: unit.start, length: unit.length, value })?;
@@ -191,45 +133,38 @@ impl<'a, const N: usize> Bulk<'a, '_, N> {
         &self,
         window: &Window<'a, N>,
         index: usize,
-        (hands, hand): (&Hands<'a>, &mut Hand<'a>),
+        (pool, worker): (&WorkerPool<'a>, &mut Worker<'a>),
         map: impl Fn(&UnitPieces<'_, N>, &mut Buffer) -> Result<T, E>,
     ) -> Result<T, E> {
         let (unit, stretches) = window.unit(index);
-        hand.loaded.load(stretches, self.access).map_err(Stopped::Read)?;
-        let pieces = hand.loaded.pieces(stretches).map_err(Stopped::Read)?;
-        let mapped = map(&UnitPieces { start: unit.start, length: unit.length, pieces }, &mut hand.memory);
+        worker.loaded.load(stretches, self.access).map_err(Stopped::Read)?;
+        let pieces = worker.loaded.pieces(stretches).map_err(Stopped::Read)?;
+        let mapped = map(&UnitPieces { start: unit.start, length: unit.length, pieces }, &mut worker.memory);
         // Before anything is made of it, be it an error: zeros that stand in for lost bytes are none.
-        hand.loaded.check(stretches).map_err(Stopped::Read)?;
-        hands.behind.add(hand.loaded.leave(unit.was_cold));
+        worker.loaded.check(stretches).map_err(Stopped::Read)?;
+        pool.to_release.add(worker.loaded.leave(unit.was_cold));
         let mapped = mapped?;
         self.options.advance(unit.length)?;
         Ok(mapped)
     }
 }
 
-impl ScanOptions<'_> {
-    /// Says that so many more bytes are done.
-    pub(crate) fn advance(&self, bytes: u64) -> Result<(), Stopped> {
-        if self.progress.advance(bytes).is_break() { Err(Stopped::Cancelled) } else { Ok(()) }
-    }
-}
-
 /// What a worker works with.
 #[derive(Debug, Default)]
-struct Hand<'a> {
-    loaded: Loaded<'a>,
+struct Worker<'a> {
+    loaded: UnitBuffer<'a>,
     /// For whatever `map` needs memory for.
     memory: Buffer,
 }
 
 /// The workers' things, kept from one window to the next.
 #[derive(Debug, Default)]
-struct Hands<'a> {
-    free: Mutex<Vec<Hand<'a>>>,
-    behind: Behind<'a>,
+struct WorkerPool<'a> {
+    free: Mutex<Vec<Worker<'a>>>,
+    to_release: ReleaseQueue<'a>,
 }
 
-impl<'a> Hands<'a> {
+impl<'a> WorkerPool<'a> {
     /// Does the work `each` for every item of `order`, on as many threads as there are, each taking the next. Returns what
     /// came of it, in the order of the items' numbers.
     ///
@@ -238,17 +173,17 @@ impl<'a> Hands<'a> {
     fn work<T: Send, E: Send>(
         &self,
         order: &[usize],
-        each: &(impl Fn(&mut Hand<'a>, usize) -> Result<T, E> + Sync),
+        each: &(impl Fn(&mut Worker<'a>, usize) -> Result<T, E> + Sync),
     ) -> Result<Vec<T>, E> {
         let next = AtomicUsize::new(0);
         let first_failure: Mutex<Option<(usize, E)>> = Mutex::new(None);
-        let worker = || {
-            let mut hand = lock(&self.free).pop().unwrap_or_default();
+        let work = || {
+            let mut worker = lock(&self.free).pop().unwrap_or_default();
             let mut done = Vec::new();
             loop {
                 let place = next.fetch_add(1, Ordering::Relaxed);
                 let Some(index) = order.get(place) else { break };
-                match each(&mut hand, *index) {
+                match each(&mut worker, *index) {
                     Ok(value) => done.push((*index, value)),
                     Err(error) => {
                         // Nobody takes anything any more.
@@ -261,10 +196,10 @@ impl<'a> Hands<'a> {
                     }
                 }
             }
-            lock(&self.free).push(hand);
+            lock(&self.free).push(worker);
             done
         };
-        let mut done = on_all_threads(order.len(), &worker);
+        let mut done = on_all_threads(order.len(), &work);
         if let Some((_, error)) = first_failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
             return Err(error);
         }
@@ -286,9 +221,4 @@ pub(super) fn on_all_threads<T: Send>(items: usize, worker: &(impl Fn() -> Vec<T
 #[cfg(not(feature = "rayon"))]
 pub(super) fn on_all_threads<T: Send>(_: usize, worker: &(impl Fn() -> Vec<T> + Sync)) -> Vec<T> {
     worker()
-}
-
-/// A panic elsewhere leaves nothing half done here.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,0 +1,93 @@
+//! Bytes of a disk that keep the disk alive: for other threads, other languages, and everything that outlives a stack frame.
+
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use crate::error::Result;
+use crate::num::{to_u64, to_usize_saturating};
+use crate::source::Bytes;
+use crate::zero::{ZERO_PAGES_LENGTH, zero_pages};
+
+use super::runs::{Location, Run};
+use super::{Disk, Layer};
+
+/// Bytes borrowed from a disk, with a share in the disk: `'static`, cheap to clone, and never copied. Made by
+/// [`Disk::shared_slice`].
+///
+/// Of a mapped file, they are the pages of the file. After their use, [`SharedBytes::check_lost`] says whether all of them
+/// were really there.
+#[derive(Clone)]
+pub struct SharedBytes {
+    disk: Arc<Disk>,
+    /// Where the bytes are: in one file, in one sector of a log, or zeros of which there are pages.
+    run: Run,
+}
+
+impl SharedBytes {
+    /// The bytes from `offset` on, at most `length`, as many as lie together; none past the end of the disk.
+    pub(super) fn new(disk: &Arc<Disk>, offset: u64, length: u64) -> Result<Option<Self>> {
+        let Some(run) = disk.runs_in_files(disk.bounds(offset..offset.saturating_add(length))).next().transpose()?
+        else {
+            return Ok(None);
+        };
+        let length = match disk.borrow_run(&run)? {
+            Bytes::Data(bytes) => to_u64(bytes.len()),
+            Bytes::Zero(length) => length.min(to_u64(ZERO_PAGES_LENGTH)),
+        };
+        Ok(Some(Self { disk: Arc::clone(disk), run: Run { length, ..run } }))
+    }
+
+    /// The disk.
+    #[must_use]
+    pub fn disk(&self) -> &Arc<Disk> {
+        &self.disk
+    }
+
+    /// Where they begin in the disk, in bytes.
+    #[must_use]
+    pub fn offset(&self) -> u64 {
+        self.run.start
+    }
+
+    /// Checks that the bytes that were looked at before this call were really those of the file: [`Disk::check_lost`].
+    ///
+    /// # Errors
+    /// [`ErrorKind::Lost`](crate::ErrorKind::Lost).
+    pub fn check_lost(&self) -> Result<()> {
+        self.disk.check_lost(self.run.start..self.run.end())
+    }
+}
+
+impl Deref for SharedBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        let Some(image) = self.disk.layers().get(self.run.layer).map(Layer::image) else {
+            return zero_pages(self.run.length);
+        };
+        let bytes = match self.run.at {
+            Location::File(offset) => image.source().borrow(offset, self.run.length),
+            // What a log holds is in memory, and stays.
+            Location::Log(_) => match self.disk.borrow_run(&self.run) {
+                Ok(Bytes::Data(bytes)) => bytes.get(..to_usize_saturating(self.run.length)),
+                _ => None,
+            },
+            Location::Zero | Location::Lost => Some(zero_pages(self.run.length)),
+        };
+        // They were borrowed when this was made, and nothing of it changes.
+        bytes.unwrap_or_default()
+    }
+}
+
+impl AsRef<[u8]> for SharedBytes {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl fmt::Debug for SharedBytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SharedBytes").field("run", &self.run).finish_non_exhaustive()
+    }
+}

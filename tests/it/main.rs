@@ -20,4 +20,5 @@ mod parents;
 mod replay;
 mod traps;
 
+// Tests name what they share with others as if it were here.
 use vhdx_testkit::{self as kit, lab, support, watchdog};

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use crate::kit::builder::Spec;
 use crate::kit::{Block, FileBytes, MIB, Model, TIB};
-use crate::support::{hex, temp_dir, wait};
+use crate::support::{hex, root, temp_dir, wait};
 
 use super::{args, assert_fails, content, disk_with, names_in, part, vhdx_run, write_image};
 
@@ -34,7 +34,7 @@ fn the_output_is_the_disk_to_the_last_byte() {
 fn the_sample_image_holds_what_its_manifest_says() {
     use sha2::{Digest, Sha256};
 
-    let images = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/images");
+    let images = root().join("tests/images");
     let manifest = std::fs::read_to_string(images.join("SOURCES.md")).unwrap();
     let image = images.join("hello.vhdx");
     let disk = vhdx_run(args!["extract", &image, "-"]).done().out;

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use serde_json::json;
 
 use crate::kit::MIB;
-use crate::support::{skip, temp_dir, wait};
+use crate::support::{root, skip, temp_dir, wait};
 
 use super::partitions::Pieces;
 use super::{args, assert_has, assert_lines, disk_with, vhdx_run, write_image};
@@ -157,7 +157,7 @@ fn a_disk_too_small_for_a_signature_has_none() {
 
 #[test]
 fn the_sample_image_is_an_ext_file_system_without_partition_table() {
-    let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/images/hello.vhdx");
+    let sample = root().join("tests/images/hello.vhdx");
     assert_holds(&sample, "ext4");
 }
 

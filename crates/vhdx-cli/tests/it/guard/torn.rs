@@ -16,6 +16,7 @@ fn the_command_says_so() {
     ];
     for words in cases {
         let Some(torn) = Torn::new(folder.path()) else { return };
+        // What is needed to find the file's blocks has been read; nothing here looks at the disk behind that.
         let disk = open(&torn.path()).unwrap();
         disk.read_at(0, &mut [0; 4096]).unwrap();
         torn.tear();

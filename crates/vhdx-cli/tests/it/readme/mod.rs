@@ -8,15 +8,10 @@
 )]
 mod example;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
-use crate::support::{run, skip, temp_dir, vhdx};
-
-/// The folder of the project.
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
-}
+use crate::support::{root, run, skip, temp_dir, vhdx};
 
 fn readme_path() -> PathBuf {
     root().join("README.md")

@@ -45,12 +45,11 @@
 //!
 //! | feature | default | what it brings |
 //! |---|---|---|
-//! | `mmap` | by `cli` | `Source::map` and, on Unix, `guard_mappings` and `guard_is_active`; without it the crate holds no `unsafe` code at all |
-//! | `rayon` | by `cli` | `Disk::par_segments`, and every core for bulk work |
-//! | `bulk` | by `cli` | work on whole disks: `Content::scan`, and in `ops` extraction, digests, manifests, comparison |
-//! | `cli` | yes | the `vhdx` command, and its dependencies |
+//! | `mmap` | yes | `Source::map` and, on Unix, `guard_mappings` and `guard_is_active`; without it the crate holds no `unsafe` code at all |
+//! | `rayon` | yes | `Disk::par_segments`, and every core for bulk work |
+//! | `bulk` | no | work on whole disks: `Content::scan`, and in `ops` extraction, digests, manifests, comparison |
 //!
-//! A program that wants the library only depends on it with `default-features = false, features = ["mmap", "rayon"]`, and `"bulk"` if it is to go through whole disks.
+//! The command `vhdx` is a package of its own, `vhdx-cli`.
 //!
 //! How it is made, and why: [`design`].
 #![cfg_attr(

@@ -1,6 +1,6 @@
 //! How much of a file gets into the page cache when little of it is looked at: a page fault reads what lies around the page
 //! as well, as much as the system's read-ahead is. A test of its own, since it counts what is in memory of whole files.
-#![cfg(all(target_os = "linux", feature = "cli"))]
+#![cfg(all(target_os = "linux", feature = "mmap"))]
 #![expect(
     unsafe_code,
     clippy::arithmetic_side_effects,
@@ -9,14 +9,12 @@
     reason = "a panic is a failed test, and what was measured is worth a line"
 )]
 
-#[path = "it/kit/mod.rs"]
-mod kit;
-
 use std::fs::File;
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
 use vhdx_mmap::{Disk, OpenOptions, Source};
+use vhdx_testkit as kit;
 
 use kit::builder::Spec;
 use kit::{Block, Fill, KIB, MIB};

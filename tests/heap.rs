@@ -5,11 +5,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use vhdx_mmap::{Disk, OpenOptions, Segment, Source};
-
-#[path = "it/kit/mod.rs"]
-mod kit;
-
-use kit::builder::Spec;
+use vhdx_testkit::builder::Spec;
 
 /// Counts the bytes that were ever asked for.
 struct Counting(AtomicUsize);

@@ -1,6 +1,6 @@
 //! How much memory stays in use while work on whole disks goes on: a test of its own, since it counts what the whole process
 //! has. What an image takes is given back behind the scan, whatever its size.
-#![cfg(all(target_os = "linux", feature = "bulk"))]
+#![cfg(all(target_os = "linux", feature = "bulk", feature = "mmap"))]
 #![expect(
     unsafe_code,
     clippy::arithmetic_side_effects,
@@ -16,9 +16,7 @@ use std::path::Path;
 
 use vhdx_mmap::ops::{self, Algorithm, ExtractOptions, Target, TargetContent, manifest};
 use vhdx_mmap::{Content, Disk, OpenOptions, PayloadBlockState, ScanOptions, Source};
-
-#[path = "it/kit/mod.rs"]
-mod kit;
+use vhdx_testkit as kit;
 
 use kit::builder::Spec;
 use kit::{Block, Fill, MIB, TIB};

@@ -7,9 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use vhdx_mmap::{Disk, OpenOptions, ParentRequest, Parents, Segment, Source};
-
-#[path = "../../tests/it/kit/mod.rs"]
-pub(crate) mod kit;
+pub(crate) use vhdx_testkit as kit;
 
 use kit::builder::{Slot, Spec};
 use kit::{Block, Fill, MIB};

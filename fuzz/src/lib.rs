@@ -18,6 +18,5 @@ mod damage;
 mod judge;
 mod scratch;
 
-/// The test kit of the library: it makes the images, and has the naive reader.
-#[path = "../../tests/it/kit/mod.rs"]
-mod kit;
+// The test kit of the library: it makes the images, and has the naive reader.
+use vhdx_testkit as kit;

@@ -3,22 +3,8 @@
 //! The model, and the operations, are those of the library's own test; here, the bytes of the input make all choices.
 
 use arbitrary::{Arbitrary, Result, Unstructured};
-
-#[expect(dead_code, reason = "here, dice make all chains")]
-#[path = "../../tests/it/loss/chain.rs"]
-mod chain;
-#[expect(dead_code, reason = "here, no choice comes from a seed")]
-#[path = "../../tests/it/loss/dice.rs"]
-mod dice;
-#[path = "../../tests/it/loss/operations/mod.rs"]
-mod operations;
-#[expect(dead_code, reason = "the test counts answers after a salvage apart")]
-#[path = "../../tests/it/loss/rounds.rs"]
-mod rounds;
-#[path = "../../tests/it/loss/truth.rs"]
-mod truth;
-
-use rounds::Verdict;
+use vhdx_testkit::loss::rounds::Verdict;
+use vhdx_testkit::loss::{dice, rounds};
 
 /// How many rounds the chain of an input serves for: a few, since the search wants many short runs.
 const ROUNDS: usize = 6;

@@ -1,15 +1,8 @@
 //! Checking and salvaging: that a check finds what keeps an image from being read, and that a salvage gives what is left.
 
-mod claims;
 mod codes;
-mod command;
 mod cuts;
-mod loss_map;
 mod rules;
-mod salvage;
-mod salvage_chain;
-mod shared;
-mod table;
 
 use std::path::Path;
 

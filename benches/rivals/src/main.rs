@@ -12,9 +12,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use vhdx_mmap::{Disk, OpenOptions, Source};
-
-#[path = "../../../tests/it/kit/mod.rs"]
-mod kit;
+use vhdx_testkit as kit;
 
 use kit::builder::Spec;
 use kit::{Block, MIB, Model};

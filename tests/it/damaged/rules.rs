@@ -1,4 +1,4 @@
-//! What a check tells of an image, through the library. Each rule has its row in `table`.
+//! What a check tells of an image, through the library. Each rule has its row in `table`, which is with the tests of the command.
 
 use vhdx_mmap::ops::{self, CheckOptions, CheckReport};
 use vhdx_mmap::{OpenOptions, Severity};

@@ -9,7 +9,8 @@ use std::process::Output;
 
 use vhdx_mmap::{Disk, guard_mappings};
 
-use super::fuse::{Mounted, PAGE};
+use vhdx_testkit::fuse::{Mounted, PAGE};
+
 use super::process::run_case;
 use super::{FIRST_BLOCK, cut, open};
 use crate::kit::MIB;

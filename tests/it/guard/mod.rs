@@ -1,11 +1,9 @@
 //! Files that become shorter, or whose medium fails, while they are mapped: an error and never a signal's end, never zeros.
 //! The faults are real ones.
-#![cfg(all(feature = "cli", target_os = "linux"))]
+#![cfg(all(feature = "bulk", feature = "mmap", feature = "rayon", target_os = "linux"))]
 
 mod changed;
-mod copies;
-mod cut;
-pub(crate) mod fuse;
+mod fuse;
 mod many;
 mod process;
 mod race;
@@ -13,10 +11,9 @@ mod shortened;
 mod table;
 mod torn;
 
-use std::fs::File;
 use std::io::{BufRead, Read};
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rayon::iter::ParallelIterator;
 use vhdx_mmap::ops::{self, Algorithm, ExtractError, ExtractOptions, TargetContent, manifest};
@@ -24,27 +21,7 @@ use vhdx_mmap::{
     Category, Content, Disk, Error, ErrorKind, OpenOptions, ScanOptions, Segment, Source, Stopped, guard_mappings,
 };
 
-use crate::kit::builder::Spec;
-use crate::kit::{Block, MIB};
-
-/// Blocks of an image of some length.
-const BLOCKS_OF_WORK: u64 = 16;
-
-/// Where the first block lies in the file of an image that [`dense`] makes, in bytes.
-const FIRST_BLOCK: u64 = 4 * MIB;
-
-/// An image of a disk of so many MiB, all of them data, one behind the other.
-fn dense(folder: &Path, name: &str, blocks: u64) -> PathBuf {
-    let spec = (0..blocks).fold(Spec::empty(blocks * MIB), |spec, number| spec.block(number, Block::full()));
-    let path = folder.join(name);
-    spec.build().bytes.write_file(&path).unwrap();
-    path
-}
-
-/// What the disk of such an image holds.
-fn content(blocks: u64) -> Vec<u8> {
-    crate::kit::pattern(1, 0, usize::try_from(blocks * MIB).unwrap())
-}
+use vhdx_testkit::dense::{BLOCKS_OF_WORK, FIRST_BLOCK, content, cut, dense};
 
 /// Maps a file that is to become shorter, or unreadable.
 #[expect(unsafe_code, reason = "the library's one unsafe function")]
@@ -57,10 +34,6 @@ fn map(path: &Path) -> Source {
 
 fn open(path: &Path) -> Disk {
     Disk::open(map(path), &OpenOptions::new()).unwrap()
-}
-
-fn cut(path: &Path, length: u64) {
-    File::options().write(true).open(path).unwrap().set_len(length).unwrap();
 }
 
 /// The sum of bytes: a look at each, also where nobody wants to know it.

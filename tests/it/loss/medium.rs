@@ -4,12 +4,12 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use vhdx_mmap::Strictness;
+use vhdx_testkit::fuse::Mounted;
 
 use super::chain::{Chain, Door, open, some_page};
 use super::dice::{Dice, size, wide};
 use super::operations::{Failure, OPERATIONS, Stage, Trigger};
 use super::rounds::{Verdict, copies, manifests, verdict_of};
-use crate::guard::fuse::Mounted;
 use crate::support::temp_dir;
 
 /// How many chains there are. Each takes a mount.

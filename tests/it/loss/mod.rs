@@ -2,20 +2,14 @@
 //! an error or the truth. What is borrowed counts when the library has been asked whether it was lost.
 #![cfg(all(feature = "bulk", feature = "mmap", target_os = "linux"))]
 
-mod chain;
-mod dice;
 mod early;
-#[cfg(feature = "cli")]
 mod medium;
-mod operations;
-mod rounds;
-#[cfg(feature = "cli")]
 mod share;
-mod truth;
 
 use std::collections::BTreeMap;
 
-use rounds::{Verdict, run};
+use vhdx_testkit::loss::rounds::{Verdict, run};
+use vhdx_testkit::loss::{chain, dice, operations, rounds};
 
 use crate::support::say;
 

@@ -6,12 +6,11 @@ use std::path::Path;
 
 use vhdx_mmap::ops::{self, ExtractError, ExtractOptions, Extracted, Target, TargetContent};
 use vhdx_mmap::{Category, Content, Disk, ScanOptions, Strictness};
+use vhdx_testkit::device::{Mount, file_system};
 
 use super::chain::{Chain, Door, open};
 use super::dice::size;
 use super::operations::Trigger;
-use crate::cli::device::Mount;
-use crate::cli::share::file_system;
 use crate::kit::builder::{Slot, Spec};
 use crate::kit::{Block, MIB};
 use crate::support::temp_dir;

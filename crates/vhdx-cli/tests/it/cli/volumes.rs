@@ -1,0 +1,253 @@
+//! What `info` recognises on a disk without partition table. The signatures are written by hand, and where the tools are
+//! there, by those that make the file systems.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::json;
+
+use crate::kit::MIB;
+use crate::support::{root, skip, temp_dir, wait};
+
+use super::partitions::Pieces;
+use super::{args, assert_has, assert_lines, disk_with, vhdx_run, write_image};
+
+/// Everything that has a signature.
+const NAMES: [&str; 18] = [
+    "ext2",
+    "ext3",
+    "ext4",
+    "XFS",
+    "Btrfs",
+    "NTFS",
+    "ReFS",
+    "FAT12",
+    "FAT16",
+    "FAT32",
+    "exFAT",
+    "ISO 9660",
+    "LVM2",
+    "swap",
+    "BitLocker",
+    "BitLocker To Go",
+    "LUKS1",
+    "LUKS2",
+];
+
+/// The name under which it is told.
+fn told_as(name: &str) -> &str {
+    match name {
+        "FAT12" | "FAT16" => "FAT",
+        "LUKS1" | "LUKS2" => "LUKS",
+        "BitLocker To Go" => "BitLocker",
+        other => other,
+    }
+}
+
+/// What makes a disk or a partition recognisable.
+pub(super) fn signature(name: &str) -> Pieces {
+    let boot_sector = |head: &[u8], extra: &[(usize, &[u8])]| {
+        let mut sector = vec![0xf4; 512];
+        sector[..head.len()].copy_from_slice(head);
+        // As in any boot sector: 512 bytes a sector, 8 sectors a cluster.
+        sector[11..14].copy_from_slice(&[0, 2, 8]);
+        for (at, bytes) in extra {
+            sector[*at..at + bytes.len()].copy_from_slice(bytes);
+        }
+        sector[510..].copy_from_slice(&[0x55, 0xaa]);
+        vec![(0, sector)]
+    };
+    // Compatible, incompatible and read-only features, as mke2fs sets them for each.
+    let ext = |features: [u32; 3]| {
+        let mut superblock = vec![0; 1024];
+        superblock[56..60].copy_from_slice(b"\x53\xef\x01\0");
+        superblock[76] = 1;
+        superblock[92..104].copy_from_slice(&features.map(u32::to_le_bytes).concat());
+        vec![(1024, superblock)]
+    };
+    match name {
+        "ext2" => ext([0x38, 0x2, 0x3]),
+        "ext3" => ext([0x3c, 0x2, 0x3]),
+        "ext4" => ext([0x3c, 0x2c2, 0x46b]),
+        "XFS" => vec![(0, b"XFSB\0\0\x10\0".to_vec())],
+        "Btrfs" => vec![(0x1_0040, b"_BHRfS_M".to_vec())],
+        "NTFS" => boot_sector(b"\xeb\x52\x90NTFS    ", &[]),
+        "ReFS" => vec![(0, b"\0\0\0ReFS\0\0\0\0\0\0\0\0\0FSRS".to_vec())],
+        "FAT12" => boot_sector(b"\xeb\x3c\x90MSDOS5.0", &[(38, b"\x29"), (54, b"FAT12   ")]),
+        "FAT16" => boot_sector(b"\xeb\x3c\x90mkfs.fat", &[(38, b"\x29"), (54, b"FAT16   ")]),
+        "FAT32" => boot_sector(b"\xeb\x58\x90MSDOS5.0", &[(66, b"\x29"), (82, b"FAT32   ")]),
+        "exFAT" => boot_sector(b"\xeb\x76\x90EXFAT   ", &[]),
+        "ISO 9660" => vec![(0x8000, b"\x01CD001\x01".to_vec())],
+        "LVM2" => vec![(512, b"LABELONE\x01\0\0\0\0\0\0\0\x01\x02\x03\x04\x20\0\0\0LVM2 001".to_vec())],
+        "swap" => vec![(1024, b"\x01\0\0\0".to_vec()), (4086, b"SWAPSPACE2".to_vec())],
+        "BitLocker" => boot_sector(b"\xeb\x58\x90-FVE-FS-", &[]),
+        "BitLocker To Go" => {
+            let guid = b"\x3b\xd6\x67\x49\x29\x2e\xd8\x4a\x83\x99\xf6\xa3\x39\xe3\xd0\x01";
+            boot_sector(b"\xeb\x58\x90MSWIN4.1", &[(82, b"FAT32   "), (424, guid)])
+        }
+        "LUKS1" => vec![(0, b"LUKS\xba\xbe\0\x01aes\0".to_vec())],
+        "LUKS2" => vec![(0, b"LUKS\xba\xbe\0\x02\0\0\0\0".to_vec())],
+        other => unreachable!("no signature of {other}"),
+    }
+}
+
+/// That `info` tells of something on the whole disk.
+#[track_caller]
+fn assert_holds(image: &Path, expected: &str) {
+    let told = vhdx_run(args!["info", "--output", "json", image]).done().json();
+    let contents = &told["format-specific"]["data"]["contents"];
+    assert_has(contents, &json!({ "partition-table": null, "holds": expected }));
+    let text = vhdx_run(args!["info", image]).done().text();
+    assert_lines(&text, &[&format!("contents: {expected}, on the whole disk, without partition table")]);
+}
+
+#[test]
+fn a_disk_without_partition_table_is_known_by_its_signature() {
+    let folder = temp_dir();
+    for sector in [512, 4096] {
+        for name in NAMES {
+            let pieces = signature(name);
+            let pieces: Vec<(u64, &[u8])> = pieces.iter().map(|(at, bytes)| (*at, bytes.as_slice())).collect();
+            let mut spec = disk_with(8 * MIB, &pieces);
+            spec.sector_size = sector;
+            assert_holds(&write_image(folder.path(), "disk.vhdx", &spec), told_as(name));
+        }
+    }
+}
+
+#[test]
+fn lvm_and_swap_are_found_wherever_their_label_may_lie() {
+    let folder = temp_dir();
+    let label = &signature("LVM2")[0].1;
+    for sector in 0..4 {
+        let spec = disk_with(8 * MIB, &[(sector * 512, label)]);
+        assert_holds(&write_image(folder.path(), "disk.vhdx", &spec), "LVM2");
+    }
+    // At the end of the first page, which other machines have larger ones of.
+    for page in [4096, 8192, 16384, 65536] {
+        let spec = disk_with(8 * MIB, &[(page - 10, b"SWAPSPACE2")]);
+        assert_holds(&write_image(folder.path(), "disk.vhdx", &spec), "swap");
+    }
+}
+
+#[test]
+fn a_disk_with_nothing_known_is_told_as_such() {
+    let folder = temp_dir();
+    let junk = crate::kit::pattern(3, 0, 100_000);
+    for pieces in [&[][..], &[(0, &junk[..])]] {
+        let path = write_image(folder.path(), "disk.vhdx", &disk_with(8 * MIB, pieces));
+        let told = vhdx_run(args!["info", "--output", "json", &path]).done().json();
+        assert_has(&told["format-specific"]["data"]["contents"], &json!({ "partition-table": null, "holds": null }));
+        let text = vhdx_run(args!["info", &path]).done().text();
+        assert_lines(&text, &["contents: no partition table, no known file system"]);
+    }
+}
+
+#[test]
+fn a_disk_too_small_for_a_signature_has_none() {
+    let folder = temp_dir();
+    for size in [0, 512, 1024, 4096] {
+        let path = write_image(folder.path(), "disk.vhdx", &disk_with(size, &[]));
+        let told = vhdx_run(args!["info", "--output", "json", &path]).done().json();
+        assert_eq!(told["format-specific"]["data"]["contents"]["holds"], json!(null), "{size}");
+    }
+}
+
+#[test]
+fn the_sample_image_is_an_ext_file_system_without_partition_table() {
+    let sample = root().join("tests/images/hello.vhdx");
+    assert_holds(&sample, "ext4");
+}
+
+/// An image of a raw disk, as far as it is not zeros.
+fn image_of(folder: &Path, raw: &Path) -> PathBuf {
+    let bytes = std::fs::read(raw).unwrap();
+    let pieces = (0..).step_by(1 << 16).zip(bytes.chunks(1 << 16));
+    let pieces: Vec<(u64, &[u8])> = pieces.filter(|(_, piece)| piece.iter().any(|byte| *byte != 0)).collect();
+    let size = u64::try_from(bytes.len()).unwrap();
+    write_image(folder, "disk.vhdx", &disk_with(size, &pieces))
+}
+
+#[test]
+fn what_the_tools_make_is_recognised() {
+    // Each takes a file as its last argument.
+    const TOOLS: [(&[&str], &str); 15] = [
+        (&["mke2fs", "-q", "-F", "-t", "ext2"], "ext2"),
+        (&["mke2fs", "-q", "-F", "-t", "ext3"], "ext3"),
+        (&["mke2fs", "-q", "-F", "-t", "ext4"], "ext4"),
+        (&["mke2fs", "-q", "-F", "-t", "ext4", "-b", "1024", "-O", "^has_journal"], "ext4"),
+        (&["mkfs.xfs", "-q", "-f"], "XFS"),
+        (&["mkfs.btrfs", "-q", "--mixed"], "Btrfs"),
+        (&["mkfs.ntfs", "-q", "-F", "-Q"], "NTFS"),
+        (&["mkfs.fat", "-F", "12", "-s", "64"], "FAT"),
+        (&["mkfs.fat", "-F", "16"], "FAT"),
+        (&["mkfs.fat", "-F", "32", "-s", "1"], "FAT32"),
+        (&["mkfs.exfat"], "exFAT"),
+        (&["mkswap"], "swap"),
+        (&["mkswap", "-p", "65536"], "swap"),
+        (&["cryptsetup", "-q", "luksFormat", "--type", "luks1", "--pbkdf-force-iterations", "1000"], "LUKS"),
+        (&["cryptsetup", "-q", "luksFormat", "--type", "luks2", "--pbkdf", "pbkdf2"], "LUKS"),
+    ];
+    let folder = temp_dir();
+    let key = folder.path().join("key");
+    std::fs::write(&key, "a key").unwrap();
+    let mut missing = Vec::new();
+    for (tool, expected) in TOOLS {
+        let raw = folder.path().join("disk.raw");
+        // XFS takes nothing smaller.
+        let size = if expected == "XFS" { 320 * MIB } else { 64 * MIB };
+        File::create(&raw).unwrap().set_len(size).unwrap();
+        let mut command = Command::new(tool[0]);
+        command.args(&tool[1..]);
+        if expected == "LUKS" {
+            command.arg("--key-file").arg(&key);
+        }
+        match command.arg(&raw).output() {
+            Ok(made) if made.status.success() => {
+                assert_holds(&image_of(folder.path(), &raw), expected);
+            }
+            _ => missing.push(tool[0]),
+        }
+    }
+    missing.dedup();
+    if !missing.is_empty() {
+        skip("mkfs", &format!("these are not there, or do nothing with a file: {}", missing.join(", ")));
+    }
+}
+
+#[test]
+fn the_partitions_that_the_tools_make_are_found() {
+    const SCRIPTS: [(&str, &str, &str); 2] = [
+        (
+            "MBR",
+            "label: dos\nstart=1M,size=2M,type=c,bootable\nstart=3M,size=4M,type=83\nstart=8M,size=16M,type=5\n\
+             start=9M,size=3M,type=82\n",
+            "1:1048576+2097152 2:3145728+4194304 3:8388608+16777216 5:9437184+3145728",
+        ),
+        (
+            "GPT",
+            "label: gpt\nstart=1M,size=2M,type=U,name=\"first\"\nstart=3M,size=4M,type=L,name=\"second\"\n",
+            "1:1048576+2097152first 2:3145728+4194304second",
+        ),
+    ];
+    let folder = temp_dir();
+    for (scheme, script, expected) in SCRIPTS {
+        let raw = folder.path().join("disk.raw");
+        File::create(&raw).unwrap().set_len(64 * MIB).unwrap();
+        let mut command = Command::new("sfdisk");
+        command.args(["-q", "--no-reread", "--no-tell-kernel"]).arg(&raw).stdin(Stdio::piped()).stderr(Stdio::piped());
+        let Ok(mut child) = command.spawn() else { return skip("mkfs", "no sfdisk") };
+        child.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
+        wait(child).done();
+        let image = image_of(folder.path(), &raw);
+        let told = vhdx_run(args!["info", "--output", "json", &image]).done().json();
+        let table = &told["format-specific"]["data"]["contents"]["partition-table"];
+        assert_eq!((&table["scheme"], &table["is-backup"]), (&json!(scheme), &json!(false)), "{told}");
+        let partitions = table["partitions"].as_array().unwrap().iter().map(|told| {
+            format!("{}:{}+{}{}", told["number"], told["start"], told["length"], told["name"].as_str().unwrap())
+        });
+        assert_eq!(partitions.collect::<Vec<_>>().join(" "), expected);
+    }
+}

@@ -1,0 +1,208 @@
+//! What damaged structures claim or do not say any more, though the rest of the file tells otherwise.
+
+use std::path::Path;
+
+use uuid::Uuid;
+
+use super::salvage::{extract, ranges};
+use crate::kit::builder::{BAT_REGION, FILE_PARAMETERS, Image, METADATA_REGION, Region, Spec};
+use crate::kit::log::{Descriptor, Entry, Journal, Old};
+use crate::kit::{Block, MIB, PAGE};
+use crate::lab::{Content, assert_reads, run as sectors, size};
+use crate::support::{Ran, run, temp_dir, vhdx};
+
+fn check(path: &Path) -> Ran {
+    run(vhdx(["check"]).arg(path))
+}
+
+#[test]
+fn a_header_that_is_damaged_beyond_knowing_may_have_been_the_current_one() {
+    let folder = temp_dir();
+    let path = folder.path().join("image.vhdx");
+    // The whole BAT is in the log only, and only the current header says so.
+    let mut dirty = Spec::default().build();
+    dirty.log_only(&[3 * MIB], Old::Zero);
+    let current = dirty.current_header();
+    dirty.patch_header(3 - current, 48, &[0; 16]);
+    assert_reads(&[&dirty]);
+    let damages: [(u64, &[u8]); 4] = [(0, &[0x5a; 4096]), (0, &[0; 512]), (8, &[0; 8]), (48, &[0xee])];
+    for (at, damage) in damages {
+        let mut image = dirty.clone();
+        image.patch_header_raw(current, at, damage);
+        image.bytes.write_file(&path).unwrap();
+        let told = check(&path);
+        let finding = format!("unchecked: {}: header {current} at ", path.display());
+        assert!(told.text().contains(&finding) && told.status.code() == Some(1), "{at}: {}", told.text());
+        let (ran, ..) = extract(&path, &[]);
+        assert!(ran.status.code() == Some(65) && ran.err.contains("may be stale"), "{at}: {}", ran.err);
+        let ran = run(vhdx(["hash"]).arg(&path));
+        let warns = ran.err.contains("it is damaged and may have been the current one");
+        assert!(ran.status.code() == Some(0) && warns, "{at}: {}", ran.err);
+    }
+    // A log whose changes were made names nothing that is missing.
+    for (change, code) in [(0, 0), (1, 1), (2, 1)] {
+        let mut image = Spec::default().build();
+        let mut page = image.bytes.read(3 * MIB + PAGE, size(PAGE));
+        page[100] ^= u8::from(change == 1);
+        // The entries of the last one are in its place otherwise.
+        let zeros = Descriptor::Zero(3 * MIB + if change == 2 { 0 } else { 2 * PAGE }, PAGE);
+        let mut journal = Journal::new(0, 1);
+        // Older changes of the same places do not count.
+        let older =
+            [Descriptor::Data(3 * MIB + PAGE, vec![7; 4096]), Descriptor::Data(3 * MIB + 2 * PAGE, vec![7; 4096])];
+        journal.append(&mut image, &older);
+        journal.append(&mut image, &[zeros, Descriptor::Data(3 * MIB + PAGE, page)]);
+        image.patch_header_raw(3 - image.current_header(), 0, &[0; 4096]);
+        image.bytes.write_file(&path).unwrap();
+        let told = check(&path);
+        assert_eq!(told.status.code(), Some(code), "{change}: {}", told.text());
+    }
+}
+
+#[test]
+fn a_damaged_header_is_doubted_only_where_it_could_have_counted() {
+    let folder = temp_dir();
+    let path = folder.path().join("image.vhdx");
+    // The older session has left its log behind, and so has the newer one; the BAT is only in the latter.
+    let (older, newer) = (Uuid::from_u128(1), Uuid::from_u128(2));
+    let mut image = Spec::default().build();
+    let logged = image.unapply(&[3 * MIB], Old::Zero);
+    let entry = |guid, start: u32, changes: &[Descriptor]| Entry {
+        descriptors: changes.to_vec(),
+        ..Entry::new(guid, 9, start)
+    };
+    image.put_entry(0, &entry(older, 0, &[Descriptor::Data(3 * MIB, vec![0; size(PAGE)])]));
+    image.put_entry(0x8000, &entry(newer, 0x8000, &logged));
+    let current = image.current_header();
+    image.patch_header(3 - current, 48, &older.to_bytes_le());
+    image.patch_header(current, 48, &newer.to_bytes_le());
+    assert_reads(&[&image]);
+    for (at, damage, code) in [(4000, &[1][..], 2), (0, &[0; 4096], 1)] {
+        let mut damaged = image.clone();
+        damaged.patch_header_raw(current, at, damage);
+        damaged.bytes.write_file(&path).unwrap();
+        let told = check(&path);
+        assert!(told.status.code() == Some(code) && told.text().contains("[V5]"), "{at}: {}", told.text());
+        assert_eq!(extract(&path, &[]).0.status.code(), Some(65), "{at}");
+    }
+    // The same where the newer session is over, but for its header: to replay the older log undoes it.
+    let mut over = image.clone();
+    over.put_entry(0, &entry(older, 0, &[Descriptor::Data(3 * MIB, vec![7; size(PAGE)])]));
+    let Some(Descriptor::Data(at, page)) = logged.first() else { panic!("no page") };
+    over.bytes.write(*at, page);
+    for (number, damage) in [(4000, &[1][..]), (0, &[0; 4096])] {
+        for guid in [newer, Uuid::nil()] {
+            let mut damaged = over.clone();
+            damaged.patch_header(current, 48, &guid.to_bytes_le());
+            damaged.patch_header_raw(current, number, damage);
+            damaged.bytes.write_file(&path).unwrap();
+            let told = check(&path);
+            let is_doubted = told.text().contains("may have been the current one");
+            assert!(is_doubted, "{number} {guid}: {}", told.text());
+            assert_eq!(extract(&path, &[]).0.status.code(), Some(65), "{number} {guid}");
+        }
+    }
+    // A byte of the older header is wrong: of its number, so that it looks like the newer one, or of anything else.
+    for (at, code) in [(15, 65), (0, 0), (60, 0), (4000, 0)] {
+        let mut damaged = image.clone();
+        // All that its log says is in the file.
+        damaged.put_entry(0, &entry(older, 0, &[Descriptor::Data(3 * MIB + PAGE, vec![0; 4096])]));
+        damaged.patch_header_raw(3 - current, at, &[0x7f]);
+        damaged.bytes.write_file(&path).unwrap();
+        let (ran, bytes, _) = extract(&path, &[]);
+        let content = Content::of(&[&Spec::default().build()]).read(0..8 * MIB);
+        assert!(ran.status.code() == Some(code) && bytes == content, "{at}: {}", ran.err);
+        assert!(check(&path).text().contains("warning: "), "{at}");
+        // Where the log of the other one has been played, nothing depends on which of them counts.
+        damaged.patch_header(current, 48, &[0; 16]);
+        damaged.bytes.write(3 * MIB, page);
+        damaged.put_entry(0x8000, &entry(newer, 0x8000, &[]));
+        damaged.bytes.write_file(&path).unwrap();
+        assert_eq!(extract(&path, &[]).0.status.code(), Some(0), "{at}");
+    }
+}
+
+#[test]
+fn what_regions_and_logs_claim_without_need_costs_no_block() {
+    let folder = temp_dir();
+    let path = folder.path().join("image.vhdx");
+    let patched = |patch: &dyn Fn(&mut Image)| {
+        let mut image = Spec::default().build();
+        patch(&mut image);
+        image
+    };
+    let longer = |region: Uuid| {
+        patched(&|image: &mut Image| {
+            let at = image.region_entry_at(1, region) - Image::region_table_at(1);
+            image.patch_region_tables(at + 24, &(9_u32 << 20).to_le_bytes());
+        })
+    };
+    let unknown = Region { guid: Uuid::from_u128(7), offset: 8 * MIB, length: 3 << 20, required: 0 };
+    let mut over_blocks = Spec { extra_regions: vec![unknown.clone()], ..Spec::default() }.build();
+    let at = over_blocks.region_entry_at(1, unknown.guid) - Image::region_table_at(1);
+    over_blocks.patch_region_tables(at + 16, &(4 * MIB).to_le_bytes());
+    let cases = [
+        ("BAT", longer(BAT_REGION)),
+        ("metadata", longer(METADATA_REGION)),
+        ("unknown region", over_blocks),
+        ("unused log", patched(&|image| image.patch_headers(72, &(4 * MIB).to_le_bytes()))),
+    ];
+    let content = Content::of(&[&Spec::default().build()]).read(0..8 * MIB);
+    for (what, image) in cases {
+        image.bytes.write_file(&path).unwrap();
+        let (ran, bytes, losses) = extract(&path, &[]);
+        assert_eq!((ran.status.code(), ranges(&losses)), (Some(65), vec![]), "{what}: {}", ran.err);
+        assert!(bytes == content, "{what}");
+        // Without --salvage, nobody guesses.
+        assert_eq!(run(vhdx(["hash"]).arg(&path)).status.code(), Some(65), "{what}");
+        assert_eq!(check(&path).status.code(), Some(2), "{what}");
+    }
+}
+
+#[test]
+fn a_child_that_does_not_say_so_any_more_is_one_if_its_parent_is_there() {
+    let folder = temp_dir();
+    let [child, parent] = ["child.vhdx", "parent.vhdx"].map(|name| folder.path().join(name));
+    let base = Spec::default();
+    let spec = || Spec::child_of(&base, "parent.vhdx").block(1, Block::partial(&sectors(0..8))).block(3, Block::full());
+    let (whole, base) = (spec().build(), base.build());
+    base.bytes.write_file(&parent).unwrap();
+    let content = Content::of(&[&whole, &base]).read(0..8 * MIB);
+
+    // The flag is lost, and the locator is there.
+    let mut image = whole.clone();
+    let at = image.item_at(FILE_PARAMETERS) + 4;
+    image.bytes.write(at, &[0]);
+    image.bytes.write_file(&child).unwrap();
+    let (ran, bytes, losses) = extract(&child, &[]);
+    assert_eq!((ran.status.code(), ranges(&losses)), (Some(65), vec![]), "{}", ran.err);
+    assert!(bytes == content && ran.err.contains("HasParent"), "{}", ran.err);
+    // Without the parent, it is what it says.
+    let (ran, bytes, _) = extract(&child, &["--parents", "none"]);
+    assert_eq!((ran.status.code(), bytes == content), (Some(65), false), "{}", ran.err);
+
+    // All metadata are lost; the sizes and the parent are said by hand.
+    let mut image = whole;
+    image.bytes.write(2 * MIB, &vec![0; size(MIB)]);
+    image.bytes.write_file(&child).unwrap();
+    let sizes = ["block-size=1M", "disk-size=8M", "sector-size=512"];
+    let mut more: Vec<&str> = sizes.iter().flat_map(|size| ["--assume", size]).collect();
+    more.extend(["--parent", parent.to_str().unwrap()]);
+    let (ran, bytes, losses) = extract(&child, &more);
+    assert_eq!((ran.status.code(), ranges(&losses)), (Some(65), vec![]), "{}", ran.err);
+    assert!(bytes == content, "{}", ran.err);
+}
+
+#[test]
+fn a_loss_map_has_no_character_that_does_something_to_a_terminal() {
+    let folder = temp_dir();
+    let path = folder.path().join("a\u{9b}\u{202e}\u{e0041}.vhdx");
+    Spec { raw_bat: [(2, 5)].into(), ..Spec::default() }.build().bytes.write_file(&path).unwrap();
+    let map = folder.path().join("map");
+    let ran = run(vhdx(["map", "--salvage", "--loss-map"]).arg(&map).arg(&path));
+    assert_eq!(ran.status.code(), Some(65), "{}", ran.err);
+    let text = std::fs::read_to_string(map).unwrap();
+    assert!(text.is_ascii(), "{text}");
+    let losses: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(losses["filename"], path.to_str().unwrap());
+}

@@ -1,0 +1,20 @@
+//! Tests from outside: the command as its users run it.
+#![expect(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "a test that panics fails, as it should"
+)]
+
+mod cli;
+mod damaged;
+mod guard;
+mod qemu;
+mod readme;
+mod support;
+
+// Tests name what they share with others as if it were here.
+#[cfg(target_os = "linux")]
+use vhdx_testkit::traced;
+#[cfg(unix)]
+use vhdx_testkit::{self as kit, device, lab};

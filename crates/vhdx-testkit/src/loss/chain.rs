@@ -1,0 +1,427 @@
+//! Random chains of small images, in files that can be cut and mended.
+
+use std::fs::File;
+use std::ops::Range;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{MemfdFlags, memfd_create};
+use vhdx_mmap::{Disk, OpenOptions, Parents, Result, Source, Strictness};
+
+use super::dice::{Dice, size, wide};
+use super::truth::Truth;
+use crate::builder::{FileLength, Image, PARENT_LOCATOR, Slot, Spec};
+use crate::log::Dirty;
+use crate::{Block, Fill, Geometry, KIB, MIB, PAGE, Place, pattern};
+
+/// Where the structure that is last in the file begins, in bytes. Everything else fits before it.
+const LAST: u64 = 40 * MIB;
+
+/// Where blocks lie that share their place, in bytes.
+const SHARED: u64 = 36 * MIB;
+
+/// The start of a partition in a master boot record, and its length, in sectors.
+pub const PARTITION: (u32, u32) = (64, 900);
+
+/// How the bytes of a file are reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    Map,
+    Memory,
+    Open,
+    Reader,
+}
+
+/// A file of a chain.
+pub struct Layer {
+    pub image: Image,
+    pub is_dirty: bool,
+    file: File,
+    /// Where the library finds the bytes.
+    path: PathBuf,
+}
+
+impl Layer {
+    /// A layer whose file is in memory.
+    fn in_memory(image: Image, is_dirty: bool) -> Self {
+        let file = File::from(memfd_create("image", MemfdFlags::CLOEXEC).unwrap());
+        let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+        Self { image, is_dirty, file, path }.written()
+    }
+
+    /// A layer whose file is in a folder.
+    fn in_folder(image: Image, path: PathBuf) -> Self {
+        let file = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
+        Self { image, is_dirty: false, file, path }.written()
+    }
+
+    fn written(self) -> Self {
+        self.file.set_len(self.image.bytes.len()).unwrap();
+        for (offset, bytes) in self.image.bytes.pieces() {
+            self.file.write_all_at(bytes, offset).unwrap();
+        }
+        self
+    }
+
+    /// Whether two blocks lie at the same place.
+    pub fn has_shared_blocks(&self) -> bool {
+        let Image { spec, places, .. } = &self.image;
+        let stored = spec.blocks.iter().filter(|(_, block)| block.state >= 6);
+        let mut places: Vec<u64> = stored.map(|(number, _)| places[&Slot::Block(*number)]).collect();
+        let count = places.len();
+        places.sort_unstable();
+        places.dedup();
+        places.len() < count
+    }
+}
+
+/// A chain, child first, and what each of its disks holds.
+pub struct Chain {
+    pub layers: Vec<Layer>,
+    /// The disk of each layer.
+    pub truths: Vec<Truth>,
+}
+
+/// A master boot record with one partition.
+pub fn boot_record() -> Vec<u8> {
+    let mut sector = vec![0; 512];
+    sector[446 + 4] = 0x83;
+    sector[446 + 8..446 + 12].copy_from_slice(&PARTITION.0.to_le_bytes());
+    sector[446 + 12..446 + 16].copy_from_slice(&PARTITION.1.to_le_bytes());
+    sector[510..].copy_from_slice(&[0x55, 0xAA]);
+    sector
+}
+
+impl Chain {
+    pub fn new(dice: &mut Dice, is_tight: bool) -> Self {
+        let sector: u32 = dice.pick(&[512, 512, 4096]);
+        let is_wide = dice.one_in(3);
+        let count = 1 + dice.below(4);
+        let mut specs: Vec<Spec> = Vec::new();
+        for _ in 0..count {
+            let spec = some_spec(specs.last(), sector, is_wide, dice);
+            specs.push(spec);
+        }
+        let mut layers = Vec::new();
+        for spec in specs.iter().rev() {
+            let may_be_dirty = !is_tight && !spec.blocks.is_empty() && !has_fixed_places(spec);
+            let is_dirty = may_be_dirty && dice.one_in(5);
+            let mut image = if is_dirty { dice.pick(&dirty_ways()).build(&in_order(spec)) } else { spec.build() };
+            if !is_dirty && (is_tight || dice.one_in(2)) {
+                let end = used_end(&image);
+                image.bytes.truncate(end);
+            }
+            layers.push(Layer::in_memory(image, is_dirty));
+        }
+        Self::of(layers)
+    }
+
+    /// A chain of images, child first.
+    pub fn in_memory(images: Vec<Image>) -> Self {
+        Self::of(images.into_iter().map(|image| Layer::in_memory(image, false)).collect())
+    }
+
+    /// A chain of images that lie in a folder, child first.
+    pub fn in_folder(images: Vec<Image>, folder: &Path) -> Self {
+        let layers = images.into_iter().enumerate();
+        Self::of(layers.map(|(layer, image)| Layer::in_folder(image, folder.join(format!("{layer}.vhdx")))).collect())
+    }
+
+    fn of(layers: Vec<Layer>) -> Self {
+        let truths = (0..layers.len()).map(|top| Truth::of(&layers[top..])).collect();
+        Self { layers, truths }
+    }
+
+    /// Opens the bytes of a layer's file.
+    pub fn source(&self, layer: usize, door: Door) -> Source {
+        let path = &self.layers[layer].path;
+        match door {
+            Door::Memory => Source::load(path).unwrap(),
+            Door::Map => map(path),
+            Door::Open => Source::open(path).unwrap(),
+            Door::Reader => Source::from_reader(File::open(path).unwrap()).unwrap(),
+        }
+    }
+
+    /// Opens the bytes of all files.
+    pub fn sources(&self, door: Door) -> Vec<Source> {
+        (0..self.layers.len()).map(|layer| self.source(layer, door)).collect()
+    }
+
+    /// Lets the library read a layer from another path, where the same bytes are, or some of them.
+    pub fn read_from(&mut self, layer: usize, path: PathBuf) {
+        self.layers[layer].path = path;
+    }
+
+    /// Another handle to a file, to make it shorter.
+    pub fn handle(&self, layer: usize) -> File {
+        self.layers[layer].file.try_clone().unwrap()
+    }
+
+    /// Makes a file what it was before it was cut. Nothing may have it mapped.
+    pub fn mend(&self, layer: usize) {
+        let Layer { file, image, .. } = &self.layers[layer];
+        let kept = file.metadata().unwrap().len();
+        file.set_len(image.bytes.len()).unwrap();
+        for (offset, bytes) in image.bytes.pieces() {
+            if offset + wide(bytes.len()) > kept {
+                file.write_all_at(bytes, offset).unwrap();
+            }
+        }
+    }
+}
+
+/// Ways to be dirty. Those in which the log makes the file longer are left out: a file that is shorter than its log says is
+/// a finding of a check, whether it was cut or not.
+fn dirty_ways() -> Vec<Dirty> {
+    let grows = |dirty: &Dirty| matches!(dirty, Dirty::Growth | Dirty::GrowthByData);
+    Dirty::ALL.into_iter().filter(|dirty| !grows(dirty)).collect()
+}
+
+/// Opens a disk over sources of all layers, child first. `asked` is called whenever a parent is looked for.
+pub fn open(sources: &[Source], strictness: Strictness, asked: impl Fn() + Send + Sync + 'static) -> Result<Disk> {
+    let parents = sources.to_vec();
+    let finder = Parents::With(Arc::new(move |request| {
+        asked();
+        Ok(parents.get(request.layer + 1).cloned())
+    }));
+    Disk::open(sources[0].clone(), &OpenOptions::new().strictness(strictness).parents(finder))
+}
+
+#[expect(unsafe_code, reason = "the library's one unsafe function")]
+fn map(path: &Path) -> Source {
+    vhdx_mmap::guard_mappings().unwrap();
+    // SAFETY: the promise is broken on purpose. The file becomes shorter while it is mapped; what the library does then is
+    // what these tests are about. A copy is made of all bytes that are borrowed, and they are compared only after the
+    // library has said that none of them was lost. The file is mended only when nothing has it mapped.
+    unsafe { Source::map(path) }.unwrap()
+}
+
+fn some_spec(parent: Option<&Spec>, sector: u32, is_wide: bool, dice: &mut Dice) -> Spec {
+    let mut spec = parent.map_or_else(|| Spec::empty(MIB), |parent| Spec::child_of(parent, "parent.vhdx"));
+    spec.sector_size = sector;
+    spec.block_size = u32::try_from(dice.pick(&[1, 1, 1, 2]) * MIB).unwrap();
+    let chunk = u64::from(sector) << 23;
+    spec.disk_size = match parent {
+        Some(parent) if !dice.one_in(4) => parent.disk_size,
+        _ if is_wide => chunk + (1 + dice.below(chunk / u64::from(sector))) * u64::from(sector),
+        _ => (1 + dice.below(6 * MIB / u64::from(sector))) * u64::from(sector),
+    };
+    add_blocks(&mut spec, dice);
+    // What lies at the end of the file is lost most often.
+    match dice.below(4) {
+        0 => spec.bat_offset = LAST,
+        1 => spec.metadata_offset = LAST,
+        // Bitmaps come after all blocks by themselves; now a block is last.
+        2 => {
+            let geometry = Geometry::of(spec.disk_size, spec.block_size, spec.sector_size, spec.has_parent);
+            let partial = spec.blocks.iter().filter(|(_, block)| block.state == 7);
+            let mut bitmaps: Vec<Slot> = partial.map(|(number, _)| Slot::Bitmap(number / geometry.ratio)).collect();
+            bitmaps.dedup();
+            spec.order = bitmaps;
+        }
+        _ => {}
+    }
+    spec
+}
+
+fn add_blocks(spec: &mut Spec, dice: &mut Dice) {
+    let geometry = Geometry::of(spec.disk_size, spec.block_size, spec.sector_size, spec.has_parent);
+    let size = u64::from(spec.block_size);
+    let sectors = size / u64::from(spec.sector_size);
+    for _ in 0..dice.below(6) + 1 {
+        // Neighbours on the two sides of a page of the BAT or of a chunk, or anywhere.
+        let entries = PAGE / 8;
+        let border = dice.pick(&[0, entries, 2 * entries, geometry.ratio, geometry.blocks]);
+        let near = (border + dice.below(4)).saturating_sub(2);
+        let number = dice.pick(&[near, dice.clone().below(geometry.blocks)]);
+        dice.below(2);
+        let number = number.min(geometry.blocks - 1);
+        let mut block = Block::new(if spec.has_parent {
+            dice.pick(&[7, 7, 7, 6, 6, 6, 0, 1, 2, 3])
+        } else {
+            dice.pick(&[6, 6, 6, 6, 6, 0, 1, 2, 3])
+        });
+        if block.state == 7 {
+            for _ in 0..1 + dice.below(3) {
+                let start = dice.below(sectors);
+                block.present.push(start..(start + 1 + dice.below(sectors)).min(sectors));
+            }
+        }
+        if block.state >= 6 {
+            block.fill = Some(some_fill(number, size, dice));
+        }
+        spec.blocks.insert(number, block);
+    }
+    spec.seed += dice.below(1 << 16) << 8;
+    if dice.one_in(5) {
+        share_a_place(spec);
+    }
+}
+
+/// Puts two fully present blocks at the same place, if there are as many. Both have the same content, so the disk reads right.
+fn share_a_place(spec: &mut Spec) {
+    let mut full: Vec<&mut Block> = spec.blocks.values_mut().filter(|block| block.state == 6).take(2).collect();
+    if let [one, other] = &mut full[..] {
+        (one.place, other.place) = (Place::At(SHARED), Place::At(SHARED));
+        other.fill.clone_from(&one.fill);
+    }
+}
+
+/// The same with blocks in the order of their numbers: a log may add and remove some.
+fn in_order(spec: &Spec) -> Spec {
+    Spec { order: Vec::new(), ..spec.clone() }
+}
+
+fn has_fixed_places(spec: &Spec) -> bool {
+    spec.blocks.values().any(|block| matches!(block.place, Place::At(_)))
+}
+
+/// Few bytes that are not zero, at the beginning and the end of a block and between.
+fn some_fill(number: u64, length: u64, dice: &mut Dice) -> Fill {
+    let mut pieces = Vec::new();
+    let seed = dice.below(1 << 32);
+    if number == 0 && dice.one_in(2) {
+        pieces.push((0, boot_record()));
+    } else {
+        pieces.push((0, pattern(seed, 0, size(3 * PAGE))));
+    }
+    for _ in 0..dice.below(3) {
+        let at = 4 * PAGE + dice.below(length - 8 * PAGE);
+        pieces.push((at, pattern(seed, at, size(1 + dice.below(2 * PAGE)))));
+    }
+    pieces.push((length - 2 * PAGE, pattern(seed, length, size(2 * PAGE))));
+    Fill::Pieces(pieces)
+}
+
+/// The bytes of a file that hold something which a reader needs.
+pub fn spans(image: &Image) -> Vec<(Kind, Range<u64>)> {
+    let spec = &image.spec;
+    let (size, sector) = (u64::from(spec.block_size), u64::from(spec.sector_size));
+    let bat = image.bat_entry_at(0);
+    let mut spans = vec![(Kind::Bat, bat..bat + image.geometry.entries * 8)];
+    for (number, block) in &spec.blocks {
+        let entry = image.block_entry_at(*number);
+        spans.push((Kind::Bat, entry..entry + 8));
+        if block.state < 6 {
+            continue;
+        }
+        let place = image.block_at(*number);
+        let used = size.min(spec.disk_size - number * size);
+        spans.push((Kind::Payload, place..place + used));
+        if *number == 0 {
+            spans.push((Kind::Start, place..place + 512.min(used)));
+        }
+        if let Some(Fill::Pieces(pieces)) = &block.fill {
+            let pieces = pieces.iter().filter(|(at, _)| *at < used);
+            spans.extend(
+                pieces.map(|(at, bytes)| (Kind::Payload, place + at..place + (at + wide(bytes.len())).min(used))),
+            );
+        }
+        if block.state == 7 {
+            let chunk = number / image.geometry.ratio;
+            let entry = image.bitmap_entry_at(chunk);
+            spans.push((Kind::Bat, entry..entry + 8));
+            let first = image.bitmap_at(chunk) + number % image.geometry.ratio * (size / sector) / 8;
+            spans.push((Kind::Bitmap, first..first + (used / sector).div_ceil(8)));
+            // All blocks of the chunk have their bits in it.
+            let sectors = (spec.disk_size / sector - (chunk << 23)).min(1 << 23);
+            let start = image.bitmap_at(chunk);
+            spans.push((Kind::Bitmap, start..start + sectors.div_ceil(8)));
+        }
+    }
+    if spec.locator.is_some() {
+        let at = image.item_at(PARENT_LOCATOR);
+        spans.push((Kind::Metadata, at..at + 600));
+    }
+    spans.push((Kind::Metadata, spec.metadata_offset..spec.metadata_offset + 65 * KIB));
+    spans.push((Kind::Headers, 0..320 * KIB));
+    if !spec.log_guid.is_nil() {
+        spans.push((Kind::Headers, spec.log_offset..spec.log_offset + u64::from(spec.log_length)));
+    }
+    spans
+}
+
+/// What lies in a part of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Bat,
+    Bitmap,
+    Payload,
+    /// The first sector of the disk.
+    Start,
+    Metadata,
+    Headers,
+}
+
+/// The end of the last byte that a reader needs: a file may end there.
+fn used_end(image: &Image) -> u64 {
+    assert_eq!(image.spec.file_length, FileLength::Auto);
+    let log_end = image.spec.log_offset + u64::from(image.spec.log_length);
+    let metadata_end = image.spec.metadata_offset + u64::from(image.spec.metadata_length);
+    spans(image).into_iter().map(|(_, span)| span.end).fold(log_end.max(metadata_end), u64::max)
+}
+
+/// Where to cut a file: often in a structure that is needed, at its borders, and at those of its pages.
+pub fn some_cut(image: &Image, dice: &mut Dice) -> u64 {
+    let length = image.bytes.len();
+    let wanted = dice.pick(&[
+        Some(Kind::Bat),
+        Some(Kind::Bat),
+        Some(Kind::Bat),
+        Some(Kind::Bitmap),
+        Some(Kind::Bitmap),
+        Some(Kind::Payload),
+        Some(Kind::Payload),
+        Some(Kind::Start),
+        Some(Kind::Metadata),
+        Some(Kind::Headers),
+        None,
+    ]);
+    let spans: Vec<Range<u64>> =
+        spans(image).into_iter().filter(|(kind, _)| Some(*kind) == wanted).map(|(_, span)| span).collect();
+    if spans.is_empty() {
+        return dice.below(length);
+    }
+    let span = dice.pick(&spans);
+    let inside = span.start + dice.below(span.end - span.start);
+    let page = inside / PAGE * PAGE;
+    let cut = dice.pick(&[
+        span.start,
+        span.start + 1,
+        inside,
+        inside,
+        inside,
+        span.end - 1,
+        page,
+        page + 1,
+        page + PAGE - 1,
+        page + PAGE / 2,
+    ]);
+    cut.min(length - 1)
+}
+
+/// Where to cut the last page of a file, so that no page is lost; none if it holds one byte only.
+pub fn some_quiet_cut(image: &Image, dice: &mut Dice) -> Option<u64> {
+    let length = image.bytes.len();
+    let page = (length - 1) / PAGE * PAGE;
+    (length - page > 1).then(|| page + 1 + dice.below(length - page - 1))
+}
+
+/// A page of a file whose loss lets the image be opened; none if the image has nothing of its disk.
+pub fn some_page(image: &Image, dice: &mut Dice) -> Option<Range<u64>> {
+    let kind = dice.pick(&[Kind::Bat, Kind::Bitmap, Kind::Payload, Kind::Payload, Kind::Start]);
+    let all: Vec<(Kind, Range<u64>)> = spans(image);
+    let of_kind = |wanted: &[Kind]| -> Vec<Range<u64>> {
+        all.iter().filter(|(kind, _)| wanted.contains(kind)).map(|(_, span)| span.clone()).collect()
+    };
+    let mut some = of_kind(&[kind]);
+    if some.is_empty() {
+        some = of_kind(&[Kind::Bat, Kind::Payload]);
+    }
+    let span = Some(some).filter(|some| !some.is_empty()).map(|some| dice.pick(&some))?;
+    let page = (span.start + dice.below(span.end - span.start)) / PAGE * PAGE;
+    Some(page..page + PAGE)
+}

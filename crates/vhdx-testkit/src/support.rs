@@ -1,0 +1,154 @@
+//! What several tests need.
+
+use std::path::Path;
+
+use sha2::{Digest, Sha256};
+use vhdx_mmap::{Disk, OpenOptions, Parents, Result, Segment, Source};
+
+pub use program::{Ran, run, run_to, wait};
+
+pub use crate::optional::{say, skip};
+
+/// Options of a user who trusts the folder in which the image lies.
+pub fn with_parents_beside() -> OpenOptions {
+    mapped(OpenOptions::new().parents(Parents::Beside))
+}
+
+/// The same options, with parents mapped.
+#[expect(unsafe_code, reason = "a promise about files that only this test process knows")]
+pub fn mapped(options: OpenOptions) -> OpenOptions {
+    // SAFETY: no test changes a file while it has it mapped.
+    unsafe { options.map_parents() }
+}
+
+/// Opens a disk as most users do.
+pub fn open(path: &Path) -> Result<Disk> {
+    Disk::open(map(path), &with_parents_beside())
+}
+
+/// Maps a file that only this test process knows.
+#[expect(unsafe_code, reason = "the library's one unsafe function")]
+pub fn map(path: &Path) -> Source {
+    // SAFETY: no test changes a file while it has it mapped.
+    unsafe { Source::map(path) }.unwrap()
+}
+
+/// Lower-case hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// SHA-256 of a range of a disk.
+pub fn sha256(disk: &Disk, range: std::ops::Range<u64>) -> Result<String> {
+    let mut hasher = Sha256::new();
+    for segment in disk.segments(range) {
+        segment?.slices().for_each(|slice| hasher.update(slice));
+    }
+    Ok(hex(&hasher.finalize()))
+}
+
+/// Whether a range of a disk reads as zeros.
+pub fn is_zero(disk: &Disk, range: std::ops::Range<u64>) -> Result<bool> {
+    for segment in disk.segments(range) {
+        if let Segment::Data(bytes) = segment?
+            && bytes.iter().any(|byte| *byte != 0)
+        {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// A folder below the build's own for temporary files, which are removed with it.
+pub fn temp_dir() -> tempfile::TempDir {
+    // `CARGO_TARGET_TMPDIR` is known to tests, and not to what they are linked with. A test is `target/debug/deps/it`.
+    let base = std::env::current_exe().unwrap().ancestors().nth(3).unwrap().join("tmp");
+    std::fs::create_dir_all(&base).unwrap();
+    tempfile::tempdir_in(base).unwrap()
+}
+
+/// Running programs.
+mod program {
+    use std::io::Read;
+    use std::process::{Child, Command, ExitStatus, Stdio};
+
+    use crate::watchdog::Watchdog;
+
+    /// What a run of a program gave.
+    #[derive(Debug)]
+    pub struct Ran {
+        /// How it ended.
+        pub status: ExitStatus,
+        /// All of its standard output, unless that went elsewhere.
+        pub out: Vec<u8>,
+        /// All of its standard error.
+        pub err: String,
+    }
+
+    impl Ran {
+        /// Standard output as text.
+        pub fn text(&self) -> String {
+            String::from_utf8(self.out.clone()).unwrap()
+        }
+
+        /// Standard output as JSON.
+        pub fn json(&self) -> serde_json::Value {
+            assert!(!self.out.is_empty(), "no JSON, but: {}", self.err);
+            serde_json::from_slice(&self.out).unwrap()
+        }
+
+        /// The same run, if it was a success.
+        #[track_caller]
+        pub fn done(self) -> Self {
+            assert!(self.status.success(), "{}: {}", self.status, self.err);
+            self
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    impl From<crate::traced::Ended> for Ran {
+        fn from(ended: crate::traced::Ended) -> Self {
+            let err = String::from_utf8_lossy(&ended.err).into_owned();
+            assert!(!err.contains("panicked"), "{}: {err}", ended.status);
+            Self { status: ended.status, out: ended.out, err }
+        }
+    }
+
+    /// Runs a program without input and to its end.
+    #[track_caller]
+    pub fn run(command: &mut Command) -> Ran {
+        run_to(command, Stdio::piped())
+    }
+
+    /// The same, with another standard output.
+    #[track_caller]
+    pub fn run_to(command: &mut Command, out: Stdio) -> Ran {
+        let mut child = command.stdin(Stdio::piped()).stdout(out).stderr(Stdio::piped()).spawn().unwrap();
+        drop(child.stdin.take());
+        wait(child)
+    }
+
+    /// Waits for the end of a program, reading what it writes meanwhile.
+    #[track_caller]
+    pub fn wait(mut child: Child) -> Ran {
+        fn all_of(stream: Option<impl Read>) -> Vec<u8> {
+            let mut bytes = Vec::new();
+            if let Some(mut stream) = stream {
+                stream.read_to_end(&mut bytes).unwrap();
+            }
+            bytes
+        }
+
+        let (out, err) = (child.stdout.take(), child.stderr.take());
+        let watchdog = Watchdog::over(child.id());
+        let (status, out, err) = std::thread::scope(|scope| {
+            let out = scope.spawn(|| all_of(out));
+            let err = scope.spawn(|| all_of(err));
+            (child.wait().unwrap(), out.join().unwrap(), err.join().unwrap())
+        });
+        let err = String::from_utf8_lossy(&err).into_owned();
+        watchdog.assert_idle();
+        assert!(!err.contains("panicked"), "{status}: {err}");
+        Ran { status, out, err }
+    }
+}

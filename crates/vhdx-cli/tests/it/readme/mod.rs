@@ -1,27 +1,48 @@
-//! What the README says of the command is what the command says, and its example compiles.
+//! The README and the pages in `docs` show what the command prints, and the example of the README compiles.
 
 #[expect(
     dead_code,
     clippy::print_stdout,
     unsafe_code,
-    reason = "an example prints, has a `main` that nobody calls here, and shows how images are mapped"
+    reason = "an example prints, has a `main` that this test does not call, and shows how images are mapped"
 )]
 mod example;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::Command;
 
 use crate::support::{root, run, skip, temp_dir, vhdx};
 
-fn readme_path() -> PathBuf {
-    root().join("README.md")
+/// With this variable in the environment, the tests write what the command prints into the pages.
+const UPDATE: &str = "UPDATE_DOCS";
+
+/// The line of `docs/cli.md` after which everything is generated.
+const GENERATED: &str = "<!-- generated from here on: UPDATE_DOCS=1 cargo test readme -->\n";
+
+fn page(name: &str) -> String {
+    std::fs::read_to_string(root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-fn readme() -> String {
-    std::fs::read_to_string(readme_path()).unwrap()
+/// The README and every page in `docs`.
+fn pages() -> Vec<String> {
+    let mut names: Vec<PathBuf> = std::fs::read_dir(root().join("docs")).unwrap().map(|e| e.unwrap().path()).collect();
+    names.retain(|name| name.extension().is_some_and(|extension| extension == "md"));
+    names.sort();
+    names.insert(0, root().join("README.md"));
+    names.iter().map(|name| std::fs::read_to_string(name).unwrap()).collect()
 }
 
-/// The fenced blocks of a text: what follows the fence, and the content.
+/// Compares a page with what it has to be, or writes it.
+fn assert_page(name: &str, found: &str, expected: &str) {
+    if std::env::var_os(UPDATE).is_some() {
+        std::fs::write(root().join(name), expected).unwrap();
+    } else {
+        assert!(found == expected, "{name} is out of date: {UPDATE}=1 cargo test readme writes it again");
+    }
+}
+
+/// The fenced blocks of a text: the kind after the fence, and the content.
 fn blocks(text: &str) -> Vec<(&str, &str)> {
     let mut fences = text.split("```").skip(1);
     let mut all = Vec::new();
@@ -31,106 +52,178 @@ fn blocks(text: &str) -> Vec<(&str, &str)> {
     all
 }
 
-/// The block that shows the help of a command: `$ vhdx info -h`, and what that prints; of the options that all commands have,
-/// only that of the program itself tells.
-fn shown(words: &[&str]) -> String {
-    let ran = run(&mut vhdx(words)).done();
-    let text = ran.text();
-    let own = text.split("Common options:").next().unwrap();
-    let text = if words == ["-h"] { &text } else { own };
-    let lines: Vec<String> = text.lines().map(|line| line.trim_end().to_owned()).collect();
-    format!("$ vhdx {}\n{}\n", words.join(" "), lines.join("\n").trim_end())
+fn help() -> String {
+    run(&mut vhdx(["--help"])).done().text()
 }
 
-/// Set `VHDX_BLESS` to write what the command says into the README instead.
-#[test]
-fn the_help_that_the_readme_shows_is_that_of_the_command() {
-    let text = readme();
-    let mut updated = text.clone();
-    let mut covered = Vec::new();
-    for (_, block) in blocks(&text) {
-        let first = block.lines().next().unwrap_or_default();
-        let Some(command) = first.strip_prefix("$ vhdx ").filter(|command| command.ends_with("-h")) else { continue };
-        let words: Vec<&str> = command.split_whitespace().collect();
-        updated = updated.replace(&format!("```text\n{block}```"), &format!("```text\n{}```", shown(&words)));
-        covered.push(words[0].to_owned());
-    }
-    if std::env::var_os("VHDX_BLESS").is_some() {
-        std::fs::write(readme_path(), &updated).unwrap();
-    } else {
-        assert!(updated == text, "the help has changed: VHDX_BLESS=1 cargo test readme brings the README up to date");
-    }
-    // Every command that there is, and the program itself.
-    let help = run(&mut vhdx(["-h"])).done().text();
+/// The commands that the help lists.
+fn commands() -> Vec<String> {
+    let help = help();
     let listed = help.split("Commands:\n").nth(1).unwrap().split("\n\n").next().unwrap();
-    let commands = listed.lines().filter(|line| line.starts_with("  ") && !line.starts_with("   "));
-    let mut expected: Vec<&str> = commands.filter_map(|line| line.split_whitespace().next()).collect();
-    expected.retain(|command| *command != "help");
-    expected.insert(0, "-h");
-    assert!(expected.len() >= 12, "{help}");
-    assert_eq!(covered, expected);
+    let names = listed.lines().filter(|line| line.starts_with("  ") && !line.starts_with("   "));
+    let mut names: Vec<String> = names.filter_map(|line| Some(line.split_whitespace().next()?.to_owned())).collect();
+    names.retain(|name| name != "help");
+    assert!(names.len() >= 12, "{help}");
+    names
+}
+
+/// A section of `docs/cli.md`: the long help of a command, without the options that all commands have. Those are in the help
+/// of the program.
+fn section(command: Option<&str>) -> String {
+    let words: Vec<&str> = command.into_iter().chain(["--help"]).collect();
+    let text = run(&mut vhdx(&words)).done().text();
+    let own = text.split("Common options:").next().unwrap();
+    let text = if command.is_none() { &text } else { own };
+    let lines: Vec<&str> = text.lines().map(str::trim_end).collect();
+    let title = command.map_or("vhdx".to_owned(), |command| format!("vhdx {command}"));
+    format!("\n## {title}\n\n```text\n$ vhdx {}\n{}\n```\n", words.join(" "), lines.join("\n").trim_end())
 }
 
 #[test]
-fn the_exit_codes_of_the_readme_are_those_of_the_help() {
-    // The code, and the words with which its meaning begins.
-    let start = |code: &str, meaning: &str| {
-        let meaning = meaning.split(['(', '|', ',']).next().unwrap();
-        let words: Vec<&str> = meaning.split_whitespace().take(3).collect();
-        (code.trim().parse::<u8>().unwrap(), words.join(" "))
-    };
-    let help = run(&mut vhdx(["--help"])).done().text();
+fn cli_page_has_the_help_of_every_command() {
+    let found = page("docs/cli.md");
+    let (written, _) = found.split_once(GENERATED).unwrap();
+    let commands = commands();
+    let sections = std::iter::once(None).chain(commands.iter().map(|command| Some(command.as_str()))).map(section);
+    let expected = format!("{written}{GENERATED}{}", sections.collect::<String>());
+    assert_page("docs/cli.md", &found, &expected);
+}
+
+#[test]
+fn exit_codes_page_has_the_meanings_of_the_help() {
+    let help = help();
     let listed = help.split("Exit codes:\n").nth(1).unwrap().split("\n\n").next().unwrap();
-    let codes =
-        listed.lines().map(str::trim_start).filter(|line| line.starts_with(|first: char| first.is_ascii_digit()));
-    let of_help: Vec<(u8, String)> =
-        codes.map(|line| line.split_once(' ').unwrap()).map(|(code, meaning)| start(code, meaning)).collect();
-    let text = readme();
-    let table = text.split("## Exit codes").nth(1).unwrap().split("\n## ").next().unwrap();
-    let rows = table.lines().filter_map(|line| line.strip_prefix("| ")?.split_once(" | "));
-    let rows = rows.filter(|(code, _)| code.chars().all(|digit| digit.is_ascii_digit()));
-    let of_readme: Vec<(u8, String)> = rows.map(|(code, meaning)| start(code, meaning)).collect();
-    assert_eq!(of_help, of_readme);
+    let of_help: Vec<(u8, &str)> = listed
+        .lines()
+        .map(|line| line.trim_start().split_once(' ').unwrap())
+        .map(|(code, meaning)| (code.parse().unwrap(), meaning.trim()))
+        .collect();
     let numbers: Vec<u8> = of_help.iter().map(|(code, _)| *code).collect();
     assert_eq!(numbers, [0, 1, 2, 65, 66, 69, 73, 74, 80, 81, 82, 130]);
+    // The first table of the page: code, the meaning as in the help, and what to do.
+    let found = page("docs/exit-codes.md");
+    let mut expected = String::new();
+    let mut meanings = of_help.iter();
+    for line in found.split_inclusive('\n') {
+        let cells: Vec<&str> = line.split(" | ").collect();
+        let code = cells[0].strip_prefix("| ").and_then(|code| code.parse::<u8>().ok());
+        match (code, meanings.as_slice()) {
+            (Some(code), [(next, meaning), ..]) if cells.len() == 3 => {
+                assert_eq!(code, *next, "docs/exit-codes.md");
+                expected += &format!("| {code} | {meaning} | {}", cells[2]);
+                meanings.next();
+            }
+            _ => expected += line,
+        }
+    }
+    assert_eq!(meanings.len(), 0, "docs/exit-codes.md has no row for {meanings:?}");
+    assert_page("docs/exit-codes.md", &found, &expected);
+}
+
+/// The keys of all objects in a value. Under some keys, objects have names of the image's or the guest's own.
+fn keys_of(value: &serde_json::Value, keys: &mut BTreeSet<String>) {
+    const NAMED_OTHERWISE: [&str; 4] = ["children", "states", "disk", "locator"];
+
+    match value {
+        serde_json::Value::Object(fields) => {
+            for (key, value) in fields {
+                keys.insert(key.clone());
+                if !NAMED_OTHERWISE.contains(&key.as_str()) {
+                    keys_of(value, keys);
+                }
+            }
+        }
+        serde_json::Value::Array(values) => values.iter().for_each(|value| keys_of(value, keys)),
+        _ => {}
+    }
 }
 
 #[test]
-fn the_commands_that_the_readme_and_the_help_show_can_be_typed() {
-    let text = readme();
-    let help = run(&mut vhdx(["--help"])).done().text();
+fn json_page_has_the_keys_that_the_commands_print() {
+    let text = page("docs/json.md");
+    let image = root().join("tests/images/hello.vhdx");
+    for command in ["info", "map", "log", "chain", "hash", "check", "compare"] {
+        let title = format!("\n## {command}\n");
+        let section = text.split(&title).nth(1).unwrap().split("\n## ").next().unwrap();
+        let mut ran = vhdx([command, "--output", "json"]);
+        ran.arg(&image).args((command == "compare").then_some(&image));
+        let mut keys = BTreeSet::new();
+        keys_of(&run(&mut ran).done().json(), &mut keys);
+        assert!(keys.len() >= 5, "{command}: {keys:?}");
+        keys.retain(|key| !section.contains(&format!("`{key}`")));
+        assert!(keys.is_empty(), "docs/json.md says nothing about these keys of {command}: {keys:?}");
+    }
+}
+
+#[test]
+fn commands_of_the_pages_and_the_help_can_be_typed() {
+    let pages = pages();
+    let help = help();
     let tour = help.split("A tour:\n").nth(1).unwrap().split("\n\n").next().unwrap();
-    let scripts = blocks(&text).into_iter().filter(|(kind, _)| *kind == "sh").map(|(_, script)| script);
+    let scripts =
+        pages.iter().flat_map(|text| blocks(text)).filter(|(kind, _)| *kind == "sh").map(|(_, script)| script);
     let mut typed = 0;
     for line in scripts.chain([tour]).flat_map(str::lines) {
         let Some(command) = line.trim_start().strip_prefix("vhdx ") else { continue };
-        // What stands behind is a comment, a pipe, or after several spaces an explanation.
+        // Then follows a comment, a pipe, or an explanation after several spaces.
         let command = command.split(['#', '|', '>']).next().unwrap().split("  ").next().unwrap();
         let words = command.split_whitespace().chain(["--help"]);
         let ran = run(&mut vhdx(words));
         assert!(ran.status.success() && ran.text().contains("Usage: vhdx"), "{line}: {}", ran.err);
         typed += 1;
     }
-    assert!(typed >= 20, "{typed}");
+    assert!(typed >= 30, "{typed}");
+}
+
+/// A line of three dots stands for lines that are left out.
+#[test]
+fn readme_shows_what_the_commands_print() {
+    let folder = temp_dir();
+    let images = folder.path().join("tests/images");
+    std::fs::create_dir_all(&images).unwrap();
+    std::fs::copy(root().join("tests/images/hello.vhdx"), images.join("hello.vhdx")).unwrap();
+    let text = page("README.md");
+    let mut shown = 0;
+    for (_, block) in blocks(&text).into_iter().filter(|(kind, _)| *kind == "console") {
+        for session in block.split("$ ").skip(1) {
+            let (command, output) = session.split_once('\n').unwrap();
+            let words = command.strip_prefix("vhdx ").unwrap().split_whitespace();
+            let printed = run(vhdx(words).current_dir(folder.path())).done().text();
+            let mut printed = printed.lines();
+            let mut is_gap = false;
+            for line in output.lines().filter(|line| !line.is_empty()) {
+                if line == "..." {
+                    is_gap = true;
+                    continue;
+                }
+                let found = if is_gap { printed.find(|found| *found == line) } else { printed.next() };
+                assert!(found == Some(line), "`{command}` does not print: {line}");
+                is_gap = false;
+            }
+            assert!(is_gap || printed.next().is_none(), "`{command}` prints more");
+            shown += 1;
+        }
+    }
+    assert!(shown >= 3, "{shown}");
 }
 
 #[test]
-fn the_example_of_the_readme_compiles() {
-    // As the module above; this says that it is the same.
-    let text = readme();
+fn readme_example_compiles() {
+    // As the module above, which has the same text.
+    let text = page("README.md");
     let (_, example) = blocks(&text).into_iter().find(|(kind, _)| kind.starts_with("rust")).unwrap();
     assert_eq!(example, include_str!("example.rs"));
 }
 
 #[test]
-fn the_first_thing_that_the_readme_proposes_works() {
+fn readme_begins_with_a_command_that_works() {
     let folder = temp_dir();
     let raw = folder.path().join("hello.raw");
     let image = root().join("tests/images/hello.vhdx");
-    assert!(readme().contains("extract tests/images/hello.vhdx hello.raw"));
+    let text = page("README.md");
+    assert!(text.contains("extract tests/images/hello.vhdx hello.raw"));
     run(vhdx(["extract"]).arg(&image).arg(&raw)).done();
-    // As the README goes on.
-    assert!(readme().contains("`debugfs -R 'cat hello.txt' hello.raw`"));
+    assert!(text.contains("`debugfs -R 'cat hello.txt' hello.raw`"));
     let Ok(shown) = Command::new("debugfs").args(["-R", "cat hello.txt"]).arg(&raw).output() else {
         return skip("mkfs", "no debugfs to look into an ext file system");
     };

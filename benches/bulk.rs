@@ -17,7 +17,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use vhdx_mmap::ops::{self, Algorithm};
-use vhdx_mmap::{Content, PayloadBlockState, ScanOptions, Segment, is_zero};
+use vhdx_mmap::{Input, PayloadBlockState, ScanOptions, Segment, is_zero};
 
 mod lab;
 
@@ -58,7 +58,7 @@ fn sum_of_mapping(path: &Path) -> u64 {
             }
         }
     };
-    Content::raw(&source).scan(&ScanOptions::new(), add, |_, _| {}).unwrap();
+    Input::raw(&source).scan(&ScanOptions::new(), add, |_, _| {}).unwrap();
     total.into_inner()
 }
 
@@ -89,7 +89,7 @@ fn scans(c: &mut Criterion) {
     group.throughput(Throughput::Bytes(512 * MIB)).sample_size(20);
     let expected = sum_by_hand(&path);
     assert_eq!((sum_of_mapping(&path), sum_by_reading(&path)), (expected, expected));
-    let first = |algorithm| ops::hash(Content::disk(&open(&path)), &[algorithm], &ScanOptions::new()).unwrap();
+    let first = |algorithm| ops::hash(Input::disk(&open(&path)), &[algorithm], &ScanOptions::new()).unwrap();
     for threads in [1, 2] {
         let pool = pool(threads);
         let mut bench = |name: &str, work: &(dyn Fn() + Sync)| {
@@ -100,11 +100,11 @@ fn scans(c: &mut Criterion) {
         bench("sum by scan", &|| assert_eq!(sum_of_mapping(&path), expected));
         for algorithm in [Algorithm::Crc32, Algorithm::Blake3, Algorithm::Sha256] {
             let digest = first(algorithm);
-            bench(algorithm.name(), &|| assert_eq!(first(algorithm), digest));
+            bench(algorithm.as_str(), &|| assert_eq!(first(algorithm), digest));
         }
         bench("compare with itself, copied", &|| {
             let (disk, other) = (open(&path), map(&folder().join("scan.raw")));
-            let found = ops::first_difference(Content::disk(&disk), Content::raw(&other), &ScanOptions::new());
+            let found = ops::first_difference(Input::disk(&disk), Input::raw(&other), &ScanOptions::new());
             assert_eq!(found.unwrap(), None);
         });
     }
@@ -156,7 +156,7 @@ fn prepare(c: &mut Criterion) {
     let path = dense("scan.vhdx", 512);
     let disk = open(&path);
     let raw = File::create(folder().join("scan.raw")).unwrap();
-    ops::extract_to_writer(Content::disk(&disk), &mut &raw, &ops::ExtractOptions::new()).unwrap();
+    ops::extract_to_writer(Input::disk(&disk), &mut &raw, &ops::ExtractOptions::new()).unwrap();
     scans(c);
 }
 

@@ -3,7 +3,7 @@
 //! - **Right or an error.** Every checksum is verified before a field is used, a dirty log is replayed in memory, a chain
 //!   of checkpoints is read as one disk. What can't be read is an [`Error`] that says where and why; never silent zeros.
 //! - **Read-only.** The file is never written and never locked.
-//! - **Zero-copy.** Content is lent from the mapping ([`Segment::Data`]); what is absent is a length ([`Segment::Zero`]).
+//! - **Zero-copy.** Input is lent from the mapping ([`Segment::Data`]); what is absent is a length ([`Segment::Zero`]).
 //!   Nothing is allocated in proportion to the disk, the file or its tables.
 //! - **Any input is safe.** No bytes make it panic, loop, or use unbounded memory.
 //!
@@ -47,13 +47,13 @@
 //! |---|---|---|
 //! | `mmap` | yes | `Source::map` and, on Unix, `guard_mappings` and `guard_is_active`; without it the crate holds no `unsafe` code at all |
 //! | `rayon` | yes | `Disk::par_segments`, and every core for bulk work |
-//! | `bulk` | no | work on whole disks: `Content::scan`, and in `ops` extraction, digests, manifests, comparison |
+//! | `bulk` | no | work on whole disks: `Input::scan`, and in `ops` extraction, digests, manifests, comparison |
 //!
 //! The command `vhdx` is a package of its own, `vhdx-cli`.
 //!
 //! How it is made, and why: [`design`].
 #![cfg_attr(
-    not(all(feature = "bulk", feature = "mmap", feature = "rayon")),
+    not(all(feature = "ops", feature = "mmap", feature = "rayon")),
     allow(dead_code, unused_imports, reason = "what optional parts need is there without them, too")
 )]
 
@@ -72,21 +72,21 @@ mod threads;
 mod zero;
 
 pub use disk::{
-    Block, Chain, Disk, DiskRange, Extents, FoundBy, Layer, Link, Location, Loss, Losses, MAX_PARENTS, OpenOptions,
-    ParentFinder, ParentRequest, Parents, Reader, Run, Runs, Segment, Segments, SharedBytes,
+    Block, Chain, Disk, DiskRange, Extents, FoundBy, Layer, Location, Loss, Losses, MAX_PARENTS, OpenOptions,
+    ParentFinder, ParentLink, ParentRequest, Parents, Reader, Run, Runs, Segment, Segments, SharedBytes,
 };
-pub use error::{Candidate, Category, Error, ErrorKind, Outcome, Result, Structure};
+pub use error::{Candidate, Category, Error, ErrorKind, ParentRejection, Result, Rule, Severity, Structure};
 pub use format::PayloadBlockState;
-#[cfg(feature = "bulk")]
+#[cfg(feature = "ops")]
 pub use image::Finding;
 pub use image::{
-    Assumed, BlockStates, Check, CurrentHeader, EntryContent, EntryStatus, Flaw, Image, Kind, LogPolicy, LogReport,
-    LogReportEntry, LogState, ParentLocator, Region, Replay, Severity, Strictness, Warning,
+    BlockStates, CurrentHeader, EntryContent, EntryStatus, Image, ImageKind, Linkage, LogEntryError, LogPolicy,
+    LogReport, LogReportEntry, LogState, MetadataOverrides, ParentLocator, Region, Replay, Strictness, Warning,
 };
-#[cfg(feature = "bulk")]
-pub use scan::{Cache, Content, Progress, ScanOptions, Stopped, UNIT, Uncounted};
 #[cfg(feature = "rayon")]
-pub use scan::{ParSegments, SEGMENT_GRAIN};
+pub use scan::ParSegments;
+#[cfg(feature = "ops")]
+pub use scan::{Input, PageCachePolicy, Progress, ScanError, ScanOptions, Uncounted};
 pub use source::{FileId, ReadAt, Source};
 #[cfg(all(unix, feature = "mmap"))]
 pub use source::{guard_is_active, guard_mappings};

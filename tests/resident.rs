@@ -1,6 +1,6 @@
 //! How much memory stays in use while work on whole disks goes on: a test of its own, since it counts what the whole process
 //! has. What an image takes is given back behind the scan, whatever its size.
-#![cfg(all(target_os = "linux", feature = "bulk", feature = "mmap"))]
+#![cfg(all(target_os = "linux", feature = "ops", feature = "mmap"))]
 #![expect(
     unsafe_code,
     clippy::arithmetic_side_effects,
@@ -15,7 +15,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use vhdx_mmap::ops::{self, Algorithm, ExtractOptions, Target, TargetContent, manifest};
-use vhdx_mmap::{Content, Disk, OpenOptions, PayloadBlockState, ScanOptions, Source};
+use vhdx_mmap::{Disk, Input, OpenOptions, PayloadBlockState, ScanOptions, Source};
 use vhdx_testkit as kit;
 
 use kit::builder::Spec;
@@ -68,7 +68,7 @@ fn no_scan_keeps_more_than_64_mib_of_an_image() {
     let disk = open(&path);
     let options = ScanOptions::new();
     // Threads are started and stacks are touched before anything is counted.
-    ops::hash(Content::disk(&disk).range(..8 * MIB), &Algorithm::ALL, &options).unwrap();
+    ops::hash(Input::disk(&disk).range(..8 * MIB), &Algorithm::ALL, &options).unwrap();
 
     // Whoever keeps what it has read is seen.
     let (grown, length) = growth(|| vec![1_u8; 100 << 20].len());
@@ -77,19 +77,19 @@ fn no_scan_keeps_more_than_64_mib_of_an_image() {
     let mut checked = Vec::new();
     let mut check = |what: &'static str, grown: u64| checked.push((what, grown));
     for algorithm in Algorithm::ALL {
-        let (grown, digest) = growth(|| ops::hash(Content::disk(&disk), &[algorithm], &options));
+        let (grown, digest) = growth(|| ops::hash(Input::disk(&disk), &[algorithm], &options));
         digest.unwrap();
-        check(algorithm.name(), grown);
+        check(algorithm.as_str(), grown);
     }
     let raw_path = folder.path().join("disk.raw");
     let raw = File::create_new(&raw_path).unwrap();
     let target = Target::new(&raw, TargetContent::Zeros);
-    let (grown, extracted) = growth(|| ops::extract_to_file(Content::disk(&disk), &target, &ExtractOptions::new()));
+    let (grown, extracted) = growth(|| ops::extract_to_file(Input::disk(&disk), &target, &ExtractOptions::new()));
     extracted.unwrap();
     check("extract", grown);
     // SAFETY: nobody knows of the file but this test, which has written it.
     let raw = unsafe { Source::map(&raw_path) }.unwrap();
-    let (grown, found) = growth(|| ops::first_difference(Content::disk(&disk), Content::raw(&raw), &options));
+    let (grown, found) = growth(|| ops::first_difference(Input::disk(&disk), Input::raw(&raw), &options));
     assert_eq!(found.unwrap(), None);
     check("compare", grown);
     let mut out = fs::File::create_new(folder.path().join("manifest")).unwrap();

@@ -22,7 +22,7 @@ pub fn check(input: &Input) {
         let report = ops::check(base.scratch.source(), &CheckOptions::new(options.clone()).payload(true))
             .expect("nobody asks it to stop");
         for finding in &report.findings {
-            assert!(finding.to_string().ends_with(&format!("[{}]", finding.check.code())));
+            assert!(finding.to_string().ends_with(&format!("[{}]", finding.rule.code())));
         }
         let told: u64 = report.counts.values().sum();
         assert!(told >= report.findings.len() as u64 && report.allocated_blocks <= report.blocks);

@@ -51,7 +51,7 @@ pub(crate) fn look_at_everything(chain: &Chain) {
     for block in [0, 1, 2, blocks / 2, blocks.saturating_sub(1), blocks, u64::MAX] {
         told += &format!("{:?}", disk.block(block).map(|block| block.state()));
     }
-    told += &format!("{:?}", ops::contents(disk).is_ok());
+    told += &format!("{:?}", ops::detect(disk).is_ok());
     let length: u64 = disk.extents(..).take(5000).map_while(Result::ok).map(|extent| extent.length).sum();
     assert!(length <= disk.size() && !told.is_empty());
     let segments = disk.segments(..).take(5000).map_while(Result::ok);

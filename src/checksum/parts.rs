@@ -117,7 +117,7 @@ mod tests {
         }
     }
 
-    // Content that is too long to look at. All expected sums below are computed in Python, by x^(8n) modulo the polynomial
+    // Input that is too long to look at. All expected sums below are computed in Python, by x^(8n) modulo the polynomial
     // in 32-bit integers; that computation was compared with zlib for lengths up to 256 MiB.
 
     #[test]

@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use crate::error::{Error, ErrorKind, Result, Structure};
-use crate::image::{Assumed, Check, Image, Kind, LogPolicy, Severity, Strictness, Warning, Warnings};
+use crate::error::{Error, ErrorKind, Result, Rule, Severity, Structure};
+use crate::image::{Image, ImageKind, Linkage, LogPolicy, MetadataOverrides, Strictness, Warning, Warnings};
 use crate::source::{LostRanges, OpenFile, Source, SourceRef};
 
 use super::Disk;
@@ -25,7 +25,7 @@ pub struct OpenOptions {
     /// `ops` has); those that are lent from a mapping ([`Disk::segments`], [`Disk::slice`]) are an error there.
     pub strictness: Strictness,
     /// What counts instead of what the metadata of the image say. Of its parents, nothing is assumed.
-    pub assumed: Assumed,
+    pub assumed: MetadataOverrides,
     maps_parents: bool,
 }
 
@@ -52,12 +52,12 @@ impl OpenOptions {
 
     /// Sets what counts instead of what the metadata of the image say.
     #[must_use]
-    pub fn assumed(mut self, assumed: Assumed) -> Self {
+    pub fn assumed(mut self, assumed: MetadataOverrides) -> Self {
         self.assumed = assumed;
         self
     }
 
-    /// Maps the parents that a search finds and opens ([`Parents::Beside`], [`Parents::Roots`], [`Parents::Explicit`]), as
+    /// Maps the parents that a search finds and opens ([`Parents::Beside`], [`Parents::Within`], [`Parents::Explicit`]), as
     /// [`Source::map`] does. Without this they are opened by [`Source::open`], and nothing can be borrowed of what lies in
     /// them.
     ///
@@ -95,7 +95,7 @@ impl OpenOptions {
 #[derive(Debug)]
 pub struct Layer {
     image: Image,
-    link: Option<Link>,
+    link: Option<ParentLink>,
     warnings: Warnings,
     /// Of a layer that is salvaged: what its medium has failed to give so far.
     lost: Option<LostRanges>,
@@ -104,16 +104,15 @@ pub struct Layer {
 /// How a layer was found for the one above it.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Link {
+pub struct ParentLink {
     /// By which way.
     pub found_by: FoundBy,
-    /// The key of the child's parent locator under which its identity stands: `parent_linkage` or `parent_linkage2`; `none` of
-    /// one that was named, and could not be told by its identity.
-    pub linkage: &'static str,
+    /// By which identity it was verified.
+    pub linkage: Linkage,
 }
 
 impl Layer {
-    fn new(image: Image, link: Option<Link>, strictness: Strictness) -> Self {
+    fn new(image: Image, link: Option<ParentLink>, strictness: Strictness) -> Self {
         let lost = (strictness == Strictness::Salvage).then(LostRanges::default);
         Self { image, link, warnings: Warnings::default(), lost }
     }
@@ -137,7 +136,7 @@ impl Layer {
 
     /// How it was found; none for the image that was opened.
     #[must_use]
-    pub fn link(&self) -> Option<Link> {
+    pub fn link(&self) -> Option<ParentLink> {
         self.link
     }
 
@@ -154,7 +153,7 @@ pub struct Chain {
     disk: Disk,
     end: End,
     /// The rule that the end breaks, where that is known.
-    broken_rule: Option<Check>,
+    broken_rule: Option<Rule>,
     /// What else is wrong with a parent that is there and can't be used.
     unusable: Vec<Warning>,
 }
@@ -206,7 +205,7 @@ impl Chain {
     }
 
     /// The rule that keeps the chain from going on, where it is one of the parent locator or of the parent's own structures.
-    pub(crate) fn broken_rule(&self) -> Option<Check> {
+    pub(crate) fn broken_rule(&self) -> Option<Rule> {
         self.broken_rule
     }
 
@@ -262,7 +261,7 @@ enum Next {
 fn next_layer(layers: &mut [Layer], files: &mut KnownFiles, options: &OpenOptions) -> Result<Next, NotFound> {
     let depth = layers.len();
     let Some((child, above)) = layers.split_last_mut() else { return Ok(Next::Base) };
-    if child.image.kind() != Kind::Differencing {
+    if child.image.kind() != ImageKind::Differencing {
         return Ok(Next::Base);
     }
     if !options.parents.searches() {
@@ -281,11 +280,11 @@ fn next_layer(layers: &mut [Layer], files: &mut KnownFiles, options: &OpenOption
             let what = "not known by its identity: taken for the parent since it was named";
             let detail = Error::of(Structure::Parent, ErrorKind::Text { what });
             child.warnings.add_as(
-                Check::ParentIdentity,
+                Rule::ParentIdentity,
                 Severity::Corruption,
                 detail.in_layer(layer, child.image.path()),
             );
-            let link = Link { found_by: FoundBy::Given, linkage: "none" };
+            let link = ParentLink { found_by: FoundBy::Given, linkage: Linkage::Unverified };
             Ok(Next::Layer(Box::new(Layer::new(image, Some(link), options.strictness))))
         }
         found => found,
@@ -310,13 +309,13 @@ fn find_parent(
             found: image.virtual_disk_size(),
             expected: "the size of the child",
         };
-        child.warnings.add(Check::ParentSize, in_child(Error::of(Structure::Parent, kind), &child.image));
+        child.warnings.add(Rule::ParentSize, in_child(Error::of(Structure::Parent, kind), &child.image));
     }
-    if linkage == "parent_linkage2" {
+    if linkage == Linkage::ParentLinkage2 {
         let kind = ErrorKind::Text { what: "the parent is linked by parent_linkage2: a merge into it was in progress" };
-        child.warnings.add(Check::ParentIdentity, in_child(Error::of(Structure::ParentLocator, kind), &child.image));
+        child.warnings.add(Rule::ParentIdentity, in_child(Error::of(Structure::ParentLocator, kind), &child.image));
     }
     // What it says of itself has been read: the pages in which that stands would add up in a long chain.
     image.source().forget(0, image.source().length());
-    Ok(Next::Layer(Box::new(Layer::new(image, Some(Link { found_by, linkage }), options.strictness))))
+    Ok(Next::Layer(Box::new(Layer::new(image, Some(ParentLink { found_by, linkage }), options.strictness))))
 }

@@ -23,7 +23,7 @@ use crate::zero::{ZERO_PAGES_LENGTH, zero_pages};
 use runs::{FEW_LAYERS, Walk};
 
 pub use block::Block;
-pub use chain::{Chain, Layer, Link, MAX_PARENTS, OpenOptions};
+pub use chain::{Chain, Layer, MAX_PARENTS, OpenOptions, ParentLink};
 pub use losses::{Loss, Losses};
 pub use parents::{FoundBy, ParentFinder, ParentRequest, Parents};
 pub use range::DiskRange;

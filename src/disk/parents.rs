@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use crate::error::{Candidate, Error, ErrorKind, Outcome, Result, Structure};
+use crate::error::{Candidate, Error, ErrorKind, ParentRejection, Result, Structure};
 use crate::format::KIB_64;
-use crate::image::{Assumed, Image, ParentLocator, Strictness, Warnings};
+use crate::image::{Image, Linkage, MetadataOverrides, ParentLocator, Strictness, Warnings};
 
 use super::chain::OpenOptions;
 use crate::source::{Allow, FileId, OpenFile, Source};
@@ -31,7 +31,7 @@ pub enum Parents {
     Beside,
     /// In these folders and the folders below them: by the ends of the stored paths, longest first. Otherwise as
     /// [`Parents::Beside`].
-    Roots(Vec<PathBuf>),
+    Within(Vec<PathBuf>),
     /// Exactly these files, in any order: for each child the one that has the identity that it asks for.
     Explicit(Vec<PathBuf>),
     /// What each of these finds, in this order.
@@ -60,7 +60,7 @@ impl fmt::Debug for Parents {
         match self {
             Self::None => f.write_str("None"),
             Self::Beside => f.write_str("Beside"),
-            Self::Roots(roots) => f.debug_tuple("Roots").field(roots).finish(),
+            Self::Within(roots) => f.debug_tuple("Within").field(roots).finish(),
             Self::Explicit(paths) => f.debug_tuple("Explicit").field(paths).finish(),
             Self::FirstOf(all) => f.debug_tuple("FirstOf").field(all).finish(),
             Self::With(_) => f.write_str("With(..)"),
@@ -98,7 +98,7 @@ pub enum FoundBy {
     RelativePath,
     /// By its file name, beside the child.
     FileName,
-    /// Below a folder of [`Parents::Roots`].
+    /// Below a folder of [`Parents::Within`].
     Root,
     /// By [`Parents::With`].
     Caller,
@@ -107,7 +107,7 @@ pub enum FoundBy {
 impl FoundBy {
     /// The name in words.
     #[must_use]
-    pub const fn name(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Given => "given",
             Self::RelativePath => "relative path",
@@ -123,7 +123,7 @@ pub(super) struct Found {
     pub(super) image: Image,
     pub(super) found_by: FoundBy,
     /// The key of the parent locator under which the identity stands.
-    pub(super) linkage: &'static str,
+    pub(super) linkage: Linkage,
 }
 
 /// Why there is no parent.
@@ -193,7 +193,7 @@ impl<'a> Search<'a> {
         match parents {
             Parents::None => Ok(None),
             Parents::Beside => Ok(self.beside()),
-            Parents::Roots(roots) => Ok(roots.iter().find_map(|root| self.below(root))),
+            Parents::Within(roots) => Ok(roots.iter().find_map(|root| self.below(root))),
             Parents::Explicit(paths) => Ok(paths.iter().find_map(|path| self.given(path))),
             Parents::FirstOf(all) => all.iter().find_map(|parents| self.look(parents).transpose()).transpose(),
             Parents::With(finder) => {
@@ -215,7 +215,7 @@ impl<'a> Search<'a> {
             }
             if self.locator.linkage_of(*identity).is_none() {
                 let found = *identity;
-                return self.take(path.to_path_buf(), Err(Outcome::OtherIdentity { found }), FoundBy::Given);
+                return self.take(path.to_path_buf(), Err(ParentRejection::OtherIdentity { found }), FoundBy::Given);
             }
         }
         let opened = OpenFile::open(path, Allow::Named).map_err(outcome_of_opening);
@@ -244,7 +244,7 @@ impl<'a> Search<'a> {
                         return Some(found);
                     }
                 }
-                None => self.tried.push(Candidate { path: PathBuf::from(stored), outcome: Outcome::Outside }),
+                None => self.tried.push(Candidate { path: PathBuf::from(stored), outcome: ParentRejection::Outside }),
             }
         }
         let stored = [&locator.relative_path, &locator.absolute_win32_path, &locator.volume_path];
@@ -283,7 +283,7 @@ impl<'a> Search<'a> {
             let found = walked.and_then(|path| {
                 let file = OpenFile::open(&path, Allow::Searched).map_err(outcome_of_searching)?;
                 if self.files.chain.contains(file.id()) {
-                    return Err(Outcome::InChain);
+                    return Err(ParentRejection::InChain);
                 }
                 let identity = identity_of(&file, self.options.strictness)?;
                 self.check(file, identity)
@@ -296,7 +296,7 @@ impl<'a> Search<'a> {
     fn take(
         &mut self,
         path: PathBuf,
-        found: Result<(Image, &'static str), Outcome>,
+        found: Result<(Image, Linkage), ParentRejection>,
         found_by: FoundBy,
     ) -> Option<Found> {
         match found {
@@ -310,39 +310,39 @@ impl<'a> Search<'a> {
 
     /// Opens a file as an image, once its identity is known to be the right one: before that, nothing of it but its
     /// headers is read.
-    fn check(&mut self, file: OpenFile, identity: Uuid) -> Result<(Image, &'static str), Outcome> {
+    fn check(&mut self, file: OpenFile, identity: Uuid) -> Result<(Image, Linkage), ParentRejection> {
         let linkage = self.linkage_of(identity)?;
         self.open(self.options.open_parent(file), linkage)
     }
 
     /// The same for bytes that are in memory already.
-    fn check_source(&mut self, source: Source) -> Result<(Image, &'static str), Outcome> {
+    fn check_source(&mut self, source: Source) -> Result<(Image, Linkage), ParentRejection> {
         if source.id().is_some_and(|id| self.files.chain.contains(&id)) {
-            return Err(Outcome::InChain);
+            return Err(ParentRejection::InChain);
         }
-        let linkage =
-            self.linkage_of(Image::identity(source.clone(), self.options.strictness).map_err(Outcome::Broken)?)?;
+        let linkage = self
+            .linkage_of(Image::identity(source.clone(), self.options.strictness).map_err(ParentRejection::Broken)?)?;
         self.open(Ok(source), linkage)
     }
 
-    fn linkage_of(&self, found: Uuid) -> Result<&'static str, Outcome> {
-        self.locator.linkage_of(found).ok_or(Outcome::OtherIdentity { found })
+    fn linkage_of(&self, found: Uuid) -> Result<Linkage, ParentRejection> {
+        self.locator.linkage_of(found).ok_or(ParentRejection::OtherIdentity { found })
     }
 
     /// Opens what has the right identity.
-    fn open(&mut self, source: Result<Source>, linkage: &'static str) -> Result<(Image, &'static str), Outcome> {
+    fn open(&mut self, source: Result<Source>, linkage: Linkage) -> Result<(Image, Linkage), ParentRejection> {
         let OpenOptions { log_policy, strictness, .. } = *self.options;
         let mut warnings = Warnings::new(strictness);
-        let opened =
-            source.and_then(|source| Image::open_noting(source, log_policy, &Assumed::default(), &mut warnings));
+        let opened = source
+            .and_then(|source| Image::open_noting(source, log_policy, &MetadataOverrides::default(), &mut warnings));
         let image = opened.map_err(|error| {
             self.unusable.get_or_insert(warnings);
-            Outcome::Unusable(error)
+            ParentRejection::Unusable(error)
         })?;
         let (found, expected) = (image.logical_sector_size(), self.child.logical_sector_size());
         if found != expected {
             let kind = ErrorKind::SectorSizeMismatch { found, expected };
-            return Err(Outcome::Unusable(Error::of(Structure::MetadataItem("LogicalSectorSize"), kind)));
+            return Err(ParentRejection::Unusable(Error::of(Structure::MetadataItem("LogicalSectorSize"), kind)));
         }
         Ok((image, linkage))
     }
@@ -350,22 +350,22 @@ impl<'a> Search<'a> {
     /// Why no parent was found: what was there says more than what was not.
     fn failure(&mut self) -> Error {
         let rank = |candidate: &Candidate| match candidate.outcome {
-            Outcome::Unusable(_) => 0,
-            Outcome::OtherIdentity { .. } => 1,
-            Outcome::InChain => 2,
-            Outcome::Broken(_) => 3,
-            Outcome::Missing | Outcome::Outside | Outcome::NotAFile { .. } => 4,
+            ParentRejection::Unusable(_) => 0,
+            ParentRejection::OtherIdentity { .. } => 1,
+            ParentRejection::InChain => 2,
+            ParentRejection::Broken(_) => 3,
+            ParentRejection::Missing | ParentRejection::Outside | ParentRejection::NotAFile { .. } => 4,
         };
         let mut tried = std::mem::take(&mut self.tried);
         let telling = (0..tried.len()).min_by_key(|index| tried.get(*index).map(rank)).unwrap_or(0);
         let name = self.locator.name().to_owned();
         let kind = match tried.get(telling).map(|candidate| &candidate.outcome) {
-            Some(Outcome::OtherIdentity { .. }) => {
+            Some(ParentRejection::OtherIdentity { .. }) => {
                 ErrorKind::ParentMismatch { name, expected: self.locator.parent_linkage, tried }
             }
-            Some(Outcome::InChain) => ErrorKind::ChainCycle,
-            Some(Outcome::Broken(_) | Outcome::Unusable(_)) => match tried.swap_remove(telling) {
-                Candidate { path, outcome: Outcome::Broken(error) | Outcome::Unusable(error) } => {
+            Some(ParentRejection::InChain) => ErrorKind::ChainCycle,
+            Some(ParentRejection::Broken(_) | ParentRejection::Unusable(_)) => match tried.swap_remove(telling) {
+                Candidate { path, outcome: ParentRejection::Broken(error) | ParentRejection::Unusable(error) } => {
                     return error.in_layer(self.layer.saturating_add(1), Some(&path));
                 }
                 other => ErrorKind::ParentNotFound { name, tried: vec![other] },
@@ -377,19 +377,19 @@ impl<'a> Search<'a> {
 }
 
 /// The same for one that the caller has not named: a stored name may well lead to something else than a file.
-fn outcome_of_searching(error: Error) -> Outcome {
+fn outcome_of_searching(error: Error) -> ParentRejection {
     match error.kind() {
-        ErrorKind::NotAFile { what } => Outcome::NotAFile { what },
+        ErrorKind::NotAFile { what } => ParentRejection::NotAFile { what },
         _ => outcome_of_opening(error),
     }
 }
 
 /// The identity of an image, by its headers alone.
-fn identity_of(file: &OpenFile, strictness: Strictness) -> Result<Uuid, Outcome> {
+fn identity_of(file: &OpenFile, strictness: Strictness) -> Result<Uuid, ParentRejection> {
     let (head, failed) = file.head(END_OF_HEADERS);
     let identity = Image::identity(Source::from_vec(head), strictness);
     // Where one copy of the header can't be read, the other counts. Where none does, it may be for what can't be read.
-    identity.map_err(|error| Outcome::Broken(failed.unwrap_or(error)))
+    identity.map_err(|error| ParentRejection::Broken(failed.unwrap_or(error)))
 }
 
 /// For an image that is to be salvaged, and whose parent can't be told by its identity: the file that the caller has named
@@ -410,9 +410,11 @@ pub(super) fn named(child: &Image, files: &KnownFiles, options: &OpenOptions) ->
     }
     let only = if others.len() == 1 { others.pop() } else { None };
     let source = options.open_parent(unknown.or(only)?).ok()?;
-    let image = Image::open_with(source, options.log_policy, options.strictness, &Assumed::default()).ok()?;
+    let image = Image::open_with(source, options.log_policy, options.strictness, &MetadataOverrides::default()).ok()?;
     (image.logical_sector_size() == child.logical_sector_size()).then_some(image)
 }
 
 /// Where the headers end, and the region tables begin (MS-VHDX 2.2).
 const END_OF_HEADERS: u64 = 3 * KIB_64;
+
+crate::error::display_as_str!(FoundBy);

@@ -4,13 +4,13 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, ErrorKind, Outcome, Result, Structure};
+use crate::error::{Error, ErrorKind, ParentRejection, Result, Structure};
 
 /// What becomes of a candidate that can't be opened.
-pub(super) fn outcome_of_opening(error: Error) -> Outcome {
+pub(super) fn outcome_of_opening(error: Error) -> ParentRejection {
     match error.kind() {
-        ErrorKind::Open(cause) if is_nowhere(cause) => Outcome::Missing,
-        _ => Outcome::Broken(error),
+        ErrorKind::Open(cause) if is_nowhere(cause) => ParentRejection::Missing,
+        _ => ParentRejection::Broken(error),
     }
 }
 
@@ -71,11 +71,11 @@ struct Walk {
 ///
 /// Links are followed step by step and by their text, so that nothing outside of the folder is even looked at.
 ///
-/// The outcome of a way that leads to no file is [`Outcome::Missing`], [`Outcome::Outside`], or [`Outcome::Broken`] if a
+/// The outcome of a way that leads to no file is [`ParentRejection::Missing`], [`ParentRejection::Outside`], or [`ParentRejection::Broken`] if a
 /// folder can't be read.
-pub(super) fn walks(folder: &Path, inside: &Path) -> Vec<Result<PathBuf, Outcome>> {
+pub(super) fn walks(folder: &Path, inside: &Path) -> Vec<Result<PathBuf, ParentRejection>> {
     if inside.as_os_str().len() > LONGEST_PATH {
-        return vec![Err(Outcome::Missing)];
+        return vec![Err(ParentRejection::Missing)];
     }
     let mut found = Vec::new();
     let mut ways = vec![Walk { path: folder.to_path_buf(), ahead: steps(inside), links: 0 }];
@@ -101,7 +101,7 @@ fn names_alike(folder: &Path, name: &OsStr) -> io::Result<Vec<OsString>> {
 }
 
 /// Goes one way to its end; where it parts, the other ways are put to `ways`.
-fn walk(folder: &Path, way: Walk, ways: &mut Vec<Walk>) -> Result<PathBuf, Outcome> {
+fn walk(folder: &Path, way: Walk, ways: &mut Vec<Walk>) -> Result<PathBuf, ParentRejection> {
     let broken = |error: io::Error| outcome_of_opening(Error::of(Structure::File, ErrorKind::Open(error.into())));
     let Walk { mut path, mut ahead, mut links } = way;
     while let Some(step) = ahead.pop() {
@@ -110,7 +110,7 @@ fn walk(folder: &Path, way: Walk, ways: &mut Vec<Walk>) -> Result<PathBuf, Outco
         }
         if step == *".." {
             if path == folder {
-                return Err(Outcome::Outside);
+                return Err(ParentRejection::Outside);
             }
             path.pop();
             continue;
@@ -119,7 +119,7 @@ fn walk(folder: &Path, way: Walk, ways: &mut Vec<Walk>) -> Result<PathBuf, Outco
         let found = match std::fs::symlink_metadata(&next) {
             Err(error) if is_nowhere(&error) => {
                 let mut names = names_alike(&path, &step).map_err(broken)?;
-                let first = names.pop().ok_or(Outcome::Missing)?;
+                let first = names.pop().ok_or(ParentRejection::Missing)?;
                 let way_by = |name| Walk { path: path.clone(), ahead: [ahead.clone(), vec![name]].concat(), links };
                 ways.extend(names.into_iter().take(MOST_WALKS).map(way_by));
                 next = path.join(first);
@@ -137,7 +137,7 @@ fn walk(folder: &Path, way: Walk, ways: &mut Vec<Walk>) -> Result<PathBuf, Outco
             path = folder.to_path_buf();
         }
         let target = if target.is_absolute() { target.strip_prefix(folder).ok() } else { Some(target.as_path()) };
-        let target = target.filter(|_| links <= MOST_LINKS).ok_or(Outcome::Outside)?;
+        let target = target.filter(|_| links <= MOST_LINKS).ok_or(ParentRejection::Outside)?;
         ahead.extend(steps(target));
     }
     Ok(path)

@@ -13,13 +13,13 @@ pub struct Candidate {
     /// The path.
     pub path: PathBuf,
     /// What was found there.
-    pub outcome: Outcome,
+    pub outcome: ParentRejection,
 }
 
 /// Why a candidate for a parent was not taken.
 #[non_exhaustive]
 #[derive(Clone, Debug)]
-pub enum Outcome {
+pub enum ParentRejection {
     /// There is no such file.
     Missing,
     /// The path leads out of the folders in which the search is allowed.
@@ -46,12 +46,12 @@ impl fmt::Display for Candidate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} (", self.path.display())?;
         match &self.outcome {
-            Outcome::Missing => f.write_str("no such file")?,
-            Outcome::Outside => f.write_str("outside of the folders allowed")?,
-            Outcome::InChain => f.write_str("in the chain already")?,
-            Outcome::OtherIdentity { found } => write!(f, "DataWriteGuid {{{found}}}")?,
-            Outcome::NotAFile { what } => write!(f, "is {what}")?,
-            Outcome::Broken(error) | Outcome::Unusable(error) => write!(f, "{error}")?,
+            ParentRejection::Missing => f.write_str("no such file")?,
+            ParentRejection::Outside => f.write_str("outside of the folders allowed")?,
+            ParentRejection::InChain => f.write_str("in the chain already")?,
+            ParentRejection::OtherIdentity { found } => write!(f, "DataWriteGuid {{{found}}}")?,
+            ParentRejection::NotAFile { what } => write!(f, "is {what}")?,
+            ParentRejection::Broken(error) | ParentRejection::Unusable(error) => write!(f, "{error}")?,
         }
         f.write_str(")")
     }

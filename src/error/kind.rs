@@ -7,7 +7,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::candidate::Tried;
-use super::{Candidate, Category, Error, Structure};
+use super::{Candidate, Category, Error, Rule, Structure};
 
 /// What is wrong. Numbers are as found in the file; lengths and offsets are bytes.
 #[non_exhaustive]
@@ -180,7 +180,7 @@ pub enum ErrorKind {
         flaw: String,
     },
     /// A value of the image was replaced by one that was said by hand.
-    Assumed {
+    Overridden {
         /// Its name in MS-VHDX.
         field: &'static str,
     },
@@ -275,6 +275,30 @@ impl ErrorKind {
         Self::Signature { found, expected }
     }
 
+    /// The rule that is broken wherever this is wrong with `structure`, where that is one rule.
+    pub(super) fn rule(&self, structure: Structure) -> Option<Rule> {
+        Some(match (self, structure) {
+            (Self::Io(_) | Self::Lost | Self::MediumFailed | Self::Changed, _) => Rule::Medium,
+            (Self::NotVhdx { .. }, _) => Rule::Signature,
+            (Self::NoValidCopy { .. }, Structure::Headers) => Rule::Headers,
+            (Self::NoValidCopy { .. }, Structure::RegionTables) => Rule::RegionTables,
+            (Self::DirtyLog { .. }, _) => Rule::LogRefused,
+            (Self::NoActiveSequence { .. }, _) => Rule::LogSequence,
+            (Self::BatTooSmall { .. }, _)
+            | (Self::OutOfBounds { .. }, Structure::PayloadBatEntry(_) | Structure::Bat) => Rule::BatSize,
+            (Self::ReservedState { .. }, _) => Rule::BlockState,
+            (Self::PartiallyPresentWithoutParent, _) => Rule::PartialWithoutParent,
+            (Self::NoSectorBitmap { .. }, _) => Rule::Bitmap,
+            (Self::Overlap { .. } | Self::OutOfBounds { .. }, Structure::SectorBitmap(_)) => Rule::Bitmap,
+            (Self::OutOfBounds { .. }, Structure::PayloadBlock(_) | Structure::File) => Rule::BlockPlace,
+            (Self::NoParentAttached | Self::ParentNotFound { .. }, _) => Rule::ParentMissing,
+            (Self::ParentMismatch { .. }, _) => Rule::ParentIdentity,
+            (Self::ChainCycle | Self::ChainTooLong { .. }, _) => Rule::Chain,
+            (Self::SectorSizeMismatch { .. }, _) => Rule::ParentSectorSize,
+            _ => return None,
+        })
+    }
+
     pub(super) fn category(&self) -> Category {
         match self {
             Self::NotVhdx { .. } => Category::NotVhdx,
@@ -350,7 +374,7 @@ impl fmt::Display for ErrorKind {
             Self::NoSectorBitmap { state } => {
                 write!(f, "a block is partially present without sector bitmap (found state {state}, expected 6)")
             }
-            Self::Assumed { field } => write!(f, "{field} is another than the one that was assumed"),
+            Self::Overridden { field } => write!(f, "{field} is another than the one that was assumed"),
             Self::Text { what } => f.write_str(what),
             Self::CopiesDiffer => f.write_str("valid, but not equal to the other copy"),
             Self::LocatorGuid { key, found } => {

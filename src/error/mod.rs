@@ -4,12 +4,27 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+/// Shows a type as the text that its `as_str` returns.
+macro_rules! display_as_str {
+    ($name:ty) => {
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.pad(self.as_str())
+            }
+        }
+    };
+}
+
 mod candidate;
 mod kind;
+mod rule;
 mod structure;
 
-pub use candidate::{Candidate, Outcome};
+pub(crate) use display_as_str;
+
+pub use candidate::{Candidate, ParentRejection};
 pub use kind::ErrorKind;
+pub use rule::{Rule, Severity};
 pub use structure::Structure;
 
 /// The result of everything in this crate that can fail.
@@ -29,17 +44,18 @@ struct Inner {
     offset: Option<u64>,
     layer: usize,
     file: Option<PathBuf>,
+    rule: Option<Rule>,
 }
 
 impl Error {
     /// An error in `structure` at file offset `offset` (bytes).
     pub(crate) fn at(structure: Structure, offset: u64, kind: ErrorKind) -> Self {
-        Self(Box::new(Inner { kind, structure, offset: Some(offset), layer: 0, file: None }))
+        Self(Box::new(Inner { kind, structure, offset: Some(offset), layer: 0, file: None, rule: None }))
     }
 
     /// An error in `structure` as a whole.
     pub(crate) fn of(structure: Structure, kind: ErrorKind) -> Self {
-        Self(Box::new(Inner { kind, structure, offset: None, layer: 0, file: None }))
+        Self(Box::new(Inner { kind, structure, offset: None, layer: 0, file: None, rule: None }))
     }
 
     /// The same error, said of `layer` of a chain, whose file is `file`.
@@ -65,6 +81,19 @@ impl Error {
             self.0.structure = structure;
         }
         self
+    }
+
+    /// The same error, as a breach of `rule`, unless it is known to be one of another rule.
+    pub(crate) fn breaking(mut self, rule: Rule) -> Self {
+        self.0.rule.get_or_insert(rule);
+        self
+    }
+
+    /// The rule of the format that is broken, or [`Rule::Medium`] where bytes can't be read. None where the file is not at
+    /// fault: it can't be opened, or the caller asked for something that does not exist.
+    #[must_use]
+    pub fn rule(&self) -> Option<Rule> {
+        self.0.rule.or_else(|| self.0.kind.rule(self.0.structure))
     }
 
     /// What is wrong, with the values found and expected.
@@ -112,6 +141,7 @@ impl fmt::Debug for Error {
             .field("offset", &self.0.offset)
             .field("layer", &self.0.layer)
             .field("file", &self.0.file)
+            .field("rule", &self.rule())
             .finish()
     }
 }

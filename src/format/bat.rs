@@ -72,7 +72,7 @@ impl PayloadBlockState {
 
     /// The name as MS-VHDX writes it, without the prefix `PAYLOAD_BLOCK_`.
     #[must_use]
-    pub const fn name(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::NotPresent => "NOT_PRESENT",
             Self::Undefined => "UNDEFINED",
@@ -105,3 +105,5 @@ impl SectorBitmapState {
         }
     }
 }
+
+crate::error::display_as_str!(PayloadBlockState);

@@ -4,7 +4,7 @@
 /// image was made with, or what is read is nonsense.
 #[non_exhaustive]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Assumed {
+pub struct MetadataOverrides {
     /// Size of a payload block, in bytes: a power of two from 1 MiB to 256 MiB.
     pub block_size: Option<u32>,
     /// Size of the virtual disk, in bytes: at most 64 TiB.
@@ -15,7 +15,7 @@ pub struct Assumed {
     pub has_parent: bool,
 }
 
-impl Assumed {
+impl MetadataOverrides {
     /// Whether nothing is.
     #[must_use]
     pub fn is_nothing(&self) -> bool {

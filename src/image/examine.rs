@@ -13,10 +13,10 @@ use crate::zero::is_zero;
 
 use super::bat::{BatSummary, Slots};
 use super::finding::Findings;
-use super::geometry::Kind;
-use super::log::{self, EntryStatus, Flaw, LogReport, LogState};
-use super::rule::{Check, Severity};
+use super::geometry::ImageKind;
+use super::log::{self, EntryStatus, LogEntryError, LogReport, LogState};
 use super::{Image, header, metadata};
+use crate::error::{Rule, Severity};
 
 /// What the examination of one file has found, but for the findings.
 #[derive(Clone, Debug)]
@@ -46,7 +46,7 @@ impl Image {
         // What was looked at may not have been what the file says.
         let failed = self.view.failed_reads().first_but_for(&[]);
         if let Err(lost) = self.source().check_lost().and(failed.map_or(Ok(()), Err)) {
-            findings.refuse(Check::Medium, lost, None);
+            findings.reject(Rule::Medium, lost, None);
         }
         // A chain may have hundreds of files.
         self.view.forget(0, self.source().length());
@@ -79,11 +79,11 @@ impl Image {
             };
             if let Some(what) = what {
                 let detail = Error::at(Structure::FileIdentifier, creator_at, ErrorKind::Text { what });
-                findings.add(Check::CreatorText, detail, None);
+                findings.add(Rule::CreatorText, detail, None);
             }
         }
         // Where no header counts, that is told.
-        let is_known = self.warnings.as_slice().iter().all(|warning| warning.check != Check::Headers);
+        let is_known = self.warnings.as_slice().iter().all(|warning| warning.rule != Rule::Headers);
         let nil = [
             (self.header.data_write_guid.is_nil(), "DataWriteGuid is nil: no child can be made of the image"),
             (self.header.file_write_guid.is_nil(), "FileWriteGuid is nil"),
@@ -91,11 +91,11 @@ impl Image {
         for (_, what) in nil.into_iter().filter(|(is_nil, _)| *is_nil && is_known) {
             let structure = Structure::Header(self.header.copy);
             let detail = Error::at(structure, header_offset(self.header.copy), ErrorKind::Text { what });
-            findings.add(Check::NilIdentity, detail, None);
+            findings.add(Rule::NilIdentity, detail, None);
         }
         if self.virtual_disk_id.is_some_and(|id| id.is_nil()) {
             let detail = Error::of(Structure::MetadataItem("VirtualDiskId"), ErrorKind::Text { what: "it is nil" });
-            findings.add(Check::NilIdentity, detail, None);
+            findings.add(Rule::NilIdentity, detail, None);
         }
     }
 
@@ -110,7 +110,7 @@ impl Image {
             ),
         ];
         for (_, what) in differ.into_iter().filter(|(differ, _)| *differ) {
-            findings.add(Check::HeadersDiffer, Error::of(Structure::Headers, ErrorKind::Text { what }), None);
+            findings.add(Rule::HeadersDiffer, Error::of(Structure::Headers, ErrorKind::Text { what }), None);
         }
     }
 
@@ -123,7 +123,7 @@ impl Image {
         };
         let identifier_end = to_u64(size_of::<FileIdentifier>());
         empty(
-            Check::NotEmpty,
+            Rule::NotEmpty,
             Structure::FileIdentifier,
             identifier_end,
             KIB_64,
@@ -134,25 +134,25 @@ impl Image {
             let checked_end = start.saturating_add(Header::CHECKED_LENGTH);
             if header::read(&self.view, copy).is_ok() {
                 let fields_end = start.saturating_add(to_u64(size_of::<Header>()));
-                empty(Check::HeaderReserved, structure, fields_end, checked_end, "the reserved part of the header");
+                empty(Rule::HeaderReserved, structure, fields_end, checked_end, "the reserved part of the header");
             }
-            empty(Check::NotEmpty, structure, checked_end, start.saturating_add(KIB_64), "the gap behind the header");
+            empty(Rule::NotEmpty, structure, checked_end, start.saturating_add(KIB_64), "the gap behind the header");
         }
         let entries = to_u64(self.regions.all.len()).saturating_mul(to_u64(size_of::<RegionTableEntry>()));
         let used = to_u64(size_of::<RegionTableHeader>()).saturating_add(entries);
         let table = region_table_offset(self.regions.copy);
         let structure = Structure::RegionTable(self.regions.copy);
         let table_end = table.saturating_add(KIB_64);
-        empty(Check::NotEmpty, structure, table.saturating_add(used), table_end, "the unused part of the region table");
+        empty(Rule::NotEmpty, structure, table.saturating_add(used), table_end, "the unused part of the region table");
         let tables_end = region_table_offset(2).saturating_add(KIB_64);
-        empty(Check::NotEmpty, Structure::HeaderSection, tables_end, MIB, "the rest of the header section");
+        empty(Rule::NotEmpty, Structure::HeaderSection, tables_end, MIB, "the rest of the header section");
         let entries = to_u64(self.metadata_entries).saturating_mul(to_u64(size_of::<MetadataEntry>()));
         let used = to_u64(size_of::<MetadataTableHeader>()).saturating_add(entries);
         let start = self.regions.metadata.offset;
         let table_end = start.saturating_add(MetadataTableHeader::TABLE_LENGTH);
         let structure = Structure::MetadataTable;
         empty(
-            Check::NotEmpty,
+            Rule::NotEmpty,
             structure,
             start.saturating_add(used),
             table_end,
@@ -160,7 +160,7 @@ impl Image {
         );
         for (start, end) in metadata::unused(&self.view, &self.regions.metadata, self.metadata_entries) {
             empty(
-                Check::NotEmpty,
+                Rule::NotEmpty,
                 Structure::MetadataRegion,
                 start,
                 end,
@@ -171,20 +171,20 @@ impl Image {
         let used = self.geometry.bat_entries().saturating_mul(BatEntry::LENGTH);
         let end = bat.offset.saturating_add(bat.length.into());
         empty(
-            Check::NotEmpty,
+            Rule::NotEmpty,
             Structure::Bat,
             bat.offset.saturating_add(used),
             end,
             "the unused part of the BAT region",
         );
-        if self.geometry.kind == Kind::Differencing
+        if self.geometry.kind == ImageKind::Differencing
             && let Some(last) = self.geometry.payload_blocks().checked_sub(1)
         {
             // The last chunk has entries for as many blocks as any other.
             let entry = |index: u64| bat.offset.saturating_add(index.saturating_mul(BatEntry::LENGTH));
             let start = entry(self.geometry.payload_index(last).saturating_add(1));
             let end = entry(self.geometry.bitmap_index(self.geometry.chunk_of(last)));
-            empty(Check::NotEmpty, Structure::Bat, start, end, "an entry of the BAT behind that of the last block");
+            empty(Rule::NotEmpty, Structure::Bat, start, end, "an entry of the BAT behind that of the last block");
         }
     }
 
@@ -193,7 +193,7 @@ impl Image {
         let known = [RegionTableEntry::BAT.to_uuid(), RegionTableEntry::METADATA.to_uuid()];
         // Of those that are required, the opening told.
         for region in self.regions.all.iter().filter(|region| !region.required && !known.contains(&region.guid)) {
-            findings.tell(Check::RegionUnknown, Severity::Note, || {
+            findings.tell(Rule::RegionUnknown, Severity::Note, || {
                 let kind = ErrorKind::UnknownOptional { id: region.guid };
                 (Error::at(Structure::OtherRegion, region.offset, kind), None)
             });
@@ -222,20 +222,20 @@ impl Image {
             let (check, kind) = match entry.status {
                 EntryStatus::Active => return,
                 EntryStatus::OtherLog => {
-                    (Check::LogEntryGuid, ErrorKind::Text { what: "not replayed: it is of another log" })
+                    (Rule::LogEntryGuid, ErrorKind::Text { what: "not replayed: it is of another log" })
                 }
                 EntryStatus::Stale if entry.content.is_some_and(|content| content.sequence_number > newest) => {
                     newer = newer.saturating_add(1);
                     // The first of them was told when the image was opened.
                     if newer > 1 {
                         let detail = log::not_replayed_though_newer(at(entry.offset));
-                        findings.add_as(Check::LogEntrySequence, Severity::Warning, detail, None);
+                        findings.add_as(Rule::LogEntrySequence, Severity::Warning, detail, None);
                     }
                     return;
                 }
                 EntryStatus::Stale => {
                     let what = "not replayed: it is older than the tail, or in no sequence";
-                    (Check::LogEntrySequence, ErrorKind::Text { what })
+                    (Rule::LogEntrySequence, ErrorKind::Text { what })
                 }
                 EntryStatus::Broken(flaw) => (rule_of(flaw), ErrorKind::BrokenEntry { flaw: flaw.to_string() }),
             };
@@ -245,7 +245,7 @@ impl Image {
         drop(visited);
         if let Some(first) = stale {
             let detail = Error::at(Structure::Log, at(first), ErrorKind::StaleEntries { count });
-            findings.add(Check::StaleLog, detail, None);
+            findings.add(Rule::StaleLog, detail, None);
         }
     }
 
@@ -263,7 +263,7 @@ impl Image {
             let mut tell = |start, end: u64, is_empty| {
                 let kind = ErrorKind::Unreferenced { length: end.saturating_sub(start), is_zero: is_empty };
                 let severity = if is_empty { Severity::Note } else { Severity::Leak };
-                findings.tell(Check::Unreferenced, severity, || (Error::at(Structure::File, start, kind), None));
+                findings.tell(Rule::Unreferenced, severity, || (Error::at(Structure::File, start, kind), None));
             };
             while at < end {
                 if at >= zero_end {
@@ -287,21 +287,21 @@ impl Image {
         if !length.is_multiple_of(MIB) && used_end < length {
             let is_zero = first_set(&self.view, Structure::File, used_end, length).is_none();
             let kind = ErrorKind::Unreferenced { length: length.saturating_sub(used_end), is_zero };
-            findings.add(Check::Trailing, Error::at(Structure::File, used_end, kind), None);
+            findings.add(Rule::Trailing, Error::at(Structure::File, used_end, kind), None);
         }
         unreferenced
     }
 }
 
 /// The rule that a broken log entry breaks.
-fn rule_of(flaw: Flaw) -> Check {
+fn rule_of(flaw: LogEntryError) -> Rule {
     match flaw {
-        Flaw::OtherLog => Check::LogEntryGuid,
-        Flaw::SequenceNumber => Check::LogEntrySequence,
-        Flaw::Tail => Check::LogEntryTail,
-        Flaw::DescriptorRange(_) => Check::LogDescriptor,
-        Flaw::DescriptorPlace(_) => Check::LogDescriptorPlace,
-        _ => Check::LogEntry,
+        LogEntryError::OtherLog => Rule::LogEntryGuid,
+        LogEntryError::SequenceNumber => Rule::LogEntrySequence,
+        LogEntryError::Tail => Rule::LogEntryTail,
+        LogEntryError::DescriptorRange(_) => Rule::LogDescriptor,
+        LogEntryError::DescriptorPlace(_) => Rule::LogDescriptorPlace,
+        _ => Rule::LogEntry,
     }
 }
 

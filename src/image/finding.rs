@@ -7,15 +7,15 @@ use std::path::Path;
 
 use crate::error::Error;
 
-use super::rule::{Check, Severity};
 use super::warning::{Warning, severity_of};
+use crate::error::{Rule, Severity};
 
 /// Something that an examination has found.
 #[non_exhaustive]
 #[derive(Clone, Debug)]
 pub struct Finding {
     /// The rule that is broken.
-    pub check: Check,
+    pub rule: Rule,
     /// How much that matters here.
     pub severity: Severity,
     /// Where, what was found, and what was expected.
@@ -26,14 +26,14 @@ pub struct Finding {
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} [{}]", self.detail, self.check.code())
+        write!(f, "{} [{}]", self.detail, self.rule.code())
     }
 }
 
 impl From<Warning> for Finding {
     fn from(warning: Warning) -> Self {
-        let Warning { check, severity, detail } = warning;
-        Self { check, severity, detail, range: None }
+        let Warning { rule, severity, detail } = warning;
+        Self { rule, severity, detail, range: None }
     }
 }
 
@@ -53,11 +53,11 @@ pub(crate) struct Findings {
 /// How many findings there are of each kind. There may be one for each of 64 million entries, and each is counted; of kinds,
 /// there are few.
 #[derive(Debug, Default)]
-struct Counts(Vec<((Check, Severity), u64)>);
+struct Counts(Vec<((Rule, Severity), u64)>);
 
 impl Counts {
     /// Counts more of a kind, and returns how many there are of it then.
-    fn add(&mut self, kind: (Check, Severity), more: u64) -> u64 {
+    fn add(&mut self, kind: (Rule, Severity), more: u64) -> u64 {
         if let Some((_, count)) = self.0.iter_mut().find(|(known, _)| *known == kind) {
             *count = count.saturating_add(more);
             return *count;
@@ -68,37 +68,37 @@ impl Counts {
 }
 
 impl Findings {
-    pub(crate) fn add(&mut self, check: Check, detail: Error, range: Option<Range<u64>>) {
-        self.add_as(check, check.severity(), detail, range);
+    pub(crate) fn add(&mut self, rule: Rule, detail: Error, range: Option<Range<u64>>) {
+        self.add_as(rule, rule.severity(), detail, range);
     }
 
     /// Something that keeps a part of the image from being read.
-    pub(crate) fn refuse(&mut self, check: Check, detail: Error, range: Option<Range<u64>>) {
+    pub(crate) fn reject(&mut self, rule: Rule, detail: Error, range: Option<Range<u64>>) {
         let severity = severity_of(&detail);
-        self.add_as(check, severity, detail, range);
+        self.add_as(rule, severity, detail, range);
     }
 
-    pub(crate) fn add_as(&mut self, check: Check, severity: Severity, detail: Error, range: Option<Range<u64>>) {
-        self.push(Finding { check, severity, detail, range });
+    pub(crate) fn add_as(&mut self, rule: Rule, severity: Severity, detail: Error, range: Option<Range<u64>>) {
+        self.push(Finding { rule, severity, detail, range });
     }
 
     /// The same of what may be found in every entry of a table: `say` is asked only where there is need to tell.
-    pub(crate) fn tell(&mut self, check: Check, severity: Severity, say: impl FnOnce() -> (Error, Option<Range<u64>>)) {
-        if self.counts.add((check, severity), 1) <= MOST_OF_A_KIND {
+    pub(crate) fn tell(&mut self, rule: Rule, severity: Severity, say: impl FnOnce() -> (Error, Option<Range<u64>>)) {
+        if self.counts.add((rule, severity), 1) <= MOST_OF_A_KIND {
             let (detail, range) = say();
-            self.list.push(Finding { check, severity, detail, range });
+            self.list.push(Finding { rule, severity, detail, range });
         }
     }
 
     pub(crate) fn push(&mut self, finding: Finding) {
-        let Finding { check, severity, detail, range } = finding;
-        self.tell(check, severity, || (detail, range));
+        let Finding { rule, severity, detail, range } = finding;
+        self.tell(rule, severity, || (detail, range));
     }
 
     /// Counts more of a kind without telling of them.
-    pub(crate) fn count_more(&mut self, check: Check, severity: Severity, more: u64) {
+    pub(crate) fn count_more(&mut self, rule: Rule, severity: Severity, more: u64) {
         if more > 0 {
-            self.counts.add((check, severity), more);
+            self.counts.add((rule, severity), more);
         }
     }
 
@@ -106,11 +106,11 @@ impl Findings {
     pub(crate) fn append(&mut self, other: Self) {
         let mut told = Counts::default();
         for finding in other.list {
-            told.add((finding.check, finding.severity), 1);
+            told.add((finding.rule, finding.severity), 1);
             self.push(finding);
         }
-        for ((check, severity), count) in other.counts.0 {
-            self.count_more(check, severity, count.saturating_sub(told.add((check, severity), 0)));
+        for ((rule, severity), count) in other.counts.0 {
+            self.count_more(rule, severity, count.saturating_sub(told.add((rule, severity), 0)));
         }
     }
 
@@ -118,18 +118,18 @@ impl Findings {
     /// there are many already.
     pub(crate) fn append_layer(&mut self, found: Self, layer: usize, file: Option<&Path>) {
         let mut kinds = BTreeSet::new();
-        for Finding { check, severity, detail, range } in found.list {
-            if self.list.len() < MOST || kinds.insert((check, severity)) {
-                self.list.push(Finding { check, severity, detail: detail.in_layer(layer, file), range });
+        for Finding { rule, severity, detail, range } in found.list {
+            if self.list.len() < MOST || kinds.insert((rule, severity)) {
+                self.list.push(Finding { rule, severity, detail: detail.in_layer(layer, file), range });
             }
         }
-        for ((check, severity), count) in found.counts.0 {
-            self.count_more(check, severity, count);
+        for ((rule, severity), count) in found.counts.0 {
+            self.count_more(rule, severity, count);
         }
     }
 
     /// The findings, and how many there are of each kind.
-    pub(crate) fn into_parts(self) -> (Vec<Finding>, BTreeMap<(Check, Severity), u64>) {
+    pub(crate) fn into_parts(self) -> (Vec<Finding>, BTreeMap<(Rule, Severity), u64>) {
         (self.list, self.counts.0.into_iter().collect())
     }
 }

@@ -8,12 +8,12 @@ use crate::format::{BatEntry, FileParameters, MAX_VIRTUAL_DISK_SIZE, SECTORS_PER
 use crate::num::to_u64;
 
 use super::metadata::Metadata;
-use super::rule::Check;
 use super::warning::Warnings;
+use crate::error::Rule;
 
 /// The kinds of VHDX file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum ImageKind {
     /// All blocks were allocated when the file was made. Only a label: the BAT says what is there.
     Fixed,
     /// Blocks are allocated when they are written.
@@ -22,10 +22,10 @@ pub enum Kind {
     Differencing,
 }
 
-impl Kind {
+impl ImageKind {
     /// The name in lower case.
     #[must_use]
-    pub const fn name(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Fixed => "fixed",
             Self::Dynamic => "dynamic",
@@ -37,7 +37,7 @@ impl Kind {
 /// Sizes in bytes and numbers of blocks. Small powers of two are kept as their exponents, so that nothing divides.
 #[derive(Clone, Debug)]
 pub(super) struct Geometry {
-    pub(super) kind: Kind,
+    pub(super) kind: ImageKind,
     pub(super) virtual_disk_size: u64,
     pub(super) logical_sector_size: u32,
     pub(super) physical_sector_size: Option<u32>,
@@ -58,24 +58,22 @@ impl Geometry {
         if !block_size.is_power_of_two() || !(1 << 20..=1 << 28).contains(&block_size) {
             let expected = "a power of two from 1 MiB to 256 MiB";
             let kind = ErrorKind::Field { field: "BlockSize", found: u64::from(block_size), expected };
-            breaches.push((
-                Check::BlockSize,
-                Error::at(Structure::MetadataItem("FileParameters"), parameters.offset, kind),
-            ));
+            breaches
+                .push((Rule::BlockSize, Error::at(Structure::MetadataItem("FileParameters"), parameters.offset, kind)));
         }
         let flags = parameters.value.flags.get();
         if flags & !(FileParameters::LEAVE_BLOCKS_ALLOCATED | FileParameters::HAS_PARENT) != 0 {
             let offset = parameters.offset.saturating_add(to_u64(offset_of!(FileParameters, flags)));
             let kind = ErrorKind::Field { field: "flags", found: u64::from(flags), expected: "bits 0 and 1 only" };
             let detail = Error::at(Structure::MetadataItem("FileParameters"), offset, kind);
-            warnings.add(Check::FileParametersReserved, detail);
+            warnings.add(Rule::FileParametersReserved, detail);
         }
         let kind = if flags & FileParameters::HAS_PARENT != 0 {
-            Kind::Differencing
+            ImageKind::Differencing
         } else if flags & FileParameters::LEAVE_BLOCKS_ALLOCATED != 0 {
-            Kind::Fixed
+            ImageKind::Fixed
         } else {
-            Kind::Dynamic
+            ImageKind::Dynamic
         };
 
         let logical = &metadata.logical_sector_size;
@@ -84,7 +82,7 @@ impl Geometry {
             let found = u64::from(logical_sector_size);
             let kind = ErrorKind::Field { field: "LogicalSectorSize", found, expected: "512 or 4096" };
             let detail = Error::at(Structure::MetadataItem("LogicalSectorSize"), logical.offset, kind);
-            breaches.push((Check::LogicalSectorSize, detail));
+            breaches.push((Rule::LogicalSectorSize, detail));
         }
         // Informational, and smaller than the logical one in some images: nothing depends on it.
         let physical = &metadata.physical_sector_size;
@@ -92,7 +90,7 @@ impl Geometry {
             let found = u64::from(item.value.get());
             let kind = ErrorKind::Field { field: "PhysicalSectorSize", found, expected: "512 or 4096" };
             let detail = Error::at(Structure::MetadataItem("PhysicalSectorSize"), item.offset, kind);
-            warnings.add(Check::PhysicalSectorSize, detail);
+            warnings.add(Rule::PhysicalSectorSize, detail);
         }
 
         let size = &metadata.virtual_disk_size;
@@ -102,15 +100,15 @@ impl Geometry {
             Error::at(Structure::MetadataItem("VirtualDiskSize"), size.offset, kind)
         };
         if virtual_disk_size > MAX_VIRTUAL_DISK_SIZE {
-            breaches.push((Check::DiskSize, bad_size("at most 64 TiB")));
+            breaches.push((Rule::DiskSize, bad_size("at most 64 TiB")));
         }
-        warnings.end_all(breaches)?;
+        warnings.fatal_all(breaches)?;
         if !virtual_disk_size.is_multiple_of(u64::from(logical_sector_size)) {
-            warnings.refuse(Check::DiskSizeAlignment, bad_size("a multiple of LogicalSectorSize"))?;
+            warnings.reject(Rule::DiskSizeAlignment, bad_size("a multiple of LogicalSectorSize"))?;
             virtual_disk_size &= !u64::from(logical_sector_size).saturating_sub(1);
         }
         if virtual_disk_size == 0 {
-            warnings.add(Check::EmptyDisk, bad_size("at least one sector"));
+            warnings.add(Rule::EmptyDisk, bad_size("at least one sector"));
         }
 
         let block_shift = block_size.trailing_zeros();
@@ -187,8 +185,8 @@ impl Geometry {
     pub(super) fn bat_entries(&self) -> u64 {
         let Some(last) = self.payload_blocks().checked_sub(1) else { return 0 };
         match self.kind {
-            Kind::Differencing => self.bitmap_index(self.chunk_of(last)).saturating_add(1),
-            Kind::Fixed | Kind::Dynamic => self.payload_index(last).saturating_add(1),
+            ImageKind::Differencing => self.bitmap_index(self.chunk_of(last)).saturating_add(1),
+            ImageKind::Fixed | ImageKind::Dynamic => self.payload_index(last).saturating_add(1),
         }
     }
 
@@ -211,3 +209,5 @@ impl Geometry {
         self.logical_sector_size.trailing_zeros()
     }
 }
+
+crate::error::display_as_str!(ImageKind);

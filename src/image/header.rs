@@ -11,8 +11,8 @@ use crate::format::{Header, MIB, header_offset};
 use crate::num::to_u64;
 use crate::source::View;
 
-use super::rule::Check;
 use super::warning::Warnings;
+use crate::error::Rule;
 
 /// The longest log that is replayed, in bytes. The format sets no limit; what a replay keeps in memory is bounded by this.
 const MAX_LOG_LENGTH: u32 = 1 << 30;
@@ -142,12 +142,12 @@ pub(super) fn select(view: &View, warnings: &mut Warnings) -> Result<CurrentHead
             }
         }
         (Ok(valid), Err(broken)) | (Err(broken), Ok(valid)) => {
-            warnings.add(Check::HeaderCopies, broken);
+            warnings.add(Rule::HeaderCopies, broken);
             valid
         }
         (Err(first), Err(second)) => {
             let detail = Error::of(Structure::Headers, ErrorKind::NoValidCopy { first, second });
-            warnings.refuse(Check::Headers, detail)?;
+            warnings.reject(Rule::Headers, detail)?;
             return Ok(CurrentHeader::unknown());
         }
     };
@@ -155,7 +155,7 @@ pub(super) fn select(view: &View, warnings: &mut Warnings) -> Result<CurrentHead
     if current.version != 1 {
         let found = u64::from(current.version);
         let kind = ErrorKind::UnsupportedValue { field: "Version", found, expected: "1" };
-        warnings.refuse(Check::Version, current.at(offset_of!(Header, version), kind))?;
+        warnings.reject(Rule::Version, current.at(offset_of!(Header, version), kind))?;
     }
     Ok(current)
 }
@@ -165,12 +165,12 @@ fn accept_equal(view: &View, first: &CurrentHeader, warnings: &mut Warnings) -> 
     let sequence_number = first.sequence_number;
     if bytes(view, 1)? != bytes(view, 2)? {
         let detail = Error::of(Structure::Headers, ErrorKind::AmbiguousHeaders { sequence_number });
-        return warnings.refuse(Check::HeaderSequence, detail);
+        return warnings.reject(Rule::HeaderSequence, detail);
     }
     let expected = "another number than that of header 1";
     let kind = ErrorKind::Field { field: "SequenceNumber", found: sequence_number, expected };
     let offset = header_offset(2).saturating_add(to_u64(offset_of!(Header, sequence_number)));
-    warnings.add(Check::HeaderSequence, Error::at(Structure::Header(2), offset, kind));
+    warnings.add(Rule::HeaderSequence, Error::at(Structure::Header(2), offset, kind));
     Ok(())
 }
 

@@ -6,8 +6,8 @@ use crate::num::to_usize_saturating;
 use crate::source::{Bytes, View};
 use crate::zero::is_zero;
 
-use super::rule::Check;
 use super::warning::Warnings;
+use crate::error::Rule;
 
 /// Checks that the file begins as a VHDX does.
 ///
@@ -37,16 +37,16 @@ fn is_lost(error: &Error) -> bool {
 pub(super) fn read(view: &View, warnings: &mut Warnings) -> Result<String> {
     let signature = check_signature(view);
     let is_lost = signature.as_ref().is_err_and(is_lost);
-    warnings.require(Check::Signature, signature)?;
+    warnings.require(Rule::Signature, signature)?;
     if view.length() < MIB {
         let kind = ErrorKind::FileTooShort { found: view.length(), expected: MIB };
-        warnings.refuse(Check::FileLength, Error::of(Structure::File, kind))?;
+        warnings.reject(Rule::FileLength, Error::of(Structure::File, kind))?;
     }
     if is_lost {
         return Ok(String::new());
     }
     let identifier = view.fetch::<FileIdentifier>(Structure::FileIdentifier, 0);
-    let Some(identifier) = warnings.accept(Check::FileLength, identifier)? else { return Ok(String::new()) };
+    let Some(identifier) = warnings.accept(Rule::FileLength, identifier)? else { return Ok(String::new()) };
     let units = identifier.creator.iter().map(|unit| unit.get()).take_while(|unit| *unit != 0);
     let mut lossy = false;
     let creator = char::decode_utf16(units)
@@ -57,7 +57,7 @@ pub(super) fn read(view: &View, warnings: &mut Warnings) -> Result<String> {
         .collect();
     if lossy {
         let kind = ErrorKind::Text { what: "Creator is not UTF-16" };
-        warnings.add(Check::Creator, Error::at(Structure::FileIdentifier, 8, kind));
+        warnings.add(Rule::Creator, Error::at(Structure::FileIdentifier, 8, kind));
     }
     Ok(creator)
 }

@@ -11,8 +11,8 @@ use crate::format::{LocatorEntry, LocatorHeader, MetadataEntry, U16, VHDX_LOCATO
 use crate::num::{to_u64, to_usize_saturating};
 use crate::source::View;
 
-use super::rule::Check;
 use super::warning::Warnings;
+use crate::error::Rule;
 
 /// How a differencing image knows its parent (MS-VHDX 2.6.2.6). Everything in it was written by whoever wrote the image:
 /// it may name any file.
@@ -41,21 +41,46 @@ impl ParentLocator {
         paths.into_iter().flatten().next().map_or("(without path)", String::as_str)
     }
 
-    /// Which of the two identities `data_write_guid` is, if it is one of them: `parent_linkage` or `parent_linkage2`. The
-    /// nil GUID is nobody's.
+    /// Which of the two identities `data_write_guid` is, if it is one of them. The nil GUID is no identity.
     #[must_use]
-    pub fn linkage_of(&self, data_write_guid: Uuid) -> Option<&'static str> {
+    pub fn linkage_of(&self, data_write_guid: Uuid) -> Option<Linkage> {
         if data_write_guid.is_nil() {
             None
         } else if data_write_guid == self.parent_linkage {
-            Some("parent_linkage")
+            Some(Linkage::ParentLinkage)
         } else if Some(data_write_guid) == self.parent_linkage2 {
-            Some("parent_linkage2")
+            Some(Linkage::ParentLinkage2)
         } else {
             None
         }
     }
 }
+
+/// By which identity a parent was verified (MS-VHDX 2.6.2.6.3).
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Linkage {
+    /// By the GUID under the key `parent_linkage`.
+    ParentLinkage,
+    /// By the GUID under the key `parent_linkage2`: a merge into the parent was in progress.
+    ParentLinkage2,
+    /// Not at all: in a salvage, the caller named the file.
+    Unverified,
+}
+
+impl Linkage {
+    /// The key of the parent locator; `none` if the identity was not verified.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ParentLinkage => "parent_linkage",
+            Self::ParentLinkage2 => "parent_linkage2",
+            Self::Unverified => "none",
+        }
+    }
+}
+
+crate::error::display_as_str!(Linkage);
 
 /// Reads the item of `length` bytes at `offset`.
 ///
@@ -71,18 +96,18 @@ pub(super) fn read(view: &View, (offset, length): (u64, u64), warnings: &mut War
     };
     let bytes = bytes.map_err(|error| {
         let is_lost = matches!(error.kind(), ErrorKind::Lost);
-        warnings.end(if is_lost { Check::Medium } else { Check::Locator }, error)
+        warnings.fatal(if is_lost { Rule::Medium } else { Rule::Locator }, error)
     })?;
     let item = Item { bytes: &bytes, offset };
     let entries = item.entries().map_err(|error| {
         let is_of_other_type = matches!(error.kind(), ErrorKind::UnknownLocatorType { .. });
-        warnings.end(if is_of_other_type { Check::LocatorType } else { Check::Locator }, error)
+        warnings.fatal(if is_of_other_type { Rule::LocatorType } else { Rule::Locator }, error)
     })?;
 
     let mut by_key: BTreeMap<&str, &str> = BTreeMap::new();
     for (key, value) in &entries {
         if by_key.insert(key, value).is_some() {
-            return Err(warnings.end(Check::Locator, item.at(0, ErrorKind::Text { what: "a key is there twice" })));
+            return Err(warnings.fatal(Rule::Locator, item.at(0, ErrorKind::Text { what: "a key is there twice" })));
         }
     }
     let mut guid = |key: &'static str| {
@@ -91,7 +116,7 @@ pub(super) fn read(view: &View, (offset, length): (u64, u64), warnings: &mut War
         match parse_guid(text) {
             Some((id, in_braces)) => {
                 if !in_braces {
-                    warnings.add(Check::ParentLinkage, bad());
+                    warnings.add(Rule::ParentLinkage, bad());
                 }
                 Some(Ok(id))
             }
@@ -102,13 +127,13 @@ pub(super) fn read(view: &View, (offset, length): (u64, u64), warnings: &mut War
     let missing = || Err(item.at(0, ErrorKind::Missing { what: "parent_linkage" }));
     let parent_linkage = match parent_linkage.unwrap_or_else(missing) {
         Ok(id) => id,
-        Err(error) => return Err(warnings.end(Check::ParentLinkage, error)),
+        Err(error) => return Err(warnings.fatal(Rule::ParentLinkage, error)),
     };
     // Hyper-V writes it as nil, which stands for none. One that makes no sense identifies nothing either.
     let parent_linkage2 = match guid("parent_linkage2") {
         Some(Ok(id)) => Some(id).filter(|id| !id.is_nil()),
         Some(Err(detail)) => {
-            warnings.add(Check::ParentLinkage, detail);
+            warnings.add(Rule::ParentLinkage, detail);
             None
         }
         None => None,
@@ -124,7 +149,7 @@ pub(super) fn read(view: &View, (offset, length): (u64, u64), warnings: &mut War
     };
     if [&locator.relative_path, &locator.volume_path, &locator.absolute_win32_path].into_iter().all(Option::is_none) {
         let kind = ErrorKind::Missing { what: "a path (relative_path, volume_path or absolute_win32_path)" };
-        warnings.add(Check::LocatorPath, item.at(0, kind));
+        warnings.add(Rule::LocatorPath, item.at(0, kind));
     }
     Ok(locator)
 }

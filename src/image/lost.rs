@@ -3,8 +3,8 @@
 use crate::error::{ErrorKind, Result, Structure};
 use crate::source::{FailedReads, Source};
 
-use super::rule::Check;
 use super::warning::Warnings;
+use crate::error::Rule;
 
 /// That nothing was lost of a file that was looked at, but for the identifier, and copies of headers and region tables, of which
 /// `noted` says so: nothing was made of these, and there was another copy.
@@ -12,10 +12,10 @@ use super::warning::Warnings;
 /// # Errors
 /// [`ErrorKind::Lost`], or why the file could not be read.
 pub(super) fn check(file: &Source, failed: &FailedReads, noted: &Warnings) -> Result<()> {
-    let redundant = [Check::Signature, Check::HeaderCopies, Check::RegionTableCopies];
+    let redundant = [Rule::Signature, Rule::HeaderCopies, Rule::RegionTableCopies];
     let lost =
         noted.as_slice().iter().filter(|warning| matches!(warning.detail.kind(), ErrorKind::Lost | ErrorKind::Io(_)));
-    let lost = lost.filter(|warning| redundant.contains(&warning.check)).filter_map(|warning| warning.detail.offset());
+    let lost = lost.filter(|warning| redundant.contains(&warning.rule)).filter_map(|warning| warning.detail.offset());
     // Each of them has 64 KiB of its own, and a page of the system may be as large.
     let mut excused: Vec<u64> = lost.map(|offset| offset / FailedReads::SLOT).collect();
     excused.sort_unstable();

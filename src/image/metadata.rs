@@ -8,14 +8,14 @@ use zerocopy::FromBytes;
 use crate::error::{Error, ErrorKind, Result, Structure};
 use crate::format::{FileParameters, Guid, MAX_TABLE_ENTRIES, MetadataEntry, MetadataTableHeader, U32, U64, item};
 use crate::num::to_u64;
-#[cfg(feature = "bulk")]
+#[cfg(feature = "ops")]
 use crate::num::to_usize_saturating;
 use crate::source::View;
 
-use super::assumed::Assumed;
+use super::assumed::MetadataOverrides;
 use super::region::Region;
-use super::rule::{Check, Severity};
 use super::warning::Warnings;
+use crate::error::{Rule, Severity};
 
 /// The items as they are in the file, found and of the right length, but not yet judged.
 #[derive(Debug)]
@@ -69,7 +69,12 @@ fn known(entry: &MetadataEntry) -> Option<&'static Known> {
 ///
 /// # Errors
 /// If the table is damaged, an item that must be there is not, or one that must be understood is unknown.
-pub(super) fn read(view: &View, region: &Region, assumed: &Assumed, warnings: &mut Warnings) -> Result<Metadata> {
+pub(super) fn read(
+    view: &View,
+    region: &Region,
+    assumed: &MetadataOverrides,
+    warnings: &mut Warnings,
+) -> Result<Metadata> {
     let table = Table::read(view, region, warnings)?;
     table.check_understood(warnings)?;
     table.check_unique(warnings)?;
@@ -91,16 +96,16 @@ pub(super) fn read(view: &View, region: &Region, assumed: &Assumed, warnings: &m
         && flags.get() & FileParameters::HAS_PARENT == 0
     {
         *flags |= FileParameters::HAS_PARENT;
-        let detail = Error::at(Structure::MetadataTable, *offset, ErrorKind::Assumed { field: "HasParent" });
-        warnings.add_as(Check::MetadataValues, Severity::Corruption, detail);
+        let detail = Error::at(Structure::MetadataTable, *offset, ErrorKind::Overridden { field: "HasParent" });
+        warnings.add_as(Rule::MetadataValues, Severity::Corruption, detail);
     }
     let size = table.need(view, item::VIRTUAL_DISK_SIZE, "VirtualDiskSize");
     let size = table.assume(size, assumed.disk_size.map(U64::new), "VirtualDiskSize", warnings);
     let sector_size = table.need(view, item::LOGICAL_SECTOR_SIZE, "LogicalSectorSize");
     let sector_size = table.assume(sector_size, assumed.sector_size.map(U32::new), "LogicalSectorSize", warnings);
-    let sizes = warnings.both(Check::MetadataValues, parameters, size);
+    let sizes = warnings.both(Rule::MetadataValues, parameters, size);
     let ((file_parameters, virtual_disk_size), logical_sector_size) =
-        warnings.both(Check::MetadataValues, sizes, sector_size)?;
+        warnings.both(Rule::MetadataValues, sizes, sector_size)?;
     Ok(Metadata {
         file_parameters,
         virtual_disk_size,
@@ -114,7 +119,7 @@ pub(super) fn read(view: &View, region: &Region, assumed: &Assumed, warnings: &m
 
 /// The parts of the metadata region behind its table in which no item lies: where they begin in the file, and end. `entries` is
 /// how many entries the table has.
-#[cfg(feature = "bulk")]
+#[cfg(feature = "ops")]
 pub(super) fn unused(view: &View, region: &Region, entries: usize) -> Vec<(u64, u64)> {
     let head = to_u64(size_of::<MetadataTableHeader>());
     let at = |within: u64| region.offset.saturating_add(within);
@@ -178,13 +183,13 @@ impl Table {
         let nothing = Self { start, length: u64::from(region.length), entries: Vec::new(), lost: None };
         let bytes = view.copy(Structure::MetadataTable, start, MetadataTableHeader::TABLE_LENGTH);
         let lost = bytes.as_ref().err().filter(|error| matches!(error.kind(), ErrorKind::Lost)).cloned();
-        let Some(bytes) = warnings.accept(Check::MetadataTable, bytes)? else { return Ok(Self { lost, ..nothing }) };
+        let Some(bytes) = warnings.accept(Rule::MetadataTable, bytes)? else { return Ok(Self { lost, ..nothing }) };
         let Ok((head, rest)) = MetadataTableHeader::read_from_prefix(&bytes) else {
             return Err(at(0, ErrorKind::OutOfBounds { length: 32, limit: view.length() }));
         };
         if head.signature != *MetadataTableHeader::SIGNATURE.as_bytes() {
             let kind = ErrorKind::Signature { found: head.signature, expected: MetadataTableHeader::SIGNATURE };
-            warnings.refuse(Check::MetadataTable, at(0, kind))?;
+            warnings.reject(Rule::MetadataTable, at(0, kind))?;
             // What stands there is no table, unless an item that every table has is in it.
             if !entries_in(rest).take(64).any(|entry| known(&entry).is_some()) {
                 return Ok(nothing);
@@ -196,7 +201,7 @@ impl Table {
             .and_then(|count| <[MetadataEntry]>::ref_from_prefix_with_elems(rest, usize::from(count)).ok());
         let Some((entries, _)) = entries else {
             let kind = ErrorKind::Field { field: "EntryCount", found: u64::from(count), expected: "at most 2047" };
-            warnings.refuse(Check::MetadataCount, at(offset_of!(MetadataTableHeader, entry_count), kind))?;
+            warnings.reject(Rule::MetadataCount, at(offset_of!(MetadataTableHeader, entry_count), kind))?;
             let entries = entries_in(rest).take_while(|entry| !entry.item_id.to_uuid().is_nil()).collect();
             return Ok(Self { entries, ..nothing });
         };
@@ -205,7 +210,7 @@ impl Table {
         if users > MetadataEntry::MAX_USER_ENTRIES {
             let expected = "at most 1024 entries of users";
             let kind = ErrorKind::Field { field: "EntryCount", found: to_u64(users), expected };
-            warnings.refuse(Check::MetadataCount, at(offset_of!(MetadataTableHeader, entry_count), kind))?;
+            warnings.reject(Rule::MetadataCount, at(offset_of!(MetadataTableHeader, entry_count), kind))?;
         }
         let reserved = [
             (offset_of!(MetadataTableHeader, reserved), "Reserved", u64::from(head.reserved.get())),
@@ -218,7 +223,7 @@ impl Table {
         ];
         for (field, name, found) in reserved.into_iter().filter(|(.., found)| *found != 0) {
             let kind = ErrorKind::Field { field: name, found, expected: "0" };
-            warnings.add(Check::MetadataReserved, at(field, kind));
+            warnings.add(Rule::MetadataReserved, at(field, kind));
         }
         Ok(Self { entries, ..nothing })
     }
@@ -237,14 +242,14 @@ impl Table {
         for (index, entry) in self.entries.iter().enumerate() {
             let flags = entry.flags.get();
             if entry.item_id == item::INCOMPLETE_FILE && flags & MetadataEntry::IS_USER == 0 {
-                warnings.refuse(Check::MetadataUnknown, self.at(index, 0, ErrorKind::IncompleteFile))?;
+                warnings.reject(Rule::MetadataUnknown, self.at(index, 0, ErrorKind::IncompleteFile))?;
                 continue;
             }
             let is_understood =
                 known(entry).is_some() || (flags & MetadataEntry::IS_USER == 0 && MEANINGLESS.contains(&entry.item_id));
             if flags & MetadataEntry::IS_REQUIRED != 0 && !is_understood {
                 let detail = self.at(index, 0, ErrorKind::UnknownRequired { id: entry.item_id.to_uuid() });
-                warnings.refuse(Check::MetadataUnknown, detail)?;
+                warnings.reject(Rule::MetadataUnknown, detail)?;
             }
         }
         Ok(())
@@ -262,9 +267,9 @@ impl Table {
             if (one.0, one.1) == (other.0, other.1) {
                 let twice = self.at(other.2, 0, ErrorKind::Duplicate { id: other.0 });
                 if self.known(other.2).is_some() {
-                    warnings.refuse(Check::MetadataUnique, twice)?;
+                    warnings.reject(Rule::MetadataUnique, twice)?;
                 } else {
-                    warnings.add(Check::MetadataUnique, twice);
+                    warnings.add(Rule::MetadataUnique, twice);
                 }
             }
         }
@@ -293,9 +298,9 @@ impl Table {
                 Ok(())
             };
             if known(entry).is_some() {
-                warnings.require(Check::MetadataPlace, result)?;
+                warnings.require(Rule::MetadataPlace, result)?;
             } else {
-                warnings.add_if_err(Check::MetadataPlace, result);
+                warnings.add_if_err(Rule::MetadataPlace, result);
             }
         }
         Ok(())
@@ -316,9 +321,9 @@ impl Table {
             let span = Span { start: offset.into(), end: u64::from(offset).saturating_add(length.into()), index };
             let is_known = self.known(index).is_some();
             if let Some(with) = span.runs_into(farthest_known).filter(|_| is_known) {
-                warnings.refuse(Check::MetadataOverlap, self.overlap(&span, &with))?;
+                warnings.reject(Rule::MetadataOverlap, self.overlap(&span, &with))?;
             } else if let Some(with) = span.runs_into(farthest) {
-                warnings.add(Check::MetadataOverlap, self.overlap(&span, &with));
+                warnings.add(Rule::MetadataOverlap, self.overlap(&span, &with));
             }
             farthest = Some(span.farther(farthest));
             if is_known {
@@ -347,16 +352,16 @@ impl Table {
             };
             if flags & !(MetadataEntry::IS_USER | VIRTUAL_DISK) != 0 {
                 let field = offset_of!(MetadataEntry, flags);
-                odd(Check::MetadataReserved, field, "Flags", flags, "bits 0 to 2 only");
+                odd(Rule::MetadataReserved, field, "Flags", flags, "bits 0 to 2 only");
             }
             if reserved != 0 {
-                odd(Check::MetadataReserved, offset_of!(MetadataEntry, reserved2), "Reserved2", reserved, "0");
+                odd(Rule::MetadataReserved, offset_of!(MetadataEntry, reserved2), "Reserved2", reserved, "0");
             }
             if let Some(known) = known(entry)
                 && flags & VIRTUAL_DISK != known.flags
             {
                 let expected = if known.flags == VIRTUAL_DISK { "6" } else { "4" };
-                odd(Check::MetadataFlags, offset_of!(MetadataEntry, flags), "Flags", flags, expected);
+                odd(Rule::MetadataFlags, offset_of!(MetadataEntry, flags), "Flags", flags, expected);
             }
         }
     }
@@ -380,16 +385,16 @@ impl Table {
         field: &'static str,
         warnings: &mut Warnings,
     ) -> Result<Item<T>> {
-        let Some(value) = assumed else { return found.map_err(|error| warnings.end(Check::MetadataValues, error)) };
+        let Some(value) = assumed else { return found.map_err(|error| warnings.fatal(Rule::MetadataValues, error)) };
         let detail = match found {
             Ok(item) if item.value == value => return Ok(item),
             Ok(item) => {
-                let kind = ErrorKind::Assumed { field };
+                let kind = ErrorKind::Overridden { field };
                 Error::at(Structure::MetadataTable, item.offset, kind)
             }
             Err(error) => error,
         };
-        warnings.add_as(Check::MetadataValues, Severity::Corruption, detail);
+        warnings.add_as(Rule::MetadataValues, Severity::Corruption, detail);
         Ok(Item { value, offset: self.start })
     }
 
@@ -426,7 +431,7 @@ impl Table {
         match self.need(view, id, name) {
             Ok(item) => Some(item),
             Err(detail) => {
-                warnings.add(Check::MetadataPresent, detail);
+                warnings.add(Rule::MetadataPresent, detail);
                 None
             }
         }

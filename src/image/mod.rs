@@ -2,9 +2,9 @@
 
 mod assumed;
 mod bat;
-#[cfg(feature = "bulk")]
+#[cfg(feature = "ops")]
 mod examine;
-#[cfg(feature = "bulk")]
+#[cfg(feature = "ops")]
 mod finding;
 mod geometry;
 mod header;
@@ -14,36 +14,34 @@ mod log;
 mod lost;
 mod metadata;
 mod region;
-mod rule;
 mod warning;
 
 use std::path::Path;
 
 use uuid::Uuid;
 
-use crate::error::{Error, ErrorKind, Result, Structure};
+use crate::error::{Error, ErrorKind, Result, Rule, Severity, Structure};
 use crate::format::{KIB_64, MetadataTableHeader, PayloadBlockState};
 use crate::source::{Bytes, Source, Stored, View};
 
 use bat::Bat;
 use geometry::Geometry;
-use region::{Regions, Taken};
+use region::{Regions, ReservedRanges};
 
-pub use assumed::Assumed;
+pub use assumed::MetadataOverrides;
 pub(crate) use bat::BlockLookup;
 pub use bat::BlockStates;
-#[cfg(feature = "bulk")]
+#[cfg(feature = "ops")]
 pub(crate) use examine::Examined;
-#[cfg(feature = "bulk")]
+#[cfg(feature = "ops")]
 pub use finding::Finding;
-#[cfg(feature = "bulk")]
+#[cfg(feature = "ops")]
 pub(crate) use finding::Findings;
-pub use geometry::Kind;
+pub use geometry::ImageKind;
 pub use header::CurrentHeader;
-pub use locator::ParentLocator;
-pub use log::{EntryContent, EntryStatus, Flaw, LogPolicy, LogReport, LogReportEntry, LogState, Replay};
+pub use locator::{Linkage, ParentLocator};
+pub use log::{EntryContent, EntryStatus, LogEntryError, LogPolicy, LogReport, LogReportEntry, LogState, Replay};
 pub use region::Region;
-pub use rule::{Check, Severity};
 pub(crate) use warning::Warnings;
 pub use warning::{Strictness, Warning};
 
@@ -58,7 +56,7 @@ pub struct Image {
     log_state: LogState,
     regions: Regions,
     /// Of an image that is being salvaged, what blocks really can't share: a region is no longer than what is in it.
-    held: Option<Taken>,
+    held: Option<ReservedRanges>,
     geometry: Geometry,
     virtual_disk_id: Option<Uuid>,
     /// Where the parent locator item lies: file offset and length in bytes.
@@ -85,7 +83,7 @@ impl Image {
     /// [`Category::Unsupported`](crate::Category::Unsupported), or [`Category::DirtyLog`](crate::Category::DirtyLog) by
     /// `log_policy`; [`ErrorKind::Lost`], unless that is one copy of something that there is twice.
     pub fn open(source: Source, log_policy: LogPolicy) -> Result<Self> {
-        Self::open_noting(source, log_policy, &Assumed::default(), &mut Warnings::default())
+        Self::open_noting(source, log_policy, &MetadataOverrides::default(), &mut Warnings::default())
     }
 
     /// Opens an image, or what is left of one: with [`Strictness::Salvage`], whatever can be opened is, and the warnings say
@@ -94,7 +92,12 @@ impl Image {
     /// # Errors
     /// As for [`Image::open`]; with [`Strictness::Salvage`], only where there is no region table, or a size that is needed is not
     /// known.
-    pub fn open_with(source: Source, log_policy: LogPolicy, strictness: Strictness, assumed: &Assumed) -> Result<Self> {
+    pub fn open_with(
+        source: Source,
+        log_policy: LogPolicy,
+        strictness: Strictness,
+        assumed: &MetadataOverrides,
+    ) -> Result<Self> {
         Self::open_noting(source, log_policy, assumed, &mut Warnings::new(strictness))
     }
 
@@ -102,7 +105,7 @@ impl Image {
     pub(crate) fn open_noting(
         source: Source,
         log_policy: LogPolicy,
-        assumed: &Assumed,
+        assumed: &MetadataOverrides,
         warnings: &mut Warnings,
     ) -> Result<Self> {
         let file = source.clone();
@@ -114,14 +117,19 @@ impl Image {
         match (lost::check(&file, &failed, noted), opened) {
             (Ok(()), opened) => opened,
             (Err(lost), Ok(mut image)) => {
-                image.warnings.refuse(Check::Medium, lost)?;
+                image.warnings.reject(Rule::Medium, lost)?;
                 Ok(image)
             }
-            (Err(lost), Err(_)) => Err(warnings.end(Check::Medium, lost)),
+            (Err(lost), Err(_)) => Err(warnings.fatal(Rule::Medium, lost)),
         }
     }
 
-    fn parse(mut view: View, log_policy: LogPolicy, assumed: &Assumed, warnings: &mut Warnings) -> Result<Self> {
+    fn parse(
+        mut view: View,
+        log_policy: LogPolicy,
+        assumed: &MetadataOverrides,
+        warnings: &mut Warnings,
+    ) -> Result<Self> {
         // One request instead of one for each of identifier, headers and region tables.
         view.preload(0, END_OF_TABLES);
         let creator = identifier::read(&view, warnings)?;
@@ -131,14 +139,14 @@ impl Image {
         view.preload(regions.metadata.offset, u64::from(regions.metadata.length).min(USUAL_METADATA));
         let metadata = metadata::read(&view, &regions.metadata, assumed, warnings)?;
         let geometry = Geometry::new(&metadata, warnings)?;
-        warnings.require(Check::BatSize, bat::check_region(&view, &regions.bat, &geometry))?;
-        if let Some((offset, _)) = metadata.parent_locator.filter(|_| geometry.kind != Kind::Differencing) {
+        warnings.require(Rule::BatSize, bat::check_region(&view, &regions.bat, &geometry))?;
+        if let Some((offset, _)) = metadata.parent_locator.filter(|_| geometry.kind != ImageKind::Differencing) {
             let expected = "2 (HasParent), since there is a parent locator";
             let found = u64::from(metadata.file_parameters.value.flags.get());
             let kind = ErrorKind::Field { field: "flags", found, expected };
             // If it had a parent, what it has not itself reads as zeros now.
             let detail = Error::at(Structure::ParentLocator, offset, kind);
-            warnings.add_as(Check::ParentLocator, Severity::Unchecked, detail);
+            warnings.add_as(Rule::ParentLocator, Severity::Unchecked, detail);
         }
         view.release_preloaded();
         let held = warnings.is_lenient().then(|| regions.held(&view, &header, geometry.bat_length()));
@@ -167,7 +175,7 @@ impl Image {
         let view = View::new(head);
         let signature = match strictness {
             Strictness::Salvage => Ok(()),
-            Strictness::Default => identifier::check_signature(&view),
+            Strictness::Strict => identifier::check_signature(&view),
         };
         let header = signature.and_then(|()| header::select(&view, &mut Warnings::default()));
         // Both are sure of the pages that they have looked at, and no other is of interest here; a part of one can be gone.
@@ -225,7 +233,7 @@ impl Image {
 
     /// The kind of file (MS-VHDX 2.6.2.1).
     #[must_use]
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> ImageKind {
         self.geometry.kind
     }
 
@@ -294,7 +302,7 @@ impl Image {
     ///
     /// # Errors
     /// If the BAT can't be read.
-    pub(crate) fn blocks_alike(&self, block: u64, most: u64) -> Result<u64> {
+    pub(crate) fn same_state_count(&self, block: u64, most: u64) -> Result<u64> {
         Ok(self.bat().alike(block, self.bat().payload(block)?.0, most))
     }
 
@@ -320,11 +328,13 @@ impl Image {
 
     pub(crate) fn read_parent_locator(&self, warnings: &mut Warnings) -> Result<Option<ParentLocator>> {
         match self.parent_locator {
-            _ if self.kind() != Kind::Differencing => Ok(None),
+            _ if self.kind() != ImageKind::Differencing => Ok(None),
             Some(place) => {
                 let read = locator::read(&self.view, place, warnings).map(Some);
                 // A part of a page that is gone can still be touched.
-                self.source().check_length(self.source().length()).map_err(|lost| warnings.end(Check::Medium, lost))?;
+                self.source()
+                    .check_length(self.source().length())
+                    .map_err(|lost| warnings.fatal(Rule::Medium, lost))?;
                 // A chain may be long, and the pages around what was looked at would add up.
                 self.view.forget(0, self.source().length());
                 read
@@ -332,7 +342,7 @@ impl Image {
             None => {
                 let kind = ErrorKind::Missing { what: "the parent locator of a differencing image" };
                 let detail = Error::at(Structure::MetadataTable, self.regions.metadata.offset, kind);
-                Err(warnings.end(Check::ParentLocator, detail))
+                Err(warnings.fatal(Rule::ParentLocator, detail))
             }
         }
     }
@@ -372,8 +382,8 @@ impl Image {
     pub(crate) fn check_tables(&self) -> Result<()> {
         let end = match self.kind() {
             // Sector bitmaps may lie anywhere.
-            Kind::Differencing => self.source().length(),
-            Kind::Fixed | Kind::Dynamic => self.regions.bat.offset.saturating_add(self.geometry.bat_length()),
+            ImageKind::Differencing => self.source().length(),
+            ImageKind::Fixed | ImageKind::Dynamic => self.regions.bat.offset.saturating_add(self.geometry.bat_length()),
         };
         self.source().check_length(end)
     }

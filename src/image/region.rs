@@ -15,8 +15,8 @@ use crate::num::to_u64;
 use crate::source::View;
 
 use super::header::CurrentHeader;
-use super::rule::{Check, Severity};
 use super::warning::{Strictness, Warnings};
+use crate::error::{Rule, Severity};
 
 /// A region of the file.
 #[non_exhaustive]
@@ -47,7 +47,7 @@ pub(super) struct Regions {
     pub(super) all: Vec<Region>,
     pub(super) bat: Region,
     pub(super) metadata: Region,
-    pub(super) taken: Taken,
+    pub(super) taken: ReservedRanges,
 }
 
 /// Reads the region table from its first usable copy.
@@ -60,24 +60,24 @@ pub(super) fn read(view: &View, header: &CurrentHeader, warnings: &mut Warnings)
             if first.bytes != second.bytes {
                 let offset = region_table_offset(2);
                 let differ = Error::at(Structure::RegionTable(2), offset, ErrorKind::CopiesDiffer);
-                warnings.add(Check::RegionTableCopies, differ);
+                warnings.add(Rule::RegionTableCopies, differ);
             }
             (1, first)
         }
         (Ok(first), Err(broken)) => {
-            warnings.add(Check::RegionTableCopies, broken);
+            warnings.add(Rule::RegionTableCopies, broken);
             (1, first)
         }
         (Err(broken), Ok(second)) => {
-            warnings.add(Check::RegionTableCopies, broken);
+            warnings.add(Rule::RegionTableCopies, broken);
             (2, second)
         }
         (Err(first), Err(second)) => {
             let detail = Error::of(Structure::RegionTables, ErrorKind::NoValidCopy { first, second });
             let usable = [1, 2].into_iter().filter(|_| warnings.is_lenient());
             let mut usable = usable.filter_map(|copy| Some((copy, Table::read_unchecked(view, copy)?)));
-            let Some(usable) = usable.next() else { return Err(warnings.end(Check::RegionTables, detail)) };
-            warnings.refuse(Check::RegionTables, detail)?;
+            let Some(usable) = usable.next() else { return Err(warnings.fatal(Rule::RegionTables, detail)) };
+            warnings.reject(Rule::RegionTables, detail)?;
             usable
         }
     };
@@ -112,7 +112,7 @@ fn more_sensible(
     {
         let what = "what it says can't be; the other copy is taken";
         let detail = Error::at(Structure::RegionTable(copy), region_table_offset(copy), ErrorKind::Text { what });
-        warnings.refuse(Check::RegionTables, detail)?;
+        warnings.reject(Rule::RegionTables, detail)?;
         return Ok((other, better));
     }
     Ok((copy, table))
@@ -125,22 +125,22 @@ impl Regions {
             let found = u64::from(table.reserved);
             let offset = region_table_offset(copy).saturating_add(to_u64(offset_of!(RegionTableHeader, reserved)));
             let kind = ErrorKind::Field { field: "Reserved", found, expected: "0" };
-            warnings.add(Check::RegionTableReserved, Error::at(Structure::RegionTable(copy), offset, kind));
+            warnings.add(Rule::RegionTableReserved, Error::at(Structure::RegionTable(copy), offset, kind));
         }
         let entries = Entries { copy, entries: &table.entries, file_length: view.length() };
         entries.check_known(warnings)?;
         let bat = entries.find(RegionTableEntry::BAT, "the BAT region", warnings);
         let metadata = entries.find(RegionTableEntry::METADATA, "the metadata region", warnings);
-        let (bat, metadata) = warnings.both(Check::RegionMissing, bat, metadata)?;
-        warnings.require(Check::RegionPlace, entries.check_metadata_place(&metadata))?;
+        let (bat, metadata) = warnings.both(Rule::RegionMissing, bat, metadata)?;
+        warnings.require(Rule::RegionPlace, entries.check_metadata_place(&metadata))?;
         let all = entries.all(warnings);
-        let taken = Taken::new(&all, header, view.length(), warnings)?;
+        let taken = ReservedRanges::new(&all, header, view.length(), warnings)?;
         Ok(Self { copy, all, bat, metadata, taken })
     }
 
     /// What of the file is in use for anything else than blocks, whatever is claimed: the log if it looks like one, of the BAT
     /// `bat_length` bytes, of the metadata region what a table and small items take.
-    pub(super) fn held(&self, view: &View, header: &CurrentHeader, bat_length: u64) -> Taken {
+    pub(super) fn held(&self, view: &View, header: &CurrentHeader, bat_length: u64) -> ReservedRanges {
         let mut header = header.clone();
         let begins_with = view.bytes(Structure::Log, header.log_offset, 4).unwrap_or_default();
         let of_log = [LogEntryHeader::SIGNATURE, Descriptor::DATA, Descriptor::ZERO, DataSector::SIGNATURE, [0; 4]];
@@ -153,8 +153,8 @@ impl Regions {
         };
         let regions = [up_to(&self.bat, bat_length), up_to(&self.metadata, MIB)];
         // That they overlap has been told.
-        let taken = Taken::new(&regions, &header, view.length(), &mut Warnings::new(Strictness::Salvage));
-        taken.unwrap_or_else(|_| Taken { ranges: Vec::new() })
+        let taken = ReservedRanges::new(&regions, &header, view.length(), &mut Warnings::new(Strictness::Salvage));
+        taken.unwrap_or_else(|_| ReservedRanges { ranges: Vec::new() })
     }
 }
 
@@ -233,14 +233,14 @@ impl Entries<'_> {
         order.sort_unstable();
         for (one, other) in order.iter().zip(order.iter().skip(1)) {
             if one.0 == other.0 {
-                warnings.refuse(Check::RegionUnique, self.at(other.1, 0, ErrorKind::Duplicate { id: other.0 }))?;
+                warnings.reject(Rule::RegionUnique, self.at(other.1, 0, ErrorKind::Duplicate { id: other.0 }))?;
             }
         }
         for (index, entry) in self.entries.iter().enumerate() {
             let known: [Guid; 2] = [RegionTableEntry::BAT, RegionTableEntry::METADATA];
             if entry.required.get() != 0 && !known.contains(&entry.guid) {
                 let detail = self.at(index, 0, ErrorKind::UnknownRequired { id: entry.guid.to_uuid() });
-                warnings.refuse(Check::RegionUnknown, detail)?;
+                warnings.reject(Rule::RegionUnknown, detail)?;
             }
         }
         Ok(())
@@ -251,19 +251,19 @@ impl Entries<'_> {
         let Some((index, entry)) = self.entries.iter().enumerate().find(|(_, entry)| entry.guid == guid) else {
             let structure = Structure::RegionTable(self.copy);
             let detail = Error::at(structure, region_table_offset(self.copy), ErrorKind::Missing { what });
-            return Err(warnings.end(Check::RegionMissing, detail));
+            return Err(warnings.fatal(Rule::RegionMissing, detail));
         };
-        warnings.require(Check::RegionAlignment, self.check_alignment(index, entry))?;
+        warnings.require(Rule::RegionAlignment, self.check_alignment(index, entry))?;
         if entry.length.get() == 0 {
             let kind = ErrorKind::Field { field: "Length", found: 0, expected: "at least 1 MiB" };
-            warnings.refuse(Check::RegionLength, self.at(index, offset_of!(RegionTableEntry, length), kind))?;
+            warnings.reject(Rule::RegionLength, self.at(index, offset_of!(RegionTableEntry, length), kind))?;
         }
         // Its writers forget this flag (T5), and set it to other values than 1.
         let required = entry.required.get();
         if required != 1 {
             let kind = ErrorKind::Field { field: "Required", found: u64::from(required), expected: "1" };
             let detail = self.at(index, offset_of!(RegionTableEntry, required), kind);
-            warnings.add(Check::RegionRequired, detail);
+            warnings.add(Rule::RegionRequired, detail);
         }
         Ok(region_of(entry))
     }
@@ -300,11 +300,11 @@ impl Entries<'_> {
             let structure = structure_of(&region);
             // Of the others it has been told.
             if structure == Structure::OtherRegion {
-                warnings.add_if_err(Check::RegionAlignment, self.check_alignment(index, entry));
+                warnings.add_if_err(Rule::RegionAlignment, self.check_alignment(index, entry));
             }
             if structure != Structure::MetadataRegion && region.end().is_none_or(|end| end > self.file_length) {
                 let kind = ErrorKind::OutOfBounds { length: u64::from(region.length), limit: self.file_length };
-                warnings.add(Check::RegionPlace, Error::at(structure, region.offset, kind));
+                warnings.add(Rule::RegionPlace, Error::at(structure, region.offset, kind));
             }
             all.push(region);
         }
@@ -333,12 +333,12 @@ fn structure_of(region: &Region) -> Structure {
 
 /// The parts of the file that belong to something else than blocks.
 #[derive(Debug)]
-pub(super) struct Taken {
+pub(super) struct ReservedRanges {
     /// First byte, end, and what it is: in order and disjoint.
     ranges: Vec<(u64, u64, Structure)>,
 }
 
-impl Taken {
+impl ReservedRanges {
     fn new(regions: &[Region], header: &CurrentHeader, file_length: u64, warnings: &mut Warnings) -> Result<Self> {
         let mut ranges = vec![(0, MIB, Structure::HeaderSection)];
         // A place that no log can have is of no interest to anyone (T23, T30): the log is not in use, or it is ignored.
@@ -358,7 +358,7 @@ impl Taken {
             match disjoint.last().copied().filter(|before| start < before.1) {
                 Some(before) => {
                     let kind = ErrorKind::Overlap { with: before.2, offset: before.0 };
-                    warnings.refuse(Check::RegionOverlap, Error::at(what, start, kind))?;
+                    warnings.reject(Rule::RegionOverlap, Error::at(what, start, kind))?;
                     if end > before.1 {
                         disjoint.push((before.1, end, what));
                     }

@@ -4,13 +4,13 @@ use std::fmt;
 
 use crate::error::{Category, Error, Result};
 
-use super::rule::{Check, Severity};
+use crate::error::{Rule, Severity};
 
 /// Something in an image that is against the format, or out of the ordinary.
 #[derive(Clone, Debug)]
 pub struct Warning {
     /// The rule that is broken.
-    pub check: Check,
+    pub rule: Rule,
     /// How much that matters here.
     pub severity: Severity,
     /// Where, what was found, and what was expected.
@@ -19,7 +19,7 @@ pub struct Warning {
 
 impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} [{}]", self.detail, self.check.code())
+        write!(f, "{} [{}]", self.detail, self.rule.code())
     }
 }
 
@@ -28,7 +28,7 @@ impl fmt::Display for Warning {
 pub enum Strictness {
     /// Refuse it, or the part of it that can't be read for certain.
     #[default]
-    Default,
+    Strict,
     /// Open whatever can be opened, and note what is wrong as a [`Severity::Corruption`]: for the examination of damaged
     /// images and for saving what is left in them.
     Salvage,
@@ -40,7 +40,7 @@ pub(crate) struct Warnings {
     list: Vec<Warning>,
     strictness: Strictness,
     /// The rule whose breach was the end, where one was.
-    ended_by: Option<Check>,
+    ended_by: Option<Rule>,
 }
 
 impl Warnings {
@@ -53,20 +53,21 @@ impl Warnings {
         self.strictness == Strictness::Salvage
     }
 
-    /// Notes that `check` fails, as `detail` says.
-    pub(crate) fn add(&mut self, check: Check, detail: Error) {
-        self.list.push(Warning { check, severity: check.severity(), detail });
+    /// Notes that `rule` fails, as `detail` says.
+    pub(crate) fn add(&mut self, rule: Rule, detail: Error) {
+        self.add_as(rule, rule.severity(), detail);
     }
 
     /// The same, where it matters more or less than it does as a rule.
-    pub(crate) fn add_as(&mut self, check: Check, severity: Severity, detail: Error) {
-        self.list.push(Warning { check, severity, detail });
+    pub(crate) fn add_as(&mut self, rule: Rule, severity: Severity, detail: Error) {
+        let detail = detail.breaking(rule);
+        self.list.push(Warning { rule, severity, detail });
     }
 
-    /// Notes that `check` fails, if it does.
-    pub(crate) fn add_if_err(&mut self, check: Check, result: Result<()>) {
+    /// Notes that `rule` fails, if it does.
+    pub(crate) fn add_if_err(&mut self, rule: Rule, result: Result<()>) {
         if let Err(detail) = result {
-            self.add(check, detail);
+            self.add(rule, detail);
         }
     }
 
@@ -75,59 +76,59 @@ impl Warnings {
     ///
     /// # Errors
     /// `detail`, unless it was noted.
-    pub(crate) fn refuse(&mut self, check: Check, detail: Error) -> Result<()> {
+    pub(crate) fn reject(&mut self, rule: Rule, detail: Error) -> Result<()> {
         if self.is_lenient() {
             let severity = severity_of(&detail);
-            self.list.push(Warning { check, severity, detail });
+            self.add_as(rule, severity, detail);
             return Ok(());
         }
-        Err(self.end(check, detail))
+        Err(self.fatal(rule, detail))
     }
 
     /// The same of an outcome.
     ///
     /// # Errors
     /// That of `result`, unless it was noted.
-    pub(crate) fn require(&mut self, check: Check, result: Result<()>) -> Result<()> {
-        result.or_else(|detail| self.refuse(check, detail))
+    pub(crate) fn require(&mut self, rule: Rule, result: Result<()>) -> Result<()> {
+        result.or_else(|detail| self.reject(rule, detail))
     }
 
     /// The outcome, if there is one; none where it was noted why there is not.
     ///
     /// # Errors
     /// That of `result`, unless it was noted.
-    pub(crate) fn accept<T>(&mut self, check: Check, result: Result<T>) -> Result<Option<T>> {
+    pub(crate) fn accept<T>(&mut self, rule: Rule, result: Result<T>) -> Result<Option<T>> {
         match result {
             Ok(value) => Ok(Some(value)),
-            Err(detail) => self.refuse(check, detail).map(|()| None),
+            Err(detail) => self.reject(rule, detail).map(|()| None),
         }
     }
 
-    /// The outcome of something that ended as [`Self::end`] says, if there is one; none where it was noted why there is not.
+    /// The outcome of something that ended as [`Self::fatal`] says, if there is one; none where it was noted why there is not.
     ///
     /// # Errors
     /// That of `result`, unless it was noted.
-    pub(crate) fn forgive<T>(&mut self, or: Check, result: Result<T>) -> Result<Option<T>> {
+    pub(crate) fn recover<T>(&mut self, or: Rule, result: Result<T>) -> Result<Option<T>> {
         match result {
             Ok(value) => Ok(Some(value)),
             Err(detail) if self.is_lenient() => {
-                let check = self.ended_by.take().unwrap_or(or);
-                self.refuse(check, detail).map(|()| None)
+                let rule = self.ended_by.take().unwrap_or(or);
+                self.reject(rule, detail).map(|()| None)
             }
             Err(detail) => Err(detail),
         }
     }
 
-    /// Both outcomes, each of which ended as [`Self::end`] says if it did: where both did, both are noted.
+    /// Both outcomes, each of which ended as [`Self::fatal`] says if it did: where both did, both are noted.
     ///
     /// # Errors
     /// The first of them.
-    pub(crate) fn both<A, B>(&mut self, or: Check, one: Result<A>, other: Result<B>) -> Result<(A, B)> {
+    pub(crate) fn both<A, B>(&mut self, or: Rule, one: Result<A>, other: Result<B>) -> Result<(A, B)> {
         match (one, other) {
             (Ok(one), Ok(other)) => Ok((one, other)),
             (Err(one), Err(other)) => {
-                self.list.push(Warning { check: or, severity: severity_of(&other), detail: other });
-                Err(self.end(or, one))
+                self.add_as(or, severity_of(&other), other);
+                Err(self.fatal(or, one))
             }
             (Err(error), Ok(_)) | (Ok(_), Err(error)) => Err(error),
         }
@@ -137,23 +138,23 @@ impl Warnings {
     ///
     /// # Errors
     /// The first of them, if there are any.
-    pub(crate) fn end_all(&mut self, breaches: impl IntoIterator<Item = (Check, Error)>) -> Result<()> {
+    pub(crate) fn fatal_all(&mut self, breaches: impl IntoIterator<Item = (Rule, Error)>) -> Result<()> {
         let mut breaches = breaches.into_iter();
-        let Some((check, first)) = breaches.next() else { return Ok(()) };
-        for (check, detail) in breaches {
-            self.list.push(Warning { check, severity: severity_of(&detail), detail });
+        let Some((rule, first)) = breaches.next() else { return Ok(()) };
+        for (rule, detail) in breaches {
+            self.add_as(rule, severity_of(&detail), detail);
         }
-        Err(self.end(check, first))
+        Err(self.fatal(rule, first))
     }
 
     /// A breach behind which nobody can go on.
-    pub(crate) fn end(&mut self, check: Check, detail: Error) -> Error {
-        self.ended_by = Some(check);
-        detail
+    pub(crate) fn fatal(&mut self, rule: Rule, detail: Error) -> Error {
+        self.ended_by = Some(rule);
+        detail.breaking(rule)
     }
 
     /// The rule whose breach was the end, where one was.
-    pub(crate) fn ended_by(&self) -> Option<Check> {
+    pub(crate) fn ended_by(&self) -> Option<Rule> {
         self.ended_by
     }
 

@@ -4,7 +4,7 @@ use std::ops::{ControlFlow, Range};
 
 use crate::disk::Segment;
 use crate::num::{to_u64, to_usize_saturating};
-use crate::scan::{Access, Bulk, Content, ScanOptions, Stopped, UnitPieces};
+use crate::scan::{Access, Bulk, Input, ScanError, ScanOptions, UnitPieces};
 use crate::zero::is_zero;
 
 /// In what steps differences are told, in bytes: a sector of the smaller kind.
@@ -23,14 +23,14 @@ pub struct Difference {
 
 /// Why a comparison ended before its end.
 enum Ended {
-    Stopped(Stopped),
+    ScanError(ScanError),
     /// Whoever is told of the differences knows enough.
     Enough,
 }
 
-impl From<Stopped> for Ended {
-    fn from(stopped: Stopped) -> Self {
-        Self::Stopped(stopped)
+impl From<ScanError> for Ended {
+    fn from(stopped: ScanError) -> Self {
+        Self::ScanError(stopped)
     }
 }
 
@@ -41,14 +41,14 @@ impl From<Stopped> for Ended {
 /// of one parent have.
 ///
 /// # Errors
-/// See [`Stopped`]; what was found before an error in reading has been told.
+/// See [`ScanError`]; what was found before an error in reading has been told.
 pub fn compare(
-    one: Content<'_>,
-    other: Content<'_>,
+    one: Input<'_>,
+    other: Input<'_>,
     options: &ScanOptions<'_>,
     mut on_difference: impl FnMut(Difference) -> ControlFlow<()>,
-) -> Result<(), Stopped> {
-    let bulk = Bulk { contents: [one, other], access: Access::Borrow, zeros_count: false, options: *options };
+) -> Result<(), ScanError> {
+    let bulk = Bulk { contents: [one, other], access: Access::Borrow, visit_zeros: false, options: *options };
     // A difference that reaches the end of a unit may go on in the next one.
     let mut pending: Option<Difference> = None;
     let mut tell = |difference: Difference| match on_difference(difference) {
@@ -72,13 +72,13 @@ pub fn compare(
         },
     );
     let last = match &compared {
-        Ok(()) | Err(Ended::Stopped(Stopped::Read(_))) => pending.take().map_or(Ok(()), tell),
+        Ok(()) | Err(Ended::ScanError(ScanError::Read(_))) => pending.take().map_or(Ok(()), tell),
         Err(_) => Ok(()),
     };
     match compared.and(last) {
         Ok(()) => Ok(()),
         Err(Ended::Enough) => bulk.check_tables(),
-        Err(Ended::Stopped(stopped)) => Err(stopped),
+        Err(Ended::ScanError(stopped)) => Err(stopped),
     }
 }
 
@@ -96,13 +96,9 @@ fn differences(unit: &UnitPieces<'_, 2>, length: u64) -> Vec<Difference> {
 /// Whether two contents are the same, the shorter one with zeros behind it; if not, the first byte that differs.
 ///
 /// # Errors
-/// See [`Stopped`].
-pub fn first_difference(
-    one: Content<'_>,
-    other: Content<'_>,
-    options: &ScanOptions<'_>,
-) -> Result<Option<u64>, Stopped> {
-    let bulk = Bulk { contents: [one, other], access: Access::Borrow, zeros_count: false, options: *options };
+/// See [`ScanError`].
+pub fn first_difference(one: Input<'_>, other: Input<'_>, options: &ScanOptions<'_>) -> Result<Option<u64>, ScanError> {
+    let bulk = Bulk { contents: [one, other], access: Access::Borrow, visit_zeros: false, options: *options };
     let length = one.length().max(other.length());
     let mut first = None;
     let compared = bulk.each(
@@ -118,7 +114,7 @@ pub fn first_difference(
     match compared {
         Ok(()) => Ok(first),
         Err(Ended::Enough) => bulk.check_tables().map(|()| first),
-        Err(Ended::Stopped(stopped)) => Err(stopped),
+        Err(Ended::ScanError(stopped)) => Err(stopped),
     }
 }
 

@@ -4,7 +4,7 @@ use std::ops::{ControlFlow, Range};
 
 use crate::disk::Disk;
 use crate::error::{Error, ErrorKind, Structure};
-use crate::scan::{Content, ScanOptions, Stopped};
+use crate::scan::{Input, ScanError, ScanOptions};
 
 use super::compare::compare;
 
@@ -22,12 +22,12 @@ pub struct Change {
 /// the sector bitmaps alone, whatever is in them. `ancestor` is the number of a layer, at least 1.
 ///
 /// # Errors
-/// [`Stopped::Read`] if there is no such layer, or if the map of the disk can't be read.
+/// [`ScanError::Read`] if there is no such layer, or if the map of the disk can't be read.
 pub fn allocated_changes(
     disk: &Disk,
     ancestor: usize,
     mut on_change: impl FnMut(Change) -> ControlFlow<()>,
-) -> Result<(), Stopped> {
+) -> Result<(), ScanError> {
     layer_of(disk, ancestor)?;
     let mut pending = Pending::default();
     for extent in disk.extents(..) {
@@ -48,18 +48,18 @@ pub fn allocated_changes(
 /// feature `rayon`, the threads of the current pool do it.
 ///
 /// # Errors
-/// See [`Stopped`]; [`Stopped::Read`] also if there is no such layer.
+/// See [`ScanError`]; [`ScanError::Read`] also if there is no such layer.
 pub fn content_changes(
     disk: &Disk,
     ancestor: usize,
     options: &ScanOptions<'_>,
     mut on_change: impl FnMut(Change) -> ControlFlow<()>,
-) -> Result<(), Stopped> {
+) -> Result<(), ScanError> {
     let ancestor = layer_of(disk, ancestor)?;
     let (mut pending, mut has_enough, mut failed) = (Pending::default(), false, None);
     // What a larger ancestor has behind the end of the disk is no part of it.
-    let before = Content::disk(&ancestor).range(..disk.size());
-    compare(Content::disk(disk), before, options, |difference| {
+    let before = Input::disk(&ancestor).range(..disk.size());
+    compare(Input::disk(disk), before, options, |difference| {
         for extent in disk.extents(difference.range) {
             let change = extent.map(|extent| {
                 let range = extent.start..extent.start.saturating_add(extent.length);

@@ -1,33 +1,32 @@
 //! Work on disks, one operation a file.
 
-#[cfg(feature = "bulk")]
+#[cfg(feature = "ops")]
 mod check;
-#[cfg(feature = "bulk")]
+#[cfg(feature = "ops")]
 mod compare;
-mod contents;
-#[cfg(feature = "bulk")]
+#[cfg(feature = "ops")]
 mod diff;
-#[cfg(feature = "bulk")]
+#[cfg(feature = "ops")]
 mod extract;
-#[cfg(feature = "bulk")]
+#[cfg(feature = "ops")]
 mod hash;
-#[cfg(feature = "bulk")]
+mod layout;
+#[cfg(feature = "ops")]
 pub mod manifest;
 pub mod vhd;
 
-#[cfg(feature = "bulk")]
+#[cfg(feature = "ops")]
 pub use check::{CheckOptions, CheckReport, check, shared_blocks};
-#[cfg(feature = "bulk")]
+#[cfg(feature = "ops")]
 pub use compare::{COMPARE_STEP, Difference, compare, first_difference};
-pub use contents::{Contents, Partition, PartitionScheme, PartitionTable, Volume, contents};
-#[cfg(feature = "bulk")]
+#[cfg(feature = "ops")]
 pub use diff::{Change, allocated_changes, content_changes};
-#[cfg(all(feature = "bulk", any(unix, windows)))]
+#[cfg(all(feature = "ops", any(unix, windows)))]
 pub use extract::extract_to_file;
-#[cfg(feature = "bulk")]
+#[cfg(feature = "ops")]
 pub use extract::{
-    ExtractError, ExtractOptions, Extracted, Reflink, Sparse, Target, TargetContent, extract_to_stream,
-    extract_to_writer, measure,
+    ExtractOptions, Extracted, Reflink, Sparse, Target, TargetContent, extract_to_stream, extract_to_writer, measure,
 };
-#[cfg(feature = "bulk")]
+#[cfg(feature = "ops")]
 pub use hash::{Algorithm, Digest, Part, UnknownAlgorithm, hash};
+pub use layout::{DiskLayout, Partition, PartitionScheme, PartitionTable, Volume, detect};

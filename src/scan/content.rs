@@ -13,7 +13,7 @@ use crate::source::{Bytes, Source, SourceRef};
 ///
 /// Every byte has a place: its offset in the disk or file. What follows the disk or file has the places after its last byte.
 #[derive(Clone, Copy, Debug)]
-pub struct Content<'a> {
+pub struct Input<'a> {
     of: Of<'a>,
     /// The place of the first byte.
     place: u128,
@@ -32,7 +32,7 @@ enum Of<'a> {
     Raw(&'a Source),
 }
 
-impl<'a> Content<'a> {
+impl<'a> Input<'a> {
     /// What a guest sees of a disk.
     #[must_use]
     pub fn disk(disk: &'a Disk) -> Self {
@@ -259,7 +259,7 @@ fn pieces_of(disk: &Disk, start: u64, end: u64) -> impl Iterator<Item = Result<P
     })
 }
 
-impl<'a> From<&'a Disk> for Content<'a> {
+impl<'a> From<&'a Disk> for Input<'a> {
     fn from(disk: &'a Disk) -> Self {
         Self::disk(disk)
     }

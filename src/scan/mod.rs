@@ -5,43 +5,45 @@ mod par_segments;
 #[cfg(feature = "rayon")]
 mod pieces;
 
-#[cfg(feature = "bulk")]
+#[cfg(feature = "ops")]
 mod content;
-#[cfg(feature = "bulk")]
+#[cfg(feature = "ops")]
+mod error;
+#[cfg(feature = "ops")]
 mod fetch;
-#[cfg(feature = "bulk")]
+#[cfg(feature = "ops")]
 mod options;
-#[cfg(feature = "bulk")]
+#[cfg(feature = "ops")]
 mod ordered;
-#[cfg(feature = "bulk")]
+#[cfg(feature = "ops")]
 mod plan;
-#[cfg(feature = "bulk")]
+#[cfg(feature = "ops")]
 mod progress;
-#[cfg(feature = "bulk")]
+#[cfg(feature = "ops")]
 mod release;
-#[cfg(feature = "bulk")]
+#[cfg(feature = "ops")]
 mod unordered;
 
 #[cfg(feature = "rayon")]
 pub use par_segments::ParSegments;
-#[cfg(feature = "rayon")]
-pub use pieces::SEGMENT_GRAIN;
 
-#[cfg(feature = "bulk")]
-pub use content::Content;
-#[cfg(feature = "bulk")]
+#[cfg(feature = "ops")]
+pub use content::Input;
+#[cfg(feature = "ops")]
 pub(crate) use content::Origin;
-#[cfg(feature = "bulk")]
+#[cfg(feature = "ops")]
+pub use error::{ManifestError, ScanError};
+#[cfg(feature = "ops")]
 pub(crate) use fetch::contiguous;
-#[cfg(feature = "bulk")]
+#[cfg(feature = "ops")]
 pub(crate) use options::Access;
-#[cfg(feature = "bulk")]
-pub use options::{Cache, ScanOptions, Stopped};
-#[cfg(feature = "bulk")]
+#[cfg(feature = "ops")]
+pub use options::{PageCachePolicy, ScanOptions};
+#[cfg(feature = "ops")]
 pub(crate) use ordered::Consumer;
-#[cfg(feature = "bulk")]
-pub use plan::UNIT;
-#[cfg(feature = "bulk")]
+#[cfg(feature = "ops")]
+pub(crate) use plan::UNIT;
+#[cfg(feature = "ops")]
 pub use progress::{Progress, Uncounted};
-#[cfg(feature = "bulk")]
+#[cfg(feature = "ops")]
 pub(crate) use unordered::{Bulk, Done, UnitPieces};

@@ -1,14 +1,14 @@
-//! How bulk work is done, and why it ends before its end.
+//! How bulk work is done.
 
 use std::fmt;
 
-use crate::error::Error;
-
+use super::error::ScanError;
+use super::plan::UNIT;
 use super::progress::Progress;
 
 /// What becomes of the machine's own copy of what was read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Cache {
+pub enum PageCachePolicy {
     /// The system keeps it for as long as it likes, so that it is there for whoever reads next.
     #[default]
     Keep,
@@ -22,7 +22,7 @@ pub enum Cache {
 #[derive(Clone, Copy)]
 pub struct ScanOptions<'p> {
     /// What becomes of the machine's own copy of what was read.
-    pub cache: Cache,
+    pub cache: PageCachePolicy,
     /// Who wants to know how far it is, and may stop it.
     pub progress: &'p dyn Progress,
 }
@@ -35,11 +35,14 @@ impl fmt::Debug for ScanOptions<'_> {
 
 impl Default for ScanOptions<'_> {
     fn default() -> Self {
-        Self { cache: Cache::Keep, progress: &() }
+        Self { cache: PageCachePolicy::Keep, progress: &() }
     }
 }
 
 impl<'p> ScanOptions<'p> {
+    /// Length of a unit of work, in bytes: each begins at a multiple of it, counted from where the input begins.
+    pub const UNIT: u64 = UNIT;
+
     /// The system keeps what was read, and nobody waits.
     #[must_use]
     pub fn new() -> Self {
@@ -48,7 +51,7 @@ impl<'p> ScanOptions<'p> {
 
     /// Sets what becomes of the machine's own copy of what was read.
     #[must_use]
-    pub fn cache(mut self, cache: Cache) -> Self {
+    pub fn cache(mut self, cache: PageCachePolicy) -> Self {
         self.cache = cache;
         self
     }
@@ -61,44 +64,10 @@ impl<'p> ScanOptions<'p> {
     }
 }
 
-/// Why bulk work ended before its end.
-#[non_exhaustive]
-#[derive(Debug)]
-pub enum Stopped {
-    /// The content can't be read.
-    Read(Error),
-    /// [`Progress::advance`] asked for it.
-    Cancelled,
-}
-
-impl fmt::Display for Stopped {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Read(error) => error.fmt(f),
-            Self::Cancelled => f.write_str("cancelled"),
-        }
-    }
-}
-
-impl std::error::Error for Stopped {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Read(error) => Some(error),
-            Self::Cancelled => None,
-        }
-    }
-}
-
-impl From<Error> for Stopped {
-    fn from(error: Error) -> Self {
-        Self::Read(error)
-    }
-}
-
 impl ScanOptions<'_> {
     /// Says that so many more bytes are done.
-    pub(crate) fn advance(&self, bytes: u64) -> Result<(), Stopped> {
-        if self.progress.advance(bytes).is_break() { Err(Stopped::Cancelled) } else { Ok(()) }
+    pub(crate) fn advance(&self, bytes: u64) -> Result<(), ScanError> {
+        if self.progress.advance(bytes).is_break() { Err(ScanError::Cancelled) } else { Ok(()) }
     }
 }
 

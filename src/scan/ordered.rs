@@ -12,8 +12,8 @@ use std::thread::Scope;
 use crate::source::Buffer;
 use crate::threads::{self, lock};
 
+use super::error::ScanError;
 use super::fetch::UnitBuffer;
-use super::options::Stopped;
 use super::plan::{AlignedRun, Planner, Window};
 use super::release::release;
 use super::unordered::{Bulk, Done, UnitPieces, on_all_threads};
@@ -39,13 +39,13 @@ struct Slot<'a> {
 }
 
 impl<'a> Slot<'a> {
-    fn pieces(&self) -> Result<UnitPieces<'_, 1>, Stopped> {
+    fn pieces(&self) -> Result<UnitPieces<'_, 1>, ScanError> {
         let pieces = self.loaded.pieces(&self.stretches)?;
         Ok(UnitPieces { start: self.start, length: self.length, pieces })
     }
 
     /// That nothing was lost of what somebody has looked at by now.
-    fn check(&self) -> Result<(), Stopped> {
+    fn check(&self) -> Result<(), ScanError> {
         Ok(self.loaded.check(&self.stretches)?)
     }
 
@@ -67,7 +67,7 @@ impl<'a> Units<'a> {
     }
 
     /// Puts the next unit into `slot`; false behind the last one.
-    fn next(&mut self, slot: &mut Slot<'a>) -> Result<bool, Stopped> {
+    fn next(&mut self, slot: &mut Slot<'a>) -> Result<bool, ScanError> {
         if self.next >= self.window.units.len() {
             let Some(window) = self.planner.next_window() else { return Ok(false) };
             (self.window, self.next) = (window?, 0);
@@ -135,7 +135,7 @@ impl<'a> Bulk<'a, '_, 1> {
     /// # Errors
     /// The first in order that there is: of reading, of `map`, of a consumer, of `take`. All that comes before an error in
     /// reading has been shown to the consumers. It is no error if the system has fewer threads than there are consumers.
-    pub(crate) fn in_order<P: Send, E: Send + From<Stopped>>(
+    pub(crate) fn in_order<P: Send, E: Send + From<ScanError>>(
         &self,
         map: impl Fn(&UnitPieces<'_, 1>, &mut Buffer) -> Result<P, E> + Sync,
         mut consumers: Vec<Consumer<'_, E>>,
@@ -144,7 +144,7 @@ impl<'a> Bulk<'a, '_, 1> {
         if threads::count() < 2 || consumers.is_empty() {
             return self.on_one_thread(map, consumers, take);
         }
-        let units = Units::new(Self { zeros_count: true, ..*self }.planner(WINDOW));
+        let units = Units::new(Self { visit_zeros: true, ..*self }.planner(WINDOW));
         let state =
             State { units, in_hand: VecDeque::new(), first: 0, consuming: 0, end: None, failed: None, take: &mut take };
         let ring = Ring {
@@ -191,16 +191,16 @@ impl<'a> Bulk<'a, '_, 1> {
     ///
     /// # Errors
     /// As for [`Bulk::in_order`].
-    pub(crate) fn on_one_thread<P, E: From<Stopped>>(
+    pub(crate) fn on_one_thread<P, E: From<ScanError>>(
         &self,
         map: impl Fn(&UnitPieces<'_, 1>, &mut Buffer) -> Result<P, E>,
         mut consumers: Vec<Consumer<'_, E>>,
         mut take: impl FnMut(Done<P>) -> Result<(), E>,
     ) -> Result<(), E> {
-        let mut units = Units::new(Self { zeros_count: true, ..*self }.planner(WINDOW));
+        let mut units = Units::new(Self { visit_zeros: true, ..*self }.planner(WINDOW));
         let (mut slot, mut memory) = (Slot::default(), Buffer::default());
         while units.next(&mut slot)? {
-            slot.loaded.load(&slot.stretches, self.access).map_err(Stopped::Read)?;
+            slot.loaded.load(&slot.stretches, self.access).map_err(ScanError::Read)?;
             let pieces = slot.pieces()?;
             let mapped = map(&pieces, &mut memory);
             slot.check()?;
@@ -216,7 +216,7 @@ impl<'a> Bulk<'a, '_, 1> {
     }
 }
 
-impl<'a, P: Send, E: Send + From<Stopped>, T: FnMut(Done<P>) -> Result<(), E> + Send> Ring<'a, P, E, T> {
+impl<'a, P: Send, E: Send + From<ScanError>, T: FnMut(Done<P>) -> Result<(), E> + Send> Ring<'a, P, E, T> {
     /// Works on one unit after the other, as long as there is room.
     fn work(&self, bulk: &Bulk<'a, '_, 1>, map: impl Fn(&UnitPieces<'_, 1>, &mut Buffer) -> Result<P, E>) {
         let _let_others_go = EndOnPanic(self);
@@ -340,12 +340,12 @@ impl<P, E, T> Drop for EndOnPanic<'_, '_, P, E, T> {
 
 impl<'a> Slot<'a> {
     /// Gets the bytes, and does with them what can be done in any order.
-    fn work<P, E: From<Stopped>>(
+    fn work<P, E: From<ScanError>>(
         &mut self,
         bulk: &Bulk<'a, '_, 1>,
         map: impl Fn(&UnitPieces<'_, 1>, &mut Buffer) -> Result<P, E>,
     ) -> Result<P, E> {
-        self.loaded.load(&self.stretches, bulk.access).map_err(Stopped::Read)?;
+        self.loaded.load(&self.stretches, bulk.access).map_err(ScanError::Read)?;
         let mut memory = std::mem::take(&mut self.memory);
         let mapped = self.pieces().map_err(E::from).and_then(|pieces| map(&pieces, &mut memory));
         self.memory = memory;
@@ -374,7 +374,7 @@ mod tests {
     fn work_in_order_goes_on_with_as_many_threads_as_there_are() {
         use super::Consumer;
         use crate::disk::Segment;
-        use crate::scan::{Access, Bulk, Content, ScanOptions, Stopped};
+        use crate::scan::{Access, Bulk, Input, ScanError, ScanOptions};
         use crate::source::Source;
 
         let bytes: Vec<u8> = (0..9_000_001_u32).map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()[3]).collect();
@@ -382,12 +382,12 @@ mod tests {
         for size in [2, 5] {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(size).build().unwrap();
             for threads in 0..=3 {
-                let (contents, options) = ([Content::raw(&source)], ScanOptions::new());
-                let bulk = Bulk { contents, access: Access::Read, zeros_count: true, options };
+                let (contents, options) = ([Input::raw(&source)], ScanOptions::new());
+                let bulk = Bulk { contents, access: Access::Read, visit_zeros: true, options };
                 let (mut found, mut starts) = (vec![Vec::new(); 3], Vec::new());
                 let left = pool.install(|| {
                     THREADS_LEFT.set(threads);
-                    let consumer = |found| -> Consumer<'_, Stopped> {
+                    let consumer = |found| -> Consumer<'_, ScanError> {
                         let found: &mut Vec<u8> = found;
                         Box::new(|unit| {
                             unit.segments().flat_map(Segment::slices).for_each(|bytes| found.extend_from_slice(bytes));
@@ -400,7 +400,7 @@ mod tests {
                         starts.push(done.start);
                         Ok(())
                     };
-                    bulk.in_order(|unit, _| Ok::<_, Stopped>(unit.start), consumers, take).unwrap();
+                    bulk.in_order(|unit, _| Ok::<_, ScanError>(unit.start), consumers, take).unwrap();
                     THREADS_LEFT.replace(usize::MAX)
                 });
                 let what = format!("{threads} threads for three consumers, in a pool of {size}");

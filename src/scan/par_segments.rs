@@ -13,11 +13,11 @@ use super::pieces::{Pieces, SEGMENT_GRAIN};
 
 impl Disk {
     /// The content of a range of bytes of the disk, for many threads at once: what [`Disk::segments`] gives, each with its
-    /// place in the disk, and cut at multiples of [`SEGMENT_GRAIN`]. The pieces are the same for any number of threads, and
+    /// place in the disk, and cut at multiples of 8 MiB of the disk. The pieces are the same for any number of threads, and
     /// rayon's adaptors that keep the order keep that of the disk. The work is divided by what has to be looked at: zeros
     /// that are nowhere weigh nothing, however many they are.
     ///
-    /// What is lent stays mapped. For a single pass over a large disk, [`Content::scan`](crate::Content::scan) bounds the
+    /// What is lent stays mapped. For a single pass over a large disk, [`Input::scan`](crate::Input::scan) bounds the
     /// memory that this takes, and reads what is not in memory yet in the order of the file.
     ///
     /// An error ends the part of the range in which it is, and no other; `try_for_each` and the like end the whole.

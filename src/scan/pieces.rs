@@ -5,7 +5,7 @@ use crate::error::Result;
 
 /// Segments are cut at multiples of this many bytes of the disk, so that one long run keeps several threads busy, and so
 /// that the cuts do not depend on the threads: 8 MiB.
-pub const SEGMENT_GRAIN: u64 = 8 << 20;
+pub(super) const SEGMENT_GRAIN: u64 = 8 << 20;
 
 /// The segments of a range with their places in the disk, cut at multiples of [`SEGMENT_GRAIN`].
 #[derive(Debug)]

@@ -8,11 +8,11 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 
-use super::content::{Content, Origin, Piece, Pieces};
+use super::content::{Input, Origin, Piece, Pieces};
 
 /// How much one unit of work is at most, in bytes: large enough that nothing done once for each of them counts, small
 /// enough that its bytes stay in the cache of a core from one step to the next.
-pub const UNIT: u64 = 1 << 20;
+pub(crate) const UNIT: u64 = 1 << 20;
 
 /// How many stretches, and how many units, a window has at most, give or take a unit.
 const MOST_STRETCHES: usize = 1 << 16;
@@ -146,7 +146,7 @@ pub(super) struct Planning {
     /// Bytes to be looked at in one window, give or take a unit.
     pub(super) window: u64,
     /// Whether zeros have to be looked at, too: they are cut into units then.
-    pub(super) zeros_count: bool,
+    pub(super) visit_zeros: bool,
     /// Whether it is of interest what the system has in memory.
     pub(super) find_cold: bool,
 }
@@ -162,7 +162,7 @@ pub(super) struct Planner<'a, const N: usize> {
 }
 
 impl<'a, const N: usize> Planner<'a, N> {
-    pub(super) fn new(contents: [Content<'a>; N], planning: Planning) -> Self {
+    pub(super) fn new(contents: [Input<'a>; N], planning: Planning) -> Self {
         let sides = contents.map(|content| Side { path: content.path(), pieces: content.pieces(), piece: None });
         Self { zip: Zip { sides }, planning, position: 0, pending: None, failed: None, is_done: false }
     }
@@ -220,7 +220,7 @@ impl<'a, const N: usize> Planner<'a, N> {
             }
         }
         let mut stretch = AlignedRun { length, pieces };
-        let is_long = in_unit == UNIT && length >= UNIT && stretch.is_idle() && !self.planning.zeros_count;
+        let is_long = in_unit == UNIT && length >= UNIT && stretch.is_idle() && !self.planning.visit_zeros;
         stretch.length = if is_long { length & !UNIT.saturating_sub(1) } else { length.min(in_unit) };
         stretch.pieces = stretch.pieces.map(|piece| Piece { length: stretch.length, ..piece });
         if let Some(left) = whole.length.checked_sub(stretch.length).filter(|left| *left > 0) {
@@ -263,7 +263,7 @@ impl UnitBuilder {
         let Some(first) = first else { return };
         let mut stretches = first..window.stretches.len();
         let length = end.saturating_sub(start);
-        if is_idle && !planning.zeros_count {
+        if is_idle && !planning.visit_zeros {
             window.stretches.truncate(first);
             if let Some(before) = window.units.last_mut().filter(|unit| unit.is_idle()) {
                 before.length = before.length.saturating_add(length);

@@ -14,15 +14,16 @@ use crate::source::Buffer;
 use crate::threads;
 use crate::threads::lock;
 
-use super::content::Content;
+use super::content::Input;
+use super::error::ScanError;
 use super::fetch::{Pieces, UnitBuffer};
-use super::options::{Access, Cache, ScanOptions, Stopped};
+use super::options::{Access, PageCachePolicy, ScanOptions};
 use super::plan::{Planner, Planning, Window};
 use super::release::ReleaseQueue;
 
-impl Content<'_> {
+impl Input<'_> {
     /// Shows all of it to `map`, unit by unit, on all threads of the current pool (with the feature `rayon`; otherwise on one),
-    /// and what comes of it to `take`, in order. Units are at most [`UNIT`](crate::UNIT) bytes long, and begin at multiples of
+    /// and what comes of it to `take`, in order. Units are at most [`ScanOptions::UNIT`] bytes long, and begin at multiples of
     /// that, counted from where the content begins; what `take` gets is the same for any number of threads.
     ///
     /// `map` is given where a unit begins, and its bytes and zeros. What is zero and nowhere is not shown to it: `take` is told
@@ -30,15 +31,15 @@ impl Content<'_> {
     /// lent for the call only, and memory does not grow with the disk.
     ///
     /// # Errors
-    /// See [`Stopped`].
+    /// See [`ScanError`].
     pub fn scan<T: Send>(
         self,
         options: &ScanOptions<'_>,
         map: impl Fn(u64, &[Segment<'_>]) -> T + Sync,
         mut take: impl FnMut(Range<u64>, Option<T>),
-    ) -> Result<(), Stopped> {
-        Bulk { contents: [self], access: Access::Borrow, zeros_count: false, options: *options }.each(
-            |unit, _| Ok::<_, Stopped>(map(unit.start, &unit.segments().collect::<Vec<_>>())),
+    ) -> Result<(), ScanError> {
+        Bulk { contents: [self], access: Access::Borrow, visit_zeros: false, options: *options }.each(
+            |unit, _| Ok::<_, ScanError>(map(unit.start, &unit.segments().collect::<Vec<_>>())),
             |done| {
                 if done.value.is_none() {
                     options.advance(done.length)?;
@@ -55,7 +56,7 @@ impl Content<'_> {
 pub(crate) struct UnitPieces<'b, const N: usize> {
     /// Where it begins, counted from the beginning of the content.
     pub(crate) start: u64,
-    /// At most [`UNIT`](super::UNIT).
+    /// At most [`ScanOptions::UNIT`].
     pub(crate) length: u64,
     pub(crate) pieces: Pieces<'b, N>,
 }
@@ -80,10 +81,10 @@ pub(crate) struct Done<T> {
 /// Bulk work on `N` contents side by side, the shorter ones with zeros behind them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bulk<'a, 'p, const N: usize> {
-    pub(crate) contents: [Content<'a>; N],
+    pub(crate) contents: [Input<'a>; N],
     pub(crate) access: Access,
     /// Whether zeros have to be looked at, too.
-    pub(crate) zeros_count: bool,
+    pub(crate) visit_zeros: bool,
     pub(crate) options: ScanOptions<'p>,
 }
 
@@ -97,7 +98,7 @@ impl<'a, const N: usize> Bulk<'a, '_, N> {
     ///
     /// # Errors
     /// The first that there is: of the plan, of reading, of `map`, of `take`.
-    pub(crate) fn each<T: Send, E: Send + From<Stopped>>(
+    pub(crate) fn each<T: Send, E: Send + From<ScanError>>(
         &self,
         map: impl Fn(&UnitPieces<'_, N>, &mut Buffer) -> Result<T, E> + Sync,
         mut take: impl FnMut(Done<T>) -> Result<(), E>,
@@ -105,7 +106,7 @@ impl<'a, const N: usize> Bulk<'a, '_, N> {
         let mut planner = self.planner(WINDOW);
         let pool = WorkerPool::default();
         while let Some(window) = planner.next_window() {
-            let window = window.map_err(Stopped::Read)?;
+            let window = window.map_err(ScanError::Read)?;
             let one = |worker: &mut Worker<'a>, index: usize| self.one(&window, index, (&pool, worker), &map);
             let mut values = pool.work(&window.in_file_order(), &one)?.into_iter();
             for unit in &window.units {
@@ -117,19 +118,19 @@ impl<'a, const N: usize> Bulk<'a, '_, N> {
     }
 
     /// That the tables by which the contents were read are still there.
-    pub(crate) fn check_tables(&self) -> Result<(), Stopped> {
-        let in_file = |content: &Content<'_>, error: Error| error.in_file(content.path().filter(|_| N > 1));
-        let check = |content: &Content<'_>| content.check_tables().map_err(|error| in_file(content, error));
+    pub(crate) fn check_tables(&self) -> Result<(), ScanError> {
+        let in_file = |content: &Input<'_>, error: Error| error.in_file(content.path().filter(|_| N > 1));
+        let check = |content: &Input<'_>| content.check_tables().map_err(|error| in_file(content, error));
         Ok(self.contents.iter().try_for_each(check)?)
     }
 
     pub(super) fn planner(&self, window: u64) -> Planner<'a, N> {
-        let find_cold = self.options.cache == Cache::Drop;
-        Planner::new(self.contents, Planning { window, zeros_count: self.zeros_count, find_cold })
+        let find_cold = self.options.cache == PageCachePolicy::Drop;
+        Planner::new(self.contents, Planning { window, visit_zeros: self.visit_zeros, find_cold })
     }
 
     /// Does one unit, which is not idle.
-    fn one<T, E: From<Stopped>>(
+    fn one<T, E: From<ScanError>>(
         &self,
         window: &Window<'a, N>,
         index: usize,
@@ -137,11 +138,11 @@ impl<'a, const N: usize> Bulk<'a, '_, N> {
         map: impl Fn(&UnitPieces<'_, N>, &mut Buffer) -> Result<T, E>,
     ) -> Result<T, E> {
         let (unit, stretches) = window.unit(index);
-        worker.loaded.load(stretches, self.access).map_err(Stopped::Read)?;
-        let pieces = worker.loaded.pieces(stretches).map_err(Stopped::Read)?;
+        worker.loaded.load(stretches, self.access).map_err(ScanError::Read)?;
+        let pieces = worker.loaded.pieces(stretches).map_err(ScanError::Read)?;
         let mapped = map(&UnitPieces { start: unit.start, length: unit.length, pieces }, &mut worker.memory);
         // Before anything is made of it, be it an error: zeros that stand in for lost bytes are none.
-        worker.loaded.check(stretches).map_err(Stopped::Read)?;
+        worker.loaded.check(stretches).map_err(ScanError::Read)?;
         pool.to_release.add(worker.loaded.leave(unit.was_cold));
         let mapped = mapped?;
         self.options.advance(unit.length)?;

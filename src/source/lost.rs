@@ -33,6 +33,10 @@ impl Source {
     /// become shorter.
     pub fn check_lost(&self) -> Result<()> {
         self.check(Structure::File, 0, self.length())?;
+        if let Door::Reader(reader) = &self.0.door {
+            let now = reader.len().map_err(length_unknown)?;
+            return if now < self.length() { Err(Error::at(Structure::File, now, ErrorKind::Lost)) } else { Ok(()) };
+        }
         self.check_length(self.length())
     }
 

@@ -10,13 +10,13 @@ use proptest::test_runner::RngSeed;
 use rayon::iter::ParallelIterator;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use uuid::Uuid;
-use vhdx_mmap::{Disk, ErrorKind, Location, Run, SEGMENT_GRAIN, Segment, ZERO_PAGES_LENGTH};
+use vhdx_mmap::{Disk, ErrorKind, Location, Run, Segment, ZERO_PAGES_LENGTH};
 
 use crate::kit::builder::{FileLength, Image, Region, Slot, Spec};
 use crate::kit::log::Dirty;
 use crate::kit::oracle::{LogPolicy, Oracle, Origin};
 use crate::kit::{Bitmap, Block, Fill, Geometry, MIB, Place, pattern};
-use crate::lab::{Content, Door, Rng, number_of, open_through, oracle, run, size, soil, wide};
+use crate::lab::{Door, Expected, Rng, number_of, open_through, oracle, run, size, soil, wide};
 
 pub(crate) fn cases(cases: u32) -> ProptestConfig {
     let rng_seed = RngSeed::Fixed(0x7668_6478);
@@ -266,7 +266,7 @@ fn every_way_to_be_dirty_reads_the_same_by_every_way() {
 
 /// Whether all ways to read a disk give what the model and the oracle give.
 fn all_ways_agree(disk: &Disk, chain: &[&Image], rng: &mut Rng) {
-    let content = Content::of(chain);
+    let content = Expected::of(chain);
     let oracle = oracle(chain, LogPolicy::Replay);
     assert_eq!(disk.size(), content.size());
     assert_eq!(disk.layers().len(), chain.len());
@@ -294,6 +294,9 @@ fn all_ways_agree(disk: &Disk, chain: &[&Image], rng: &mut Rng) {
     reader(disk, &content, rng);
 }
 
+/// Pieces of `par_segments` are cut at multiples of this, in bytes.
+const SEGMENT_GRAIN: u64 = 8 * MIB;
+
 /// A range of the disk, often about the end of a run or the beginning of a block.
 fn some_range(disk: &Disk, rng: &mut Rng, whole: &[(u64, Segment<'_>)]) -> Range<u64> {
     let border = match rng.below(3) {
@@ -308,7 +311,7 @@ fn some_range(disk: &Disk, rng: &mut Rng, whole: &[(u64, Segment<'_>)]) -> Range
 }
 
 /// Checks the segments of a range, and returns them with their places.
-fn segments<'d>(disk: &'d Disk, range: Range<u64>, content: &Content) -> Vec<(u64, Segment<'d>)> {
+fn segments<'d>(disk: &'d Disk, range: Range<u64>, content: &Expected) -> Vec<(u64, Segment<'d>)> {
     let mut out: Vec<(u64, Segment<'d>)> = Vec::new();
     let mut at = range.start;
     if !disk.can_borrow() {
@@ -408,7 +411,7 @@ fn is_dirty(image: &Image) -> bool {
 }
 
 /// Checks what is copied, and what is lent as one piece.
-fn copies(disk: &Disk, range: Range<u64>, content: &Content) {
+fn copies(disk: &Disk, range: Range<u64>, content: &Expected) {
     let expected = content.read(range.clone());
     let length = range.end - range.start;
     let mut found = vec![0xA5; expected.len()];
@@ -431,7 +434,7 @@ fn copies(disk: &Disk, range: Range<u64>, content: &Content) {
 }
 
 /// Checks some blocks, and the last one.
-fn blocks(disk: &Disk, content: &Content, rng: &mut Rng) {
+fn blocks(disk: &Disk, content: &Expected, rng: &mut Rng) {
     let count = disk.size().div_ceil(disk.block_size());
     for _ in 0..6 {
         let index = rng.pick(&[count - 1, rng.clone().below(count), rng.clone().below(count.min(12))]);
@@ -457,7 +460,7 @@ fn blocks(disk: &Disk, content: &Content, rng: &mut Rng) {
 }
 
 /// Checks the stream: reads, lent pieces and seeks in any order.
-fn reader(disk: &Disk, content: &Content, rng: &mut Rng) {
+fn reader(disk: &Disk, content: &Expected, rng: &mut Rng) {
     let mut reader = disk.reader();
     let mut at = 0;
     let end = disk.size();

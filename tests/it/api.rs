@@ -4,7 +4,9 @@ use std::io::{BufRead, Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
 
-use vhdx_mmap::{Assumed, Block, Disk, Error, Extents, Image, OpenOptions, Parents, Reader, Segment, Segments, Source};
+use vhdx_mmap::{
+    Block, Disk, Error, Extents, Image, MetadataOverrides, OpenOptions, Parents, Reader, Segment, Segments, Source,
+};
 
 use crate::support::map;
 
@@ -30,8 +32,8 @@ fn what_users_hold_can_be_shared_between_threads() {
 
 #[test]
 fn assumptions_are_nothing_until_one_is_set() {
-    let with = |change: fn(&mut Assumed)| {
-        let mut assumed = Assumed::default();
+    let with = |change: fn(&mut MetadataOverrides)| {
+        let mut assumed = MetadataOverrides::default();
         change(&mut assumed);
         assumed
     };

@@ -10,10 +10,10 @@ mod parents;
 mod regions;
 
 use uuid::Uuid;
-use vhdx_mmap::{Category, Check, Error, ErrorKind, Severity, Structure};
+use vhdx_mmap::{Category, Error, ErrorKind, Rule, Severity, Structure};
 
 use crate::kit::builder::Image;
-use crate::lab::{Content, open_chain, open_image, size};
+use crate::lab::{Expected, open_chain, open_image, size};
 
 /// Whether an error is of the kind that the pattern says.
 macro_rules! kind {
@@ -112,18 +112,18 @@ impl Rows {
     }
 
     /// An image that must be read as it was meant, and warned of as it is said here and not otherwise.
-    fn warned(&mut self, what: &str, image: &Image, expected: &[(Check, Structure, Option<u64>)]) {
+    fn warned(&mut self, what: &str, image: &Image, expected: &[(Rule, Structure, Option<u64>)]) {
         let in_layer = |&(check, structure, offset): &(_, _, _)| (0, check, structure, offset);
         self.warned_chain(what, &[image], &expected.iter().map(in_layer).collect::<Vec<_>>());
     }
 
     /// The same of a chain, child first; with the layers of the warnings.
-    fn warned_chain(&mut self, what: &str, chain: &[&Image], expected: &[(usize, Check, Structure, Option<u64>)]) {
+    fn warned_chain(&mut self, what: &str, chain: &[&Image], expected: &[(usize, Rule, Structure, Option<u64>)]) {
         let disk = match open_chain(chain) {
             Ok(disk) => disk,
             Err(error) => return self.wrong.push(format!("{what}: refused: {error:?}")),
         };
-        let content = Content::of(chain);
+        let content = Expected::of(chain);
         let mut at = 0;
         for segment in disk.segments(..) {
             match segment {
@@ -132,7 +132,7 @@ impl Rows {
             }
         }
         let place = |(layer, warning): (usize, &vhdx_mmap::Warning)| {
-            (layer, warning.check, warning.detail.structure(), warning.detail.offset())
+            (layer, warning.rule, warning.detail.structure(), warning.detail.offset())
         };
         let found: Vec<_> = disk.warnings().map(place).collect();
         if found != expected || at != content.size() {
@@ -147,7 +147,7 @@ impl Rows {
 
 #[test]
 fn every_check_has_its_number_and_its_severity() {
-    use Check::{
+    use Rule::{
         Creator, EmptyDisk, FileParametersReserved, HeaderCopies, HeaderSequence, LocatorPath, LogAlignment,
         LogFileOffsets, LogPlace, LogVersion, MetadataFlags, MetadataOverlap, MetadataPlace, MetadataPresent,
         MetadataReserved, MetadataUnique, ParentIdentity, ParentLinkage, ParentSize, PhysicalSectorSize,

@@ -21,7 +21,7 @@ use crate::kit::builder::{Image, Spec};
 use crate::kit::log::Dirty;
 use crate::kit::oracle::{Fault, LogPolicy, Oracle};
 use crate::kit::{Block, MIB};
-use crate::lab::{Content, Rng, file_of, run, size, wide};
+use crate::lab::{Expected, Rng, file_of, run, size, wide};
 use crate::support::{map, temp_dir};
 
 /// What became of a damaged image.
@@ -57,7 +57,7 @@ impl Tally {
 struct Victim {
     image: Image,
     parents: Vec<Image>,
-    content: Content,
+    content: Expected,
     path: PathBuf,
     file: File,
     rng: Rng,
@@ -74,7 +74,7 @@ impl Victim {
         }
         let file = File::options().write(true).open(&path).unwrap();
         let chain: Vec<&Image> = std::iter::once(&image).chain(&parents).collect();
-        let content = Content::of(&chain);
+        let content = Expected::of(&chain);
         Self { content, image, parents, path, file, rng: Rng::new(7), folder }
     }
 
@@ -167,7 +167,7 @@ fn look_at_chain(chain: &Chain) {
 fn compare(
     disk: &Disk,
     [oracle, below]: [Option<&Oracle<'_>>; 2],
-    content: &Content,
+    content: &Expected,
     rng: &mut Rng,
 ) -> Result<Verdict, String> {
     let oracle = oracle.expect("a chain that can be opened");
@@ -214,7 +214,7 @@ fn before_the_end(oracle: &Oracle<'_>, at: u64, length: usize) -> Option<Vec<u8>
 }
 
 /// Whether every byte of a disk of the right size can be read and is right.
-fn reads_as_meant(disk: &Disk, content: &Content) -> bool {
+fn reads_as_meant(disk: &Disk, content: &Expected) -> bool {
     let mut at = 0;
     for segment in disk.segments(..) {
         match segment {
@@ -226,7 +226,7 @@ fn reads_as_meant(disk: &Disk, content: &Content) -> bool {
 }
 
 /// How far a disk can be read before there is an error; every byte up to there must be right.
-fn right_up_to(disk: &Disk, content: &Content) -> Result<u64, u64> {
+fn right_up_to(disk: &Disk, content: &Expected) -> Result<u64, u64> {
     let mut at = 0;
     for segment in disk.segments(..) {
         let Ok(segment) = segment else { return Ok(at) };

@@ -4,15 +4,15 @@ mod entries;
 
 use uuid::Uuid;
 use vhdx_mmap::{
-    Category, Check, Disk, EntryStatus, ErrorKind, LogPolicy, LogReport, LogReportEntry, LogState, OpenOptions,
-    PayloadBlockState, Replay, Source, Strictness, Structure,
+    Category, Disk, EntryStatus, ErrorKind, LogPolicy, LogReport, LogReportEntry, LogState, OpenOptions,
+    PayloadBlockState, Replay, Rule, Source, Strictness, Structure,
 };
 
 use crate::kit::builder::{Image, Spec};
 use crate::kit::log::{Descriptor, Dirty, Entry, Journal, LOG_GUID, Old, worked_example};
 use crate::kit::{Block, GIB, KIB, MIB, PAGE, oracle, pattern};
 use crate::lab::{
-    Content, Rng, assert_reads, open_chain, open_chain_with, open_image, oracle as oracle_of, size, source, wide,
+    Expected, Rng, assert_reads, open_chain, open_chain_with, open_image, oracle as oracle_of, size, source, wide,
 };
 use crate::support::{map, temp_dir};
 
@@ -95,7 +95,7 @@ fn a_dirty_log_of_a_parent_is_refused_on_demand() {
 fn a_clean_log_is_not_refused() {
     let image = Spec::default().build();
     let disk = open_chain_with(&[&image], LogPolicy::Refuse).unwrap();
-    Content::of(&[&image]).assert_read_from(&disk);
+    Expected::of(&[&image]).assert_read_from(&disk);
     assert_eq!(disk.image().log_state(), &LogState::Clean);
 }
 
@@ -129,7 +129,7 @@ fn the_worked_example_is_replayed_from_its_tail() {
     let numbers = (replay.first_sequence_number, replay.last_sequence_number);
     assert_eq!(numbers, (80_117_443_871_106_390, 80_117_443_871_106_391));
     let disk = open_chain(&[&image]).unwrap();
-    Content::of(&[&image]).assert_read_from(&disk);
+    Expected::of(&[&image]).assert_read_from(&disk);
     let mut sector = [0; 512];
     disk.read_at(&mut sector, 0).unwrap();
     assert_eq!(sector[510..], [0x55, 0xAA]);
@@ -351,7 +351,7 @@ fn a_sparse_log_of_one_gibibyte_is_replayed() {
     let path = folder.path().join("long.vhdx");
     image.bytes.write_file(&path).unwrap();
     let disk = vhdx_mmap::Disk::open(map(&path), &vhdx_mmap::OpenOptions::new()).unwrap();
-    Content::of(&[&image]).assert_read_from(&disk);
+    Expected::of(&[&image]).assert_read_from(&disk);
     let found: Vec<_> =
         LogReport::read(map(&path)).unwrap().entries().iter().map(|entry| (entry.offset, entry.status)).collect();
     let active = EntryStatus::Active;
@@ -388,8 +388,8 @@ fn file_lengths_in_the_log_that_are_not_whole_are_told() {
     journal.append(&mut image, &[]);
     image.set_log_guid(LOG_GUID);
     let opened = open_image(&image).unwrap();
-    let found: Vec<_> = opened.warnings().iter().map(|warning| (warning.check, warning.detail.offset())).collect();
-    assert_eq!(found, [(Check::LogFileOffsets, Some(MIB + 8192)), (Check::LogFileOffsets, Some(MIB + 8192))]);
+    let found: Vec<_> = opened.warnings().iter().map(|warning| (warning.rule, warning.detail.offset())).collect();
+    assert_eq!(found, [(Rule::LogFileOffsets, Some(MIB + 8192)), (Rule::LogFileOffsets, Some(MIB + 8192))]);
 }
 
 #[test]
@@ -418,7 +418,7 @@ fn a_replay_that_clears_a_page_of_the_block_table_clears_its_entries_and_no_othe
     }
     image.put_entry(0, &Entry::new(LOG_GUID, 1, 0).zero(page, PAGE));
     image.set_log_guid(LOG_GUID);
-    Content::of(&[&image]).assert_read_from(&open_chain(&[&image]).unwrap());
+    Expected::of(&[&image]).assert_read_from(&open_chain(&[&image]).unwrap());
     let opened = open_image(&image).unwrap();
     let states = opened.block_states().unwrap();
     assert_eq!(states.count(PayloadBlockState::FullyPresent), 2);

@@ -5,15 +5,15 @@ mod log;
 use std::ops::Range;
 
 use uuid::Uuid;
-use vhdx_mmap::{Check, Disk, ErrorKind, Kind, Segment, Structure};
+use vhdx_mmap::{Disk, ErrorKind, ImageKind, Rule, Segment, Structure};
 
 use crate::kit::builder::{FileLength, IS_REQUIRED, Image, Item, LOGICAL_SECTOR, Locator, PHYSICAL_SECTOR, Slot, Spec};
 use crate::kit::log::Dirty;
 use crate::kit::{Bitmap, Block, GIB, MIB, Place, pattern};
-use crate::lab::{Content, Door, assert_reads, open_chain, open_image, open_through, run, size};
+use crate::lab::{Door, Expected, assert_reads, open_chain, open_image, open_through, run, size};
 
-fn checks(image: &Image) -> Vec<Check> {
-    open_image(image).unwrap().warnings().iter().map(|warning| warning.check).collect()
+fn checks(image: &Image) -> Vec<Rule> {
+    open_image(image).unwrap().warnings().iter().map(|warning| warning.rule).collect()
 }
 
 /// The bytes of a range.
@@ -71,7 +71,7 @@ fn two_equal_headers_are_accepted() {
     for number in [0, 5, u64::MAX] {
         let image = Spec { sequence: [number, number], ..Spec::default() }.build();
         assert_reads(&[&image]);
-        assert_eq!(checks(&image), [Check::HeaderSequence]);
+        assert_eq!(checks(&image), [Rule::HeaderSequence]);
     }
 }
 
@@ -87,7 +87,7 @@ fn three_chunks(sector_size: u32) -> Spec {
 }
 
 fn assert_reads_from_file(image: &Image) {
-    Content::of(&[image]).assert_read_from(&open_through(Door::Map, &[image]).unwrap());
+    Expected::of(&[image]).assert_read_from(&open_through(Door::Map, &[image]).unwrap());
 }
 
 // T4
@@ -108,7 +108,7 @@ fn sector_bitmap_entries_of_a_disk_without_parent_are_ignored() {
 fn regions_that_are_not_marked_as_required_are_found() {
     let image = Spec { regions_required: 0, ..Spec::default() }.build();
     assert_reads(&[&image]);
-    assert_eq!(checks(&image), [Check::RegionRequired, Check::RegionRequired]);
+    assert_eq!(checks(&image), [Rule::RegionRequired, Rule::RegionRequired]);
 }
 
 // T6
@@ -130,7 +130,7 @@ fn a_bitmap_entry_follows_each_chunk_in_fixed_dynamic_and_differencing_images() 
             child.blocks.insert(number, Block::partial(&[3..9, 100..101]));
         }
         let chain = [&child.build(), &built];
-        Content::of(&chain).assert_read_from(&open_through(Door::Map, &chain).unwrap());
+        Expected::of(&chain).assert_read_from(&open_through(Door::Map, &chain).unwrap());
     }
 }
 
@@ -300,8 +300,8 @@ fn a_fixed_image_may_have_an_empty_bat_of_another_length_and_a_log_anywhere() {
     (spec.log_offset, spec.log_length, spec.bat_length) = (9 * MIB + 512, 1 << 20, Some(2 << 20));
     let image = spec.build();
     let opened = open_image(&image).unwrap();
-    assert_eq!(opened.kind(), Kind::Fixed);
-    assert_eq!(checks(&image), [Check::LogAlignment]);
+    assert_eq!(opened.kind(), ImageKind::Fixed);
+    assert_eq!(checks(&image), [Rule::LogAlignment]);
     assert_reads(&[&image]);
     // Blocks that lie where such a log seems to be are read all the same.
     let spec = spec.block(1, Block::full().at(9 * MIB));
@@ -346,9 +346,9 @@ fn a_parent_locator_as_hyper_v_writes_it_leads_to_the_parent() {
     let chain = [&child.build(), &base.build()];
     for door in Door::ALL {
         let disk = open_through(door, &chain).unwrap();
-        Content::of(&chain).assert_read_from(&disk);
+        Expected::of(&chain).assert_read_from(&disk);
         assert_eq!(disk.warnings().count(), 0);
-        assert_eq!(disk.layers()[1].link().unwrap().linkage, "parent_linkage");
+        assert_eq!(disk.layers()[1].link().unwrap().linkage.as_str(), "parent_linkage");
     }
     let locator = disk_locator(chain[0]);
     assert_eq!((locator.parent_linkage2, locator.absolute_win32_path.as_deref()), (None, Some("C:\\vms\\1.vhdx")));
@@ -367,7 +367,7 @@ fn a_differencing_image_may_leave_its_blocks_allocated() {
     child.leave_blocks_allocated = true;
     let child = child.build();
     assert_eq!(child.bytes.read(child.item_at(crate::kit::builder::FILE_PARAMETERS) + 4, 4), [3, 0, 0, 0]);
-    assert_eq!(open_image(&child).unwrap().kind(), Kind::Differencing);
+    assert_eq!(open_image(&child).unwrap().kind(), ImageKind::Differencing);
     assert!(checks(&child).is_empty());
     assert_reads(&[&child, &base]);
 }
@@ -378,7 +378,7 @@ fn unusual_flags_and_unknown_items_are_no_reason_to_refuse() {
     let mut spec = Spec::default();
     spec.items.iter_mut().for_each(|item| item.flags = IS_REQUIRED);
     assert_reads(&[&spec.build()]);
-    assert_eq!(checks(&spec.build()), [Check::MetadataFlags; 4]);
+    assert_eq!(checks(&spec.build()), [Rule::MetadataFlags; 4]);
 
     let mut spec = Spec::default();
     spec.item(PHYSICAL_SECTOR).flags = 2;
@@ -388,7 +388,7 @@ fn unusual_flags_and_unknown_items_are_no_reason_to_refuse() {
     // The same GUID as that of a known item, in the users' name space.
     spec.items.push(Item::new(LOGICAL_SECTOR, 1, b"mine"));
     assert_reads(&[&spec.build()]);
-    assert_eq!(checks(&spec.build()), [Check::MetadataFlags; 2]);
+    assert_eq!(checks(&spec.build()), [Rule::MetadataFlags; 2]);
 }
 
 // T28
@@ -400,7 +400,7 @@ fn runs_of_a_bitmap_begin_and_end_at_any_bit() {
     child.blocks = [(1, Block::partial(&bits)), (2, Block::partial(&bits)), (3, Block::partial(&[]))].into();
     let chain = [&child.build(), &base.build()];
     let disk = open_chain(&chain).unwrap();
-    let content = Content::of(&chain);
+    let content = Expected::of(&chain);
     for edge in [MIB, 2 * MIB, 3 * MIB] {
         for start in -20..50_i64 {
             for length in [1, 2, 3, 7, 8, 9, 31, 66] {
@@ -429,19 +429,19 @@ fn a_bat_may_end_with_its_last_entry() {
     let image = spec.build();
     assert_eq!(image.geometry.entries, 5 * 1024 + 1);
     assert_reads_from_file(&image);
-    assert_eq!(checks(&image), [Check::RegionPlace]);
+    assert_eq!(checks(&image), [Rule::RegionPlace]);
 }
 
 // T30
 #[test]
 fn version_and_place_of_a_log_that_is_not_in_use_do_not_matter() {
     let far = 1_u64 << 60;
-    let fields: [(u64, Vec<u8>, &[Check]); 5] = [
-        (64, vec![9, 0], &[Check::LogVersion]),
-        (72, (5 * MIB + 512).to_le_bytes().to_vec(), &[Check::LogAlignment]),
-        (68, 4096_u32.to_le_bytes().to_vec(), &[Check::LogAlignment]),
-        (72, far.to_le_bytes().to_vec(), &[Check::LogPlace]),
-        (72, vec![0; 8], &[Check::LogPlace]),
+    let fields: [(u64, Vec<u8>, &[Rule]); 5] = [
+        (64, vec![9, 0], &[Rule::LogVersion]),
+        (72, (5 * MIB + 512).to_le_bytes().to_vec(), &[Rule::LogAlignment]),
+        (68, 4096_u32.to_le_bytes().to_vec(), &[Rule::LogAlignment]),
+        (72, far.to_le_bytes().to_vec(), &[Rule::LogPlace]),
+        (72, vec![0; 8], &[Rule::LogPlace]),
     ];
     for (at, bytes, expected) in fields {
         let mut image = Spec::default().build();
@@ -457,7 +457,7 @@ fn a_parent_locator_in_a_disk_without_parent_is_no_reason_to_refuse() {
     let spec = Spec { locator: Some(Locator::linked_to(Uuid::from_u128(5), "x")), ..Spec::default() };
     let image = spec.build();
     assert_reads(&[&image]);
-    assert_eq!(checks(&image), [Check::ParentLocator]);
+    assert_eq!(checks(&image), [Rule::ParentLocator]);
     assert_eq!(open_image(&image).unwrap().parent_locator().unwrap(), None);
 }
 

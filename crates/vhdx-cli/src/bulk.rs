@@ -8,7 +8,7 @@ use std::path::Path;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use vhdx_mmap::ops::manifest::ManifestError;
 use vhdx_mmap::ops::{Algorithm, Digest};
-use vhdx_mmap::{Cache, Error, ScanOptions, Stopped};
+use vhdx_mmap::{Error, PageCachePolicy, ScanError, ScanOptions};
 
 use crate::args::{CacheArgs, CacheChoice, Common};
 use crate::exit::{Exit, Failure};
@@ -52,8 +52,8 @@ pub(crate) fn pool(common: &Common, most: usize) -> Result<Pool, Failure> {
 /// The library's options.
 pub(crate) fn scan_options(cache: CacheArgs, work: &Work) -> ScanOptions<'_> {
     let cache = match cache.cache {
-        CacheChoice::Keep => Cache::Keep,
-        CacheChoice::Drop => Cache::Drop,
+        CacheChoice::Keep => PageCachePolicy::Keep,
+        CacheChoice::Drop => PageCachePolicy::Drop,
     };
     ScanOptions::new().cache(cache).progress(work)
 }
@@ -82,13 +82,17 @@ impl Failure {
     }
 
     /// Why work with a manifest of an image ended before its end.
-    pub(crate) fn of_manifest(image: &Path, manifest: &Path, error: ManifestError, work: &Work) -> Self {
+    pub(crate) fn of_manifest(image: &Path, manifest: &Path, error: ScanError, work: &Work) -> Self {
         match error {
-            ManifestError::Read(error) => Self::of_image(image, &error),
-            ManifestError::Cancelled => Self::Interrupted { signal: work.signal().unwrap_or(0) },
-            ManifestError::Io(error) if error.kind() == io::ErrorKind::BrokenPipe => Self::ClosedPipe { bulk: true },
-            ManifestError::Io(error) => Self::new(Exit::Io, format!("{}: {error}", manifest.display())),
-            error @ ManifestError::EmptyShare { .. } => {
+            ScanError::Read(error) => Self::of_image(image, &error),
+            ScanError::Cancelled => Self::Interrupted { signal: work.signal().unwrap_or(0) },
+            ScanError::Manifest(ManifestError::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+                Self::ClosedPipe { bulk: true }
+            }
+            ScanError::Manifest(ManifestError::Io(error)) => {
+                Self::new(Exit::Io, format!("{}: {error}", manifest.display()))
+            }
+            error @ ScanError::Manifest(ManifestError::EmptyShare { .. }) => {
                 Self::new(Exit::Corrupt, format!("{}: {error}", manifest.display()))
                     .with_hint("verify with the other shares, or `vhdx merge` all of them to one manifest")
             }
@@ -97,9 +101,9 @@ impl Failure {
     }
 
     /// Why work on an image ended before its end.
-    pub(crate) fn of_stopped(image: &Path, stopped: &Stopped, work: &Work) -> Self {
+    pub(crate) fn of_stopped(image: &Path, stopped: &ScanError, work: &Work) -> Self {
         match stopped {
-            Stopped::Read(error) => Self::of_image(image, error),
+            ScanError::Read(error) => Self::of_image(image, error),
             _ => Self::Interrupted { signal: work.signal().unwrap_or(0) },
         }
     }
@@ -124,7 +128,7 @@ impl fmt::Display for DigestLine<'_> {
         match self.tag {
             None => write!(f, "{digest}  {name}"),
             Some(tag) => {
-                let algorithm = digest.algorithm().name().to_uppercase();
+                let algorithm = digest.algorithm().as_str().to_uppercase();
                 let space = if tag.is_empty() { "" } else { " " };
                 write!(f, "{algorithm}{space}{tag} ({name}) = {digest}")
             }

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use vhdx_mmap::ops::ExtractError;
+use vhdx_mmap::ScanError;
 use vhdx_mmap::{Category, Error, ErrorKind, Structure};
 
 use crate::term::{self, escape};
@@ -119,10 +119,10 @@ impl Failure {
     }
 
     /// What went wrong while data was written to a stream, which is called `out`.
-    pub(crate) fn of_bulk_output(image: &Path, out: &str, error: ExtractError) -> Self {
+    pub(crate) fn of_bulk_output(image: &Path, out: &str, error: ScanError) -> Self {
         match error {
-            ExtractError::Read(error) => Self::of_image(image, &error),
-            ExtractError::Write(error) if error.kind() == io::ErrorKind::BrokenPipe => Self::ClosedPipe { bulk: true },
+            ScanError::Read(error) => Self::of_image(image, &error),
+            ScanError::Write(error) if error.kind() == io::ErrorKind::BrokenPipe => Self::ClosedPipe { bulk: true },
             other => Self::new(Exit::Io, format!("{out}: {other}")),
         }
     }

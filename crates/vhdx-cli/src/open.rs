@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use vhdx_mmap::format::FileIdentifier;
 use vhdx_mmap::ops;
 use vhdx_mmap::{
-    Chain, Check, Content, Disk, ErrorKind, Kind, Layer, LogPolicy, LogState, OpenOptions, Parents, Severity, Source,
+    Chain, Disk, ErrorKind, ImageKind, Input, Layer, LogPolicy, LogState, OpenOptions, Parents, Rule, Severity, Source,
     Strictness,
 };
 
@@ -72,7 +72,7 @@ pub(crate) fn map(path: &Path) -> vhdx_mmap::Result<Source> {
     // SAFETY: the promise that nobody changes the file cannot be kept by this program; it is the user's, who is told of
     // it in the help of --no-mmap. The program does nothing that depends on mapped bytes keeping their values: each
     // value is fetched once. Where the file becomes shorter, that is an error by `guard_mappings`; any other change is found
-    // out at the end by `steady`, for the most part, and the worst that it leads to is wrong output.
+    // out at the end by `fail_if_changed`, for the most part, and the worst that it leads to is wrong output.
     unsafe { Source::map(path) }
 }
 
@@ -99,13 +99,13 @@ pub(crate) fn chain_with(path: &Path, common: &Common, options: &OpenOptions) ->
 
 /// Opens an image as a disk, and tells on standard error what is out of the ordinary.
 pub(crate) fn disk(path: &Path, common: &Common) -> Result<Disk, Failure> {
-    disk_of(chain(path, common)?, path, common, Strictness::Default)
+    disk_of(chain(path, common)?, path, common, Strictness::Strict)
 }
 
 /// The same, damaged images included where the user wants that.
 pub(crate) fn salvaged(path: &Path, common: &Common, salvage: &SalvageArgs) -> Result<Disk, Failure> {
     let chain = salvaged_chain(path, common, salvage)?;
-    let disk = disk_of(chain, path, common, if salvage.salvage { Strictness::Salvage } else { Strictness::Default })?;
+    let disk = disk_of(chain, path, common, if salvage.salvage { Strictness::Salvage } else { Strictness::Strict })?;
     tell_shared_blocks(path, &disk, common)?;
     Ok(disk)
 }
@@ -116,8 +116,8 @@ pub(crate) fn salvaged_chain(path: &Path, common: &Common, salvage: &SalvageArgs
     let chain = chain_with(path, common, &options)?;
     let image = chain.layers().first().map(Layer::image);
     let may_be_child = image.is_some_and(|image| {
-        let has_locator = || image.warnings().iter().any(|warning| warning.check == Check::ParentLocator);
-        image.kind() != Kind::Differencing && (!common.parent.is_empty() || has_locator())
+        let has_locator = || image.warnings().iter().any(|warning| warning.rule == Rule::ParentLocator);
+        image.kind() != ImageKind::Differencing && (!common.parent.is_empty() || has_locator())
     });
     if salvage.salvage && may_be_child {
         // It does not say any more that it has a parent, but there is one.
@@ -157,7 +157,7 @@ fn disk_of(chain: Chain, path: &Path, common: &Common, strictness: Strictness) -
         }
         for (layer, warning) in disk.warnings().filter(|(_, warning)| warning.severity > Severity::Note) {
             let name = disk.layers().get(layer).and_then(|layer| layer.image().path()).unwrap_or(path);
-            let label = if warning.severity == Severity::Warning { "warning" } else { warning.severity.name() };
+            let label = if warning.severity == Severity::Warning { "warning" } else { warning.severity.as_str() };
             term::tell(label, term::WARNING, &escape(&format!("{}: {warning}", name.display())));
         }
     }
@@ -166,12 +166,12 @@ fn disk_of(chain: Chain, path: &Path, common: &Common, strictness: Strictness) -
 
 /// What a command has to say of the images of these layers, unless some file was changed meanwhile: then nobody knows of which
 /// state of it that is, be it an error.
-pub(crate) fn steady<T>(layers: &[Layer], said: Result<T, Failure>) -> Result<T, Failure> {
-    layers.iter().fold(said, |said, layer| steady_source(layer.image().source(), said))
+pub(crate) fn fail_if_changed<T>(layers: &[Layer], said: Result<T, Failure>) -> Result<T, Failure> {
+    layers.iter().fold(said, |said, layer| fail_if_source_changed(layer.image().source(), said))
 }
 
 /// The same of one file.
-pub(crate) fn steady_source<T>(source: &Source, said: Result<T, Failure>) -> Result<T, Failure> {
+pub(crate) fn fail_if_source_changed<T>(source: &Source, said: Result<T, Failure>) -> Result<T, Failure> {
     let name = source.path().unwrap_or(Path::new("-")).display();
     match (source.has_changed(), said) {
         (Ok(false), said) => said,
@@ -188,30 +188,30 @@ pub(crate) fn steady_source<T>(source: &Source, said: Result<T, Failure>) -> Res
 }
 
 /// Something that can be compared with a disk.
-pub(crate) enum Input {
+pub(crate) enum Operand {
     Disk(Disk),
     Raw(Source),
 }
 
-impl Input {
-    pub(crate) fn content(&self) -> Content<'_> {
+impl Operand {
+    pub(crate) fn content(&self) -> Input<'_> {
         match self {
-            Self::Disk(disk) => Content::disk(disk),
-            Self::Raw(source) => Content::raw(source),
+            Self::Disk(disk) => Input::disk(disk),
+            Self::Raw(source) => Input::raw(source),
         }
     }
 
-    /// See [`steady`].
-    pub(crate) fn steady<T>(&self, said: Result<T, Failure>) -> Result<T, Failure> {
+    /// See [`fail_if_changed`].
+    pub(crate) fn fail_if_changed<T>(&self, said: Result<T, Failure>) -> Result<T, Failure> {
         match self {
-            Self::Disk(disk) => steady(disk.layers(), said),
-            Self::Raw(source) => steady_source(source, said),
+            Self::Disk(disk) => fail_if_changed(disk.layers(), said),
+            Self::Raw(source) => fail_if_source_changed(source, said),
         }
     }
 }
 
 /// Opens an image as a disk, or a raw file or device as what it is.
-pub(crate) fn input(path: &Path, format: InputFormat, common: &Common) -> Result<Input, Failure> {
+pub(crate) fn input(path: &Path, format: InputFormat, common: &Common) -> Result<Operand, Failure> {
     let is_raw = match format {
         InputFormat::Vhdx => false,
         InputFormat::Raw => true,
@@ -224,11 +224,11 @@ pub(crate) fn input(path: &Path, format: InputFormat, common: &Common) -> Result
         }
     };
     if is_raw {
-        return source(path, common).map(Input::Raw);
+        return source(path, common).map(Operand::Raw);
     }
     let disk = disk(path, common)?;
     tell_shared_blocks(path, &disk, common)?;
-    Ok(Input::Disk(disk))
+    Ok(Operand::Disk(disk))
 }
 
 /// Whether the signature of an image is there (MS-VHDX 2.2.1). What can't be read is left to whoever opens it.
@@ -270,7 +270,7 @@ pub(crate) fn options(common: &Common) -> OpenOptions {
     if common.parents != *OsStr::new("none") {
         parents.push(Parents::Beside);
         if common.parents != *OsStr::new("beside") {
-            parents.push(Parents::Roots(vec![PathBuf::from(&common.parents)]));
+            parents.push(Parents::Within(vec![PathBuf::from(&common.parents)]));
         }
     }
     let options = OpenOptions::new().log_policy(log_policy).parents(Parents::FirstOf(parents));

@@ -6,8 +6,8 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
-use vhdx_mmap::ops::{self, ExtractError, ExtractOptions, Extracted};
-use vhdx_mmap::{Check, Content, Disk, Loss, OpenOptions, ScanOptions, Severity, Strictness, Warning};
+use vhdx_mmap::ops::{self, ExtractOptions, Extracted};
+use vhdx_mmap::{Disk, Input, Loss, OpenOptions, Rule, ScanError, ScanOptions, Severity, Strictness, Warning};
 
 use crate::args::{LossMapFormat, SalvageArgs};
 use crate::exit::{Exit, Failure};
@@ -129,11 +129,11 @@ pub(crate) fn finish(image: &Path, disk: &Disk, range: Range<u64>, args: &Salvag
 
 /// Whether what is read of an image may be other than it was, though all of it can be read.
 fn may_be_wrong(warning: &Warning) -> bool {
-    match warning.check {
+    match warning.rule {
         // Whatever the beginning of the file says: everything that counts was found.
-        Check::Signature => false,
+        Rule::Signature => false,
         // Changes in the log that were not made; a disk that may have had a size.
-        Check::LogEntrySequence | Check::EmptyDisk => warning.severity >= Severity::Warning,
+        Rule::LogEntrySequence | Rule::EmptyDisk => warning.severity >= Severity::Warning,
         _ => warning.severity >= Severity::Unchecked,
     }
 }
@@ -239,17 +239,17 @@ fn write_filling(mut out: &File, fill: u8, length: u64) -> io::Result<()> {
 pub(crate) fn fill_stream<'c>(
     disk: &'c Disk,
     range: Range<u64>,
-    rest: impl FnOnce(Content<'c>) -> Content<'c>,
+    rest: impl FnOnce(Input<'c>) -> Input<'c>,
     fill: u8,
     file: &File,
     options: &ExtractOptions<'_>,
-) -> Result<Extracted, ExtractError> {
-    Content::disk(disk).range(range.clone()).scan(&ScanOptions::new(), |_, _| (), |_, _| ())?;
+) -> Result<Extracted, ScanError> {
+    Input::disk(disk).range(range.clone()).scan(&ScanOptions::new(), |_, _| (), |_, _| ())?;
     let mut at = range.start;
     for loss in disk.losses(range.clone()) {
-        ops::extract_to_stream(Content::disk(disk).range(at..loss.range.start), file, options)?;
-        write_filling(file, fill, loss.range.end.saturating_sub(loss.range.start)).map_err(ExtractError::Write)?;
+        ops::extract_to_stream(Input::disk(disk).range(at..loss.range.start), file, options)?;
+        write_filling(file, fill, loss.range.end.saturating_sub(loss.range.start)).map_err(ScanError::Write)?;
         at = loss.range.end;
     }
-    ops::extract_to_stream(rest(Content::disk(disk).range(at..range.end)), file, options)
+    ops::extract_to_stream(rest(Input::disk(disk).range(at..range.end)), file, options)
 }

@@ -17,7 +17,7 @@ pub(crate) struct Sum {
 impl Sum {
     /// The same, taken for BLAKE3.
     pub(crate) fn as_blake3(&self) -> Self {
-        let digest = Digest::parse(Algorithm::Blake3, &self.digest.to_string()).unwrap_or(self.digest);
+        let digest = Digest::from_hex(Algorithm::Blake3, &self.digest.to_string()).unwrap_or(self.digest);
         Self { digest, may_be_blake3: false, ..self.clone() }
     }
 }
@@ -96,7 +96,7 @@ fn tagged(line: &str) -> Option<(Digest, SumOf, &str)> {
         Some((algorithm, "file")) => (algorithm, SumOf::File),
         Some(_) => return None,
     };
-    Some((Digest::parse(algorithm.parse().ok()?, digest)?, of, name))
+    Some((Digest::from_hex(algorithm.parse().ok()?, digest)?, of, name))
 }
 
 /// `digest  name`, or `digest *name`: the algorithm is `default`, or that of digests of this length.
@@ -107,7 +107,7 @@ fn plain(line: &str, default: Option<Algorithm>) -> Option<(Digest, SumOf, &str)
         *algorithm != Algorithm::Blake3 && algorithm.length().checked_mul(2) == Some(digest.len())
     };
     let algorithm = default.or_else(|| Algorithm::ALL.into_iter().find(by_length))?;
-    Some((Digest::parse(algorithm, digest)?, SumOf::Disk, name))
+    Some((Digest::from_hex(algorithm, digest)?, SumOf::Disk, name))
 }
 
 fn unescape(name: &str) -> Option<String> {

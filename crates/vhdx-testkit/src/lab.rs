@@ -168,12 +168,12 @@ pub fn oracle<'a>(chain: &[&'a Image], policy: LogPolicy) -> Oracle<'a> {
 
 /// What a disk must read as, by the model: bytes, or a length of zeros.
 #[derive(Debug)]
-pub struct Content {
+pub struct Expected {
     pieces: Vec<(Range<u64>, Option<Vec<u8>>)>,
     size: u64,
 }
 
-impl Content {
+impl Expected {
     /// The content of a chain, child first, of which every byte can be read.
     pub fn of(chain: &[&Image]) -> Self {
         let models: Vec<&Model> = chain.iter().map(|image| &image.model).collect();
@@ -284,7 +284,7 @@ fn flatten(chain: &[&Model], range: Range<u64>, out: &mut Vec<(Range<u64>, Optio
 
 /// Asserts that a chain of built images, child first, reads as it was meant, by the model and by the oracle.
 pub fn assert_reads(chain: &[&Image]) {
-    let content = Content::of(chain);
+    let content = Expected::of(chain);
     content.assert_read_from(&open_chain(chain).unwrap());
     assert_eq!(oracle(chain, LogPolicy::Replay).read_all(), Ok(content.read(0..content.size)));
 }

@@ -3,16 +3,16 @@
 use std::ops::{ControlFlow, Range};
 
 use crate::error::{Error, ErrorKind, Structure};
+use crate::error::{Rule, Severity};
 use crate::format::{BatEntry, MIB, PayloadBlockState, SectorBitmapState, U64};
 use crate::image::finding::Findings;
-use crate::image::geometry::Kind;
-use crate::image::rule::{Check, Severity};
+use crate::image::geometry::ImageKind;
 use crate::threads::all_at_once;
 
 use super::bitmap::equal_bits;
 use super::slots::{MOST_ACCOUNTED, Slots};
 use super::walk::EntryRun;
-use super::{Bat, Breach, Judged};
+use super::{Bat, Judged};
 
 /// What a pass over the BAT has found, but for the findings.
 #[derive(Clone, Debug, Default)]
@@ -148,7 +148,7 @@ impl Pass<'_, '_> {
         if let Err((block, error)) = visited {
             let start = bat.geometry.block_start(block);
             let range = start..bat.geometry.block_start(end).min(bat.geometry.virtual_disk_size);
-            self.findings.refuse(Check::BatSize, error, Some(range));
+            self.findings.reject(Rule::BatSize, error, Some(range));
         }
         let mut partial = partial.into_iter().peekable();
         let (first_chunk, last_chunk) = (bat.geometry.chunk_of(first), bat.geometry.chunk_of(end.saturating_sub(1)));
@@ -170,12 +170,13 @@ impl Pass<'_, '_> {
         let range = || Some(bat.range_of(block));
         if entry.reserved() != 0 {
             let kind = || ErrorKind::Field { field: "reserved bits", found: entry.reserved(), expected: "0" };
-            self.findings.tell(Check::BatReserved, Severity::Note, || (of_entry(kind()), range()));
+            self.findings.tell(Rule::BatReserved, Severity::Note, || (of_entry(kind()), range()));
         }
         let (state, place) = match bat.judge(block, entry, at) {
             Ok(Judged { state, place }) => (state, place),
-            Err(Breach { check, detail }) => {
-                self.findings.tell(check, Severity::Corruption, || (detail, range()));
+            Err(error) => {
+                let rule = error.rule().unwrap_or(Rule::BlockState);
+                self.findings.tell(rule, Severity::Corruption, || (error, range()));
                 // It is allocated, wherever that may be.
                 if let Ok(state) = bat.judge_state(block, entry, at) {
                     self.summary.place(entry.file_offset(), bat.geometry.block_size());
@@ -186,8 +187,8 @@ impl Pass<'_, '_> {
         };
         let Some((place, end)) = place else {
             if entry.file_offset() != 0 {
-                let kind = ErrorKind::PlaceOfAbsent { state: state.name(), offset: entry.file_offset() };
-                self.findings.tell(Check::AbsentPlace, Severity::Note, || (of_entry(kind), range()));
+                let kind = ErrorKind::PlaceOfAbsent { state: state.as_str(), offset: entry.file_offset() };
+                self.findings.tell(Rule::AbsentPlace, Severity::Note, || (of_entry(kind), range()));
             }
             return false;
         };
@@ -196,11 +197,11 @@ impl Pass<'_, '_> {
         let of_block = |kind| Error::at(Structure::PayloadBlock(block), place, kind);
         if !bat.view.has(place, end) {
             let kind = ErrorKind::OutOfBounds { length: end.saturating_sub(place), limit: bat.view.file_end() };
-            self.findings.tell(Check::BlockPlace, Severity::Corruption, || (of_block(kind), range()));
+            self.findings.tell(Rule::BlockPlace, Severity::Corruption, || (of_block(kind), range()));
         } else {
             if end > MOST_ACCOUNTED {
                 let kind = ErrorKind::OutOfBounds { length: 0, limit: MOST_ACCOUNTED };
-                self.findings.tell(Check::TooFar, Severity::Unchecked, || (of_block(kind), range()));
+                self.findings.tell(Rule::TooFar, Severity::Unchecked, || (of_block(kind), range()));
             }
             if end > bat.view.source().length() || bat.view.is_changed_by_replay(place, end) {
                 self.replayed(block, place, end);
@@ -218,10 +219,10 @@ impl Pass<'_, '_> {
         if missing < end && !view.is_written_by_replay(missing, end) {
             let what = "the file ends before it, and a replay puts zeros there";
             // It may never have had anything, or the file was cut off.
-            self.findings.tell(Check::LogGrowth, Severity::Unchecked, || (at(missing, what), Some(range)));
+            self.findings.tell(Rule::LogGrowth, Severity::Unchecked, || (at(missing, what), Some(range)));
         } else if view.is_changed_by_replay(place, end) {
             let what = "a replay changes its content, which is not for a log to do";
-            self.findings.tell(Check::LoggedPayload, Severity::Leak, || (at(place, what), Some(range)));
+            self.findings.tell(Rule::LoggedPayload, Severity::Leak, || (at(place, what), Some(range)));
         }
     }
 
@@ -238,34 +239,30 @@ impl Pass<'_, '_> {
         let (at, entry) = match entry {
             Ok((at, entry)) => (at, BatEntry(entry.get())),
             // In other images, nobody looks for it.
-            Err(_) if bat.geometry.kind != Kind::Differencing => return,
+            Err(_) if bat.geometry.kind != ImageKind::Differencing => return,
             Err(error) => {
-                return self.findings.refuse(Check::BatSize, error, needed);
+                return self.findings.reject(Rule::BatSize, error, needed);
             }
         };
         let of_entry = |kind| Error::at(structure, at, kind);
-        if bat.geometry.kind != Kind::Differencing {
+        if bat.geometry.kind != ImageKind::Differencing {
             if entry.0 != 0 {
                 let kind = ErrorKind::Field { field: "sector bitmap entry", found: entry.0, expected: "0" };
-                self.findings.add(Check::BitmapUnneeded, of_entry(kind), None);
+                self.findings.add(Rule::BitmapUnneeded, of_entry(kind), None);
             }
             return;
         }
         if entry.reserved() != 0 {
             let kind = ErrorKind::Field { field: "reserved bits", found: entry.reserved(), expected: "0" };
-            self.findings.add(Check::BatReserved, of_entry(kind), None);
+            self.findings.add(Rule::BatReserved, of_entry(kind), None);
         }
         let state = SectorBitmapState::from_number(entry.state());
         if state != Some(SectorBitmapState::Present) {
             if let Some(range) = needed {
                 let kind = ErrorKind::NoSectorBitmap { state: entry.state() };
-                self.findings.refuse(Check::Bitmap, of_entry(kind), Some(range));
+                self.findings.reject(Rule::Bitmap, of_entry(kind), Some(range));
             } else if state.is_none() {
-                self.findings.add(
-                    Check::BitmapState,
-                    of_entry(ErrorKind::ReservedState { state: entry.state() }),
-                    None,
-                );
+                self.findings.add(Rule::BitmapState, of_entry(ErrorKind::ReservedState { state: entry.state() }), None);
             }
             return;
         }
@@ -284,7 +281,7 @@ impl Pass<'_, '_> {
         if let Some(kind) = overlap {
             let severity = if needed.is_some() { Severity::Corruption } else { Severity::Warning };
             let detail = Error::at(Structure::SectorBitmap(chunk), place, kind);
-            return self.findings.add_as(Check::Bitmap, severity, detail, needed);
+            return self.findings.add_as(Rule::Bitmap, severity, detail, needed);
         }
         self.slots.claim(place, place.saturating_add(MIB));
         self.bits(chunk, place, last);
@@ -312,7 +309,7 @@ impl Pass<'_, '_> {
                 _ => continue,
             };
             let detail = Error::at(structure, at, ErrorKind::Text { what });
-            self.findings.add(Check::BitmapBits, detail, Some(self.bat.range_of(block)));
+            self.findings.add(Rule::BitmapBits, detail, Some(self.bat.range_of(block)));
         }
         self.bat.view.forget(place, place.saturating_add(MIB));
     }

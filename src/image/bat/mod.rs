@@ -1,11 +1,11 @@
 //! The block allocation table (MS-VHDX 2.5): what an image itself has of its disk.
 
 mod bitmap;
-#[cfg(feature = "bulk")]
+#[cfg(feature = "ops")]
 mod examine;
-#[cfg(feature = "bulk")]
+#[cfg(feature = "ops")]
 mod shared;
-#[cfg(feature = "bulk")]
+#[cfg(feature = "ops")]
 mod slots;
 mod walk;
 
@@ -16,14 +16,14 @@ use crate::format::{BatEntry, MIB, PayloadBlockState, SectorBitmapState, U64};
 use crate::num::to_u64;
 use crate::source::{Bytes, View};
 
-use super::geometry::{Geometry, Kind};
-use super::region::{Region, Taken};
-use super::rule::Check;
+use super::geometry::{Geometry, ImageKind};
+use super::region::{Region, ReservedRanges};
+use crate::error::Rule;
 use bitmap::equal_bits;
 
-#[cfg(feature = "bulk")]
+#[cfg(feature = "ops")]
 pub(crate) use examine::BatSummary;
-#[cfg(feature = "bulk")]
+#[cfg(feature = "ops")]
 pub(in crate::image) use slots::Slots;
 pub use walk::BlockStates;
 use walk::EntryRun;
@@ -57,13 +57,6 @@ pub(super) struct Judged {
     pub(super) place: Option<(u64, u64)>,
 }
 
-/// A rule that an entry breaks so that its block can't be read.
-#[derive(Debug)]
-pub(super) struct Breach {
-    pub(super) check: Check,
-    pub(super) detail: Error,
-}
-
 /// How much of a sector bitmap is read first, in bytes.
 const FIRST_BITMAP_READ: u64 = 64;
 
@@ -72,7 +65,7 @@ const FIRST_BITMAP_READ: u64 = 64;
 pub(super) struct Bat<'a> {
     pub(super) view: &'a View,
     pub(super) geometry: &'a Geometry,
-    pub(super) taken: &'a Taken,
+    pub(super) taken: &'a ReservedRanges,
     pub(super) offset: u64,
     /// Length of the region, in bytes: what is behind it are no entries, whatever the disk needs.
     pub(super) length: u64,
@@ -101,11 +94,11 @@ impl Bat<'_> {
     pub(super) fn lookup(&self, position: u64, most: u64) -> Result<BlockLookup> {
         let block = self.geometry.block_of(position);
         let (entry, offset) = self.payload_entry(block)?;
-        let Judged { state, place } = self.judge(block, entry, offset).map_err(|breach| breach.detail)?;
+        let Judged { state, place } = self.judge(block, entry, offset)?;
         match (state, place) {
             (PayloadBlockState::PartiallyPresent, Some((place, _))) => self.partial(block, place, position, most),
             (_, Some((place, _))) => self.data(block, place, position, most),
-            (PayloadBlockState::NotPresent, None) if self.geometry.kind == Kind::Differencing => {
+            (PayloadBlockState::NotPresent, None) if self.geometry.kind == ImageKind::Differencing => {
                 Ok(BlockLookup::Parent { length: self.same_state(block, state, position, most) })
             }
             _ => Ok(BlockLookup::Zero { length: self.same_state(block, state, position, most), state }),
@@ -115,7 +108,7 @@ impl Bat<'_> {
     /// State of a payload block, and its place in the file, which has a meaning only if it is present.
     pub(super) fn payload(&self, block: u64) -> Result<(PayloadBlockState, u64)> {
         let (entry, offset) = self.payload_entry(block)?;
-        let state = self.judge_state(block, entry, offset).map_err(|breach| breach.detail)?;
+        let state = self.judge_state(block, entry, offset)?;
         Ok((state, entry.file_offset()))
     }
 
@@ -129,13 +122,12 @@ impl Bat<'_> {
 
     /// Whether the entry of a payload block, which lies at `offset`, has a state that the block can be in.
     #[inline]
-    fn judge_state(&self, block: u64, entry: BatEntry, offset: u64) -> Result<PayloadBlockState, Breach> {
-        let breach =
-            |check, kind| Err(Breach { check, detail: Error::at(Structure::PayloadBatEntry(block), offset, kind) });
+    fn judge_state(&self, block: u64, entry: BatEntry, offset: u64) -> Result<PayloadBlockState> {
+        let breach = |rule, kind| Err(Error::at(Structure::PayloadBatEntry(block), offset, kind).breaking(rule));
         match PayloadBlockState::from_number(entry.state()) {
-            None => breach(Check::BlockState, ErrorKind::ReservedState { state: entry.state() }),
-            Some(PayloadBlockState::PartiallyPresent) if self.geometry.kind != Kind::Differencing => {
-                breach(Check::PartialWithoutParent, ErrorKind::PartiallyPresentWithoutParent)
+            None => breach(Rule::BlockState, ErrorKind::ReservedState { state: entry.state() }),
+            Some(PayloadBlockState::PartiallyPresent) if self.geometry.kind != ImageKind::Differencing => {
+                breach(Rule::PartialWithoutParent, ErrorKind::PartiallyPresentWithoutParent)
             }
             Some(state) => Ok(state),
         }
@@ -144,7 +136,7 @@ impl Bat<'_> {
     /// Whether the entry of a payload block, which lies at `offset`, can be followed: by its state, and by what else lies where it
     /// says that the block is. Reading, checking and salvaging all go by this.
     #[inline]
-    pub(super) fn judge(&self, block: u64, entry: BatEntry, offset: u64) -> Result<Judged, Breach> {
+    pub(super) fn judge(&self, block: u64, entry: BatEntry, offset: u64) -> Result<Judged> {
         let state = self.judge_state(block, entry, offset)?;
         if !matches!(state, PayloadBlockState::FullyPresent | PayloadBlockState::PartiallyPresent) {
             return Ok(Judged { state, place: None });
@@ -153,10 +145,7 @@ impl Bat<'_> {
         let end = place.saturating_add(self.used_of(block, 0));
         match self.check_clear(Structure::PayloadBlock(block), place, end) {
             Ok(()) => Ok(Judged { state, place: Some((place, end)) }),
-            Err(detail) => {
-                let check = if place < MIB { Check::BlockOffset } else { Check::BlockOverlap };
-                Err(Breach { check, detail })
-            }
+            Err(error) => Err(error.breaking(if place < MIB { Rule::BlockOffset } else { Rule::BlockOverlap })),
         }
     }
 

@@ -3,11 +3,11 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::error::{Error, ErrorKind, Structure};
+use crate::error::{Rule, Severity};
 use crate::format::MIB;
 use crate::image::finding::{Findings, MOST_OF_A_KIND};
-use crate::image::geometry::Kind;
-use crate::image::region::Taken;
-use crate::image::rule::{Check, Severity};
+use crate::image::geometry::ImageKind;
+use crate::image::region::ReservedRanges;
 use crate::num::to_usize_saturating;
 
 use super::slots::Slots;
@@ -25,7 +25,7 @@ struct Claim {
 impl Bat<'_> {
     /// The first block that shares its place, and with what it does: with another block, of which it reads the bytes, or, where
     /// less is `held` than is taken, with something that claims to be there.
-    pub(in crate::image) fn first_shared(&self, held: Option<&Taken>) -> Option<Error> {
+    pub(in crate::image) fn first_shared(&self, held: Option<&ReservedRanges>) -> Option<Error> {
         if let Some(held) = held {
             let first_of = |first, end| {
                 let mut found = None;
@@ -92,10 +92,10 @@ impl Bat<'_> {
                 Structure::SectorBitmap(chunk) => self.range_of(*block).start..self.range_of(self.last_of(*chunk)).end,
                 _ => self.range_of(*block),
             };
-            findings.add(Check::BlockOverlap, Error::at(*structure, *place, kind), Some(range));
+            findings.add(Rule::BlockOverlap, Error::at(*structure, *place, kind), Some(range));
             untold = untold.saturating_sub(1);
         }
-        findings.count_more(Check::BlockOverlap, Severity::Corruption, untold);
+        findings.count_more(Rule::BlockOverlap, Severity::Corruption, untold);
     }
 
     /// Shows what has claimed its place among the blocks from `first` to `end`, and the sector bitmaps of their chunks. What
@@ -108,7 +108,7 @@ impl Bat<'_> {
             }
         });
         drop(visited);
-        if self.geometry.kind == Kind::Differencing {
+        if self.geometry.kind == ImageKind::Differencing {
             let mut holes = self.bitmap_holes();
             for chunk in self.geometry.chunk_of(first)..=self.geometry.chunk_of(end.saturating_sub(1)) {
                 if !holes.has(chunk)

@@ -153,7 +153,7 @@ impl EntryRun<'_> {
 
 /// Which entries of sector bitmap blocks lie in a hole of the file, asked of chunk after chunk: they are zero, which needs no look.
 /// They are so far apart that to look at all of them makes the system fill most of the hole.
-#[cfg(feature = "bulk")]
+#[cfg(feature = "ops")]
 pub(super) struct BitmapHoles<'b> {
     bat: Bat<'b>,
     table_end: u64,
@@ -161,7 +161,7 @@ pub(super) struct BitmapHoles<'b> {
     zero_end: u64,
 }
 
-#[cfg(feature = "bulk")]
+#[cfg(feature = "ops")]
 impl BitmapHoles<'_> {
     /// Whether the entry of this chunk is known to be zero.
     pub(super) fn has(&mut self, chunk: u64) -> bool {
@@ -173,7 +173,7 @@ impl BitmapHoles<'_> {
     }
 }
 
-#[cfg(feature = "bulk")]
+#[cfg(feature = "ops")]
 impl<'a> Bat<'a> {
     pub(super) fn bitmap_holes(&self) -> BitmapHoles<'a> {
         let table_end = self.entry_offset(self.geometry.bat_entries().min(self.length / BatEntry::LENGTH));

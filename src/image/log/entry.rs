@@ -172,7 +172,7 @@ pub(super) struct Entry {
 /// Why something that begins like a log entry is none.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Flaw {
+pub enum LogEntryError {
     /// It belongs to another log, by its GUID.
     OtherLog,
     /// A reserved field is not zero.
@@ -195,7 +195,7 @@ pub enum Flaw {
     Checksum,
 }
 
-impl fmt::Display for Flaw {
+impl fmt::Display for LogEntryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::OtherLog => f.write_str("other LogGuid"),
@@ -224,25 +224,25 @@ impl Entry {
     /// an entry but its first begins with `desc`, `zero` or `data`, never with `loge`; so by checking the sectors one by
     /// one first, no sector is looked at for more than one beginning, and only entries that do not overlap get as far as
     /// having their checksum computed.
-    pub(super) fn read(ring: &Ring<'_>, start: u64, log_guid: Option<Uuid>) -> Result<Self, Flaw> {
-        let first = ring.sector(start).ok_or(Flaw::Length)?;
-        let (head, _) = LogEntryHeader::ref_from_prefix(&first[..]).map_err(|_| Flaw::Length)?;
+    pub(super) fn read(ring: &Ring<'_>, start: u64, log_guid: Option<Uuid>) -> Result<Self, LogEntryError> {
+        let first = ring.sector(start).ok_or(LogEntryError::Length)?;
+        let (head, _) = LogEntryHeader::ref_from_prefix(&first[..]).map_err(|_| LogEntryError::Length)?;
         if log_guid.is_some_and(|log_guid| head.log_guid.to_uuid() != log_guid) {
-            return Err(Flaw::OtherLog);
+            return Err(LogEntryError::OtherLog);
         }
         if head.reserved.get() != 0 {
-            return Err(Flaw::Reserved);
+            return Err(LogEntryError::Reserved);
         }
         let sequence_number = head.sequence_number.get();
         if sequence_number == 0 {
-            return Err(Flaw::SequenceNumber);
+            return Err(LogEntryError::SequenceNumber);
         }
         let (length, tail) = (u64::from(head.entry_length.get()), u64::from(head.tail.get()));
         if !length.is_multiple_of(SECTOR_4K) || length == 0 || sectors(length) > ring.sectors {
-            return Err(Flaw::Length);
+            return Err(LogEntryError::Length);
         }
         if !tail.is_multiple_of(SECTOR_4K) || sectors(tail) >= ring.sectors {
-            return Err(Flaw::Tail);
+            return Err(LogEntryError::Tail);
         }
         let entry = Self {
             start,
@@ -256,7 +256,7 @@ impl Entry {
         };
         entry.check_descriptors(ring)?;
         entry.check_data_sectors(ring)?;
-        if entry.checksum(ring) == Some(head.checksum.get()) { Ok(entry) } else { Err(Flaw::Checksum) }
+        if entry.checksum(ring) == Some(head.checksum.get()) { Ok(entry) } else { Err(LogEntryError::Checksum) }
     }
 
     /// How many sectors head and descriptors take.
@@ -287,39 +287,39 @@ impl Entry {
     }
 
     /// Checks every descriptor, and the length of the whole.
-    fn check_descriptors(&self, ring: &Ring<'_>) -> Result<(), Flaw> {
+    fn check_descriptors(&self, ring: &Ring<'_>) -> Result<(), LogEntryError> {
         if self.descriptor_sectors() > self.length {
-            return Err(Flaw::Length);
+            return Err(LogEntryError::Length);
         }
         let mut data_sectors = 0_u64;
         for (index, descriptor) in self.descriptors(ring) {
-            let descriptor = descriptor.ok_or(Flaw::Descriptor(index))?;
+            let descriptor = descriptor.ok_or(LogEntryError::Descriptor(index))?;
             let length = match descriptor.signature {
                 Descriptor::DATA => {
                     data_sectors = data_sectors.saturating_add(1);
                     SECTOR_4K
                 }
                 Descriptor::ZERO => descriptor.zero_length(),
-                _ => return Err(Flaw::Descriptor(index)),
+                _ => return Err(LogEntryError::Descriptor(index)),
             };
             if descriptor.sequence_number.get() != self.sequence_number {
-                return Err(Flaw::Descriptor(index));
+                return Err(LogEntryError::Descriptor(index));
             }
             let offset = descriptor.file_offset.get();
-            let end = offset.checked_add(length).ok_or(Flaw::DescriptorRange(index))?;
+            let end = offset.checked_add(length).ok_or(LogEntryError::DescriptorRange(index))?;
             if !offset.is_multiple_of(SECTOR_4K) || !length.is_multiple_of(SECTOR_4K) {
-                return Err(Flaw::DescriptorRange(index));
+                return Err(LogEntryError::DescriptorRange(index));
             }
             let (log, log_end) = ring.file_range();
             // A log that changed the headers or itself would change the ground it stands on.
             if offset < 3 * KIB_64 || (offset < log_end && end > log) {
-                return Err(Flaw::DescriptorPlace(index));
+                return Err(LogEntryError::DescriptorPlace(index));
             }
         }
         if self.descriptor_sectors().checked_add(data_sectors) == Some(self.length) {
             Ok(())
         } else {
-            Err(Flaw::Length)
+            Err(LogEntryError::Length)
         }
     }
 
@@ -333,13 +333,13 @@ impl Entry {
         })
     }
 
-    fn check_data_sectors(&self, ring: &Ring<'_>) -> Result<(), Flaw> {
+    fn check_data_sectors(&self, ring: &Ring<'_>) -> Result<(), LogEntryError> {
         for (index, number) in (0_u32..).zip(self.data_sectors(ring)) {
-            let sector = ring.sector(number).ok_or(Flaw::DataSector(index))?;
-            let sector = DataSector::ref_from_bytes(&sector[..]).map_err(|_| Flaw::DataSector(index))?;
+            let sector = ring.sector(number).ok_or(LogEntryError::DataSector(index))?;
+            let sector = DataSector::ref_from_bytes(&sector[..]).map_err(|_| LogEntryError::DataSector(index))?;
             let sequence = u64::from(sector.sequence_high.get()) << 32 | u64::from(sector.sequence_low.get());
             if sector.signature != DataSector::SIGNATURE || sequence != self.sequence_number {
-                return Err(Flaw::DataSector(index));
+                return Err(LogEntryError::DataSector(index));
             }
         }
         Ok(())

@@ -15,11 +15,11 @@ use crate::num::to_u64;
 use crate::source::{Overlay, View};
 
 use super::header::{self, CurrentHeader, Other};
-use super::rule::{Check, Severity};
 use super::warning::Warnings;
+use crate::error::{Rule, Severity};
 use entry::{Entry, Ring};
 
-pub use entry::Flaw;
+pub use entry::LogEntryError;
 pub use report::{EntryContent, EntryStatus, LogReport, LogReportEntry};
 
 /// What to do with an image whose log holds changes that are not in the file yet.
@@ -78,19 +78,19 @@ pub(super) fn replay(
         return Ok(LogState::Ignored);
     }
     if !header.is_dirty() || policy == LogPolicy::Ignore {
-        warnings.add_if_err(Check::LogVersion, header.check_log_version());
-        warnings.add_if_err(Check::LogAlignment, header.check_log_alignment());
-        warnings.add_if_err(Check::LogPlace, header.check_log_place(view.length()));
+        warnings.add_if_err(Rule::LogVersion, header.check_log_version());
+        warnings.add_if_err(Rule::LogAlignment, header.check_log_alignment());
+        warnings.add_if_err(Rule::LogPlace, header.check_log_place(view.length()));
         return Ok(if header.is_dirty() { LogState::Ignored } else { LogState::Clean });
     }
     let log_guid = header.log_guid;
     if policy == LogPolicy::Refuse {
         let detail = Error::at(Structure::Log, header.log_offset, ErrorKind::DirtyLog { log_guid });
-        return Err(warnings.end(Check::LogRefused, detail));
+        return Err(warnings.fatal(Rule::LogRefused, detail));
     }
     let active = active_sequence(view, header, warnings);
     // Not to be replayed, and to be read all the same: as it lies there.
-    let Some(active) = warnings.forgive(Check::LogSequence, active)? else { return Ok(LogState::Ignored) };
+    let Some(active) = warnings.recover(Rule::LogSequence, active)? else { return Ok(LogState::Ignored) };
     let (overlay, mut summary) = changes_of(&Ring::new(view, header), &active);
     let before = view.length();
     let last = active.last().map_or((0, 0), |last| (last.flushed_file_offset, last.last_file_offset));
@@ -123,7 +123,7 @@ fn other_header_counted(view: &View, header: &CurrentHeader, warnings: &mut Warn
             let is_newer = says.sequence_number > header.sequence_number;
             if says.is_dirty() && is_newer && named.contains(&Some(true)) {
                 let what = "it is damaged and was the current one: the log that it names holds changes";
-                warnings.refuse(Check::HeaderCopies, detail(what))?;
+                warnings.reject(Rule::HeaderCopies, detail(what))?;
                 return Ok(true);
             }
             let is_over = !named.contains(&Some(true)) && (!says.is_dirty() || named.contains(&Some(false)));
@@ -141,7 +141,7 @@ fn other_header_counted(view: &View, header: &CurrentHeader, warnings: &mut Warn
     if is_missed() || is_undone() {
         // A sequence of an earlier session looks the same.
         let what = "it is damaged and may have been the current one: the log holds changes that are not in the file";
-        warnings.add_as(Check::HeaderCopies, Severity::Unchecked, detail(what));
+        warnings.add_as(Rule::HeaderCopies, Severity::Unchecked, detail(what));
     }
     Ok(false)
 }
@@ -149,13 +149,13 @@ fn other_header_counted(view: &View, header: &CurrentHeader, warnings: &mut Warn
 /// The entries to replay, in order: never none.
 fn active_sequence(view: &View, header: &CurrentHeader, warnings: &mut Warnings) -> Result<Vec<Entry>> {
     let too_long = |error: &Error| matches!(error.kind(), ErrorKind::UnsupportedValue { .. });
-    header.check_log_version().map_err(|error| warnings.end(Check::LogVersionInUse, error))?;
-    header.check_log_alignment().map_err(|error| warnings.end(Check::LogAlignment, error))?;
+    header.check_log_version().map_err(|error| warnings.fatal(Rule::LogVersionInUse, error))?;
+    header.check_log_alignment().map_err(|error| warnings.fatal(Rule::LogAlignment, error))?;
     header.check_log_length().map_err(|error| {
-        let check = if too_long(&error) { Check::LogTooLong } else { Check::LogLength };
-        warnings.end(check, error)
+        let check = if too_long(&error) { Rule::LogTooLong } else { Rule::LogLength };
+        warnings.fatal(check, error)
     })?;
-    header.check_log_place(view.length()).map_err(|error| warnings.end(Check::LogPlace, error))?;
+    header.check_log_place(view.length()).map_err(|error| warnings.fatal(Rule::LogPlace, error))?;
     let ring = Ring::new(view, header);
     let entries = sequence::valid_entries(&ring, Some(header.log_guid));
     let active = sequence::find_active(&entries, ring.sectors());
@@ -163,14 +163,14 @@ fn active_sequence(view: &View, header: &CurrentHeader, warnings: &mut Warnings)
         active.unwrap_or_default().iter().filter_map(|index| entries.get(*index)).cloned().collect();
     let Some(last) = active.last() else {
         let kind = ErrorKind::NoActiveSequence { log_guid: header.log_guid, entries: to_u64(entries.len()) };
-        return Err(warnings.end(Check::LogSequence, Error::at(Structure::Log, header.log_offset, kind)));
+        return Err(warnings.fatal(Rule::LogSequence, Error::at(Structure::Log, header.log_offset, kind)));
     };
     check_file_lengths(&ring, last, view.length(), warnings)?;
     // A power failure can tear the last entries that were being written, and leave one of them whole. Or else one was damaged
     // later: then the changes of all those behind it are lost.
     if let Some(newer) = entries.iter().find(|entry| entry.sequence_number > last.sequence_number) {
         let detail = not_replayed_though_newer(ring.file_offset(newer.start));
-        warnings.add_as(Check::LogEntrySequence, Severity::Warning, detail);
+        warnings.add_as(Rule::LogEntrySequence, Severity::Warning, detail);
     }
     Ok(active)
 }
@@ -186,12 +186,12 @@ fn check_file_lengths(ring: &Ring<'_>, last: &Entry, file_length: u64, warnings:
     for (field, value) in [("FlushedFileOffset", last.flushed_file_offset), ("LastFileOffset", last.last_file_offset)] {
         if !value.is_multiple_of(MIB) {
             let kind = ErrorKind::Field { field, found: value, expected: "a multiple of 1 MiB" };
-            warnings.add(Check::LogFileOffsets, Error::at(Structure::LogEntry, ring.file_offset(last.start), kind));
+            warnings.add(Rule::LogFileOffsets, Error::at(Structure::LogEntry, ring.file_offset(last.start), kind));
         }
     }
     if file_length < last.flushed_file_offset {
         let kind = ErrorKind::FileTooShort { found: file_length, expected: last.flushed_file_offset };
-        warnings.refuse(Check::LogFileLength, Error::at(Structure::LogEntry, ring.file_offset(last.start), kind))?;
+        warnings.reject(Rule::LogFileLength, Error::at(Structure::LogEntry, ring.file_offset(last.start), kind))?;
     }
     Ok(())
 }

@@ -7,11 +7,11 @@ use crate::format::SECTOR_4K;
 use crate::source::{Source, View};
 
 use super::super::header::{self, CurrentHeader};
-use super::super::rule::Check;
 use super::super::warning::{Strictness, Warnings};
 use super::super::{identifier, lost};
-use super::entry::{Entry, Flaw, Ring};
+use super::entry::{Entry, LogEntryError, Ring};
 use super::sequence;
+use crate::error::Rule;
 
 /// Everything in a log that is, or begins like, an entry.
 #[derive(Debug)]
@@ -65,7 +65,7 @@ pub enum EntryStatus {
     /// Valid, but of another log: left from an earlier session.
     OtherLog,
     /// Not valid.
-    Broken(Flaw),
+    Broken(LogEntryError),
 }
 
 impl LogReport {
@@ -102,7 +102,7 @@ impl LogReport {
             match super::active_sequence(view, &header, &mut noted) {
                 Ok(entries) => {
                     active.extend(entries.iter().map(|entry| entry.start));
-                    let too_short = noted.into_list().into_iter().find(|noted| noted.check == Check::LogFileLength);
+                    let too_short = noted.into_list().into_iter().find(|noted| noted.rule == Rule::LogFileLength);
                     replay = too_short.map_or(Ok(()), |noted| Err(noted.detail));
                 }
                 Err(error) => replay = Err(error),

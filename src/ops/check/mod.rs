@@ -5,9 +5,9 @@ mod payload;
 use std::collections::BTreeMap;
 
 use crate::disk::{Chain, Disk, Layer, OpenOptions};
-use crate::error::{Category, Error, ErrorKind, Structure};
-use crate::image::{Check, Examined, Finding, Findings, Image, Severity, Strictness, Warning, Warnings};
-use crate::scan::{ScanOptions, Stopped};
+use crate::error::{Category, Error, ErrorKind, Rule, Severity, Structure};
+use crate::image::{Examined, Finding, Findings, Image, Strictness, Warning, Warnings};
+use crate::scan::{ScanError, ScanOptions};
 use crate::source::Source;
 
 /// How an image is to be checked.
@@ -51,7 +51,7 @@ pub struct CheckReport {
     /// In the order in which an image is read, layer by layer; of each kind at most 100 for each layer.
     pub findings: Vec<Finding>,
     /// How many there are of each kind, those that are not among the findings included.
-    pub counts: BTreeMap<(Check, Severity), u64>,
+    pub counts: BTreeMap<(Rule, Severity), u64>,
     /// Whether the file is a VHDX at all.
     pub is_vhdx: bool,
     /// Where the last thing in the file ends that something refers to, in bytes; none if the image can't be opened.
@@ -88,14 +88,14 @@ impl CheckReport {
     }
 }
 
-/// Checks an image and its chain: every rule of the format, and what goes beyond it ([`Check`]). Nothing stops at the first
+/// Checks an image and its chain: every rule of the format, and what goes beyond it ([`Rule`]). Nothing stops at the first
 /// finding. Where nothing is found that is a [`Severity::Corruption`], [`Severity::Unsupported`] or [`Severity::Unchecked`], the disk
 /// can be opened and its map can be read from end to end; with [`CheckOptions::payload`], its content was. With the feature `rayon`,
 /// the threads of the current pool do it.
 ///
 /// # Errors
-/// [`Stopped::Cancelled`], if [`Progress::advance`](crate::Progress::advance) asked for it.
-pub fn check(source: Source, options: &CheckOptions<'_>) -> Result<CheckReport, Stopped> {
+/// [`ScanError::Cancelled`], if [`Progress::advance`](crate::Progress::advance) asked for it.
+pub fn check(source: Source, options: &CheckOptions<'_>) -> Result<CheckReport, ScanError> {
     let mut findings = Findings::default();
     let mut report = CheckReport {
         findings: Vec::new(),
@@ -113,13 +113,13 @@ pub fn check(source: Source, options: &CheckOptions<'_>) -> Result<CheckReport, 
     match Image::open_noting(source, open.log_policy, &open.assumed, &mut warnings) {
         Ok(image) => chain(&Chain::of(image, &open), options, &mut findings, &mut report)?,
         Err(error) => {
-            let check = warnings.ended_by().unwrap_or(Check::Medium);
+            let check = warnings.ended_by().unwrap_or(Rule::Medium);
             // What a medium does not give may be there.
             let is_breach = |warning: &Warning| warning.detail.category() != Category::Io;
-            let breaks = |rule| warnings.as_slice().iter().any(|warning| warning.check == rule && is_breach(warning));
-            report.is_vhdx = !breaks(Check::Signature) || !breaks(Check::Headers);
+            let breaks = |rule| warnings.as_slice().iter().any(|warning| warning.rule == rule && is_breach(warning));
+            report.is_vhdx = !breaks(Rule::Signature) || !breaks(Rule::Headers);
             warnings.into_list().into_iter().for_each(|warning| findings.push(warning.into()));
-            findings.refuse(check, error, None);
+            findings.reject(check, error, None);
         }
     }
     (report.findings, report.counts) = findings.into_parts();
@@ -146,7 +146,7 @@ fn chain(
     options: &CheckOptions<'_>,
     findings: &mut Findings,
     report: &mut CheckReport,
-) -> Result<(), Stopped> {
+) -> Result<(), ScanError> {
     for (number, layer) in chain.layers().iter().enumerate() {
         let image = layer.image();
         let mut found = Findings::default();
@@ -178,29 +178,29 @@ fn link(chain: &Chain, findings: &mut Findings) {
     let mut found = Findings::default();
     if let Some(error) = chain.broken() {
         let rule = chain.broken_rule().unwrap_or_else(|| rule_of_link(error));
-        findings.refuse(rule, error.clone(), None);
+        findings.reject(rule, error.clone(), None);
         chain.unusable().iter().for_each(|warning| found.push(warning.clone().into()));
         findings.append_layer(found, number.saturating_add(1), error.file());
     } else if chain.needs_parent() {
         // How it knows its parent has not been read, since nobody was to look for it.
         let mut warnings = Warnings::new(Strictness::Salvage);
         let locator = last.image().read_parent_locator(&mut warnings);
-        let ended_by = warnings.ended_by().unwrap_or(Check::Locator);
+        let ended_by = warnings.ended_by().unwrap_or(Rule::Locator);
         warnings.into_list().into_iter().for_each(|warning| found.push(warning.into()));
         if let Err(error) = locator {
-            found.refuse(ended_by, error, None);
+            found.reject(ended_by, error, None);
         }
-        found.add(Check::ParentMissing, Error::of(Structure::Parent, ErrorKind::NoParentAttached), None);
+        found.add(Rule::ParentMissing, Error::of(Structure::Parent, ErrorKind::NoParentAttached), None);
         findings.append_layer(found, number, last.image().path());
     }
 }
 
 /// The rule that a parent breaks which was not found, or can't be taken.
-fn rule_of_link(error: &Error) -> Check {
+fn rule_of_link(error: &Error) -> Rule {
     match error.kind() {
-        ErrorKind::ParentMismatch { .. } => Check::ParentIdentity,
-        ErrorKind::ChainCycle | ErrorKind::ChainTooLong { .. } => Check::Chain,
-        ErrorKind::SectorSizeMismatch { .. } => Check::ParentSectorSize,
-        _ => Check::ParentMissing,
+        ErrorKind::ParentMismatch { .. } => Rule::ParentIdentity,
+        ErrorKind::ChainCycle | ErrorKind::ChainTooLong { .. } => Rule::Chain,
+        ErrorKind::SectorSizeMismatch { .. } => Rule::ParentSectorSize,
+        _ => Rule::ParentMissing,
     }
 }

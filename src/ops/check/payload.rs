@@ -3,16 +3,16 @@
 use std::ops::Range;
 
 use crate::disk::Disk;
-use crate::error::{Error, ErrorKind, Structure};
+use crate::error::{Error, ErrorKind, Rule, Severity, Structure};
 use crate::format::PayloadBlockState;
-use crate::image::{Check, Findings, Severity};
-use crate::scan::{Content, ScanOptions, Stopped};
+use crate::image::Findings;
+use crate::scan::{Input, ScanError, ScanOptions};
 use crate::zero::is_zero;
 
 /// Reads all that the chain holds, and looks for blocks of the image that hold only zeros.
-pub(super) fn read(disk: &Disk, options: &ScanOptions<'_>, findings: &mut Findings) -> Result<(), Stopped> {
+pub(super) fn read(disk: &Disk, options: &ScanOptions<'_>, findings: &mut Findings) -> Result<(), ScanError> {
     let mut zeros = ZeroBlocks { disk, at_hand: None, count: 0, kept_from: 0 };
-    let scanned = Content::disk(disk).scan(
+    let scanned = Input::disk(disk).scan(
         options,
         |_, segments| segments.iter().all(|segment| segment.slices().all(is_zero)),
         |range, unit| match unit {
@@ -24,13 +24,13 @@ pub(super) fn read(disk: &Disk, options: &ScanOptions<'_>, findings: &mut Findin
     match scanned {
         // What can't be read is zero in a disk that is being salvaged, and told by its losses.
         Ok(()) => {}
-        Err(Stopped::Read(error)) => findings.refuse(Check::Medium, error, None),
+        Err(ScanError::Read(error)) => findings.reject(Rule::Medium, error, None),
         Err(cancelled) => return Err(cancelled),
     }
     let count = zeros.count;
     if count > 0 {
         let length = count.saturating_mul(disk.image().block_size());
-        findings.add(Check::ZeroBlock, Error::of(Structure::Disk, ErrorKind::ZeroBlocks { count, length }), None);
+        findings.add(Rule::ZeroBlock, Error::of(Structure::Disk, ErrorKind::ZeroBlocks { count, length }), None);
     }
     medium(disk, findings);
     Ok(())
@@ -92,7 +92,7 @@ impl ZeroBlocks<'_> {
             let (alike, is_present) = match image.block_state(block) {
                 // Blocks of one state are looked at as one: there may be 64 million of them, and most of the BAT a hole.
                 Ok((state, _)) => {
-                    (image.blocks_alike(block, behind).unwrap_or(0), state == PayloadBlockState::FullyPresent)
+                    (image.same_state_count(block, behind).unwrap_or(0), state == PayloadBlockState::FullyPresent)
                 }
                 // The table ends before it, and before all that come behind it.
                 Err(error) if matches!(error.kind(), ErrorKind::OutOfBounds { .. }) => break,
@@ -131,7 +131,7 @@ fn medium(disk: &Disk, findings: &mut Findings) {
         if let (ErrorKind::MediumFailed, Some(start)) = (loss.reason.kind(), loss.reason.offset()) {
             let length = loss.range.end.saturating_sub(loss.range.start);
             told.push((loss.reason.layer(), start..start.saturating_add(length)));
-            findings.add_as(Check::Medium, Severity::Corruption, loss.reason, Some(loss.range));
+            findings.add_as(Rule::Medium, Severity::Corruption, loss.reason, Some(loss.range));
         }
     }
     told.sort_by_key(|(layer, range)| (*layer, range.start));
@@ -146,7 +146,7 @@ fn medium(disk: &Disk, findings: &mut Findings) {
             if last.is_none_or(|(layer, range)| *layer != number || range.end <= lost.start) {
                 let detail = Error::at(Structure::File, lost.start, ErrorKind::MediumFailed);
                 let detail = detail.in_layer(number, image.path());
-                findings.add_as(Check::Medium, Severity::Corruption, detail, None);
+                findings.add_as(Rule::Medium, Severity::Corruption, detail, None);
             }
         }
     }

@@ -1,17 +1,16 @@
-//! Content, written elsewhere: to a file or a device at the places that the bytes have, or to a stream in order.
+//! Input, written elsewhere: to a file or a device at the places that the bytes have, or to a stream in order.
 
 mod share;
 mod stream;
 mod write;
 
-use std::fmt;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
 
 use crate::disk::{Disk, Segment};
 use crate::error::Error;
-use crate::scan::{Access, Bulk, Content, Done, ScanOptions, Stopped, UnitPieces, contiguous};
+use crate::scan::{Access, Bulk, Done, Input, ScanError, ScanOptions, UnitPieces, contiguous};
 use crate::source::Buffer;
 
 use super::hash::{Algorithm, Digest, Hasher, consumers};
@@ -151,53 +150,6 @@ pub struct Extracted {
     pub digests: Vec<Digest>,
 }
 
-/// Why an extraction ended before its end. The target holds a part of the content then.
-#[non_exhaustive]
-#[derive(Debug)]
-pub enum ExtractError {
-    /// The content can't be read.
-    Read(Error),
-    /// The target can't be written to.
-    Write(io::Error),
-    /// [`Progress::advance`](crate::Progress::advance) asked for it.
-    Cancelled,
-}
-
-impl fmt::Display for ExtractError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Read(error) => error.fmt(f),
-            Self::Write(error) => write!(f, "cannot write: {error}"),
-            Self::Cancelled => f.write_str("cancelled"),
-        }
-    }
-}
-
-impl std::error::Error for ExtractError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Read(error) => Some(error),
-            Self::Write(error) => Some(error),
-            Self::Cancelled => None,
-        }
-    }
-}
-
-impl From<Stopped> for ExtractError {
-    fn from(stopped: Stopped) -> Self {
-        match stopped {
-            Stopped::Read(error) => Self::Read(error),
-            Stopped::Cancelled => Self::Cancelled,
-        }
-    }
-}
-
-impl From<Error> for ExtractError {
-    fn from(error: Error) -> Self {
-        Self::Read(error)
-    }
-}
-
 /// How much of a range of the disk is data, and how much is zero without being anywhere: what an extraction will write at
 /// most, found without a look at the content.
 ///
@@ -218,23 +170,23 @@ pub fn measure(disk: &Disk, range: Range<u64>) -> Result<Extracted, Error> {
 /// Where it ends with zeros that are not written, the file is not made longer by them: set its length before.
 ///
 /// # Errors
-/// See [`ExtractError`]; [`ExtractError::Write`] also where the content would end past the largest file offset, 2^63 - 1. Nothing
+/// See [`ScanError`]; [`ScanError::Write`] also where the content would end past the largest file offset, 2^63 - 1. Nothing
 /// has been written then.
 #[cfg(any(unix, windows))]
 pub fn extract_to_file(
-    content: Content<'_>,
+    content: Input<'_>,
     target: &Target<'_>,
     options: &ExtractOptions<'_>,
-) -> Result<Extracted, ExtractError> {
+) -> Result<Extracted, ScanError> {
     check_end(content, target)?;
     let writer = Writer::new(target, options);
     let extracted = extract_by_best_way(content, &writer, options)?;
-    writer.finish().map_err(ExtractError::Write)?;
+    writer.finish().map_err(ScanError::Write)?;
     Ok(extracted)
 }
 
 /// Refuses a target that has no offsets for all bytes of the content: not every way of writing finds that out by itself.
-fn check_end(content: Content<'_>, target: &Target<'_>) -> Result<(), ExtractError> {
+fn check_end(content: Input<'_>, target: &Target<'_>) -> Result<(), ScanError> {
     /// What systems count file offsets in is signed.
     const LAST: u64 = i64::MAX.unsigned_abs();
 
@@ -244,14 +196,14 @@ fn check_end(content: Content<'_>, target: &Target<'_>) -> Result<(), ExtractErr
     }
     let text =
         format!("the target ends too late (found {length} bytes at {offset}, expected an end of at most {LAST})");
-    Err(ExtractError::Write(io::Error::new(io::ErrorKind::InvalidInput, text)))
+    Err(ScanError::Write(io::Error::new(io::ErrorKind::InvalidInput, text)))
 }
 
 fn extract_by_best_way(
-    content: Content<'_>,
+    content: Input<'_>,
     writer: &Writer<'_>,
     options: &ExtractOptions<'_>,
-) -> Result<Extracted, ExtractError> {
+) -> Result<Extracted, ScanError> {
     if let Some(extracted) = share::extract(content, writer, options)? {
         return Ok(extracted);
     }
@@ -264,21 +216,21 @@ fn extract_by_best_way(
 /// Copies a content. What `look` makes of each unit's bytes, as they are written, goes to `take` in order; for zeros that
 /// nobody looked at, `take` gets nothing but their length.
 fn copy<P: Send>(
-    content: Content<'_>,
+    content: Input<'_>,
     writer: &Writer<'_>,
     scan: ScanOptions<'_>,
-    zeros_count: bool,
+    visit_zeros: bool,
     look: impl Fn(u64, &[u8]) -> P + Sync,
     mut take: impl FnMut(Option<P>, u64),
-) -> Result<Extracted, ExtractError> {
+) -> Result<Extracted, ScanError> {
     let mut extracted = Extracted::default();
-    Bulk { contents: [content], access: Access::Read, zeros_count, options: scan }.each(
+    Bulk { contents: [content], access: Access::Read, visit_zeros, options: scan }.each(
         |unit, memory| write_unit(unit, memory, writer, &look),
         |Done { start, length, value }| {
             let (data, looked) = match value {
                 Some((data, looked)) => (data, Some(looked)),
                 None => {
-                    writer.zeros_of(start, length, |done| scan.advance(done).map_err(ExtractError::from))?;
+                    writer.zeros_of(start, length, |done| scan.advance(done).map_err(ScanError::from))?;
                     (0, None)
                 }
             };
@@ -296,7 +248,7 @@ fn write_unit<P>(
     memory: &mut Buffer,
     writer: &Writer<'_>,
     look: impl Fn(u64, &[u8]) -> P,
-) -> Result<(u64, P), ExtractError> {
+) -> Result<(u64, P), ScanError> {
     let data = data_of(unit);
     let (bytes, written) = if data == 0 {
         (contiguous(&unit.pieces, memory), writer.zeros(unit.start, unit.length))
@@ -304,7 +256,7 @@ fn write_unit<P>(
         let bytes = contiguous(&unit.pieces, memory);
         (bytes, writer.write(unit.start, bytes))
     };
-    written.map_err(ExtractError::Write)?;
+    written.map_err(ScanError::Write)?;
     Ok((data, look(unit.start, bytes)))
 }
 
@@ -324,10 +276,10 @@ impl Extracted {
 
 /// Copies a content, and computes digests of what is written.
 fn copy_and_hash(
-    content: Content<'_>,
+    content: Input<'_>,
     writer: &Writer<'_>,
     options: &ExtractOptions<'_>,
-) -> Result<Extracted, ExtractError> {
+) -> Result<Extracted, ScanError> {
     let mut hasher = Hasher::new(&options.hash, content.length());
     let is_in_order = hasher.is_in_order();
     let (mut extracted, scan) = (Extracted::default(), options.scan);
@@ -336,7 +288,7 @@ fn copy_and_hash(
     let of_unit = |start, bytes: &[u8]| empty.of_unit(start, std::iter::once(Segment::Data(bytes)));
     if is_in_order {
         // Digests that need the bytes in order go through them while others write the same bytes, and read the next.
-        let bulk = Bulk { contents: [content], access: Access::Read, zeros_count: true, options: scan };
+        let bulk = Bulk { contents: [content], access: Access::Read, visit_zeros: true, options: scan };
         bulk.in_order(
             |unit, memory| write_unit(unit, memory, writer, of_unit),
             consumers(streams),
@@ -345,11 +297,11 @@ fn copy_and_hash(
                     extracted.count(data, length);
                     part.append(unit);
                 }
-                Ok::<_, ExtractError>(scan.advance(length)?)
+                Ok::<_, ScanError>(scan.advance(length)?)
             },
         )?;
     } else {
-        extracted = copy(content, writer, scan, empty.zeros_count(), of_unit, |unit, length| match unit {
+        extracted = copy(content, writer, scan, empty.visit_zeros(), of_unit, |unit, length| match unit {
             Some(unit) => part.append(unit),
             None => part.append_zeros(length),
         })?;

@@ -8,11 +8,11 @@ use std::num::NonZeroU64;
 use reflink_copy::ReflinkBlockBuilder;
 
 use crate::ops::hash::hash;
-use crate::scan::{Content, Origin, Uncounted};
+use crate::scan::{Input, Origin, Uncounted};
 use crate::source::Source;
 
 use super::write::Writer;
-use super::{ExtractError, ExtractOptions, Extracted, Reflink, Sparse, copy};
+use super::{ExtractOptions, Extracted, Reflink, ScanError, Sparse, copy};
 
 /// Shorter runs are copied: to share costs more than that.
 const MIN_SHARED: u64 = 64 << 10;
@@ -23,10 +23,10 @@ const MOST_AT_ONCE: u64 = 1 << 30;
 /// Writes what can be shared in this way, and everything else as always. None if nothing can be, in which case nothing has
 /// been done.
 pub(super) fn extract(
-    content: Content<'_>,
+    content: Input<'_>,
     writer: &Writer<'_>,
     options: &ExtractOptions<'_>,
-) -> Result<Option<Extracted>, ExtractError> {
+) -> Result<Option<Extracted>, ScanError> {
     // What is shared is not read, so a salvage would not learn what the medium does not give.
     let wanted = options.reflink == Reflink::Auto
         && options.sparse != Sparse::None
@@ -61,7 +61,7 @@ pub(super) fn extract(
 }
 
 /// Whether the first run that may be shared can be: by doing so.
-fn is_possible(content: Content<'_>, writer: &Writer<'_>) -> bool {
+fn is_possible(content: Input<'_>, writer: &Writer<'_>) -> bool {
     let mut position = 0_u64;
     for run in content.pieces().map_while(Result::ok) {
         if let Origin::File(source, offset) = run.origin
@@ -79,7 +79,7 @@ fn is_possible(content: Content<'_>, writer: &Writer<'_>) -> bool {
 
 /// The work while it is done.
 struct Sharing<'a, 'w, 'p> {
-    content: Content<'a>,
+    content: Input<'a>,
     writer: &'w Writer<'w>,
     options: &'w ExtractOptions<'p>,
     extracted: Extracted,
@@ -88,7 +88,7 @@ struct Sharing<'a, 'w, 'p> {
 }
 
 impl Sharing<'_, '_, '_> {
-    fn share(&mut self, source: &Source, offset: u64, position: u64, end: u64) -> Result<(), ExtractError> {
+    fn share(&mut self, source: &Source, offset: u64, position: u64, end: u64) -> Result<(), ScanError> {
         let Some((skip, length)) = self.writer.aligned(offset, position, end.saturating_sub(position)) else {
             self.copy_later(position, end);
             return Ok(());
@@ -120,12 +120,12 @@ impl Sharing<'_, '_, '_> {
         Ok(())
     }
 
-    fn zeros(&mut self, position: u64, end: u64) -> Result<(), ExtractError> {
+    fn zeros(&mut self, position: u64, end: u64) -> Result<(), ScanError> {
         self.copy_now()?;
         let length = end.saturating_sub(position);
         self.extracted.zero = self.extracted.zero.saturating_add(length);
         let scan = self.options.scan;
-        self.writer.zeros_of(position, length, |done| scan.advance(done).map_err(ExtractError::from))
+        self.writer.zeros_of(position, length, |done| scan.advance(done).map_err(ScanError::from))
     }
 
     fn copy_later(&mut self, position: u64, end: u64) {
@@ -136,7 +136,7 @@ impl Sharing<'_, '_, '_> {
     }
 
     /// Copies what waits for it.
-    fn copy_now(&mut self) -> Result<(), ExtractError> {
+    fn copy_now(&mut self) -> Result<(), ScanError> {
         let Some((start, end)) = self.to_copy.take() else { return Ok(()) };
         let part = self.content.part(start, end);
         let copied = copy(part, &self.writer.at(start), self.options.scan, false, |_, _| (), |_, _| ())?;

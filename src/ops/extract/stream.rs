@@ -4,30 +4,30 @@ use std::fs::File;
 use std::io::Write;
 
 use crate::disk::Segment;
-use crate::scan::{Access, Bulk, Consumer, Content, Done};
+use crate::scan::{Access, Bulk, Consumer, Done, Input};
 
 use super::super::hash::{Hasher, consumers};
-use super::{ExtractError, ExtractOptions, Extracted, data_of};
+use super::{ExtractOptions, Extracted, ScanError, data_of};
 
 /// Writes a content to `writer`, zeros included, in order: while one thread writes, others read what comes next. Flushes
 /// `writer` at the end.
 ///
 /// # Errors
-/// See [`ExtractError`]; [`ExtractError::Write`] also if `writer` can't be flushed.
+/// See [`ScanError`]; [`ScanError::Write`] also if `writer` can't be flushed.
 pub fn extract_to_writer(
-    content: Content<'_>,
+    content: Input<'_>,
     writer: &mut (dyn Write + Send),
     options: &ExtractOptions<'_>,
-) -> Result<Extracted, ExtractError> {
+) -> Result<Extracted, ScanError> {
     let mut extracted = Extracted::default();
     let mut hasher = Hasher::new(&options.hash, content.length());
     let Hasher { streams, part, .. } = &mut hasher;
     let empty = part.clone();
-    let write: Consumer<'_, ExtractError> = Box::new(|unit| {
+    let write: Consumer<'_, ScanError> = Box::new(|unit| {
         let mut bytes = unit.segments().flat_map(Segment::slices);
-        bytes.try_for_each(|bytes| writer.write_all(bytes)).map_err(ExtractError::Write)
+        bytes.try_for_each(|bytes| writer.write_all(bytes)).map_err(ScanError::Write)
     });
-    let bulk = Bulk { contents: [content], access: Access::Read, zeros_count: true, options: options.scan };
+    let bulk = Bulk { contents: [content], access: Access::Read, visit_zeros: true, options: options.scan };
     bulk.in_order(
         |unit, _| Ok((data_of(unit), empty.of_unit(unit.start, unit.segments()))),
         std::iter::once(write).chain(consumers(streams)).collect(),
@@ -36,11 +36,11 @@ pub fn extract_to_writer(
                 extracted.count(data, length);
                 part.append(unit);
             }
-            Ok::<_, ExtractError>(options.scan.advance(length)?)
+            Ok::<_, ScanError>(options.scan.advance(length)?)
         },
     )?;
     // What is still in a buffer of the writer has not arrived: dropping one swallows its errors.
-    writer.flush().map_err(ExtractError::Write)?;
+    writer.flush().map_err(ScanError::Write)?;
     extracted.digests = hasher.finish();
     Ok(extracted)
 }
@@ -50,12 +50,12 @@ pub fn extract_to_writer(
 /// read, and not written: of zeros, there may be more than anyone waits for.
 ///
 /// # Errors
-/// See [`ExtractError`].
+/// See [`ScanError`].
 pub fn extract_to_stream(
-    content: Content<'_>,
+    content: Input<'_>,
     file: &File,
     options: &ExtractOptions<'_>,
-) -> Result<Extracted, ExtractError> {
+) -> Result<Extracted, ScanError> {
     #[cfg(target_os = "linux")]
     if options.hash.is_empty() && is_null(file) {
         return read_all(content, options);
@@ -82,16 +82,16 @@ fn is_null(file: &File) -> bool {
 
 /// Reads a content as it is read to be written, and leaves out only what needs no reading.
 #[cfg(target_os = "linux")]
-fn read_all(content: Content<'_>, options: &ExtractOptions<'_>) -> Result<Extracted, ExtractError> {
+fn read_all(content: Input<'_>, options: &ExtractOptions<'_>) -> Result<Extracted, ScanError> {
     let mut extracted = Extracted::default();
-    Bulk { contents: [content], access: Access::Read, zeros_count: false, options: options.scan }.each(
+    Bulk { contents: [content], access: Access::Read, visit_zeros: false, options: options.scan }.each(
         |unit, _| Ok(data_of(unit)),
         |Done { length, value, .. }| {
             if value.is_none() {
                 options.scan.advance(length)?;
             }
             extracted.count(value.unwrap_or(0), length);
-            Ok::<_, ExtractError>(())
+            Ok::<_, ScanError>(())
         },
     )?;
     Ok(extracted)
@@ -110,11 +110,11 @@ mod pipe {
 
     use crate::error::{Error, ErrorKind, Structure};
     use crate::num::{to_u64, to_usize_saturating};
-    use crate::scan::{Cache, Content, Origin, ScanOptions};
+    use crate::scan::{Input, Origin, PageCachePolicy, ScanOptions};
     use crate::source::Source;
     use crate::zero::zero_pages;
 
-    use super::super::{ExtractError, ExtractOptions, Extracted};
+    use super::super::{ExtractOptions, Extracted, ScanError};
 
     /// How much a pipe may hold: as much as the system allows everyone, in bytes. By default it holds 64 KiB, and reader and
     /// writer wait for each other most of the time.
@@ -137,8 +137,8 @@ mod pipe {
 
     impl<'f> Pipe<'f> {
         /// None if it is no pipe, or if the bytes have to be looked at, or forgotten by the system behind that.
-        pub(super) fn new(content: Content<'_>, file: &'f File, options: &'f ExtractOptions<'f>) -> Option<Self> {
-            if !options.hash.is_empty() || options.scan.cache == Cache::Drop || content.is_salvaged() {
+        pub(super) fn new(content: Input<'_>, file: &'f File, options: &'f ExtractOptions<'f>) -> Option<Self> {
+            if !options.hash.is_empty() || options.scan.cache == PageCachePolicy::Drop || content.is_salvaged() {
                 return None;
             }
             if !file.metadata().is_ok_and(|metadata| metadata.file_type().is_fifo()) {
@@ -152,7 +152,7 @@ mod pipe {
             Some(Self { file, scan: options.scan, zeros, room })
         }
 
-        pub(super) fn extract(&self, content: Content<'_>) -> Result<Extracted, ExtractError> {
+        pub(super) fn extract(&self, content: Input<'_>) -> Result<Extracted, ScanError> {
             let mut extracted = Extracted::default();
             // Pages of the file that are in the pipe still change with it: where it becomes shorter, they turn to zeros. So as
             // much as the pipe holds is copied at the end: once it is in, every page before it has been taken out, and
@@ -184,13 +184,7 @@ mod pipe {
         }
 
         /// Gives or writes `length` bytes of a file; pages of the file itself only for the first `to_give` of them.
-        fn data(
-            &self,
-            source: &Source,
-            mut offset: u64,
-            mut length: u64,
-            mut to_give: u64,
-        ) -> Result<(), ExtractError> {
+        fn data(&self, source: &Source, mut offset: u64, mut length: u64, mut to_give: u64) -> Result<(), ScanError> {
             while length > 0 {
                 // Holes need not be read.
                 let hole = source.hole_end(offset, offset.saturating_add(length)).saturating_sub(offset);
@@ -201,15 +195,9 @@ mod pipe {
                 if hole > 0 {
                     self.zeros(hole)?;
                 } else {
-                    match source.file().filter(|_| step >= MIN_SPLICED && to_give >= step) {
-                        Some(file) => self.give(file, offset, step)?,
-                        None => {
-                            let bytes = source.borrow(offset, step);
-                            let bytes = bytes.ok_or_else(|| unreadable(offset, io::ErrorKind::UnexpectedEof.into()))?;
-                            self.write(bytes).map_err(|error| lost_if_faulted(error, offset))?;
-                            source.check(Structure::File, offset, step)?;
-                            source.check_length(offset.saturating_add(step))?;
-                        }
+                    match source.own_file().filter(|_| step >= MIN_SPLICED && to_give >= step) {
+                        Some(file) => self.give(file, offset, step).map_err(|error| unreadable(error, source, step))?,
+                        None => self.copy(source, offset, step)?,
                     }
                 }
                 (offset, length) = (offset.saturating_add(step), length.saturating_sub(step));
@@ -218,7 +206,19 @@ mod pipe {
             Ok(())
         }
 
-        fn zeros(&self, mut length: u64) -> Result<(), ExtractError> {
+        /// Writes `length` bytes of a file, at most 1 MiB.
+        fn copy(&self, source: &Source, offset: u64, length: u64) -> Result<(), ScanError> {
+            if let Some(bytes) = source.borrow(offset, length) {
+                self.write(bytes).map_err(|error| lost_if_faulted(error, offset))?;
+                source.check(Structure::File, offset, length)?;
+                return Ok(source.check_length(offset.saturating_add(length))?);
+            }
+            let mut bytes = vec![0; to_usize_saturating(length)];
+            source.read_exact_at(offset, &mut bytes)?;
+            self.write(&bytes)
+        }
+
+        fn zeros(&self, mut length: u64) -> Result<(), ScanError> {
             while length > 0 {
                 let step = match self.zeros.as_ref().filter(|_| length >= MIN_SPLICED) {
                     Some(zeros) => {
@@ -238,15 +238,18 @@ mod pipe {
         }
 
         /// Gives pages of a file to the pipe.
-        fn give(&self, from: &File, mut offset: u64, mut length: u64) -> Result<(), ExtractError> {
+        fn give(&self, from: &File, mut offset: u64, mut length: u64) -> Result<(), ScanError> {
             while length > 0 {
                 let most = to_usize_saturating(length.min(to_u64(ROOM)));
                 let given = match splice(from, Some(&mut offset), self.file, None, most, SpliceFlags::empty()) {
                     Ok(0) => return Err(Error::at(Structure::File, offset, ErrorKind::Lost).into()),
                     Ok(given) => to_u64(given),
                     Err(Errno::INTR) => 0,
-                    Err(broken @ (Errno::PIPE | Errno::AGAIN)) => return Err(ExtractError::Write(broken.into())),
-                    Err(error) => return Err(unreadable(offset, error.into())),
+                    Err(broken @ (Errno::PIPE | Errno::AGAIN)) => return Err(ScanError::Write(broken.into())),
+                    Err(error) => {
+                        let kind = ErrorKind::Io(std::sync::Arc::new(error.into()));
+                        return Err(Error::at(Structure::File, offset, kind).into());
+                    }
                 };
                 length = length.saturating_sub(given);
                 self.scan.advance(given)?;
@@ -254,30 +257,40 @@ mod pipe {
             Ok(())
         }
 
-        fn write(&self, bytes: &[u8]) -> Result<(), ExtractError> {
+        fn write(&self, bytes: &[u8]) -> Result<(), ScanError> {
             let mut file = self.file;
-            file.write_all(bytes).map_err(ExtractError::Write)?;
+            file.write_all(bytes).map_err(ScanError::Write)?;
             Ok(self.scan.advance(to_u64(bytes.len()))?)
         }
     }
 
     /// A page of the image that can't be had when the system takes it is no error of the pipe.
-    fn lost_if_faulted(error: ExtractError, offset: u64) -> ExtractError {
+    fn lost_if_faulted(error: ScanError, offset: u64) -> ScanError {
         match error {
-            ExtractError::Write(error) if error.raw_os_error() == Some(Errno::FAULT.raw_os_error()) => {
-                ExtractError::Read(Error::at(Structure::File, offset, ErrorKind::Lost))
+            ScanError::Write(error) if error.raw_os_error() == Some(Errno::FAULT.raw_os_error()) => {
+                ScanError::Read(Error::at(Structure::File, offset, ErrorKind::Lost))
             }
             other => other,
         }
     }
 
-    fn unreadable(offset: u64, error: io::Error) -> ExtractError {
-        ExtractError::Read(Error::at(Structure::File, offset, ErrorKind::Io(error.into())))
+    /// What it means that pages of a file can't be given to the pipe.
+    fn unreadable(error: ScanError, source: &Source, length: u64) -> ScanError {
+        match error {
+            ScanError::Read(error) => match (error.kind(), error.offset()) {
+                (ErrorKind::Io(cause), Some(offset)) => {
+                    let cause = cause.raw_os_error().map_or(cause.kind().into(), io::Error::from_raw_os_error);
+                    source.unreadable(offset, length, cause).into()
+                }
+                _ => error.into(),
+            },
+            other => other,
+        }
     }
 
-    fn in_layer(error: ExtractError, layer: usize, source: &Source) -> ExtractError {
+    fn in_layer(error: ScanError, layer: usize, source: &Source) -> ScanError {
         match error {
-            ExtractError::Read(error) => ExtractError::Read(error.in_layer(layer, source.path())),
+            ScanError::Read(error) => ScanError::Read(error.in_layer(layer, source.path())),
             other => other,
         }
     }

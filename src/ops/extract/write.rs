@@ -5,7 +5,7 @@ use std::io;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use crate::num::{to_u64, to_usize_saturating};
-use crate::scan::Cache;
+use crate::scan::PageCachePolicy;
 use crate::zero::{is_zero, zero_pages};
 
 use super::{ExtractOptions, Sparse, Target, TargetContent};
@@ -19,7 +19,7 @@ const MIN_ZEROS: u64 = 64 << 10;
 /// How much of a long run of zeros is made zero at once, so that somebody can be told how far it is.
 const ZEROS_STEP: u64 = 64 << 20;
 
-/// With [`Cache::Drop`], how much may be written before the system has to bring it to the medium and forget it.
+/// With [`PageCachePolicy::Drop`], how much may be written before the system has to bring it to the medium and forget it.
 const MOST_CACHED: u64 = 128 << 20;
 
 /// How much is written with one call. The system takes memory for a file in pieces as large as what is written; pieces of 1 MiB
@@ -31,7 +31,7 @@ const MOST_AT_ONCE: usize = 256 << 10;
 pub(super) struct Writer<'t> {
     target: Target<'t>,
     sparse: Sparse,
-    cache: Cache,
+    cache: PageCachePolicy,
     /// The first of [`Writer::ways`] that may work; those before it do not.
     way: AtomicU8,
     /// Bytes written since the system had to forget what was.
@@ -78,7 +78,7 @@ impl<'t> Writer<'t> {
     }
 
     /// The same for as many as there may be; `advance` is told of what is done.
-    pub(super) fn zeros_of<E: From<super::ExtractError>>(
+    pub(super) fn zeros_of<E: From<super::ScanError>>(
         &self,
         mut position: u64,
         mut length: u64,
@@ -86,7 +86,7 @@ impl<'t> Writer<'t> {
     ) -> Result<(), E> {
         while length > 0 {
             let step = if self.ways().is_empty() { length } else { length.min(ZEROS_STEP) };
-            self.zeros(position, step).map_err(super::ExtractError::Write)?;
+            self.zeros(position, step).map_err(super::ScanError::Write)?;
             advance(step)?;
             (position, length) = (position.saturating_add(step), length.saturating_sub(step));
         }
@@ -95,7 +95,7 @@ impl<'t> Writer<'t> {
 
     /// All is written.
     pub(super) fn finish(&self) -> io::Result<()> {
-        if self.cache == Cache::Drop { self.uncache() } else { Ok(()) }
+        if self.cache == PageCachePolicy::Drop { self.uncache() } else { Ok(()) }
     }
 
     /// How zeros come about, best first; nothing where they are there already.
@@ -185,7 +185,7 @@ impl<'t> Writer<'t> {
         }
         let length = to_u64(bytes.len());
         let before = self.written.fetch_add(length, Ordering::Relaxed);
-        if self.cache == Cache::Drop && before < MOST_CACHED && before.saturating_add(length) >= MOST_CACHED {
+        if self.cache == PageCachePolicy::Drop && before < MOST_CACHED && before.saturating_add(length) >= MOST_CACHED {
             self.uncache()?;
         }
         Ok(())

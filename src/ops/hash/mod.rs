@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use zerocopy::big_endian::U32;
 
 use crate::checksum::Crc32;
-use crate::scan::{Access, Bulk, Consumer, Content, Done, ScanOptions, Stopped, UnitPieces};
+use crate::scan::{Access, Bulk, Consumer, Done, Input, ScanError, ScanOptions, UnitPieces};
 use crate::source::Buffer;
 
 pub use part::Part;
@@ -47,7 +47,7 @@ impl Algorithm {
 
     /// The name in lower case: `crc32`, `blake3`, `sha256`, `sha1`, `md5`.
     #[must_use]
-    pub const fn name(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Crc32 => "crc32",
             Self::Blake3 => "blake3",
@@ -77,7 +77,7 @@ impl Algorithm {
 
 impl fmt::Display for Algorithm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        f.write_str(self.as_str())
     }
 }
 
@@ -86,7 +86,7 @@ impl FromStr for Algorithm {
 
     /// Upper and lower case do not matter.
     fn from_str(text: &str) -> Result<Self, UnknownAlgorithm> {
-        Self::ALL.into_iter().find(|algorithm| algorithm.name().eq_ignore_ascii_case(text)).ok_or(UnknownAlgorithm)
+        Self::ALL.into_iter().find(|algorithm| algorithm.as_str().eq_ignore_ascii_case(text)).ok_or(UnknownAlgorithm)
     }
 }
 
@@ -127,7 +127,7 @@ impl Digest {
 
     /// A digest in hexadecimal, upper or lower case, if the text is one.
     #[must_use]
-    pub fn parse(algorithm: Algorithm, text: &str) -> Option<Self> {
+    pub fn from_hex(algorithm: Algorithm, text: &str) -> Option<Self> {
         let nibbles: Vec<u32> = text.chars().map(|c| c.to_digit(16)).collect::<Option<_>>()?;
         let pairs = nibbles.chunks_exact(2);
         let bytes: Vec<u8> =
@@ -166,8 +166,8 @@ impl fmt::Debug for Digest {
 /// What zeros cost that are nowhere depends on the algorithm: next to nothing for CRC-32, as much as data for the others.
 ///
 /// # Errors
-/// See [`Stopped`].
-pub fn hash(content: Content<'_>, algorithms: &[Algorithm], options: &ScanOptions<'_>) -> Result<Vec<Digest>, Stopped> {
+/// See [`ScanError`].
+pub fn hash(content: Input<'_>, algorithms: &[Algorithm], options: &ScanOptions<'_>) -> Result<Vec<Digest>, ScanError> {
     if algorithms.is_empty() {
         return Ok(Vec::new());
     }
@@ -181,29 +181,29 @@ pub fn hash(content: Content<'_>, algorithms: &[Algorithm], options: &ScanOption
 
 /// The same on the thread that calls it alone: for whoever has other work for the others.
 pub(crate) fn hash_on_one_thread(
-    content: Content<'_>,
+    content: Input<'_>,
     algorithms: &[Algorithm],
     options: &ScanOptions<'_>,
-) -> Result<Vec<Digest>, Stopped> {
+) -> Result<Vec<Digest>, ScanError> {
     hash_in_order(content, algorithms, options, true)
 }
 
 fn hash_in_order(
-    content: Content<'_>,
+    content: Input<'_>,
     algorithms: &[Algorithm],
     options: &ScanOptions<'_>,
     alone: bool,
-) -> Result<Vec<Digest>, Stopped> {
+) -> Result<Vec<Digest>, ScanError> {
     let mut hasher = Hasher::new(algorithms, content.length());
     let Hasher { streams, part, .. } = &mut hasher;
     let empty = part.clone();
-    let map = |unit: &UnitPieces<'_, 1>, _: &mut Buffer| Ok::<_, Stopped>(empty.of_unit(unit.start, unit.segments()));
+    let map = |unit: &UnitPieces<'_, 1>, _: &mut Buffer| Ok::<_, ScanError>(empty.of_unit(unit.start, unit.segments()));
     let take = |done: Done<Part>| {
         done.value.into_iter().for_each(|unit| part.append(unit));
         options.advance(done.length)
     };
     // Read, not lent: the thread that does so runs ahead, and the one that computes never waits for a page.
-    let bulk = Bulk { contents: [content], access: Access::Read, zeros_count: true, options: *options };
+    let bulk = Bulk { contents: [content], access: Access::Read, visit_zeros: true, options: *options };
     if alone {
         bulk.on_one_thread(map, consumers(streams), take)?;
     } else {

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::checksum::Crc32;
 use crate::disk::Segment;
-use crate::scan::{Access, Bulk, Content, ScanOptions, Stopped, UNIT};
+use crate::scan::{Access, Bulk, Input, ScanError, ScanOptions, UNIT};
 
 use super::blake3_tree::{Subtree, Tree};
 use super::{Algorithm, Digest};
@@ -34,17 +34,17 @@ impl Part {
     }
 
     /// The part of a content that lies in `range`, counted from its beginning, for the mergeable ones of `algorithms`. A
-    /// range that does not begin at a multiple of [`UNIT`] is begun at the one before; so is its end, unless it is that of
+    /// range that does not begin at a multiple of [`ScanOptions::UNIT`] is begun at the one before; so is its end, unless it is that of
     /// the content.
     ///
     /// # Errors
-    /// See [`Stopped`].
+    /// See [`ScanError`].
     pub fn of(
-        content: Content<'_>,
+        content: Input<'_>,
         range: Range<u64>,
         algorithms: &[Algorithm],
         options: &ScanOptions<'_>,
-    ) -> Result<Self, Stopped> {
+    ) -> Result<Self, ScanError> {
         let total = content.checked_length()?;
         let aligned = |place: u64| if place >= total { total } else { place & !UNIT.saturating_sub(1) };
         let (start, end) = (aligned(range.start), aligned(range.end.max(range.start)));
@@ -52,9 +52,9 @@ impl Part {
         let mut part = Self::empty(start, total, algorithms);
         let empty = part.clone();
         let bulk =
-            Bulk { contents: [inside], access: Access::Borrow, zeros_count: part.zeros_count(), options: *options };
+            Bulk { contents: [inside], access: Access::Borrow, visit_zeros: part.visit_zeros(), options: *options };
         bulk.each(
-            |unit, _| Ok::<_, Stopped>(empty.of_unit(start.saturating_add(unit.start), unit.segments())),
+            |unit, _| Ok::<_, ScanError>(empty.of_unit(start.saturating_add(unit.start), unit.segments())),
             |done| {
                 match done.value {
                     Some(unit) => part.append(unit),
@@ -113,7 +113,7 @@ impl Part {
     }
 
     /// Whether zeros have to be gone through: only their sum can be computed in another way.
-    pub(crate) fn zeros_count(&self) -> bool {
+    pub(crate) fn visit_zeros(&self) -> bool {
         self.blake3.is_some()
     }
 

@@ -78,7 +78,7 @@ impl BlockRuns<'_> {
         // As many whole blocks behind it as the last extent has, if they are in the same state.
         if is_zero {
             let whole_blocks = until.saturating_sub(block_end).checked_div(block_size).unwrap_or(0);
-            let alike = self.disk.image().blocks_alike(block, whole_blocks)?;
+            let alike = self.disk.image().same_state_count(block, whole_blocks)?;
             run.count = run.count.saturating_add(alike);
             run.length = run.length.saturating_add(alike.saturating_mul(block_size));
         }

@@ -11,10 +11,10 @@ use crate::disk::Disk;
 use crate::image::LogState;
 use crate::num::to_u64;
 use crate::ops::hash::{Algorithm, Digest, Running};
-use crate::scan::{ScanOptions, Stopped};
+use crate::scan::{ScanError, ScanOptions};
 
+use super::Shard;
 use super::blocks::BlockRun;
-use super::{ManifestError, Shard};
 
 /// The version of the format. It counts up when a key changes its meaning.
 const SCHEMA: u32 = 1;
@@ -143,7 +143,7 @@ impl Line {
 
     /// The digests, in the order of `algorithms`; none unless they are all there.
     pub(super) fn digests(&self, algorithms: &[Algorithm]) -> Option<Vec<Digest>> {
-        let of = |algorithm: &Algorithm| Digest::parse(*algorithm, self.digests.get(algorithm)?);
+        let of = |algorithm: &Algorithm| Digest::from_hex(*algorithm, self.digests.get(algorithm)?);
         algorithms.iter().map(of).collect::<Option<Vec<Digest>>>().filter(|_| self.digests.len() == algorithms.len())
     }
 }
@@ -190,12 +190,12 @@ impl Roots {
     }
 
     /// Adds the digests of `count` equal blocks, in the order of the algorithms.
-    pub(super) fn add(&mut self, digests: &[Digest], count: u64, options: &ScanOptions<'_>) -> Result<(), Stopped> {
+    pub(super) fn add(&mut self, digests: &[Digest], count: u64, options: &ScanOptions<'_>) -> Result<(), ScanError> {
         self.waiting.push((digests.to_vec(), count));
         if self.waiting.len() < MOST_WAITING { Ok(()) } else { self.catch_up(options) }
     }
 
-    fn catch_up(&mut self, options: &ScanOptions<'_>) -> Result<(), Stopped> {
+    fn catch_up(&mut self, options: &ScanOptions<'_>) -> Result<(), ScanError> {
         for (digests, count) in self.waiting.drain(..) {
             for (running, digest) in self.running.iter_mut().zip(digests) {
                 running.update_repeatedly(digest.bytes(), count, || options.advance(0))?;
@@ -204,7 +204,7 @@ impl Roots {
         Ok(())
     }
 
-    pub(super) fn finish(mut self, options: &ScanOptions<'_>) -> Result<Vec<Root>, Stopped> {
+    pub(super) fn finish(mut self, options: &ScanOptions<'_>) -> Result<Vec<Root>, ScanError> {
         self.catch_up(options)?;
         let root = |digest: Digest| {
             let name = format!("{}-of-block-digests", digest.algorithm());
@@ -227,11 +227,7 @@ pub(super) struct ManifestWriter<'w> {
 }
 
 impl<'w> ManifestWriter<'w> {
-    pub(super) fn new(
-        out: &'w mut dyn Write,
-        header: &Header,
-        options: ScanOptions<'w>,
-    ) -> Result<Self, ManifestError> {
+    pub(super) fn new(out: &'w mut dyn Write, header: &Header, options: ScanOptions<'w>) -> Result<Self, ScanError> {
         let mut writer = Self {
             out,
             options,
@@ -244,28 +240,28 @@ impl<'w> ManifestWriter<'w> {
         Ok(writer)
     }
 
-    fn write(&mut self, line: &impl Serialize) -> Result<(), ManifestError> {
-        let mut text = serde_json::to_vec(line).map_err(std::io::Error::from)?;
+    fn write(&mut self, line: &impl Serialize) -> Result<(), ScanError> {
+        let mut text = serde_json::to_vec(line).map_err(|error| ScanError::manifest_io(error.into()))?;
         text.push(b'\n');
         self.lines.update(&text);
-        Ok(self.out.write_all(&text)?)
+        self.out.write_all(&text).map_err(ScanError::manifest_io)
     }
 
     /// A run of blocks, and the digests of each of them, in the order of the header.
-    pub(super) fn run(&mut self, run: &BlockRun, digests: &[Digest]) -> Result<(), ManifestError> {
+    pub(super) fn run(&mut self, run: &BlockRun, digests: &[Digest]) -> Result<(), ScanError> {
         let line = Line {
             block: run.block,
             count: run.count,
             offset: run.start,
             length: run.length,
-            state: run.state.name().to_owned(),
+            state: run.state.as_str().to_owned(),
             zero: run.is_zero,
             digests: digests.iter().map(|digest| (digest.algorithm(), digest.to_string())).collect(),
         };
         self.line(line, digests)
     }
 
-    pub(super) fn line(&mut self, line: Line, digests: &[Digest]) -> Result<(), ManifestError> {
+    pub(super) fn line(&mut self, line: Line, digests: &[Digest]) -> Result<(), ScanError> {
         if let Some(roots) = &mut self.roots {
             roots.add(digests, line.count, &self.options)?;
         }
@@ -280,7 +276,7 @@ impl<'w> ManifestWriter<'w> {
         }
     }
 
-    pub(super) fn finish(mut self) -> Result<Vec<Root>, ManifestError> {
+    pub(super) fn finish(mut self) -> Result<Vec<Root>, ScanError> {
         if let Some(last) = self.pending.take() {
             self.write(&last)?;
         }
@@ -288,7 +284,7 @@ impl<'w> ManifestWriter<'w> {
         let lines = std::mem::replace(&mut self.lines, Running::new(Algorithm::Sha256));
         let footer = Footer { blocks: self.blocks, root, lines_sha256: text_of(lines) };
         self.write(&footer)?;
-        self.out.flush()?;
+        self.out.flush().map_err(ScanError::manifest_io)?;
         Ok(footer.root)
     }
 }
@@ -318,8 +314,8 @@ pub(super) struct ManifestReader<R> {
 }
 
 impl<R: BufRead> ManifestReader<R> {
-    pub(super) fn new(mut input: R, document: usize) -> Result<Self, ManifestError> {
-        let bad = |what: &str| ManifestError::Format { line: Some(1), document, what: what.to_owned() };
+    pub(super) fn new(mut input: R, document: usize) -> Result<Self, ScanError> {
+        let bad = |what: &str| ScanError::bad_manifest(Some(1), document, what);
         let mut lines = Running::new(Algorithm::Sha256);
         let text = next_line(&mut input).map_err(|error| error.within(document, 1))?;
         let text = text.ok_or_else(|| bad("an empty file is no manifest"))?;
@@ -356,7 +352,7 @@ impl<R: BufRead> ManifestReader<R> {
     }
 
     /// Reads a manifest once more: `lines_sha256` is what was found the first time, when all of it was checked.
-    pub(super) fn again(input: R, document: usize, lines_sha256: Option<String>) -> Result<Self, ManifestError> {
+    pub(super) fn again(input: R, document: usize, lines_sha256: Option<String>) -> Result<Self, ScanError> {
         Ok(Self { roots: None, lines_sha256, ..Self::new(input, document)? })
     }
 
@@ -365,12 +361,12 @@ impl<R: BufRead> ManifestReader<R> {
         self.lines_sha256
     }
 
-    fn bad(&self, what: &str) -> ManifestError {
-        ManifestError::Format { line: Some(self.line), document: self.document, what: what.to_owned() }
+    fn bad(&self, what: &str) -> ScanError {
+        ScanError::bad_manifest(Some(self.line), self.document, what)
     }
 
     /// The next line and its digests in the order of the header; none behind the last, when all of it is known to be right.
-    pub(super) fn next(&mut self, options: &ScanOptions<'_>) -> Result<Option<(Line, Vec<Digest>)>, ManifestError> {
+    pub(super) fn next(&mut self, options: &ScanOptions<'_>) -> Result<Option<(Line, Vec<Digest>)>, ScanError> {
         if self.is_done {
             return Ok(None);
         }
@@ -408,7 +404,7 @@ impl<R: BufRead> ManifestReader<R> {
         Ok(Some((line, digests)))
     }
 
-    fn end(&mut self, text: &str, options: &ScanOptions<'_>) -> Result<(), ManifestError> {
+    fn end(&mut self, text: &str, options: &ScanOptions<'_>) -> Result<(), ScanError> {
         let footer: Footer =
             serde_json::from_str(text).map_err(|_| self.bad("this is not the last line of a manifest"))?;
         if footer.blocks != self.blocks {
@@ -439,21 +435,12 @@ impl<R: BufRead> ManifestReader<R> {
     }
 }
 
-impl ManifestError {
-    /// The same error, said of a line of a document.
-    fn within(self, document: usize, line: u64) -> Self {
-        match self {
-            Self::Format { what, .. } => Self::Format { line: Some(line), document, what },
-            other => other,
-        }
-    }
-}
-
 /// The next line without its end; none behind the last one.
-fn next_line(input: &mut impl BufRead) -> Result<Option<String>, ManifestError> {
+fn next_line(input: &mut impl BufRead) -> Result<Option<String>, ScanError> {
     let mut bytes = Vec::new();
-    let read = input.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut bytes)?;
-    let bad = |what: &str| ManifestError::Format { line: None, document: 0, what: what.to_owned() };
+    let read = input.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut bytes);
+    let read = read.map_err(ScanError::manifest_io)?;
+    let bad = |what: &str| ScanError::bad_manifest(None, 0, what);
     if read == 0 {
         return Ok(None);
     }

@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::num::to_u64;
 use crate::ops::hash::{Running, StoredPart};
-use crate::scan::ScanOptions;
+use crate::scan::{ScanError, ScanOptions};
 
 use super::format::{Header, Identity, ManifestReader, ManifestWriter, Root, Share};
 use super::shard::MAX_ABOUT_LENGTH;
-use super::{Algorithm, Digest, ManifestError, Part, Shard, check_algorithms};
+use super::{Algorithm, Digest, Part, Shard, check_algorithms};
 
 /// What a share of digests says it is.
 const TYPE: &str = "vhdx-digests";
@@ -85,7 +85,7 @@ impl DigestsDocument {
             None => None,
         };
         let subtree = |(start, length, text): &(u64, u64, String)| {
-            Some((*start, *length, <[u8; 32]>::try_from(Digest::parse(Algorithm::Blake3, text)?.bytes()).ok()?))
+            Some((*start, *length, <[u8; 32]>::try_from(Digest::from_hex(Algorithm::Blake3, text)?.bytes()).ok()?))
         };
         let blake3 = match &self.blake3 {
             Some(subtrees) => Some(subtrees.iter().map(subtree).collect::<Option<Vec<_>>>()?),
@@ -128,7 +128,7 @@ enum Document<R> {
 /// # Errors
 /// [`ManifestError::Format`] if a share is missing, is there twice, is of another disk or was computed by another division of
 /// the work; otherwise see [`ManifestError`].
-pub fn merge<R: BufRead>(shares: Vec<R>, out: &mut dyn Write) -> Result<Merged, ManifestError> {
+pub fn merge<R: BufRead>(shares: Vec<R>, out: &mut dyn Write) -> Result<Merged, ScanError> {
     merge_with(shares, &ScanOptions::new(), out)
 }
 
@@ -137,12 +137,12 @@ pub fn merge<R: BufRead>(shares: Vec<R>, out: &mut dyn Write) -> Result<Merged, 
 /// to be right (or, of manifests of thousands of lines, when as many have been read).
 ///
 /// # Errors
-/// [`ManifestError::Cancelled`] if [`Progress::advance`](crate::Progress::advance) asks for it; otherwise as for [`merge`].
+/// [`ScanError::Cancelled`] if [`Progress::advance`](crate::Progress::advance) asks for it; otherwise as for [`merge`].
 pub fn merge_with<R: BufRead>(
     shares: Vec<R>,
     options: &ScanOptions<'_>,
     out: &mut dyn Write,
-) -> Result<Merged, ManifestError> {
+) -> Result<Merged, ScanError> {
     let (mut digests, mut manifests) = (Vec::new(), Vec::new());
     for (number, input) in shares.into_iter().enumerate() {
         match open(input, number)? {
@@ -164,25 +164,25 @@ pub fn merge_with<R: BufRead>(
     }
 }
 
-fn bad(document: usize, what: impl Into<String>) -> ManifestError {
-    ManifestError::Format { line: None, document, what: what.into() }
+fn bad(document: usize, what: impl Into<String>) -> ScanError {
+    ScanError::bad_manifest(None, document, what)
 }
 
 /// A reader whose first bytes have been looked at.
 type Begun<R> = Chain<Cursor<Vec<u8>>, R>;
 
 /// Finds out of which kind a share is, by its first bytes.
-fn open<R: BufRead>(mut input: R, number: usize) -> Result<Document<Begun<R>>, ManifestError> {
+fn open<R: BufRead>(mut input: R, number: usize) -> Result<Document<Begun<R>>, ScanError> {
     // The buffer of a reader may be of any length, so it does not tell: these bytes are read, and put before the rest.
     let mut beginning = Vec::new();
-    input.by_ref().take(BEGINNING).read_to_end(&mut beginning)?;
+    input.by_ref().take(BEGINNING).read_to_end(&mut beginning).map_err(ScanError::manifest_io)?;
     let is_digests = beginning.windows(TYPE.len()).any(|bytes| bytes == TYPE.as_bytes());
     let input = Cursor::new(beginning).chain(input);
     if !is_digests {
         return ManifestReader::new(input, number).map(Document::Manifest);
     }
     let mut text = Vec::new();
-    input.take(LONGEST.saturating_add(1)).read_to_end(&mut text)?;
+    input.take(LONGEST.saturating_add(1)).read_to_end(&mut text).map_err(ScanError::manifest_io)?;
     if to_u64(text.len()) > LONGEST {
         return Err(bad(number, format!("the share is too long (expected at most {LONGEST} bytes)")));
     }
@@ -211,7 +211,7 @@ struct Place<'a> {
 }
 
 /// Makes sure that these are all the shares of one work, and returns their numbers in order.
-fn order(places: &[Place<'_>]) -> Result<Vec<usize>, ManifestError> {
+fn order(places: &[Place<'_>]) -> Result<Vec<usize>, ScanError> {
     let Some(first) = places.first() else { return Err(bad(0, "there is nothing to merge")) };
     for place in places {
         if (place.identity, place.algorithms) != (first.identity, first.algorithms) {
@@ -256,7 +256,7 @@ fn order(places: &[Place<'_>]) -> Result<Vec<usize>, ManifestError> {
     Ok(order)
 }
 
-fn merge_digests(mut documents: Vec<(usize, DigestsDocument)>) -> Result<Merged, ManifestError> {
+fn merge_digests(mut documents: Vec<(usize, DigestsDocument)>) -> Result<Merged, ScanError> {
     let places: Vec<Place<'_>> = documents
         .iter()
         .map(|(number, document)| Place {
@@ -286,7 +286,7 @@ fn merge_manifests<R: BufRead>(
     mut readers: Vec<(usize, ManifestReader<R>)>,
     options: &ScanOptions<'_>,
     out: &mut dyn Write,
-) -> Result<Merged, ManifestError> {
+) -> Result<Merged, ScanError> {
     if let Some((number, _)) = readers.iter().find(|(_, reader)| reader.header.share.is_none()) {
         return Err(bad(*number, "this is a whole manifest, not a share of one"));
     }
@@ -325,8 +325,7 @@ mod tests {
 
     use super::{Merged, merge, merge_with};
     use crate::ops::hash::work;
-    use crate::ops::manifest::ManifestError;
-    use crate::scan::{Progress, ScanOptions};
+    use crate::scan::{Progress, ScanError, ScanOptions};
 
     const MIB: u64 = 1 << 20;
 
@@ -418,7 +417,7 @@ mod tests {
             let progress = EndAt(calls, AtomicU64::new(0));
             work::take();
             let merged = merge_with(vec![&whole[..]], &ScanOptions::new().progress(&progress), &mut Vec::new());
-            assert!(matches!(merged, Err(ManifestError::Cancelled)), "{merged:?}");
+            assert!(matches!(merged, Err(ScanError::Cancelled)), "{merged:?}");
             let done = work::take();
             assert!(done <= 4096 + calls * (32 << 10), "{done} bytes after {calls} calls");
         }

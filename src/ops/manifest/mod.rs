@@ -12,13 +12,11 @@ mod merge;
 mod shard;
 mod verify;
 
-use std::fmt;
-use std::io::{self, Write};
+use std::io::Write;
 use std::ops::Range;
 
 use crate::disk::Disk;
-use crate::error::Error;
-use crate::scan::{Content, ScanOptions, Stopped};
+use crate::scan::{Input, ScanError, ScanOptions};
 use crate::source::Source;
 use crate::threads::all_at_once;
 
@@ -27,98 +25,15 @@ use super::hash::{Algorithm, Digest, Part, hash_on_one_thread};
 use blocks::{BlockRun, block_runs};
 use format::{Header, ManifestWriter};
 
+pub use crate::scan::ManifestError;
 pub use format::{Identity, Root};
 pub use merge::{Merged, merge, merge_with};
 pub use shard::{MAX_ABOUT_LENGTH, Shard, hash_share};
 pub use verify::{Mismatch, Verified, verify};
 
-/// Why work with manifests ended before its end.
-#[non_exhaustive]
-#[derive(Debug)]
-pub enum ManifestError {
-    /// The disk can't be read.
-    Read(Error),
-    /// [`Progress::advance`](crate::Progress::advance) asked for it.
-    Cancelled,
-    /// The manifest can't be read or written.
-    Io(io::Error),
-    /// The manifest, or one of several, is not what it should be.
-    Format {
-        /// The number of the line, from 1; none if it is about the whole.
-        line: Option<u64>,
-        /// Which of several it is, from 0.
-        document: usize,
-        /// What is wrong.
-        what: String,
-    },
-    /// The manifest is a share that covers no blocks, as there are where a disk has fewer blocks than there are shares: a
-    /// comparison with it would say nothing of the disk.
-    EmptyShare {
-        /// Which share it is.
-        shard: Shard,
-    },
-    /// What [`hash_share`] is to hand through to [`merge()`] is too long.
-    AboutTooLong {
-        /// Its length as JSON, in bytes.
-        length: u64,
-        /// The longest that is handed through, in bytes.
-        limit: u64,
-    },
-    /// What [`hash_share`] is to hand through to [`merge()`] is nested more deeply than readers of JSON accept.
-    AboutTooDeep,
-}
-
-impl fmt::Display for ManifestError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Read(error) => error.fmt(f),
-            Self::Cancelled => f.write_str("cancelled"),
-            Self::Io(error) => error.fmt(f),
-            Self::Format { line: Some(line), what, .. } => write!(f, "line {line}: {what}"),
-            Self::Format { line: None, what, .. } => f.write_str(what),
-            Self::EmptyShare { shard } => write!(f, "share {shard} covers no blocks: nothing can be verified with it"),
-            Self::AboutTooLong { length, limit } => {
-                write!(f, "`about` is too long for a share (found {length} bytes, expected at most {limit})")
-            }
-            Self::AboutTooDeep => f.write_str("`about` is nested too deeply for a share"),
-        }
-    }
-}
-
-impl std::error::Error for ManifestError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Read(error) => Some(error),
-            Self::Io(error) => Some(error),
-            _ => None,
-        }
-    }
-}
-
-impl From<Stopped> for ManifestError {
-    fn from(stopped: Stopped) -> Self {
-        match stopped {
-            Stopped::Read(error) => Self::Read(error),
-            Stopped::Cancelled => Self::Cancelled,
-        }
-    }
-}
-
-impl From<Error> for ManifestError {
-    fn from(error: Error) -> Self {
-        Self::Read(error)
-    }
-}
-
-impl From<io::Error> for ManifestError {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
-    }
-}
-
 /// Readers refuse a manifest or a share without digests, and one that has a digest twice.
-fn check_algorithms(algorithms: &[Algorithm]) -> Result<(), ManifestError> {
-    let bad = |what: String| Err(ManifestError::Format { line: None, document: 0, what });
+fn check_algorithms(algorithms: &[Algorithm]) -> Result<(), ScanError> {
+    let bad = |what: String| Err(ScanError::bad_manifest(None, 0, what));
     if algorithms.is_empty() {
         return bad("no algorithm is asked for".to_owned());
     }
@@ -140,7 +55,7 @@ pub fn create_manifest(
     shard: Option<Shard>,
     options: &ScanOptions<'_>,
     out: &mut dyn Write,
-) -> Result<Vec<Root>, ManifestError> {
+) -> Result<Vec<Root>, ScanError> {
     check_algorithms(algorithms)?;
     let range = shard.map_or(Ok(0..disk.size()), |shard| shard.range_of(disk, disk.block_size(), false))?;
     let header = Header::of(disk, algorithms, shard, range.clone());
@@ -177,16 +92,16 @@ fn digests_of(
     algorithms: &[Algorithm],
     options: &ScanOptions<'_>,
     blocks: &[Range<u64>],
-) -> Result<Vec<Vec<Digest>>, Stopped> {
+) -> Result<Vec<Vec<Digest>>, ScanError> {
     let tasks = blocks.iter().map(|block| {
-        let block = Content::disk(disk).range(block.clone());
+        let block = Input::disk(disk).range(block.clone());
         move || hash_block(block, algorithms, options)
     });
     all_at_once(tasks.collect()).into_iter().collect()
 }
 
 /// Where all algorithms can, several threads may work on the same block: it may be the only one that there is.
-fn hash_block(block: Content<'_>, algorithms: &[Algorithm], options: &ScanOptions<'_>) -> Result<Vec<Digest>, Stopped> {
+fn hash_block(block: Input<'_>, algorithms: &[Algorithm], options: &ScanOptions<'_>) -> Result<Vec<Digest>, ScanError> {
     if algorithms.iter().all(|algorithm| algorithm.is_mergeable()) {
         super::hash::hash(block, algorithms, options)
     } else {
@@ -209,12 +124,12 @@ impl ZeroDigests {
         &self.algorithms
     }
 
-    fn of(&mut self, length: u64) -> Result<Vec<Digest>, Stopped> {
+    fn of(&mut self, length: u64) -> Result<Vec<Digest>, ScanError> {
         if let Some((_, digests)) = self.known.iter().find(|(known, _)| *known == length) {
             return Ok(digests.clone());
         }
         let nothing = Source::from_vec(Vec::new());
-        let zeros = Content::raw(&nothing).followed_by(length, &[]);
+        let zeros = Input::raw(&nothing).followed_by(length, &[]);
         let digests = hash_block(zeros, &self.algorithms, &ScanOptions::default())?;
         self.known.push((length, digests.clone()));
         Ok(digests)

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::disk::Disk;
 use crate::error::Error;
 use crate::num::to_u64;
-use crate::scan::{Content, ScanOptions, UNIT};
+use crate::scan::{Input, ScanError, ScanOptions, UNIT};
 
 use super::format::{Identity, Share};
 use super::merge::DigestsDocument;
@@ -67,8 +67,8 @@ impl Shard {
     ///
     /// # Errors
     /// If the map of the disk can't be read.
-    pub(super) fn range_of(self, disk: &Disk, step: u64, zeros_count: bool) -> Result<Range<u64>, Error> {
-        let weight_of = |is_data: bool, length: u64| if is_data || zeros_count { length } else { 0 };
+    pub(super) fn range_of(self, disk: &Disk, step: u64, visit_zeros: bool) -> Result<Range<u64>, Error> {
+        let weight_of = |is_data: bool, length: u64| if is_data || visit_zeros { length } else { 0 };
         let mut total = 0_u64;
         for extent in disk.extents(..) {
             let extent = extent?;
@@ -137,15 +137,15 @@ impl std::error::Error for NotAShard {}
 pub const MAX_ABOUT_LENGTH: u64 = 1 << 20;
 
 /// Refuses what could be written, but not read again.
-fn check_about(about: &serde_json::Value) -> Result<(), ManifestError> {
+fn check_about(about: &serde_json::Value) -> Result<(), ScanError> {
     // In a share, it is nested in the document.
-    let nested = serde_json::to_vec(&[about]).map_err(std::io::Error::from)?;
+    let nested = serde_json::to_vec(&[about]).map_err(|error| ScanError::manifest_io(error.into()))?;
     let length = to_u64(nested.len()).saturating_sub(2);
     if length > MAX_ABOUT_LENGTH {
-        return Err(ManifestError::AboutTooLong { length, limit: MAX_ABOUT_LENGTH });
+        return Err(ManifestError::AboutTooLong { length, limit: MAX_ABOUT_LENGTH }.into());
     }
     let parsed: Result<[serde_json::Value; 1], _> = serde_json::from_slice(&nested);
-    parsed.map(drop).map_err(|_| ManifestError::AboutTooDeep)
+    parsed.map(drop).map_err(|_| ManifestError::AboutTooDeep.into())
 }
 
 /// Computes the share `shard` of digests of a disk, and writes it to `out`, a line of JSON, for [`merge`](super::merge()). All
@@ -162,19 +162,18 @@ pub fn hash_share(
     about: serde_json::Value,
     options: &ScanOptions<'_>,
     out: &mut dyn Write,
-) -> Result<(), ManifestError> {
+) -> Result<(), ScanError> {
     if let Some(other) = algorithms.iter().find(|algorithm| !algorithm.is_mergeable()) {
         let what = format!("{other} can't be computed in shares");
-        return Err(ManifestError::Format { line: None, document: 0, what });
+        return Err(ScanError::bad_manifest(None, 0, what));
     }
     check_algorithms(algorithms)?;
     check_about(&about)?;
-    let zeros_count = algorithms.contains(&Algorithm::Blake3);
-    let range = shard.range_of(disk, UNIT, zeros_count)?;
-    let part = Part::of(Content::disk(disk), range, algorithms, options)?;
+    let visit_zeros = algorithms.contains(&Algorithm::Blake3);
+    let range = shard.range_of(disk, UNIT, visit_zeros)?;
+    let part = Part::of(Input::disk(disk), range, algorithms, options)?;
     let share = Share { shard, offset: part.start(), length: part.length() };
     let document = DigestsDocument::new(Identity::of(disk), algorithms, share, &part, about);
-    serde_json::to_writer(&mut *out, &document).map_err(std::io::Error::from)?;
-    out.write_all(b"\n")?;
-    Ok(out.flush()?)
+    serde_json::to_writer(&mut *out, &document).map_err(|error| ScanError::manifest_io(error.into()))?;
+    out.write_all(b"\n").and_then(|()| out.flush()).map_err(ScanError::manifest_io)
 }

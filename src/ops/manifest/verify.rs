@@ -4,7 +4,7 @@ use std::io::{BufRead, Seek};
 use std::ops::Range;
 
 use crate::disk::Disk;
-use crate::scan::ScanOptions;
+use crate::scan::{ScanError, ScanOptions};
 
 use super::format::{Identity, ManifestReader};
 use super::{Algorithm, BATCH, Digest, ManifestError, ZeroDigests, digests_of};
@@ -53,20 +53,20 @@ pub fn verify<R: BufRead + Seek>(
     mut manifest: R,
     options: &ScanOptions<'_>,
     mut on_mismatch: impl FnMut(Mismatch),
-) -> Result<Verified, ManifestError> {
+) -> Result<Verified, ScanError> {
     let mut reader = ManifestReader::new(&mut manifest, 0)?;
     let identity = reader.header.identity.clone();
     if identity.virtual_size != disk.size() {
         let what = format!("it is of a disk of {} bytes, and this one has {}", identity.virtual_size, disk.size());
-        return Err(ManifestError::Format { line: None, document: 0, what });
+        return Err(ScanError::bad_manifest(None, 0, what));
     }
     while reader.next(options)?.is_some() {}
     let range = reader.header.range();
     if let Some(share) = reader.header.share.filter(|_| range.is_empty() && identity.virtual_size > 0) {
-        return Err(ManifestError::EmptyShare { shard: share.shard });
+        return Err(ManifestError::EmptyShare { index: share.shard.index(), count: share.shard.count() }.into());
     }
     let lines_sha256 = reader.into_lines_sha256();
-    manifest.rewind()?;
+    manifest.rewind().map_err(ScanError::manifest_io)?;
     let mut reader = ManifestReader::again(&mut manifest, 0, lines_sha256)?;
     let mut verified = Verified {
         is_same_image: identity == Identity::of(disk),
@@ -109,7 +109,7 @@ struct Comparison<'a, 'p> {
 
 impl Comparison<'_, '_> {
     /// A run of blocks, each of which should have these digests.
-    fn line(&mut self, range: Range<u64>, expected: &[Digest]) -> Result<(), ManifestError> {
+    fn line(&mut self, range: Range<u64>, expected: &[Digest]) -> Result<(), ScanError> {
         let mut at = range.start;
         for extent in self.disk.extents(range.clone()) {
             let extent = extent?;
@@ -133,7 +133,7 @@ impl Comparison<'_, '_> {
     }
 
     /// Blocks that are zero and nowhere.
-    fn zeros(&mut self, range: Range<u64>, expected: &[Digest]) -> Result<(), ManifestError> {
+    fn zeros(&mut self, range: Range<u64>, expected: &[Digest]) -> Result<(), ScanError> {
         let mut at = range.start;
         while at < range.end {
             let block = at..at.saturating_add(self.block_size).min(range.end);
@@ -154,7 +154,7 @@ impl Comparison<'_, '_> {
         Ok(())
     }
 
-    fn compare_batch(&mut self) -> Result<(), ManifestError> {
+    fn compare_batch(&mut self) -> Result<(), ScanError> {
         let batch = std::mem::take(&mut self.batch);
         let algorithms: Vec<Algorithm> = self.zeros.algorithms().to_vec();
         let ranges: Vec<Range<u64>> = batch.iter().map(|(range, _)| range.clone()).collect();

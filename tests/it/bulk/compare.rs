@@ -3,12 +3,12 @@
 use std::ops::{ControlFlow, Range};
 
 use vhdx_mmap::ops::{self, COMPARE_STEP, Change, Difference};
-use vhdx_mmap::{Content as Of, Disk, OpenOptions, Parents, ScanOptions, Source};
+use vhdx_mmap::{Disk, Input as Of, OpenOptions, Parents, ScanOptions, Source};
 
 use crate::kit::builder::Spec;
 use crate::kit::oracle::{LogPolicy, Origin};
 use crate::kit::{Block, MIB, TIB};
-use crate::lab::{Content, Rng, open_chain, oracle, run, size, wide};
+use crate::lab::{Expected, Rng, open_chain, oracle, run, size, wide};
 use crate::support::{map, temp_dir};
 
 use super::{Case, first_difference, padded, pool, some_range};
@@ -111,7 +111,7 @@ fn all_changes(disk: &Disk, ancestor: usize, is_allocated: bool) -> Vec<Change> 
 }
 
 /// Checks that changes are in order, as long as can be, and that their zeros are zero.
-fn check(changes: &[Change], content: &Content) {
+fn check(changes: &[Change], content: &Expected) {
     for pair in changes.windows(2) {
         let (one, next) = (&pair[0], &pair[1]);
         assert!(one.range.end < next.range.start || (one.range.end == next.range.start && one.is_zero != next.is_zero));
@@ -126,7 +126,7 @@ fn check(changes: &[Change], content: &Content) {
 fn changes(case: &Case, ancestor: usize, rng: &mut Rng) {
     let size_of_disk = case.disk.size();
     let chain = case.chain();
-    let before = Content::of(&chain[ancestor..]);
+    let before = Expected::of(&chain[ancestor..]);
     let old = padded(&before, 0..before.size().min(size_of_disk), size(size_of_disk));
     let new = case.content.read(0..size_of_disk);
     let found = pool(rng).install(|| all_changes(&case.disk, ancestor, false));

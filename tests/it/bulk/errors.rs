@@ -3,8 +3,8 @@
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use vhdx_mmap::ops::{self, Algorithm, ExtractError, ExtractOptions, Target, TargetContent};
-use vhdx_mmap::{Content as Of, Disk, OpenOptions, Progress, ScanOptions, Stopped, Structure};
+use vhdx_mmap::ops::{self, Algorithm, ExtractOptions, Target, TargetContent};
+use vhdx_mmap::{Disk, Input as Of, OpenOptions, Progress, ScanError, ScanOptions, Structure};
 
 use crate::kit::builder::Spec;
 use crate::kit::{Block, MIB};
@@ -31,16 +31,16 @@ fn the_first_error_in_order_is_the_one_that_is_told() {
     for pool in &*POOLS {
         for algorithms in [&[Algorithm::Crc32][..], &[Algorithm::Sha256, Algorithm::Blake3]] {
             let error = pool.install(|| ops::hash(content, algorithms, &ScanOptions::new())).unwrap_err();
-            let Stopped::Read(error) = error else { panic!("{error:?}") };
+            let ScanError::Read(error) = error else { panic!("{error:?}") };
             assert_eq!(error.structure(), Structure::PayloadBatEntry(11));
         }
         let error = pool.install(|| ops::first_difference(content, content, &ScanOptions::new())).unwrap_err();
-        let Stopped::Read(error) = error else { panic!("{error:?}") };
+        let ScanError::Read(error) = error else { panic!("{error:?}") };
         assert_eq!(error.structure(), Structure::PayloadBatEntry(11));
         assert!(error.file().is_some_and(|file| file.ends_with("disk.vhdx")), "which of the two it is");
         let mut out = Vec::new();
         let error = pool.install(|| ops::extract_to_writer(content, &mut out, &ExtractOptions::new())).unwrap_err();
-        let ExtractError::Read(error) = error else { panic!("{error:?}") };
+        let ScanError::Read(error) = error else { panic!("{error:?}") };
         assert_eq!(error.structure(), Structure::PayloadBatEntry(11));
         assert_eq!(out.len(), 11 << 20, "all that is good before the error");
     }
@@ -66,7 +66,7 @@ fn work_ends_when_it_is_asked_to_and_not_much_later() {
             let progress = EndAfter(4 * MIB, AtomicU64::new(0));
             let options = ScanOptions::new().progress(&progress);
             let stopped = pool.install(|| ops::hash(content, algorithms, &options)).unwrap_err();
-            assert!(matches!(stopped, Stopped::Cancelled), "{stopped:?}");
+            assert!(matches!(stopped, ScanError::Cancelled), "{stopped:?}");
             let done = progress.1.into_inner();
             assert!(done <= 16 * MIB, "{done} bytes were done all the same");
         }
@@ -75,7 +75,7 @@ fn work_ends_when_it_is_asked_to_and_not_much_later() {
         let file = tempfile::tempfile_in(folder.path()).unwrap();
         let target = Target::new(&file, TargetContent::Zeros);
         let stopped = pool.install(|| ops::extract_to_file(content, &target, &options)).unwrap_err();
-        assert!(matches!(stopped, ExtractError::Cancelled), "{stopped:?}");
+        assert!(matches!(stopped, ScanError::Cancelled), "{stopped:?}");
     }
 }
 

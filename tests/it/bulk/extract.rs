@@ -5,7 +5,7 @@ use std::io::Read;
 use std::os::unix::fs::{FileExt, MetadataExt};
 
 use vhdx_mmap::ops::{self, ExtractOptions, Reflink, Sparse, Target, TargetContent};
-use vhdx_mmap::{Cache, Content as Of, Disk, OpenOptions, ScanOptions};
+use vhdx_mmap::{Disk, Input as Of, OpenOptions, PageCachePolicy, ScanOptions};
 
 use crate::kit::builder::Spec;
 use crate::kit::{Block, Fill, MIB};
@@ -28,7 +28,11 @@ pub(super) fn agrees(case: &Case, rng: &mut Rng) {
     let options = ExtractOptions::new()
         .sparse(rng.pick(&[Sparse::None, Sparse::Blocks, Sparse::Zeros]))
         .reflink(rng.pick(&[Reflink::Auto, Reflink::Never]))
-        .scan(ScanOptions::new().cache(rng.pick(&[Cache::Keep, Cache::Keep, Cache::Drop])))
+        .scan(ScanOptions::new().cache(rng.pick(&[
+            PageCachePolicy::Keep,
+            PageCachePolicy::Keep,
+            PageCachePolicy::Drop,
+        ])))
         .hash(algorithms);
 
     let before = rng.pick(&[TargetContent::Zeros, TargetContent::Anything]);
@@ -114,7 +118,7 @@ fn zeros_become_the_holes_that_are_asked_for() {
             ops::extract_to_file(Of::disk(&disk), &Target::new(&file, before), &options).unwrap();
             let mut found = vec![1; size(4 * MIB)];
             file.read_exact_at(&mut found, 0).unwrap();
-            assert!(found == crate::lab::Content::of(&[&image]).read(0..4 * MIB));
+            assert!(found == crate::lab::Expected::of(&[&image]).read(0..4 * MIB));
             file.sync_all().unwrap();
             // Some file systems take a block or two for themselves.
             let room = room(&file);
@@ -141,5 +145,5 @@ fn direct_writes_put_the_same_bytes_into_the_file() {
     };
     let target = Target::new(&file, TargetContent::Zeros).direct(Some(&direct));
     ops::extract_to_file(Of::disk(&disk), &target, &ExtractOptions::new()).unwrap();
-    assert!(std::fs::read(&out).unwrap() == crate::lab::Content::of(&[&image]).read(0..disk.size()));
+    assert!(std::fs::read(&out).unwrap() == crate::lab::Expected::of(&[&image]).read(0..disk.size()));
 }

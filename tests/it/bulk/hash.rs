@@ -2,7 +2,7 @@
 
 use sha2::Digest as _;
 use vhdx_mmap::ops::{self, Algorithm, Digest};
-use vhdx_mmap::{Content as Of, Disk, OpenOptions, ScanOptions, Source};
+use vhdx_mmap::{Disk, Input as Of, OpenOptions, ScanOptions, Source};
 
 use crate::kit::builder::Spec;
 use crate::kit::{Block, MIB, TIB};
@@ -86,14 +86,14 @@ fn a_digest_is_read_as_it_is_written() {
     for digest in ops::hash(Of::raw(&source), &Algorithm::ALL, &ScanOptions::new()).unwrap() {
         let algorithm = digest.algorithm();
         let text = digest.to_string();
-        assert_eq!(Digest::parse(algorithm, &text), Some(digest));
-        assert_eq!(Digest::parse(algorithm, &text.to_uppercase()), Some(digest));
+        assert_eq!(Digest::from_hex(algorithm, &text), Some(digest));
+        assert_eq!(Digest::from_hex(algorithm, &text.to_uppercase()), Some(digest));
         assert_eq!(Digest::new(algorithm, digest.bytes()), Some(digest));
         for bad in [&text[1..], &format!("{text}0"), &text.replace(&text[..1], "x"), &text.replace(&text[..1], "é"), ""]
         {
-            assert_eq!(Digest::parse(algorithm, bad), None, "{bad}");
+            assert_eq!(Digest::from_hex(algorithm, bad), None, "{bad}");
         }
-        assert_eq!(algorithm.name().parse(), Ok(algorithm));
+        assert_eq!(algorithm.as_str().parse(), Ok(algorithm));
     }
     assert!("sha512".parse::<Algorithm>().is_err());
 }
@@ -127,7 +127,7 @@ fn holes_of_the_image_file_are_zeros_that_nobody_reads() {
     let image = spec.build();
     image.bytes.write_file(&path).unwrap();
     let disk = Disk::open(map(&path), &OpenOptions::new()).unwrap();
-    let bytes = crate::lab::Content::of(&[&image]).read(0..8 * MIB);
+    let bytes = crate::lab::Expected::of(&[&image]).read(0..8 * MIB);
     for algorithms in [vec![Algorithm::Crc32], vec![Algorithm::Blake3, Algorithm::Sha256]] {
         let found = ops::hash(Of::disk(&disk), &algorithms, &ScanOptions::new()).unwrap();
         let expected: Vec<_> = algorithms.iter().map(|algorithm| (*algorithm, plain(*algorithm, &bytes))).collect();

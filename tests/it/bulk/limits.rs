@@ -5,8 +5,8 @@ use std::io::{self, BufWriter, Write};
 use std::ops::{Bound, ControlFlow};
 
 use vhdx_mmap::ops::manifest::{self, ManifestError, Shard};
-use vhdx_mmap::ops::{self, Algorithm, ExtractError, ExtractOptions, Part, Sparse, Target, TargetContent};
-use vhdx_mmap::{Category, Content as Of, Disk, ErrorKind, ScanOptions, Source, Stopped};
+use vhdx_mmap::ops::{self, Algorithm, ExtractOptions, Part, Sparse, Target, TargetContent};
+use vhdx_mmap::{Category, Disk, ErrorKind, Input as Of, ScanError, ScanOptions, Source};
 
 use crate::kit::builder::Spec;
 use crate::kit::{Block, MIB};
@@ -14,7 +14,7 @@ use crate::lab::{Rng, open_chain, size, wide};
 
 use super::POOLS;
 
-fn crc32_of(content: Of<'_>) -> Result<String, Stopped> {
+fn crc32_of(content: Of<'_>) -> Result<String, ScanError> {
     ops::hash(content, &[Algorithm::Crc32], &ScanOptions::new()).map(|digests| digests[0].to_string())
 }
 
@@ -50,8 +50,8 @@ fn crc32_is_right_for_every_padding() {
 fn content_longer_than_a_u64_is_an_error_of_every_operation() {
     let disk = open_chain(&[&Spec::default().build()]).unwrap();
     let source = Source::from_vec(b"abc".to_vec());
-    let too_long = |stopped: Stopped| match stopped {
-        Stopped::Read(error) => {
+    let too_long = |stopped: ScanError| match stopped {
+        ScanError::Read(error) => {
             assert_eq!(error.category(), Category::InvalidInput);
             let ErrorKind::ContentTooLong { found } = error.kind() else { panic!("{error:?}") };
             *found
@@ -59,7 +59,7 @@ fn content_longer_than_a_u64_is_an_error_of_every_operation() {
         other => panic!("{other:?}"),
     };
     let of_extract = |error| match error {
-        ExtractError::Read(error) => too_long(Stopped::Read(error)),
+        ScanError::Read(error) => too_long(ScanError::Read(error)),
         other => panic!("{other:?}"),
     };
     let short = Of::raw(&source);
@@ -132,7 +132,7 @@ fn a_target_without_offsets_for_the_content_is_refused() {
                         let options = ExtractOptions::new().sparse(sparse).hash(algorithms);
                         let target = Target::new(&file, before).at(offset);
                         let error = ops::extract_to_file(content, &target, &options).unwrap_err();
-                        let ExtractError::Write(error) = error else { panic!("{error:?}") };
+                        let ScanError::Write(error) = error else { panic!("{error:?}") };
                         assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{error}");
                         assert_eq!(file.metadata().unwrap().len(), 0);
                     }
@@ -226,7 +226,7 @@ fn ranges(content: Of<'_>, own: Vec<u8>, rng: &mut Rng) {
 fn a_range_restricts_padding_and_tail_too() {
     let image = Spec::empty(MIB).block(0, Block::full()).build();
     let disk = open_chain(&[&image]).unwrap();
-    let bytes = crate::lab::Content::of(&[&image]).read(0..MIB);
+    let bytes = crate::lab::Expected::of(&[&image]).read(0..MIB);
     let mut rng = Rng::new(9);
     for length in (0..40).cycle().take(4000) {
         let own: Vec<u8> = (1..=length).collect();
@@ -268,9 +268,9 @@ impl Write for FlushFails {
 /// Every function that takes a writer: it writes to it what the second function makes anew.
 type Work<'a> = &'a (dyn Fn(&mut (dyn Write + Send)) -> Result<(), io::Error> + Sync);
 
-fn io_error(error: ManifestError) -> io::Error {
+fn io_error(error: ScanError) -> io::Error {
     match error {
-        ManifestError::Io(error) => error,
+        ScanError::Manifest(ManifestError::Io(error)) => error,
         other => unreachable!("{other:?}"),
     }
 }
@@ -288,7 +288,7 @@ fn everything_written_has_arrived_when_work_is_done() {
     let extract = |algorithms: Vec<Algorithm>, out: &mut (dyn Write + Send)| {
         let written = ops::extract_to_writer(Of::disk(&disk), out, &ExtractOptions::new().hash(algorithms));
         written.map(drop).map_err(|error| {
-            let ExtractError::Write(error) = error else { panic!("{error:?}") };
+            let ScanError::Write(error) = error else { panic!("{error:?}") };
             error
         })
     };

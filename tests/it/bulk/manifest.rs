@@ -5,7 +5,7 @@ use std::io::{BufReader, Cursor, Read};
 use serde_json::Value;
 use vhdx_mmap::ops::manifest::{self, ManifestError, Merged, Mismatch, Shard};
 use vhdx_mmap::ops::{self, Algorithm};
-use vhdx_mmap::{Content as Of, Disk, ScanOptions};
+use vhdx_mmap::{Disk, Input as Of, ScanError, ScanOptions};
 
 use crate::kit::builder::Spec;
 use crate::kit::{Block, MIB};
@@ -24,7 +24,7 @@ fn lines(manifest: &[u8]) -> Vec<Value> {
     std::str::from_utf8(manifest).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-fn verify(disk: &Disk, manifest: &[u8]) -> Result<(manifest::Verified, Vec<Mismatch>), ManifestError> {
+fn verify(disk: &Disk, manifest: &[u8]) -> Result<(manifest::Verified, Vec<Mismatch>), ScanError> {
     let mut found = Vec::new();
     let verified = manifest::verify(disk, Cursor::new(manifest), &ScanOptions::new(), |mismatch| found.push(mismatch))?;
     Ok((verified, found))
@@ -91,13 +91,13 @@ fn contents(case: &Case, manifest: &[u8], algorithms: &[Algorithm]) {
         assert_eq!((line["offset"].as_u64().unwrap(), line["length"].as_u64().unwrap()), (start, end - start));
         for number in block..block + count {
             let state = case.disk.block(number).unwrap().state();
-            assert_eq!(line["state"], state.name(), "block {number}");
+            assert_eq!(line["state"], state.as_str(), "block {number}");
             let start = number * case.disk.block_size();
             let bytes = case.content.read(start..(start + case.disk.block_size()).min(case.disk.size()));
             assert!(!is_zero || bytes.iter().all(|byte| *byte == 0));
             for (algorithm, all) in algorithms.iter().zip(&mut all) {
                 let digest = plain(*algorithm, &bytes);
-                assert_eq!(line[algorithm.name()], digest, "{algorithm} of block {number}");
+                assert_eq!(line[algorithm.as_str()], digest, "{algorithm} of block {number}");
                 all.extend(
                     (0..digest.len() / 2).map(|at| u8::from_str_radix(&digest[2 * at..2 * at + 2], 16).unwrap()),
                 );
@@ -137,7 +137,7 @@ fn every_block_that_differs_is_found_with_its_place() {
 #[test]
 fn a_disk_is_compared_whatever_the_blocks_of_the_image_that_it_is_in() {
     let one = Spec::default();
-    let content = crate::lab::Content::of(&[&one.build()]);
+    let content = crate::lab::Expected::of(&[&one.build()]);
     let mut other = Spec { block_size: 4 << 20, ..Spec::empty(8 * MIB) };
     for number in 0..2 {
         let start = number * 4 * MIB;
@@ -155,7 +155,7 @@ fn a_disk_is_compared_whatever_the_blocks_of_the_image_that_it_is_in() {
 /// The message with which a manifest is refused, and the line that it is about.
 fn refused(disk: &Disk, manifest: &[u8]) -> (Option<u64>, String) {
     let error = verify(disk, manifest).unwrap_err();
-    let ManifestError::Format { line, what, .. } = error else { unreachable!("{error:?}") };
+    let ScanError::Manifest(ManifestError::Format { line, what, .. }) = error else { unreachable!("{error:?}") };
     (line, what)
 }
 
@@ -205,7 +205,7 @@ fn a_manifest_of_a_disk_of_another_size_is_refused() {
 fn merge_error(parts: &[Vec<u8>]) -> (usize, String) {
     let parts = parts.iter().map(Cursor::new).collect();
     let error = manifest::merge(parts, &mut Vec::new()).unwrap_err();
-    let ManifestError::Format { document, what, .. } = error else { unreachable!("{error:?}") };
+    let ScanError::Manifest(ManifestError::Format { document, what, .. }) = error else { unreachable!("{error:?}") };
     (document, what)
 }
 
@@ -336,7 +336,7 @@ fn whatever_goes_into_a_share_comes_out_of_it_or_is_refused() {
         manifest::hash_share(&disk, &Algorithm::ALL[..2], shard, about.clone(), &ScanOptions::new(), &mut out)
             .inspect_err(|_| assert!(out.is_empty(), "something was written"))?;
         match manifest::merge(vec![&out[..]], &mut Vec::new()).unwrap() {
-            Merged::Digests { about, .. } => Ok::<_, ManifestError>(about),
+            Merged::Digests { about, .. } => Ok::<_, ScanError>(about),
             other => unreachable!("{other:?}"),
         }
     };
@@ -356,7 +356,9 @@ fn whatever_goes_into_a_share_comes_out_of_it_or_is_refused() {
     }
     for length in [limit + 1, 2 * limit, 8 * limit] {
         let error = through(&text(length)).unwrap_err();
-        let ManifestError::AboutTooLong { length: found, limit: most } = error else { panic!("{error:?}") };
+        let ScanError::Manifest(ManifestError::AboutTooLong { length: found, limit: most }) = error else {
+            panic!("{error:?}")
+        };
         assert_eq!((found, most), (length, limit));
     }
     // At some depth, readers of JSON give up.
@@ -367,7 +369,7 @@ fn whatever_goes_into_a_share_comes_out_of_it_or_is_refused() {
                 false
             }
             Err(error) => {
-                assert!(matches!(error, ManifestError::AboutTooDeep), "{error:?}");
+                assert!(matches!(error, ScanError::Manifest(ManifestError::AboutTooDeep)), "{error:?}");
                 true
             }
         })
@@ -434,8 +436,8 @@ fn a_share_without_blocks_verifies_nothing_and_is_merged_with_the_others() {
                 assert!(verified.blocks > 0 && !verified.range.is_empty() && mismatches.is_empty());
                 blocks += verified.blocks;
             }
-            Err(ManifestError::EmptyShare { shard: found }) => {
-                assert_eq!(found, shard);
+            Err(ScanError::Manifest(ManifestError::EmptyShare { index, count })) => {
+                assert_eq!(Shard::new(index, count), Some(shard));
                 empty += 1;
             }
             Err(other) => panic!("{other:?}"),

@@ -1,6 +1,6 @@
 //! Work on whole disks: whatever the image, the range and the number of threads, it gives what a plain computation over
 //! the bytes gives that the model knows.
-#![cfg(feature = "bulk")]
+#![cfg(feature = "ops")]
 
 mod compare;
 mod errors;
@@ -14,11 +14,11 @@ use std::sync::LazyLock;
 
 use proptest::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
-use vhdx_mmap::{Content as Of, Disk, ScanOptions, Segment, UNIT};
+use vhdx_mmap::{Disk, Input as Of, ScanOptions, Segment};
 
 use crate::agree::{build_chain, cases, chain_plan};
 use crate::kit::builder::Image;
-use crate::lab::{Content, Door, Rng, open_through, size, wide};
+use crate::lab::{Door, Expected, Rng, open_through, size, wide};
 
 /// Pools of different sizes: results must not depend on them.
 static POOLS: LazyLock<[ThreadPool; 3]> =
@@ -35,7 +35,7 @@ fn some_range(disk: &Disk, rng: &mut Rng) -> Range<u64> {
         return 0..disk.size();
     }
     let border = |rng: &mut Rng| {
-        let unit = rng.below(disk.size() / UNIT + 2) * UNIT;
+        let unit = rng.below(disk.size() / ScanOptions::UNIT + 2) * ScanOptions::UNIT;
         let off = rng.pick(&[0, 0, 1, 511, 4096, 70_000]);
         rng.pick(&[unit.saturating_sub(off), unit + off, rng.clone().below(disk.size() + 1)]).min(disk.size())
     };
@@ -47,7 +47,7 @@ fn some_range(disk: &Disk, rng: &mut Rng) -> Range<u64> {
 struct Case {
     images: Vec<Image>,
     disk: Disk,
-    content: Content,
+    content: Expected,
 }
 
 impl Case {
@@ -61,7 +61,7 @@ fn case(large_sectors: bool, same_size: bool, plans: &[crate::agree::Plan], rng:
     let chain: Vec<&Image> = images.iter().collect();
     let door = rng.pick(&Door::ALL);
     let disk = open_through(door, &chain).unwrap();
-    let content = Content::of(&chain);
+    let content = Expected::of(&chain);
     Case { images, disk, content }
 }
 
@@ -111,9 +111,9 @@ fn scans(case: &Case, rng: &mut Rng) {
     let mut at = 0;
     for (unit, value) in found {
         assert_eq!(unit.start, at);
-        assert!(unit.start.is_multiple_of(UNIT) && unit.end > unit.start);
+        assert!(unit.start.is_multiple_of(ScanOptions::UNIT) && unit.end > unit.start);
         match value {
-            Some(end) => assert!(end == unit.end && unit.end - unit.start <= UNIT),
+            Some(end) => assert!(end == unit.end && unit.end - unit.start <= ScanOptions::UNIT),
             None => {
                 let zeros = Segment::Zero(unit.end - unit.start);
                 assert_eq!(case.content.differs(range.start + unit.start, zeros), None);
@@ -125,7 +125,7 @@ fn scans(case: &Case, rng: &mut Rng) {
 }
 
 /// The bytes of a range, and zeros behind it.
-fn padded(content: &Content, range: Range<u64>, length: usize) -> Vec<u8> {
+fn padded(content: &Expected, range: Range<u64>, length: usize) -> Vec<u8> {
     let mut bytes = content.read(range);
     bytes.resize(bytes.len().max(length), 0);
     bytes

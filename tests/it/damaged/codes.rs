@@ -2,20 +2,20 @@
 
 use std::collections::BTreeSet;
 
-use vhdx_mmap::Check;
+use vhdx_mmap::Rule;
 
 const PAGE: &str = include_str!("../../../docs/checks.md");
 
 #[test]
 fn every_code_is_there_once() {
-    let codes: BTreeSet<&str> = Check::ALL.iter().map(|check| check.code()).collect();
-    assert_eq!(codes.len(), Check::ALL.len());
-    assert!(Check::ALL.iter().all(|check| check.text().trim().ends_with('.')));
+    let codes: BTreeSet<&str> = Rule::ALL.iter().map(|check| check.code()).collect();
+    assert_eq!(codes.len(), Rule::ALL.len());
+    assert!(Rule::ALL.iter().all(|check| check.text().trim().ends_with('.')));
 }
 
 #[test]
 fn the_documentation_tells_of_every_code() {
-    for check in Check::ALL {
+    for check in Rule::ALL {
         let row = format!("| {} |", check.code());
         assert!(PAGE.contains(&row), "docs/checks.md has no row for {} ({check:?})", check.code());
     }

@@ -11,11 +11,11 @@ use vhdx_testkit::cuts::{chain_of_three, cut, has_sizes, lost, merged};
 use crate::kit::builder::{Image, LOGICAL_SECTOR, PARENT_LOCATOR, Slot, Spec};
 use crate::kit::log::{Descriptor, Dirty, Entry, LOG_GUID};
 use crate::kit::{Block, GIB, MIB, PAGE};
-use crate::lab::{Content, source};
+use crate::lab::{Expected, source};
 use crate::support::is_zero;
 
 /// Salvages a chain of which some file is cut, from these bytes: what must be lost is, and is zero; all the rest is right.
-fn salvages(chain: &[&Image], sources: &[Source], content: &Content, what: &str) {
+fn salvages(chain: &[&Image], sources: &[Source], content: &Expected, what: &str) {
     let parents = sources.to_vec();
     let parents = Parents::With(Arc::new(move |request| Ok(parents.get(request.layer + 1).cloned())));
     let options = OpenOptions::new().parents(parents).strictness(Strictness::Salvage);
@@ -31,7 +31,7 @@ fn losses(disk: &Disk) -> Vec<Range<u64>> {
 }
 
 /// What is lost is zero, and all the rest is right.
-fn all_else_is_right(disk: &Disk, content: &Content, what: &str) {
+fn all_else_is_right(disk: &Disk, content: &Expected, what: &str) {
     assert_eq!(disk.size(), content.size(), "{what}");
     let (mut at, end) = (0, content.size());
     for loss in losses(disk).into_iter().chain(std::iter::once(end..end)) {
@@ -73,7 +73,7 @@ fn a_chain_cut_anywhere_loses_what_was_behind_the_cut_and_no_more() {
     for bat_offset in [3 * MIB, 12 * MIB] {
         let built = chain_of_three(bat_offset).map(|spec| spec.build());
         let whole: Vec<&Image> = built.iter().collect();
-        let content = Content::of(&whole);
+        let content = Expected::of(&whole);
         let sources: Vec<Source> = built.iter().map(source).collect();
         let short_base = cut(whole[2], whole[2].block_at(1) + 777);
         salvages(&whole, &sources, &content, "whole");
@@ -113,7 +113,7 @@ fn a_cut_in_a_table_of_many_pages_loses_the_blocks_behind_it() {
         spec.blocks.insert(number, Block::full());
     }
     let image = spec.build();
-    let content = Content::of(&[&image]);
+    let content = Expected::of(&[&image]);
     for number in [0, 1, 2, 3, 511, 512, 513, 1024, 4095, 4096, 4097, 4608, 5118, 5119] {
         for within in 0..=8 {
             let length = image.block_entry_at(number) + within;
@@ -131,7 +131,7 @@ fn a_cut_table_of_blocks_that_follow_each_other_loses_those_behind_it() {
     let spec = Spec { bat_offset: 30 * MIB, ..Spec::empty(24 * MIB) };
     let spec = (0..24).fold(spec, |spec, number| spec.block(number, Block::full()));
     let image = spec.build();
-    let content = Content::of(&[&image]);
+    let content = Expected::of(&[&image]);
     for length in image.block_entry_at(0)..=image.block_entry_at(23) + 8 {
         let short = cut(&image, length);
         salvages(&[&short], &[source(&short)], &content, &format!("cut to {length:#x}"));
@@ -143,7 +143,7 @@ fn a_dirty_image_cut_behind_its_log_gives_nothing_that_is_wrong() {
     // The log of one writes to the last block: before that, a file that was cut is one that has grown.
     for dirty in Dirty::ALL.into_iter().filter(|dirty| *dirty != Dirty::Order) {
         let image = dirty.build(&Spec::default().block(7, Block::full()));
-        let content = Content::of(&[&image]);
+        let content = Expected::of(&[&image]);
         let places = image.places.values().flat_map(|place| [*place, place + MIB / 2 + 7, place + MIB - 1]);
         let entries = [0, 2, 7].map(|number| image.block_entry_at(number) + 3);
         // The log and the metadata are before that.
@@ -172,7 +172,7 @@ fn where_a_file_was_cut_what_had_not_reached_the_medium_for_sure_is_lost_as_well
     let descriptors = vec![Descriptor::Zero(unused, PAGE)];
     image.put_entry(0, &Entry { flushed: place, last: place + MIB, descriptors, ..entry });
     image.set_log_guid(LOG_GUID);
-    let content = Content::of(&[&image]);
+    let content = Expected::of(&[&image]);
     for (length, expected) in [
         (place + MIB, vec![]),
         (place - 7, vec![3 * MIB - 7..3 * MIB, 5 * MIB..6 * MIB]),

@@ -2,12 +2,12 @@
 
 use std::io::{self, Read, Seek, SeekFrom};
 
-use vhdx_mmap::{Category, Check, Disk, Error, ErrorKind, Segment, Structure};
+use vhdx_mmap::{Category, Disk, Error, ErrorKind, Rule, Segment, Structure};
 
 use super::{Place, Rows, kind, outside, overlaps};
 use crate::kit::builder::{FileLength, Image, Region, Spec};
 use crate::kit::{Bitmap, Block, MIB, TIB, pattern};
-use crate::lab::{Content, assert_reads, open_chain, open_image, run, size};
+use crate::lab::{Expected, assert_reads, open_chain, open_image, run, size};
 
 /// Where the BAT begins; the entry of block n is its n-th while the disk has one chunk.
 const BAT: u64 = 0x30_0000;
@@ -37,7 +37,7 @@ fn only_block_2_fails(rows: &mut Rows, what: &str, chain: &[&Image], place: Plac
     assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{what}");
     rows.error(what, error.get_ref().unwrap().downcast_ref().unwrap(), place, is_it);
     // What is good before it is handed out, and the error is the last item.
-    let whole = Content::of(&[&Spec::default().build()]);
+    let whole = Expected::of(&[&Spec::default().build()]);
     let segments: Vec<_> = disk.segments(..).collect();
     let (last, good) = segments.split_last().unwrap();
     let mut at = 0;
@@ -151,7 +151,7 @@ fn a_cut_block_gives_what_is_left_of_it_and_then_an_error() {
     let image = spec.build();
     assert_eq!(image.block_at(5), 6 * MIB);
     let disk = open_chain(&[&image]).unwrap();
-    let content = Content::of(&[&Spec::default().build()]);
+    let content = Expected::of(&[&Spec::default().build()]);
     let mut at = 0;
     let mut failed = None;
     for segment in disk.segments(..) {
@@ -339,6 +339,6 @@ fn blocks_are_counted_by_state() {
 fn disk_zeros(spec: &Spec) -> Segment<'static> {
     let disk = open_chain(&[&spec.build()]).unwrap();
     let length = disk.segments(..).map(|segment| segment.unwrap().len()).sum();
-    assert!(disk.warnings().all(|(_, warning)| warning.check == Check::EmptyDisk));
+    assert!(disk.warnings().all(|(_, warning)| warning.rule == Rule::EmptyDisk));
     Segment::Zero(length)
 }

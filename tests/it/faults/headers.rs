@@ -1,13 +1,13 @@
 //! File type identifier and headers: V1 to V15.
 
 use uuid::Uuid;
-use vhdx_mmap::{Category, Check, Error, ErrorKind, LogPolicy, Source, Structure};
+use vhdx_mmap::{Category, Error, ErrorKind, LogPolicy, Rule, Source, Structure};
 
 use super::{Rows, checksum, checksums, kind, unsupported};
 use crate::kit::builder::{FileLength, Spec};
 use crate::kit::log::{Entry, LOG_GUID};
 use crate::kit::{MIB, PAGE};
-use crate::lab::{Content, assert_reads, open_chain_with, open_image};
+use crate::lab::{Expected, assert_reads, open_chain_with, open_image};
 
 /// Where the headers begin, the second of which is the current one of the images here.
 const HEADER_1: u64 = 0x1_0000;
@@ -80,7 +80,7 @@ fn the_creator_is_read_as_far_as_it_is_text() {
     for (creator, expected, is_odd) in creators {
         let image = Spec { creator, ..Spec::default() }.build();
         assert_eq!(open_image(&image).unwrap().creator(), expected);
-        let warning = (Check::Creator, Structure::FileIdentifier, Some(8));
+        let warning = (Rule::Creator, Structure::FileIdentifier, Some(8));
         rows.warned(&format!("V3 {expected}"), &image, &[warning][..usize::from(is_odd)]);
     }
     rows.end();
@@ -131,11 +131,11 @@ fn one_valid_header_is_enough_and_the_other_is_told() {
         // V5
         let mut image = Spec::default().build();
         image.patch_header(copy, 0, b"Head");
-        rows.warned("V5 signature", &image, &[(Check::HeaderCopies, structure, Some(header))]);
+        rows.warned("V5 signature", &image, &[(Rule::HeaderCopies, structure, Some(header))]);
         // V5
         let mut image = Spec::default().build();
         image.patch_header_raw(copy, 4, &[0; 4]);
-        rows.warned("V5 checksum", &image, &[(Check::HeaderCopies, structure, Some(header + 4))]);
+        rows.warned("V5 checksum", &image, &[(Rule::HeaderCopies, structure, Some(header + 4))]);
     }
     rows.end();
 }
@@ -146,7 +146,7 @@ fn headers_with_the_same_number_must_be_the_same() {
     for number in [0, 7, u64::MAX] {
         let same = Spec { sequence: [number, number], ..Spec::default() };
         // V6
-        rows.warned("V6 equal", &same.build(), &[(Check::HeaderSequence, Structure::Header(2), Some(HEADER_2 + 8))]);
+        rows.warned("V6 equal", &same.build(), &[(Rule::HeaderSequence, Structure::Header(2), Some(HEADER_2 + 8))]);
         // V6: one byte, even one that is reserved.
         for at in [16, 4095] {
             let mut image = same.build();
@@ -205,7 +205,7 @@ struct LogField {
     value: Vec<u8>,
     place: super::Place,
     is_it: super::IsIt<'static>,
-    check: Option<Check>,
+    check: Option<Rule>,
 }
 
 fn log_fields(file_length: u64) -> Vec<LogField> {
@@ -221,7 +221,7 @@ fn log_fields(file_length: u64) -> Vec<LogField> {
             value: vec![1, 0],
             place: (Structure::Header(2), Some(HEADER_2 + 64), Category::Unsupported),
             is_it: kind!(ErrorKind::UnsupportedValue { field: "LogVersion", found: 1, expected: "0" }),
-            check: Some(Check::LogVersion),
+            check: Some(Rule::LogVersion),
         },
         LogField {
             what: "V10 LogLength",
@@ -229,7 +229,7 @@ fn log_fields(file_length: u64) -> Vec<LogField> {
             value: u32(0x10_1000),
             place: header(68),
             is_it: kind!(ErrorKind::Field { field: "LogLength", found: 0x10_1000, .. }),
-            check: Some(Check::LogAlignment),
+            check: Some(Rule::LogAlignment),
         },
         LogField {
             what: "V10 LogOffset",
@@ -237,7 +237,7 @@ fn log_fields(file_length: u64) -> Vec<LogField> {
             value: u64(0x10_0200),
             place: header(72),
             is_it: kind!(ErrorKind::Field { field: "LogOffset", found: 0x10_0200, .. }),
-            check: Some(Check::LogAlignment),
+            check: Some(Rule::LogAlignment),
         },
         LogField {
             what: "V11",
@@ -253,7 +253,7 @@ fn log_fields(file_length: u64) -> Vec<LogField> {
             value: u64(0),
             place: header(72),
             is_it: kind!(ErrorKind::Overlap { with: Structure::HeaderSection, offset: 0 }),
-            check: Some(Check::LogPlace),
+            check: Some(Rule::LogPlace),
         },
         LogField {
             what: "V12 behind the file",
@@ -261,7 +261,7 @@ fn log_fields(file_length: u64) -> Vec<LogField> {
             value: u64(7 * MIB),
             place: log(7 * MIB),
             is_it: kind!(ErrorKind::OutOfBounds { length: 0x10_0000, limit: 0x70_0000 }),
-            check: Some(Check::LogPlace),
+            check: Some(Rule::LogPlace),
         },
         LogField {
             what: "V12 over the end of numbers",
@@ -269,7 +269,7 @@ fn log_fields(file_length: u64) -> Vec<LogField> {
             value: u64(u64::MAX - MIB + 1),
             place: log(u64::MAX - MIB + 1),
             is_it: kind!(ErrorKind::OutOfBounds { length: 0x10_0000, limit: 0x70_0000 }),
-            check: Some(Check::LogPlace),
+            check: Some(Rule::LogPlace),
         },
         LogField {
             what: "V12 longer than the file",
@@ -277,7 +277,7 @@ fn log_fields(file_length: u64) -> Vec<LogField> {
             value: u32(1 << 30),
             place: log(MIB),
             is_it: kind!(ErrorKind::OutOfBounds { length: 0x4000_0000, limit: 0x70_0000 }),
-            check: Some(Check::LogPlace),
+            check: Some(Rule::LogPlace),
         },
     ]
 }
@@ -319,20 +319,20 @@ fn the_place_of_a_log_that_is_not_in_use_is_only_told() {
 
 #[test]
 fn version_and_place_of_a_log_that_is_ignored_are_only_told() {
-    let fields: [(u64, &[u8], Check); 4] = [
-        (64, &[1, 0], Check::LogVersion),
-        (72, &(7 * MIB).to_le_bytes(), Check::LogPlace),
+    let fields: [(u64, &[u8], Rule); 4] = [
+        (64, &[1, 0], Rule::LogVersion),
+        (72, &(7 * MIB).to_le_bytes(), Rule::LogPlace),
         // Over the headers, and over the metadata.
-        (72, &[0; 8], Check::LogPlace),
-        (68, &(3_u32 << 19).to_le_bytes(), Check::LogAlignment),
+        (72, &[0; 8], Rule::LogPlace),
+        (68, &(3_u32 << 19).to_le_bytes(), Rule::LogAlignment),
     ];
     for (at, value, check) in fields {
         let mut image = Spec::default().build();
         image.set_log_guid(LOG_GUID);
         image.patch_headers(at, value);
         let disk = open_chain_with(&[&image], LogPolicy::Ignore).unwrap();
-        Content::of(&[&image]).assert_read_from(&disk);
-        assert_eq!(disk.warnings().map(|(_, warning)| warning.check).collect::<Vec<_>>(), [check]);
+        Expected::of(&[&image]).assert_read_from(&disk);
+        assert_eq!(disk.warnings().map(|(_, warning)| warning.rule).collect::<Vec<_>>(), [check]);
     }
 }
 

@@ -1,7 +1,7 @@
 //! Metadata table and items: V37 to V54.
 
 use uuid::Uuid;
-use vhdx_mmap::{Category, Check, ErrorKind, Segment, Structure};
+use vhdx_mmap::{Category, ErrorKind, Rule, Segment, Structure};
 
 use super::{Place, Rows, duplicate, field, kind, missing, unknown};
 use crate::kit::builder::{
@@ -32,7 +32,7 @@ fn table(offset: u64) -> Place {
     (Structure::MetadataTable, Some(offset), Category::Corrupt)
 }
 
-fn told(check: Check, offset: u64) -> (Check, Structure, Option<u64>) {
+fn told(check: Rule, offset: u64) -> (Rule, Structure, Option<u64>) {
     (check, Structure::MetadataTable, Some(offset))
 }
 
@@ -100,15 +100,15 @@ fn a_table_may_be_full_but_not_of_items_of_users() {
 fn reserved_fields_of_the_table_are_told() {
     let mut rows = Rows::default();
     // V39
-    rows.warned("V39 Reserved", &patched(REGION + 8, &[1]), &[told(Check::MetadataReserved, REGION + 8)]);
-    rows.warned("V39 Reserved2", &patched(REGION + 12, &[1]), &[told(Check::MetadataReserved, REGION + 12)]);
-    rows.warned("V39 end of Reserved2", &patched(REGION + 31, &[1]), &[told(Check::MetadataReserved, REGION + 12)]);
+    rows.warned("V39 Reserved", &patched(REGION + 8, &[1]), &[told(Rule::MetadataReserved, REGION + 8)]);
+    rows.warned("V39 Reserved2", &patched(REGION + 12, &[1]), &[told(Rule::MetadataReserved, REGION + 12)]);
+    rows.warned("V39 end of Reserved2", &patched(REGION + 31, &[1]), &[told(Rule::MetadataReserved, REGION + 12)]);
     for flag in [8, 0x8000_0000_u32] {
         let image = patched(entry(0) + 24, &(IS_REQUIRED | flag).to_le_bytes());
-        rows.warned("V39 Flags", &image, &[told(Check::MetadataReserved, entry(0) + 24)]);
+        rows.warned("V39 Flags", &image, &[told(Rule::MetadataReserved, entry(0) + 24)]);
     }
     let image = patched(entry(2) + 28, &[0, 1]);
-    rows.warned("V39 Reserved2 of an entry", &image, &[told(Check::MetadataReserved, entry(2) + 28)]);
+    rows.warned("V39 Reserved2 of an entry", &image, &[told(Rule::MetadataReserved, entry(2) + 28)]);
     rows.end();
 }
 
@@ -127,7 +127,7 @@ fn items_must_be_unique_where_they_matter() {
     for flags in [0, IS_USER] {
         let mut spec = Spec::default();
         spec.items.extend([b"one", b"two"].map(|body| Item::new(UNKNOWN, flags, body)));
-        rows.warned("V40 unknown", &spec.build(), &[told(Check::MetadataUnique, entry(6))]);
+        rows.warned("V40 unknown", &spec.build(), &[told(Rule::MetadataUnique, entry(6))]);
     }
     let mut spec = Spec::default();
     spec.items.extend([0, IS_USER].map(|flags| Item::new(UNKNOWN, flags, b"x")));
@@ -175,9 +175,9 @@ fn unknown_items_may_lie_anywhere() {
         let image = with_item(item);
         assert_reads(&[&image]);
         let opened = open_image(&image).unwrap();
-        let found: Vec<_> = opened.warnings().iter().map(|w| (w.check, w.detail.offset())).collect();
-        assert_eq!(found[0], (Check::MetadataPlace, Some(entry(5) + field)), "{offset:#x} {length:#x}");
-        let others = found.iter().skip(1).filter(|(check, _)| *check == Check::MetadataOverlap).count();
+        let found: Vec<_> = opened.warnings().iter().map(|w| (w.rule, w.detail.offset())).collect();
+        assert_eq!(found[0], (Rule::MetadataPlace, Some(entry(5) + field)), "{offset:#x} {length:#x}");
+        let others = found.iter().skip(1).filter(|(check, _)| *check == Rule::MetadataOverlap).count();
         assert_eq!((found.len(), others), (1 + overlaps, overlaps), "{offset:#x} {length:#x}");
     }
     // Nothing at all, and present all the same.
@@ -198,7 +198,7 @@ fn known_items_must_not_overlap() {
     (item.offset, item.length) = (Some(0x1_0026), Some(2));
     let mut image = with_item(item);
     image.bytes.write(ITEMS + 36, &4096_u32.to_le_bytes());
-    rows.warned("V42 unknown", &image, &[told(Check::MetadataOverlap, entry(5) + 16)]);
+    rows.warned("V42 unknown", &image, &[told(Rule::MetadataOverlap, entry(5) + 16)]);
     rows.end();
 }
 
@@ -240,7 +240,7 @@ fn the_items_that_say_what_the_disk_is_must_be_there() {
         if is_needed {
             rows.refused(&format!("V44 {name}"), &without, table(REGION), &missing(name));
         } else {
-            rows.warned(&format!("V45 {name}"), &without, &[told(Check::MetadataPresent, REGION)]);
+            rows.warned(&format!("V45 {name}"), &without, &[told(Rule::MetadataPresent, REGION)]);
         }
         for length in [1, 2, 4, 7, 8, 9, 15, 16, 17, 0x10_0000 - 0x1_0000] {
             let right = [8, 8, 16, 4, 4][number];
@@ -269,7 +269,7 @@ fn the_items_that_say_what_the_disk_is_must_be_there() {
                 assert!(opened.warnings().iter().any(|warning| is_length(warning.detail.kind())), "{what}");
                 let other = if id == DISK_ID { PHYSICAL_SECTOR } else { DISK_ID };
                 let (of_this, of_other) =
-                    (told(Check::MetadataPresent, entry(number) + 20), told(Check::MetadataPresent, REGION));
+                    (told(Rule::MetadataPresent, entry(number) + 20), told(Rule::MetadataPresent, REGION));
                 // The physical sector size is looked for first.
                 let expected = if other == DISK_ID { [of_this, of_other] } else { [of_other, of_this] };
                 rows.warned(&format!("V45 {what}"), &image, &expected);
@@ -344,12 +344,12 @@ fn odd_values_that_nothing_depends_on_are_told() {
     for more_flags in [4, 0x8000_0000, !3] {
         // V47
         let image = with(|spec| spec.more_flags = more_flags);
-        rows.warned("V47", &image, &[(Check::FileParametersReserved, parameters, Some(ITEMS + 4))]);
+        rows.warned("V47", &image, &[(Rule::FileParametersReserved, parameters, Some(ITEMS + 4))]);
     }
     for physical_sector_size in [0, 1024, u32::MAX] {
         // V49
         let image = with(|spec| spec.physical_sector_size = physical_sector_size);
-        let expected = (Check::PhysicalSectorSize, Structure::MetadataItem("PhysicalSectorSize"), Some(ITEMS + 36));
+        let expected = (Rule::PhysicalSectorSize, Structure::MetadataItem("PhysicalSectorSize"), Some(ITEMS + 36));
         rows.warned("V49", &image, &[expected]);
     }
     // V49: it may be smaller than the logical one.
@@ -360,7 +360,7 @@ fn odd_values_that_nothing_depends_on_are_told() {
             let right = if id == FILE_PARAMETERS { 4 } else { 6 };
             if flags & IS_USER == 0 && flags != right {
                 let image = with(|spec| spec.item(id).flags = flags);
-                let expected = told(Check::MetadataFlags, entry(number) + 24);
+                let expected = told(Rule::MetadataFlags, entry(number) + 24);
                 rows.warned(&format!("V53 {name} {flags}"), &image, &[expected]);
             }
         }
@@ -374,7 +374,7 @@ fn a_disk_without_size_is_empty() {
     let image = Spec::empty(0).build();
     let mut rows = Rows::default();
     let size = Structure::MetadataItem("VirtualDiskSize");
-    rows.warned("V52", &image, &[(Check::EmptyDisk, size, Some(ITEMS + 8))]);
+    rows.warned("V52", &image, &[(Rule::EmptyDisk, size, Some(ITEMS + 8))]);
     rows.end();
     let child = Spec::child_of(&image.spec, "base").build();
     for chain in [&[&image][..], &[&child, &image][..]] {
@@ -399,6 +399,6 @@ fn a_child_without_locator_can_be_examined_but_not_read() {
     // V54
     let locator = Some(Locator::linked_to(UNKNOWN, "x"));
     let image = Spec { locator, ..Spec::default() }.build();
-    rows.warned("V54 not needed", &image, &[(Check::ParentLocator, Structure::ParentLocator, Some(ITEMS + 40))]);
+    rows.warned("V54 not needed", &image, &[(Rule::ParentLocator, Structure::ParentLocator, Some(ITEMS + 40))]);
     rows.end();
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 use vhdx_mmap::{
-    Category, Chain, Check, Disk, ErrorKind, MAX_PARENTS, OpenOptions, Outcome, Parents, Source, Structure,
+    Category, Chain, Disk, ErrorKind, MAX_PARENTS, OpenOptions, ParentRejection, Parents, Rule, Source, Structure,
 };
 
 use super::{Place, Rows, kind, outside};
@@ -160,17 +160,17 @@ fn odd_locators_are_told_and_followed() {
     let told = |check| [(0, check, Structure::ParentLocator, Some(LOCATOR))];
     // V57
     let bare = child_with(with("parent_linkage", &PARENT.to_string()));
-    rows.warned_chain("V57 without braces", &[&bare, &base], &told(Check::ParentLinkage));
+    rows.warned_chain("V57 without braces", &[&bare, &base], &told(Rule::ParentLinkage));
     let upper = child_with(with("parent_linkage", &format!("{{{PARENT}}}").to_uppercase()));
     rows.warned_chain("V57 upper case", &[&upper, &base], &[]);
     let second = child_with(with("parent_linkage2", "nonsense"));
-    rows.warned_chain("V57 parent_linkage2", &[&second, &base], &told(Check::ParentLinkage));
+    rows.warned_chain("V57 parent_linkage2", &[&second, &base], &told(Rule::ParentLinkage));
     // V58
     let mut without = Locator::linked_to(PARENT, "base");
     for key in ["relative_path", "volume_path", "absolute_win32_path"] {
         without.remove(key);
     }
-    rows.warned_chain("V58", &[&child_with(without.clone()), &base], &told(Check::LocatorPath));
+    rows.warned_chain("V58", &[&child_with(without.clone()), &base], &told(Rule::LocatorPath));
     for key in ["relative_path", "volume_path", "absolute_win32_path"] {
         let mut one = without.clone();
         one.set(key, "base");
@@ -179,13 +179,13 @@ fn odd_locators_are_told_and_followed() {
     // V59
     let mut merging = with("parent_linkage", &format!("{{{}}}", Uuid::from_u128(77)));
     merging.set("parent_linkage2", &format!("{{{PARENT}}}"));
-    let expected = [(0, Check::ParentIdentity, Structure::ParentLocator, None)];
+    let expected = [(0, Rule::ParentIdentity, Structure::ParentLocator, None)];
     rows.warned_chain("V59 parent_linkage2", &[&child_with(merging), &base], &expected);
     // V61
     for disk_size in [4 * MIB, 9 * MIB + 512] {
         let child = Spec { disk_size, ..Spec::child_of(&Spec::default(), "base") };
         let child = child.block(1, Block::partial(&run(7..8))).build();
-        let expected = [(0, Check::ParentSize, Structure::Parent, None)];
+        let expected = [(0, Rule::ParentSize, Structure::Parent, None)];
         rows.warned_chain("V61", &[&child, &base], &expected);
     }
     rows.end();
@@ -200,8 +200,7 @@ fn a_parent_must_be_the_one_that_the_child_was_made_from() {
     // V59
     let is_it = |kind: &ErrorKind| match kind {
         ErrorKind::ParentMismatch { name, expected, tried } => {
-            let found =
-                |outcome: &Outcome| matches!(outcome, Outcome::OtherIdentity { found } if *found == Uuid::from_u128(5));
+            let found = |outcome: &ParentRejection| matches!(outcome, ParentRejection::OtherIdentity { found } if *found == Uuid::from_u128(5));
             name == ".\\base" && *expected == PARENT && tried.len() == 1 && found(&tried[0].outcome)
         }
         _ => false,

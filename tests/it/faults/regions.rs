@@ -1,7 +1,7 @@
 //! Region tables: V25 to V36.
 
 use uuid::Uuid;
-use vhdx_mmap::{Category, Check, Error, ErrorKind, Structure};
+use vhdx_mmap::{Category, Error, ErrorKind, Rule, Structure};
 
 use super::{Rows, checksum, checksums, duplicate, field, kind, missing, unknown};
 use crate::kit::builder::{BAT_REGION, FileLength, Image, METADATA_REGION, Region, Spec};
@@ -87,7 +87,7 @@ fn one_valid_region_table_is_enough_and_the_other_is_told() {
     let mut rows = Rows::default();
     for (copy, table) in [(1, TABLE_1), (2, TABLE_2)] {
         let structure = Structure::RegionTable(u8::try_from(copy).unwrap());
-        let warned = |offset: u64| [(Check::RegionTableCopies, structure, Some(offset))];
+        let warned = |offset: u64| [(Rule::RegionTableCopies, structure, Some(offset))];
         // V26
         let mut image = Spec::default().build();
         image.patch_region_table(copy, 0, b"Regi");
@@ -104,11 +104,11 @@ fn one_valid_region_table_is_enough_and_the_other_is_told() {
     // V26: the first of two that differ counts.
     let mut image = Spec::default().build();
     image.patch_region_table(2, 16 + 16, &(5 * MIB).to_le_bytes());
-    rows.warned("V26 differ", &image, &[(Check::RegionTableCopies, Structure::RegionTable(2), Some(TABLE_2))]);
+    rows.warned("V26 differ", &image, &[(Rule::RegionTableCopies, Structure::RegionTable(2), Some(TABLE_2))]);
     // V26: also behind the last entry, where anything may be.
     let mut image = Spec::default().build();
     image.patch_region_table(2, 65_000, &[1]);
-    rows.warned("V26 behind", &image, &[(Check::RegionTableCopies, Structure::RegionTable(2), Some(TABLE_2))]);
+    rows.warned("V26 behind", &image, &[(Rule::RegionTableCopies, Structure::RegionTable(2), Some(TABLE_2))]);
     let mut image = Spec::default().build();
     image.patch_region_tables(65_000, &[1]);
     rows.warned("anything behind the entries", &image, &[]);
@@ -132,12 +132,12 @@ fn reserved_fields_and_flags_of_the_region_table_are_told() {
     // V28
     let mut image = Spec::default().build();
     image.patch_region_tables(12, &[0, 0, 0, 1]);
-    rows.warned("V28", &image, &[(Check::RegionTableReserved, table, Some(TABLE_1 + 12))]);
+    rows.warned("V28", &image, &[(Rule::RegionTableReserved, table, Some(TABLE_1 + 12))]);
     // V36
     for required in [0_u32, 2, u32::MAX] {
         for entry in [BAT_ENTRY, METADATA_ENTRY] {
             let image = patched(entry, 28, &required.to_le_bytes());
-            rows.warned("V36", &image, &[(Check::RegionRequired, table, Some(entry + 28))]);
+            rows.warned("V36", &image, &[(Rule::RegionRequired, table, Some(entry + 28))]);
         }
     }
     rows.end();
@@ -189,15 +189,15 @@ fn a_region_that_nobody_needs_may_lie_anywhere_that_is_free() {
     let table = Structure::RegionTable(1);
     // V30
     let image = with_other(4 * MIB + 512, 4096, 0);
-    rows.warned("V30 FileOffset", &image, &[(Check::RegionAlignment, table, Some(OTHER_ENTRY + 16))]);
+    rows.warned("V30 FileOffset", &image, &[(Rule::RegionAlignment, table, Some(OTHER_ENTRY + 16))]);
     let image = with_other(4 * MIB, 4096, 0);
-    rows.warned("V30 Length", &image, &[(Check::RegionAlignment, table, Some(OTHER_ENTRY + 24))]);
+    rows.warned("V30 Length", &image, &[(Rule::RegionAlignment, table, Some(OTHER_ENTRY + 24))]);
     rows.warned("empty", &with_other(4 * MIB, 0, 0), &[]);
     // V32
     for offset in [TIB, u64::MAX - MIB + 1] {
         let mut image = with_other(4 * MIB, 1 << 20, 0);
         image.patch_region_tables(80 + 16, &offset.to_le_bytes());
-        rows.warned("V32", &image, &[(Check::RegionPlace, Structure::OtherRegion, Some(offset))]);
+        rows.warned("V32", &image, &[(Rule::RegionPlace, Structure::OtherRegion, Some(offset))]);
     }
     rows.end();
 }
@@ -220,7 +220,7 @@ fn the_metadata_and_what_is_needed_of_the_bat_must_lie_in_the_file() {
     // V32: the region reaches over the end, the entries do not.
     let mut spec = Spec { bat_offset: 9 * MIB, file_length: FileLength::Exact(9 * MIB + 64), ..Spec::default() };
     let whole = spec.build();
-    rows.warned("V32 tail of the BAT", &whole, &[(Check::RegionPlace, Structure::Bat, Some(9 * MIB))]);
+    rows.warned("V32 tail of the BAT", &whole, &[(Rule::RegionPlace, Structure::Bat, Some(9 * MIB))]);
     spec.file_length = FileLength::Exact(9 * MIB + 63);
     let place = (Structure::Bat, Some(9 * MIB), Category::Corrupt);
     let is_it = kind!(ErrorKind::OutOfBounds { length: 64, limit: 0x90_003F });
@@ -258,8 +258,8 @@ fn regions_the_log_and_the_header_section_must_not_overlap() {
     image.patch_region_tables(80 + 16, &(u64::MAX - 4095).to_le_bytes());
     image.patch_region_tables(80 + 24, &u32::MAX.to_le_bytes());
     let opened = open_image(&image).unwrap();
-    let checks: Vec<_> = opened.warnings().iter().map(|warning| warning.check).collect();
-    assert_eq!(checks, [Check::RegionAlignment, Check::RegionPlace]);
+    let checks: Vec<_> = opened.warnings().iter().map(|warning| warning.rule).collect();
+    assert_eq!(checks, [Rule::RegionAlignment, Rule::RegionPlace]);
     // Neighbours are no overlap.
     rows.warned("neighbours", &with_other(4 * MIB, 1 << 20, 0), &[]);
     rows.end();

@@ -1,6 +1,6 @@
 //! Files that become shorter, or whose medium fails, while they are mapped: an error and never a signal's end, never zeros.
 //! The faults are real ones.
-#![cfg(all(feature = "bulk", feature = "mmap", feature = "rayon", target_os = "linux"))]
+#![cfg(all(feature = "ops", feature = "mmap", feature = "rayon", target_os = "linux"))]
 
 mod changed;
 mod fuse;
@@ -16,9 +16,9 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use rayon::iter::ParallelIterator;
-use vhdx_mmap::ops::{self, Algorithm, ExtractError, ExtractOptions, TargetContent, manifest};
+use vhdx_mmap::ops::{self, Algorithm, ExtractOptions, TargetContent, manifest};
 use vhdx_mmap::{
-    Category, Content, Disk, Error, ErrorKind, OpenOptions, ScanOptions, Segment, Source, Stopped, guard_mappings,
+    Category, Disk, Error, ErrorKind, Input, OpenOptions, ScanError, ScanOptions, Segment, Source, guard_mappings,
 };
 
 use vhdx_testkit::dense::{BLOCKS_OF_WORK, FIRST_BLOCK, content, cut, dense};
@@ -62,9 +62,9 @@ fn touched_at(error: &Error) -> u64 {
     lost_at(error)
 }
 
-fn of_stopped(stopped: Stopped) -> Error {
+fn of_stopped(stopped: ScanError) -> Error {
     match stopped {
-        Stopped::Read(error) => error,
+        ScanError::Read(error) => error,
         other => unreachable!("{other}"),
     }
 }
@@ -73,9 +73,9 @@ fn of_io(error: std::io::Error) -> Error {
     *error.into_inner().unwrap().downcast::<Error>().unwrap()
 }
 
-fn of_extract(error: ExtractError) -> Error {
+fn of_extract(error: ScanError) -> Error {
     match error {
-        ExtractError::Read(error) => error,
+        ScanError::Read(error) => error,
         other => unreachable!("{other}"),
     }
 }
@@ -124,10 +124,10 @@ const WAYS: [(&str, Way); 14] = [
         kept.iter().for_each(|(_, segment)| look(*segment));
         disk.check_lost(..)
     }),
-    ("Content::scan", |disk| {
+    ("Input::scan", |disk| {
         let look =
             |_, segments: &[Segment<'_>]| segments.iter().flat_map(|segment| segment.slices()).map(sum).sum::<u64>();
-        Content::disk(disk).scan(&ScanOptions::new(), look, |_, _| ()).map_err(of_stopped)
+        Input::disk(disk).scan(&ScanOptions::new(), look, |_, _| ()).map_err(of_stopped)
     }),
     ("hash, in any order", |disk| {
         ops::hash(disk.into(), &[Algorithm::Crc32, Algorithm::Blake3], &ScanOptions::new())
@@ -140,7 +140,7 @@ const WAYS: [(&str, Way); 14] = [
     ("compare", |disk| {
         let zeros = Source::from_vec(Vec::new());
         let go_on = |_| ControlFlow::Continue(());
-        ops::compare(disk.into(), Content::raw(&zeros), &ScanOptions::new(), go_on).map_err(of_stopped)
+        ops::compare(disk.into(), Input::raw(&zeros), &ScanOptions::new(), go_on).map_err(of_stopped)
     }),
     ("extract", |disk| {
         let file = tempfile::tempfile_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
@@ -151,7 +151,7 @@ const WAYS: [(&str, Way); 14] = [
         let mut out = Vec::new();
         match manifest::create_manifest(disk, &[Algorithm::Crc32], None, &ScanOptions::new(), &mut out) {
             Ok(_) => Ok(()),
-            Err(manifest::ManifestError::Read(error)) => Err(error),
+            Err(vhdx_mmap::ScanError::Read(error)) => Err(error),
             Err(other) => unreachable!("{other}"),
         }
     }),

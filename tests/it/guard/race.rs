@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rayon::iter::ParallelIterator;
 use vhdx_mmap::ops::{self, Algorithm};
-use vhdx_mmap::{Content, Disk, Progress, ScanOptions, Segment};
+use vhdx_mmap::{Disk, Input, Progress, ScanOptions, Segment};
 
 use super::{FIRST_BLOCK, WAYS, cut, dense, open, sum};
 use crate::kit::{KIB, MIB};
@@ -92,7 +92,7 @@ fn what_is_summed_is_right_or_an_error() {
         let mut all = 0_u64;
         let look =
             |_, segments: &[Segment<'_>]| segments.iter().map(|segment| cutter.sum(segment)).fold(0, u64::wrapping_add);
-        let scan = Content::disk(disk).scan(&ScanOptions::new(), look, |_, value: Option<u64>| {
+        let scan = Input::disk(disk).scan(&ScanOptions::new(), look, |_, value: Option<u64>| {
             all = all.wrapping_add(value.unwrap_or(0));
         });
         scan.map(|()| all)

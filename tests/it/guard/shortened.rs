@@ -7,7 +7,7 @@ use std::path::Path;
 
 use vhdx_mmap::ops::{self, CheckOptions};
 use vhdx_mmap::{
-    Chain, Content, Disk, Error, ErrorKind, OpenOptions, Parents, ScanOptions, Severity, Source, Strictness,
+    Chain, Disk, Error, ErrorKind, Input, OpenOptions, Parents, ScanOptions, Severity, Source, Strictness,
 };
 
 use super::{WAYS, Way, cut, map, of_io, of_stopped};
@@ -46,10 +46,10 @@ const TABLES: [(&str, Way); 9] = [
     ("measure", |disk| ops::measure(disk, 0..disk.size()).map(drop)),
     ("losses", |disk| disk.losses(..).next().map_or(Ok(()), |loss| Err(loss.reason))),
     ("shared_blocks", |disk| ops::shared_blocks(disk).into_iter().next().map_or(Ok(()), Err)),
-    ("contents", |disk| ops::contents(disk).map(drop)),
+    ("contents", |disk| ops::detect(disk).map(drop)),
     ("first_difference", |disk| {
         let zeros = Source::from_vec(Vec::new());
-        ops::first_difference(disk.into(), Content::raw(&zeros), &ScanOptions::new()).map(drop).map_err(of_stopped)
+        ops::first_difference(disk.into(), Input::raw(&zeros), &ScanOptions::new()).map(drop).map_err(of_stopped)
     }),
 ];
 

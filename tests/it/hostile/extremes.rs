@@ -3,14 +3,14 @@
 use rayon::iter::ParallelIterator;
 use uuid::Uuid;
 use vhdx_mmap::{
-    Check, Disk, EntryStatus, ErrorKind, LogReport, LogState, OpenOptions, PayloadBlockState, Segment, Source,
+    Disk, EntryStatus, ErrorKind, LogReport, LogState, OpenOptions, PayloadBlockState, Rule, Segment, Source,
 };
 
 use super::totals;
 use crate::kit::builder::{Image, Item, Locator, PARENT_LOCATOR, Region, Spec, VHDX_LOCATOR};
 use crate::kit::log::{Descriptor, Entry, Journal, LOG_GUID};
 use crate::kit::{Block, GIB, MIB, PAGE, TIB, pattern};
-use crate::lab::{Content, assert_reads, open_chain, open_image, run, size, wide};
+use crate::lab::{Expected, assert_reads, open_chain, open_image, run, size, wide};
 use crate::support::{self, map, temp_dir};
 
 /// Maps a built image, which may be very long and sparse.
@@ -123,7 +123,7 @@ fn sectors_that_alternate_between_layers_are_all_found() {
     }
     let images: Vec<Image> = specs.iter().rev().map(Spec::build).collect();
     let chain: Vec<&Image> = images.iter().collect();
-    Content::of(&chain).assert_read_from(&open_chain(&chain).unwrap());
+    Expected::of(&chain).assert_read_from(&open_chain(&chain).unwrap());
 }
 
 #[test]
@@ -140,7 +140,7 @@ fn a_full_region_table_is_read() {
     let image = spec.build();
     assert_eq!(image.regions.len(), 2047);
     let disk = open_mapped(&image);
-    Content::of(&[&image]).assert_read_from(&disk);
+    Expected::of(&[&image]).assert_read_from(&disk);
     assert_eq!(disk.image().regions().len(), 2047);
     assert!(disk.image().warnings().is_empty());
 
@@ -168,8 +168,8 @@ fn thousands_of_odd_items_are_told_and_ignored() {
     assert_reads(&[&image]);
     let opened = open_image(&image).unwrap();
     // Flags of each; half of them are there twice; and of those that share a place, each but the first is over another.
-    let count = |check| opened.warnings().iter().filter(|warning| warning.check == check).count();
-    let checks = [Check::MetadataReserved, Check::MetadataUnique, Check::MetadataOverlap];
+    let count = |check| opened.warnings().iter().filter(|warning| warning.rule == check).count();
+    let checks = [Rule::MetadataReserved, Rule::MetadataUnique, Rule::MetadataOverlap];
     assert_eq!(checks.map(count), [2042, 1021, 2041]);
     assert_eq!(opened.warnings().len(), 2042 + 1021 + 2041);
 }
@@ -243,7 +243,7 @@ fn a_log_of_thousands_of_active_entries_is_replayed() {
     journal.append(&mut image, &[Descriptor::Data(2 * MIB, metadata)]);
     image.set_log_guid(LOG_GUID);
     let disk = open_chain(&[&image]).unwrap();
-    Content::of(&[&image]).assert_read_from(&disk);
+    Expected::of(&[&image]).assert_read_from(&disk);
     assert!(matches!(disk.image().log_state(), LogState::Replayed(replay) if replay.entries == 8192));
 }
 
@@ -280,7 +280,7 @@ fn the_log_of_a_long_sparse_image_may_fill_it_with_zeros() {
     Journal::new(0, 5).append(&mut image, &changes);
     image.set_log_guid(LOG_GUID);
     let disk = open_mapped(&image);
-    Content::of(&[&image]).assert_read_from(&disk);
+    Expected::of(&[&image]).assert_read_from(&disk);
     assert_eq!(disk.image().file_length(), end + (1 << 50));
     assert_eq!(totals(&disk), (MIB, 200 * GIB - MIB));
 }

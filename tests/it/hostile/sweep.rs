@@ -9,7 +9,7 @@ mod lab;
 use std::ops::Range;
 
 use vhdx_mmap::ops::{self, CheckOptions};
-use vhdx_mmap::{Check, Severity};
+use vhdx_mmap::{Rule, Severity};
 
 use crate::kit::builder::{BAT_REGION, Image, Item, METADATA_REGION, PARENT_LOCATOR, Slot, Spec};
 use crate::kit::log::{Descriptor, Journal, LOG_GUID, Old};
@@ -17,8 +17,8 @@ use crate::kit::{Block, KIB, MIB, PAGE};
 use crate::lab::{run, source, wide};
 
 use super::damage::{entries, resealed, sealed};
-use lab::Outcome::{Other, Refused, Same};
-use lab::{Mutant, Outcome, Results, sweep};
+use lab::ParentRejection::{Other, Refused, Same};
+use lab::{Mutant, ParentRejection, Results, sweep};
 
 /// The structures of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,7 +44,7 @@ const UNTOLD: [Place; 5] = [Place::MetadataTable, Place::MetadataItem, Place::Ba
 /// nothing wrong.
 fn told_by_check(image: &Image) -> bool {
     let report = ops::check(source(image), &CheckOptions::default()).unwrap();
-    report.counts.keys().any(|(check, severity)| *severity >= Severity::Leak && *check != Check::ParentMissing)
+    report.counts.keys().any(|(check, severity)| *severity >= Severity::Leak && *check != Rule::ParentMissing)
 }
 
 /// What of an image says something, and what structure it belongs to.
@@ -156,7 +156,7 @@ fn judged(image: &Image, parents: &[Image], mutants: &[Mutant]) -> Results {
 
 /// That a structure was changed at all, and with each of these outcomes.
 #[track_caller]
-fn assert_outcomes(results: &Results, expected: &[(Place, &[Outcome])]) {
+fn assert_outcomes(results: &Results, expected: &[(Place, &[ParentRejection])]) {
     for (place, outcomes) in expected {
         for outcome in *outcomes {
             assert!(results.of(*outcome, *place) > 0, "{place:?} is never {outcome:?}: {results:?}");
@@ -164,7 +164,7 @@ fn assert_outcomes(results: &Results, expected: &[(Place, &[Outcome])]) {
     }
 }
 
-const ALL: &[Outcome] = &[Same, Refused, Other];
+const ALL: &[ParentRejection] = &[Same, Refused, Other];
 
 #[test]
 fn a_clean_image_with_any_byte_flipped() {

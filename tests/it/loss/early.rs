@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 
 use vhdx_mmap::ops::{self, Algorithm, ExtractOptions, manifest};
-use vhdx_mmap::{Category, Content, Disk, Progress, ScanOptions, Source, Strictness};
+use vhdx_mmap::{Category, Disk, Input, Progress, ScanOptions, Source, Strictness};
 
 use super::chain::{Chain, Door, open};
 use super::operations::{Failure, Trigger, judge_manifest};
@@ -22,7 +22,7 @@ const LAST: u64 = 80 * MIB;
 fn mapped(specs: &[Spec]) -> (Chain, Vec<Source>, Disk) {
     let chain = Chain::in_memory(specs.iter().map(Spec::build).collect());
     let sources = chain.sources(Door::Map);
-    let disk = open(&sources, Strictness::Default, || {}).unwrap();
+    let disk = open(&sources, Strictness::Strict, || {}).unwrap();
     (chain, sources, disk)
 }
 
@@ -67,7 +67,7 @@ fn comparison_that_is_broken_off() {
     let above = Spec::child_of(&in_pieces, "base.vhdx");
     let above = blocks(above, &Block::partial(&every_other).fill(same.clone()));
     let in_pieces = Chain::in_memory(vec![above.build(), in_pieces.build()]);
-    let in_pieces = open(&in_pieces.sources(Door::Memory), Strictness::Default, || {}).unwrap();
+    let in_pieces = open(&in_pieces.sources(Door::Memory), Strictness::Strict, || {}).unwrap();
 
     // A block that is the same after some that differ: the first difference is told as soon as the next one is found.
     let mut base = blocks(Spec::empty(BLOCKS * MIB), &Block::full()).block(6, Block::full().fill(same.clone()));
@@ -75,7 +75,7 @@ fn comparison_that_is_broken_off() {
     let mut child = blocks(Spec::child_of(&base, "base.vhdx"), &Block::full().fill(same));
     child.bat_offset = LAST;
     let (chain, _sources, disk) = mapped(&[child, base]);
-    let (one, other) = (Content::disk(&disk), Content::disk(&in_pieces));
+    let (one, other) = (Input::disk(&disk), Input::disk(&in_pieces));
     let options = ScanOptions::new();
     assert_eq!(ops::first_difference(one, other, &options).unwrap(), None);
     cut_table(&chain, 2);
@@ -196,7 +196,7 @@ fn pages_that_are_in_a_pipe_while_the_file_is_cut() {
             reader.read_to_end(&mut found).map(|_| found)
         });
         let options = ExtractOptions::new().scan(ScanOptions::new().progress(&progress));
-        let extracted = ops::extract_to_stream(Content::disk(&disk).range(range.clone()), &writer, &options);
+        let extracted = ops::extract_to_stream(Input::disk(&disk).range(range.clone()), &writer, &options);
         drop(cut.lock().unwrap().take());
         drop(writer);
         (extracted, reading.join().unwrap().unwrap())
@@ -211,7 +211,7 @@ fn bytes_that_are_in_a_pipe_after_an_extraction() {
     let (chain, _sources, disk) = mapped(&[backwards()]);
     let Some((mut reader, writer)) = pipe() else { return };
     let range = 512 * KIB..MIB;
-    let content = Content::disk(&disk).range(range.clone());
+    let content = Input::disk(&disk).range(range.clone());
     ops::extract_to_stream(content, &writer, &ExtractOptions::new()).unwrap();
     chain.handle(0).set_len(chain.layers[0].image.block_at(0) + 512 * KIB + 1000).unwrap();
     drop(writer);

@@ -56,7 +56,7 @@ fn judge(
     let trigger = Arc::new(Trigger::unset(|| {}));
     trigger.fire();
     let sources = chain.sources(Door::Map);
-    let disk = open(&sources, Strictness::Default, || {});
+    let disk = open(&sources, Strictness::Strict, || {});
     let never = &copies[0];
     let stage =
         |disk| Stage { chain, door: Door::Map, sources: &sources, disk, copies, manifests, trigger: &trigger, lost };

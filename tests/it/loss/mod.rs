@@ -1,6 +1,6 @@
 //! A model test of loss: every public operation, over random chains of which a file becomes shorter at some moment, gives
 //! an error or the truth. What is borrowed counts when the library has been asked whether it was lost.
-#![cfg(all(feature = "bulk", feature = "mmap", target_os = "linux"))]
+#![cfg(all(feature = "ops", feature = "mmap", target_os = "linux"))]
 
 mod early;
 mod medium;

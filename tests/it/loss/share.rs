@@ -4,8 +4,8 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use vhdx_mmap::ops::{self, ExtractError, ExtractOptions, Extracted, Target, TargetContent};
-use vhdx_mmap::{Category, Content, Disk, ScanOptions, Strictness};
+use vhdx_mmap::ops::{self, ExtractOptions, Extracted, Target, TargetContent};
+use vhdx_mmap::{Category, Disk, Input, ScanError, ScanOptions, Strictness};
 use vhdx_testkit::device::{Mount, file_system};
 
 use super::chain::{Chain, Door, open};
@@ -37,13 +37,13 @@ fn alone(child: &Spec) -> Spec {
 }
 
 /// Extracts the disk to a new file in a folder.
-fn extract(disk: &Disk, folder: &Path, trigger: &Trigger) -> (Result<Extracted, ExtractError>, Vec<u8>) {
+fn extract(disk: &Disk, folder: &Path, trigger: &Trigger) -> (Result<Extracted, ScanError>, Vec<u8>) {
     let path = folder.join("target");
     let file = File::options().read(true).write(true).create(true).truncate(true).open(&path).unwrap();
     file.set_len(disk.size()).unwrap();
     let options = ExtractOptions::new().scan(ScanOptions::new().progress(trigger));
     let target = Target::new(&file, TargetContent::Zeros);
-    let extracted = ops::extract_to_file(Content::disk(disk), &target, &options);
+    let extracted = ops::extract_to_file(Input::disk(disk), &target, &options);
     let mut found = vec![0; size(disk.size())];
     file.read_exact_at(&mut found, 0).unwrap();
     (extracted, found)
@@ -64,7 +64,7 @@ fn table_cut_while_blocks_are_shared_is_an_error_or_harmless() {
         std::fs::create_dir(&folder).unwrap();
         let chain = Chain::in_folder(images, &folder);
         let truth = chain.truths[0].read(0..BLOCKS * MIB);
-        let whole = open(&chain.sources(Door::Map), Strictness::Default, || {}).unwrap();
+        let whole = open(&chain.sources(Door::Map), Strictness::Strict, || {}).unwrap();
         let (extracted, found) = extract(&whole, &folder, &Trigger::unset(|| {}));
         assert!(found == truth, "{name}");
         assert_eq!(extracted.unwrap().shared, (BLOCKS - 1) * MIB, "{name}: nothing is shown where nothing is shared");
@@ -73,7 +73,7 @@ fn table_cut_while_blocks_are_shared_is_an_error_or_harmless() {
         for calls in [0, 1, 2, 5, 9, 11] {
             for entry in [1, 3, 6, 11] {
                 let (file, length) = (chain.handle(0), chain.layers[0].image.block_entry_at(entry));
-                let disk = open(&chain.sources(Door::Map), Strictness::Default, || {}).unwrap();
+                let disk = open(&chain.sources(Door::Map), Strictness::Strict, || {}).unwrap();
                 let trigger = Trigger::after(calls, move || file.set_len(length).unwrap());
                 let (extracted, found) = extract(&disk, &folder, &trigger);
                 match extracted {
@@ -81,7 +81,7 @@ fn table_cut_while_blocks_are_shared_is_an_error_or_harmless() {
                         right += 1;
                         assert!(found == truth, "{name}: cut to entry {entry} after {calls} calls");
                     }
-                    Err(ExtractError::Read(error)) => {
+                    Err(ScanError::Read(error)) => {
                         told += 1;
                         assert_eq!(error.category(), Category::Io, "{name}: {error}");
                         assert!(trigger.is_spent(), "{name}: {error}");
@@ -125,7 +125,7 @@ fn salvaged(disk: &Disk, chain: &Chain, is_cut: bool, folder: &Path) {
     let extracted = match extracted {
         Ok(extracted) => extracted,
         // Bitmaps may lie anywhere, so a differencing image that becomes shorter is not read any more.
-        Err(ExtractError::Read(error)) if is_cut && chain.layers.len() > 1 => {
+        Err(ScanError::Read(error)) if is_cut && chain.layers.len() > 1 => {
             assert_eq!(error.category(), Category::Io, "{error}");
             return;
         }

@@ -48,12 +48,12 @@ fn an_absolute_path_is_never_opened() {
     for stored in [absolute, &backslashed, &format!("C:{backslashed}"), &format!("\\\\?\\C:{backslashed}")] {
         for paths in [[Some(stored), None, None], [None, Some(stored), None], [None, None, Some(stored)]] {
             let path = write(folder.path(), "child.avhdx", &child_by(paths));
-            for parents in [Parents::Beside, Parents::Roots(vec![folder.path().to_path_buf()])] {
+            for parents in [Parents::Beside, Parents::Within(vec![folder.path().to_path_buf()])] {
                 let error = refused(&path, parents);
                 assert!(matches!(error.kind(), ErrorKind::ParentNotFound { .. }), "{paths:?}: {error}");
             }
             // It is a name all the same, for a search that may look there.
-            assert_eq!(found(&path, Parents::Roots(vec![other.path().to_path_buf()])).1, FoundBy::Root);
+            assert_eq!(found(&path, Parents::Within(vec![other.path().to_path_buf()])).1, FoundBy::Root);
         }
     }
 }
@@ -64,7 +64,7 @@ fn a_symbolic_link_does_not_lead_out_of_the_folder() {
     let root = folder.path().canonicalize().unwrap();
     let outside = write(&root, "outside/base.vhdx", &base());
     let vm = root.join("vm");
-    let roots = || Parents::Roots(vec![vm.clone()]);
+    let roots = || Parents::Within(vec![vm.clone()]);
     let path = write(&root, "vm/child.avhdx", &child_at(".\\sub\\base.vhdx"));
     let sub = vm.join("sub");
     // The folder is a link, to an absolute and to a relative path.
@@ -155,7 +155,7 @@ fn a_search_may_begin_at_a_link() {
     let path = write(&root, "vm/child.avhdx", &child_at(".\\base.vhdx"));
     let expected = write(&root, "store/base.vhdx", &base());
     symlink("store", root.join("link")).unwrap();
-    assert_eq!(found(&path, Parents::Roots(vec![root.join("link")])), (expected, FoundBy::Root));
+    assert_eq!(found(&path, Parents::Within(vec![root.join("link")])), (expected, FoundBy::Root));
 }
 
 #[test]
@@ -164,7 +164,7 @@ fn what_is_no_file_is_not_waited_for() {
     let root = folder.path().canonicalize().unwrap();
     let path = write(&root, "child.avhdx", &child_at(".\\base.vhdx"));
     let place = root.join("base.vhdx");
-    let searches = || [Parents::Beside, Parents::Roots(vec![root.clone()]), Parents::Explicit(vec![place.clone()])];
+    let searches = || [Parents::Beside, Parents::Within(vec![root.clone()]), Parents::Explicit(vec![place.clone()])];
     // A pipe that nobody writes to, under the name and behind a link.
     let pipe = root.join("pipe");
     mknodat(CWD, &pipe, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
@@ -175,7 +175,7 @@ fn what_is_no_file_is_not_waited_for() {
     ];
     for (what, make) in make {
         make();
-        for parents in [Parents::Beside, Parents::Roots(vec![root.clone()])] {
+        for parents in [Parents::Beside, Parents::Within(vec![root.clone()])] {
             let error = refused(&path, parents);
             assert_eq!((error.category(), error.layer()), (Category::ParentNotFound, 0), "{what}: {error}");
             assert!(outcomes(&error).iter().any(|(_, outcome)| *outcome == "not a file"), "{what}: {error}");
@@ -200,7 +200,7 @@ fn an_obstacle_does_not_hide_the_parent_behind_it() {
     let (folder, store) = (temp_dir(), temp_dir());
     let path = write(folder.path(), "child.avhdx", &child_by([Some(".\\one\\base.vhdx"), Some("C:\\base.vhdx"), None]));
     let stored = write(&store.path().canonicalize().unwrap(), "base.vhdx", &base());
-    let both = || Parents::FirstOf(vec![Parents::Beside, Parents::Roots(vec![store.path().to_path_buf()])]);
+    let both = || Parents::FirstOf(vec![Parents::Beside, Parents::Within(vec![store.path().to_path_buf()])]);
     // Under the relative path is a folder; then junk; then another image; under the name beside, too.
     let wrong = Spec { data_write_guid: uuid::Uuid::from_u128(1), ..base() };
     std::fs::create_dir_all(folder.path().join("one/base.vhdx")).unwrap();

@@ -72,7 +72,7 @@ fn a_name_that_this_system_can_not_have_is_not_found() {
     let folder = temp_dir();
     let long = "\u{6f22}".repeat(100);
     let path = write(folder.path(), "child.avhdx", &child_at(&format!(".\\{long}\\{long}.vhdx")));
-    for parents in [Parents::Beside, Parents::Roots(vec![folder.path().to_path_buf()])] {
+    for parents in [Parents::Beside, Parents::Within(vec![folder.path().to_path_buf()])] {
         assert_eq!(refused(&path, parents).category(), Category::ParentNotFound);
     }
 }
@@ -113,13 +113,16 @@ fn below_a_root_by_the_ends_of_the_stored_paths() {
         // Each is nearer to the stored path than those before it.
         for place in ["base.vhdx", "disks/base.vhdx"] {
             let expected = write(&store, place, &base());
-            let parents = Parents::Roots(vec![store.clone()]);
+            let parents = Parents::Within(vec![store.clone()]);
             assert_eq!(found(&path, parents), (expected, FoundBy::Root), "{paths:?}");
         }
         // Elsewhere below the root, it is not looked for.
         std::fs::remove_dir_all(&store).unwrap();
         write(&store, "elsewhere/base.vhdx", &base());
-        assert!(matches!(refused(&path, Parents::Roots(vec![store.clone()])).kind(), ErrorKind::ParentNotFound { .. }));
+        assert!(matches!(
+            refused(&path, Parents::Within(vec![store.clone()])).kind(),
+            ErrorKind::ParentNotFound { .. }
+        ));
     }
 }
 
@@ -129,7 +132,7 @@ fn of_several_roots_the_first_that_has_it() {
     let path = write(folder.path(), "child.avhdx", &child_at(".\\base.vhdx"));
     let (one, two) = (one.path().canonicalize().unwrap(), two.path().canonicalize().unwrap());
     let in_two = write(&two, "base.vhdx", &base());
-    let roots = || Parents::Roots(vec![folder.path().join("missing"), one.clone(), two.clone()]);
+    let roots = || Parents::Within(vec![folder.path().join("missing"), one.clone(), two.clone()]);
     assert_eq!(found(&path, roots()).0, in_two);
     let in_one = write(&one, "BASE.vhdx", &base());
     assert_eq!(found(&path, roots()).0, in_one);
@@ -170,7 +173,7 @@ fn of_several_searches_the_first_that_finds_it() {
     let path = write(&vm, "child.avhdx", &child_at(".\\base.vhdx"));
     let beside = write(&vm, "base.vhdx", &base());
     let stored = write(&store, "base.vhdx", &base());
-    let roots = || Parents::Roots(vec![store.clone()]);
+    let roots = || Parents::Within(vec![store.clone()]);
     let first_of = |all: Vec<Parents>| found(&path, Parents::FirstOf(all));
     assert_eq!(first_of(vec![Parents::Beside, roots()]), (beside.clone(), FoundBy::RelativePath));
     assert_eq!(first_of(vec![roots(), Parents::Beside]), (stored, FoundBy::Root));
@@ -243,7 +246,7 @@ fn an_image_in_memory_has_nothing_beside_it() {
     let error = open(Parents::Beside).unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::ParentNotFound { .. }), "{error}");
     assert_eq!((error.layer(), error.file()), (0, None));
-    for parents in [Parents::Explicit(vec![base_path.clone()]), Parents::Roots(vec![folder.path().to_path_buf()])] {
+    for parents in [Parents::Explicit(vec![base_path.clone()]), Parents::Within(vec![folder.path().to_path_buf()])] {
         assert_reads(&open(parents).unwrap(), &[&child, &base()]);
     }
 }

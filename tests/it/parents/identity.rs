@@ -1,7 +1,7 @@
 //! What is taken for a parent, and what is said of what is not.
 
 use uuid::Uuid;
-use vhdx_mmap::{Category, Chain, Check, Disk, Error, ErrorKind, Kind, Outcome, Parents, Severity};
+use vhdx_mmap::{Category, Chain, Disk, Error, ErrorKind, ImageKind, ParentRejection, Parents, Rule, Severity};
 
 use crate::kit::builder::{Locator, Spec, VHDX_LOCATOR};
 use crate::kit::{Block, MIB};
@@ -11,7 +11,7 @@ use super::{base, chain, child_at, child_by, found, options, outcomes, refused, 
 
 /// The codes of what is out of the ordinary in a layer.
 fn codes(chain: &Chain, layer: usize) -> Vec<&'static str> {
-    chain.layers()[layer].warnings().map(|warning| warning.check.code()).collect()
+    chain.layers()[layer].warnings().map(|warning| warning.rule.code()).collect()
 }
 
 fn with_locator(change: impl FnOnce(&mut Locator)) -> Spec {
@@ -36,7 +36,7 @@ fn an_image_with_another_identity_is_not_the_parent() {
     assert_eq!((&**name, *expected), (".\\sub\\base.vhdx", base().data_write_guid));
     assert_eq!(outcomes(&error), [("base.vhdx".to_owned(), "other identity"), ("base.vhdx".to_owned(), "missing")]);
     assert_eq!(tried[0].path, root.join("sub/base.vhdx"));
-    assert!(matches!(tried[0].outcome, Outcome::OtherIdentity { found: OTHER }));
+    assert!(matches!(tried[0].outcome, ParentRejection::OtherIdentity { found: OTHER }));
     assert_eq!(tried[1].path, root.join("base.vhdx"));
     let text = error.to_string();
     for word in ["sub", "base.vhdx", &base().data_write_guid.to_string(), &OTHER.to_string(), "no such file"] {
@@ -78,13 +78,13 @@ fn a_second_identity_is_good_while_a_merge_is_in_progress() {
     let path = write(folder.path(), "child.avhdx", &child);
     let chain = chain(&path, Parents::Beside);
     assert!(chain.broken().is_none());
-    assert_eq!(chain.layers()[1].link().unwrap().linkage, "parent_linkage2");
-    let warning = chain.layers()[0].warnings().find(|warning| warning.check == Check::ParentIdentity).unwrap();
-    assert_eq!((warning.check.code(), warning.check.severity()), ("V59", Severity::Warning));
+    assert_eq!(chain.layers()[1].link().unwrap().linkage.as_str(), "parent_linkage2");
+    let warning = chain.layers()[0].warnings().find(|warning| warning.rule == Rule::ParentIdentity).unwrap();
+    assert_eq!((warning.rule.code(), warning.rule.severity()), ("V59", Severity::Warning));
     // The first one is as good as ever.
     write(folder.path(), "base.vhdx", &base());
     let chain = super::chain(&path, Parents::Beside);
-    assert_eq!(chain.layers()[1].link().unwrap().linkage, "parent_linkage");
+    assert_eq!(chain.layers()[1].link().unwrap().linkage.as_str(), "parent_linkage");
     assert!(!codes(&chain, 0).contains(&"V59"));
 }
 
@@ -137,7 +137,7 @@ fn assert_unusable(spec: &Spec, category: Category, kind: impl Fn(&ErrorKind) ->
         assert!(kind(error.kind()), "{error}");
         let chain = chain(&path, parents);
         assert_eq!((chain.layers().len(), chain.needs_parent()), (1, true));
-        assert_eq!(chain.layers()[0].image().kind(), Kind::Differencing);
+        assert_eq!(chain.layers()[0].image().kind(), ImageKind::Differencing);
         let mut bytes = [0; 16];
         assert_eq!(chain.disk_so_far().read_at(&mut bytes, MIB).unwrap(), 16);
         assert_eq!(bytes[..], crate::kit::pattern(spec.seed, MIB, 16));

@@ -9,7 +9,7 @@ mod untouched;
 
 use std::path::{Path, PathBuf};
 
-use vhdx_mmap::{Chain, Disk, Error, FoundBy, Link, OpenOptions, Outcome, Parents};
+use vhdx_mmap::{Chain, Disk, Error, FoundBy, OpenOptions, ParentLink, ParentRejection, Parents};
 
 use crate::kit::builder::{Locator, Spec};
 use crate::kit::{Block, MIB, Model};
@@ -62,7 +62,7 @@ fn found(path: &Path, parents: Parents) -> (PathBuf, FoundBy) {
     let chain = chain(path, parents);
     assert!(chain.broken().is_none(), "{}", chain.broken().unwrap());
     let layer = &chain.layers()[1];
-    let Link { found_by, .. } = layer.link().unwrap();
+    let ParentLink { found_by, .. } = layer.link().unwrap();
     (layer.image().path().unwrap().canonicalize().unwrap(), found_by)
 }
 
@@ -77,14 +77,14 @@ fn outcomes(error: &Error) -> Vec<(String, &'static str)> {
     use vhdx_mmap::ErrorKind::{ParentMismatch, ParentNotFound};
 
     let (ParentMismatch { tried, .. } | ParentNotFound { tried, .. }) = error.kind() else { return Vec::new() };
-    let words = |outcome: &Outcome| match outcome {
-        Outcome::Missing => "missing",
-        Outcome::Outside => "outside",
-        Outcome::InChain => "in chain",
-        Outcome::OtherIdentity { .. } => "other identity",
-        Outcome::NotAFile { .. } => "not a file",
-        Outcome::Broken(_) => "broken",
-        Outcome::Unusable(_) => "unusable",
+    let words = |outcome: &ParentRejection| match outcome {
+        ParentRejection::Missing => "missing",
+        ParentRejection::Outside => "outside",
+        ParentRejection::InChain => "in chain",
+        ParentRejection::OtherIdentity { .. } => "other identity",
+        ParentRejection::NotAFile { .. } => "not a file",
+        ParentRejection::Broken(_) => "broken",
+        ParentRejection::Unusable(_) => "unusable",
         _ => "unknown",
     };
     let name = |path: &Path| path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();

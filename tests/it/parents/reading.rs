@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use vhdx_mmap::{Category, Chain, Check, Disk, ErrorKind, LogPolicy, LogState, MAX_PARENTS, OpenOptions, Parents};
+use vhdx_mmap::{Category, Chain, Disk, ErrorKind, LogPolicy, LogState, MAX_PARENTS, OpenOptions, Parents, Rule};
 
 use crate::kit::builder::{Locator, Spec};
 use crate::kit::log::{Dirty, Old};
@@ -68,8 +68,8 @@ fn a_smaller_parent_is_zeros_behind_its_end_and_a_larger_one_is_cut() {
         let disk = Disk::open(map(&path), &options(Parents::Beside)).unwrap();
         assert_eq!(disk.size(), 4 * MIB);
         assert_reads(&disk, &[&child, &parent]);
-        let (layer, warning) = disk.warnings().find(|(_, warning)| warning.check == Check::ParentSize).unwrap();
-        assert_eq!((layer, warning.check.code()), (0, "V61"));
+        let (layer, warning) = disk.warnings().find(|(_, warning)| warning.rule == Rule::ParentSize).unwrap();
+        assert_eq!((layer, warning.rule.code()), (0, "V61"));
     }
 }
 

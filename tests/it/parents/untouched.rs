@@ -96,7 +96,7 @@ fn no_name_makes_a_search_open_a_file_outside() {
     for stored in &stored {
         for spec in by_each_path(stored) {
             write(&root, "vm/child.avhdx", &spec);
-            for parents in [Parents::Beside, Parents::Roots(vec![root.join("vm")]), Parents::None] {
+            for parents in [Parents::Beside, Parents::Within(vec![root.join("vm")]), Parents::None] {
                 let chain = chain(&path, parents);
                 assert!(chain.layers().len() == 1 && chain.needs_parent(), "{stored}");
                 // The folder of the image lies in one that is watched.
@@ -129,7 +129,7 @@ fn what_is_no_file_is_not_opened() {
             skip("mount", &format!("{what} can't be made here"));
             continue;
         }
-        for parents in [Parents::Beside, Parents::Roots(vec![root.clone()])] {
+        for parents in [Parents::Beside, Parents::Within(vec![root.clone()])] {
             watch.opened();
             let chain = chain(&path, parents);
             let opened: Vec<_> = watch.opened().into_iter().filter(|name| name == "base.vhdx").collect();
@@ -159,7 +159,7 @@ fn devices_have_no_names_that_lead_to_them() {
     for stored in stored.chain(["NUL", "CON", "\\\\.\\PhysicalDrive0", "\\\\.\\C:", "COM1:"].map(str::to_owned)) {
         for spec in by_each_path(&stored) {
             let path = write(&root, "child.avhdx", &spec);
-            for parents in [Parents::Beside, Parents::Roots(vec![root.clone()])] {
+            for parents in [Parents::Beside, Parents::Within(vec![root.clone()])] {
                 let error = refused(&path, parents);
                 assert!(matches!(error.kind(), ErrorKind::ParentNotFound { .. }), "{stored}: {error}");
             }
@@ -191,7 +191,7 @@ fn no_name_makes_a_search_use_the_network() {
     ] {
         for spec in by_each_path(&stored) {
             write(&root, "child.avhdx", &spec);
-            for parents in [Parents::Beside, Parents::Roots(vec![root.clone()])] {
+            for parents in [Parents::Beside, Parents::Within(vec![root.clone()])] {
                 let error = refused(&path, parents);
                 assert!(matches!(error.kind(), ErrorKind::ParentNotFound { .. }), "{stored}: {error}");
             }
@@ -216,7 +216,7 @@ fn long_names_and_many_likenesses_come_to_an_end() {
     for stored in ["a\\".repeat(16_000), "x".repeat(32_000), "..\\a\\".repeat(6000), "a\\..\\".repeat(6000)] {
         for spec in by_each_path(&(stored + "base.vhdx")) {
             let path = write(&root, "child.avhdx", &spec);
-            for parents in [Parents::Beside, Parents::Roots(vec![root.clone()])] {
+            for parents in [Parents::Beside, Parents::Within(vec![root.clone()])] {
                 refused(&path, parents);
             }
         }

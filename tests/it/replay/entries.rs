@@ -1,6 +1,6 @@
 //! Which entries of a log count: each rule for an entry, and for a sequence of them.
 
-use vhdx_mmap::{Category, EntryStatus, ErrorKind, Flaw, Structure};
+use vhdx_mmap::{Category, EntryStatus, ErrorKind, LogEntryError, Structure};
 
 use super::{report, statuses};
 use crate::kit::builder::Spec;
@@ -9,7 +9,7 @@ use crate::kit::{Block, KIB, MIB, PAGE, pattern};
 use crate::lab::{assert_reads, open_chain, open_image, size};
 
 /// An entry with one fault of its own, and how a report calls it.
-fn faulty_entries(ring: u64, log: u64) -> Vec<(&'static str, Entry, Flaw)> {
+fn faulty_entries(ring: u64, log: u64) -> Vec<(&'static str, Entry, LogEntryError)> {
     // One data and one zero descriptor: two sectors.
     let harm = pattern(9, 0, size(PAGE));
     let good = || Entry::new(LOG_GUID, 1001, 0).data(2 * MIB, &harm).zero(3 * MIB, PAGE);
@@ -19,46 +19,50 @@ fn faulty_entries(ring: u64, log: u64) -> Vec<(&'static str, Entry, Flaw)> {
     let ring = u32::try_from(ring).unwrap();
     vec![
         // 5.4, rule 1 (the signature and the GUID have tests of their own).
-        ("Reserved", good().reserved(1), Flaw::Reserved),
-        ("SequenceNumber 0", Entry { sequence: 0, ..good() }, Flaw::SequenceNumber),
+        ("Reserved", good().reserved(1), LogEntryError::Reserved),
+        ("SequenceNumber 0", Entry { sequence: 0, ..good() }, LogEntryError::SequenceNumber),
         // Rule 2.
-        ("EntryLength 0", good().entry_length(0), Flaw::Length),
-        ("EntryLength not of sectors", good().entry_length(8191), Flaw::Length),
-        ("EntryLength above that of the log", good().entry_length(ring + 4096), Flaw::Length),
-        ("EntryLength at its most", good().entry_length(0xFFFF_F000), Flaw::Length),
-        ("Tail not of sectors", tail(2048), Flaw::Tail),
-        ("Tail behind the log", tail(ring), Flaw::Tail),
-        ("Tail at its most", tail(0xFFFF_F000), Flaw::Tail),
+        ("EntryLength 0", good().entry_length(0), LogEntryError::Length),
+        ("EntryLength not of sectors", good().entry_length(8191), LogEntryError::Length),
+        ("EntryLength above that of the log", good().entry_length(ring + 4096), LogEntryError::Length),
+        ("EntryLength at its most", good().entry_length(0xFFFF_F000), LogEntryError::Length),
+        ("Tail not of sectors", tail(2048), LogEntryError::Tail),
+        ("Tail behind the log", tail(ring), LogEntryError::Tail),
+        ("Tail at its most", tail(0xFFFF_F000), LogEntryError::Tail),
         // Rule 3.
-        ("DescriptorCount too large for its length", good().count(383), Flaw::Length),
-        ("DescriptorCount at its most", good().count(u32::MAX), Flaw::Length),
-        ("DescriptorCount without one zero descriptor is right, without its data not", good().count(0), Flaw::Length),
-        ("DescriptorCount with one that is empty", good().count(3), Flaw::Descriptor(2)),
-        ("EntryLength a sector short", good().entry_length(4096), Flaw::Length),
-        ("EntryLength a sector long", good().entry_length(3 * 4096), Flaw::Length),
+        ("DescriptorCount too large for its length", good().count(383), LogEntryError::Length),
+        ("DescriptorCount at its most", good().count(u32::MAX), LogEntryError::Length),
+        (
+            "DescriptorCount without one zero descriptor is right, without its data not",
+            good().count(0),
+            LogEntryError::Length,
+        ),
+        ("DescriptorCount with one that is empty", good().count(3), LogEntryError::Descriptor(2)),
+        ("EntryLength a sector short", good().entry_length(4096), LogEntryError::Length),
+        ("EntryLength a sector long", good().entry_length(3 * 4096), LogEntryError::Length),
         // Rule 4.
-        ("signature of a descriptor", good().descriptor_signature(1, *b"zerO"), Flaw::Descriptor(1)),
-        ("sequence of a data descriptor", good().descriptor_sequence(0, 1000), Flaw::Descriptor(0)),
-        ("sequence of a zero descriptor", good().descriptor_sequence(1, 1002), Flaw::Descriptor(1)),
-        ("FileOffset of data not of sectors", target(0, 2 * MIB + 512), Flaw::DescriptorRange(0)),
-        ("FileOffset of zeros not of sectors", target(1, 3 * MIB + 1), Flaw::DescriptorRange(1)),
-        ("ZeroLength not of sectors", zeros(PAGE + 512), Flaw::DescriptorRange(1)),
-        ("data over the end of numbers", target(0, u64::MAX - 4095), Flaw::DescriptorRange(0)),
-        ("zeros over the end of numbers", zeros(u64::MAX - 4095), Flaw::DescriptorRange(1)),
-        ("data on the file identifier", target(0, 0), Flaw::DescriptorPlace(0)),
-        ("data on a header", target(0, 64 * KIB), Flaw::DescriptorPlace(0)),
-        ("data before the region tables", target(0, 192 * KIB - PAGE), Flaw::DescriptorPlace(0)),
-        ("zeros before the region tables", target(1, 192 * KIB - PAGE), Flaw::DescriptorPlace(1)),
-        ("data on the log's beginning", target(0, log), Flaw::DescriptorPlace(0)),
-        ("data on the log's end", target(0, log + u64::from(ring) - PAGE), Flaw::DescriptorPlace(0)),
-        ("zeros over the log", good().zero(log - PAGE, 3 * PAGE), Flaw::DescriptorPlace(2)),
+        ("signature of a descriptor", good().descriptor_signature(1, *b"zerO"), LogEntryError::Descriptor(1)),
+        ("sequence of a data descriptor", good().descriptor_sequence(0, 1000), LogEntryError::Descriptor(0)),
+        ("sequence of a zero descriptor", good().descriptor_sequence(1, 1002), LogEntryError::Descriptor(1)),
+        ("FileOffset of data not of sectors", target(0, 2 * MIB + 512), LogEntryError::DescriptorRange(0)),
+        ("FileOffset of zeros not of sectors", target(1, 3 * MIB + 1), LogEntryError::DescriptorRange(1)),
+        ("ZeroLength not of sectors", zeros(PAGE + 512), LogEntryError::DescriptorRange(1)),
+        ("data over the end of numbers", target(0, u64::MAX - 4095), LogEntryError::DescriptorRange(0)),
+        ("zeros over the end of numbers", zeros(u64::MAX - 4095), LogEntryError::DescriptorRange(1)),
+        ("data on the file identifier", target(0, 0), LogEntryError::DescriptorPlace(0)),
+        ("data on a header", target(0, 64 * KIB), LogEntryError::DescriptorPlace(0)),
+        ("data before the region tables", target(0, 192 * KIB - PAGE), LogEntryError::DescriptorPlace(0)),
+        ("zeros before the region tables", target(1, 192 * KIB - PAGE), LogEntryError::DescriptorPlace(1)),
+        ("data on the log's beginning", target(0, log), LogEntryError::DescriptorPlace(0)),
+        ("data on the log's end", target(0, log + u64::from(ring) - PAGE), LogEntryError::DescriptorPlace(0)),
+        ("zeros over the log", good().zero(log - PAGE, 3 * PAGE), LogEntryError::DescriptorPlace(2)),
         // Rule 5.
-        ("signature of a data sector", good().data_signature(0), Flaw::DataSector(0)),
-        ("SequenceHigh of a data sector", good().data_high(0, 1), Flaw::DataSector(0)),
-        ("SequenceLow of a data sector", good().data_low(0, 1002), Flaw::DataSector(0)),
-        ("a data sector behind another", good().data(2 * MIB, &harm).data_high(1, 7), Flaw::DataSector(1)),
+        ("signature of a data sector", good().data_signature(0), LogEntryError::DataSector(0)),
+        ("SequenceHigh of a data sector", good().data_high(0, 1), LogEntryError::DataSector(0)),
+        ("SequenceLow of a data sector", good().data_low(0, 1002), LogEntryError::DataSector(0)),
+        ("a data sector behind another", good().data(2 * MIB, &harm).data_high(1, 7), LogEntryError::DataSector(1)),
         // Rule 6.
-        ("Checksum", good().bad_crc(), Flaw::Checksum),
+        ("Checksum", good().bad_crc(), LogEntryError::Checksum),
     ]
 }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use vhdx_mmap::Assumed;
+use vhdx_mmap::MetadataOverrides;
 
 use crate::exit::Failure;
 use crate::size::parse_size;
@@ -63,8 +63,8 @@ pub(crate) struct SalvageArgs {
 
 impl SalvageArgs {
     /// What is assumed, all together.
-    pub(crate) fn assumed(&self) -> Result<Assumed, Failure> {
-        let mut assumed = Assumed::default();
+    pub(crate) fn assumed(&self) -> Result<MetadataOverrides, Failure> {
+        let mut assumed = MetadataOverrides::default();
         for assumption in &self.assume {
             let (name, is_known) = match *assumption {
                 Assumption::Block(size) => ("block-size", assumed.block_size.replace(size).is_some()),

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use serde_json::{Value, json};
-use vhdx_mmap::{Chain, Kind, Layer, LogState};
+use vhdx_mmap::{Chain, ImageKind, Layer, LogState};
 
 use crate::args::{ChainArgs, Common};
 use crate::exit::{Exit, Failure};
@@ -23,7 +23,7 @@ pub(crate) fn run(args: &ChainArgs, common: &Common) -> Result<Exit, Failure> {
         Some(error) => Err(Failure::of_image(&args.image, error)),
         None => Ok(Exit::Done),
     };
-    open::steady(chain.layers(), told)
+    open::fail_if_changed(chain.layers(), told)
 }
 
 fn log_state(layer: &Layer) -> &'static str {
@@ -46,24 +46,24 @@ fn as_text(chain: &Chain) -> Result<(), Failure> {
         writeln!(out, "{title}{depth}: {}{title:#}", escape(&file(layer)))?;
         let found = layer.link().map_or_else(
             || "the image itself".to_owned(),
-            |link| format!("found by {}, linked by {}", link.found_by.name(), link.linkage),
+            |link| format!("found by {}, linked by {}", link.found_by.as_str(), link.linkage),
         );
         writeln!(out, "   {found}")?;
         writeln!(
             out,
             "   {}, virtual size {}, log {}",
-            image.kind().name(),
+            image.kind().as_str(),
             human(image.virtual_disk_size()),
             log_state(layer)
         )?;
         writeln!(out, "   DataWriteGuid {}", image.header().data_write_guid)?;
-        if image.kind() == Kind::Differencing
+        if image.kind() == ImageKind::Differencing
             && let Ok(Some(locator)) = image.parent_locator()
         {
             writeln!(out, "   needs {}, with DataWriteGuid {}", escape(locator.name()), locator.parent_linkage)?;
         }
         for warning in layer.warnings() {
-            let (style, severity) = (term::WARNING, warning.severity.name());
+            let (style, severity) = (term::WARNING, warning.severity.as_str());
             writeln!(out, "   {style}{severity}:{style:#} {}", escape(&warning.to_string()))?;
         }
     }
@@ -85,12 +85,12 @@ fn as_json(chain: &Chain) -> Result<(), Failure> {
             json!({
                 "depth": depth,
                 "filename": file(layer),
-                "kind": image.kind().name(),
+                "kind": image.kind().as_str(),
                 "virtual-size": image.virtual_disk_size(),
                 "log": log_state(layer),
                 "data-write-guid": image.header().data_write_guid,
-                "found-by": layer.link().map(|link| link.found_by.name()),
-                "linkage": layer.link().map(|link| link.linkage),
+                "found-by": layer.link().map(|link| link.found_by.as_str()),
+                "linkage": layer.link().map(|link| link.linkage.as_str()),
                 "parent": locator.as_ref().map(|locator| locator.name()),
                 "parent-linkage": locator.as_ref().map(|locator| locator.parent_linkage),
             })

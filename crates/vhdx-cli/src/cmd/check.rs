@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 use vhdx_mmap::ops::{self, CheckOptions, CheckReport};
-use vhdx_mmap::{Assumed, Finding, Image, LogPolicy, Severity, Source, Strictness};
+use vhdx_mmap::{Finding, Image, LogPolicy, MetadataOverrides, Severity, Source, Strictness};
 
 use crate::args::{CheckArgs, Common};
 use crate::bulk;
@@ -78,9 +78,9 @@ fn one(image: &Path, args: &CheckArgs, common: &Common) -> Result<(CheckReport, 
             report.files.iter().try_for_each(open::refuse_as_output)?;
             let files = report.files.clone();
             let said = Ok(report);
-            files.iter().fold(said, |said, file| open::steady_source(file, said))?
+            files.iter().fold(said, |said, file| open::fail_if_source_changed(file, said))?
         }
-        failed => open::steady_source(&source, failed)?,
+        failed => open::fail_if_source_changed(&source, failed)?,
     };
     let exit = exit_of(&report, args.strict);
     Ok((report, exit))
@@ -88,7 +88,8 @@ fn one(image: &Path, args: &CheckArgs, common: &Common) -> Result<(CheckReport, 
 
 /// How much there is to read, as far as that can be told without a look at the log: for the progress.
 fn about_size(source: &Source) -> u64 {
-    let opened = Image::open_with(source.clone(), LogPolicy::Ignore, Strictness::Salvage, &Assumed::default());
+    let opened =
+        Image::open_with(source.clone(), LogPolicy::Ignore, Strictness::Salvage, &MetadataOverrides::default());
     opened.map_or(0, |image| image.virtual_disk_size())
 }
 
@@ -126,8 +127,8 @@ fn unread_as_json(image: &Path, why: &str) -> Value {
 fn as_json(image: &Path, report: &CheckReport, strict: bool) -> Value {
     let finding = |finding: &Finding| {
         json!({
-            "code": finding.check.code(),
-            "severity": finding.severity.name(),
+            "code": finding.rule.code(),
+            "severity": finding.severity.as_str(),
             "structure": finding.detail.structure().to_string(),
             "layer": finding.detail.layer(),
             "offset": finding.detail.offset(),
@@ -138,7 +139,9 @@ fn as_json(image: &Path, report: &CheckReport, strict: bool) -> Value {
     let counts: Vec<Value> = report
         .counts
         .iter()
-        .map(|((check, severity), count)| json!({ "code": check.code(), "severity": severity.name(), "count": count }))
+        .map(
+            |((check, severity), count)| json!({ "code": check.code(), "severity": severity.as_str(), "count": count }),
+        )
         .collect();
     // The first keys are those of qemu-img check, which leaves out those that are zero or unknown.
     let unchecked = report.count(Severity::Unchecked).saturating_add(report.count(Severity::Unsupported));
@@ -171,7 +174,7 @@ fn as_text(image: &Path, report: &CheckReport, strict: bool) -> Result<(), Failu
             Severity::Note => term::HINT,
             _ => term::WARNING,
         };
-        write!(out, "{style}{}:{style:#} {name}: {}", finding.severity.name(), escape(&finding.to_string()))?;
+        write!(out, "{style}{}:{style:#} {name}: {}", finding.severity.as_str(), escape(&finding.to_string()))?;
         if let Some(range) = &finding.range {
             let length = range.end.saturating_sub(range.start);
             write!(out, ", of the disk {length:#x} bytes at {:#x}", range.start)?;
@@ -179,11 +182,11 @@ fn as_text(image: &Path, report: &CheckReport, strict: bool) -> Result<(), Failu
         writeln!(out)?;
     }
     for ((check, severity), count) in &report.counts {
-        let kept = |finding: &&Finding| (finding.check, finding.severity) == (*check, *severity);
+        let kept = |finding: &&Finding| (finding.rule, finding.severity) == (*check, *severity);
         let told = u64::try_from(report.findings.iter().filter(kept).count()).unwrap_or(0);
         if *count > told {
             let more = count.saturating_sub(told);
-            writeln!(out, "{}: {name}: {more} more of this kind [{}]", severity.name(), check.code())?;
+            writeln!(out, "{}: {name}: {more} more of this kind [{}]", severity.as_str(), check.code())?;
         }
     }
     let count = |severity| report.count(severity);

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::ops::ControlFlow;
 
 use serde_json::json;
-use vhdx_mmap::Stopped;
+use vhdx_mmap::ScanError;
 use vhdx_mmap::ops::{self, Difference};
 
 use crate::args::{Common, CompareArgs};
@@ -55,10 +55,10 @@ pub(crate) fn run(args: &CompareArgs, common: &Common) -> Result<Exit, Failure> 
         return Err(failure);
     }
     let compared = compared.map_err(|stopped| match stopped {
-        Stopped::Read(error) => Failure::of_one_of_several(&args.one, &error),
+        ScanError::Read(error) => Failure::of_one_of_several(&args.one, &error),
         _ => Failure::Interrupted { signal: work.signal().unwrap_or(0) },
     });
-    other.steady(one.steady(compared))?;
+    other.fail_if_changed(one.fail_if_changed(compared))?;
     told.end(first)
 }
 

@@ -6,8 +6,8 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use serde_json::json;
-use vhdx_mmap::ops::{self, Change, ExtractError, ExtractOptions, Reflink, Sparse, TargetContent};
-use vhdx_mmap::{Content, Disk, FileId, Layer, Stopped, Uncounted};
+use vhdx_mmap::ops::{self, Change, ExtractOptions, Reflink, Sparse, TargetContent};
+use vhdx_mmap::{Disk, FileId, Input, Layer, ScanError, Uncounted};
 
 use crate::args::{Common, DiffArgs};
 use crate::bulk;
@@ -58,10 +58,10 @@ pub(crate) fn run(args: &DiffArgs, common: &Common) -> Result<Exit, Failure> {
         return Err(failure);
     }
     let found = found.map_err(|stopped| match &stopped {
-        Stopped::Read(error) => Failure::of_one_of_several(&args.image, error),
+        ScanError::Read(error) => Failure::of_one_of_several(&args.image, error),
         _ => Failure::Interrupted { signal: work.signal().unwrap_or(0) },
     });
-    open::steady(disk.layers(), found)?;
+    open::fail_if_changed(disk.layers(), found)?;
     if let Some(signal) = work.signal() {
         return Err(Failure::Interrupted { signal });
     }
@@ -107,11 +107,11 @@ fn write(disk: &Disk, change: &Change, file: &File, args: &DiffArgs, work: &Work
     let scan = bulk::scan_options(args.cache, work).progress(&uncounted);
     let target = ops::Target::new(file, TargetContent::Zeros).at(change.range.start);
     let options = ExtractOptions::new().scan(scan).sparse(Sparse::Blocks).reflink(Reflink::Never);
-    let content = Content::disk(disk).range(change.range.clone());
+    let content = Input::disk(disk).range(change.range.clone());
     match ops::extract_to_file(content, &target, &options) {
         Ok(_) => Ok(()),
-        Err(ExtractError::Read(error)) => Err(Failure::of_image(&args.image, &error)),
-        Err(ExtractError::Cancelled) => Err(Failure::Interrupted { signal: work.signal().unwrap_or(0) }),
+        Err(ScanError::Read(error)) => Err(Failure::of_image(&args.image, &error)),
+        Err(ScanError::Cancelled) => Err(Failure::Interrupted { signal: work.signal().unwrap_or(0) }),
         Err(error) => {
             let name = args.delta.as_deref().unwrap_or(Path::new("delta"));
             Err(Failure::new(Exit::Io, format!("{}: {error}", name.display())))
@@ -145,7 +145,7 @@ impl Told {
             Out::Json(Listing::begin(&about, Some("changes"))?)
         } else {
             let (mut out, title) = (term::stdout(), term::TITLE);
-            writeln!(out, "{title}{:<18} {:<18} Content{title:#}", "Offset", "Length")?;
+            writeln!(out, "{title}{:<18} {:<18} Input{title:#}", "Offset", "Length")?;
             Out::Text(out)
         };
         Ok(Self { out, bytes: 0 })

@@ -5,8 +5,8 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 use uuid::Uuid;
-use vhdx_mmap::ops::{self, Digest, ExtractError, ExtractOptions, Extracted, Reflink, Sparse, vhd};
-use vhdx_mmap::{Content, Disk, Layer};
+use vhdx_mmap::ops::{self, Digest, ExtractOptions, Extracted, Reflink, Sparse, vhd};
+use vhdx_mmap::{Disk, Input, Layer, ScanError};
 
 use crate::args::{Common, DiskFormat, ExtractArgs, ReflinkChoice, SparseChoice};
 use crate::bulk::{self, DigestLine};
@@ -35,7 +35,7 @@ pub(crate) fn run(args: &ExtractArgs, common: &Common) -> Result<Exit, Failure> 
     let consent = Consent { force: args.force, in_place: args.no_create };
     let destination = Destination::new(&args.out, disk.layers(), consent)?;
     salvage::prepare(&args.salvage, &disk, Some(&args.out).filter(|_| !destination.is_stream()).map(PathBuf::as_path))?;
-    let content = trailer.behind(Content::disk(&disk).range(range.clone()));
+    let content = trailer.behind(Input::disk(&disk).range(range.clone()));
     let work = Work::new(content.length(), common.quiet);
     let mut data = 0;
     if destination.is_stream() {
@@ -64,9 +64,9 @@ pub(crate) fn run(args: &ExtractArgs, common: &Common) -> Result<Exit, Failure> 
     work.finish();
     let done = done.and_then(|extracted| {
         let verified = if args.verify { verify(content, &target, args, common, &work) } else { Ok(()) };
-        open::steady(disk.layers(), verified)?;
+        open::fail_if_changed(disk.layers(), verified)?;
         if let Some(fill) = args.fill.filter(|_| !destination.is_stream()) {
-            salvage::fill(&disk, range.clone(), fill, target.file()).map_err(ExtractError::Write)?;
+            salvage::fill(&disk, range.clone(), fill, target.file()).map_err(ScanError::Write)?;
         }
         // What came when there was nobody to hear it, as while a file was brought to its medium.
         work.signal().map_or(Ok(extracted), |signal| Err(Failure::Interrupted { signal }.into()))
@@ -88,26 +88,26 @@ pub(crate) fn run(args: &ExtractArgs, common: &Common) -> Result<Exit, Failure> 
                 Ended::Extract(error) => error,
             };
             let failure = match error {
-                ExtractError::Cancelled => Failure::Interrupted { signal: work.signal().unwrap_or(0) },
+                ScanError::Cancelled => Failure::Interrupted { signal: work.signal().unwrap_or(0) },
                 error if destination.is_stream() => {
                     Failure::of_bulk_output(&args.image, &destination.to_string(), error)
                 }
-                ExtractError::Read(error) => Failure::of_image(&args.image, &error),
+                ScanError::Read(error) => Failure::of_image(&args.image, &error),
                 error => Failure::new(Exit::Io, format!("{destination}: {error}")),
             };
-            open::steady(disk.layers(), Err(failure))
+            open::fail_if_changed(disk.layers(), Err(failure))
         }
     }
 }
 
 /// Why the work ended before its end.
 enum Ended {
-    Extract(ExtractError),
+    Extract(ScanError),
     Failed(Failure),
 }
 
-impl From<ExtractError> for Ended {
-    fn from(error: ExtractError) -> Self {
+impl From<ScanError> for Ended {
+    fn from(error: ScanError) -> Self {
         Self::Extract(error)
     }
 }
@@ -142,7 +142,7 @@ fn extract_options<'w>(args: &ExtractArgs, work: &'w Work) -> ExtractOptions<'w>
 }
 
 fn write(
-    content: Content<'_>,
+    content: Input<'_>,
     target: &Target,
     args: &ExtractArgs,
     options: &ExtractOptions<'_>,
@@ -160,7 +160,7 @@ fn write(
 
 /// Reads the target again and compares it with what should be there.
 fn verify(
-    content: Content<'_>,
+    content: Input<'_>,
     target: &Target,
     args: &ExtractArgs,
     common: &Common,
@@ -172,7 +172,7 @@ fn verify(
     forget_cached(target);
     let written = open::map(path).map_err(|error| unreadable(&error))?;
     let work = work.next(content.length(), common.quiet);
-    let written = Content::raw(&written).range(..content.length());
+    let written = Input::raw(&written).range(..content.length());
     let pool = bulk::pool(common, usize::MAX)?;
     let found = pool.install(|| ops::first_difference(content, written, &bulk::scan_options(args.cache, &work)));
     work.finish();
@@ -266,7 +266,7 @@ impl Trailer {
     }
 
     /// The content with this behind it.
-    fn behind<'c>(&'c self, content: Content<'c>) -> Content<'c> {
+    fn behind<'c>(&'c self, content: Input<'c>) -> Input<'c> {
         content.followed_by(self.padding, &self.footer)
     }
 }

@@ -4,9 +4,9 @@ use std::io::Write;
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
-use vhdx_mmap::ops::manifest::{self, ManifestError, Root, Shard};
+use vhdx_mmap::ops::manifest::{self, Root, Shard};
 use vhdx_mmap::ops::{self, Digest};
-use vhdx_mmap::{Content, Disk, Layer, LogState};
+use vhdx_mmap::{Disk, Input, Layer, LogState, ScanError};
 
 use crate::args::{Common, HashArgs};
 use crate::bulk::{self, DigestLine};
@@ -68,8 +68,8 @@ fn one(image: &Path, args: &HashArgs, common: &Common) -> Result<(Option<Value>,
     let disk = open::salvaged(image, common, &args.salvage)?;
     salvage::prepare(&args.salvage, &disk, None)?;
     let range = bulk::range_of(args.range, disk.size())?;
-    let content = Content::disk(&disk).range(range.clone());
-    let file = args.file.then(|| Content::raw(disk.image().source()));
+    let content = Input::disk(&disk).range(range.clone());
+    let file = args.file.then(|| Input::raw(disk.image().source()));
     let length = content.length().saturating_add(file.map_or(0, |file| file.length()));
     let work = Work::new(length, common.quiet);
     let options = bulk::scan_options(args.cache, &work);
@@ -79,7 +79,7 @@ fn one(image: &Path, args: &HashArgs, common: &Common) -> Result<(Option<Value>,
     work.finish();
     let stopped = |stopped| Failure::of_stopped(image, &stopped, &work);
     let digests = of_disk.and_then(|of_disk| Ok((of_disk, of_file?))).map_err(stopped);
-    let (of_disk, of_file) = open::steady(disk.layers(), digests)?;
+    let (of_disk, of_file) = open::fail_if_changed(disk.layers(), digests)?;
     // What is lost does not keep anybody from hearing what was found.
     let finish = || salvage::finish(image, &disk, range.clone(), &args.salvage).unwrap_or_else(Failure::report);
     if args.output.is_json() {
@@ -148,7 +148,7 @@ fn log_state(state: &LogState) -> &'static str {
 }
 
 fn digests_as_json(digests: &[Digest]) -> Value {
-    let entry = |digest: &Digest| (digest.algorithm().name().to_owned(), Value::from(digest.to_string()));
+    let entry = |digest: &Digest| (digest.algorithm().as_str().to_owned(), Value::from(digest.to_string()));
     digests.iter().map(entry).collect()
 }
 
@@ -165,11 +165,11 @@ fn write_manifest(
     let work = Work::new(disk.size(), common.quiet);
     let options = bulk::scan_options(args.cache, &work);
     let create = |out: &mut dyn Write| manifest::create_manifest(&disk, &args.algorithms, shard, &options, out);
-    let failed = |error: ManifestError| Failure::of_manifest(image, manifest, error, &work);
+    let failed = |error: ScanError| Failure::of_manifest(image, manifest, error, &work);
     if manifest == Path::new("-") {
         let created = create(&mut json::stdout());
         work.finish();
-        open::steady(disk.layers(), created.map_err(failed))?;
+        open::fail_if_changed(disk.layers(), created.map_err(failed))?;
     } else {
         let consent = Consent { force: args.force, in_place: false };
         let destination = Destination::new(manifest, disk.layers(), consent)?;
@@ -178,7 +178,7 @@ fn write_manifest(
         let target = destination.open(0, 0, false)?;
         let created = create(&mut std::io::BufWriter::new(target.file()));
         work.finish();
-        let roots = open::steady(disk.layers(), created.map_err(failed))?;
+        let roots = open::fail_if_changed(disk.layers(), created.map_err(failed))?;
         target.complete(false)?;
         tell_roots(image, &disk, &roots, args)?;
     }
@@ -217,7 +217,7 @@ fn write_share(image: &Path, shard: Shard, args: &HashArgs, common: &Common) -> 
     let done = manifest::hash_share(&disk, &args.algorithms, shard, about, &options, &mut json::stdout());
     work.finish();
     let failed = |error| Failure::of_manifest(image, Path::new(crate::exit::STANDARD_OUTPUT), error, &work);
-    open::steady(disk.layers(), done.map_err(failed))?;
+    open::fail_if_changed(disk.layers(), done.map_err(failed))?;
     salvage::finish(image, &disk, 0..disk.size(), &args.salvage)
 }
 

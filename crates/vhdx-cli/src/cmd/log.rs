@@ -16,7 +16,7 @@ use crate::term;
 pub(crate) fn run(args: &LogArgs, common: &Common) -> Result<Exit, Failure> {
     let source = open::source(&args.image, common)?;
     let report = LogReport::read(source.clone()).map_err(|error| Failure::of_image(&args.image, &error));
-    let report = open::steady_source(&source, report)?;
+    let report = open::fail_if_source_changed(&source, report)?;
     if args.output.is_json() {
         as_json(&report)?
     } else {

@@ -25,7 +25,7 @@ pub(crate) fn run(args: &MapArgs, common: &Common) -> Result<Exit, Failure> {
     let end = args.max_length.map_or(disk.size(), |length| start.saturating_add(length));
     let extents = disk.extents(start..end).map(|extent| extent.map_err(|error| Failure::of_image(&args.image, &error)));
     let told = if args.output.is_json() { json(&disk, extents) } else { human(&disk, extents) };
-    open::steady(disk.layers(), told)?;
+    open::fail_if_changed(disk.layers(), told)?;
     salvage::finish(&args.image, &disk, start..end.min(disk.size()), &args.salvage)
 }
 
@@ -116,7 +116,7 @@ fn human(disk: &Disk, extents: impl Iterator<Item = Result<Run, Failure>>) -> Re
 
 /// In what state the blocks are; that of what is lost is not known.
 fn state_of(extent: &Run) -> Option<&'static str> {
-    if extent.at == Location::Lost { Some("LOST") } else { extent.state.map(PayloadBlockState::name) }
+    if extent.at == Location::Lost { Some("LOST") } else { extent.state.map(PayloadBlockState::as_str) }
 }
 
 /// The files of the layers.

@@ -5,7 +5,7 @@ use std::io::{self, BufReader, BufWriter, Write};
 use std::path::Path;
 
 use vhdx_mmap::ops::manifest::{self, ManifestError, Merged};
-use vhdx_mmap::{FileId, ScanOptions};
+use vhdx_mmap::{FileId, ScanError, ScanOptions};
 
 use crate::args::MergeArgs;
 use crate::cmd::hash;
@@ -25,12 +25,14 @@ pub(crate) fn run(args: &MergeArgs) -> Result<Exit, Failure> {
     };
     let out = args.manifest.as_deref().unwrap_or(Path::new(STANDARD_OUTPUT));
     let shares = args.shares.iter().map(open).collect::<Result<Vec<_>, _>>()?;
-    let failed = |error: ManifestError| match &error {
-        ManifestError::Format { document, .. } => {
+    let failed = |error: ScanError| match &error {
+        ScanError::Manifest(ManifestError::Format { document, .. }) => {
             let path = args.shares.get(*document).map_or(Path::new("shares"), std::path::PathBuf::as_path);
             Failure::new(Exit::Corrupt, format!("{}: {error}", path.display()))
         }
-        ManifestError::Io(error) if error.kind() == io::ErrorKind::BrokenPipe => Failure::ClosedPipe { bulk: true },
+        ScanError::Manifest(ManifestError::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+            Failure::ClosedPipe { bulk: true }
+        }
         _ => Failure::new(Exit::Io, format!("{}: {error}", out.display())),
     };
     let Some(manifest) = &args.manifest else {

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::ops::Range;
 
 use vhdx_mmap::ops::{self, ExtractOptions};
-use vhdx_mmap::{Content, Disk};
+use vhdx_mmap::{Disk, Input};
 
 use crate::args::{Common, ReadArgs};
 use crate::exit::{Exit, Failure, STANDARD_OUTPUT};
@@ -16,14 +16,14 @@ pub(crate) fn run(args: &ReadArgs, common: &Common) -> Result<Exit, Failure> {
     let disk = open::disk(&args.image, common)?;
     let range = args.range.within(disk.size()).map_err(Failure::usage)?;
     if args.hex {
-        open::steady(disk.layers(), hex(&disk, range, args))?;
+        open::fail_if_changed(disk.layers(), hex(&disk, range, args))?;
         return Ok(Exit::Done);
     }
     refuse_terminal(false, "--hex makes text of it")?;
-    let content = Content::disk(&disk).range(range);
+    let content = Input::disk(&disk).range(range);
     let extracted = ops::extract_to_stream(content, &standard_output()?, &ExtractOptions::new());
     let failed = |error| Failure::of_bulk_output(&args.image, STANDARD_OUTPUT, error);
-    open::steady(disk.layers(), extracted.map_err(failed))?;
+    open::fail_if_changed(disk.layers(), extracted.map_err(failed))?;
     Ok(Exit::Done)
 }
 

@@ -8,7 +8,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 use vhdx_mmap::ops::manifest::{self, Mismatch, Verified};
 use vhdx_mmap::ops::{self, Algorithm, Digest};
-use vhdx_mmap::{Content, Source};
+use vhdx_mmap::{Input, Source};
 
 use crate::args::{Common, InputFormat, VerifyArgs};
 use crate::bulk;
@@ -71,7 +71,7 @@ fn with_manifest(image: &Path, manifest: &Path, args: &VerifyArgs, common: &Comm
         return Err(failure);
     }
     let verified = verified.map_err(|error| Failure::of_manifest(image, manifest, error, &work));
-    let verified = open::steady(disk.layers(), verified)?;
+    let verified = open::fail_if_changed(disk.layers(), verified)?;
     if !verified.is_same_image && !common.quiet {
         let text =
             format!("{}: the manifest was made from another image, or from another state of this one", image.display());
@@ -89,7 +89,7 @@ fn tell(out: &mut Out, mismatch: &Mismatch) -> Result<(), Failure> {
             "block": mismatch.block,
             "start": start,
             "length": length,
-            "algorithm": found.algorithm().name(),
+            "algorithm": found.algorithm().as_str(),
             "expected": expected.to_string(),
             "found": found.to_string(),
         })),
@@ -166,7 +166,7 @@ fn with_list(list: &Path, args: &VerifyArgs, common: &Common) -> Result<Exit, Fa
                     values.push(json!({
                         "filename": sum.name,
                         "of": sum.of.name(),
-                        "algorithm": found.algorithm().name(),
+                        "algorithm": found.algorithm().as_str(),
                         "expected": sum.digest.to_string(),
                         "found": found.to_string(),
                         "ok": is_right,
@@ -208,7 +208,7 @@ fn tell_sum(sum: &Sum, algorithm: Algorithm, is_right: bool) -> Result<(), Failu
 fn hash(first: &Sum, group: &[Sum], args: &VerifyArgs, common: &Common) -> Result<Vec<Digest>, Failure> {
     let path = Path::new(&first.name);
     let algorithms: Vec<Algorithm> = group.iter().map(|sum| sum.digest.algorithm()).collect();
-    let compute = |content: Content<'_>| {
+    let compute = |content: Input<'_>| {
         let work = Work::new(content.length(), common.quiet);
         let found = ops::hash(content, &algorithms, &bulk::scan_options(args.cache, &work));
         work.finish();
@@ -218,11 +218,11 @@ fn hash(first: &Sum, group: &[Sum], args: &VerifyArgs, common: &Common) -> Resul
         // The list may be of raw disks, too.
         SumOf::Disk => {
             let input = open::input(path, InputFormat::Auto, common)?;
-            input.steady(compute(input.content()))
+            input.fail_if_changed(compute(input.content()))
         }
         SumOf::File => {
             let source: Source = open::source(path, common)?;
-            open::steady_source(&source, compute(Content::raw(&source)))
+            open::fail_if_source_changed(&source, compute(Input::raw(&source)))
         }
     }
 }

@@ -297,56 +297,56 @@ fn some_fill(number: u64, length: u64, dice: &mut Dice) -> Fill {
 }
 
 /// The bytes of a file that hold something which a reader needs.
-pub fn spans(image: &Image) -> Vec<(Kind, Range<u64>)> {
+pub fn spans(image: &Image) -> Vec<(ImageKind, Range<u64>)> {
     let spec = &image.spec;
     let (size, sector) = (u64::from(spec.block_size), u64::from(spec.sector_size));
     let bat = image.bat_entry_at(0);
-    let mut spans = vec![(Kind::Bat, bat..bat + image.geometry.entries * 8)];
+    let mut spans = vec![(ImageKind::Bat, bat..bat + image.geometry.entries * 8)];
     for (number, block) in &spec.blocks {
         let entry = image.block_entry_at(*number);
-        spans.push((Kind::Bat, entry..entry + 8));
+        spans.push((ImageKind::Bat, entry..entry + 8));
         if block.state < 6 {
             continue;
         }
         let place = image.block_at(*number);
         let used = size.min(spec.disk_size - number * size);
-        spans.push((Kind::Payload, place..place + used));
+        spans.push((ImageKind::Payload, place..place + used));
         if *number == 0 {
-            spans.push((Kind::Start, place..place + 512.min(used)));
+            spans.push((ImageKind::Start, place..place + 512.min(used)));
         }
         if let Some(Fill::Pieces(pieces)) = &block.fill {
             let pieces = pieces.iter().filter(|(at, _)| *at < used);
             spans.extend(
-                pieces.map(|(at, bytes)| (Kind::Payload, place + at..place + (at + wide(bytes.len())).min(used))),
+                pieces.map(|(at, bytes)| (ImageKind::Payload, place + at..place + (at + wide(bytes.len())).min(used))),
             );
         }
         if block.state == 7 {
             let chunk = number / image.geometry.ratio;
             let entry = image.bitmap_entry_at(chunk);
-            spans.push((Kind::Bat, entry..entry + 8));
+            spans.push((ImageKind::Bat, entry..entry + 8));
             let first = image.bitmap_at(chunk) + number % image.geometry.ratio * (size / sector) / 8;
-            spans.push((Kind::Bitmap, first..first + (used / sector).div_ceil(8)));
+            spans.push((ImageKind::Bitmap, first..first + (used / sector).div_ceil(8)));
             // All blocks of the chunk have their bits in it.
             let sectors = (spec.disk_size / sector - (chunk << 23)).min(1 << 23);
             let start = image.bitmap_at(chunk);
-            spans.push((Kind::Bitmap, start..start + sectors.div_ceil(8)));
+            spans.push((ImageKind::Bitmap, start..start + sectors.div_ceil(8)));
         }
     }
     if spec.locator.is_some() {
         let at = image.item_at(PARENT_LOCATOR);
-        spans.push((Kind::Metadata, at..at + 600));
+        spans.push((ImageKind::Metadata, at..at + 600));
     }
-    spans.push((Kind::Metadata, spec.metadata_offset..spec.metadata_offset + 65 * KIB));
-    spans.push((Kind::Headers, 0..320 * KIB));
+    spans.push((ImageKind::Metadata, spec.metadata_offset..spec.metadata_offset + 65 * KIB));
+    spans.push((ImageKind::Headers, 0..320 * KIB));
     if !spec.log_guid.is_nil() {
-        spans.push((Kind::Headers, spec.log_offset..spec.log_offset + u64::from(spec.log_length)));
+        spans.push((ImageKind::Headers, spec.log_offset..spec.log_offset + u64::from(spec.log_length)));
     }
     spans
 }
 
 /// What lies in a part of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum ImageKind {
     Bat,
     Bitmap,
     Payload,
@@ -368,16 +368,16 @@ fn used_end(image: &Image) -> u64 {
 pub fn some_cut(image: &Image, dice: &mut Dice) -> u64 {
     let length = image.bytes.len();
     let wanted = dice.pick(&[
-        Some(Kind::Bat),
-        Some(Kind::Bat),
-        Some(Kind::Bat),
-        Some(Kind::Bitmap),
-        Some(Kind::Bitmap),
-        Some(Kind::Payload),
-        Some(Kind::Payload),
-        Some(Kind::Start),
-        Some(Kind::Metadata),
-        Some(Kind::Headers),
+        Some(ImageKind::Bat),
+        Some(ImageKind::Bat),
+        Some(ImageKind::Bat),
+        Some(ImageKind::Bitmap),
+        Some(ImageKind::Bitmap),
+        Some(ImageKind::Payload),
+        Some(ImageKind::Payload),
+        Some(ImageKind::Start),
+        Some(ImageKind::Metadata),
+        Some(ImageKind::Headers),
         None,
     ]);
     let spans: Vec<Range<u64>> =
@@ -412,14 +412,15 @@ pub fn some_quiet_cut(image: &Image, dice: &mut Dice) -> Option<u64> {
 
 /// A page of a file whose loss lets the image be opened; none if the image has nothing of its disk.
 pub fn some_page(image: &Image, dice: &mut Dice) -> Option<Range<u64>> {
-    let kind = dice.pick(&[Kind::Bat, Kind::Bitmap, Kind::Payload, Kind::Payload, Kind::Start]);
-    let all: Vec<(Kind, Range<u64>)> = spans(image);
-    let of_kind = |wanted: &[Kind]| -> Vec<Range<u64>> {
+    let kind =
+        dice.pick(&[ImageKind::Bat, ImageKind::Bitmap, ImageKind::Payload, ImageKind::Payload, ImageKind::Start]);
+    let all: Vec<(ImageKind, Range<u64>)> = spans(image);
+    let of_kind = |wanted: &[ImageKind]| -> Vec<Range<u64>> {
         all.iter().filter(|(kind, _)| wanted.contains(kind)).map(|(_, span)| span.clone()).collect()
     };
     let mut some = of_kind(&[kind]);
     if some.is_empty() {
-        some = of_kind(&[Kind::Bat, Kind::Payload]);
+        some = of_kind(&[ImageKind::Bat, ImageKind::Payload]);
     }
     let span = Some(some).filter(|some| !some.is_empty()).map(|some| dice.pick(&some))?;
     let page = (span.start + dice.below(span.end - span.start)) / PAGE * PAGE;

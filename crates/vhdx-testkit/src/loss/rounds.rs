@@ -59,7 +59,7 @@ pub fn run(dice: &mut Dice, count: usize, is_quiet: bool) -> Vec<Round> {
 /// The disk of each layer, from memory.
 pub fn copies(chain: &Chain) -> Vec<Disk> {
     let sources = chain.sources(Door::Memory);
-    let disks = (0..sources.len()).map(|layer| open(&sources[layer..], Strictness::Default, || {}));
+    let disks = (0..sources.len()).map(|layer| open(&sources[layer..], Strictness::Strict, || {}));
     disks.map(Result::unwrap).collect()
 }
 
@@ -96,8 +96,8 @@ fn round(chain: &Chain, copies: &[Disk], manifests: &[Vec<u8>], dice: &mut Dice,
     let calls = dice.pick(&[0, 0, 0, 1, 2, 5, 30]);
 
     let sources = chain.sources(door);
-    let disk = open(&sources, Strictness::Default, || {}).unwrap();
-    let other = open(&sources, Strictness::Default, || {}).unwrap();
+    let disk = open(&sources, Strictness::Strict, || {}).unwrap();
+    let other = open(&sources, Strictness::Strict, || {}).unwrap();
     let file = chain.handle(layer);
     let cut = move || file.set_len(length).unwrap();
     let trigger = Arc::new(if moment == Moment::During { Trigger::after(calls, cut) } else { Trigger::unset(cut) });

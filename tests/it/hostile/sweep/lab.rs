@@ -15,7 +15,7 @@ use super::{Place, told_by_check};
 use crate::kit::FileBytes;
 use crate::kit::builder::Image;
 use crate::kit::oracle::{Fault, LogPolicy, Oracle};
-use crate::lab::{Content, file_of, size};
+use crate::lab::{Expected, file_of, size};
 use crate::support::{map, temp_dir};
 use crate::watchdog::PATIENCE;
 
@@ -28,7 +28,7 @@ pub(super) struct Mutant {
 
 /// What came of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Outcome {
+pub(super) enum ParentRejection {
     /// The disk reads as if nothing had happened.
     Same,
     /// The image can't be opened, or not be read to its end.
@@ -40,7 +40,7 @@ pub(super) enum Outcome {
 /// How often each of them came of a change of each structure.
 #[derive(Debug, Default)]
 pub(super) struct Results {
-    counts: BTreeMap<(Outcome, Place), u32>,
+    counts: BTreeMap<(ParentRejection, Place), u32>,
     /// Of the images that read otherwise, those of which no check tells: where they were changed.
     pub(super) untold: Vec<Place>,
     /// What must not be.
@@ -57,12 +57,12 @@ impl Results {
     }
 
     /// How often an outcome came of changes of a structure.
-    pub(super) fn of(&self, outcome: Outcome, place: Place) -> u32 {
+    pub(super) fn of(&self, outcome: ParentRejection, place: Place) -> u32 {
         self.counts.get(&(outcome, place)).copied().unwrap_or(0)
     }
 
     #[track_caller]
-    pub(super) fn assert_at_least(&self, outcome: Outcome, least: u32) {
+    pub(super) fn assert_at_least(&self, outcome: ParentRejection, least: u32) {
         let count: u32 = self.counts.iter().filter(|((found, _), _)| *found == outcome).map(|(_, count)| count).sum();
         assert!(count >= least, "{outcome:?} only {count} times: {:?}", self.counts);
     }
@@ -117,7 +117,7 @@ fn watch(reports: &Receiver<()>) {
 struct Lab<'a> {
     image: Image,
     parents: &'a [Image],
-    content: Content,
+    content: Expected,
     path: PathBuf,
     file: File,
     options: OpenOptions,
@@ -140,7 +140,7 @@ impl<'a> Lab<'a> {
         Self {
             image: image.clone(),
             parents,
-            content: Content::of(&chain),
+            content: Expected::of(&chain),
             file: File::options().write(true).open(&path).unwrap(),
             path,
             options: OpenOptions::new().parents(finder),
@@ -164,7 +164,7 @@ impl<'a> Lab<'a> {
             match self.judge(mutant.place, number) {
                 Ok(outcome) => {
                     *results.counts.entry((outcome, mutant.place)).or_default() += 1;
-                    if outcome == Outcome::Other && !told_by_check(&self.image) {
+                    if outcome == ParentRejection::Other && !told_by_check(&self.image) {
                         results.untold.push(mutant.place);
                     }
                 }
@@ -180,12 +180,12 @@ impl<'a> Lab<'a> {
         results
     }
 
-    fn judge(&self, place: Place, number: usize) -> Result<Outcome, String> {
+    fn judge(&self, place: Place, number: usize) -> Result<ParentRejection, String> {
         let disk = Disk::open(map(&self.path), &self.options);
-        let outcome = disk.as_ref().map_or(Outcome::Refused, |disk| self.read(disk));
+        let outcome = disk.as_ref().map_or(ParentRejection::Refused, |disk| self.read(disk));
         // Most of a header and of the log is only there to be summed up, and changes of it are many: some are enough.
         let is_summed = matches!(place, Place::Header | Place::RegionTable | Place::LogEntry);
-        if outcome != Outcome::Same || !is_summed || number.is_multiple_of(16) {
+        if outcome != ParentRejection::Same || !is_summed || number.is_multiple_of(16) {
             let step = if is_summed { 397 } else { 41 };
             self.compare(disk, step, number)?;
         }
@@ -193,14 +193,14 @@ impl<'a> Lab<'a> {
     }
 
     /// Reads the whole disk.
-    fn read(&self, disk: &Disk) -> Outcome {
+    fn read(&self, disk: &Disk) -> ParentRejection {
         let (mut at, mut is_same) = (0, disk.size() == self.content.size());
         for segment in disk.segments(..) {
-            let Ok(segment) = segment else { return Outcome::Refused };
+            let Ok(segment) = segment else { return ParentRejection::Refused };
             is_same = is_same && self.content.differs(at, segment).is_none();
             at += segment.len();
         }
-        if is_same { Outcome::Same } else { Outcome::Other }
+        if is_same { ParentRejection::Same } else { ParentRejection::Other }
     }
 
     /// Compares what is read, or refused, with what the naive reader reads or refuses.

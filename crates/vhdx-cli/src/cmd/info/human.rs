@@ -3,8 +3,8 @@
 use std::fmt::Display;
 use std::io::{self, Write};
 
-use vhdx_mmap::ops::Contents;
-use vhdx_mmap::{Image, Kind, LogState};
+use vhdx_mmap::ops::DiskLayout;
+use vhdx_mmap::{Image, ImageKind, LogState};
 
 use super::{Facts, block_counts};
 use crate::size::human;
@@ -14,7 +14,7 @@ pub(super) fn write(out: &mut impl Write, facts: &Facts<'_>) -> io::Result<()> {
     let image = facts.layer.image();
     let header = image.header();
     line(out, "image", escape(&facts.path.to_string_lossy()))?;
-    line(out, "file format", format_args!("vhdx ({})", image.kind().name()))?;
+    line(out, "file format", format_args!("vhdx ({})", image.kind().as_str()))?;
     line(out, "virtual size", human(image.virtual_disk_size()))?;
     if let Some(actual_size) = facts.actual_size {
         line(out, "disk size", human(actual_size))?;
@@ -46,7 +46,7 @@ pub(super) fn write(out: &mut impl Write, facts: &Facts<'_>) -> io::Result<()> {
         None => {}
     }
     for warning in facts.layer.warnings() {
-        marked(out, warning.severity.name(), &warning.to_string())?;
+        marked(out, warning.severity.as_str(), &warning.to_string())?;
     }
     Ok(())
 }
@@ -79,7 +79,7 @@ fn log(facts: &Facts<'_>) -> String {
 
 fn parent(out: &mut impl Write, facts: &Facts<'_>) -> io::Result<()> {
     let image = facts.layer.image();
-    if image.kind() != Kind::Differencing {
+    if image.kind() != ImageKind::Differencing {
         return Ok(());
     }
     match image.parent_locator() {
@@ -100,9 +100,9 @@ fn parent(out: &mut impl Write, facts: &Facts<'_>) -> io::Result<()> {
     line(out, "chain", chain.join(" -> "))
 }
 
-fn contents(out: &mut impl Write, contents: &Contents, image: &Image) -> io::Result<()> {
+fn contents(out: &mut impl Write, contents: &DiskLayout, image: &Image) -> io::Result<()> {
     let (disk_size, sector_size) = (image.virtual_disk_size(), image.logical_sector_size());
-    let volume = contents.volume.map(|volume| volume.name());
+    let volume = contents.volume.map(|volume| volume.as_str());
     let Some(table) = &contents.partition_table else {
         return match volume {
             Some(volume) => line(out, "contents", format_args!("{volume}, on the whole disk, without partition table")),
@@ -111,9 +111,9 @@ fn contents(out: &mut impl Write, contents: &Contents, image: &Image) -> io::Res
     };
     let backup = if table.is_backup { ", from its backup" } else { "" };
     let count = table.partitions.len();
-    line(out, "contents", format_args!("{} partition table{backup}, partitions: {count}", table.scheme.name()))?;
+    line(out, "contents", format_args!("{} partition table{backup}, partitions: {count}", table.scheme.as_str()))?;
     for partition in &table.partitions {
-        let holds = partition.volume.map_or("no known file system", |volume| volume.name());
+        let holds = partition.volume.map_or("no known file system", |volume| volume.as_str());
         let end = partition.start.saturating_add(partition.length);
         let behind = if end > disk_size { ", reaches behind the end of the disk" } else { "" };
         let name = if partition.name.is_empty() { String::new() } else { format!(" \"{}\"", escape(&partition.name)) };

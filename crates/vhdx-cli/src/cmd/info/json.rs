@@ -1,7 +1,7 @@
 //! `vhdx info` for programs: the keys of qemu-img first, everything else under `format-specific`.
 
 use serde_json::{Map, Value, json};
-use vhdx_mmap::ops::{Contents, Partition};
+use vhdx_mmap::ops::{DiskLayout, Partition};
 use vhdx_mmap::{LogState, ParentLocator};
 
 use super::{Facts, block_counts};
@@ -67,15 +67,15 @@ fn data(facts: &Facts<'_>, locator: Option<&ParentLocator>) -> Value {
         .warnings()
         .map(|warning| {
             json!({
-                "code": warning.check.code(),
-                "severity": warning.severity.name(),
+                "code": warning.rule.code(),
+                "severity": warning.severity.as_str(),
                 "text": warning.detail.to_string(),
             })
         })
         .collect();
     json!({
         "schema": 1,
-        "kind": image.kind().name(),
+        "kind": image.kind().as_str(),
         "file-length": image.source().length(),
         "logical-sector-size": image.logical_sector_size(),
         "physical-sector-size": image.physical_sector_size(),
@@ -130,7 +130,7 @@ fn parent(locator: &ParentLocator, facts: &Facts<'_>) -> Value {
     })
 }
 
-fn contents_value(contents: &Contents) -> Value {
+fn contents_value(contents: &DiskLayout) -> Value {
     let partition = |partition: &Partition| {
         json!({
             "number": partition.number,
@@ -138,17 +138,17 @@ fn contents_value(contents: &Contents) -> Value {
             "length": partition.length,
             "type": partition.kind,
             "name": partition.name,
-            "holds": partition.volume.map(|volume| volume.name()),
+            "holds": partition.volume.map(|volume| volume.as_str()),
         })
     };
     json!({
         "partition-table": contents.partition_table.as_ref().map(|table| json!({
-            "scheme": table.scheme.name(),
+            "scheme": table.scheme.as_str(),
             "sector-size": table.sector_size,
             "is-backup": table.is_backup,
             "is-protected": table.is_protected,
             "partitions": table.partitions.iter().map(partition).collect::<Vec<_>>(),
         })),
-        "holds": contents.volume.map(|volume| volume.name()),
+        "holds": contents.volume.map(|volume| volume.as_str()),
     })
 }

@@ -6,7 +6,7 @@ mod json;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use vhdx_mmap::ops::{self, Contents};
+use vhdx_mmap::ops::{self, DiskLayout};
 use vhdx_mmap::{BlockStates, Chain, Error, ErrorKind, Layer};
 
 use crate::args::{Common, InfoArgs};
@@ -44,7 +44,7 @@ pub(crate) fn run(args: &InfoArgs, common: &Common) -> Result<Exit, Failure> {
                     salvage::finish(path, disk, 0..disk.size(), &args.salvage)
                 }
             };
-            open::steady(chain.layers(), told)
+            open::fail_if_changed(chain.layers(), told)
         })();
         match told {
             Ok(Exit::Done) => {}
@@ -84,7 +84,7 @@ struct Facts<'a> {
     /// The files of the chain from here on.
     chain: Vec<PathBuf>,
     /// What is on the disk: only told of the image that was asked for.
-    contents: Option<Result<Contents, Error>>,
+    contents: Option<Result<DiskLayout, Error>>,
     /// Why the chain, from here on, ends before its base.
     chain_broken: Option<&'a Error>,
 }
@@ -111,7 +111,7 @@ impl<'a> Facts<'a> {
             parent: below.get(1).map(path_of),
             broken: chain.broken().filter(|_| below.len() == 1),
             chain: below.iter().map(path_of).collect(),
-            contents: (number == 0).then(|| ops::contents(chain.disk_so_far())),
+            contents: (number == 0).then(|| ops::detect(chain.disk_so_far())),
             chain_broken: chain.broken(),
         })
     }
@@ -125,7 +125,7 @@ impl<'a> Facts<'a> {
 /// The numbers of blocks in each state that there are blocks in.
 fn block_counts(blocks: &BlockStates) -> Vec<(&'static str, u64)> {
     let mut counts: Vec<(&'static str, u64)> =
-        vhdx_mmap::PayloadBlockState::ALL.into_iter().map(|state| (state.name(), blocks.count(state))).collect();
+        vhdx_mmap::PayloadBlockState::ALL.into_iter().map(|state| (state.as_str(), blocks.count(state))).collect();
     counts.push(("reserved", blocks.reserved()));
     counts.retain(|(_, count)| *count > 0);
     counts

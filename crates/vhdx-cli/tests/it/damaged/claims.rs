@@ -8,7 +8,7 @@ use super::salvage::{extract, ranges};
 use crate::kit::builder::{BAT_REGION, FILE_PARAMETERS, Image, METADATA_REGION, Region, Spec};
 use crate::kit::log::{Descriptor, Entry, Journal, Old};
 use crate::kit::{Block, MIB, PAGE};
-use crate::lab::{Content, assert_reads, run as sectors, size};
+use crate::lab::{Expected, assert_reads, run as sectors, size};
 use crate::support::{Ran, run, temp_dir, vhdx};
 
 fn check(path: &Path) -> Ran {
@@ -110,7 +110,7 @@ fn a_damaged_header_is_doubted_only_where_it_could_have_counted() {
         damaged.patch_header_raw(3 - current, at, &[0x7f]);
         damaged.bytes.write_file(&path).unwrap();
         let (ran, bytes, _) = extract(&path, &[]);
-        let content = Content::of(&[&Spec::default().build()]).read(0..8 * MIB);
+        let content = Expected::of(&[&Spec::default().build()]).read(0..8 * MIB);
         assert!(ran.status.code() == Some(code) && bytes == content, "{at}: {}", ran.err);
         assert!(check(&path).text().contains("warning: "), "{at}");
         // Where the log of the other one has been played, nothing depends on which of them counts.
@@ -147,7 +147,7 @@ fn what_regions_and_logs_claim_without_need_costs_no_block() {
         ("unknown region", over_blocks),
         ("unused log", patched(&|image| image.patch_headers(72, &(4 * MIB).to_le_bytes()))),
     ];
-    let content = Content::of(&[&Spec::default().build()]).read(0..8 * MIB);
+    let content = Expected::of(&[&Spec::default().build()]).read(0..8 * MIB);
     for (what, image) in cases {
         image.bytes.write_file(&path).unwrap();
         let (ran, bytes, losses) = extract(&path, &[]);
@@ -167,7 +167,7 @@ fn a_child_that_does_not_say_so_any_more_is_one_if_its_parent_is_there() {
     let spec = || Spec::child_of(&base, "parent.vhdx").block(1, Block::partial(&sectors(0..8))).block(3, Block::full());
     let (whole, base) = (spec().build(), base.build());
     base.bytes.write_file(&parent).unwrap();
-    let content = Content::of(&[&whole, &base]).read(0..8 * MIB);
+    let content = Expected::of(&[&whole, &base]).read(0..8 * MIB);
 
     // The flag is lost, and the locator is there.
     let mut image = whole.clone();

@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::kit::builder::{DISK_SIZE, FILE_PARAMETERS, Image, LOGICAL_SECTOR, Spec};
 use crate::kit::log::Dirty;
 use crate::kit::{Block, MIB};
-use crate::lab::{Content, size};
+use crate::lab::{Expected, size};
 use crate::support::{Ran, run, temp_dir, vhdx};
 
 pub(super) fn write(folder: &Path, image: &Image) -> PathBuf {
@@ -37,7 +37,7 @@ pub(super) fn ranges(losses: &Value) -> Vec<(u64, u64)> {
 }
 
 fn content() -> Vec<u8> {
-    Content::of(&[&Spec::default().build()]).read(0..8 * MIB)
+    Expected::of(&[&Spec::default().build()]).read(0..8 * MIB)
 }
 
 #[test]
@@ -153,7 +153,7 @@ fn values_that_the_metadata_have_lost_can_be_said() {
 fn each_value_can_be_said_where_only_that_is_lost() {
     let folder = temp_dir();
     let spec = Spec { block_size: 2 << 20, sector_size: 4096, ..Spec::default() };
-    let whole = Content::of(&[&spec.build()]).read(0..8 * MIB);
+    let whole = Expected::of(&[&spec.build()]).read(0..8 * MIB);
     let rows = [
         (FILE_PARAMETERS, "FileParameters", "block-size=2M"),
         (LOGICAL_SECTOR, "LogicalSectorSize", "sector-size=4K"),
@@ -292,7 +292,7 @@ fn a_dirty_image_that_was_cut_has_its_log_replayed() {
     let folder = temp_dir();
     let image = Dirty::ManyEntries.build(&Spec::default().block(7, Block::full()));
     let path = write(folder.path(), &image);
-    let whole = Content::of(&[&image]).read(0..8 * MIB);
+    let whole = Expected::of(&[&image]).read(0..8 * MIB);
     let length = std::fs::metadata(&path).unwrap().len();
     std::fs::File::options().write(true).open(&path).unwrap().set_len(length - MIB / 2).unwrap();
     let (ran, bytes, losses) = extract(&path, &[]);

@@ -10,7 +10,7 @@ use super::cuts::{chain_of_three, cut, lost};
 use super::salvage::{extract, ranges};
 use crate::kit::builder::{FILE_PARAMETERS, Image, PARENT_LOCATOR, Slot, Spec};
 use crate::kit::{Block, MIB};
-use crate::lab::{Content, run as sectors, size};
+use crate::lab::{Expected, run as sectors, size};
 use crate::support::{run, temp_dir, vhdx};
 
 /// Writes a chain under the names by which it is linked: `0.vhdx`, its parent `1.vhdx` and so on.
@@ -23,7 +23,7 @@ fn write(folder: &Path, chain: &[&Image]) -> PathBuf {
 
 /// The content of a chain, of which something is lost.
 fn content_without(chain: &[&Image], lost: &[(u64, u64)]) -> Vec<u8> {
-    let content = Content::of(chain);
+    let content = Expected::of(chain);
     let mut bytes = content.read(0..content.size());
     lost.iter().for_each(|(start, length)| bytes[size(*start)..size(start + length)].fill(0));
     bytes
@@ -141,7 +141,7 @@ fn all_commands_tell_the_same_of_a_parent_that_was_cut() {
             let short = cut(whole[layer], length);
             let mut chain = whole.clone();
             chain[layer] = &short;
-            let content = Content::of(&whole);
+            let content = Expected::of(&whole);
             let expected = lost(&chain, 0..content.size());
             assert!(!expected.is_empty());
             let path = write(folder.path(), &chain);

@@ -9,7 +9,7 @@ use vhdx_testkit::fuse::Mounted;
 use super::fuse::losses;
 use crate::kit::builder::{Image, Spec};
 use crate::kit::{Block, KIB, MIB};
-use crate::lab::{Content, size};
+use crate::lab::{Expected, size};
 use crate::support::{Ran, run, temp_dir, vhdx};
 
 /// A child and its parent, which has a block that the child has not.
@@ -21,7 +21,7 @@ fn chain() -> [Image; 2] {
 
 fn content(chain: &[Image]) -> Vec<u8> {
     let chain: Vec<&Image> = chain.iter().collect();
-    let content = Content::of(&chain);
+    let content = Expected::of(&chain);
     content.read(0..content.size())
 }
 

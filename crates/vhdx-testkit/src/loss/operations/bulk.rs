@@ -10,7 +10,7 @@ use serde_json::Value;
 use sha2::Digest as _;
 use vhdx_mmap::ops::manifest::{self, ManifestError, Merged, Shard};
 use vhdx_mmap::ops::{self, Algorithm, Digest, ExtractOptions, Extracted, Sparse, Target, TargetContent};
-use vhdx_mmap::{Content, Segment, Source};
+use vhdx_mmap::{Input, ScanError, Segment, Source};
 
 use super::super::dice::{Dice, size, wide};
 use super::super::truth::{Truth, differences};
@@ -47,7 +47,7 @@ type Copied = (u64, Option<Vec<u8>>);
 pub(super) fn scan(stage: &Stage<'_>, dice: &mut Dice) -> Judged {
     let range = stage.some_range(dice, stage.truth().size);
     let mut found: Vec<(Range<u64>, Option<Vec<Copied>>)> = Vec::new();
-    Content::disk(stage.disk).range(range.clone()).scan(
+    Input::disk(stage.disk).range(range.clone()).scan(
         &stage.scan(),
         |_, segments| {
             let copied = segments.iter().map(|segment| match segment {
@@ -84,7 +84,7 @@ pub(super) fn scan(stage: &Stage<'_>, dice: &mut Dice) -> Judged {
 pub(super) fn hash(stage: &Stage<'_>, dice: &mut Dice) -> Judged {
     let range = stage.some_range(dice, MOST);
     let algorithms = some_algorithms(dice);
-    let found = ops::hash(Content::disk(stage.disk).range(range.clone()), &algorithms, &stage.scan())?;
+    let found = ops::hash(Input::disk(stage.disk).range(range.clone()), &algorithms, &stage.scan())?;
     ensure_digests(&found, &algorithms, &stage.truth().read(range))
 }
 
@@ -157,7 +157,9 @@ pub(super) fn hash_share(stage: &Stage<'_>, dice: &mut Dice) -> Judged {
     let digests = match merged {
         Ok(Merged::Digests { digests, .. }) => digests,
         Ok(_) => return Err(Failure::Wrong("a manifest".to_owned())),
-        Err(ManifestError::Format { .. }) if stage.trigger.is_spent() && count > 1 => return Ok(()),
+        Err(ScanError::Manifest(ManifestError::Format { .. })) if stage.trigger.is_spent() && count > 1 => {
+            return Ok(());
+        }
         Err(error) => return Err(error.into()),
     };
     if truth.size <= MOST {
@@ -239,7 +241,7 @@ pub fn judge_manifest(text: &[u8], truth: &Truth, algorithms: &[Algorithm]) -> J
                 let zeros = zeros.entry((*algorithm, each.end - each.start));
                 zeros.or_insert_with(|| digest_of(*algorithm, &vec![0; size(each.end - each.start)])).clone()
             };
-            ensure(line[algorithm.name()] == expected, || {
+            ensure(line[algorithm.as_str()] == expected, || {
                 format!("{algorithm} in {line}, and the truth is {expected}")
             })?;
             let bytes: Vec<u8> = (0..expected.len())
@@ -313,13 +315,13 @@ pub(super) fn verify_other(stage: &Stage<'_>, dice: &mut Dice) -> Judged {
 fn with_other<T>(
     stage: &Stage<'_>,
     dice: &mut Dice,
-    work: impl FnOnce(Content<'_>, &crate::SparseBytes) -> Result<T, Failure>,
+    work: impl FnOnce(Input<'_>, &crate::SparseBytes) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     let truth = stage.truth();
     let layer = stage.some_ancestor(dice).unwrap_or(0);
     match dice.below(4) {
-        0 => work(Content::disk(&stage.copies[0]), &truth.bytes),
-        1 => work(Content::disk(&stage.copies[layer]), &stage.chain.truths[layer].bytes),
+        0 => work(Input::disk(&stage.copies[0]), &truth.bytes),
+        1 => work(Input::disk(&stage.copies[layer]), &stage.chain.truths[layer].bytes),
         2 if truth.size <= MOST => {
             let mut other = truth.bytes.clone();
             for _ in 0..dice.below(4) {
@@ -328,11 +330,11 @@ fn with_other<T>(
                 other.write(at, &[byte ^ 1]);
             }
             let source = Source::from_vec(other.to_vec());
-            work(Content::raw(&source), &other)
+            work(Input::raw(&source), &other)
         }
         _ => {
             let ancestor = stage.disk.ancestor(layer).unwrap();
-            work(Content::disk(&ancestor), &stage.chain.truths[layer].bytes)
+            work(Input::disk(&ancestor), &stage.chain.truths[layer].bytes)
         }
     }
 }
@@ -340,7 +342,7 @@ fn with_other<T>(
 fn compared(stage: &Stage<'_>, dice: &mut Dice, most: usize) -> Judged {
     with_other(stage, dice, |other, other_bytes| {
         let (mut found, mut is_broken_off) = (Vec::new(), false);
-        let disk = Content::disk(stage.disk);
+        let disk = Input::disk(stage.disk);
         ops::compare(disk, other, &stage.scan(), |difference| {
             stage.tick();
             found.push((difference.range, difference.first));
@@ -370,7 +372,7 @@ pub(super) fn compare_break(stage: &Stage<'_>, dice: &mut Dice) -> Judged {
 
 pub(super) fn first_difference(stage: &Stage<'_>, dice: &mut Dice) -> Judged {
     with_other(stage, dice, |other, other_bytes| {
-        let found = ops::first_difference(Content::disk(stage.disk), other, &stage.scan())?;
+        let found = ops::first_difference(Input::disk(stage.disk), other, &stage.scan())?;
         let length = stage.truth().size.max(other_bytes.len());
         let expected = differences(&stage.truth().bytes, other_bytes, length).first().map(|(_, first)| *first);
         ensure_eq(&found, &expected, "the first difference")
@@ -410,7 +412,7 @@ pub(super) fn extract_to_file(stage: &Stage<'_>, dice: &mut Dice) -> Judged {
         file.write_all_at(&vec![0xEE; size(length)], 0).unwrap();
     }
     let target = Target::new(&file, content);
-    let extracted = ops::extract_to_file(Content::disk(stage.disk).range(range.clone()), &target, &options)?;
+    let extracted = ops::extract_to_file(Input::disk(stage.disk).range(range.clone()), &target, &options)?;
     let mut found = vec![0; size(length)];
     file.read_exact_at(&mut found, 0).unwrap();
     ensure_extracted(&found, &extracted, &options, (stage.truth(), range))
@@ -419,14 +421,14 @@ pub(super) fn extract_to_file(stage: &Stage<'_>, dice: &mut Dice) -> Judged {
 pub(super) fn extract_to_writer(stage: &Stage<'_>, dice: &mut Dice) -> Judged {
     let (range, options) = some_extraction(stage, dice);
     let mut out = Sink { stage, bytes: Vec::new() };
-    let extracted = ops::extract_to_writer(Content::disk(stage.disk).range(range.clone()), &mut out, &options)?;
+    let extracted = ops::extract_to_writer(Input::disk(stage.disk).range(range.clone()), &mut out, &options)?;
     ensure_extracted(&out.bytes, &extracted, &options, (stage.truth(), range))
 }
 
 /// To a pipe, or to a file.
 pub(super) fn extract_to_stream(stage: &Stage<'_>, dice: &mut Dice) -> Judged {
     let (range, options) = some_extraction(stage, dice);
-    let content = Content::disk(stage.disk).range(range.clone());
+    let content = Input::disk(stage.disk).range(range.clone());
     if dice.one_in(2) {
         let file = memory_file();
         let extracted = ops::extract_to_stream(content, &file, &options)?;

@@ -3,7 +3,7 @@
 use std::ops::{ControlFlow, Range};
 
 use vhdx_mmap::ops::{self, CheckOptions, PartitionScheme};
-use vhdx_mmap::{Category, Check, Location, OpenOptions, Parents, PayloadBlockState, Run, Severity};
+use vhdx_mmap::{Category, Location, OpenOptions, Parents, PayloadBlockState, Rule, Run, Severity};
 
 use super::super::chain::{Door, PARTITION, boot_record};
 use super::super::dice::{Dice, size, wide};
@@ -269,7 +269,7 @@ pub(super) fn content_changes_break(stage: &Stage<'_>, dice: &mut Dice) -> Judge
 
 pub(super) fn contents(stage: &Stage<'_>, _: &mut Dice) -> Judged {
     stage.tick();
-    let found = ops::contents(stage.disk)?;
+    let found = ops::detect(stage.disk)?;
     let truth: &Truth = stage.truth();
     let has_table = truth.read(0..512) == boot_record();
     let sector = u64::from(stage.chain.layers[0].image.spec.sector_size);
@@ -295,7 +295,7 @@ fn checked(stage: &Stage<'_>, reads_payload: bool) -> Judged {
         return Err(finding.detail.clone().into());
     }
     let (shared, others): (Vec<_>, Vec<_>) =
-        report.findings.iter().partition(|finding| finding.check == Check::BlockOverlap);
+        report.findings.iter().partition(|finding| finding.rule == Rule::BlockOverlap);
     let mut shared: Vec<usize> = shared.iter().map(|finding| finding.detail.layer()).collect();
     shared.dedup();
     ensure_eq(&shared, &stage.sharing_layers(), "layers with findings of blocks that share a place")?;

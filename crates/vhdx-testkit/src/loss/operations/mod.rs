@@ -10,9 +10,7 @@ use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use vhdx_mmap::ops::ExtractError;
-use vhdx_mmap::ops::manifest::ManifestError;
-use vhdx_mmap::{Category, Disk, Error, Progress, ScanOptions, Source, Stopped};
+use vhdx_mmap::{Category, Disk, Error, Progress, ScanError, ScanOptions, Source};
 
 use super::chain::{Chain, Door, Layer};
 use super::dice::{Dice, size, wide};
@@ -33,28 +31,10 @@ impl From<Error> for Failure {
     }
 }
 
-impl From<Stopped> for Failure {
-    fn from(stopped: Stopped) -> Self {
-        match stopped {
-            Stopped::Read(error) => error.into(),
-            other => Self::Wrong(format!("stopped: {other}")),
-        }
-    }
-}
-
-impl From<ExtractError> for Failure {
-    fn from(error: ExtractError) -> Self {
+impl From<ScanError> for Failure {
+    fn from(error: ScanError) -> Self {
         match error {
-            ExtractError::Read(error) => error.into(),
-            other => Self::Wrong(format!("stopped: {other}")),
-        }
-    }
-}
-
-impl From<ManifestError> for Failure {
-    fn from(error: ManifestError) -> Self {
-        match error {
-            ManifestError::Read(error) => error.into(),
+            ScanError::Read(error) => error.into(),
             other => Self::Wrong(format!("stopped: {other}")),
         }
     }

@@ -217,7 +217,7 @@ pub(super) fn block_segments(stage: &Stage<'_>, dice: &mut Dice) -> Judged {
 
 /// Opens another disk over the same sources.
 pub(super) fn open_again(stage: &Stage<'_>, dice: &mut Dice) -> Judged {
-    let disk = open(stage.sources, Strictness::Default, || {})?;
+    let disk = open(stage.sources, Strictness::Strict, || {})?;
     stage.tick();
     read_some(stage, &disk, stage.truth(), dice, 70_000)
 }
@@ -227,7 +227,7 @@ pub(super) fn open_anew(stage: &Stage<'_>, dice: &mut Dice) -> Judged {
     let was_damaged = stage.trigger.is_spent();
     let sources = stage.chain.sources(stage.door);
     let trigger = Arc::clone(stage.trigger);
-    let opened = open(&sources, Strictness::Default, move || trigger.tick());
+    let opened = open(&sources, Strictness::Strict, move || trigger.tick());
     let judged = opened.map_err(Failure::from);
     let judged = judged.and_then(|disk| read_some(stage, &disk, stage.truth(), dice, 70_000));
     match judged {

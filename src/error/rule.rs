@@ -20,7 +20,7 @@ pub enum Severity {
 impl Severity {
     /// The name in lower case.
     #[must_use]
-    pub const fn name(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Note => "note",
             Self::Warning => "warning",
@@ -32,6 +32,8 @@ impl Severity {
     }
 }
 
+super::display_as_str!(Severity);
+
 /// Makes the list of rules: for each, what it says, its name, its code, and how much its breach matters where that does not
 /// keep the image from being read.
 macro_rules! rules {
@@ -40,11 +42,11 @@ macro_rules! rules {
         /// in which an image is read; the others go beyond what the format asks for.
         #[non_exhaustive]
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum Check {
+        pub enum Rule {
             $($(#[doc = $text])+ $name,)+
         }
 
-        impl Check {
+        impl Rule {
             /// All of them.
             pub const ALL: &'static [Self] = &[$(Self::$name),+];
 

@@ -26,7 +26,7 @@ pub enum PartitionScheme {
 impl PartitionScheme {
     /// A short name.
     #[must_use]
-    pub const fn name(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Mbr => "MBR",
             Self::Gpt => "GPT",
@@ -347,3 +347,5 @@ fn gpt_type(id: Uuid) -> String {
         None => format!("type {{{id}}}"),
     }
 }
+
+crate::error::display_as_str!(PartitionScheme);

@@ -16,7 +16,7 @@ pub use volume::Volume;
 /// What is on a disk.
 #[non_exhaustive]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Contents {
+pub struct DiskLayout {
     /// The partition table, if there is one.
     pub partition_table: Option<PartitionTable>,
     /// What the disk holds as a whole, without regard to partitions, if that is known.
@@ -27,11 +27,11 @@ pub struct Contents {
 ///
 /// # Errors
 /// If one of these sectors can't be read.
-pub fn contents(disk: &Disk) -> Result<Contents> {
+pub fn detect(disk: &Disk) -> Result<DiskLayout> {
     let whole = Area { disk, start: 0, length: disk.size() };
     let volume = volume::recognise(&whole)?;
     let partition_table = partitions::read(&whole, disk.image().logical_sector_size(), volume)?;
-    Ok(Contents { partition_table, volume })
+    Ok(DiskLayout { partition_table, volume })
 }
 
 /// A part of a disk, from which small things are read.

@@ -45,7 +45,7 @@ pub enum Volume {
 impl Volume {
     /// A short name.
     #[must_use]
-    pub const fn name(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Ext2 => "ext2",
             Self::Ext3 => "ext3",
@@ -150,3 +150,5 @@ fn ext(area: &Area<'_>) -> Result<Option<Volume>> {
         Volume::Ext2
     }))
 }
+
+crate::error::display_as_str!(Volume);

@@ -72,8 +72,9 @@ mod threads;
 mod zero;
 
 pub use disk::{
-    Block, Chain, Disk, DiskRange, Extents, FoundBy, Layer, Location, Loss, Losses, MAX_PARENTS, OpenOptions,
-    ParentFinder, ParentLink, ParentRequest, Parents, Reader, Run, Runs, Segment, Segments, SharedBytes,
+    Block, Chain, ChainFingerprint, Disk, DiskRange, Extents, FoundBy, Layer, LayerFingerprint, Location, Loss, Losses,
+    MAX_PARENTS, OpenOptions, ParentFinder, ParentLink, ParentRequest, Parents, Reader, Run, Runs, Segment, Segments,
+    SharedBytes,
 };
 pub use error::{Candidate, Category, Error, ErrorKind, ParentRejection, Result, Rule, Severity, Structure};
 pub use format::PayloadBlockState;

@@ -245,7 +245,7 @@ fn judge(input: &Input, images: &[Image], chain: vhdx_mmap::Result<Chain>, paren
         (Ok(oracle), None | Some(ErrorKind::ParentNotFound { .. })) => {
             let chain = chain.expect("a chain that can be opened");
             assert_eq!((chain.layers().len(), chain.broken().is_none()), (numbers.len(), is_whole));
-            let disk = chain.disk_so_far();
+            let disk = &Disk::so_far(&chain);
             assert_same(disk, &oracle, some_sectors(disk));
         }
         (Ok(_), Some(other)) => panic!("a good chain is refused: {other:?}"),

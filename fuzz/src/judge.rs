@@ -42,7 +42,7 @@ pub(crate) fn some_sectors(disk: &Disk) -> impl Iterator<Item = u64> + use<> {
 
 /// Asks for everything that can be asked of a chain. Nothing of this may panic, whatever it finds.
 pub(crate) fn look_at_everything(chain: &Chain) {
-    let disk = chain.disk_so_far();
+    let disk = &Disk::so_far(&chain);
     let image = disk.image();
     let mut told = format!("{:?}{image:?}", chain.broken().map(ToString::to_string));
     told.extend(disk.warnings().map(|(_, warning)| warning.to_string()));

@@ -170,23 +170,23 @@ pub fn run(input: &Input) {
             let copy = Source::from_vec(image.bytes.to_vec());
             let copy = Chain::open(copy, &OpenOptions::new().log_policy(policy)).expect("an image that opens");
             assert_eq!(
-                format!("{:?}", copy.disk_so_far().warnings().collect::<Vec<_>>()),
+                format!("{:?}", Disk::so_far(&copy).warnings().collect::<Vec<_>>()),
                 format!("{:?}", own_warnings(chain))
             );
         }
         // The naive reader goes through a log bit by bit: not through one of many MiB.
-        if chain.disk_so_far().image().header().log_length > 16 << 20 && !input.ignores_log {
+        if Disk::so_far(&chain).image().header().log_length > 16 << 20 && !input.ignores_log {
             return;
         }
     }
     let opened = opened.and_then(|chain| match chain.broken().map(vhdx_mmap::Error::kind) {
         None | Some(ErrorKind::ParentNotFound { .. }) => Ok(chain),
-        Some(_) => Err(vhdx_mmap::Disk::from_chain(chain).expect_err("a broken chain")),
+        Some(_) => Err(vhdx_mmap::Disk::from_chain(&chain).expect_err("a broken chain")),
     });
     let files: [&dyn FileBytes; 1] = [&image.bytes];
     match (opened, Oracle::open(&files, oracle_policy)) {
         (Ok(chain), Ok(oracle)) => {
-            let disk = chain.disk_so_far();
+            let disk = &Disk::so_far(&chain);
             assert_same(disk, &oracle, some_sectors(disk));
         }
         (Err(_), Err(_)) => {}
@@ -197,5 +197,5 @@ pub fn run(input: &Input) {
 
 /// The warnings of the image alone, without those of the search for its parent.
 fn own_warnings(chain: &Chain) -> Vec<(usize, &vhdx_mmap::Warning)> {
-    chain.disk_so_far().image().warnings().iter().map(|warning| (0, warning)).collect()
+    Disk::so_far(&chain).image().warnings().iter().map(|warning| (0, warning)).collect()
 }

@@ -2,7 +2,10 @@
 
 mod block;
 mod chain;
+mod fingerprint;
+mod layer;
 mod losses;
+mod options;
 mod parents;
 mod range;
 mod reader;
@@ -23,8 +26,11 @@ use crate::zero::{ZERO_PAGES_LENGTH, zero_pages};
 use runs::{FEW_LAYERS, Walk};
 
 pub use block::Block;
-pub use chain::{Chain, Layer, MAX_PARENTS, OpenOptions, ParentLink};
+pub use chain::{Chain, MAX_PARENTS};
+pub use fingerprint::{ChainFingerprint, LayerFingerprint};
+pub use layer::{Layer, ParentLink};
 pub use losses::{Loss, Losses};
+pub use options::OpenOptions;
 pub use parents::{FoundBy, ParentFinder, ParentRequest, Parents};
 pub use range::DiskRange;
 pub use reader::Reader;
@@ -59,12 +65,7 @@ impl Disk {
     /// [`Category::ParentMismatch`](crate::Category::ParentMismatch) if a parent is needed and was looked for in vain. The
     /// error says in which layer it is.
     pub fn open(source: Source, options: &OpenOptions) -> Result<Self> {
-        Self::from_chain(Chain::open(source, options)?)
-    }
-
-    /// The disk that these layers make: at least one.
-    fn new(layers: Vec<Layer>, is_salvaged: bool, missing: Option<Error>) -> Self {
-        Self { layers: layers.into(), top: 0, is_salvaged, missing }
+        Self::from_chain(&Chain::open(source, options)?)
     }
 
     /// Whether it was opened with [`Strictness::Salvage`](crate::Strictness::Salvage): what can't be read is zero then, and
@@ -84,9 +85,26 @@ impl Disk {
     /// The disk of a chain that has been opened.
     ///
     /// # Errors
-    /// What is wrong with the chain: [`Chain::broken`].
-    pub fn from_chain(chain: Chain) -> Result<Self> {
-        chain.into_disk()
+    /// What is wrong with the chain ([`Chain::broken`]), unless it is salvaged.
+    pub fn from_chain(chain: &Chain) -> Result<Self> {
+        match chain.broken() {
+            Some(error) if !chain.is_salvaged() => Err(error.clone()),
+            _ => Ok(Self::so_far(chain)),
+        }
+    }
+
+    /// The disk of a chain, as far as the layers found make it. What lies in a parent that was not found can't be read from
+    /// it: [`ErrorKind::NoParentAttached`].
+    #[must_use]
+    pub fn so_far(chain: &Chain) -> Self {
+        let missing = chain.broken().cloned();
+        Self { layers: chain.shared_layers(), top: 0, is_salvaged: chain.is_salvaged(), missing }
+    }
+
+    /// Which files the layers are, and in which state: for [`OpenOptions::expect`].
+    #[must_use]
+    pub fn fingerprint(&self) -> ChainFingerprint {
+        ChainFingerprint::of(self.layers())
     }
 
     /// The layers: the image that was opened first, its base last. There is at least one.

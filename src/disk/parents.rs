@@ -11,7 +11,7 @@ use crate::error::{Candidate, Error, ErrorKind, ParentRejection, Result, Structu
 use crate::format::KIB_64;
 use crate::image::{Image, Linkage, MetadataOverrides, ParentLocator, Strictness, Warnings};
 
-use super::chain::OpenOptions;
+use super::options::OpenOptions;
 use crate::source::{Allow, FileId, OpenFile, Source};
 
 use super::stored_path::{names_of, outcome_of_opening, resolve, walks};

@@ -265,6 +265,11 @@ pub enum ErrorKind {
     Lost,
     /// The file was changed while it was read.
     Changed,
+    /// The files are not those of the fingerprint that the caller has given, or were written to since it was taken.
+    OtherFiles {
+        /// What differs first.
+        what: &'static str,
+    },
 }
 
 impl ErrorKind {
@@ -314,7 +319,7 @@ impl ErrorKind {
                 Category::InvalidInput
             }
             Self::NotAFile { .. } | Self::Open(_) => Category::Open,
-            Self::MediumFailed | Self::Io(_) | Self::Lost | Self::Changed => Category::Io,
+            Self::MediumFailed | Self::Io(_) | Self::Lost | Self::Changed | Self::OtherFiles { .. } => Category::Io,
             _ => Category::Corrupt,
         }
     }
@@ -425,6 +430,7 @@ impl fmt::Display for ErrorKind {
             Self::Io(error) => write!(f, "cannot be read: {error}"),
             Self::Lost => f.write_str("cannot be read any more: the file has become shorter, or its medium failed"),
             Self::Changed => f.write_str("changed while it was read"),
+            Self::OtherFiles { what } => write!(f, "{what} differs from the expected fingerprint"),
         }
     }
 }

@@ -213,6 +213,11 @@ impl Image {
         &self.header
     }
 
+    /// CRC-32C of all changes that a replay of the log made; none of a clean log.
+    pub(crate) fn log_crc32c(&self) -> Option<u32> {
+        self.view.overlay_crc32c()
+    }
+
     /// What became of the log.
     #[must_use]
     pub fn log_state(&self) -> &LogState {

@@ -20,6 +20,7 @@ use std::fs::File;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use crate::error::{Error, ErrorKind, Result, Structure};
 use crate::num::{to_u64, to_usize_saturating};
@@ -136,6 +137,12 @@ impl Source {
     #[must_use]
     pub fn file(&self) -> Option<&File> {
         self.0.file.as_ref().map(|open| &open.file)
+    }
+
+    /// When the file was last changed before it was opened; none of a block device, and of what is not a file.
+    #[must_use]
+    pub fn modified(&self) -> Option<SystemTime> {
+        self.0.file.as_ref()?.modified()
     }
 
     /// Which file it is, whatever path leads to it; none for bytes from memory.

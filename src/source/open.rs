@@ -107,6 +107,11 @@ impl OpenFile {
         &self.id
     }
 
+    /// When it was last changed before it was opened.
+    pub(super) fn modified(&self) -> Option<SystemTime> {
+        self.changed.as_ref().map(|changed| changed.content)
+    }
+
     /// How long the file was when it was opened, in bytes.
     pub(super) fn length(&self) -> u64 {
         self.length

@@ -2,6 +2,7 @@
 
 use std::collections::BinaryHeap;
 
+use crate::checksum::crc32c_append;
 use crate::num::{to_u64, to_usize_saturating};
 
 /// A rebuilt sector of the log.
@@ -101,6 +102,15 @@ impl Overlay {
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
         self.patches.is_empty()
+    }
+
+    /// CRC-32C of all changes and their places.
+    pub(super) fn crc32c(&self) -> u32 {
+        self.patches.iter().fold(0, |crc, patch| {
+            let crc = crc32c_append(crc, &patch.start.to_le_bytes());
+            let crc = crc32c_append(crc, &patch.end.to_le_bytes());
+            patch.sector.as_ref().map_or(crc, |sector| crc32c_append(crc, &sector[..]))
+        })
     }
 
     /// How long the file is at least, after these changes.

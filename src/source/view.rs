@@ -98,6 +98,11 @@ impl View {
         Arc::clone(&self.failed)
     }
 
+    /// CRC-32C of all changes of a replay; none if there are none.
+    pub(crate) fn overlay_crc32c(&self) -> Option<u32> {
+        (!self.overlay.is_empty()).then(|| self.overlay.crc32c())
+    }
+
     /// The file beneath.
     pub(crate) fn source(&self) -> &Source {
         &self.source

@@ -149,7 +149,7 @@ fn look_at_log(source: Source) {
 }
 
 fn look_at_chain(chain: &Chain) {
-    let disk = chain.disk_so_far();
+    let disk = &Disk::so_far(&chain);
     let image = disk.image();
     let mut told = format!("{:?}{image:?}", chain.broken().map(ToString::to_string));
     told.extend(disk.warnings().map(|(_, warning)| warning.to_string()));

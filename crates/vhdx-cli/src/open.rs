@@ -149,7 +149,7 @@ fn disk_of(chain: Chain, path: &Path, common: &Common, strictness: Strictness) -
     {
         term::tell("warning", term::WARNING, &escape(&format!("{}: {error}", path.display())));
     }
-    let disk = Disk::from_chain(chain).map_err(|error| Failure::of_image(path, &error))?;
+    let disk = Disk::from_chain(&chain).map_err(|error| Failure::of_image(path, &error))?;
     if !common.quiet {
         for layer in disk.layers() {
             let name = layer.image().path().unwrap_or(path);

@@ -167,7 +167,7 @@ fn chain(
     }
     link(chain, findings);
     if options.payload {
-        payload::read(chain.disk_so_far(), &options.scan, findings)?;
+        payload::read(&Disk::so_far(chain), &options.scan, findings)?;
     }
     Ok(())
 }

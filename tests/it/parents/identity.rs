@@ -139,7 +139,7 @@ fn assert_unusable(spec: &Spec, category: Category, kind: impl Fn(&ErrorKind) ->
         assert_eq!((chain.layers().len(), chain.needs_parent()), (1, true));
         assert_eq!(chain.layers()[0].image().kind(), ImageKind::Differencing);
         let mut bytes = [0; 16];
-        assert_eq!(chain.disk_so_far().read_at(&mut bytes, MIB).unwrap(), 16);
+        assert_eq!(Disk::so_far(&chain).read_at(&mut bytes, MIB).unwrap(), 16);
         assert_eq!(bytes[..], crate::kit::pattern(spec.seed, MIB, 16));
     }
 }

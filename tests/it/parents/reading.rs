@@ -33,7 +33,7 @@ fn without_its_parent_a_child_reads_as_what_it_holds_and_the_rest_is_an_error() 
     let chain = chain(&path, Parents::None);
     assert!(chain.needs_parent() && chain.broken().is_none());
     assert_eq!(chain.layers().len(), 1);
-    assert!(chain.disk_so_far().read_at(&mut [0], 0).is_err());
+    assert!(Disk::so_far(&chain).read_at(&mut [0], 0).is_err());
 }
 
 #[test]
@@ -49,12 +49,12 @@ fn a_chain_that_is_broken_below_reads_as_far_as_it_goes() {
     assert_eq!((broken.category(), broken.layer()), (Category::ParentNotFound, 1));
     assert!(broken.file().unwrap().ends_with("middle.avhdx"));
     let mut bytes = vec![0; 2 << 20];
-    chain.disk_so_far().read_at(&mut bytes, 0).unwrap();
+    Disk::so_far(&chain).read_at(&mut bytes, 0).unwrap();
     let (first, second) = bytes.split_at(1 << 20);
     assert!(first == pattern(middle.seed, 0, 1 << 20) && second == pattern(top.seed, MIB, 1 << 20));
-    let error = chain.disk_so_far().read_at(&mut [0], 2 * MIB).unwrap_err();
+    let error = Disk::so_far(&chain).read_at(&mut [0], 2 * MIB).unwrap_err();
     assert_eq!((error.category(), error.layer()), (Category::ParentNotFound, 1));
-    assert_eq!(Disk::from_chain(chain).unwrap_err().category(), Category::ParentNotFound);
+    assert_eq!(Disk::from_chain(&chain).unwrap_err().category(), Category::ParentNotFound);
 }
 
 #[test]
@@ -184,7 +184,7 @@ fn as_many_parents_as_are_allowed_and_not_one_more() {
     let most = folder.path().join("256");
     let whole = Chain::open(map(&most), &options(Parents::Beside)).unwrap();
     assert!(whole.broken().is_none() && !whole.needs_parent());
-    let disk = Disk::from_chain(whole).unwrap();
+    let disk = Disk::from_chain(&whole).unwrap();
     assert_eq!(disk.layers().len(), 257);
     let mut bytes = vec![0; 2 << 20];
     disk.read_at(&mut bytes, 0).unwrap();

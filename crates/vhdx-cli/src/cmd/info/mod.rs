@@ -7,7 +7,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use vhdx_mmap::ops::{self, DiskLayout};
-use vhdx_mmap::{BlockStates, Chain, Error, ErrorKind, Layer};
+use vhdx_mmap::{BlockStates, Chain, Disk, Error, ErrorKind, Layer};
 
 use crate::args::{Common, InfoArgs};
 use crate::exit::{Exit, Failure};
@@ -23,7 +23,7 @@ pub(crate) fn run(args: &InfoArgs, common: &Common) -> Result<Exit, Failure> {
     for path in &args.images {
         let told = (|| {
             let chain = open::salvaged_chain(path, common, &args.salvage)?;
-            salvage::prepare(&args.salvage, chain.disk_so_far(), None)?;
+            salvage::prepare(&args.salvage, &Disk::so_far(&chain), None)?;
             let depth = if args.backing_chain { chain.layers().len() } else { 1 };
             for (number, layer) in chain.layers().iter().enumerate().take(depth) {
                 let facts = Facts::new(path, &chain, number, layer)?;
@@ -39,7 +39,7 @@ pub(crate) fn run(args: &InfoArgs, common: &Common) -> Result<Exit, Failure> {
             let told = match chain.broken().filter(|_| args.backing_chain) {
                 Some(error) => Err(Failure::of_image(path, error)),
                 None => {
-                    let disk = chain.disk_so_far();
+                    let disk = &Disk::so_far(&chain);
                     out.flush()?;
                     salvage::finish(path, disk, 0..disk.size(), &args.salvage)
                 }
@@ -95,7 +95,7 @@ impl<'a> Facts<'a> {
         let image = layer.image();
         let blocks = match image.block_states() {
             Ok(blocks) => Some(blocks),
-            Err(error) if chain.disk_so_far().is_salvaged() => {
+            Err(error) if chain.is_salvaged() => {
                 let text = format!("{}: {error}: nobody knows how many blocks are present", path_of(layer).display());
                 term::tell("warning", term::WARNING, &term::escape(&text));
                 None
@@ -111,7 +111,7 @@ impl<'a> Facts<'a> {
             parent: below.get(1).map(path_of),
             broken: chain.broken().filter(|_| below.len() == 1),
             chain: below.iter().map(path_of).collect(),
-            contents: (number == 0).then(|| ops::detect(chain.disk_so_far())),
+            contents: (number == 0).then(|| ops::detect(&Disk::so_far(chain))),
             chain_broken: chain.broken(),
         })
     }

@@ -1,0 +1,92 @@
+//! Which files a chain consists of, and in which state: so that a plan that was made from them is not used with others.
+
+use std::time::UNIX_EPOCH;
+
+use uuid::Uuid;
+
+use crate::error::{Error, ErrorKind, Result, Structure};
+
+use super::layer::Layer;
+
+/// Which files the images of a chain are, and in which state. A later opening can be held to it
+/// ([`OpenOptions::expect`](crate::OpenOptions::expect)): on another machine, or after a pause.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "ops", derive(serde::Serialize, serde::Deserialize))]
+pub struct ChainFingerprint {
+    /// Of each layer: the image that was opened first, its base last.
+    pub layers: Vec<LayerFingerprint>,
+}
+
+/// What tells one state of an image from another.
+#[non_exhaustive]
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "ops", derive(serde::Serialize, serde::Deserialize))]
+pub struct LayerFingerprint {
+    /// Length of the file, in bytes.
+    pub len: u64,
+    /// When the file was last changed: seconds since 1970, and nanoseconds. None of what is not a regular file; not compared
+    /// then.
+    pub modified: Option<(i64, u32)>,
+    /// Identity of the content (MS-VHDX 2.2.2).
+    pub data_write_guid: Uuid,
+    /// Changes with each session that writes to the file (MS-VHDX 2.2.2).
+    pub file_write_guid: Uuid,
+    /// Number of the current header (MS-VHDX 2.2.2).
+    pub sequence_number: u64,
+    /// CRC-32C of all changes that a replay of the log made; none of a clean log.
+    pub log_crc32c: Option<u32>,
+}
+
+impl ChainFingerprint {
+    pub(super) fn of(layers: &[Layer]) -> Self {
+        Self { layers: layers.iter().map(LayerFingerprint::of).collect() }
+    }
+
+    /// Whether `found` is the same state of the same files.
+    pub(super) fn check(&self, found: &Self) -> Result<()> {
+        let other =
+            |layer: usize, what| Err(Error::of(Structure::File, ErrorKind::OtherFiles { what }).in_layer(layer, None));
+        for (layer, (expected, found)) in self.layers.iter().zip(&found.layers).enumerate() {
+            if let Some(what) = expected.difference(found) {
+                return other(layer, what);
+            }
+        }
+        let (expected, found) = (self.layers.len(), found.layers.len());
+        if expected == found { Ok(()) } else { other(expected.min(found), "number of layers") }
+    }
+}
+
+impl LayerFingerprint {
+    fn of(layer: &Layer) -> Self {
+        let (image, header) = (layer.image(), layer.image().header());
+        let modified = image.source().modified().map(|time| match time.duration_since(UNIX_EPOCH) {
+            Ok(since) => (i64::try_from(since.as_secs()).unwrap_or(i64::MAX), since.subsec_nanos()),
+            Err(before) => {
+                let before = before.duration();
+                (i64::try_from(before.as_secs()).map_or(i64::MIN, i64::wrapping_neg), before.subsec_nanos())
+            }
+        });
+        Self {
+            len: image.source().length(),
+            modified,
+            data_write_guid: header.data_write_guid,
+            file_write_guid: header.file_write_guid,
+            sequence_number: header.sequence_number,
+            log_crc32c: image.log_crc32c(),
+        }
+    }
+
+    /// The first thing in which another state differs.
+    fn difference(&self, other: &Self) -> Option<&'static str> {
+        let has_other_time = self.modified.zip(other.modified).is_some_and(|(one, other)| one != other);
+        let differences = [
+            (self.data_write_guid != other.data_write_guid, "DataWriteGuid"),
+            (self.len != other.len, "length"),
+            (self.sequence_number != other.sequence_number, "SequenceNumber"),
+            (self.file_write_guid != other.file_write_guid, "FileWriteGuid"),
+            (self.log_crc32c != other.log_crc32c, "changes in the log"),
+            (has_other_time, "time of the last change"),
+        ];
+        differences.into_iter().find(|(differs, _)| *differs).map(|(_, what)| what)
+    }
+}

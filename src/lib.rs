@@ -57,6 +57,8 @@
     allow(dead_code, unused_imports, reason = "what optional parts need is there without them, too")
 )]
 
+#[cfg(feature = "ops")]
+mod check;
 mod checksum;
 #[doc = include_str!("design.md")]
 pub mod design {}
@@ -65,12 +67,18 @@ mod error;
 pub mod format;
 mod image;
 mod num;
+#[cfg(feature = "ops")]
 pub mod ops;
+#[cfg(feature = "ops")]
 mod scan;
 mod source;
 mod threads;
 mod zero;
 
+#[cfg(feature = "ops")]
+pub use check::Finding;
+#[cfg(feature = "rayon")]
+pub use disk::ParSegments;
 pub use disk::{
     Block, Chain, ChainFingerprint, Disk, DiskRange, Extents, FoundBy, Layer, LayerFingerprint, Location, Loss, Losses,
     MAX_PARENTS, OpenOptions, ParentFinder, ParentLink, ParentRequest, Parents, Reader, Run, Runs, Segment, Segments,
@@ -78,14 +86,10 @@ pub use disk::{
 };
 pub use error::{Candidate, Category, Error, ErrorKind, ParentRejection, Result, Rule, Severity, Structure};
 pub use format::PayloadBlockState;
-#[cfg(feature = "ops")]
-pub use image::Finding;
 pub use image::{
     BlockStates, CurrentHeader, EntryContent, EntryStatus, Image, ImageKind, Linkage, LogEntryError, LogPolicy,
     LogReport, LogReportEntry, LogState, MetadataOverrides, ParentLocator, Region, Replay, Strictness, Warning,
 };
-#[cfg(feature = "rayon")]
-pub use scan::ParSegments;
 #[cfg(feature = "ops")]
 pub use scan::{Input, PageCachePolicy, Progress, ScanError, ScanOptions, Uncounted};
 pub use source::{FileId, ReadAt, Source};

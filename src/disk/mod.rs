@@ -6,7 +6,11 @@ mod fingerprint;
 mod layer;
 mod losses;
 mod options;
+#[cfg(feature = "rayon")]
+mod par_segments;
 mod parents;
+#[cfg(feature = "rayon")]
+mod pieces;
 mod range;
 mod reader;
 mod runs;
@@ -31,6 +35,8 @@ pub use fingerprint::{ChainFingerprint, LayerFingerprint};
 pub use layer::{Layer, ParentLink};
 pub use losses::{Loss, Losses};
 pub use options::OpenOptions;
+#[cfg(feature = "rayon")]
+pub use par_segments::ParSegments;
 pub use parents::{FoundBy, ParentFinder, ParentRequest, Parents};
 pub use range::DiskRange;
 pub use reader::Reader;

@@ -36,11 +36,11 @@ impl ImageKind {
 
 /// Sizes in bytes and numbers of blocks. Small powers of two are kept as their exponents, so that nothing divides.
 #[derive(Clone, Debug)]
-pub(super) struct Geometry {
-    pub(super) kind: ImageKind,
-    pub(super) virtual_disk_size: u64,
-    pub(super) logical_sector_size: u32,
-    pub(super) physical_sector_size: Option<u32>,
+pub(crate) struct Geometry {
+    pub(crate) kind: ImageKind,
+    pub(crate) virtual_disk_size: u64,
+    pub(crate) logical_sector_size: u32,
+    pub(crate) physical_sector_size: Option<u32>,
     /// log2 of the block size: 20 to 28.
     block_shift: u32,
     /// log2 of the number of payload blocks that one sector bitmap block describes: 4 to 15.
@@ -50,7 +50,7 @@ pub(super) struct Geometry {
 impl Geometry {
     /// # Errors
     /// If a value is not one that the format allows.
-    pub(super) fn new(metadata: &Metadata, warnings: &mut Warnings) -> Result<Self> {
+    pub(crate) fn new(metadata: &Metadata, warnings: &mut Warnings) -> Result<Self> {
         // Without these nothing can be read; all that are wrong are told.
         let mut breaches = Vec::new();
         let parameters = &metadata.file_parameters;
@@ -125,56 +125,56 @@ impl Geometry {
     }
 
     #[inline]
-    pub(super) fn block_size(&self) -> u64 {
+    pub(crate) fn block_size(&self) -> u64 {
         1 << self.block_shift
     }
 
     /// The payload block in which a byte of the disk lies.
     #[inline]
-    pub(super) fn block_of(&self, position: u64) -> u64 {
+    pub(crate) fn block_of(&self, position: u64) -> u64 {
         position >> self.block_shift
     }
 
     /// Where a payload block begins in the disk. Blocks up to the last one only.
     #[inline]
-    pub(super) fn block_start(&self, block: u64) -> u64 {
+    pub(crate) fn block_start(&self, block: u64) -> u64 {
         block << self.block_shift
     }
 
     /// How many payload blocks the disk has; the last one may be used in part only.
     #[inline]
-    pub(super) fn payload_blocks(&self) -> u64 {
+    pub(crate) fn payload_blocks(&self) -> u64 {
         self.virtual_disk_size.div_ceil(self.block_size())
     }
 
     /// How many payload blocks one sector bitmap block describes.
-    pub(super) fn chunk_blocks(&self) -> u64 {
+    pub(crate) fn chunk_blocks(&self) -> u64 {
         1 << self.chunk_shift
     }
 
     /// The chunk, hence the sector bitmap block, to which a payload block belongs.
     #[inline]
-    pub(super) fn chunk_of(&self, block: u64) -> u64 {
+    pub(crate) fn chunk_of(&self, block: u64) -> u64 {
         block >> self.chunk_shift
     }
 
     /// Place in the BAT of a payload block's entry: behind each chunk's entries lies that of its sector bitmap block, in
     /// every kind of file.
     #[inline]
-    pub(super) fn payload_index(&self, block: u64) -> u64 {
+    pub(crate) fn payload_index(&self, block: u64) -> u64 {
         block.saturating_add(self.chunk_of(block))
     }
 
     /// Place in the BAT of a sector bitmap block's entry.
     #[inline]
-    pub(super) fn bitmap_index(&self, chunk: u64) -> u64 {
+    pub(crate) fn bitmap_index(&self, chunk: u64) -> u64 {
         let chunk_ratio = 1_u64 << self.chunk_shift;
         chunk.saturating_mul(chunk_ratio.saturating_add(1)).saturating_add(chunk_ratio)
     }
 
     /// How many payload blocks have their entries before `index` in the BAT.
     #[inline]
-    pub(super) fn payload_blocks_before(&self, index: u64) -> u64 {
+    pub(crate) fn payload_blocks_before(&self, index: u64) -> u64 {
         let chunk_ratio = 1_u64 << self.chunk_shift;
         let per_chunk = chunk_ratio.saturating_add(1);
         let whole = index.checked_div(per_chunk).unwrap_or(0);
@@ -182,7 +182,7 @@ impl Geometry {
     }
 
     /// How many entries of the BAT are in use. What the region holds behind them is padding.
-    pub(super) fn bat_entries(&self) -> u64 {
+    pub(crate) fn bat_entries(&self) -> u64 {
         let Some(last) = self.payload_blocks().checked_sub(1) else { return 0 };
         match self.kind {
             ImageKind::Differencing => self.bitmap_index(self.chunk_of(last)).saturating_add(1),
@@ -191,21 +191,21 @@ impl Geometry {
     }
 
     /// Length of the entries in use, in bytes.
-    pub(super) fn bat_length(&self) -> u64 {
+    pub(crate) fn bat_length(&self) -> u64 {
         self.bat_entries().saturating_mul(BatEntry::LENGTH)
     }
 
     /// The sector bitmap of a payload block: where it begins in its sector bitmap block, in bytes. It is as many bytes
     /// long as the block has sectors by eight: always whole bytes, and never over the end.
     #[inline]
-    pub(super) fn bitmap_start(&self, block: u64) -> u64 {
+    pub(crate) fn bitmap_start(&self, block: u64) -> u64 {
         let within_chunk = block & (1_u64 << self.chunk_shift).saturating_sub(1);
         (within_chunk << self.block_shift) >> self.sector_shift().saturating_add(3)
     }
 
     /// log2 of the logical sector size.
     #[inline]
-    pub(super) fn sector_shift(&self) -> u32 {
+    pub(crate) fn sector_shift(&self) -> u32 {
         self.logical_sector_size.trailing_zeros()
     }
 }

@@ -64,7 +64,7 @@ impl CurrentHeader {
     }
 
     /// Where the log ends, if that is a number.
-    pub(super) fn log_end(&self) -> Option<u64> {
+    pub(crate) fn log_end(&self) -> Option<u64> {
         self.log_offset.checked_add(u64::from(self.log_length))
     }
 
@@ -75,7 +75,7 @@ impl CurrentHeader {
     }
 
     /// Whether the log lies where a log can lie.
-    pub(super) fn check_log_place(&self, file_length: u64) -> Result<()> {
+    pub(crate) fn check_log_place(&self, file_length: u64) -> Result<()> {
         let length = u64::from(self.log_length);
         if length > 0 && self.log_offset < MIB {
             let kind = ErrorKind::Overlap { with: Structure::HeaderSection, offset: 0 };
@@ -88,7 +88,7 @@ impl CurrentHeader {
         Ok(())
     }
 
-    pub(super) fn check_log_alignment(&self) -> Result<()> {
+    pub(crate) fn check_log_alignment(&self) -> Result<()> {
         for (field, name, value) in [
             (offset_of!(Header, log_length), "LogLength", u64::from(self.log_length)),
             (offset_of!(Header, log_offset), "LogOffset", self.log_offset),
@@ -101,7 +101,7 @@ impl CurrentHeader {
         Ok(())
     }
 
-    pub(super) fn check_log_length(&self) -> Result<()> {
+    pub(crate) fn check_log_length(&self) -> Result<()> {
         if self.log_length == 0 {
             let kind = ErrorKind::Field { field: "LogLength", found: 0, expected: "at least 1 MiB for a log in use" };
             return Err(self.at(offset_of!(Header, log_length), kind));
@@ -114,7 +114,7 @@ impl CurrentHeader {
         Ok(())
     }
 
-    pub(super) fn check_log_version(&self) -> Result<()> {
+    pub(crate) fn check_log_version(&self) -> Result<()> {
         if self.log_version != 0 {
             let found = u64::from(self.log_version);
             let kind = ErrorKind::UnsupportedValue { field: "LogVersion", found, expected: "0" };
@@ -129,7 +129,7 @@ impl CurrentHeader {
 /// # Errors
 /// [`ErrorKind::NoValidCopy`] if neither is valid, [`ErrorKind::AmbiguousHeaders`] if both are, with the same number and
 /// different content, [`ErrorKind::UnsupportedValue`] if the current one is of another version.
-pub(super) fn select(view: &View, warnings: &mut Warnings) -> Result<CurrentHeader> {
+pub(crate) fn select(view: &View, warnings: &mut Warnings) -> Result<CurrentHeader> {
     let current = match (read(view, 1), read(view, 2)) {
         (Ok(first), Ok(second)) => {
             if first.sequence_number == second.sequence_number {
@@ -178,7 +178,7 @@ fn bytes(view: &View, copy: u8) -> Result<Vec<u8>> {
     view.copy(Structure::Header(copy), header_offset(copy), Header::CHECKED_LENGTH)
 }
 
-pub(super) fn read(view: &View, copy: u8) -> Result<CurrentHeader> {
+pub(crate) fn read(view: &View, copy: u8) -> Result<CurrentHeader> {
     let (structure, offset) = (Structure::Header(copy), header_offset(copy));
     // A copy, so that what was checked is what is used.
     let bytes = bytes(view, copy)?;
@@ -214,7 +214,7 @@ fn fields(copy: u8, header: &Header) -> CurrentHeader {
 }
 
 /// What there is beside the current header.
-pub(super) enum Other {
+pub(crate) enum Other {
     /// A header that is valid.
     Valid,
     /// One that is not; what it says, and whether it still looks like a header.
@@ -225,7 +225,7 @@ pub(super) enum Other {
 
 /// Looks at the other copy than the current one. A header that was being written when the power failed looks like a damaged one, too:
 /// whether it counted is for the log to say.
-pub(super) fn other(view: &View, current: &CurrentHeader) -> Other {
+pub(crate) fn other(view: &View, current: &CurrentHeader) -> Other {
     let copy = 3_u8.saturating_sub(current.copy);
     if read(view, copy).is_ok() {
         return Other::Valid;

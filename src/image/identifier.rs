@@ -13,7 +13,7 @@ use crate::error::Rule;
 ///
 /// # Errors
 /// [`ErrorKind::NotVhdx`] if it does not, [`ErrorKind::Lost`] if nobody can tell.
-pub(super) fn check_signature(view: &View) -> Result<()> {
+pub(crate) fn check_signature(view: &View) -> Result<()> {
     match view.copy(Structure::FileIdentifier, 0, 8) {
         Ok(bytes) if bytes == FileIdentifier::SIGNATURE.as_bytes() => return Ok(()),
         Err(error) if is_lost(&error) => return Err(error),
@@ -34,7 +34,7 @@ fn is_lost(error: &Error) -> bool {
 /// # Errors
 /// [`ErrorKind::NotVhdx`] if the signature is not there, [`ErrorKind::FileTooShort`] if the file ends in the header
 /// section.
-pub(super) fn read(view: &View, warnings: &mut Warnings) -> Result<String> {
+pub(crate) fn read(view: &View, warnings: &mut Warnings) -> Result<String> {
     let signature = check_signature(view);
     let is_lost = signature.as_ref().is_err_and(is_lost);
     warnings.require(Rule::Signature, signature)?;

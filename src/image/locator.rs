@@ -86,7 +86,7 @@ crate::error::display_as_str!(Linkage);
 ///
 /// # Errors
 /// If it is not of the type that MS-VHDX defines, its entries do not fit into it, or it has no `parent_linkage`.
-pub(super) fn read(view: &View, (offset, length): (u64, u64), warnings: &mut Warnings) -> Result<ParentLocator> {
+pub(crate) fn read(view: &View, (offset, length): (u64, u64), warnings: &mut Warnings) -> Result<ParentLocator> {
     let most = u64::from(MetadataEntry::MAX_LENGTH);
     let bytes = if length > most {
         let kind = ErrorKind::Field { field: "Length", found: length, expected: "at most 1 MiB" };

@@ -11,7 +11,7 @@ use crate::error::Rule;
 ///
 /// # Errors
 /// [`ErrorKind::Lost`], or why the file could not be read.
-pub(super) fn check(file: &Source, failed: &FailedReads, noted: &Warnings) -> Result<()> {
+pub(crate) fn check(file: &Source, failed: &FailedReads, noted: &Warnings) -> Result<()> {
     let redundant = [Rule::Signature, Rule::HeaderCopies, Rule::RegionTableCopies];
     let lost =
         noted.as_slice().iter().filter(|warning| matches!(warning.detail.kind(), ErrorKind::Lost | ErrorKind::Io(_)));

@@ -8,7 +8,6 @@ use zerocopy::FromBytes;
 use crate::error::{Error, ErrorKind, Result, Structure};
 use crate::format::{FileParameters, Guid, MAX_TABLE_ENTRIES, MetadataEntry, MetadataTableHeader, U32, U64, item};
 use crate::num::to_u64;
-#[cfg(feature = "ops")]
 use crate::num::to_usize_saturating;
 use crate::source::View;
 
@@ -19,23 +18,23 @@ use crate::error::{Rule, Severity};
 
 /// The items as they are in the file, found and of the right length, but not yet judged.
 #[derive(Debug)]
-pub(super) struct Metadata {
-    pub(super) file_parameters: Item<FileParameters>,
-    pub(super) virtual_disk_size: Item<U64>,
-    pub(super) logical_sector_size: Item<U32>,
-    pub(super) physical_sector_size: Option<Item<U32>>,
-    pub(super) virtual_disk_id: Option<Uuid>,
+pub(crate) struct Metadata {
+    pub(crate) file_parameters: Item<FileParameters>,
+    pub(crate) virtual_disk_size: Item<U64>,
+    pub(crate) logical_sector_size: Item<U32>,
+    pub(crate) physical_sector_size: Option<Item<U32>>,
+    pub(crate) virtual_disk_id: Option<Uuid>,
     /// Where the parent locator lies: file offset and length in bytes.
-    pub(super) parent_locator: Option<(u64, u64)>,
+    pub(crate) parent_locator: Option<(u64, u64)>,
     /// How many entries the table has.
-    pub(super) entries: usize,
+    pub(crate) entries: usize,
 }
 
 /// A value and where it was found, in bytes from the beginning of the file.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Item<T> {
-    pub(super) value: T,
-    pub(super) offset: u64,
+pub(crate) struct Item<T> {
+    pub(crate) value: T,
+    pub(crate) offset: u64,
 }
 
 /// What MS-VHDX 2.6.2 says of an item.
@@ -69,7 +68,7 @@ fn known(entry: &MetadataEntry) -> Option<&'static Known> {
 ///
 /// # Errors
 /// If the table is damaged, an item that must be there is not, or one that must be understood is unknown.
-pub(super) fn read(
+pub(crate) fn read(
     view: &View,
     region: &Region,
     assumed: &MetadataOverrides,
@@ -119,8 +118,7 @@ pub(super) fn read(
 
 /// The parts of the metadata region behind its table in which no item lies: where they begin in the file, and end. `entries` is
 /// how many entries the table has.
-#[cfg(feature = "ops")]
-pub(super) fn unused(view: &View, region: &Region, entries: usize) -> Vec<(u64, u64)> {
+pub(crate) fn unused(view: &View, region: &Region, entries: usize) -> Vec<(u64, u64)> {
     let head = to_u64(size_of::<MetadataTableHeader>());
     let at = |within: u64| region.offset.saturating_add(within);
     let bytes = view.bytes(Structure::MetadataTable, at(0), MetadataTableHeader::TABLE_LENGTH).unwrap_or_default();

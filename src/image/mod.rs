@@ -1,19 +1,15 @@
 //! One VHDX file: what it says of itself, and what it has of its disk.
 
 mod assumed;
-mod bat;
-#[cfg(feature = "ops")]
-mod examine;
-#[cfg(feature = "ops")]
-mod finding;
-mod geometry;
-mod header;
+pub(crate) mod bat;
+pub(crate) mod geometry;
+pub(crate) mod header;
 mod identifier;
 mod locator;
-mod log;
+pub(crate) mod log;
 mod lost;
-mod metadata;
-mod region;
+pub(crate) mod metadata;
+pub(crate) mod region;
 mod warning;
 
 use std::path::Path;
@@ -31,39 +27,33 @@ use region::{Regions, ReservedRanges};
 pub use assumed::MetadataOverrides;
 pub(crate) use bat::BlockLookup;
 pub use bat::BlockStates;
-#[cfg(feature = "ops")]
-pub(crate) use examine::Examined;
-#[cfg(feature = "ops")]
-pub use finding::Finding;
-#[cfg(feature = "ops")]
-pub(crate) use finding::Findings;
 pub use geometry::ImageKind;
 pub use header::CurrentHeader;
 pub use locator::{Linkage, ParentLocator};
 pub use log::{EntryContent, EntryStatus, LogEntryError, LogPolicy, LogReport, LogReportEntry, LogState, Replay};
 pub use region::Region;
-pub(crate) use warning::Warnings;
 pub use warning::{Strictness, Warning};
+pub(crate) use warning::{Warnings, severity_of};
 
 /// One VHDX file, opened: its headers checked, its log replayed in memory, its tables found.
 ///
 /// An image of the differencing kind is not a disk yet: see [`Disk`](crate::Disk).
 #[derive(Debug)]
 pub struct Image {
-    view: View,
-    creator: String,
-    header: CurrentHeader,
-    log_state: LogState,
-    regions: Regions,
+    pub(crate) view: View,
+    pub(crate) creator: String,
+    pub(crate) header: CurrentHeader,
+    pub(crate) log_state: LogState,
+    pub(crate) regions: Regions,
     /// Of an image that is being salvaged, what blocks really can't share: a region is no longer than what is in it.
-    held: Option<ReservedRanges>,
-    geometry: Geometry,
-    virtual_disk_id: Option<Uuid>,
+    pub(crate) reserved_for_salvage: Option<ReservedRanges>,
+    pub(crate) geometry: Geometry,
+    pub(crate) virtual_disk_id: Option<Uuid>,
     /// Where the parent locator item lies: file offset and length in bytes.
     parent_locator: Option<(u64, u64)>,
     /// How many entries the metadata table has.
-    metadata_entries: usize,
-    warnings: Warnings,
+    pub(crate) metadata_entries: usize,
+    pub(crate) warnings: Warnings,
 }
 
 /// Where the second region table ends, in bytes (MS-VHDX 2.2).
@@ -149,9 +139,10 @@ impl Image {
             warnings.add_as(Rule::ParentLocator, Severity::Unchecked, detail);
         }
         view.release_preloaded();
-        let held = warnings.is_lenient().then(|| regions.held(&view, &header, geometry.bat_length()));
+        let reserved_for_salvage =
+            warnings.is_lenient().then(|| regions.reserved_for_salvage(&view, &header, geometry.bat_length()));
         Ok(Self {
-            held,
+            reserved_for_salvage,
             view,
             creator,
             header,
@@ -361,14 +352,20 @@ impl Image {
     /// The BAT as it is read.
     #[inline]
     fn bat(&self) -> Bat<'_> {
-        Bat { taken: self.held.as_ref().unwrap_or(&self.regions.taken), ..self.bat_by_the_book() }
+        Bat { reserved: self.reserved_for_salvage.as_ref().unwrap_or(&self.regions.reserved), ..self.bat_by_the_book() }
     }
 
     /// The BAT with all that no block may overlap.
     #[inline]
-    fn bat_by_the_book(&self) -> Bat<'_> {
+    pub(crate) fn bat_by_the_book(&self) -> Bat<'_> {
         let Region { offset, length, .. } = self.regions.bat;
-        Bat { view: &self.view, geometry: &self.geometry, taken: &self.regions.taken, offset, length: length.into() }
+        Bat {
+            view: &self.view,
+            geometry: &self.geometry,
+            reserved: &self.regions.reserved,
+            offset,
+            length: length.into(),
+        }
     }
 
     /// What this file has of the disk at `position`: a run of at most `most` bytes, which is not 0. Both lie inside the

@@ -41,20 +41,20 @@ impl Region {
 
 /// The region table in use.
 #[derive(Debug)]
-pub(super) struct Regions {
+pub(crate) struct Regions {
     /// Which copy it is: 1 or 2.
-    pub(super) copy: u8,
-    pub(super) all: Vec<Region>,
-    pub(super) bat: Region,
-    pub(super) metadata: Region,
-    pub(super) taken: ReservedRanges,
+    pub(crate) copy: u8,
+    pub(crate) all: Vec<Region>,
+    pub(crate) bat: Region,
+    pub(crate) metadata: Region,
+    pub(crate) reserved: ReservedRanges,
 }
 
 /// Reads the region table from its first usable copy.
 ///
 /// # Errors
 /// [`ErrorKind::NoValidCopy`] if neither is usable; see the table of VHDX checks for the others.
-pub(super) fn read(view: &View, header: &CurrentHeader, warnings: &mut Warnings) -> Result<Regions> {
+pub(crate) fn read(view: &View, header: &CurrentHeader, warnings: &mut Warnings) -> Result<Regions> {
     let (copy, table) = match (Table::read(view, 1), Table::read(view, 2)) {
         (Ok(first), Ok(second)) => {
             if first.bytes != second.bytes {
@@ -110,7 +110,7 @@ fn more_sensible(
         && let Some(better) = Table::read_unchecked(view, other)
         && nonsense(other, &better) < found
     {
-        let what = "what it says can't be; the other copy is taken";
+        let what = "what it says can't be; the other copy is reserved";
         let detail = Error::at(Structure::RegionTable(copy), region_table_offset(copy), ErrorKind::Text { what });
         warnings.reject(Rule::RegionTables, detail)?;
         return Ok((other, better));
@@ -134,13 +134,13 @@ impl Regions {
         let (bat, metadata) = warnings.both(Rule::RegionMissing, bat, metadata)?;
         warnings.require(Rule::RegionPlace, entries.check_metadata_place(&metadata))?;
         let all = entries.all(warnings);
-        let taken = ReservedRanges::new(&all, header, view.length(), warnings)?;
-        Ok(Self { copy, all, bat, metadata, taken })
+        let reserved = ReservedRanges::new(&all, header, view.length(), warnings)?;
+        Ok(Self { copy, all, bat, metadata, reserved })
     }
 
     /// What of the file is in use for anything else than blocks, whatever is claimed: the log if it looks like one, of the BAT
     /// `bat_length` bytes, of the metadata region what a table and small items take.
-    pub(super) fn held(&self, view: &View, header: &CurrentHeader, bat_length: u64) -> ReservedRanges {
+    pub(crate) fn reserved_for_salvage(&self, view: &View, header: &CurrentHeader, bat_length: u64) -> ReservedRanges {
         let mut header = header.clone();
         let begins_with = view.bytes(Structure::Log, header.log_offset, 4).unwrap_or_default();
         let of_log = [LogEntryHeader::SIGNATURE, Descriptor::DATA, Descriptor::ZERO, DataSector::SIGNATURE, [0; 4]];
@@ -153,8 +153,8 @@ impl Regions {
         };
         let regions = [up_to(&self.bat, bat_length), up_to(&self.metadata, MIB)];
         // That they overlap has been told.
-        let taken = ReservedRanges::new(&regions, &header, view.length(), &mut Warnings::new(Strictness::Salvage));
-        taken.unwrap_or_else(|_| ReservedRanges { ranges: Vec::new() })
+        let reserved = ReservedRanges::new(&regions, &header, view.length(), &mut Warnings::new(Strictness::Salvage));
+        reserved.unwrap_or_else(|_| ReservedRanges { ranges: Vec::new() })
     }
 }
 
@@ -333,7 +333,7 @@ fn structure_of(region: &Region) -> Structure {
 
 /// The parts of the file that belong to something else than blocks.
 #[derive(Debug)]
-pub(super) struct ReservedRanges {
+pub(crate) struct ReservedRanges {
     /// First byte, end, and what it is: in order and disjoint.
     ranges: Vec<(u64, u64, Structure)>,
 }
@@ -370,14 +370,14 @@ impl ReservedRanges {
     }
 
     /// First byte, end, and what it is: in order and disjoint.
-    pub(super) fn ranges(&self) -> &[(u64, u64, Structure)] {
+    pub(crate) fn ranges(&self) -> &[(u64, u64, Structure)] {
         &self.ranges
     }
 
     /// What the bytes from `start` to `end` share with something else: what it is, and where that begins.
     #[inline]
-    pub(super) fn overlap(&self, start: u64, end: u64) -> Option<(Structure, u64)> {
+    pub(crate) fn overlap(&self, start: u64, end: u64) -> Option<(Structure, u64)> {
         let index = self.ranges.partition_point(|(_, taken_end, _)| *taken_end <= start);
-        self.ranges.get(index).filter(|(taken, ..)| *taken < end).map(|(taken, _, what)| (*what, *taken))
+        self.ranges.get(index).filter(|(reserved, ..)| *reserved < end).map(|(reserved, _, what)| (*what, *reserved))
     }
 }

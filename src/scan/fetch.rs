@@ -5,7 +5,7 @@ use crate::error::{Error, ErrorKind, Result, Structure};
 use crate::num::{to_u64, to_usize_saturating};
 use crate::source::{Buffer, SourceRef, any_lost, whole_pages};
 
-use super::content::{Origin, Piece};
+use super::input::{Origin, Piece};
 use super::options::Access;
 use super::plan::{AlignedRun, UNIT};
 use super::release::Released;

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 
-use super::content::{Input, Origin, Piece, Pieces};
+use super::input::{Input, Origin, Piece, Pieces};
 
 /// How much one unit of work is at most, in bytes: large enough that nothing done once for each of them counts, small
 /// enough that its bytes stay in the cache of a core from one step to the next.

@@ -14,9 +14,9 @@ use crate::source::Buffer;
 use crate::threads;
 use crate::threads::lock;
 
-use super::content::Input;
 use super::error::ScanError;
 use super::fetch::{Pieces, UnitBuffer};
+use super::input::Input;
 use super::options::{Access, PageCachePolicy, ScanOptions};
 use super::plan::{Planner, Planning, Window};
 use super::release::ReleaseQueue;

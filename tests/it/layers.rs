@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// From the ground up.
-const LAYERS: [(&str, usize); 11] = [
+const LAYERS: [(&str, usize); 12] = [
     ("error", 0),
     ("format", 1),
     ("num", 2),
@@ -13,8 +13,9 @@ const LAYERS: [(&str, usize); 11] = [
     ("source", 6),
     ("image", 7),
     ("disk", 8),
-    ("scan", 9),
-    ("ops", 10),
+    ("check", 9),
+    ("scan", 10),
+    ("ops", 11),
 ];
 
 fn layer(module: &str) -> Option<usize> {

@@ -1,12 +1,6 @@
 //! The block allocation table (MS-VHDX 2.5): what an image itself has of its disk.
 
 mod bitmap;
-#[cfg(feature = "ops")]
-mod examine;
-#[cfg(feature = "ops")]
-mod shared;
-#[cfg(feature = "ops")]
-mod slots;
 mod walk;
 
 use std::ops::ControlFlow;
@@ -19,14 +13,10 @@ use crate::source::{Bytes, View};
 use super::geometry::{Geometry, ImageKind};
 use super::region::{Region, ReservedRanges};
 use crate::error::Rule;
-use bitmap::equal_bits;
+pub(crate) use bitmap::equal_bits;
 
-#[cfg(feature = "ops")]
-pub(crate) use examine::BatSummary;
-#[cfg(feature = "ops")]
-pub(in crate::image) use slots::Slots;
 pub use walk::BlockStates;
-use walk::EntryRun;
+pub(crate) use walk::EntryRun;
 
 /// What an image itself has of its disk at some position: a run of bytes of one nature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,10 +41,10 @@ impl BlockLookup {
 
 /// What the entry of a payload block says, once it is known that this can be.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Judged {
-    pub(super) state: PayloadBlockState,
+pub(crate) struct Judged {
+    pub(crate) state: PayloadBlockState,
     /// Of a block that is present: where its bytes are, as far as they belong to the disk.
-    pub(super) place: Option<(u64, u64)>,
+    pub(crate) place: Option<(u64, u64)>,
 }
 
 /// How much of a sector bitmap is read first, in bytes.
@@ -62,17 +52,17 @@ const FIRST_BITMAP_READ: u64 = 64;
 
 /// The BAT of an image, with all that is needed to make sense of it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Bat<'a> {
-    pub(super) view: &'a View,
-    pub(super) geometry: &'a Geometry,
-    pub(super) taken: &'a ReservedRanges,
-    pub(super) offset: u64,
+pub(crate) struct Bat<'a> {
+    pub(crate) view: &'a View,
+    pub(crate) geometry: &'a Geometry,
+    pub(crate) reserved: &'a ReservedRanges,
+    pub(crate) offset: u64,
     /// Length of the region, in bytes: what is behind it are no entries, whatever the disk needs.
-    pub(super) length: u64,
+    pub(crate) length: u64,
 }
 
 /// Checks that the BAT region, at least the part that is needed, is there.
-pub(super) fn check_region(view: &View, region: &Region, geometry: &Geometry) -> Result<()> {
+pub(crate) fn check_region(view: &View, region: &Region, geometry: &Geometry) -> Result<()> {
     let (found, expected) = (u64::from(region.length), geometry.bat_length());
     if found < expected {
         return Err(Error::at(Structure::Bat, region.offset, ErrorKind::BatTooSmall { found, expected }));
@@ -91,7 +81,7 @@ impl Bat<'_> {
     /// # Errors
     /// If the block at `position` can't be read. A run ends before a block that can't be.
     #[inline]
-    pub(super) fn lookup(&self, position: u64, most: u64) -> Result<BlockLookup> {
+    pub(crate) fn lookup(&self, position: u64, most: u64) -> Result<BlockLookup> {
         let block = self.geometry.block_of(position);
         let (entry, offset) = self.payload_entry(block)?;
         let Judged { state, place } = self.judge(block, entry, offset)?;
@@ -106,7 +96,7 @@ impl Bat<'_> {
     }
 
     /// State of a payload block, and its place in the file, which has a meaning only if it is present.
-    pub(super) fn payload(&self, block: u64) -> Result<(PayloadBlockState, u64)> {
+    pub(crate) fn payload(&self, block: u64) -> Result<(PayloadBlockState, u64)> {
         let (entry, offset) = self.payload_entry(block)?;
         let state = self.judge_state(block, entry, offset)?;
         Ok((state, entry.file_offset()))
@@ -122,7 +112,7 @@ impl Bat<'_> {
 
     /// Whether the entry of a payload block, which lies at `offset`, has a state that the block can be in.
     #[inline]
-    fn judge_state(&self, block: u64, entry: BatEntry, offset: u64) -> Result<PayloadBlockState> {
+    pub(crate) fn judge_state(&self, block: u64, entry: BatEntry, offset: u64) -> Result<PayloadBlockState> {
         let breach = |rule, kind| Err(Error::at(Structure::PayloadBatEntry(block), offset, kind).breaking(rule));
         match PayloadBlockState::from_number(entry.state()) {
             None => breach(Rule::BlockState, ErrorKind::ReservedState { state: entry.state() }),
@@ -136,7 +126,7 @@ impl Bat<'_> {
     /// Whether the entry of a payload block, which lies at `offset`, can be followed: by its state, and by what else lies where it
     /// says that the block is. Reading, checking and salvaging all go by this.
     #[inline]
-    pub(super) fn judge(&self, block: u64, entry: BatEntry, offset: u64) -> Result<Judged> {
+    pub(crate) fn judge(&self, block: u64, entry: BatEntry, offset: u64) -> Result<Judged> {
         let state = self.judge_state(block, entry, offset)?;
         if !matches!(state, PayloadBlockState::FullyPresent | PayloadBlockState::PartiallyPresent) {
             return Ok(Judged { state, place: None });
@@ -154,7 +144,7 @@ impl Bat<'_> {
     /// # Errors
     /// If the region has no such entry.
     #[inline]
-    fn entry_place(&self, structure: Structure, index: u64) -> Result<u64> {
+    pub(crate) fn entry_place(&self, structure: Structure, index: u64) -> Result<u64> {
         let offset = self.entry_offset(index);
         if index < self.length / BatEntry::LENGTH {
             return Ok(offset);
@@ -164,7 +154,7 @@ impl Bat<'_> {
     }
 
     #[inline]
-    fn entry_offset(&self, index: u64) -> u64 {
+    pub(crate) fn entry_offset(&self, index: u64) -> u64 {
         self.offset.saturating_add(index.saturating_mul(BatEntry::LENGTH))
     }
 
@@ -192,7 +182,7 @@ impl Bat<'_> {
     }
 
     /// How many blocks behind `block`, at most `most`, are in this state, before one that can't be read.
-    pub(super) fn alike(&self, block: u64, state: PayloadBlockState, most: u64) -> u64 {
+    pub(crate) fn alike(&self, block: u64, state: PayloadBlockState, most: u64) -> u64 {
         let (first, mut blocks) = (block.saturating_add(1), 0_u64);
         // The page with the entry of the block has been looked at, and most runs end there.
         let walked = self.walk(first, most, self.next_page(block), |found, count| {
@@ -214,8 +204,8 @@ impl Bat<'_> {
             // All of the last block counts, whatever the request takes of it. Where one lies where it must not, it is left
             // to a run of its own, which then says which one it is.
             let end = place.saturating_add(self.used_of(block, blocks));
-            if let Some((_, taken)) = self.taken.overlap(place, end) {
-                blocks = self.geometry.block_of(taken.saturating_sub(place)).saturating_sub(1);
+            if let Some((_, reserved)) = self.reserved.overlap(place, end) {
+                blocks = self.geometry.block_of(reserved.saturating_sub(place)).saturating_sub(1);
             }
         }
         let offset = place.saturating_add(position.saturating_sub(self.geometry.block_start(block)));
@@ -327,7 +317,7 @@ impl Bat<'_> {
     }
 
     /// Where the sector bitmap block of a chunk lies.
-    fn bitmap_place(&self, chunk: u64) -> Result<u64> {
+    pub(crate) fn bitmap_place(&self, chunk: u64) -> Result<u64> {
         let structure = Structure::BitmapBatEntry(chunk);
         let offset = self.entry_place(structure, self.geometry.bitmap_index(chunk))?;
         let entry = BatEntry(self.view.fetch::<U64>(structure, offset)?.get());
@@ -340,15 +330,15 @@ impl Bat<'_> {
     /// How many bytes of a block, and of so many behind it, belong to the disk: of the last block of the disk only a part
     /// may, and only that needs to be in the file (T21).
     #[inline]
-    fn used_of(&self, block: u64, more: u64) -> u64 {
+    pub(crate) fn used_of(&self, block: u64, more: u64) -> u64 {
         let all = self.geometry.block_start(more).saturating_add(self.geometry.block_size());
         self.geometry.virtual_disk_size.saturating_sub(self.geometry.block_start(block)).min(all)
     }
 
     /// Nothing may lie where something else does.
     #[inline]
-    fn check_clear(&self, structure: Structure, start: u64, end: u64) -> Result<()> {
-        match self.taken.overlap(start, end) {
+    pub(crate) fn check_clear(&self, structure: Structure, start: u64, end: u64) -> Result<()> {
+        match self.reserved.overlap(start, end) {
             None => Ok(()),
             Some((with, offset)) => Err(Error::at(structure, start, ErrorKind::Overlap { with, offset })),
         }

@@ -136,7 +136,7 @@ impl HoleProbe {
 }
 
 /// Entries of payload blocks, one after the other.
-pub(super) enum EntryRun<'e> {
+pub(crate) enum EntryRun<'e> {
     /// This many that are zero.
     Zero(u64),
     Entries(&'e [U64]),
@@ -153,18 +153,16 @@ impl EntryRun<'_> {
 
 /// Which entries of sector bitmap blocks lie in a hole of the file, asked of chunk after chunk: they are zero, which needs no look.
 /// They are so far apart that to look at all of them makes the system fill most of the hole.
-#[cfg(feature = "ops")]
-pub(super) struct BitmapHoles<'b> {
+pub(crate) struct BitmapHoles<'b> {
     bat: Bat<'b>,
     table_end: u64,
     /// Up to where the table is known to be zero.
     zero_end: u64,
 }
 
-#[cfg(feature = "ops")]
 impl BitmapHoles<'_> {
     /// Whether the entry of this chunk is known to be zero.
-    pub(super) fn has(&mut self, chunk: u64) -> bool {
+    pub(crate) fn has(&mut self, chunk: u64) -> bool {
         let at = self.bat.entry_offset(self.bat.geometry.bitmap_index(chunk));
         if at >= self.zero_end && at < self.table_end {
             self.zero_end = self.bat.view.known_zero_end(at, self.table_end);
@@ -173,9 +171,8 @@ impl BitmapHoles<'_> {
     }
 }
 
-#[cfg(feature = "ops")]
 impl<'a> Bat<'a> {
-    pub(super) fn bitmap_holes(&self) -> BitmapHoles<'a> {
+    pub(crate) fn bitmap_holes(&self) -> BitmapHoles<'a> {
         let table_end = self.entry_offset(self.geometry.bat_entries().min(self.length / BatEntry::LENGTH));
         BitmapHoles { bat: *self, table_end, zero_end: 0 }
     }
@@ -189,7 +186,7 @@ impl Bat<'_> {
     ///
     /// # Errors
     /// With the first block that can't be read; what was shown from there on counts for nothing.
-    pub(super) fn entry_runs(
+    pub(crate) fn entry_runs(
         &self,
         first: u64,
         count: u64,
@@ -243,7 +240,7 @@ impl Bat<'_> {
     ///
     /// # Errors
     /// As for [`Bat::entry_runs`].
-    pub(super) fn walk(
+    pub(crate) fn walk(
         &self,
         first: u64,
         count: u64,
@@ -267,7 +264,7 @@ impl Bat<'_> {
     }
 
     /// The first block whose entry lies in another page than that of `block`.
-    pub(super) fn next_page(&self, block: u64) -> u64 {
+    pub(crate) fn next_page(&self, block: u64) -> u64 {
         let index = self.geometry.payload_index(block);
         let offset = self.entry_offset(index);
         let left =
@@ -276,7 +273,7 @@ impl Bat<'_> {
     }
 
     /// Gives back the memory of the entries of the blocks from `first` to `end`, if there are enough of them.
-    pub(super) fn forget_blocks(&self, first: u64, end: u64) -> bool {
+    pub(crate) fn forget_blocks(&self, first: u64, end: u64) -> bool {
         if end.saturating_sub(first) < FORGET_STEP / BatEntry::LENGTH {
             return false;
         }
@@ -290,17 +287,17 @@ impl Bat<'_> {
     }
 
     /// The same for all that tells of the disk from `from` to `to`, in bytes.
-    pub(in crate::image) fn forget(&self, from: u64, to: u64) -> bool {
+    pub(crate) fn forget(&self, from: u64, to: u64) -> bool {
         self.forget_blocks(self.geometry.block_of(from), self.geometry.block_of(to))
     }
 
     /// The same however few they are, with the entry of the block in which `to` lies.
-    pub(in crate::image) fn forget_all(&self, from: u64, to: u64) {
+    pub(crate) fn forget_all(&self, from: u64, to: u64) {
         self.forget_entries(self.geometry.block_of(from), self.geometry.block_of(to).saturating_add(1));
     }
 
     /// Counts the payload blocks by state. With the feature `rayon`, the threads of the current pool do it, if there are many.
-    pub(in crate::image) fn states(&self) -> Result<BlockStates> {
+    pub(crate) fn states(&self) -> Result<BlockStates> {
         let blocks = self.geometry.payload_blocks();
         let part = |part: u64| {
             let first = part.saturating_mul(COUNTED_AT_ONCE);

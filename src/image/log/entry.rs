@@ -17,14 +17,14 @@ use super::super::header::CurrentHeader;
 use super::sectors;
 
 /// Sectors to look at before their memory is given back: 1 MiB, of which the length of a log is a multiple.
-pub(super) const STEP: u64 = 256;
+pub(crate) const STEP: u64 = 256;
 
 /// Sectors that are read at once from a source that does not lend: 256 KiB.
 const READ_AT_ONCE: u64 = 64;
 
 /// The ring of sectors in which entries lie. An entry that reaches the end goes on at the beginning.
 #[derive(Debug)]
-pub(super) struct Ring<'a> {
+pub(crate) struct Ring<'a> {
     view: &'a View,
     offset: u64,
     sectors: u64,
@@ -55,12 +55,12 @@ type LogSector = [u8; 4096];
 
 impl<'a> Ring<'a> {
     /// The log of a file whose header says that it lies inside the file.
-    pub(super) fn new(view: &'a View, header: &CurrentHeader) -> Self {
+    pub(crate) fn new(view: &'a View, header: &CurrentHeader) -> Self {
         let sectors = sectors(u64::from(header.log_length));
         Self { view, offset: header.log_offset, sectors, read: RefCell::default() }
     }
 
-    pub(super) fn sectors(&self) -> u64 {
+    pub(crate) fn sectors(&self) -> u64 {
         self.sectors
     }
 
@@ -104,25 +104,25 @@ impl<'a> Ring<'a> {
     }
 
     /// Whether an entry may begin at a sector: whether its signature is there.
-    pub(super) fn may_begin(&self, index: u64) -> bool {
+    pub(crate) fn may_begin(&self, index: u64) -> bool {
         self.sector(index).is_some_and(|sector| sector.starts_with(&LogEntryHeader::SIGNATURE))
     }
 
     /// Up to which sector, from `index` on, the ring is a hole of the file.
-    pub(super) fn hole_end(&self, index: u64) -> u64 {
+    pub(crate) fn hole_end(&self, index: u64) -> u64 {
         let end = self.view.known_zero_end(self.file_offset(index), self.file_offset(self.sectors));
         sectors(end.saturating_sub(self.offset))
     }
 
     /// Up to which sector, from `index` on, the ring has no hole of the file.
-    pub(super) fn data_end(&self, index: u64) -> u64 {
+    pub(crate) fn data_end(&self, index: u64) -> u64 {
         let end = self.view.data_end(self.file_offset(index), self.file_offset(self.sectors));
         // A sector that is a hole in part is looked at.
         end.saturating_sub(self.offset).div_ceil(SECTOR_4K)
     }
 
     /// The sectors from `start` to `end` are about to be looked at.
-    pub(super) fn will_need(&self, start: u64, end: u64) {
+    pub(crate) fn will_need(&self, start: u64, end: u64) {
         let offset = self.file_offset(start);
         if self.view.source().can_borrow() {
             self.view.will_need(offset, self.file_offset(end).saturating_sub(offset));
@@ -132,7 +132,7 @@ impl<'a> Ring<'a> {
     }
 
     /// Lets go of the memory behind the sectors from `start` to `end`.
-    pub(super) fn forget(&self, start: u64, end: u64) {
+    pub(crate) fn forget(&self, start: u64, end: u64) {
         self.view.forget(self.file_offset(start), self.file_offset(end));
     }
 
@@ -146,7 +146,7 @@ impl<'a> Ring<'a> {
     }
 
     /// Where a sector lies in the file.
-    pub(super) fn file_offset(&self, index: u64) -> u64 {
+    pub(crate) fn file_offset(&self, index: u64) -> u64 {
         self.offset.saturating_add(index.saturating_mul(SECTOR_4K))
     }
 
@@ -158,15 +158,15 @@ impl<'a> Ring<'a> {
 
 /// A valid entry. Places and lengths in the ring are counted in sectors of 4 KiB.
 #[derive(Clone, Debug)]
-pub(super) struct Entry {
-    pub(super) start: u64,
-    pub(super) length: u64,
-    pub(super) tail: u64,
-    pub(super) sequence_number: u64,
-    pub(super) descriptors: u32,
-    pub(super) log_guid: Uuid,
-    pub(super) flushed_file_offset: u64,
-    pub(super) last_file_offset: u64,
+pub(crate) struct Entry {
+    pub(crate) start: u64,
+    pub(crate) length: u64,
+    pub(crate) tail: u64,
+    pub(crate) sequence_number: u64,
+    pub(crate) descriptors: u32,
+    pub(crate) log_guid: Uuid,
+    pub(crate) flushed_file_offset: u64,
+    pub(crate) last_file_offset: u64,
 }
 
 /// Why something that begins like a log entry is none.
@@ -224,7 +224,7 @@ impl Entry {
     /// an entry but its first begins with `desc`, `zero` or `data`, never with `loge`; so by checking the sectors one by
     /// one first, no sector is looked at for more than one beginning, and only entries that do not overlap get as far as
     /// having their checksum computed.
-    pub(super) fn read(ring: &Ring<'_>, start: u64, log_guid: Option<Uuid>) -> Result<Self, LogEntryError> {
+    pub(crate) fn read(ring: &Ring<'_>, start: u64, log_guid: Option<Uuid>) -> Result<Self, LogEntryError> {
         let first = ring.sector(start).ok_or(LogEntryError::Length)?;
         let (head, _) = LogEntryHeader::ref_from_prefix(&first[..]).map_err(|_| LogEntryError::Length)?;
         if log_guid.is_some_and(|log_guid| head.log_guid.to_uuid() != log_guid) {
@@ -356,7 +356,7 @@ impl Entry {
     }
 
     /// The changes of a valid entry, in order.
-    pub(super) fn changes<'r>(&self, ring: &'r Ring<'_>) -> impl Iterator<Item = Change<Rebuild>> + use<'r> {
+    pub(crate) fn changes<'r>(&self, ring: &'r Ring<'_>) -> impl Iterator<Item = Change<Rebuild>> + use<'r> {
         let mut data_sectors = self.data_sectors(ring);
         self.descriptors(ring).filter_map(move |(_, descriptor)| {
             let descriptor = descriptor?;
@@ -373,7 +373,7 @@ impl Entry {
 
 /// What a sector is rebuilt from: the descriptor has its two ends, which made room for the stamps of the data sector.
 #[derive(Clone, Copy)]
-pub(super) struct Rebuild {
+pub(crate) struct Rebuild {
     leading_bytes: [u8; 8],
     trailing_bytes: [u8; 4],
     /// Number of the data sector.
@@ -382,7 +382,7 @@ pub(super) struct Rebuild {
 
 impl Rebuild {
     /// The sector. None if the data sector, which was read before, can't be read any more.
-    pub(super) fn sector(&self, ring: &Ring<'_>) -> Option<Box<Sector>> {
+    pub(crate) fn sector(&self, ring: &Ring<'_>) -> Option<Box<Sector>> {
         let data = ring.sector(self.data)?;
         let data = DataSector::ref_from_bytes(&data[..]).ok()?;
         let mut sector = Box::new([0; 4096]);

@@ -68,7 +68,7 @@ pub struct Replay {
 /// # Errors
 /// [`ErrorKind::DirtyLog`] by policy, [`ErrorKind::NoActiveSequence`] if the log is in use and there is nothing to replay,
 /// [`ErrorKind::FileTooShort`] if the file has lost its end since; others if the log's place is wrong.
-pub(super) fn replay(
+pub(crate) fn replay(
     view: &mut View,
     header: &CurrentHeader,
     policy: LogPolicy,
@@ -176,7 +176,7 @@ fn active_sequence(view: &View, header: &CurrentHeader, warnings: &mut Warnings)
 }
 
 /// What is to be told of an entry at this place in the file.
-pub(super) fn not_replayed_though_newer(offset: u64) -> Error {
+pub(crate) fn not_replayed_though_newer(offset: u64) -> Error {
     let what = "not replayed, though it is newer than what is: an entry before it is not valid";
     Error::at(Structure::LogEntry, offset, ErrorKind::Text { what })
 }

@@ -83,7 +83,7 @@ impl LogReport {
     ///
     /// # Errors
     /// As for [`LogReport::read`].
-    pub(in crate::image) fn visit(source: Source, found: impl FnMut(LogReportEntry)) -> Result<Self> {
+    pub(crate) fn visit(source: Source, found: impl FnMut(LogReportEntry)) -> Result<Self> {
         let view = View::new(source);
         let mut warnings = Warnings::default();
         let report = Self::of(&view, &mut warnings, found);

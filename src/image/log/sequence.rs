@@ -6,7 +6,7 @@ use super::entry::{Entry, Ring, STEP};
 
 /// Calls `found` for every sector of the ring that may begin an entry, in order. Holes cost nothing, however many there
 /// are, and the memory of what was looked at is given back.
-pub(super) fn for_each_beginning(ring: &Ring<'_>, mut found: impl FnMut(u64)) {
+pub(crate) fn for_each_beginning(ring: &Ring<'_>, mut found: impl FnMut(u64)) {
     let (mut index, mut data_end, mut kept_from) = (0, 0, 0);
     while index < ring.sectors() {
         // Asked once for each run of data: to find its end, some file systems go through all of it.
@@ -25,7 +25,7 @@ pub(super) fn for_each_beginning(ring: &Ring<'_>, mut found: impl FnMut(u64)) {
 }
 
 /// The valid entries of a log, or of all logs, in the order of their places.
-pub(super) fn valid_entries(ring: &Ring<'_>, log_guid: Option<Uuid>) -> Vec<Entry> {
+pub(crate) fn valid_entries(ring: &Ring<'_>, log_guid: Option<Uuid>) -> Vec<Entry> {
     let mut entries = Vec::new();
     for_each_beginning(ring, |index| entries.extend(Entry::read(ring, index, log_guid)));
     entries
@@ -47,7 +47,7 @@ struct Chain {
 /// sequence as the specification collects it, from any beginning, is the rest of such a chain; and it can be valid only
 /// if the whole chain is, since both have the same head. So it is enough to look at whole chains: one pass, whatever the
 /// log holds.
-pub(super) fn find_active(entries: &[Entry], ring: u64) -> Option<Vec<usize>> {
+pub(crate) fn find_active(entries: &[Entry], ring: u64) -> Option<Vec<usize>> {
     let at = |start: u64| entries.binary_search_by_key(&start, |entry| entry.start).ok();
     let next_of = |index: usize| {
         let entry = entries.get(index)?;

@@ -23,7 +23,7 @@ const MOST_BYTES: u64 = 32 << 20;
 const AT_ONCE: usize = 1 << 8;
 
 /// Whether the file is another than the sequence would leave that `header` names; none where it names none.
-pub(super) fn is_unapplied(view: &View, header: &CurrentHeader) -> Option<bool> {
+pub(crate) fn is_unapplied(view: &View, header: &CurrentHeader) -> Option<bool> {
     let active = super::active_sequence(view, header, &mut Warnings::default()).ok()?;
     Some(is_another(view, &Ring::new(view, header), active.iter().rev()))
 }
@@ -31,7 +31,7 @@ pub(super) fn is_unapplied(view: &View, header: &CurrentHeader) -> Option<bool> 
 /// Whether the log at the place that `header` names holds a complete sequence of another log than its own; with `only_unapplied`,
 /// one whose changes are not in the file. A header that was the last to name this log may have been damaged beyond knowing; where
 /// the changes were made, and are not undone, there is no difference, and nothing is missed.
-pub(super) fn has_another(view: &View, header: &CurrentHeader, only_unapplied: bool) -> bool {
+pub(crate) fn has_another(view: &View, header: &CurrentHeader, only_unapplied: bool) -> bool {
     let place = [header.check_log_alignment(), header.check_log_length(), header.check_log_place(view.length())];
     if place.iter().any(Result::is_err) {
         return false;

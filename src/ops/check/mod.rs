@@ -4,9 +4,10 @@ mod payload;
 
 use std::collections::BTreeMap;
 
+use crate::check::{Examined, Finding, Findings};
 use crate::disk::{Chain, Disk, Layer, OpenOptions};
 use crate::error::{Category, Error, ErrorKind, Rule, Severity, Structure};
-use crate::image::{Examined, Finding, Findings, Image, Strictness, Warning, Warnings};
+use crate::image::{Image, Strictness, Warning, Warnings};
 use crate::scan::{ScanError, ScanOptions};
 use crate::source::Source;
 

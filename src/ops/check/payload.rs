@@ -2,10 +2,10 @@
 
 use std::ops::Range;
 
+use crate::check::Findings;
 use crate::disk::Disk;
 use crate::error::{Error, ErrorKind, Rule, Severity, Structure};
 use crate::format::PayloadBlockState;
-use crate::image::Findings;
 use crate::scan::{Input, ScanError, ScanOptions};
 use crate::zero::is_zero;
 

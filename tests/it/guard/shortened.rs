@@ -171,6 +171,6 @@ fn salvage_of_a_source_changes_no_other_disk_of_it() {
         ops::hash((&strict).into(), &[ops::Algorithm::Sha256], &ScanOptions::new()).map_err(of_stopped),
     );
     assert!(!strict.is_salvaged() && salvaged.is_salvaged());
-    let found = Disk::from_chain(other).unwrap();
+    let found = Disk::from_chain(&other).unwrap();
     assert_eq!(found.losses(..).filter(|loss| matches!(loss.reason.kind(), ErrorKind::MediumFailed)).count(), 0);
 }

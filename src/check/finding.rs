@@ -7,8 +7,8 @@ use std::path::Path;
 
 use crate::error::Error;
 
-use super::warning::{Warning, severity_of};
 use crate::error::{Rule, Severity};
+use crate::image::{Warning, severity_of};
 
 /// Something that an examination has found.
 #[non_exhaustive]

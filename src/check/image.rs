@@ -11,12 +11,12 @@ use crate::num::to_u64;
 use crate::source::{Bytes, View};
 use crate::zero::is_zero;
 
-use super::bat::{BatSummary, Slots};
-use super::finding::Findings;
-use super::geometry::ImageKind;
-use super::log::{self, EntryStatus, LogEntryError, LogReport, LogState};
-use super::{Image, header, metadata};
 use crate::error::{Rule, Severity};
+use crate::image::{EntryStatus, Image, ImageKind, LogEntryError, LogReport, LogState, header, log, metadata};
+
+use super::bat::BatSummary;
+use super::finding::Findings;
+use super::slots::Slots;
 
 /// What the examination of one file has found, but for the findings.
 #[derive(Clone, Debug)]
@@ -39,7 +39,7 @@ impl Image {
         self.log_is_in_order(findings);
         let slots = Slots::new(self.view.length());
         let bat = self.bat_by_the_book().examine(&slots, findings);
-        for (start, end, _) in self.regions.taken.ranges() {
+        for (start, end, _) in self.regions.reserved.ranges() {
             slots.mark(*start, *end);
         }
         let unreferenced = self.everything_is_referred_to(&slots, findings);
@@ -56,7 +56,7 @@ impl Image {
     /// The first block that lies where another one or something else does, and with which one it shares its place. Entries that
     /// are against the format are left out; a table that was lost while it was looked at is the error.
     pub(crate) fn first_shared_block(&self) -> Option<Error> {
-        let shared = self.bat_by_the_book().first_shared(self.held.as_ref());
+        let shared = self.bat_by_the_book().first_shared(self.reserved_for_salvage.as_ref());
         let table = self.source().check(Structure::Bat, self.regions.bat.offset, self.geometry.bat_length());
         self.check_tables().and(table).err().or(shared)
     }

@@ -5,14 +5,12 @@ use std::ops::{ControlFlow, Range};
 use crate::error::{Error, ErrorKind, Structure};
 use crate::error::{Rule, Severity};
 use crate::format::{BatEntry, MIB, PayloadBlockState, SectorBitmapState, U64};
-use crate::image::finding::Findings;
-use crate::image::geometry::ImageKind;
+use crate::image::ImageKind;
+use crate::image::bat::{Bat, EntryRun, Judged, equal_bits};
 use crate::threads::all_at_once;
 
-use super::bitmap::equal_bits;
+use super::finding::Findings;
 use super::slots::{MOST_ACCOUNTED, Slots};
-use super::walk::EntryRun;
-use super::{Bat, Judged};
 
 /// What a pass over the BAT has found, but for the findings.
 #[derive(Clone, Debug, Default)]
@@ -52,7 +50,7 @@ const EXAMINED_AT_ONCE: u64 = 1 << 20;
 
 impl Bat<'_> {
     /// Examines every entry in use, and takes account in `slots` of what lies where.
-    pub(in crate::image) fn examine(&self, slots: &Slots, findings: &mut Findings) -> BatSummary {
+    pub(crate) fn examine(&self, slots: &Slots, findings: &mut Findings) -> BatSummary {
         let done = self.in_parts(|first, end| {
             let mut pass = Pass { bat: self, slots, findings: Findings::default(), summary: BatSummary::default() };
             pass.blocks(first, end);
@@ -81,7 +79,7 @@ impl Bat<'_> {
     ///
     /// # Errors
     /// With the first block whose entry can't be read.
-    pub(super) fn visit(&self, first: u64, end: u64, mut visit: impl FnMut(u64, BatEntry)) -> Result<(), (u64, Error)> {
+    pub(crate) fn visit(&self, first: u64, end: u64, mut visit: impl FnMut(u64, BatEntry)) -> Result<(), (u64, Error)> {
         self.entry_runs(first, end.saturating_sub(first), first, |block, run| {
             if let EntryRun::Entries(entries) = run {
                 let numbered = (block..).zip(entries).map(|(block, entry)| (block, BatEntry(entry.get())));
@@ -93,7 +91,7 @@ impl Bat<'_> {
 
     /// What `work` makes of the blocks of each part of the BAT, by several threads with the feature `rayon`, in order. A part
     /// has whole chunks, so that the blocks of one are looked at together with its sector bitmap.
-    pub(super) fn in_parts<T: Send>(&self, work: impl Fn(u64, u64) -> T + Sync) -> Vec<T> {
+    pub(crate) fn in_parts<T: Send>(&self, work: impl Fn(u64, u64) -> T + Sync) -> Vec<T> {
         let blocks = self.geometry.payload_blocks();
         let step = EXAMINED_AT_ONCE.next_multiple_of(self.geometry.chunk_blocks());
         let work = &work;
@@ -110,13 +108,13 @@ impl Bat<'_> {
     }
 
     /// The last block of a chunk.
-    pub(super) fn last_of(&self, chunk: u64) -> u64 {
+    pub(crate) fn last_of(&self, chunk: u64) -> u64 {
         let behind = chunk.saturating_add(1).saturating_mul(self.geometry.chunk_blocks());
         behind.min(self.geometry.payload_blocks()).saturating_sub(1)
     }
 
     /// What of the disk a block is.
-    pub(super) fn range_of(&self, block: u64) -> Range<u64> {
+    pub(crate) fn range_of(&self, block: u64) -> Range<u64> {
         let start = self.geometry.block_start(block);
         start..start.saturating_add(self.used_of(block, 0))
     }
@@ -272,7 +270,7 @@ impl Pass<'_, '_> {
         let bits = bat.used_of(last, 0) >> bat.geometry.sector_shift();
         let length = bat.geometry.bitmap_start(last).saturating_add(bits.div_ceil(8));
         let end = place.saturating_add(length);
-        let overlap = match bat.taken.overlap(place, end) {
+        let overlap = match bat.reserved.overlap(place, end) {
             Some((with, offset)) => Some(ErrorKind::Overlap { with, offset }),
             None if place < MIB => Some(ErrorKind::Overlap { with: Structure::HeaderSection, offset: 0 }),
             None if !bat.view.has(place, end) => Some(ErrorKind::OutOfBounds { length, limit: bat.view.file_end() }),

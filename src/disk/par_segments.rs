@@ -6,10 +6,10 @@ use std::sync::Arc;
 use rayon::iter::ParallelIterator;
 use rayon::iter::plumbing::{Folder, UnindexedConsumer, UnindexedProducer, bridge_unindexed};
 
-use crate::disk::{Disk, Run, Segment};
 use crate::error::Result;
 
 use super::pieces::{Pieces, SEGMENT_GRAIN};
+use super::{Disk, Run, Segment};
 
 impl Disk {
     /// The content of a range of bytes of the disk, for many threads at once: what [`Disk::segments`] gives, each with its

@@ -5,13 +5,13 @@ use std::collections::{HashMap, HashSet};
 use crate::error::{Error, ErrorKind, Structure};
 use crate::error::{Rule, Severity};
 use crate::format::MIB;
-use crate::image::finding::{Findings, MOST_OF_A_KIND};
-use crate::image::geometry::ImageKind;
+use crate::image::ImageKind;
+use crate::image::bat::{Bat, Judged};
 use crate::image::region::ReservedRanges;
 use crate::num::to_usize_saturating;
 
+use super::finding::{Findings, MOST_OF_A_KIND};
 use super::slots::Slots;
-use super::{Bat, Judged};
 
 /// A place in the file that a block says is its own.
 struct Claim {
@@ -25,14 +25,14 @@ struct Claim {
 impl Bat<'_> {
     /// The first block that shares its place, and with what it does: with another block, of which it reads the bytes, or, where
     /// less is `held` than is taken, with something that claims to be there.
-    pub(in crate::image) fn first_shared(&self, held: Option<&ReservedRanges>) -> Option<Error> {
-        if let Some(held) = held {
+    pub(crate) fn first_shared(&self, reserved_for_salvage: Option<&ReservedRanges>) -> Option<Error> {
+        if let Some(reserved_for_salvage) = reserved_for_salvage {
             let first_of = |first, end| {
                 let mut found = None;
                 let by_the_book: Bat<'_> = *self;
-                let reads = Bat { taken: held, ..by_the_book };
+                let reads = Bat { reserved: reserved_for_salvage, ..by_the_book };
                 reads.for_each_place(first, end, |Claim { structure, place, end, .. }| {
-                    if let (None, Some((with, offset))) = (&found, self.taken.overlap(place, end)) {
+                    if let (None, Some((with, offset))) = (&found, self.reserved.overlap(place, end)) {
                         found = Some(Error::at(structure, place, ErrorKind::Overlap { with, offset }));
                     }
                 });
@@ -53,7 +53,7 @@ impl Bat<'_> {
     }
 
     /// Tells of every block that shares its place, and with whom it does: with the first other one of the same place.
-    pub(super) fn shared_is_told(&self, slots: &Slots, findings: &mut Findings) {
+    pub(crate) fn shared_is_told(&self, slots: &Slots, findings: &mut Findings) {
         let parts = self.in_parts(|first, end| {
             let (mut shared, mut count) = (Vec::new(), 0_u64);
             self.for_each_place(first, end, |claim| {

@@ -8,11 +8,11 @@ use crate::format::MIB;
 use crate::num::to_usize_saturating;
 
 /// How much of a file is kept account of: 256 TiB, four times the largest disk.
-pub(in crate::image) const MOST_ACCOUNTED: u64 = 1 << 48;
+pub(crate) const MOST_ACCOUNTED: u64 = 1 << 48;
 
 /// The MiB of a file, each in use or not, or in use more than once.
 #[derive(Debug)]
-pub(in crate::image) struct Slots {
+pub(crate) struct Slots {
     count: u64,
     used: Vec<AtomicU64>,
     shared: Vec<AtomicU64>,
@@ -20,7 +20,7 @@ pub(in crate::image) struct Slots {
 
 impl Slots {
     /// Those of a file of `length` bytes; the last one may be one in part.
-    pub(in crate::image) fn new(length: u64) -> Self {
+    pub(crate) fn new(length: u64) -> Self {
         let count = length.min(MOST_ACCOUNTED).div_ceil(MIB);
         // Memory that the system gives as zeros takes no room before something is written there: a replay may make a file
         // of any length.
@@ -29,7 +29,7 @@ impl Slots {
     }
 
     /// Takes the MiB that the bytes from `start` to `end` touch; those that somebody else has taken are shared from now on.
-    pub(super) fn claim(&self, start: u64, end: u64) {
+    pub(crate) fn claim(&self, start: u64, end: u64) {
         for slot in self.range(start, end) {
             if set(&self.used, slot) {
                 set(&self.shared, slot);
@@ -38,23 +38,23 @@ impl Slots {
     }
 
     /// The same, but to be shared is no fault.
-    pub(in crate::image) fn mark(&self, start: u64, end: u64) {
+    pub(crate) fn mark(&self, start: u64, end: u64) {
         for slot in self.range(start, end) {
             set(&self.used, slot);
         }
     }
 
     /// The MiB between `start` and `end` that are shared, by number.
-    pub(super) fn shared(&self, start: u64, end: u64) -> impl Iterator<Item = u64> {
+    pub(crate) fn shared(&self, start: u64, end: u64) -> impl Iterator<Item = u64> {
         self.range(start, end).filter(|slot| is_set(&self.shared, *slot))
     }
 
-    pub(super) fn has_shared(&self) -> bool {
+    pub(crate) fn has_shared(&self) -> bool {
         self.shared.iter().any(|word| word.load(Ordering::Relaxed) != 0)
     }
 
     /// Where the last MiB that is in use ends.
-    pub(in crate::image) fn used_end(&self) -> u64 {
+    pub(crate) fn used_end(&self) -> u64 {
         let last = (0_u64..).zip(&self.used).filter(|(_, word)| word.load(Ordering::Relaxed) != 0).last();
         last.map_or(0, |(index, word)| {
             let bits = 64_u64.saturating_sub(word.load(Ordering::Relaxed).leading_zeros().into());
@@ -63,7 +63,7 @@ impl Slots {
     }
 
     /// The runs of MiB that nobody uses: first byte and end.
-    pub(in crate::image) fn unused(&self) -> impl Iterator<Item = (u64, u64)> {
+    pub(crate) fn unused(&self) -> impl Iterator<Item = (u64, u64)> {
         let mut slot = 0;
         std::iter::from_fn(move || {
             slot = self.next(slot, false)?;

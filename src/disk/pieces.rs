@@ -1,7 +1,8 @@
 //! Segments in pieces of a bounded length.
 
-use crate::disk::{Disk, Segment, Segments};
 use crate::error::Result;
+
+use super::{Disk, Segment, Segments};
 
 /// Segments are cut at multiples of this many bytes of the disk, so that one long run keeps several threads busy, and so
 /// that the cuts do not depend on the threads: 8 MiB.

@@ -17,5 +17,5 @@ pub use extract::extract_to_file;
 pub use extract::{
     ExtractOptions, Extracted, Reflink, Sparse, Target, TargetContent, extract_to_stream, extract_to_writer, measure,
 };
-pub use hash::{Algorithm, Digest, Part, UnknownAlgorithm, hash};
+pub use hash::{Algorithm, Digest, UnknownAlgorithm, hash};
 pub use layout::{DiskLayout, Partition, PartitionScheme, PartitionTable, Volume, detect};

@@ -283,9 +283,9 @@ fn copy_and_hash(
     let mut hasher = Hasher::new(&options.hash, content.length());
     let is_in_order = hasher.is_in_order();
     let (mut extracted, scan) = (Extracted::default(), options.scan);
-    let Hasher { streams, part, .. } = &mut hasher;
-    let empty = part.clone();
-    let of_unit = |start, bytes: &[u8]| empty.of_unit(start, std::iter::once(Segment::Data(bytes)));
+    let Hasher { streams, plan, part, .. } = &mut hasher;
+    let plan = *plan;
+    let of_unit = |start, bytes: &[u8]| plan.of_unit(start, std::iter::once(Segment::Data(bytes)));
     if is_in_order {
         // Digests that need the bytes in order go through them while others write the same bytes, and read the next.
         let bulk = Bulk { contents: [content], access: Access::Read, visit_zeros: true, options: scan };
@@ -301,7 +301,7 @@ fn copy_and_hash(
             },
         )?;
     } else {
-        extracted = copy(content, writer, scan, empty.visit_zeros(), of_unit, |unit, length| match unit {
+        extracted = copy(content, writer, scan, plan.visit_zeros(), of_unit, |unit, length| match unit {
             Some(unit) => part.append(unit),
             None => part.append_zeros(length),
         })?;

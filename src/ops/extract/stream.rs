@@ -21,15 +21,15 @@ pub fn extract_to_writer(
 ) -> Result<Extracted, ScanError> {
     let mut extracted = Extracted::default();
     let mut hasher = Hasher::new(&options.hash, content.length());
-    let Hasher { streams, part, .. } = &mut hasher;
-    let empty = part.clone();
+    let Hasher { streams, plan, part, .. } = &mut hasher;
+    let plan = *plan;
     let write: Consumer<'_, ScanError> = Box::new(|unit| {
         let mut bytes = unit.segments().flat_map(Segment::slices);
         bytes.try_for_each(|bytes| writer.write_all(bytes)).map_err(ScanError::Write)
     });
     let bulk = Bulk { contents: [content], access: Access::Read, visit_zeros: true, options: options.scan };
     bulk.in_order(
-        |unit, _| Ok((data_of(unit), empty.of_unit(unit.start, unit.segments()))),
+        |unit, _| Ok((data_of(unit), plan.of_unit(unit.start, unit.segments()))),
         std::iter::once(write).chain(consumers(streams)).collect(),
         |Done { length, value, .. }| {
             if let Some((data, unit)) = value {

@@ -18,8 +18,7 @@ use crate::checksum::Crc32;
 use crate::scan::{Access, Bulk, Consumer, Done, Input, ScanError, ScanOptions, UnitPieces};
 use crate::source::Buffer;
 
-pub use part::Part;
-pub(crate) use part::StoredPart;
+pub(crate) use part::{Part, PartPlan, StoredPart};
 pub(crate) use stream::Running;
 pub(crate) use stream::Stream;
 #[cfg(test)]
@@ -173,7 +172,8 @@ pub fn hash(content: Input<'_>, algorithms: &[Algorithm], options: &ScanOptions<
     }
     if algorithms.iter().all(|algorithm| algorithm.is_mergeable()) {
         let mut hasher = Hasher::new(algorithms, content.length());
-        hasher.part = Part::of(content, 0..content.length(), algorithms, options)?;
+        let length = content.checked_length()?;
+        hasher.part = hasher.plan.compute(content, 0..length, options)?;
         return Ok(hasher.finish());
     }
     hash_in_order(content, algorithms, options, false)
@@ -195,9 +195,9 @@ fn hash_in_order(
     alone: bool,
 ) -> Result<Vec<Digest>, ScanError> {
     let mut hasher = Hasher::new(algorithms, content.length());
-    let Hasher { streams, part, .. } = &mut hasher;
-    let empty = part.clone();
-    let map = |unit: &UnitPieces<'_, 1>, _: &mut Buffer| Ok::<_, ScanError>(empty.of_unit(unit.start, unit.segments()));
+    let Hasher { streams, plan, part, .. } = &mut hasher;
+    let plan = *plan;
+    let map = |unit: &UnitPieces<'_, 1>, _: &mut Buffer| Ok::<_, ScanError>(plan.of_unit(unit.start, unit.segments()));
     let take = |done: Done<Part>| {
         done.value.into_iter().for_each(|unit| part.append(unit));
         options.advance(done.length)
@@ -228,7 +228,8 @@ pub(crate) struct Hasher {
     algorithms: Vec<Algorithm>,
     /// Of the algorithms that need the content in order.
     pub(crate) streams: Vec<Stream>,
-    /// Of all others.
+    /// Of all others: which they are, and what is known of them.
+    pub(crate) plan: PartPlan,
     pub(crate) part: Part,
 }
 
@@ -237,7 +238,8 @@ impl Hasher {
     pub(crate) fn new(algorithms: &[Algorithm], length: u64) -> Self {
         let once: BTreeSet<Algorithm> = algorithms.iter().copied().collect();
         let streams = once.into_iter().filter_map(Stream::new).collect();
-        Self { algorithms: algorithms.to_vec(), streams, part: Part::empty(0, length, algorithms) }
+        let plan = PartPlan::new(length, algorithms);
+        Self { algorithms: algorithms.to_vec(), streams, plan, part: plan.empty(0) }
     }
 
     /// Whether some algorithm needs the content in order.

@@ -9,52 +9,51 @@ use crate::scan::{Access, Bulk, Input, ScanError, ScanOptions, UNIT};
 use super::blake3_tree::{Subtree, Tree};
 use super::{Algorithm, Digest};
 
-/// What some share of the work has found of the mergeable digests of a content. Parts that lie side by side are appended to
+/// Which mergeable digests are computed, of an input of how many bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PartPlan {
+    total: u64,
+    has_crc32: bool,
+    has_blake3: bool,
+}
+
+/// What some share of the work has found of the mergeable digests of an input. Parts that lie side by side are appended to
 /// each other, whoever computed them, and give the digests of the whole once they cover it.
 #[derive(Clone, Debug)]
-pub struct Part {
+pub(crate) struct Part {
     start: u64,
     length: u64,
-    total: u64,
     crc32: Option<Crc32>,
     blake3: Option<Tree>,
 }
 
-impl Part {
-    /// Nothing yet, from `start` on, of a content of `total` bytes.
-    pub(crate) fn empty(start: u64, total: u64, algorithms: &[Algorithm]) -> Self {
+impl PartPlan {
+    /// The mergeable ones of `algorithms`, of an input of `total` bytes.
+    pub(crate) fn new(total: u64, algorithms: &[Algorithm]) -> Self {
         let has = |algorithm| algorithms.contains(&algorithm);
-        Self {
-            start,
-            length: 0,
-            total,
-            crc32: has(Algorithm::Crc32).then(Crc32::default),
-            blake3: has(Algorithm::Blake3).then(|| Tree::new(total)),
-        }
+        Self { total, has_crc32: has(Algorithm::Crc32), has_blake3: has(Algorithm::Blake3) }
     }
 
-    /// The part of a content that lies in `range`, counted from its beginning, for the mergeable ones of `algorithms`. A
-    /// range that does not begin at a multiple of [`ScanOptions::UNIT`] is begun at the one before; so is its end, unless it is that of
-    /// the content.
+    /// The part of an input that lies in `range`, counted from its beginning. A range that does not begin at a multiple of
+    /// [`ScanOptions::UNIT`] is begun at the one before; so is its end, unless it is that of the input.
     ///
     /// # Errors
     /// See [`ScanError`].
-    pub fn of(
-        content: Input<'_>,
+    pub(crate) fn compute(
+        self,
+        input: Input<'_>,
         range: Range<u64>,
-        algorithms: &[Algorithm],
         options: &ScanOptions<'_>,
-    ) -> Result<Self, ScanError> {
-        let total = content.checked_length()?;
+    ) -> Result<Part, ScanError> {
+        let total = self.total;
         let aligned = |place: u64| if place >= total { total } else { place & !UNIT.saturating_sub(1) };
         let (start, end) = (aligned(range.start), aligned(range.end.max(range.start)));
-        let inside = content.part(start, end);
-        let mut part = Self::empty(start, total, algorithms);
-        let empty = part.clone();
+        let inputs = [input.part(start, end)];
+        let mut part = self.empty(start);
         let bulk =
-            Bulk { contents: [inside], access: Access::Borrow, visit_zeros: part.visit_zeros(), options: *options };
+            Bulk { contents: inputs, access: Access::Borrow, visit_zeros: self.visit_zeros(), options: *options };
         bulk.each(
-            |unit, _| Ok::<_, ScanError>(empty.of_unit(start.saturating_add(unit.start), unit.segments())),
+            |unit, _| Ok::<_, ScanError>(self.of_unit(start.saturating_add(unit.start), unit.segments())),
             |done| {
                 match done.value {
                     Some(unit) => part.append(unit),
@@ -69,10 +68,20 @@ impl Part {
         Ok(part)
     }
 
-    /// The part that a unit is, for the same algorithms.
-    pub(crate) fn of_unit<'s>(&self, start: u64, segments: impl Iterator<Item = Segment<'s>> + Clone) -> Self {
+    /// Nothing yet, from `start` on.
+    pub(crate) fn empty(self, start: u64) -> Part {
+        Part {
+            start,
+            length: 0,
+            crc32: self.has_crc32.then(Crc32::default),
+            blake3: self.has_blake3.then(|| Tree::new(self.total)),
+        }
+    }
+
+    /// The part that a unit is.
+    pub(crate) fn of_unit<'s>(self, start: u64, segments: impl Iterator<Item = Segment<'s>> + Clone) -> Part {
         let length = segments.clone().fold(0_u64, |sum, segment| sum.saturating_add(segment.len()));
-        let crc32 = self.crc32.is_some().then(|| {
+        let crc32 = self.has_crc32.then(|| {
             segments.clone().fold(Crc32::default(), |mut sum, segment| {
                 match segment {
                     Segment::Data(bytes) => sum.update(bytes),
@@ -81,23 +90,28 @@ impl Part {
                 sum
             })
         });
-        let blake3 = self.blake3.as_ref().map(|_| {
+        let blake3 = self.has_blake3.then(|| {
             let mut tree = Tree::new(self.total);
             tree.push(tree.unit(start, segments));
             tree
         });
-        Self { start, length, total: self.total, crc32, blake3 }
+        Part { start, length, crc32, blake3 }
     }
 
+    /// Whether zeros have to be gone through: only their CRC-32 can be computed in another way.
+    pub(crate) fn visit_zeros(self) -> bool {
+        self.has_blake3
+    }
+}
+
+impl Part {
     /// Where it begins, counted from the beginning of the content, in bytes.
-    #[must_use]
-    pub fn start(&self) -> u64 {
+    pub(crate) fn start(&self) -> u64 {
         self.start
     }
 
     /// Length in bytes.
-    #[must_use]
-    pub fn length(&self) -> u64 {
+    pub(crate) fn length(&self) -> u64 {
         self.length
     }
 
@@ -110,11 +124,6 @@ impl Part {
         if let (Some(tree), Some(next)) = (&mut self.blake3, &next.blake3) {
             next.subtrees().iter().for_each(|subtree| tree.push(*subtree));
         }
-    }
-
-    /// Whether zeros have to be gone through: only their sum can be computed in another way.
-    pub(crate) fn visit_zeros(&self) -> bool {
-        self.blake3.is_some()
     }
 
     /// Adds zeros, where they need not be gone through.
@@ -164,7 +173,7 @@ impl Part {
         if tree.is_some() && position != end {
             return None;
         }
-        Some(Self { start, length, total, crc32: crc32.map(|sum| Crc32::of(sum, length)), blake3: tree })
+        Some(Self { start, length, crc32: crc32.map(|sum| Crc32::of(sum, length)), blake3: tree })
     }
 }
 

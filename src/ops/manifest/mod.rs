@@ -20,7 +20,7 @@ use crate::scan::{Input, ScanError, ScanOptions};
 use crate::source::Source;
 use crate::threads::all_at_once;
 
-use super::hash::{Algorithm, Digest, Part, hash_on_one_thread};
+use super::hash::{Algorithm, Digest, Part, PartPlan, hash_on_one_thread};
 
 use blocks::{BlockRun, block_runs};
 use format::{Header, ManifestWriter};

@@ -14,7 +14,7 @@ use crate::scan::{Input, ScanError, ScanOptions, UNIT};
 
 use super::format::{Identity, Share};
 use super::merge::DigestsDocument;
-use super::{Algorithm, ManifestError, Part, check_algorithms};
+use super::{Algorithm, ManifestError, PartPlan, check_algorithms};
 
 /// One of several shares of the work: `index` of `count`, from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -171,7 +171,7 @@ pub fn hash_share(
     check_about(&about)?;
     let visit_zeros = algorithms.contains(&Algorithm::Blake3);
     let range = shard.range_of(disk, UNIT, visit_zeros)?;
-    let part = Part::of(Input::disk(disk), range, algorithms, options)?;
+    let part = PartPlan::new(disk.size(), algorithms).compute(Input::disk(disk), range, options)?;
     let share = Share { shard, offset: part.start(), length: part.length() };
     let document = DigestsDocument::new(Identity::of(disk), algorithms, share, &part, about);
     serde_json::to_writer(&mut *out, &document).map_err(|error| ScanError::manifest_io(error.into()))?;

@@ -5,7 +5,7 @@ use std::io::{self, BufWriter, Write};
 use std::ops::{Bound, ControlFlow};
 
 use vhdx_mmap::ops::manifest::{self, ManifestError, Shard};
-use vhdx_mmap::ops::{self, Algorithm, ExtractOptions, Part, Sparse, Target, TargetContent};
+use vhdx_mmap::ops::{self, Algorithm, ExtractOptions, Sparse, Target, TargetContent};
 use vhdx_mmap::{Category, Disk, ErrorKind, Input as Of, ScanError, ScanOptions, Source};
 
 use crate::kit::builder::Spec;
@@ -35,9 +35,6 @@ fn crc32_is_right_for_every_padding() {
         for pool in &*POOLS {
             assert_eq!(pool.install(|| crc32_of(padded)).unwrap(), expected, "{padding} zeros");
         }
-        let whole = 0..padded.length();
-        let part = Part::of(padded, whole, &[Algorithm::Crc32], &ScanOptions::new()).unwrap();
-        assert_eq!((part.start(), part.length()), (0, padded.length()));
     }
     let padded = content.followed_by(1 << 50, b"footer");
     assert_eq!(crc32_of(padded.range(1..1 << 49)).unwrap(), "08045bab");
@@ -73,8 +70,6 @@ fn content_longer_than_a_u64_is_an_error_of_every_operation() {
             for algorithms in [&[Algorithm::Crc32][..], &[Algorithm::Blake3], &[Algorithm::Md5]] {
                 assert_eq!(too_long(ops::hash(content, algorithms, &options).unwrap_err()), expected);
             }
-            let part = Part::of(content, 0..MIB, &[Algorithm::Crc32], &options);
-            assert_eq!(too_long(part.unwrap_err()), expected);
             assert_eq!(too_long(content.scan(&options, |_, _| (), |_, _| ()).unwrap_err()), expected);
             assert_eq!(too_long(ops::first_difference(short, content, &options).unwrap_err()), expected);
             let compared = ops::compare(content, short, &options, |_| ControlFlow::Continue(()));

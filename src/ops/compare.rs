@@ -4,7 +4,7 @@ use std::ops::{ControlFlow, Range};
 
 use crate::disk::Segment;
 use crate::num::{to_u64, to_usize_saturating};
-use crate::scan::{Access, Bulk, Input, ScanError, ScanOptions, UnitPieces};
+use crate::scan::{Access, Bulk, Input, ScanError, ScanOptions, UnitBytes};
 use crate::zero::is_zero;
 
 /// In what steps differences are told, in bytes: a sector of the smaller kind.
@@ -83,10 +83,11 @@ pub fn compare(
 }
 
 /// The differences of a unit of work.
-fn differences(unit: &UnitPieces<'_, 2>, length: u64) -> Vec<Difference> {
+fn differences(unit: &UnitBytes<'_>, length: u64) -> Vec<Difference> {
     let mut found = Differences { all: Vec::new(), length };
     let mut position = unit.start;
-    for [one, other] in &unit.pieces {
+    for pair in unit.segments.chunks_exact(2) {
+        let [one, other] = pair else { continue };
         found.between(*one, *other, position);
         position = position.saturating_add(one.len());
     }

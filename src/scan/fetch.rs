@@ -1,4 +1,4 @@
-//! Getting at the bytes of a unit: lent by the mapping, or read into memory of the worker's own.
+//! Getting at the bytes of a unit: borrowed from the mapping, or read into memory of the worker's own.
 
 use crate::disk::Segment;
 use crate::error::{Error, ErrorKind, Result, Structure};
@@ -7,10 +7,10 @@ use crate::source::{Buffer, SourceRef, any_lost, whole_pages};
 
 use super::input::{Origin, Piece};
 use super::options::Access;
-use super::plan::{AlignedRun, UNIT};
+use super::plan::UNIT;
 use super::release::Released;
 
-/// What a worker reads into memory of its own for one unit, at most: what is beyond is lent all the same. Only a unit whose
+/// What a worker reads into memory of its own for one unit, at most: what is beyond is borrowed, where it can be. Only a unit whose
 /// sectors come from many layers has so much.
 const MOST_READ: u64 = 16 * UNIT;
 
@@ -24,7 +24,7 @@ struct ReadSpan<'a> {
     layer: usize,
     start: u64,
     end: u64,
-    /// Where in the memory of the worker it was read to; none if the mapping lends it.
+    /// Where in the memory of the worker it was read to; none if it is borrowed.
     read_to: Option<usize>,
 }
 
@@ -34,44 +34,42 @@ impl ReadSpan<'_> {
     }
 
     /// Reads only what the unit has in it, to where it lies in `memory`.
-    fn read_apart<const N: usize>(&self, stretches: &[AlignedRun<'_, N>], memory: &mut [u8]) -> Result<()> {
-        for stretch in stretches {
-            for piece in stretch.pieces {
-                let Origin::File(source, offset) = piece.origin else { continue };
-                if self.contains(source, offset, stretch.length) {
-                    let at = to_usize_saturating(offset.saturating_sub(self.start));
-                    let end = at.saturating_add(to_usize_saturating(stretch.length));
-                    source.read_exact_at(offset, memory.get_mut(at..end).unwrap_or_default())?;
-                }
+    fn read_apart(&self, pieces: &[Piece<'_>], memory: &mut [u8]) -> Result<()> {
+        for piece in pieces {
+            let Origin::File(source, offset) = piece.origin else { continue };
+            if self.contains(source, offset, piece.length) {
+                let at = to_usize_saturating(offset.saturating_sub(self.start));
+                let end = at.saturating_add(to_usize_saturating(piece.length));
+                source.read_exact_at(offset, memory.get_mut(at..end).unwrap_or_default())?;
             }
         }
         Ok(())
     }
 
-    /// ReadSpans may overlap, so one that has the first byte need not have the last.
+    /// Spans may overlap, so one that has the first byte need not have the last.
     fn contains(&self, source: SourceRef<'_>, offset: u64, length: u64) -> bool {
         self.source.is(source) && self.start <= offset && offset.saturating_add(length) <= self.end
     }
 }
-
-/// The bytes of a unit in each of `N` contents: pieces of equal length side by side, in order.
-pub(crate) type Pieces<'b, const N: usize> = Vec<[Segment<'b>; N]>;
 
 /// A worker's hold of the bytes of one unit.
 #[derive(Debug, Default)]
 pub(super) struct UnitBuffer<'a> {
     spans: Vec<ReadSpan<'a>>,
     read: Buffer,
+    /// Whether errors say which file they are about, since there are several inputs.
+    names_files: bool,
 }
 
 impl<'a> UnitBuffer<'a> {
     /// Takes hold of the bytes of a unit, and lets go of those that were held before.
-    pub(super) fn load<const N: usize>(&mut self, stretches: &[AlignedRun<'a, N>], access: Access) -> Result<()> {
-        self.spans = spans(stretches, MOST_GAP);
+    pub(super) fn load(&mut self, pieces: &[Piece<'a>], access: Access, names_files: bool) -> Result<()> {
+        self.names_files = names_files;
+        self.spans = spans(pieces, MOST_GAP);
         let mut needed = self.place(access);
         if to_u64(needed) > MOST_READ {
             // Of a source that does not lend, all has to be read: then only what the unit has in it.
-            self.spans = spans(stretches, 0);
+            self.spans = spans(pieces, 0);
             needed = self.place(access);
         }
         let mut memory = if needed > 0 { self.read.reserve(needed) } else { &mut [] };
@@ -81,9 +79,8 @@ impl<'a> UnitBuffer<'a> {
             let wanted = piece.get_mut(..to_usize_saturating(span.length())).unwrap_or_default();
             let read = span.source.read_exact_at(span.start, wanted);
             // It may be for what lies between, which is of no interest.
-            let read = read.or_else(|_| span.read_apart(stretches, wanted));
-            let file = span.source.source().path();
-            read.map_err(|error| error.in_layer(span.layer, file).in_file(file.filter(|_| N > 1)))?;
+            let read = read.or_else(|_| span.read_apart(pieces, wanted));
+            read.map_err(|error| said_of(error, span.layer, span.source, names_files))?;
             memory = rest;
         }
         Ok(())
@@ -107,57 +104,53 @@ impl<'a> UnitBuffer<'a> {
         needed
     }
 
-    /// The bytes of the unit that was loaded, which has these stretches.
-    pub(super) fn pieces<'b, const N: usize>(&'b self, stretches: &[AlignedRun<'b, N>]) -> Result<Pieces<'b, N>> {
-        stretches.iter().map(|stretch| self.piece(stretch)).collect()
+    /// The bytes of the unit that was loaded, which has these pieces.
+    pub(super) fn segments<'b>(&'b self, pieces: &[Piece<'b>]) -> Result<Vec<Segment<'b>>> {
+        pieces.iter().map(|piece| self.segment(piece)).collect()
     }
 
-    fn piece<'b, const N: usize>(&'b self, stretch: &AlignedRun<'b, N>) -> Result<[Segment<'b>; N]> {
-        let mut piece = [Segment::Zero(stretch.length); N];
-        let length = to_usize_saturating(stretch.length);
-        for (segment, of) in piece.iter_mut().zip(stretch.pieces) {
-            let bytes = match of.origin {
-                Origin::Zero => continue,
-                Origin::Memory(bytes) => bytes.get(..length),
-                Origin::File(source, offset) => {
-                    let span = self.spans.iter().rev().find(|span| span.contains(source, offset, stretch.length));
-                    match span.and_then(|span| Some((span.read_to?, offset.checked_sub(span.start)?))) {
-                        Some((at, within)) => self.read.get(at.saturating_add(to_usize_saturating(within)), length),
-                        None => source.source().borrow(offset, stretch.length),
-                    }
-                }
-            };
-            // Runs lie in their files, so this can't be; if it is, nobody shall get fewer bytes than there are.
-            let missing = || ErrorKind::OutOfBounds { length: stretch.length, limit: 0 };
-            *segment = Segment::Data(bytes.ok_or_else(|| Error::of(Structure::File, missing()))?);
-        }
-        Ok(piece)
+    fn segment<'b>(&'b self, piece: &Piece<'b>) -> Result<Segment<'b>> {
+        let length = to_usize_saturating(piece.length);
+        let bytes = match piece.origin {
+            Origin::Zero => return Ok(Segment::Zero(piece.length)),
+            Origin::Memory(bytes) => bytes.get(..length),
+            Origin::File(source, offset) => match self.span_of(source, offset, piece.length) {
+                Some((at, within)) => self.read.get(at.saturating_add(to_usize_saturating(within)), length),
+                None => source.source().borrow(offset, piece.length),
+            },
+        };
+        // Pieces lie in their files, so this can't be; if it is, nobody shall get fewer bytes than there are.
+        let missing = || ErrorKind::OutOfBounds { length: piece.length, limit: 0 };
+        Ok(Segment::Data(bytes.ok_or_else(|| Error::of(Structure::File, missing()))?))
     }
 
-    /// That nothing was lost of what the mappings lent of the unit that was loaded, which has these stretches. Asked behind a
-    /// look at the bytes, it is certain.
-    pub(super) fn check<const N: usize>(&self, stretches: &[AlignedRun<'_, N>]) -> Result<()> {
-        self.check_lengths::<N>()?;
+    /// Where the bytes of a piece were read to: the memory of their span, and how far into it they begin; none if they are
+    /// borrowed.
+    fn span_of(&self, source: SourceRef<'_>, offset: u64, length: u64) -> Option<(usize, u64)> {
+        let span = self.spans.iter().rev().find(|span| span.contains(source, offset, length))?;
+        Some((span.read_to?, offset.checked_sub(span.start)?))
+    }
+
+    /// That nothing was lost of what was borrowed of the unit that was loaded, which has these pieces. Asked after a look at
+    /// the bytes, it is certain.
+    pub(super) fn check(&self, pieces: &[Piece<'_>]) -> Result<()> {
+        self.check_lengths()?;
         if !any_lost() {
             return Ok(());
         }
-        for stretch in stretches {
-            for Piece { layer, origin, .. } in stretch.pieces {
-                let Origin::File(source, offset) = origin else { continue };
-                let span = self.spans.iter().rev().find(|span| span.contains(source, offset, stretch.length));
-                if span.is_some_and(|span| span.read_to.is_some()) {
-                    continue;
-                }
-                let file = source.path();
-                let checked = source.check(Structure::File, offset, stretch.length);
-                checked.map_err(|error| error.in_layer(layer, file).in_file(file.filter(|_| N > 1)))?;
+        for Piece { length, layer, origin } in pieces {
+            let Origin::File(source, offset) = *origin else { continue };
+            if self.span_of(source, offset, *length).is_none() {
+                let checked = source.check(Structure::File, offset, *length);
+                checked.map_err(|error| said_of(error, *layer, source, self.names_files))?;
             }
         }
         Ok(())
     }
 
-    /// That no file has become shorter of which the unit has bytes: in its last page, that can't be seen when it is touched.
-    fn check_lengths<const N: usize>(&self) -> Result<()> {
+    /// That no file has become shorter of which the unit has borrowed bytes: in its last page, that can't be seen when it is
+    /// touched.
+    fn check_lengths(&self) -> Result<()> {
         // Files are few, and what a unit has of one is asked for once.
         let mut ends: Vec<(SourceRef<'_>, usize, u64)> = Vec::new();
         for span in self.spans.iter().filter(|span| span.read_to.is_none()) {
@@ -167,9 +160,7 @@ impl<'a> UnitBuffer<'a> {
             }
         }
         ends.into_iter().try_for_each(|(source, layer, end)| {
-            let file = source.path();
-            let checked = source.check_length(end);
-            checked.map_err(|error| error.in_layer(layer, file).in_file(file.filter(|_| N > 1)))
+            source.check_length(end).map_err(|error| said_of(error, layer, source, self.names_files))
         })
     }
 
@@ -183,46 +174,50 @@ impl<'a> UnitBuffer<'a> {
     }
 }
 
-/// The parts of the files that a unit has bytes in.
-fn spans<'a, const N: usize>(stretches: &[AlignedRun<'a, N>], most_gap: u64) -> Vec<ReadSpan<'a>> {
+/// An error in the file of a layer; with its name, if there are several inputs.
+fn said_of(error: Error, layer: usize, source: SourceRef<'_>, names_files: bool) -> Error {
+    let file = source.source().path();
+    error.in_layer(layer, file).in_file(file.filter(|_| names_files))
+}
+
+/// The parts of the files that a unit has bytes in. Those that are not farther apart than `most_gap` are one.
+fn spans<'a>(pieces: &[Piece<'a>], most_gap: u64) -> Vec<ReadSpan<'a>> {
     let mut spans: Vec<ReadSpan<'a>> = Vec::new();
-    for stretch in stretches {
-        for Piece { layer, origin, .. } in stretch.pieces {
-            let Origin::File(source, start) = origin else { continue };
-            let end = start.saturating_add(stretch.length);
-            let near = |span: &&mut ReadSpan<'_>| {
-                span.source.is(source)
-                    && start <= span.end.saturating_add(most_gap)
-                    && span.start <= end.saturating_add(most_gap)
-            };
-            // From the last one on: the next run of a file mostly lies behind the last one.
-            match spans.iter_mut().rev().find(near) {
-                Some(span) => {
-                    span.start = span.start.min(start);
-                    span.end = span.end.max(end);
-                }
-                None => spans.push(ReadSpan { source, layer, start, end, read_to: None }),
+    for Piece { length, layer, origin } in pieces {
+        let Origin::File(source, start) = *origin else { continue };
+        let end = start.saturating_add(*length);
+        let near = |span: &&mut ReadSpan<'_>| {
+            span.source.is(source)
+                && start <= span.end.saturating_add(most_gap)
+                && span.start <= end.saturating_add(most_gap)
+        };
+        // From the last one on: the next run of a file mostly lies after the last one.
+        match spans.iter_mut().rev().find(near) {
+            Some(span) => {
+                span.start = span.start.min(start);
+                span.end = span.end.max(end);
             }
+            None => spans.push(ReadSpan { source, layer: *layer, start, end, read_to: None }),
         }
     }
     spans
 }
 
-/// The bytes of a unit as one slice: lent where they lie together, put together in `whole` where they do not.
-pub(crate) fn contiguous<'b>(pieces: &Pieces<'b, 1>, whole: &'b mut Buffer) -> &'b [u8] {
-    if let [[Segment::Data(bytes)]] = pieces.as_slice() {
+/// The bytes of a unit as one slice: borrowed where they lie together, put together in `whole` where they do not.
+pub(crate) fn contiguous<'b>(segments: &[Segment<'b>], whole: &'b mut Buffer) -> &'b [u8] {
+    if let [Segment::Data(bytes)] = segments {
         return bytes;
     }
-    let length = pieces.iter().fold(0_u64, |sum, [piece]| sum.saturating_add(piece.len()));
+    let length = segments.iter().fold(0_u64, |sum, segment| sum.saturating_add(segment.len()));
     let all = whole.reserve(to_usize_saturating(length));
     let (length, mut rest) = (all.len(), all);
-    for [piece] in pieces {
-        let (to, behind) = rest.split_at_mut(to_usize_saturating(piece.len()).min(rest.len()));
-        match piece {
+    for segment in segments {
+        let (to, after) = rest.split_at_mut(to_usize_saturating(segment.len()).min(rest.len()));
+        match segment {
             Segment::Data(bytes) => to.copy_from_slice(bytes),
             Segment::Zero(_) => to.fill(0),
         }
-        rest = behind;
+        rest = after;
     }
     whole.get(0, length).unwrap_or_default()
 }

@@ -225,6 +225,14 @@ impl<'a> Origin<'a> {
 }
 
 impl Piece<'_> {
+    /// Where its bytes lie, if they are in a file: layer and offset.
+    pub(crate) fn in_file(&self) -> Option<(usize, u64)> {
+        match self.origin {
+            Origin::File(_, offset) => Some((self.layer, offset)),
+            Origin::Zero | Origin::Memory(_) => None,
+        }
+    }
+
     /// What remains of the piece after its first `length` bytes, if anything does.
     pub(crate) fn after(self, length: u64) -> Option<Self> {
         let left = self.length.checked_sub(length).filter(|left| *left > 0)?;

@@ -19,4 +19,4 @@ pub use options::{PageCachePolicy, ScanOptions};
 pub(crate) use ordered::Consumer;
 pub(crate) use plan::UNIT;
 pub use progress::{Progress, Uncounted};
-pub(crate) use unordered::{Bulk, Done, UnitPieces};
+pub(crate) use unordered::{Bulk, Done, UnitBytes};

@@ -14,9 +14,10 @@ use crate::threads::{self, lock};
 
 use super::error::ScanError;
 use super::fetch::UnitBuffer;
-use super::plan::{AlignedRun, Planner, Window};
+use super::input::Piece;
+use super::plan::{Planner, Window};
 use super::release::release;
-use super::unordered::{Bulk, Done, UnitPieces, on_all_threads};
+use super::unordered::{Bulk, Done, UnitBytes, on_all_threads};
 
 /// How many units are in hand at once.
 const ROOM: usize = 6;
@@ -25,7 +26,7 @@ const ROOM: usize = 6;
 const WINDOW: u64 = 64 << 20;
 
 /// What goes through a content in order.
-pub(crate) type Consumer<'c, E> = Box<dyn FnMut(&UnitPieces<'_, 1>) -> Result<(), E> + Send + 'c>;
+pub(crate) type Consumer<'c, E> = Box<dyn FnMut(&UnitBytes<'_>) -> Result<(), E> + Send + 'c>;
 
 /// A unit in hand.
 #[derive(Default)]
@@ -33,20 +34,20 @@ struct Slot<'a> {
     start: u64,
     length: u64,
     was_cold: bool,
-    stretches: Vec<AlignedRun<'a, 1>>,
+    pieces: Vec<Piece<'a>>,
     loaded: UnitBuffer<'a>,
     memory: Buffer,
 }
 
 impl<'a> Slot<'a> {
-    fn pieces(&self) -> Result<UnitPieces<'_, 1>, ScanError> {
-        let pieces = self.loaded.pieces(&self.stretches)?;
-        Ok(UnitPieces { start: self.start, length: self.length, pieces })
+    fn bytes(&self) -> Result<UnitBytes<'_>, ScanError> {
+        let segments = self.loaded.segments(&self.pieces)?;
+        Ok(UnitBytes { start: self.start, length: self.length, segments })
     }
 
     /// That nothing was lost of what somebody has looked at by now.
     fn check(&self) -> Result<(), ScanError> {
-        Ok(self.loaded.check(&self.stretches)?)
+        Ok(self.loaded.check(&self.pieces)?)
     }
 
     fn leave(&mut self) {
@@ -57,7 +58,7 @@ impl<'a> Slot<'a> {
 /// The units of a plan, one by one.
 struct Units<'a> {
     planner: Planner<'a, 1>,
-    window: Window<'a, 1>,
+    window: Window<'a>,
     next: usize,
 }
 
@@ -72,11 +73,11 @@ impl<'a> Units<'a> {
             let Some(window) = self.planner.next_window() else { return Ok(false) };
             (self.window, self.next) = (window?, 0);
         }
-        let (unit, stretches) = self.window.unit(self.next);
+        let (unit, pieces) = self.window.unit(self.next);
         self.next = self.next.saturating_add(1);
         (slot.start, slot.length, slot.was_cold) = (unit.start, unit.length, unit.was_cold);
-        slot.stretches.clear();
-        slot.stretches.extend_from_slice(stretches);
+        slot.pieces.clear();
+        slot.pieces.extend_from_slice(pieces);
         Ok(true)
     }
 }
@@ -137,7 +138,7 @@ impl<'a> Bulk<'a, '_, 1> {
     /// reading has been shown to the consumers. It is no error if the system has fewer threads than there are consumers.
     pub(crate) fn in_order<P: Send, E: Send + From<ScanError>>(
         &self,
-        map: impl Fn(&UnitPieces<'_, 1>, &mut Buffer) -> Result<P, E> + Sync,
+        map: impl Fn(&UnitBytes<'_>, &mut Buffer) -> Result<P, E> + Sync,
         mut consumers: Vec<Consumer<'_, E>>,
         mut take: impl FnMut(Done<P>) -> Result<(), E> + Send,
     ) -> Result<(), E> {
@@ -193,22 +194,22 @@ impl<'a> Bulk<'a, '_, 1> {
     /// As for [`Bulk::in_order`].
     pub(crate) fn on_one_thread<P, E: From<ScanError>>(
         &self,
-        map: impl Fn(&UnitPieces<'_, 1>, &mut Buffer) -> Result<P, E>,
+        map: impl Fn(&UnitBytes<'_>, &mut Buffer) -> Result<P, E>,
         mut consumers: Vec<Consumer<'_, E>>,
         mut take: impl FnMut(Done<P>) -> Result<(), E>,
     ) -> Result<(), E> {
         let mut units = Units::new(Self { visit_zeros: true, ..*self }.planner(WINDOW));
         let (mut slot, mut memory) = (Slot::default(), Buffer::default());
         while units.next(&mut slot)? {
-            slot.loaded.load(&slot.stretches, self.access).map_err(ScanError::Read)?;
-            let pieces = slot.pieces()?;
-            let mapped = map(&pieces, &mut memory);
+            slot.loaded.load(&slot.pieces, self.access, false).map_err(ScanError::Read)?;
+            let bytes = slot.bytes()?;
+            let mapped = map(&bytes, &mut memory);
             slot.check()?;
             let value = mapped?;
-            let consumed = consumers.iter_mut().try_for_each(|consume| consume(&pieces));
+            let consumed = consumers.iter_mut().try_for_each(|consume| consume(&bytes));
             slot.check()?;
             consumed?;
-            drop(pieces);
+            drop(bytes);
             slot.leave();
             take(Done { start: slot.start, length: slot.length, value: Some(value) })?;
         }
@@ -218,7 +219,7 @@ impl<'a> Bulk<'a, '_, 1> {
 
 impl<'a, P: Send, E: Send + From<ScanError>, T: FnMut(Done<P>) -> Result<(), E> + Send> Ring<'a, P, E, T> {
     /// Works on one unit after the other, as long as there is room.
-    fn work(&self, bulk: &Bulk<'a, '_, 1>, map: impl Fn(&UnitPieces<'_, 1>, &mut Buffer) -> Result<P, E>) {
+    fn work(&self, bulk: &Bulk<'a, '_, 1>, map: impl Fn(&UnitBytes<'_>, &mut Buffer) -> Result<P, E>) {
         let _let_others_go = EndOnPanic(self);
         loop {
             let mut state = self.wait(|state| state.in_hand.len() < ROOM || state.end.is_some());
@@ -272,9 +273,9 @@ impl<'a, P: Send, E: Send + From<ScanError>, T: FnMut(Done<P>) -> Result<(), E> 
             let Some(slot) = self.slot(number) else { return };
             let slot = slot.read().unwrap_or_else(PoisonError::into_inner);
             let consumed = slot
-                .pieces()
+                .bytes()
                 .map_err(E::from)
-                .and_then(|pieces| consumers.iter_mut().try_for_each(|consume| consume(&pieces)));
+                .and_then(|bytes| consumers.iter_mut().try_for_each(|consume| consume(&bytes)));
             let consumed = slot.check().map_err(E::from).and(consumed);
             drop(slot);
             self.consumed(number, consumed);
@@ -343,11 +344,11 @@ impl<'a> Slot<'a> {
     fn work<P, E: From<ScanError>>(
         &mut self,
         bulk: &Bulk<'a, '_, 1>,
-        map: impl Fn(&UnitPieces<'_, 1>, &mut Buffer) -> Result<P, E>,
+        map: impl Fn(&UnitBytes<'_>, &mut Buffer) -> Result<P, E>,
     ) -> Result<P, E> {
-        self.loaded.load(&self.stretches, bulk.access).map_err(ScanError::Read)?;
+        self.loaded.load(&self.pieces, bulk.access, false).map_err(ScanError::Read)?;
         let mut memory = std::mem::take(&mut self.memory);
-        let mapped = self.pieces().map_err(E::from).and_then(|pieces| map(&pieces, &mut memory));
+        let mapped = self.bytes().map_err(E::from).and_then(|bytes| map(&bytes, &mut memory));
         self.memory = memory;
         self.check().map_err(E::from).and(mapped)
     }

@@ -14,13 +14,13 @@ use super::input::{Input, Origin, Piece, Pieces};
 /// enough that its bytes stay in the cache of a core from one step to the next.
 pub(crate) const UNIT: u64 = 1 << 20;
 
-/// How many stretches, and how many units, a window has at most, give or take a unit.
-const MOST_STRETCHES: usize = 1 << 16;
+/// How many runs, and how many units, a window has at most, give or take a unit.
+const MOST_PIECES: usize = 1 << 16;
 
 /// Shorter holes of a file are read like data.
 const MIN_HOLE: u64 = 64 << 10;
 
-/// A stretch of bytes that lies together in each of `N` contents.
+/// A run of bytes that lies together in each of `N` contents.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct AlignedRun<'a, const N: usize> {
     pub(super) length: u64,
@@ -34,14 +34,6 @@ impl<const N: usize> AlignedRun<'_, N> {
         let all_zero = self.pieces.iter().all(|piece| matches!(piece.origin, Origin::Zero));
         all_zero
             || (N > 1 && self.pieces.iter().zip(self.pieces.iter().skip(1)).all(|(one, other)| is_same(one, other)))
-    }
-
-    /// Where the first of its bytes that are in a file lie: layer and offset.
-    fn in_file(&self) -> Option<(usize, u64)> {
-        self.pieces.iter().find_map(|piece| match piece.origin {
-            Origin::File(_, offset) => Some((piece.layer, offset)),
-            Origin::Zero | Origin::Memory(_) => None,
-        })
     }
 }
 
@@ -92,38 +84,35 @@ pub(super) struct Unit {
     /// Where it begins, counted from the beginning of the content.
     pub(super) start: u64,
     pub(super) length: u64,
-    /// Its stretches in the window; none of a unit in which there is nothing to look at.
-    pub(super) stretches: std::ops::Range<usize>,
+    /// Its pieces in the window; none of a unit in which there is nothing to look at.
+    pub(super) pieces: std::ops::Range<usize>,
     /// Whether its bytes were not in the memory of the system when the plan was made; only found out if asked for.
     pub(super) was_cold: bool,
 }
 
 impl Unit {
     pub(super) fn is_idle(&self) -> bool {
-        self.stretches.is_empty()
+        self.pieces.is_empty()
     }
 }
 
 /// A part of the plan.
 #[derive(Debug, Default)]
-pub(super) struct Window<'a, const N: usize> {
-    stretches: Vec<AlignedRun<'a, N>>,
+pub(super) struct Window<'a> {
+    /// Of every run one after the other of each input.
+    pieces: Vec<Piece<'a>>,
     /// In the order of the content.
     pub(super) units: Vec<Unit>,
     /// Bytes that have to be looked at.
     data: u64,
 }
 
-impl<'a, const N: usize> Window<'a, N> {
-    fn stretches(&self, unit: &Unit) -> &[AlignedRun<'a, N>] {
-        self.stretches.get(unit.stretches.clone()).unwrap_or_default()
-    }
-
-    /// A unit and its stretches.
+impl<'a> Window<'a> {
+    /// A unit, and the pieces of its runs, one after the other of each input.
     #[expect(clippy::indexing_slicing, reason = "numbers of units come from this window")]
-    pub(super) fn unit(&self, index: usize) -> (&Unit, &[AlignedRun<'a, N>]) {
+    pub(super) fn unit(&self, index: usize) -> (&Unit, &[Piece<'a>]) {
         let unit = &self.units[index];
-        (unit, self.stretches(unit))
+        (unit, self.pieces.get(unit.pieces.clone()).unwrap_or_default())
     }
 
     /// The units that there is work in, in the order of the content.
@@ -135,7 +124,7 @@ impl<'a, const N: usize> Window<'a, N> {
     /// The same in the order in which their bytes lie in the files.
     pub(super) fn in_file_order(&self) -> Vec<usize> {
         let mut order = self.in_order();
-        order.sort_by_cached_key(|index| self.unit(*index).1.iter().find_map(AlignedRun::in_file));
+        order.sort_by_cached_key(|index| self.unit(*index).1.iter().find_map(Piece::in_file));
         order
     }
 }
@@ -168,17 +157,17 @@ impl<'a, const N: usize> Planner<'a, N> {
     }
 
     /// The next window. An error comes behind all that is good before it.
-    pub(super) fn next_window(&mut self) -> Option<Result<Window<'a, N>>> {
+    pub(super) fn next_window(&mut self) -> Option<Result<Window<'a>>> {
         let mut window = Window::default();
         let mut open = UnitBuilder::at(self.position);
         while !self.is_done {
             if open.is_empty() && self.is_full(&window) {
                 break;
             }
-            match self.next_stretch() {
-                Some(Ok(stretch)) => {
-                    self.position = self.position.saturating_add(stretch.length);
-                    open.add(&mut window, stretch);
+            match self.next_run() {
+                Some(Ok(run)) => {
+                    self.position = self.position.saturating_add(run.length);
+                    open.add(&mut window, run);
                     if self.position.is_multiple_of(UNIT) {
                         open.close(&mut window, self.planning, self.position);
                     }
@@ -191,18 +180,16 @@ impl<'a, const N: usize> Planner<'a, N> {
         if window.units.is_empty() { self.failed.take().map(Err) } else { Some(Ok(window)) }
     }
 
-    fn is_full(&self, window: &Window<'a, N>) -> bool {
-        window.data >= self.planning.window
-            || window.stretches.len() >= MOST_STRETCHES
-            || window.units.len() >= MOST_STRETCHES
+    fn is_full(&self, window: &Window<'a>) -> bool {
+        window.data >= self.planning.window || window.pieces.len() >= MOST_PIECES || window.units.len() >= MOST_PIECES
     }
 
-    /// The next stretch: inside of one unit, or as many whole units as there are with nothing to look at.
-    fn next_stretch(&mut self) -> Option<Result<AlignedRun<'a, N>>> {
+    /// The next run: inside of one unit, or as many whole units as there are with nothing to look at.
+    fn next_run(&mut self) -> Option<Result<AlignedRun<'a, N>>> {
         let whole = match self.pending.take() {
-            Some(stretch) => stretch,
+            Some(run) => run,
             None => match self.zip.next()? {
-                Ok(stretch) => stretch,
+                Ok(run) => run,
                 Err(error) => return Some(Err(error)),
             },
         };
@@ -219,15 +206,15 @@ impl<'a, const N: usize> Planner<'a, N> {
                 }
             }
         }
-        let mut stretch = AlignedRun { length, pieces };
-        let is_long = in_unit == UNIT && length >= UNIT && stretch.is_idle() && !self.planning.visit_zeros;
-        stretch.length = if is_long { length & !UNIT.saturating_sub(1) } else { length.min(in_unit) };
-        stretch.pieces = stretch.pieces.map(|piece| Piece { length: stretch.length, ..piece });
-        if let Some(left) = whole.length.checked_sub(stretch.length).filter(|left| *left > 0) {
-            let after = |piece: Piece<'a>| Piece { length: left, origin: piece.origin.after(stretch.length), ..piece };
+        let mut run = AlignedRun { length, pieces };
+        let is_long = in_unit == UNIT && length >= UNIT && run.is_idle() && !self.planning.visit_zeros;
+        run.length = if is_long { length & !UNIT.saturating_sub(1) } else { length.min(in_unit) };
+        run.pieces = run.pieces.map(|piece| Piece { length: run.length, ..piece });
+        if let Some(left) = whole.length.checked_sub(run.length).filter(|left| *left > 0) {
+            let after = |piece: Piece<'a>| Piece { length: left, origin: piece.origin.after(run.length), ..piece };
             self.pending = Some(AlignedRun { length: left, pieces: whole.pieces.map(after) });
         }
-        Some(Ok(stretch))
+        Some(Ok(run))
     }
 }
 
@@ -247,38 +234,37 @@ impl UnitBuilder {
         self.first.is_none()
     }
 
-    fn add<'a, const N: usize>(&mut self, window: &mut Window<'a, N>, stretch: AlignedRun<'a, N>) {
-        self.first.get_or_insert(window.stretches.len());
-        let is_idle = stretch.is_idle();
+    fn add<'a, const N: usize>(&mut self, window: &mut Window<'a>, run: AlignedRun<'a, N>) {
+        self.first.get_or_insert(window.pieces.len());
+        let is_idle = run.is_idle();
         if !is_idle {
-            window.data = window.data.saturating_add(stretch.length);
+            window.data = window.data.saturating_add(run.length);
         }
         self.is_idle &= is_idle;
-        window.stretches.push(stretch);
+        window.pieces.extend_from_slice(&run.pieces);
     }
 
     /// Adds the unit to the window, if there is anything in it, and begins the next one.
-    fn close<const N: usize>(&mut self, window: &mut Window<'_, N>, planning: Planning, end: u64) {
+    fn close(&mut self, window: &mut Window<'_>, planning: Planning, end: u64) {
         let Self { start, first, is_idle } = std::mem::replace(self, Self::at(end));
         let Some(first) = first else { return };
-        let mut stretches = first..window.stretches.len();
+        let mut pieces = first..window.pieces.len();
         let length = end.saturating_sub(start);
         if is_idle && !planning.visit_zeros {
-            window.stretches.truncate(first);
+            window.pieces.truncate(first);
             if let Some(before) = window.units.last_mut().filter(|unit| unit.is_idle()) {
                 before.length = before.length.saturating_add(length);
                 return;
             }
-            stretches = 0..0;
+            pieces = 0..0;
         }
         let was_cold = planning.find_cold
             && window
-                .stretches
-                .get(stretches.clone())
+                .pieces
+                .get(pieces.clone())
                 .unwrap_or_default()
                 .iter()
-                .flat_map(|stretch| stretch.pieces)
                 .any(|piece| matches!(piece.origin, Origin::File(source, offset) if !source.is_cached(offset)));
-        window.units.push(Unit { start, length, stretches, was_cold });
+        window.units.push(Unit { start, length, pieces, was_cold });
     }
 }

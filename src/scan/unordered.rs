@@ -15,7 +15,7 @@ use crate::threads;
 use crate::threads::lock;
 
 use super::error::ScanError;
-use super::fetch::{Pieces, UnitBuffer};
+use super::fetch::UnitBuffer;
 use super::input::Input;
 use super::options::{Access, PageCachePolicy, ScanOptions};
 use super::plan::{Planner, Planning, Window};
@@ -39,7 +39,7 @@ impl Input<'_> {
         mut take: impl FnMut(Range<u64>, Option<T>),
     ) -> Result<(), ScanError> {
         Bulk { contents: [self], access: Access::Borrow, visit_zeros: false, options: *options }.each(
-            |unit, _| Ok::<_, ScanError>(map(unit.start, &unit.segments().collect::<Vec<_>>())),
+            |unit, _| Ok::<_, ScanError>(map(unit.start, &unit.segments)),
             |done| {
                 if done.value.is_none() {
                     options.advance(done.length)?;
@@ -51,20 +51,21 @@ impl Input<'_> {
     }
 }
 
-/// The bytes of a unit in each of `N` contents.
+/// The bytes of a unit of work.
 #[derive(Debug)]
-pub(crate) struct UnitPieces<'b, const N: usize> {
-    /// Where it begins, counted from the beginning of the content.
+pub(crate) struct UnitBytes<'b> {
+    /// Where it begins, counted from the beginning of the input.
     pub(crate) start: u64,
     /// At most [`ScanOptions::UNIT`].
     pub(crate) length: u64,
-    pub(crate) pieces: Pieces<'b, N>,
+    /// Its bytes, and the lengths of its zeros, in order. Of several inputs, one segment of each, of the same length, and so on.
+    pub(crate) segments: Vec<Segment<'b>>,
 }
 
-impl UnitPieces<'_, 1> {
+impl UnitBytes<'_> {
     /// Its bytes, and the lengths of its zeros, in order.
     pub(crate) fn segments(&self) -> impl Iterator<Item = Segment<'_>> + Clone {
-        self.pieces.iter().map(|[segment]| *segment)
+        self.segments.iter().copied()
     }
 }
 
@@ -100,7 +101,7 @@ impl<'a, const N: usize> Bulk<'a, '_, N> {
     /// The first that there is: of the plan, of reading, of `map`, of `take`.
     pub(crate) fn each<T: Send, E: Send + From<ScanError>>(
         &self,
-        map: impl Fn(&UnitPieces<'_, N>, &mut Buffer) -> Result<T, E> + Sync,
+        map: impl Fn(&UnitBytes<'_>, &mut Buffer) -> Result<T, E> + Sync,
         mut take: impl FnMut(Done<T>) -> Result<(), E>,
     ) -> Result<(), E> {
         let mut planner = self.planner(WINDOW);
@@ -132,17 +133,17 @@ impl<'a, const N: usize> Bulk<'a, '_, N> {
     /// Does one unit, which is not idle.
     fn one<T, E: From<ScanError>>(
         &self,
-        window: &Window<'a, N>,
+        window: &Window<'a>,
         index: usize,
         (pool, worker): (&WorkerPool<'a>, &mut Worker<'a>),
-        map: impl Fn(&UnitPieces<'_, N>, &mut Buffer) -> Result<T, E>,
+        map: impl Fn(&UnitBytes<'_>, &mut Buffer) -> Result<T, E>,
     ) -> Result<T, E> {
-        let (unit, stretches) = window.unit(index);
-        worker.loaded.load(stretches, self.access).map_err(ScanError::Read)?;
-        let pieces = worker.loaded.pieces(stretches).map_err(ScanError::Read)?;
-        let mapped = map(&UnitPieces { start: unit.start, length: unit.length, pieces }, &mut worker.memory);
+        let (unit, pieces) = window.unit(index);
+        worker.loaded.load(pieces, self.access, N > 1).map_err(ScanError::Read)?;
+        let segments = worker.loaded.segments(pieces).map_err(ScanError::Read)?;
+        let mapped = map(&UnitBytes { start: unit.start, length: unit.length, segments }, &mut worker.memory);
         // Before anything is made of it, be it an error: zeros that stand in for lost bytes are none.
-        worker.loaded.check(stretches).map_err(ScanError::Read)?;
+        worker.loaded.check(pieces).map_err(ScanError::Read)?;
         pool.to_release.add(worker.loaded.leave(unit.was_cold));
         let mapped = mapped?;
         self.options.advance(unit.length)?;

@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use crate::disk::{Disk, Segment};
 use crate::error::Error;
-use crate::scan::{Access, Bulk, Done, Input, ScanError, ScanOptions, UnitPieces, contiguous};
+use crate::scan::{Access, Bulk, Done, Input, ScanError, ScanOptions, UnitBytes, contiguous};
 use crate::source::Buffer;
 
 use super::hash::{Algorithm, Digest, Hasher, consumers};
@@ -244,16 +244,16 @@ fn copy<P: Send>(
 
 /// Writes a unit. Returns how many of its bytes are somewhere, and what `look` makes of them.
 fn write_unit<P>(
-    unit: &UnitPieces<'_, 1>,
+    unit: &UnitBytes<'_>,
     memory: &mut Buffer,
     writer: &Writer<'_>,
     look: impl Fn(u64, &[u8]) -> P,
 ) -> Result<(u64, P), ScanError> {
     let data = data_of(unit);
     let (bytes, written) = if data == 0 {
-        (contiguous(&unit.pieces, memory), writer.zeros(unit.start, unit.length))
+        (contiguous(&unit.segments, memory), writer.zeros(unit.start, unit.length))
     } else {
-        let bytes = contiguous(&unit.pieces, memory);
+        let bytes = contiguous(&unit.segments, memory);
         (bytes, writer.write(unit.start, bytes))
     };
     written.map_err(ScanError::Write)?;
@@ -261,7 +261,7 @@ fn write_unit<P>(
 }
 
 /// How many bytes of a unit are somewhere.
-fn data_of(unit: &UnitPieces<'_, 1>) -> u64 {
+fn data_of(unit: &UnitBytes<'_>) -> u64 {
     let is_data = |segment: &Segment<'_>| matches!(segment, Segment::Data(_));
     unit.segments().filter(is_data).fold(0, |sum, segment| sum.saturating_add(segment.len()))
 }

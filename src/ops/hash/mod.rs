@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use zerocopy::big_endian::U32;
 
 use crate::checksum::Crc32;
-use crate::scan::{Access, Bulk, Consumer, Done, Input, ScanError, ScanOptions, UnitPieces};
+use crate::scan::{Access, Bulk, Consumer, Done, Input, ScanError, ScanOptions, UnitBytes};
 use crate::source::Buffer;
 
 pub(crate) use part::{Part, PartPlan, StoredPart};
@@ -197,7 +197,7 @@ fn hash_in_order(
     let mut hasher = Hasher::new(algorithms, content.length());
     let Hasher { streams, plan, part, .. } = &mut hasher;
     let plan = *plan;
-    let map = |unit: &UnitPieces<'_, 1>, _: &mut Buffer| Ok::<_, ScanError>(plan.of_unit(unit.start, unit.segments()));
+    let map = |unit: &UnitBytes<'_>, _: &mut Buffer| Ok::<_, ScanError>(plan.of_unit(unit.start, unit.segments()));
     let take = |done: Done<Part>| {
         done.value.into_iter().for_each(|unit| part.append(unit));
         options.advance(done.length)

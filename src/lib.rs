@@ -95,4 +95,6 @@ pub use scan::{Input, PageCachePolicy, Progress, ScanError, ScanOptions, Uncount
 pub use source::{FileId, ReadAt, Source};
 #[cfg(all(unix, feature = "mmap"))]
 pub use source::{guard_is_active, guard_mappings};
+#[cfg(feature = "rayon")]
+pub use threads::Threads;
 pub use zero::{ZERO_PAGES_LENGTH, is_zero, zero_pages};

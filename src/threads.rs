@@ -35,6 +35,35 @@ fn has_pool() -> bool {
     rayon::current_thread_index().is_some() || *HAS_GLOBAL
 }
 
+/// Threads for work on whole disks: [`Threads::run`] has everything in it run on these, instead of on rayon's global pool or
+/// the pool to which the calling thread belongs. A process that forks makes its own after it: the threads of a pool do not
+/// survive that.
+#[cfg(feature = "rayon")]
+#[derive(Debug)]
+pub struct Threads(rayon::ThreadPool);
+
+#[cfg(feature = "rayon")]
+impl Threads {
+    /// Starts `count` threads; as many as there are cores if `count` is 0.
+    ///
+    /// # Errors
+    /// If the system does not give them.
+    pub fn new(count: usize) -> std::io::Result<Self> {
+        rayon::ThreadPoolBuilder::new().num_threads(count).build().map(Self).map_err(std::io::Error::other)
+    }
+
+    /// Number of threads.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.0.current_num_threads()
+    }
+
+    /// Does `work` on one of these threads. What it shares with others, it shares with these.
+    pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        self.0.install(work)
+    }
+}
+
 /// What each task returns, in their order. They run at the same time as far as there are threads.
 #[cfg(feature = "rayon")]
 pub(crate) fn all_at_once<T: Send, F: FnOnce() -> T + Send>(tasks: Vec<F>) -> Vec<T> {

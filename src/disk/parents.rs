@@ -2,14 +2,14 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use uuid::Uuid;
 
 use crate::error::{Candidate, Error, ErrorKind, ParentRejection, Result, Structure};
-use crate::format::KIB_64;
-use crate::image::{Image, Linkage, MetadataOverrides, ParentLocator, Strictness, Warnings};
+use crate::image::{END_OF_HEADERS, Image, Linkage, MetadataOverrides, ParentLocator, Strictness, Warnings};
 
 use super::options::OpenOptions;
 use crate::source::{Allow, FileId, OpenFile, Source};
@@ -54,6 +54,10 @@ pub struct ParentRequest<'a> {
     /// The child's layer: 0 for the image that was opened.
     pub layer: usize,
 }
+
+// A search of the caller's own that panics leaves nothing of this crate half done.
+impl UnwindSafe for Parents {}
+impl RefUnwindSafe for Parents {}
 
 impl fmt::Debug for Parents {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -320,8 +324,9 @@ impl<'a> Search<'a> {
         if source.id().is_some_and(|id| self.files.chain.contains(&id)) {
             return Err(ParentRejection::InChain);
         }
-        let linkage = self
-            .linkage_of(Image::identity(source.clone(), self.options.strictness).map_err(ParentRejection::Broken)?)?;
+        let linkage = self.linkage_of(
+            Image::header_of(source.clone(), self.options.strictness).map_err(ParentRejection::Broken)?.data_write_guid,
+        )?;
         self.open(Ok(source), linkage)
     }
 
@@ -387,9 +392,9 @@ fn outcome_of_searching(error: Error) -> ParentRejection {
 /// The identity of an image, by its headers alone.
 fn identity_of(file: &OpenFile, strictness: Strictness) -> Result<Uuid, ParentRejection> {
     let (head, failed) = file.head(END_OF_HEADERS);
-    let identity = Image::identity(Source::from_vec(head), strictness);
+    let header = Image::header_of(Source::from_vec(head), strictness);
     // Where one copy of the header can't be read, the other counts. Where none does, it may be for what can't be read.
-    identity.map_err(|error| ParentRejection::Broken(failed.unwrap_or(error)))
+    header.map(|header| header.data_write_guid).map_err(|error| ParentRejection::Broken(failed.unwrap_or(error)))
 }
 
 /// For an image that is to be salvaged, and whose parent can't be told by its identity: the file that the caller has named
@@ -413,8 +418,3 @@ pub(super) fn named(child: &Image, files: &KnownFiles, options: &OpenOptions) ->
     let image = Image::open_with(source, options.log_policy, options.strictness, &MetadataOverrides::default()).ok()?;
     (image.logical_sector_size() == child.logical_sector_size()).then_some(image)
 }
-
-/// Where the headers end, and the region tables begin (MS-VHDX 2.2).
-const END_OF_HEADERS: u64 = 3 * KIB_64;
-
-crate::error::display_as_str!(FoundBy);

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -324,6 +325,9 @@ impl ErrorKind {
         }
     }
 }
+
+impl UnwindSafe for ErrorKind {}
+impl RefUnwindSafe for ErrorKind {}
 
 impl fmt::Display for ErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

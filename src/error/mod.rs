@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::path::{Path, PathBuf};
 
 /// Shows a type as the text that its `as_str` returns.
@@ -132,6 +133,10 @@ impl Error {
         self.0.kind.category()
     }
 }
+
+// The causes from the system that some kinds hold do not say so themselves, and nothing in them changes.
+impl UnwindSafe for Error {}
+impl RefUnwindSafe for Error {}
 
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -56,6 +56,9 @@ pub struct Image {
     pub(crate) warnings: Warnings,
 }
 
+/// Where the headers end, and the region tables begin, in bytes (MS-VHDX 2.2).
+pub(crate) const END_OF_HEADERS: u64 = 3 * KIB_64;
+
 /// Where the second region table ends, in bytes (MS-VHDX 2.2).
 const END_OF_TABLES: u64 = 5 * KIB_64;
 
@@ -156,22 +159,31 @@ impl Image {
         })
     }
 
-    /// The identity of an image of which `head` has the bytes up to the end of the headers: enough to tell whether it is
-    /// worth opening.
+    /// What the current header of an image says, without a look at anything after the headers: for inventories of many
+    /// images. Reads the first 192 KiB at most (MS-VHDX 2.2).
     ///
     /// # Errors
-    /// As for [`Image::open`], if it is not an image, or has no current header. With [`Strictness::Salvage`], a current header
-    /// is enough.
-    pub(crate) fn identity(head: Source, strictness: Strictness) -> Result<Uuid> {
-        let view = View::new(head);
+    /// As for [`Image::open`], if the file is not an image, or has no current header.
+    pub fn identity(source: &Source) -> Result<CurrentHeader> {
+        Self::header_of(source.clone(), Strictness::Strict)
+    }
+
+    /// What the current header says. With [`Strictness::Salvage`], a file without the signature of an image has one, too.
+    ///
+    /// # Errors
+    /// As for [`Image::identity`].
+    pub(crate) fn header_of(source: Source, strictness: Strictness) -> Result<CurrentHeader> {
+        let mut view = View::new(source);
+        view.preload(0, END_OF_HEADERS);
+        let mut noted = Warnings::default();
         let signature = match strictness {
             Strictness::Salvage => Ok(()),
             Strictness::Strict => identifier::check_signature(&view),
         };
-        let header = signature.and_then(|()| header::select(&view, &mut Warnings::default()));
+        let header = signature.and_then(|()| header::select(&view, &mut noted));
         // Both are sure of the pages that they have looked at, and no other is of interest here; a part of one can be gone.
         view.source().check_length(view.length())?;
-        Ok(header?.data_write_guid)
+        header
     }
 
     /// The file's bytes as they are, without what a replay changes.

@@ -66,6 +66,12 @@ fn map(path: &Path) -> Source {
 fn cold_image_is_read_as_far_as_it_is_asked_for() {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let Some(path) = cold(folder.path()) else { return };
+    let disk = Disk::open(Source::open(&path).unwrap(), &OpenOptions::new()).unwrap();
+    let opened = cached(&path);
+    println!("{opened} bytes for opening by reads");
+    assert!((PAGE..=512 * KIB).contains(&opened), "{opened} bytes for opening by reads");
+    drop(disk);
+    let Some(path) = cold(folder.path()) else { return };
     let disk = Disk::open(map(&path), &OpenOptions::new()).unwrap();
     let opened = cached(&path);
     println!("{opened} bytes for opening");

@@ -164,22 +164,19 @@ impl Disk {
     ///
     /// Nothing is copied, whatever the range. An error is the last item, behind all that is good before it.
     pub fn segments(&self, range: impl RangeBounds<u64>) -> Segments<&Self> {
-        let (start, end) = self.bounds(range);
-        Segments::new(self, start, end)
+        Segments::new(self, range)
     }
 
     /// The map of a range of bytes of the disk, in order, without a look at the content. What lies behind the end of the
     /// disk is left out. An error is the last item, behind all that is good before it.
     pub fn extents(&self, range: impl RangeBounds<u64>) -> Extents<&Self> {
-        let (start, end) = self.bounds(range);
-        Extents::new(self, start, end)
+        Extents::new(self, range)
     }
 
     /// What lies where in a range of bytes of the disk, in order, as it is found: the parts of which [`Disk::extents`] makes
     /// extents. What lies past the end of the disk is left out. An error is the last item, after all that is good before it.
     pub fn runs(&self, range: impl RangeBounds<u64>) -> Runs<&Self> {
-        let (start, end) = self.bounds(range);
-        Runs::new(self, start, end)
+        Runs::new(self, range)
     }
 
     /// The runs of a range, those of data with all that follow them in the same file.

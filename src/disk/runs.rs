@@ -1,7 +1,7 @@
 //! The resolver: which layer has what of a disk, and where. Everything that reads a disk or maps it goes by this.
 
 use std::iter::FusedIterator;
-use std::ops::{Deref, Range};
+use std::ops::{Deref, Range, RangeBounds};
 
 use crate::error::{Error, ErrorKind, Result, Structure};
 use crate::format::PayloadBlockState;
@@ -319,7 +319,9 @@ pub struct Runs<D> {
 }
 
 impl<D: Deref<Target = Disk>> Runs<D> {
-    pub(super) fn new(disk: D, start: u64, end: u64) -> Self {
+    /// The runs of a range of bytes of the disk: [`Disk::runs`], for any owner of a disk.
+    pub fn new(disk: D, range: impl RangeBounds<u64>) -> Self {
+        let (start, end) = disk.bounds(range);
         Self { disk, walk: Walk::new(start, end) }
     }
 }
@@ -340,8 +342,9 @@ impl<D: Deref<Target = Disk>> FusedIterator for Runs<D> {}
 pub struct Extents<D>(Runs<D>);
 
 impl<D: Deref<Target = Disk>> Extents<D> {
-    pub(super) fn new(disk: D, start: u64, end: u64) -> Self {
-        Self(Runs::new(disk, start, end))
+    /// The extents of a range of bytes of the disk: [`Disk::extents`], for any owner of a disk.
+    pub fn new(disk: D, range: impl RangeBounds<u64>) -> Self {
+        Self(Runs::new(disk, range))
     }
 }
 

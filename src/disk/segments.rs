@@ -1,7 +1,7 @@
 //! The content of a disk: bytes lent from the files, and lengths of zeros.
 
 use std::iter::FusedIterator;
-use std::ops::Deref;
+use std::ops::{Deref, RangeBounds};
 
 use crate::error::{Error, Result};
 use crate::num::to_u64;
@@ -86,7 +86,9 @@ struct SegmentWalk {
 }
 
 impl<D: Deref<Target = Disk>> Segments<D> {
-    pub(super) fn new(disk: D, start: u64, end: u64) -> Self {
+    /// The content of a range of bytes of the disk: [`Disk::segments`], for any owner of a disk.
+    pub fn new(disk: D, range: impl RangeBounds<u64>) -> Self {
+        let (start, end) = disk.bounds(range);
         let (data, zeros, borrowed, failed) = (None, 0, None, None);
         let walk = Walk::new(start, end);
         Self { disk, walk: SegmentWalk { walk, data, zeros, borrowed, failed, unchecked: Some((start, end)) } }

@@ -5,7 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use vhdx_mmap::{
-    Block, Disk, Error, Extents, Image, MetadataOverrides, OpenOptions, Parents, Reader, Segment, Segments, Source,
+    Block, Disk, DiskRange, Error, Extents, Image, MetadataOverrides, OpenOptions, Parents, Reader, Segment, Segments,
+    SharedBytes, Source,
 };
 
 use crate::support::map;
@@ -28,6 +29,25 @@ fn what_users_hold_can_be_shared_between_threads() {
     shared::<Extents<&'static Disk>>();
     shared::<Block<'static>>();
     shared::<Reader<Arc<Disk>>>();
+    shared::<SharedBytes>();
+    shared::<DiskRange<Arc<Disk>>>();
+}
+
+#[test]
+fn what_users_hold_survives_a_panic_of_others() {
+    fn unwinds<T: std::panic::UnwindSafe + std::panic::RefUnwindSafe>() {}
+    unwinds::<Source>();
+    unwinds::<Image>();
+    unwinds::<Disk>();
+    unwinds::<Error>();
+    unwinds::<Parents>();
+    unwinds::<OpenOptions>();
+    unwinds::<Segments<&'static Disk>>();
+    unwinds::<Extents<Arc<Disk>>>();
+    unwinds::<Block<'static>>();
+    unwinds::<Reader<Arc<Disk>>>();
+    unwinds::<SharedBytes>();
+    unwinds::<DiskRange<Arc<Disk>>>();
 }
 
 #[test]

@@ -91,6 +91,9 @@ impl Rows {
         if found != place || !is_it(error.kind()) {
             self.wrong.push(format!("{what}: {error:?} is {:?}, expected {place:x?}", error.category()));
         }
+        if error.rule().is_none() && !matches!(error.category(), Category::InvalidInput | Category::Open) {
+            self.wrong.push(format!("{what}: {error:?} says no rule"));
+        }
         let offset = error.offset().map_or_else(String::new, |offset| format!(" at {offset:#x}"));
         let beginning = format!("{}{offset}: ", error.structure());
         if error.layer() == 0 && !error.to_string().starts_with(&beginning) {

@@ -11,6 +11,7 @@ mod api;
 mod bulk;
 mod corpus;
 mod damaged;
+mod doors;
 mod faults;
 mod guard;
 mod hostile;

@@ -44,7 +44,7 @@ fn segments(c: &mut Criterion) {
         group.bench_function(BenchmarkId::new("sum", name), |b| b.iter(|| black_box(sum_of(&disk))));
     }
     let bytes = map(&write("raw", &spec));
-    let raw = vhdx_mmap::Input::raw(&bytes).length();
+    let raw = vhdx_mmap::Input::raw(&bytes).len();
     group.throughput(Throughput::Bytes(raw));
     // The limit: the same bytes in one piece.
     let memory = lab::kit::pattern(1, 0, usize::try_from(size).unwrap());

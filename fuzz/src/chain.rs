@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arbitrary::Arbitrary;
 use uuid::Uuid;
-use vhdx_mmap::{Chain, ErrorKind, MAX_PARENTS, OpenOptions, ParentRequest, Parents, Source};
+use vhdx_mmap::{Chain, Disk, ErrorKind, MAX_PARENTS, OpenOptions, ParentRequest, Parents, Source};
 
 use crate::judge::{assert_same, look_at_everything, some_sectors};
 use crate::kit::builder::{Image, Locator, Spec, VHDX_LOCATOR};

@@ -52,7 +52,7 @@ pub(crate) fn look_at_everything(chain: &Chain) {
         told += &format!("{:?}", disk.block(block).map(|block| block.state()));
     }
     told += &format!("{:?}", ops::detect(disk).is_ok());
-    let length: u64 = disk.extents(..).take(5000).map_while(Result::ok).map(|extent| extent.length).sum();
+    let length: u64 = disk.extents(..).take(5000).map_while(Result::ok).map(|extent| extent.len).sum();
     assert!(length <= disk.size() && !told.is_empty());
     let segments = disk.segments(..).take(5000).map_while(Result::ok);
     let length: u64 = segments.map(|segment| segment.len()).sum();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arbitrary::Arbitrary;
 use vhdx_mmap::PayloadBlockState::{FullyPresent, PartiallyPresent, Undefined, Unmapped, Zero};
 use vhdx_mmap::ops::{COMPARE_STEP, Change as Changed, allocated_changes, content_changes};
-use vhdx_mmap::{Location, Disk, Run, OpenOptions, ParentRequest, Parents, ScanOptions, Source};
+use vhdx_mmap::{Disk, Location, OpenOptions, ParentRequest, Parents, Run, ScanOptions, Source};
 
 use crate::bases::policies;
 use crate::change::{Change, Places, apply};
@@ -156,8 +156,8 @@ fn extents_agree(disk: &Disk, oracle: &Oracle<'_>) -> u64 {
     let mut end = 0;
     for extent in disk.extents(..) {
         let Ok(extent) = extent else { return end };
-        assert_eq!((extent.start, extent.length > 0), (end, true));
-        end += extent.length;
+        assert_eq!((extent.start, extent.len > 0), (end, true));
+        end += extent.len;
         let sector_size = oracle.sector_size();
         let sectors = extent.start.div_ceil(sector_size)..end.div_ceil(sector_size);
         let last = sectors.end.saturating_sub(1);
@@ -201,7 +201,7 @@ fn extent_agrees(extent: &Run, at: u64, oracle: &Oracle<'_>) {
 fn segments_agree(disk: &Disk) {
     let mut by_extent = Vec::new();
     for extent in disk.extents(..).map_while(Result::ok) {
-        add(&mut by_extent, (extent.is_data(), extent.length));
+        add(&mut by_extent, (extent.is_data(), extent.len));
     }
     let mut by_segment = Vec::new();
     for segment in disk.segments(..).map_while(Result::ok) {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arbitrary::Arbitrary;
 use uuid::Uuid;
-use vhdx_mmap::{Chain, ErrorKind, OpenOptions, Parents, Source};
+use vhdx_mmap::{Chain, Disk, ErrorKind, OpenOptions, Parents, Source};
 
 use crate::bases::policies;
 use crate::change::{Change, Places, Value, apply};
@@ -197,5 +197,5 @@ pub fn run(input: &Input) {
 
 /// The warnings of the image alone, without those of the search for its parent.
 fn own_warnings(chain: &Chain) -> Vec<(usize, &vhdx_mmap::Warning)> {
-    Disk::so_far(&chain).image().warnings().iter().map(|warning| (0, warning)).collect()
+    chain.layers()[0].image().warnings().iter().map(|warning| (0, warning)).collect()
 }

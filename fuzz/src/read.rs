@@ -57,7 +57,7 @@ fn agree_with_oracle(base: &Base, input: &Input) {
         .as_ref()
         .map_or(usize::MAX, |chain| if chain.broken().is_some() { usize::MAX } else { chain.layers().len() });
     let files = base.files(layers);
-    let disk = chain.and_then(Disk::from_chain);
+    let disk = chain.and_then(|chain| Disk::from_chain(&chain));
     match (disk, Oracle::open(&files, oracle_policy)) {
         (Ok(disk), Ok(oracle)) => assert_same(&disk, &oracle, some_sectors(&disk)),
         (Err(_), Err(_)) => {}

@@ -167,7 +167,7 @@ impl Lab {
             let LogState::Replayed(replay) = disk.image().log_state() else { panic!("no replay") };
             assert_eq!(replay.entries, session.len() as u64);
             assert_eq!(Some(replay.first_sequence_number), session.first().map(|entry| entry.sequence));
-            assert_eq!(disk.image().file_length(), self.model.bytes().len() as u64);
+            assert_eq!(disk.image().file_len(), self.model.bytes().len() as u64);
         }
         let layers = disk.as_ref().map_or(2, |disk| disk.layers().len());
         let mut files = self.base.files(layers);

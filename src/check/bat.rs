@@ -201,7 +201,7 @@ impl Pass<'_, '_> {
                 let kind = ErrorKind::OutOfBounds { length: 0, limit: MOST_ACCOUNTED };
                 self.findings.tell(Rule::TooFar, Severity::Unchecked, || (of_block(kind), range()));
             }
-            if end > bat.view.source().length() || bat.view.is_changed_by_replay(place, end) {
+            if end > bat.view.source().len() || bat.view.is_changed_by_replay(place, end) {
                 self.replayed(block, place, end);
             }
         }
@@ -213,7 +213,7 @@ impl Pass<'_, '_> {
     fn replayed(&mut self, block: u64, place: u64, end: u64) {
         let (view, range) = (self.bat.view, self.bat.range_of(block));
         let at = |offset, what| Error::at(Structure::PayloadBlock(block), offset, ErrorKind::Text { what });
-        let missing = place.max(view.source().length());
+        let missing = place.max(view.source().len());
         if missing < end && !view.is_written_by_replay(missing, end) {
             let what = "the file ends before it, and a replay puts zeros there";
             // It may never have had anything, or the file was cut off.

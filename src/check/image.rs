@@ -49,8 +49,8 @@ impl Image {
             findings.reject(Rule::Medium, lost, None);
         }
         // A chain may have hundreds of files.
-        self.view.forget(0, self.source().length());
-        Examined { bat, end: slots.used_end().min(self.source().length()), unreferenced }
+        self.view.forget(0, self.source().len());
+        Examined { bat, end: slots.used_end().min(self.source().len()), unreferenced }
     }
 
     /// The first block that lies where another one or something else does, and with which one it shares its place. Entries that
@@ -169,7 +169,7 @@ impl Image {
         }
         let bat = &self.regions.bat;
         let used = self.geometry.bat_entries().saturating_mul(BatEntry::LENGTH);
-        let end = bat.offset.saturating_add(bat.length.into());
+        let end = bat.offset.saturating_add(bat.len.into());
         empty(
             Rule::NotEmpty,
             Structure::Bat,
@@ -251,7 +251,7 @@ impl Image {
 
     /// Looks at what nothing refers to, and returns how many MiB of it hold something.
     fn everything_is_referred_to(&self, slots: &Slots, findings: &mut Findings) -> u64 {
-        let length = self.source().length();
+        let length = self.source().len();
         let used_end = slots.used_end();
         let mut unreferenced = 0_u64;
         // Up to where the file is known to be zero: there may be millions of runs in one hole.

@@ -191,6 +191,6 @@ fn find_parent(
         child.warnings.add(Rule::ParentIdentity, in_child(Error::of(Structure::ParentLocator, kind), child.image()));
     }
     // What it says of itself has been read: the pages in which that stands would add up in a long chain.
-    image.source().forget(0, image.source().length());
+    image.source().forget(0, image.source().len());
     Ok(Next::Layer(Box::new(Layer::new(image, Some(ParentLink { found_by, linkage }), options.strictness))))
 }

@@ -67,7 +67,7 @@ impl LayerFingerprint {
             }
         });
         Self {
-            len: image.source().length(),
+            len: image.source().len(),
             modified,
             data_write_guid: header.data_write_guid,
             file_write_guid: header.file_write_guid,

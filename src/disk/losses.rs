@@ -54,7 +54,7 @@ impl<'d> Losses<'d> {
                 }
                 Location::File(offset) => {
                     let layer = self.disk.layers().get(run.layer)?;
-                    if let Some(lost) = layer.first_unread(offset, run.length) {
+                    if let Some(lost) = layer.first_unread(offset, run.len) {
                         let start = run.start.saturating_add(lost.start.saturating_sub(offset));
                         let end = run.start.saturating_add(lost.end.saturating_sub(offset));
                         self.rest = run.after(end.saturating_sub(run.start));

@@ -226,7 +226,7 @@ impl Disk {
         // With the last run, this asks for the tables.
         for run in self.runs(offset..end) {
             let run = run?;
-            let (piece, after) = rest.split_at_mut(to_usize_saturating(run.length).min(rest.len()));
+            let (piece, after) = rest.split_at_mut(to_usize_saturating(run.len).min(rest.len()));
             match (run.at, self.layers().get(run.layer)) {
                 (Location::File(at), Some(layer)) => {
                     let read = layer.file().read_exact_at(at, piece);
@@ -248,9 +248,9 @@ impl Disk {
     /// [`ErrorKind::NotBorrowable`]; [`ErrorKind::Lost`] if that is known of the first byte.
     #[inline]
     pub(crate) fn borrow_run(&self, run: &Run) -> Result<Bytes<'_>> {
-        let (Location::File(offset) | Location::Log(offset)) = run.at else { return Ok(Bytes::Zero(run.length)) };
-        let Some(image) = self.layers().get(run.layer).map(Layer::image) else { return Ok(Bytes::Zero(run.length)) };
-        let borrowed = image.borrow(offset, run.length).map_err(|error| error.in_layer(run.layer, image.path()))?;
+        let (Location::File(offset) | Location::Log(offset)) = run.at else { return Ok(Bytes::Zero(run.len)) };
+        let Some(image) = self.layers().get(run.layer).map(Layer::image) else { return Ok(Bytes::Zero(run.len)) };
+        let borrowed = image.borrow(offset, run.len).map_err(|error| error.in_layer(run.layer, image.path()))?;
         if let (Location::File(_), Bytes::Data(bytes)) = (run.at, borrowed) {
             // The borrower may go through them.
             image.source().will_walk(offset, offset.saturating_add(to_u64(bytes.len())));
@@ -262,8 +262,8 @@ impl Disk {
     pub(crate) fn check_run(&self, run: &Run) -> Result<()> {
         let (Location::File(at), Some(layer)) = (run.at, self.layers().get(run.layer)) else { return Ok(()) };
         let file = layer.image().source();
-        let checked = file.check(Structure::File, at, run.length);
-        let checked = checked.and_then(|()| file.check_length(at.saturating_add(run.length)));
+        let checked = file.check(Structure::File, at, run.len);
+        let checked = checked.and_then(|()| file.check_length(at.saturating_add(run.len)));
         checked.map_err(|error| error.in_layer(run.layer, file.path()))
     }
 

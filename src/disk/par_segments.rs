@@ -54,7 +54,7 @@ fn cuts(disk: &Disk, start: u64, end: u64) -> Vec<u64> {
     let (mut cuts, mut grain, mut weight) = (vec![start], SEGMENT_GRAIN, 0_u64);
     // What can't be mapped is one part, and an error when its turn comes.
     for extent in disk.extents(start..end).map_while(Result::ok).filter(Run::is_data) {
-        let (mut at, extent_end) = (extent.start, extent.start.saturating_add(extent.length));
+        let (mut at, extent_end) = (extent.start, extent.start.saturating_add(extent.len));
         while at < extent_end {
             let next = at.saturating_add(1).next_multiple_of(SEGMENT_GRAIN).min(extent_end);
             weight = weight.saturating_add(next.saturating_sub(at));

@@ -21,7 +21,7 @@ pub struct Run {
     /// Where it begins in the disk, in bytes.
     pub start: u64,
     /// Length in bytes, at least 1.
-    pub length: u64,
+    pub len: u64,
     /// The layer that answers for it: 0 is the image that was opened.
     pub layer: usize,
     /// The state of the block in that layer; none past the end of a parent that is smaller than its child, and where it
@@ -60,7 +60,7 @@ impl Run {
     /// Where it ends in the disk, in bytes.
     #[must_use]
     pub fn end(&self) -> u64 {
-        self.start.saturating_add(self.length)
+        self.start.saturating_add(self.len)
     }
 
     /// Where its bytes begin in the layer's file, in bytes; none if they are not in their place in the file.
@@ -87,13 +87,13 @@ impl Run {
 
     /// What remains of the run after its first `length` bytes, if anything does.
     pub(crate) fn after(&self, length: u64) -> Option<Self> {
-        let left = self.length.checked_sub(length).filter(|left| *left > 0)?;
-        Some(Self { start: self.start.saturating_add(length), length: left, at: self.at.after(length), ..*self })
+        let left = self.len.checked_sub(length).filter(|left| *left > 0)?;
+        Some(Self { start: self.start.saturating_add(length), len: left, at: self.at.after(length), ..*self })
     }
 
     /// Whether the bytes of `next` follow those of this run, in the same file or log.
     pub(super) fn goes_on_in(&self, next: &Self) -> bool {
-        self.layer == next.layer && self.is_data() && self.at.after(self.length) == next.at
+        self.layer == next.layer && self.is_data() && self.at.after(self.len) == next.at
     }
 
     /// Whether both are one extent.
@@ -194,7 +194,7 @@ impl Walk {
         };
         loop {
             match self.next(disk) {
-                Some(Ok(next)) if are_one(&run, &next) => run.length = run.length.saturating_add(next.length),
+                Some(Ok(next)) if are_one(&run, &next) => run.len = run.len.saturating_add(next.len),
                 next => {
                     self.next = Some(next);
                     return Some(Ok(run));
@@ -210,7 +210,7 @@ impl Walk {
             if start >= image.virtual_disk_size() {
                 // A parent that is smaller than its child reads as zeros past its end.
                 let length = end.saturating_sub(start);
-                return Ok(Run { start, length, layer, state: None, at: Location::Zero });
+                return Ok(Run { start, len: length, layer, state: None, at: Location::Zero });
             }
             let answer = self.ask(layer, image)?;
             end = end.min(answer.end());
@@ -218,7 +218,7 @@ impl Walk {
             match answer.lookup {
                 BlockLookup::Parent { .. } => {}
                 BlockLookup::Zero { state, .. } => {
-                    return Ok(Run { start, length, layer, state: Some(state), at: Location::Zero });
+                    return Ok(Run { start, len: length, layer, state: Some(state), at: Location::Zero });
                 }
                 BlockLookup::Data { offset, state, .. } => {
                     let offset = offset.saturating_add(start.saturating_sub(answer.start));
@@ -228,7 +228,7 @@ impl Walk {
                         Stored::Log(_) => Location::Log(offset),
                         Stored::Zero(_) => Location::Zero,
                     };
-                    return Ok(Run { start, length: stored.length(), layer, state: Some(state), at });
+                    return Ok(Run { start, len: stored.length(), layer, state: Some(state), at });
                 }
             }
         }
@@ -236,7 +236,7 @@ impl Walk {
         let unattached = || Error::of(Structure::Parent, ErrorKind::NoParentAttached).in_layer(layer, None);
         if disk.is_salvaged() {
             self.lost = Some(disk.missing.clone().unwrap_or_else(unattached));
-            return Ok(Run { start, length: end.saturating_sub(start), layer, state: None, at: Location::Lost });
+            return Ok(Run { start, len: end.saturating_sub(start), layer, state: None, at: Location::Lost });
         }
         // Whoever opened the disk without its parents can read what it has itself, and nothing else.
         Err(unattached())
@@ -264,7 +264,7 @@ impl Walk {
         let end = above.fold(self.end.min(lost_end), u64::min);
         self.lost = Some(error);
         let length = end.saturating_sub(start).max(1);
-        Ok(Run { start, length, layer, state: None, at: Location::Lost })
+        Ok(Run { start, len: length, layer, state: None, at: Location::Lost })
     }
 
     /// What a layer has at the position. Every layer above it has been asked, and has nothing.

@@ -162,7 +162,7 @@ impl SegmentWalk {
                 }
                 Ok(Bytes::Data(bytes)) => {
                     let length = to_u64(bytes.len());
-                    self.borrowed = Some(Run { length, ..run });
+                    self.borrowed = Some(Run { len: length, ..run });
                     self.data = run.after(length);
                     return Some(Ok(Segment::Data(bytes)));
                 }

@@ -35,7 +35,7 @@ impl SharedBytes {
             Bytes::Data(bytes) => to_u64(bytes.len()),
             Bytes::Zero(length) => length.min(to_u64(ZERO_PAGES_LENGTH)),
         };
-        Ok(Some(Self { disk: Arc::clone(disk), run: Run { length, ..run } }))
+        Ok(Some(Self { disk: Arc::clone(disk), run: Run { len: length, ..run } }))
     }
 
     /// The disk.
@@ -64,16 +64,16 @@ impl Deref for SharedBytes {
 
     fn deref(&self) -> &[u8] {
         let Some(image) = self.disk.layers().get(self.run.layer).map(Layer::image) else {
-            return zero_pages(self.run.length);
+            return zero_pages(self.run.len);
         };
         let bytes = match self.run.at {
-            Location::File(offset) => image.source().borrow(offset, self.run.length),
+            Location::File(offset) => image.source().borrow(offset, self.run.len),
             // What a log holds is in memory, and stays.
             Location::Log(_) => match self.disk.borrow_run(&self.run) {
-                Ok(Bytes::Data(bytes)) => bytes.get(..to_usize_saturating(self.run.length)),
+                Ok(Bytes::Data(bytes)) => bytes.get(..to_usize_saturating(self.run.len)),
                 _ => None,
             },
-            Location::Zero | Location::Lost => Some(zero_pages(self.run.length)),
+            Location::Zero | Location::Lost => Some(zero_pages(self.run.len)),
         };
         // They were borrowed when this was made, and nothing of it changes.
         bytes.unwrap_or_default()

@@ -28,6 +28,6 @@ pub(crate) fn check(file: &Source, failed: &FailedReads, noted: &Warnings) -> Re
         file.check(Structure::File, from, start.saturating_sub(from))?;
         from = start.saturating_add(FailedReads::SLOT);
     }
-    file.check(Structure::File, from, file.length().saturating_sub(from))?;
-    file.check_length(file.length())
+    file.check(Structure::File, from, file.len().saturating_sub(from))?;
+    file.check_length(file.len())
 }

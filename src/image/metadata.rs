@@ -132,9 +132,9 @@ pub(crate) fn unused(view: &View, region: &Region, entries: usize) -> Vec<(u64, 
     items.sort_unstable();
     let mut behind = MetadataTableHeader::TABLE_LENGTH;
     let mut unused = Vec::new();
-    for (start, end) in items.into_iter().chain([(region.length.into(), u64::MAX)]) {
+    for (start, end) in items.into_iter().chain([(region.len.into(), u64::MAX)]) {
         if start > behind {
-            unused.push((at(behind), at(start.min(region.length.into()))));
+            unused.push((at(behind), at(start.min(region.len.into()))));
         }
         behind = behind.max(end);
     }
@@ -178,7 +178,7 @@ impl Table {
     fn read(view: &View, region: &Region, warnings: &mut Warnings) -> Result<Self> {
         let start = region.offset;
         let at = |field: usize, kind| Error::at(Structure::MetadataTable, start.saturating_add(to_u64(field)), kind);
-        let nothing = Self { start, length: u64::from(region.length), entries: Vec::new(), lost: None };
+        let nothing = Self { start, length: u64::from(region.len), entries: Vec::new(), lost: None };
         let bytes = view.copy(Structure::MetadataTable, start, MetadataTableHeader::TABLE_LENGTH);
         let lost = bytes.as_ref().err().filter(|error| matches!(error.kind(), ErrorKind::Lost)).cloned();
         let Some(bytes) = warnings.accept(Rule::MetadataTable, bytes)? else { return Ok(Self { lost, ..nothing }) };

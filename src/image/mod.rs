@@ -129,7 +129,7 @@ impl Image {
         let header = header::select(&view, warnings)?;
         let log_state = log::replay(&mut view, &header, log_policy, warnings)?;
         let regions = region::read(&view, &header, warnings)?;
-        view.preload(regions.metadata.offset, u64::from(regions.metadata.length).min(USUAL_METADATA));
+        view.preload(regions.metadata.offset, u64::from(regions.metadata.len).min(USUAL_METADATA));
         let metadata = metadata::read(&view, &regions.metadata, assumed, warnings)?;
         let geometry = Geometry::new(&metadata, warnings)?;
         warnings.require(Rule::BatSize, bat::check_region(&view, &regions.bat, &geometry))?;
@@ -200,7 +200,7 @@ impl Image {
 
     /// Length of the file in bytes, with what a replay of its log adds.
     #[must_use]
-    pub fn file_length(&self) -> u64 {
+    pub fn file_len(&self) -> u64 {
         self.view.length()
     }
 
@@ -340,11 +340,9 @@ impl Image {
             Some(place) => {
                 let read = locator::read(&self.view, place, warnings).map(Some);
                 // A part of a page that is gone can still be touched.
-                self.source()
-                    .check_length(self.source().length())
-                    .map_err(|lost| warnings.fatal(Rule::Medium, lost))?;
+                self.source().check_length(self.source().len()).map_err(|lost| warnings.fatal(Rule::Medium, lost))?;
                 // A chain may be long, and the pages around what was looked at would add up.
-                self.view.forget(0, self.source().length());
+                self.view.forget(0, self.source().len());
                 read
             }
             None => {
@@ -370,7 +368,7 @@ impl Image {
     /// The BAT with all that no block may overlap.
     #[inline]
     pub(crate) fn bat_by_the_book(&self) -> Bat<'_> {
-        let Region { offset, length, .. } = self.regions.bat;
+        let Region { offset, len: length, .. } = self.regions.bat;
         Bat {
             view: &self.view,
             geometry: &self.geometry,
@@ -396,7 +394,7 @@ impl Image {
     pub(crate) fn check_tables(&self) -> Result<()> {
         let end = match self.kind() {
             // Sector bitmaps may lie anywhere.
-            ImageKind::Differencing => self.source().length(),
+            ImageKind::Differencing => self.source().len(),
             ImageKind::Fixed | ImageKind::Dynamic => self.regions.bat.offset.saturating_add(self.geometry.bat_length()),
         };
         self.source().check_length(end)

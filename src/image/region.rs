@@ -27,7 +27,7 @@ pub struct Region {
     /// File offset, in bytes.
     pub offset: u64,
     /// Length, in bytes.
-    pub length: u32,
+    pub len: u32,
     /// Whether a reader that does not know it must refuse the file.
     pub required: bool,
 }
@@ -35,7 +35,7 @@ pub struct Region {
 impl Region {
     /// Where it ends, if that is a number.
     fn end(&self) -> Option<u64> {
-        self.offset.checked_add(u64::from(self.length))
+        self.offset.checked_add(u64::from(self.len))
     }
 }
 
@@ -149,7 +149,7 @@ impl Regions {
         }
         let up_to = |region: &Region, most: u64| {
             let most = u32::try_from(most).unwrap_or(u32::MAX);
-            Region { length: region.length.min(most), ..*region }
+            Region { len: region.len.min(most), ..*region }
         };
         let regions = [up_to(&self.bat, bat_length), up_to(&self.metadata, MIB)];
         // That they overlap has been told.
@@ -288,7 +288,7 @@ impl Entries<'_> {
         if metadata.end().is_some_and(|end| end <= self.file_length) {
             return Ok(());
         }
-        let kind = ErrorKind::OutOfBounds { length: u64::from(metadata.length), limit: self.file_length };
+        let kind = ErrorKind::OutOfBounds { length: u64::from(metadata.len), limit: self.file_length };
         Err(Error::at(Structure::MetadataRegion, metadata.offset, kind))
     }
 
@@ -303,7 +303,7 @@ impl Entries<'_> {
                 warnings.add_if_err(Rule::RegionAlignment, self.check_alignment(index, entry));
             }
             if structure != Structure::MetadataRegion && region.end().is_none_or(|end| end > self.file_length) {
-                let kind = ErrorKind::OutOfBounds { length: u64::from(region.length), limit: self.file_length };
+                let kind = ErrorKind::OutOfBounds { length: u64::from(region.len), limit: self.file_length };
                 warnings.add(Rule::RegionPlace, Error::at(structure, region.offset, kind));
             }
             all.push(region);
@@ -316,7 +316,7 @@ fn region_of(entry: &RegionTableEntry) -> Region {
     Region {
         guid: entry.guid.to_uuid(),
         offset: entry.file_offset.get(),
-        length: entry.length.get(),
+        len: entry.length.get(),
         required: entry.required.get() != 0,
     }
 }

@@ -55,7 +55,7 @@ pub fn compare(
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(()) => Err(Ended::Enough),
     };
-    let length = one.length().max(other.length());
+    let length = one.len().max(other.len());
     let compared = bulk.each(
         |unit, _| Ok(differences(unit, length)),
         |done| {
@@ -100,7 +100,7 @@ fn differences(unit: &UnitBytes<'_>, length: u64) -> Vec<Difference> {
 /// See [`ScanError`].
 pub fn first_difference(one: Input<'_>, other: Input<'_>, options: &ScanOptions<'_>) -> Result<Option<u64>, ScanError> {
     let bulk = Bulk { contents: [one, other], access: Access::Borrow, visit_zeros: false, options: *options };
-    let length = one.length().max(other.length());
+    let length = one.len().max(other.len());
     let mut first = None;
     let compared = bulk.each(
         |unit, _| Ok(differences(unit, length).first().map(|difference| difference.first)),

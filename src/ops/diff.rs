@@ -33,7 +33,7 @@ pub fn allocated_changes(
     for extent in disk.extents(..) {
         let extent = extent?;
         if extent.layer < ancestor {
-            let range = extent.start..extent.start.saturating_add(extent.length);
+            let range = extent.start..extent.start.saturating_add(extent.len);
             if pending.add(Change { range, is_zero: !extent.is_data() }, &mut on_change).is_break() {
                 return Ok(disk.check_tables()?);
             }
@@ -62,7 +62,7 @@ pub fn content_changes(
     compare(Input::disk(disk), before, options, |difference| {
         for extent in disk.extents(difference.range) {
             let change = extent.map(|extent| {
-                let range = extent.start..extent.start.saturating_add(extent.length);
+                let range = extent.start..extent.start.saturating_add(extent.len);
                 Change { range, is_zero: !extent.is_data() }
             });
             match change {

@@ -42,7 +42,7 @@ impl<'a> Input<'a> {
     /// The bytes of a file, whatever they mean: a raw disk, or the file of an image itself.
     #[must_use]
     pub fn raw(source: &'a Source) -> Self {
-        Self { of: Of::Raw(source), place: 0, start: 0, end: source.length(), padding: 0, tail: &[] }
+        Self { of: Of::Raw(source), place: 0, start: 0, end: source.len(), padding: 0, tail: &[] }
     }
 
     /// Restricts the content to the places in `range`, which count from the beginning of the disk or file. What the content
@@ -105,7 +105,8 @@ impl<'a> Input<'a> {
     /// Length in bytes. A content whose padding and tail make it longer than [`u64::MAX`] can't be worked through
     /// ([`ErrorKind::ContentTooLong`]), and has that length here.
     #[must_use]
-    pub fn length(&self) -> u64 {
+    #[expect(clippy::len_without_is_empty, reason = "an input without bytes is one like any other")]
+    pub fn len(&self) -> u64 {
         u64::try_from(self.full_length()).unwrap_or(u64::MAX)
     }
 
@@ -249,7 +250,7 @@ fn pieces_of(disk: &Disk, start: u64, end: u64) -> impl Iterator<Item = Result<P
             Err(error) => return Some(Err(error)),
         };
         let origin = match (run.at, disk.layers().get(run.layer)) {
-            (Location::File(offset), Some(layer)) => Origin::of_file(layer.file(), offset, run.length),
+            (Location::File(offset), Some(layer)) => Origin::of_file(layer.file(), offset, run.len),
             // Of what the log holds, only a sector lies together.
             (Location::Log(_), _) => match disk.borrow_run(&run) {
                 Ok(Bytes::Data(bytes)) => Origin::Memory(bytes),
@@ -260,7 +261,7 @@ fn pieces_of(disk: &Disk, start: u64, end: u64) -> impl Iterator<Item = Result<P
         };
         let length = match origin {
             Origin::Memory(bytes) => to_u64(bytes.len()),
-            Origin::Zero | Origin::File(..) => run.length,
+            Origin::Zero | Origin::File(..) => run.len,
         };
         rest = run.after(length);
         Some(Ok(Piece { length, layer: run.layer, origin }))

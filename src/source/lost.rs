@@ -32,12 +32,12 @@ impl Source {
     /// [`ErrorKind::Lost`], with the offset of the first page that could not be read, or of the end of the file if that has
     /// become shorter.
     pub fn check_lost(&self) -> Result<()> {
-        self.check(Structure::File, 0, self.length())?;
+        self.check(Structure::File, 0, self.len())?;
         if let Door::Reader(reader) = &self.0.door {
             let now = reader.len().map_err(length_unknown)?;
-            return if now < self.length() { Err(Error::at(Structure::File, now, ErrorKind::Lost)) } else { Ok(()) };
+            return if now < self.len() { Err(Error::at(Structure::File, now, ErrorKind::Lost)) } else { Ok(()) };
         }
-        self.check_length(self.length())
+        self.check_length(self.len())
     }
 
     /// Whether the file has been changed since it was opened, as far as its size and the time of its last change tell; of a
@@ -97,7 +97,7 @@ impl Source {
     /// If the system does not say.
     pub(crate) fn is_whole(&self) -> Result<bool> {
         let Some(open) = self.own_open_file() else { return Ok(true) };
-        Ok(open.length_now().map_err(length_unknown)? >= self.length())
+        Ok(open.length_now().map_err(length_unknown)? >= self.len())
     }
 
     /// That the first `length` bytes, which were there when the file was mapped, are still there. Where it has become shorter, what
@@ -105,7 +105,7 @@ impl Source {
     pub(crate) fn check_length(&self, length: u64) -> Result<()> {
         let Some(open) = self.own_open_file() else { return Ok(()) };
         let now = open.length_now().map_err(length_unknown)?;
-        if now < length.min(self.length()) { Err(Error::at(Structure::File, now, ErrorKind::Lost)) } else { Ok(()) }
+        if now < length.min(self.len()) { Err(Error::at(Structure::File, now, ErrorKind::Lost)) } else { Ok(()) }
     }
 }
 

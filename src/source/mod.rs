@@ -159,7 +159,8 @@ impl Source {
 
     /// Length in bytes, as it was when the source was made.
     #[must_use]
-    pub fn length(&self) -> u64 {
+    #[expect(clippy::len_without_is_empty, reason = "an empty file is no image, and nobody asks")]
+    pub fn len(&self) -> u64 {
         self.0.length
     }
 
@@ -277,7 +278,7 @@ impl fmt::Debug for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Source")
             .field("path", &self.path())
-            .field("length", &self.length())
+            .field("length", &self.len())
             .field("mapped", &self.is_mapped())
             .field("can_borrow", &self.can_borrow())
             .finish_non_exhaustive()

@@ -37,8 +37,7 @@ impl TablePages {
             return true;
         }
         // Not under the lock: other threads need other pages meanwhile.
-        let mut bytes =
-            vec![0; to_usize_saturating(source.length().saturating_sub(start).min(PAGE))].into_boxed_slice();
+        let mut bytes = vec![0; to_usize_saturating(source.len().saturating_sub(start).min(PAGE))].into_boxed_slice();
         if source.read_exact_at(start, &mut bytes).is_err() {
             return false;
         }

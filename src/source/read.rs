@@ -56,7 +56,7 @@ impl Source {
     pub(crate) fn unreadable(&self, offset: u64, length: u64, error: io::Error) -> Error {
         let lost = match error.kind() {
             io::ErrorKind::UnexpectedEof => {
-                let end = self.check_length(self.length()).err().and_then(|lost| lost.offset());
+                let end = self.check_length(self.len()).err().and_then(|lost| lost.offset());
                 end.map(|end| end.max(offset))
             }
             _ if is_failure_of_medium(&error) => Some(self.first_unreadable(offset, length)),

@@ -61,7 +61,7 @@ pub(crate) enum Bytes<'a> {
 impl View {
     /// The file as it is.
     pub(crate) fn new(source: Source) -> Self {
-        let length = source.length();
+        let length = source.len();
         let (overlay, pages, failed) = (Overlay::default(), TablePages::default(), Arc::default());
         Self { source, overlay, length, had: 0, preloaded: Vec::new(), pages, failed }
     }
@@ -72,7 +72,7 @@ impl View {
             self.will_need(offset, length);
             return;
         }
-        let length = self.source.length().saturating_sub(offset).min(length);
+        let length = self.source.len().saturating_sub(offset).min(length);
         let mut bytes = vec![0; to_usize_saturating(length)];
         // Where that fails, each structure is asked for by itself, and says what is wrong.
         if self.source.read_exact_at(offset, &mut bytes).is_ok() {
@@ -89,7 +89,7 @@ impl View {
     /// what the file `had` before: that is missing. Where it has lost some of that, nobody knows what was behind it.
     pub(crate) fn replay(&mut self, overlay: Overlay, length: u64, had: u64) {
         self.length = self.length.max(length).max(overlay.end());
-        self.had = if self.source.length() < had { self.length } else { had };
+        self.had = if self.source.len() < had { self.length } else { had };
         self.overlay = overlay;
     }
 
@@ -115,12 +115,12 @@ impl View {
 
     /// Where the file ends that is really there, with what a replay adds where nothing is missing before it.
     pub(crate) fn file_end(&self) -> u64 {
-        if self.source.length() < self.had { self.source.length() } else { self.length }
+        if self.source.len() < self.had { self.source.len() } else { self.length }
     }
 
     /// Whether all the bytes from `start` to `end` can be had.
     pub(crate) fn has(&self, start: u64, end: u64) -> bool {
-        let missing = self.source.length()..self.had;
+        let missing = self.source.len()..self.had;
         end <= self.length
             && (end <= missing.start
                 || start >= missing.end
@@ -136,7 +136,7 @@ impl View {
             written => return Some(written),
         };
         // The file itself may be shorter than the view.
-        match self.source.length().checked_sub(offset) {
+        match self.source.len().checked_sub(offset) {
             Some(left) if left > 0 => Some(Stored::File(left.min(length))),
             _ if offset < self.had => None,
             _ => Some(Stored::Zero(length)),

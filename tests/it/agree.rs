@@ -356,14 +356,14 @@ fn extents(disk: &Disk, range: Range<u64>, chain: &[&Image], oracle: &Oracle<'_>
     let mut at = range.start;
     for extent in &extents {
         assert_eq!(extent.start, at, "a gap in the extents of {range:x?}");
-        assert!(extent.length > 0, "an empty extent of {range:x?}");
-        at += extent.length;
+        assert!(extent.len > 0, "an empty extent of {range:x?}");
+        at += extent.len;
     }
     assert_eq!(at, range.end.max(range.start), "the extents of {range:x?} end early or late");
     for pair in extents.windows(2) {
         let (one, next) = (pair[0], pair[1]);
         let follows = match (one.file_offset(), next.file_offset()) {
-            (Some(offset), Some(next)) => offset + one.length == next,
+            (Some(offset), Some(next)) => offset + one.len == next,
             (None, None) => !matches!(one.at, Location::Log(_)) && !matches!(next.at, Location::Log(_)),
             _ => false,
         };
@@ -371,7 +371,7 @@ fn extents(disk: &Disk, range: Range<u64>, chain: &[&Image], oracle: &Oracle<'_>
     }
     for _ in 0..extents.len().min(40) {
         let extent = rng.pick(&extents);
-        for at in [extent.start, extent.start + rng.below(extent.length), extent.start + extent.length - 1] {
+        for at in [extent.start, extent.start + rng.below(extent.len), extent.start + extent.len - 1] {
             check_origin(&extent, at, chain, oracle);
         }
     }

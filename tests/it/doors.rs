@@ -103,7 +103,7 @@ fn holes_are_not_read_where_they_are_known() {
     assert!(bytes <= 2 * MIB, "{requests} requests for {bytes} bytes of a table");
     let runs: Vec<Run> = disk.runs(..).collect::<Result<_, _>>().unwrap();
     assert_eq!(
-        runs.iter().filter(|run| run.is_data()).map(|run| (run.start, run.length)).collect::<Vec<_>>(),
+        runs.iter().filter(|run| run.is_data()).map(|run| (run.start, run.len)).collect::<Vec<_>>(),
         [(30_000_000 * MIB, MIB)]
     );
     let (requests, bytes) = reader.take();
@@ -239,7 +239,7 @@ fn range_of_a_disk_is_a_disk_of_its_own() {
     assert_eq!(part.slice(5, 600).unwrap().unwrap(), &expected[5..605]);
     assert_eq!(part.slice(part.size() - 1, 2).unwrap_err().category(), Category::InvalidInput);
     let extents: Vec<Run> = part.extents(..).collect::<Result<_, _>>().unwrap();
-    assert_eq!(extents.iter().map(|run| run.length).sum::<u64>(), part.size());
+    assert_eq!(extents.iter().map(|run| run.len).sum::<u64>(), part.size());
     assert_eq!((extents[0].start, extents[0].at), (0, Location::File(image.block_at(1) + 512)));
     assert_eq!(part.extent_at(part.size() - 50, 10).unwrap().unwrap().at, Location::Zero);
     assert_eq!(part.extent_at(part.size(), 10).unwrap(), None);
@@ -269,7 +269,7 @@ fn iterators_may_own_the_disk() {
     for (at, extent) in borrowed.iter().map(|extent| (extent.start, extent)) {
         assert_eq!(disk.extent_at(at, u64::MAX).unwrap().as_ref(), Some(extent));
         let short = disk.extent_at(at, 3).unwrap().unwrap();
-        assert_eq!((short.start, short.length, short.at), (at, 3, extent.at));
+        assert_eq!((short.start, short.len, short.at), (at, 3, extent.at));
     }
     let mut segments = vhdx_mmap::Segments::new(Arc::clone(&disk), ..);
     let mut at = 0;

@@ -158,7 +158,7 @@ fn look_at_chain(chain: &Chain) {
     for block in [0, 1, 2, blocks / 2, blocks.saturating_sub(1), blocks, u64::MAX] {
         told += &format!("{:?}", disk.block(block).map(|block| block.state()));
     }
-    let length: u64 = disk.extents(..).take(5000).map_while(Result::ok).map(|extent| extent.length).sum();
+    let length: u64 = disk.extents(..).take(5000).map_while(Result::ok).map(|extent| extent.len).sum();
     assert!(length <= disk.size() && !told.is_empty());
 }
 

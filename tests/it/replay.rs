@@ -152,7 +152,7 @@ fn the_report_of_the_worked_example_is_its_table() {
             assert_eq!(content.log_guid, Uuid::from_u128(0xe6fc743c_81ed_4fe8_bf54_698ed57ba0b8));
             let number = content.sequence_number - 80_117_443_871_106_000;
             let lengths = (content.flushed_file_offset, content.last_file_offset);
-            (entry.offset, content.length, content.tail, number, content.descriptors, lengths, entry.status)
+            (entry.offset, content.len, content.tail, number, content.descriptors, lengths, entry.status)
         })
         .collect();
     let (short, long) = (0x40_0000, 0x240_0000);
@@ -235,7 +235,7 @@ fn the_file_becomes_as_long_as_the_last_entry_says() {
     journal.append(&mut image, &[]);
     image.set_log_guid(LOG_GUID);
     assert_eq!(replayed(&image).growth, 5 * MIB);
-    assert_eq!(open_image(&image).unwrap().file_length(), before + 5 * MIB);
+    assert_eq!(open_image(&image).unwrap().file_len(), before + 5 * MIB);
     assert_reads(&[&image]);
 }
 
@@ -246,7 +246,7 @@ fn a_replay_never_makes_the_file_shorter() {
     Journal::new(0, 10).append(&mut image, &[]);
     image.set_log_guid(LOG_GUID);
     // Its entry says 1 MiB.
-    assert_eq!((replayed(&image).growth, open_image(&image).unwrap().file_length()), (0, before));
+    assert_eq!((replayed(&image).growth, open_image(&image).unwrap().file_len()), (0, before));
     assert_reads(&[&image]);
 }
 
@@ -319,7 +319,7 @@ fn zeros_of_enormous_length_cost_nothing() {
     Journal::new(0, 7).append(&mut image, &[Descriptor::Zero(end, (u64::MAX - end) / PAGE * PAGE)]);
     image.set_log_guid(LOG_GUID);
     assert_reads(&[&image]);
-    assert_eq!(open_image(&image).unwrap().file_length(), u64::MAX / PAGE * PAGE);
+    assert_eq!(open_image(&image).unwrap().file_len(), u64::MAX / PAGE * PAGE);
 }
 
 #[test]
@@ -463,8 +463,7 @@ fn extents_keep_zeros_made_by_a_replay_apart_from_bytes_in_the_file() {
     image.put_entry(0, &Entry::new(LOG_GUID, 1, 0).zero(4 * MIB + 15 * PAGE, PAGE));
     image.set_log_guid(LOG_GUID);
     let disk = open_chain(&[&image]).unwrap();
-    let extents =
-        disk.extents(..).map(|extent| extent.map(|extent| (extent.start, extent.length, extent.file_offset())));
+    let extents = disk.extents(..).map(|extent| extent.map(|extent| (extent.start, extent.len, extent.file_offset())));
     let extents = extents.collect::<Result<Vec<_>, _>>().unwrap();
     let (before, after) = (4 * MIB, 4 * MIB + 16 * PAGE);
     let expected = [(0, 15 * PAGE, Some(before)), (15 * PAGE, PAGE, None), (16 * PAGE, MIB - 16 * PAGE, Some(after))];

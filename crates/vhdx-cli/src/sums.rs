@@ -104,7 +104,7 @@ fn plain(line: &str, default: Option<Algorithm>) -> Option<(Digest, SumOf, &str)
     let (digest, name) = line.split_once(' ')?;
     let name = name.strip_prefix([' ', '*'])?;
     let by_length = |algorithm: &Algorithm| {
-        *algorithm != Algorithm::Blake3 && algorithm.length().checked_mul(2) == Some(digest.len())
+        *algorithm != Algorithm::Blake3 && algorithm.digest_len().checked_mul(2) == Some(digest.len())
     };
     let algorithm = default.or_else(|| Algorithm::ALL.into_iter().find(by_length))?;
     Some((Digest::from_hex(algorithm, digest)?, SumOf::Disk, name))

@@ -234,7 +234,7 @@ impl Expected {
             let run = run.unwrap();
             assert_eq!(run.start, at);
             if !run.is_data() {
-                assert_eq!(self.differs(at, Segment::Zero(run.length)), None, "in the run at {at:#x}");
+                assert_eq!(self.differs(at, Segment::Zero(run.len)), None, "in the run at {at:#x}");
             }
             while at < run.end() {
                 let mut piece = vec![0xA5; size((run.end() - at).min(MIB))];

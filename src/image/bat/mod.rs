@@ -63,7 +63,7 @@ pub(crate) struct Bat<'a> {
 
 /// Checks that the BAT region, at least the part that is needed, is there.
 pub(crate) fn check_region(view: &View, region: &Region, geometry: &Geometry) -> Result<()> {
-    let (found, expected) = (u64::from(region.length), geometry.bat_length());
+    let (found, expected) = (u64::from(region.len), geometry.bat_length());
     if found < expected {
         return Err(Error::at(Structure::Bat, region.offset, ErrorKind::BatTooSmall { found, expected }));
     }

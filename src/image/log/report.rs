@@ -39,7 +39,7 @@ pub struct LogReportEntry {
 #[derive(Clone, Debug)]
 pub struct EntryContent {
     /// Length in bytes.
-    pub length: u64,
+    pub len: u64,
     /// Where the oldest entry lies that was still needed when this one was written, in bytes from the beginning of the
     /// log.
     pub tail: u64,
@@ -152,7 +152,7 @@ fn visit_entries(view: &View, header: &CurrentHeader, active: &[u64], mut found:
             Ok(_) => EntryStatus::Stale,
         };
         let content = read.ok().map(|entry| EntryContent {
-            length: entry.length.saturating_mul(SECTOR_4K),
+            len: entry.length.saturating_mul(SECTOR_4K),
             tail: entry.tail.saturating_mul(SECTOR_4K),
             sequence_number: entry.sequence_number,
             descriptors: entry.descriptors,

@@ -159,7 +159,7 @@ pub fn measure(disk: &Disk, range: Range<u64>) -> Result<Extracted, Error> {
     disk.extents(range).try_fold(Extracted::default(), |mut sum, extent| {
         let extent = extent?;
         let counted = if extent.is_data() { &mut sum.data } else { &mut sum.zero };
-        *counted = counted.saturating_add(extent.length);
+        *counted = counted.saturating_add(extent.len);
         Ok(sum)
     })
 }
@@ -280,7 +280,7 @@ fn copy_and_hash(
     writer: &Writer<'_>,
     options: &ExtractOptions<'_>,
 ) -> Result<Extracted, ScanError> {
-    let mut hasher = Hasher::new(&options.hash, content.length());
+    let mut hasher = Hasher::new(&options.hash, content.len());
     let is_in_order = hasher.is_in_order();
     let (mut extracted, scan) = (Extracted::default(), options.scan);
     let Hasher { streams, plan, part, .. } = &mut hasher;

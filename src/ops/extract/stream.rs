@@ -20,7 +20,7 @@ pub fn extract_to_writer(
     options: &ExtractOptions<'_>,
 ) -> Result<Extracted, ScanError> {
     let mut extracted = Extracted::default();
-    let mut hasher = Hasher::new(&options.hash, content.length());
+    let mut hasher = Hasher::new(&options.hash, content.len());
     let Hasher { streams, plan, part, .. } = &mut hasher;
     let plan = *plan;
     let write: Consumer<'_, ScanError> = Box::new(|unit| {
@@ -157,7 +157,7 @@ mod pipe {
             // Pages of the file that are in the pipe still change with it: where it becomes shorter, they turn to zeros. So as
             // much as the pipe holds is copied at the end: once it is in, every page before it has been taken out, and
             // whether the file was whole until then can be asked.
-            let mut to_give = content.length().saturating_sub(self.room);
+            let mut to_give = content.len().saturating_sub(self.room);
             for run in content.pieces() {
                 let run = run?;
                 let data = match run.origin {

@@ -58,7 +58,7 @@ impl Algorithm {
 
     /// Length of a digest, in bytes.
     #[must_use]
-    pub const fn length(self) -> usize {
+    pub const fn digest_len(self) -> usize {
         match self {
             Self::Crc32 => 4,
             Self::Blake3 | Self::Sha256 => 32,
@@ -112,7 +112,7 @@ impl Digest {
     /// A digest of these bytes, if they are as many as the algorithm has.
     #[must_use]
     pub fn new(algorithm: Algorithm, bytes: &[u8]) -> Option<Self> {
-        if bytes.len() != algorithm.length() {
+        if bytes.len() != algorithm.digest_len() {
             return None;
         }
         let mut all = [0; 32];
@@ -131,7 +131,7 @@ impl Digest {
         let pairs = nibbles.chunks_exact(2);
         let bytes: Vec<u8> =
             pairs.map_while(|pair| u8::try_from(pair.iter().fold(0, |n, d| n << 4 | d)).ok()).collect();
-        Self::new(algorithm, &bytes).filter(|_| text.len() == algorithm.length() << 1)
+        Self::new(algorithm, &bytes).filter(|_| text.len() == algorithm.digest_len() << 1)
     }
 
     /// By which algorithm.
@@ -143,7 +143,7 @@ impl Digest {
     /// The bytes; those of a CRC-32 with the most significant one first.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
-        self.bytes.get(..self.algorithm.length()).unwrap_or(&self.bytes)
+        self.bytes.get(..self.algorithm.digest_len()).unwrap_or(&self.bytes)
     }
 }
 
@@ -171,7 +171,7 @@ pub fn hash(content: Input<'_>, algorithms: &[Algorithm], options: &ScanOptions<
         return Ok(Vec::new());
     }
     if algorithms.iter().all(|algorithm| algorithm.is_mergeable()) {
-        let mut hasher = Hasher::new(algorithms, content.length());
+        let mut hasher = Hasher::new(algorithms, content.len());
         let length = content.checked_length()?;
         hasher.part = hasher.plan.compute(content, 0..length, options)?;
         return Ok(hasher.finish());
@@ -194,7 +194,7 @@ fn hash_in_order(
     options: &ScanOptions<'_>,
     alone: bool,
 ) -> Result<Vec<Digest>, ScanError> {
-    let mut hasher = Hasher::new(algorithms, content.length());
+    let mut hasher = Hasher::new(algorithms, content.len());
     let Hasher { streams, plan, part, .. } = &mut hasher;
     let plan = *plan;
     let map = |unit: &UnitBytes<'_>, _: &mut Buffer| Ok::<_, ScanError>(plan.of_unit(unit.start, unit.segments()));

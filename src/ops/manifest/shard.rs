@@ -72,7 +72,7 @@ impl Shard {
         let mut total = 0_u64;
         for extent in disk.extents(..) {
             let extent = extent?;
-            total = total.saturating_add(weight_of(extent.is_data(), extent.length));
+            total = total.saturating_add(weight_of(extent.is_data(), extent.len));
         }
         // Where nothing has to be looked at, any division is as good as another.
         let even = total == 0;
@@ -85,7 +85,7 @@ impl Shard {
         let (mut start, mut end, mut before) = (None, None, 0_u64);
         for extent in disk.extents(..) {
             let extent = extent?;
-            let weight = if even { extent.length } else { weight_of(extent.is_data(), extent.length) };
+            let weight = if even { extent.len } else { weight_of(extent.is_data(), extent.len) };
             let behind = before.saturating_add(weight);
             // The first place before which there is as much as that.
             let place =

@@ -119,7 +119,7 @@ impl Comparison<'_, '_> {
             let start = extent.start.saturating_sub(extent.start.checked_rem(self.block_size).unwrap_or(0));
             self.zeros(at..start, expected)?;
             at = at.max(start);
-            let end = extent.start.saturating_add(extent.length);
+            let end = extent.start.saturating_add(extent.len);
             while at < end {
                 let block = at..at.saturating_add(self.block_size).min(range.end);
                 at = block.end;

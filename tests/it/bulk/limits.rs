@@ -31,7 +31,7 @@ fn crc32_is_right_for_every_padding() {
         (u64::MAX - 9, "5390c691"),
     ] {
         let padded = content.followed_by(padding, b"footer");
-        assert_eq!(padded.length(), padding + 9);
+        assert_eq!(padded.len(), padding + 9);
         for pool in &*POOLS {
             assert_eq!(pool.install(|| crc32_of(padded)).unwrap(), expected, "{padding} zeros");
         }
@@ -61,11 +61,11 @@ fn content_longer_than_a_u64_is_an_error_of_every_operation() {
     };
     let short = Of::raw(&source);
     for content in [Of::raw(&source), Of::disk(&disk), Of::disk(&disk).range(..3)] {
-        let length = u128::from(content.length());
+        let length = u128::from(content.len());
         for (padding, tail) in [(u64::MAX, &b"footer"[..]), (u64::MAX, b""), (u64::MAX - 3, b"x")] {
             let content = content.followed_by(padding, tail);
             let expected = length + u128::from(padding) + u128::from(wide(tail.len()));
-            assert_eq!(content.length(), u64::MAX);
+            assert_eq!(content.len(), u64::MAX);
             let options = ScanOptions::new();
             for algorithms in [&[Algorithm::Crc32][..], &[Algorithm::Blake3], &[Algorithm::Md5]] {
                 assert_eq!(too_long(ops::hash(content, algorithms, &options).unwrap_err()), expected);
@@ -107,7 +107,7 @@ fn contents_of_any_length_are_compared() {
         assert_eq!(found, [(at & !511..at + 1, at)]);
         let mut units = Vec::new();
         longer.scan(&ScanOptions::new(), |at, _| at, |range, at| units.push((range, at))).unwrap();
-        assert_eq!(units.last().unwrap().0.end, longer.length());
+        assert_eq!(units.last().unwrap().0.end, longer.len());
     }
 }
 
@@ -118,7 +118,7 @@ fn a_target_without_offsets_for_the_content_is_refused() {
     let last = u64::try_from(i64::MAX).unwrap();
     let contents = [Of::disk(&disk), Of::raw(&bytes), Of::raw(&zeros).followed_by(5000, &[]), Of::raw(&zeros)];
     for content in contents {
-        let length = content.length();
+        let length = content.len();
         for offset in [u64::MAX, u64::MAX - 5, u64::MAX - 4096, 1 << 63, last - length + 1] {
             for before in [TargetContent::Zeros, TargetContent::Anything] {
                 for sparse in [Sparse::None, Sparse::Blocks, Sparse::Zeros] {
@@ -203,7 +203,7 @@ fn ranges(content: Of<'_>, own: Vec<u8>, rng: &mut Rng) {
             model = model.range(range);
         }
         let expected = [&model.own[..], &model.more].concat();
-        assert_eq!(content.length(), wide(expected.len()));
+        assert_eq!(content.len(), wide(expected.len()));
         if !expected.is_empty() {
             assert_eq!(u128::from(content.start()), model.place);
         }

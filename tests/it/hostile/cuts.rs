@@ -163,7 +163,7 @@ fn an_empty_file_is_refused_by_every_way() {
     let path = folder.path().join("empty");
     std::fs::write(&path, []).unwrap();
     for source in [map(&path), Source::load(&path).unwrap(), Source::from_vec(Vec::new())] {
-        assert_eq!(source.length(), 0);
+        assert_eq!(source.len(), 0);
         let error = Chain::open(source, &OpenOptions::new()).unwrap_err();
         assert!(matches!(error.kind(), ErrorKind::NotVhdx { looks_like: "an empty file" }), "{error:?}");
     }

@@ -38,7 +38,7 @@ fn a_disk_of_64_tib_is_read_where_something_is_and_skipped_where_nothing_is() {
 
     let found: Vec<(u64, u64, bool)> = disk
         .extents(..)
-        .map(|extent| extent.map(|extent| (extent.start, extent.length, extent.is_data())).unwrap())
+        .map(|extent| extent.map(|extent| (extent.start, extent.len, extent.is_data())).unwrap())
         .collect();
     // 4095 and 4096 follow one another in the disk and in the file, and so do the two in the middle.
     let mib = |start: u64, end: u64, is_data| (start * MIB, (end - start) * MIB, is_data);
@@ -99,7 +99,7 @@ fn a_table_of_one_state_is_one_extent() {
     let disk = open_mapped(&image);
     let found: Vec<_> = disk.extents(..).map(|extent| extent.unwrap()).collect();
     assert_eq!(found.len(), 1);
-    assert_eq!((found[0].length, found[0].state), (64 * TIB, Some(PayloadBlockState::Unmapped)));
+    assert_eq!((found[0].len, found[0].state), (64 * TIB, Some(PayloadBlockState::Unmapped)));
     assert_eq!(disk.image().block_states().unwrap().count(PayloadBlockState::Unmapped), 262_144);
 }
 
@@ -281,6 +281,6 @@ fn the_log_of_a_long_sparse_image_may_fill_it_with_zeros() {
     image.set_log_guid(LOG_GUID);
     let disk = open_mapped(&image);
     Expected::of(&[&image]).assert_read_from(&disk);
-    assert_eq!(disk.image().file_length(), end + (1 << 50));
+    assert_eq!(disk.image().file_len(), end + (1 << 50));
     assert_eq!(totals(&disk), (MIB, 200 * GIB - MIB));
 }

@@ -191,5 +191,5 @@ fn as_many_parents_as_are_allowed_and_not_one_more() {
     let (zeros, content) = bytes.split_at(1 << 20);
     assert!(zeros.iter().all(|byte| *byte == 0) && content == pattern(1, MIB, 1 << 20));
     let last = disk.extents(MIB..).next().unwrap().unwrap();
-    assert_eq!((last.layer, last.length), (256, MIB));
+    assert_eq!((last.layer, last.len), (256, MIB));
 }

@@ -125,7 +125,7 @@ fn a_file_grows_to_lengths_that_are_and_are_not_whole() {
         (journal.flushed, journal.last) = (before, before + more);
         journal.append(&mut image, &[]);
         image.set_log_guid(LOG_GUID);
-        assert_eq!(open_image(&image).unwrap().file_length(), before + more);
+        assert_eq!(open_image(&image).unwrap().file_len(), before + more);
     }
     assert_reads(&[&Dirty::Growth.build(&Spec::default())]);
 }
@@ -152,6 +152,6 @@ fn a_log_as_windows_leaves_it_is_replayed() {
     now.append(&mut image, &repairs);
     image.set_log_guid(LOG_GUID);
     assert_reads(&[&image]);
-    assert_eq!(open_image(&image).unwrap().file_length(), length + 32 * MIB);
+    assert_eq!(open_image(&image).unwrap().file_len(), length + 32 * MIB);
     assert!(checks(&image).is_empty());
 }

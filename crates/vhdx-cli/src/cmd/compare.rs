@@ -18,7 +18,7 @@ use crate::term::{self, TextOut, escape};
 pub(crate) fn run(args: &CompareArgs, common: &Common) -> Result<Exit, Failure> {
     let one = open::input(&args.one, args.one_format, common)?;
     let other = open::input(&args.other, args.other_format, common)?;
-    let sizes = (one.content().length(), other.content().length());
+    let sizes = (one.content().len(), other.content().len());
     let mut told = Told::begin(args, sizes)?;
     if sizes.0 != sizes.1 {
         if args.strict {

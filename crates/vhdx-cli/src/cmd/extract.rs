@@ -36,7 +36,7 @@ pub(crate) fn run(args: &ExtractArgs, common: &Common) -> Result<Exit, Failure> 
     let destination = Destination::new(&args.out, disk.layers(), consent)?;
     salvage::prepare(&args.salvage, &disk, Some(&args.out).filter(|_| !destination.is_stream()).map(PathBuf::as_path))?;
     let content = trailer.behind(Input::disk(&disk).range(range.clone()));
-    let work = Work::new(content.length(), common.quiet);
+    let work = Work::new(content.len(), common.quiet);
     let mut data = 0;
     if destination.is_stream() {
         refuse_for_streams(args)?;
@@ -45,13 +45,10 @@ pub(crate) fn run(args: &ExtractArgs, common: &Common) -> Result<Exit, Failure> 
         work.listen().map_err(|error| Failure::new(Exit::Io, format!("signals: {error}")))?;
         // Found out before anything is made: how much room it takes, and whether the map can be read to its end.
         let measured = ops::measure(&disk, range.clone()).map_err(|error| Failure::of_image(&args.image, &error))?;
-        data = if args.sparse == Some(SparseChoice::None) {
-            content.length()
-        } else {
-            measured.data.min(stored_by(&disk))
-        };
+        data =
+            if args.sparse == Some(SparseChoice::None) { content.len() } else { measured.data.min(stored_by(&disk)) };
     }
-    let target = destination.open(content.length(), data, !trailer.footer.is_empty())?;
+    let target = destination.open(content.len(), data, !trailer.footer.is_empty())?;
 
     let options = extract_options(args, &work);
     let done = match (target.content(), args.fill) {
@@ -171,8 +168,8 @@ fn verify(
     target.file().sync_all().map_err(|error| unreadable(&error))?;
     forget_cached(target);
     let written = open::map(path).map_err(|error| unreadable(&error))?;
-    let work = work.next(content.length(), common.quiet);
-    let written = Input::raw(&written).range(..content.length());
+    let work = work.next(content.len(), common.quiet);
+    let written = Input::raw(&written).range(..content.len());
     let pool = bulk::pool(common, usize::MAX)?;
     let found = pool.install(|| ops::first_difference(content, written, &bulk::scan_options(args.cache, &work)));
     work.finish();

@@ -70,7 +70,7 @@ fn one(image: &Path, args: &HashArgs, common: &Common) -> Result<(Option<Value>,
     let range = bulk::range_of(args.range, disk.size())?;
     let content = Input::disk(&disk).range(range.clone());
     let file = args.file.then(|| Input::raw(disk.image().source()));
-    let length = content.length().saturating_add(file.map_or(0, |file| file.length()));
+    let length = content.len().saturating_add(file.map_or(0, |file| file.len()));
     let work = Work::new(length, common.quiet);
     let options = bulk::scan_options(args.cache, &work);
     let hash = |content| ops::hash(content, &args.algorithms, &options);
@@ -84,16 +84,16 @@ fn one(image: &Path, args: &HashArgs, common: &Common) -> Result<(Option<Value>,
     let finish = || salvage::finish(image, &disk, range.clone(), &args.salvage).unwrap_or_else(Failure::report);
     if args.output.is_json() {
         let mut value = about(image, &disk);
-        value.insert("range".to_owned(), json!({ "offset": range.start, "length": content.length() }));
+        value.insert("range".to_owned(), json!({ "offset": range.start, "length": content.len() }));
         value.insert("disk".to_owned(), digests_as_json(&of_disk));
         if let Some(of_file) = &of_file {
-            value.insert("file-length".to_owned(), disk.image().source().length().into());
+            value.insert("file-length".to_owned(), disk.image().source().len().into());
             value.insert("file".to_owned(), digests_as_json(of_file));
         }
         return Ok((Some(value.into()), finish()));
     }
     // A digest of a part must not be taken for one of the whole.
-    let part = args.range.map(|_| format!("disk {}:{}", range.start, content.length()));
+    let part = args.range.map(|_| format!("disk {}:{}", range.start, content.len()));
     let disk_tag = match (&part, &of_file) {
         (Some(part), _) => Some(part.as_str()),
         (None, Some(_)) => Some("disk"),

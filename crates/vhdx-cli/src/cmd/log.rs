@@ -68,7 +68,7 @@ fn as_table(report: &LogReport) -> Result<(), Failure> {
             Some(content) => writeln!(
                 out,
                 "{offset:#10x} {:#10x} {:#10x} {:>20} {:>6} {:#12x} {:#12x}  {}  {}",
-                content.length,
+                content.len,
                 content.tail,
                 content.sequence_number,
                 content.descriptors,
@@ -151,7 +151,7 @@ fn entry_as_json(entry: &LogReportEntry) -> Entry {
         EntryStatus::Broken(flaw) => ("broken", Some(flaw.to_string())),
     };
     let content = entry.content.as_ref().map(|content| Content {
-        length: content.length,
+        length: content.len,
         tail: content.tail,
         sequence_number: content.sequence_number,
         descriptors: content.descriptors,

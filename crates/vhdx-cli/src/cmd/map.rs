@@ -63,7 +63,7 @@ fn json(disk: &Disk, extents: impl Iterator<Item = Result<Run, Failure>>) -> Res
         };
         let entry = Entry {
             start: extent.start,
-            length: extent.length,
+            length: extent.len,
             depth: extent.layer,
             present: extent.is_present(),
             zero: !extent.is_data(),
@@ -107,7 +107,7 @@ fn human(disk: &Disk, extents: impl Iterator<Item = Result<Run, Failure>>) -> Re
         };
         let state = state_of(&extent).unwrap_or("behind the parent");
         let file = files.get(extent.layer).map_or("-", String::as_str);
-        let (start, length) = (extent.start, extent.length);
+        let (start, length) = (extent.start, extent.len);
         writeln!(out, "{start:<#18x} {length:<#18x} {place:<18} {state:<17} {:>5}  {file}", extent.layer)?;
     }
     out.flush()?;

@@ -34,7 +34,7 @@ fn hex(disk: &Disk, range: Range<u64>, args: &ReadArgs) -> Result<(), Failure> {
     for run in disk.runs(range) {
         let run = run.map_err(failed)?;
         if !run.is_data() {
-            dump.zeros(run.length)?;
+            dump.zeros(run.len)?;
             continue;
         }
         let mut at = run.start;

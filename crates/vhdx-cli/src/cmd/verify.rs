@@ -209,7 +209,7 @@ fn hash(first: &Sum, group: &[Sum], args: &VerifyArgs, common: &Common) -> Resul
     let path = Path::new(&first.name);
     let algorithms: Vec<Algorithm> = group.iter().map(|sum| sum.digest.algorithm()).collect();
     let compute = |content: Input<'_>| {
-        let work = Work::new(content.length(), common.quiet);
+        let work = Work::new(content.len(), common.quiet);
         let found = ops::hash(content, &algorithms, &bulk::scan_options(args.cache, &work));
         work.finish();
         found.map_err(|stopped| Failure::of_stopped(path, &stopped, &work))

@@ -19,7 +19,7 @@ pub(super) fn write(out: &mut impl Write, facts: &Facts<'_>) -> io::Result<()> {
     if let Some(actual_size) = facts.actual_size {
         line(out, "disk size", human(actual_size))?;
     }
-    line(out, "file length", human(image.source().length()))?;
+    line(out, "file length", human(image.source().len()))?;
     line(out, "block size", human(image.block_size()))?;
     let physical = image.physical_sector_size().map_or_else(|| "unknown".to_owned(), |size| size.to_string());
     line(out, "sector size", format_args!("{} logical, {physical} physical", image.logical_sector_size()))?;

@@ -20,7 +20,7 @@ pub(super) fn value(facts: &Facts<'_>) -> Value {
             "name": "file",
             "info": {
                 "children": [],
-                "virtual-size": image.source().length(),
+                "virtual-size": image.source().len(),
                 "filename": filename,
                 "format": "file",
                 "actual-size": facts.actual_size,
@@ -54,7 +54,7 @@ fn data(facts: &Facts<'_>, locator: Option<&ParentLocator>) -> Value {
             json!({
                 "guid": region.guid,
                 "offset": region.offset,
-                "length": region.length,
+                "length": region.len,
                 "required": region.required,
             })
         })
@@ -76,7 +76,7 @@ fn data(facts: &Facts<'_>, locator: Option<&ParentLocator>) -> Value {
     json!({
         "schema": 1,
         "kind": image.kind().as_str(),
-        "file-length": image.source().length(),
+        "file-length": image.source().len(),
         "logical-sector-size": image.logical_sector_size(),
         "physical-sector-size": image.physical_sector_size(),
         "virtual-disk-id": image.virtual_disk_id(),
@@ -116,7 +116,7 @@ fn log(facts: &Facts<'_>) -> Value {
         "offset": header.log_offset,
         "length": header.log_length,
         "entries-replayed": entries,
-        "file-length-after": image.file_length(),
+        "file-length-after": image.file_len(),
     })
 }
 

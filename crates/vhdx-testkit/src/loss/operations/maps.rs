@@ -93,7 +93,7 @@ fn ensure_extents(all: &[Run], stage: &Stage<'_>, start: u64) -> Result<u64, Fai
     let mut at = start;
     for extent in all {
         ensure_eq(&extent.start, &at, "the start of an extent")?;
-        at += extent.length;
+        at += extent.len;
         for run in stage.truth().within(extent.start..at) {
             let into = run.range.start - extent.start;
             let is_data_right = match (run.at, extent.file_offset()) {
@@ -129,7 +129,7 @@ pub(super) fn extents_to_last(stage: &Stage<'_>, dice: &mut Dice) -> Judged {
     let (mut all, mut at) = (Vec::new(), range.start);
     for extent in stage.disk.extents(range.clone()) {
         let extent = extent?;
-        at = extent.start + extent.length;
+        at = extent.start + extent.len;
         all.push(extent);
         if at >= range.end {
             break;
@@ -147,7 +147,7 @@ pub(super) fn extents_early(stage: &Stage<'_>, dice: &mut Dice) -> Judged {
         all.push(extent?);
         stage.tick();
     }
-    let end = all.last().map_or(range.start, |extent| extent.start + extent.length);
+    let end = all.last().map_or(range.start, |extent| extent.start + extent.len);
     stage.disk.check_lost(range.start..end)?;
     ensure_extents(&all, stage, range.start).map(drop)
 }

@@ -1,57 +1,64 @@
-//! Read Hyper-V's VHDX and AVHDX disk images: mapped into memory, without copies, and right to the last byte.
+//! A fast, read-only reader of Hyper-V's VHDX and AVHDX disk images. It returns correct bytes, or an error that names the
+//! structure and the file offset.
 //!
-//! - **Right or an error.** Every checksum is verified before a field is used, a dirty log is replayed in memory, a chain
-//!   of checkpoints is read as one disk. What can't be read is an [`Error`] that says where and why; never silent zeros.
-//! - **Read-only.** The file is never written and never locked.
-//! - **Zero-copy.** Input is lent from the mapping ([`Segment::Data`]); what is absent is a length ([`Segment::Zero`]).
-//!   Nothing is allocated in proportion to the disk, the file or its tables.
+//! - **Correct or an error.** Every checksum is verified before a field is used, a dirty log is replayed in memory, a
+//!   chain of checkpoints is read as one disk. There are no silent zeros.
+//! - **Read-only.** Files are never written and never locked.
+//! - **Zero-copy.** Data is borrowed from the mapping ([`Segment::Data`]), unallocated space is a length
+//!   ([`Segment::Zero`]). Nothing is allocated in proportion to the disk, the file or its tables.
 //! - **Any input is safe.** No bytes make it panic, loop, or use unbounded memory.
 //!
-//! # Three levels
+//! # Levels
 //!
-//! | level | entry | for whom |
+//! | level | entry | for |
 //! |---|---|---|
-//! | on-disk structures | [`format`](mod@format) | whoever looks at raw bytes |
-//! | one file | [`Image`] | whoever wants to know what a file says of itself |
-//! | the disk | [`Disk`] | whoever wants what the guest sees |
+//! | on-disk structures | [`format`](mod@format) | raw bytes |
+//! | the bytes of one file | [`Source`] | files, mappings, readers of your own |
+//! | one image | [`Image`] | what a file says about itself |
+//! | the disk | [`Disk`] | what the guest sees |
 //!
 //! # Example
 //!
-//! ```no_run
-//! use vhdx_mmap::{Disk, OpenOptions, Parents, Segment, Source};
+//! ```
+//! use vhdx_mmap::{Disk, OpenOptions, Parents, Source};
 //!
-//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let source = Source::load("disk.avhdx")?; // or, mapped: unsafe { Source::map("disk.avhdx")? }
+//! let source = Source::open("tests/images/hello.vhdx")?;
 //! let disk = Disk::open(source, &OpenOptions::new().parents(Parents::Beside))?;
+//! assert_eq!(disk.size(), 16 << 20);
+//! // The magic number of the ext4 file system on this disk.
+//! let mut magic = [0; 2];
+//! disk.read_at(&mut magic, 1024 + 56)?;
+//! assert_eq!(magic, [0x53, 0xef]);
 //! let mut data = 0;
-//! for segment in disk.segments(..) {
-//!     match segment? {
-//!         Segment::Data(bytes) => data += bytes.len(), // lent, not copied
-//!         Segment::Zero(_) => {}
+//! for extent in disk.extents(..) {
+//!     let extent = extent?;
+//!     if extent.is_data() {
+//!         data += extent.len;
 //!     }
 //! }
-//! println!("{} bytes, of which {data} are in files", disk.size());
-//! # Ok(())
-//! # }
+//! assert!(data < disk.size(), "the rest is unallocated");
+//! # Ok::<(), vhdx_mmap::Error>(())
 //! ```
 //!
-//! Further: [`Disk::extents`] for the map, [`Disk::read_at`] and [`Disk::slice`] for random reads, [`Disk::reader`] for
-//! [`Read`](std::io::Read) and [`Seek`](std::io::Seek),
-#![cfg_attr(feature = "rayon", doc = "[`Disk::par_segments`] for all cores,")]
-#![cfg_attr(not(feature = "rayon"), doc = "`Disk::par_segments` for all cores (feature `rayon`),")]
-//! [`ops`] for work on whole disks, [`LogReport`] for what is in a log.
+#![cfg_attr(
+    all(feature = "mmap", feature = "ops", feature = "rayon"),
+    doc = "The [`guide`] shows every way in and out: doors, borrowing, whole disks, threads, errors, the guard."
+)]
+#![cfg_attr(
+    not(all(feature = "mmap", feature = "ops", feature = "rayon")),
+    doc = "The page `docs/library.md` shows every way in and out: doors, borrowing, whole disks, threads, errors, the guard."
+)]
+//! The [`design`] page says how it is made, and why.
 //!
 //! # Features
 //!
-//! | feature | default | what it brings |
+//! | feature | default | for |
 //! |---|---|---|
-//! | `mmap` | yes | `Source::map` and, on Unix, `guard_mappings` and `guard_is_active`; without it the crate holds no `unsafe` code at all |
-//! | `rayon` | yes | `Disk::par_segments`, and every core for bulk work |
-//! | `bulk` | no | work on whole disks: `Input::scan`, and in `ops` extraction, digests, manifests, comparison |
+//! | `mmap` | yes | `Source::map` and, on Unix, `guard_mappings`; without it the crate contains no `unsafe` code |
+//! | `rayon` | yes | `Disk::par_segments`, `Threads`, and all cores for work on whole disks |
+//! | `ops` | no | work on whole disks: `Input::scan`, and in `ops` extraction, digests, manifests, comparison, checks |
 //!
 //! The command `vhdx` is a package of its own, `vhdx-cli`.
-//!
-//! How it is made, and why: [`design`].
 #![cfg_attr(
     not(all(feature = "ops", feature = "mmap", feature = "rayon")),
     allow(dead_code, unused_imports, reason = "what optional parts need is there without them, too")
@@ -62,6 +69,9 @@ mod check;
 mod checksum;
 #[doc = include_str!("design.md")]
 pub mod design {}
+#[cfg(all(feature = "mmap", feature = "ops", feature = "rayon"))]
+#[doc = include_str!("../docs/library.md")]
+pub mod guide {}
 mod disk;
 mod error;
 pub mod format;

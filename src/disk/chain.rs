@@ -44,7 +44,7 @@ impl Chain {
     /// Only if the image itself can't be opened, or with [`ErrorKind::OtherFiles`] if the files are not those of
     /// [`OpenOptions::expect`]. What is wrong with its parents is kept: [`Chain::broken`].
     pub fn open(source: Source, options: &OpenOptions) -> Result<Self> {
-        let image = Image::open_with(source, options.log_policy, options.strictness, &options.assumed)?;
+        let image = Image::open_with(source, options.log_policy, options.strictness, &options.overrides)?;
         let chain = Self::of(image, options);
         match &options.expected {
             Some(expected) => expected.check(&chain.fingerprint()).map(|()| chain),

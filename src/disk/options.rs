@@ -20,7 +20,7 @@ pub struct OpenOptions {
     /// `ops` has); those that are lent from a mapping ([`Disk::segments`], [`Disk::slice`]) are an error there.
     pub strictness: Strictness,
     /// What counts instead of what the metadata of the image say. Of its parents, nothing is assumed.
-    pub assumed: MetadataOverrides,
+    pub overrides: MetadataOverrides,
     maps_parents: bool,
     pub(super) expected: Option<ChainFingerprint>,
 }
@@ -48,8 +48,8 @@ impl OpenOptions {
 
     /// Sets what counts instead of what the metadata of the image say.
     #[must_use]
-    pub fn assumed(mut self, assumed: MetadataOverrides) -> Self {
-        self.assumed = assumed;
+    pub fn overrides(mut self, overrides: MetadataOverrides) -> Self {
+        self.overrides = overrides;
         self
     }
 

@@ -121,7 +121,7 @@ pub(crate) fn salvaged_chain(path: &Path, common: &Common, salvage: &SalvageArgs
     });
     if salvage.salvage && may_be_child {
         // It does not say any more that it has a parent, but there is one.
-        options.assumed.has_parent = true;
+        options.overrides.has_parent = true;
         if let Ok(chain) = chain_with(path, common, &options)
             && chain.broken().is_none()
             && chain.layers().len() > 1

@@ -20,7 +20,7 @@ impl SalvageArgs {
     /// These options, for what the user wants to be salvaged.
     pub(crate) fn open_options(&self, options: OpenOptions) -> Result<OpenOptions, Failure> {
         let assumed = self.assumed()?;
-        Ok(if self.salvage { options.strictness(Strictness::Salvage).assumed(assumed) } else { options })
+        Ok(if self.salvage { options.strictness(Strictness::Salvage).overrides(assumed) } else { options })
     }
 }
 

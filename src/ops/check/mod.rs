@@ -111,7 +111,7 @@ pub fn check(source: Source, options: &CheckOptions<'_>) -> Result<CheckReport, 
     };
     let open = options.open.clone().strictness(Strictness::Salvage);
     let mut warnings = Warnings::new(Strictness::Salvage);
-    match Image::open_noting(source, open.log_policy, &open.assumed, &mut warnings) {
+    match Image::open_noting(source, open.log_policy, &open.overrides, &mut warnings) {
         Ok(image) => chain(&Chain::of(image, &open), options, &mut findings, &mut report)?,
         Err(error) => {
             let check = warnings.ended_by().unwrap_or(Rule::Medium);

@@ -1,4 +1,4 @@
-//! Block devices, and file systems of the tests' own. Only root can make them.
+//! Block devices and file systems for tests. Only root can make them.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -9,13 +9,13 @@ use crate::MIB;
 use crate::dense::{BLOCKS_OF_WORK, content, cut, dense};
 use crate::support::skip;
 
-/// Runs a program for what it prints; none if it fails.
+/// Runs a program and returns its output; `None` if it fails.
 pub fn said(program: &str, args: &[&std::ffi::OsStr]) -> Option<String> {
     let output = Command::new(program).args(args).output().ok()?;
     output.status.success().then(|| String::from_utf8(output.stdout).unwrap().trim().to_owned())
 }
 
-/// A file as a block device.
+/// A loop device.
 pub struct Loop(pub PathBuf);
 
 impl Loop {
@@ -38,7 +38,7 @@ impl Drop for Loop {
     }
 }
 
-/// A file system of its own.
+/// A mounted file system.
 pub struct Mount(pub PathBuf);
 
 impl Mount {
@@ -66,7 +66,7 @@ impl Drop for Mount {
     }
 }
 
-/// A file system of some kind, 512 MiB large.
+/// A file system of some kind, with 512 MiB.
 pub fn file_system(folder: &Path, kind: &str) -> Option<Mount> {
     let disk = folder.join(format!("{kind}.img"));
     std::fs::File::create(&disk).unwrap().set_len(512 * MIB).unwrap();
@@ -77,7 +77,7 @@ pub fn file_system(folder: &Path, kind: &str) -> Option<Mount> {
     Mount::new(folder, &["-o".as_ref(), "loop".as_ref(), disk.as_ref()])
 }
 
-/// A file system in a file, with an image in it, whose medium is torn away: the file becomes shorter.
+/// A file system in a file, with an image in it. Truncating the file makes its drive disappear.
 pub struct Torn {
     mount: Mount,
     _device: Loop,
@@ -85,7 +85,7 @@ pub struct Torn {
 }
 
 impl Torn {
-    /// Mounted anew, so that nothing of the image is in memory.
+    /// Mounted again, so that nothing of the image is in the page cache.
     pub fn new(folder: &Path) -> Option<Self> {
         let medium = folder.join("medium");
         File::create(&medium).unwrap().set_len(64 * MIB).unwrap();
@@ -114,7 +114,7 @@ impl Torn {
         self.mount.0.join("disk.vhdx")
     }
 
-    /// Ends the medium where some block of the image lies.
+    /// Ends the drive at an offset where some block of the image is.
     pub fn tear(&self) {
         let bytes = std::fs::read(&self.medium).unwrap();
         let block = &content(BLOCKS_OF_WORK)[10 << 20..(10 << 20) + 4096];

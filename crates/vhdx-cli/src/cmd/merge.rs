@@ -1,4 +1,4 @@
-//! `vhdx merge`.
+//! `vhdx merge`: merges the shares of several runs of `vhdx hash --shard`.
 
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Write};
@@ -38,7 +38,7 @@ pub(crate) fn run(args: &MergeArgs) -> Result<Exit, Failure> {
     let Some(manifest) = &args.manifest else {
         let merged = manifest::merge(shares, &mut json::stdout()).map_err(failed)?;
         if let Merged::Digests { digests, about } = merged {
-            hash::tell_merged(&digests, &about, args.output.is_json())?;
+            hash::print_merged(&digests, &about, args.output.is_json())?;
         }
         return Ok(Exit::Done);
     };
@@ -49,8 +49,8 @@ pub(crate) fn run(args: &MergeArgs) -> Result<Exit, Failure> {
         return Err(Failure::usage(format!("{}: is one of the shares", manifest.display())));
     }
     let work = Work::new(0, true);
-    // From here on there is something to clean up.
-    work.listen().map_err(|error| Failure::new(Exit::Io, format!("signals: {error}")))?;
+    // A signal must not leave a partial manifest.
+    work.listen().map_err(|error| Failure::new(Exit::Io, format!("signal handler: {error}")))?;
     let target = destination.open(0, 0, false)?;
     let options = ScanOptions::new().progress(&work);
     let stoppable = Stoppable { file: target.file(), work: &work };
@@ -70,11 +70,12 @@ pub(crate) fn run(args: &MergeArgs) -> Result<Exit, Failure> {
             }
             Ok(Exit::Done)
         }
-        _ => Err(Failure::usage("these are shares of digests, not of a manifest").with_hint("leave out --manifest")),
+        _ => Err(Failure::usage("--manifest: the shares are of digests (expected shares of a manifest)")
+            .with_hint("leave out --manifest to print the digests")),
     }
 }
 
-/// A file that can't be written to any more once a signal has asked for the end.
+/// File that rejects writes after a signal.
 struct Stoppable<'w> {
     file: &'w File,
     work: &'w Work,

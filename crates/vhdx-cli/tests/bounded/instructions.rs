@@ -10,7 +10,7 @@ use vhdx_testkit::watchdog::Watchdog;
 
 use crate::{inputs_of, temp_dir, vhdx};
 
-/// Instructions of a run; none without valgrind.
+/// Instructions of a run; `None` without valgrind.
 fn instructions(command: &Command, folder: &Path) -> Option<u64> {
     let log = folder.join("log");
     let mut counting = Command::new("valgrind");
@@ -31,7 +31,8 @@ fn instructions(command: &Command, folder: &Path) -> Option<u64> {
     Some(line.unwrap().rsplit(' ').next().unwrap().replace(',', "").parse().unwrap())
 }
 
-/// Inputs whose structures the processor goes through, in these parts of the size for tests, and a command that does.
+/// Inputs whose structures the processor has to parse, with their parts of the size for tests, and a command that does
+/// so.
 const ROWS: [(Make, u64, &str); 14] = [
     (inputs::written_table, 64, "map --salvage"),
     (inputs::scattered_blocks, 64, "map --salvage"),
@@ -50,7 +51,7 @@ const ROWS: [(Make, u64, &str); 14] = [
 ];
 
 #[test]
-fn instructions_grow_with_the_size_at_most() {
+fn instructions_are_linear_in_size() {
     let mut wrong = Vec::new();
     for (make, part, command) in ROWS {
         let folder = temp_dir();

@@ -1,4 +1,4 @@
-//! The command, with images that somebody writes to while they are read.
+//! The command, with images that another program writes to meanwhile.
 
 use std::fs::File;
 use std::io::Read;
@@ -13,7 +13,7 @@ use crate::kit::{Block, MIB};
 use crate::support::{Ran, temp_dir, vhdx, wait};
 use crate::traced::Traced;
 
-/// A disk of 256 MiB, all of which is the same MiB of the file.
+/// A disk of 256 MiB, all blocks of which are the same MiB of the file.
 fn long_work(folder: &Path, name: &str) -> PathBuf {
     let mut spec = Spec::empty(256 * MIB).block(0, Block::full().at(FIRST_BLOCK));
     for number in 1..256 {
@@ -24,12 +24,12 @@ fn long_work(folder: &Path, name: &str) -> PathBuf {
     path
 }
 
-/// Runs the command, and writes to the image when a part of the output has come.
+/// Runs the command, and writes to the image when a part of the output has arrived.
 fn written_to_meanwhile(path: &Path, args: &[&std::ffi::OsStr]) -> Ran {
     make_old(path);
     let mut child = vhdx(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     child.stdout.as_mut().unwrap().read_exact(&mut [0; 10]).unwrap();
-    // A byte as it was before: no output is wrong.
+    // The byte keeps its value, so the output is right.
     let mut byte = [0];
     let file = File::options().read(true).write(true).open(path).unwrap();
     file.read_exact_at(&mut byte, FIRST_BLOCK).unwrap();
@@ -48,7 +48,7 @@ fn assert_changed(ran: &Ran, name: &str) {
 }
 
 #[test]
-fn whoever_reads_an_image_that_is_written_to_is_told() {
+fn changed_image_is_an_error() {
     let folder = temp_dir();
     let path = long_work(folder.path(), "disk.vhdx");
     let image = path.as_os_str();
@@ -60,7 +60,7 @@ fn whoever_reads_an_image_that_is_written_to_is_told() {
 }
 
 #[test]
-fn a_parent_that_is_written_to_is_told_of_as_well() {
+fn changed_parent_is_an_error() {
     let folder = temp_dir();
     let base = long_work(folder.path(), "base.vhdx");
     let child = folder.path().join("child.avhdx");
@@ -69,7 +69,7 @@ fn a_parent_that_is_written_to_is_told_of_as_well() {
 }
 
 #[test]
-fn nothing_new_gets_its_name_from_an_image_that_changed() {
+fn changed_image_leaves_no_output() {
     let folder = temp_dir();
     let path = long_work(folder.path(), "disk.vhdx");
     let out = folder.path().join("out");

@@ -1,4 +1,4 @@
-//! The log: V15 to V24, what a replay does that it should not, and what a log holds that is not replayed.
+//! Rules of the log: V15 to V24, harmful replays, and log entries that are not replayed.
 
 use uuid::Uuid;
 
@@ -9,8 +9,8 @@ use crate::kit::log::{Descriptor, Dirty, Entry, Journal, LOG_GUID};
 use crate::kit::{KIB, MIB, PAGE};
 use crate::support::{run, temp_dir, vhdx};
 
-/// The log begins at 0x100000. In most rows, its first entry has the number 1000, is replayed and changes nothing; the one
-/// in question lies behind it.
+/// The log begins at 0x100000. In most rows, its first entry has the number 1000, is replayed and changes nothing; the
+/// entry in question follows it.
 pub(super) fn rows() -> Vec<Row> {
     let page = [7; 4096];
     let next = || Entry::new(LOG_GUID, 1001, 0);
@@ -103,13 +103,13 @@ pub(super) fn rows() -> Vec<Row> {
     ]
 }
 
-/// The default image with this entry alone in its log, which is in use.
+/// The default image with only this entry in its log, which is in use.
 fn with_entry(image: &mut Image, entry: &Entry) {
     image.put_entry(0, entry);
     image.set_log_guid(LOG_GUID);
 }
 
-/// The same, with this entry behind one that is replayed.
+/// The default image with this entry in its log, after one that is replayed.
 fn behind(entry: &Entry) -> Image {
     patched(|image| {
         with_entry(image, &Entry::new(LOG_GUID, 1000, 0));
@@ -117,12 +117,12 @@ fn behind(entry: &Entry) -> Image {
     })
 }
 
-/// The same, with these file lengths in the one entry.
+/// The default image with an entry in its log that has these file lengths.
 fn lengths(flushed: u64, last: u64) -> Image {
     patched(|image| with_entry(image, &Entry { flushed, last, ..Entry::new(LOG_GUID, 1, 0) }))
 }
 
-/// An entry that would be replayed if the one before it were still whole, of which nothing is left.
+/// An entry that would be replayed if the entry before it were still complete, but nothing is left of that.
 fn newer_and_alone() -> Image {
     patched(|image| {
         let mut journal = Journal::new(0, 1000);
@@ -135,12 +135,12 @@ fn newer_and_alone() -> Image {
 }
 
 #[test]
-fn each_rule_of_the_log_has_its_finding() {
+fn check_reports_each_rule_of_the_log() {
     try_all(&rows());
 }
 
 #[test]
-fn where_changes_in_a_log_are_left_out_a_salvage_does_not_end_well() {
+fn salvage_without_log_replay_ends_with_65() {
     let folder = temp_dir();
     let path = folder.path().join("0.vhdx");
     let cases = [
@@ -149,7 +149,7 @@ fn where_changes_in_a_log_are_left_out_a_salvage_does_not_end_well() {
         ("V13", too_long_a_log(), 65),
         ("V15", patched(|image| image.set_log_guid(LOG_GUID)), 65),
         ("V17, newer", newer_and_alone(), 65),
-        // What was left out was never to be replayed.
+        // The entries that were left out would never be replayed.
         ("V17, older", behind(&Entry::new(LOG_GUID, 3, 4096)), 0),
         ("V18", behind(&Entry::new(LOG_GUID, 1001, 0).bad_crc()), 0),
     ];
@@ -157,11 +157,6 @@ fn where_changes_in_a_log_are_left_out_a_salvage_does_not_end_well() {
         image.bytes.write_file(&path).unwrap();
         let ran = run(vhdx(["extract", "--force", "--salvage"]).arg(&path).arg(folder.path().join("raw")));
         assert_eq!(ran.status.code(), Some(code), "{what}: {}", ran.err);
-        assert_eq!(
-            ran.err.contains("nothing is lost, but what was read may be stale"),
-            code != 0,
-            "{what}: {}",
-            ran.err
-        );
+        assert_eq!(ran.err.contains("nothing is lost, but content may be stale"), code != 0, "{what}: {}", ran.err);
     }
 }

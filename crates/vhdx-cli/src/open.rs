@@ -74,11 +74,11 @@ fn map_parents(options: OpenOptions) -> OpenOptions {
 
 /// Opens an image and its parents, up to the first parent that cannot be opened.
 pub(crate) fn chain(path: &Path, common: &Common) -> Result<Chain, Failure> {
-    chain_with(path, common, &options(common))
+    chain_with_options(path, common, &options(common))
 }
 
 /// Opens an image and its parents with the given options.
-pub(crate) fn chain_with(path: &Path, common: &Common, options: &OpenOptions) -> Result<Chain, Failure> {
+pub(crate) fn chain_with_options(path: &Path, common: &Common, options: &OpenOptions) -> Result<Chain, Failure> {
     let opened = Chain::open(source(path, common)?, options);
     let chain = opened.map_err(|error| Failure::of_image(path, &error))?;
     // `source` has checked the image itself.
@@ -102,7 +102,7 @@ pub(crate) fn salvaged(path: &Path, common: &Common, salvage: &SalvageArgs) -> R
 /// Opens an image and its parents, up to the first that cannot be opened; with --salvage, damaged images, too.
 pub(crate) fn salvaged_chain(path: &Path, common: &Common, salvage: &SalvageArgs) -> Result<Chain, Failure> {
     let mut options = salvage.open_options(options(common))?;
-    let chain = chain_with(path, common, &options)?;
+    let chain = chain_with_options(path, common, &options)?;
     let image = chain.layers().first().map(Layer::image);
     let may_be_child = image.is_some_and(|image| {
         let has_locator = || image.warnings().iter().any(|warning| warning.rule == Rule::ParentLocator);
@@ -111,7 +111,7 @@ pub(crate) fn salvaged_chain(path: &Path, common: &Common, salvage: &SalvageArgs
     if salvage.salvage && may_be_child {
         // The parent flag may be lost: try to open it as a child.
         options.assumed.has_parent = true;
-        if let Ok(chain) = chain_with(path, common, &options)
+        if let Ok(chain) = chain_with_options(path, common, &options)
             && chain.broken().is_none()
             && chain.layers().len() > 1
         {

@@ -10,7 +10,7 @@ use crate::dense::{BLOCKS_OF_WORK, content, cut, dense};
 use crate::support::skip;
 
 /// Runs a program and returns its output; `None` if it fails.
-pub fn said(program: &str, args: &[&std::ffi::OsStr]) -> Option<String> {
+pub fn output_of(program: &str, args: &[&std::ffi::OsStr]) -> Option<String> {
     let output = Command::new(program).args(args).output().ok()?;
     output.status.success().then(|| String::from_utf8(output.stdout).unwrap().trim().to_owned())
 }
@@ -24,7 +24,7 @@ impl Loop {
     }
 
     pub fn attached(args: &[&std::ffi::OsStr]) -> Option<Self> {
-        let device = said("losetup", &[&["--find".as_ref(), "--show".as_ref()], args].concat());
+        let device = output_of("losetup", &[&["--find".as_ref(), "--show".as_ref()], args].concat());
         if device.is_none() {
             skip("mount", "no loop devices (they need root)");
         }
@@ -34,7 +34,7 @@ impl Loop {
 
 impl Drop for Loop {
     fn drop(&mut self) {
-        said("losetup", &["--detach".as_ref(), self.0.as_ref()]);
+        output_of("losetup", &["--detach".as_ref(), self.0.as_ref()]);
     }
 }
 
@@ -47,7 +47,7 @@ impl Mount {
         std::fs::create_dir_all(&point).unwrap();
         let mut all = args.to_vec();
         all.push(point.as_ref());
-        if said("mount", &all).is_none() {
+        if output_of("mount", &all).is_none() {
             skip("mount", "nothing can be mounted (it needs root)");
             return None;
         }
@@ -62,7 +62,7 @@ impl Mount {
 
 impl Drop for Mount {
     fn drop(&mut self) {
-        said("umount", &[self.0.as_ref()]);
+        output_of("umount", &[self.0.as_ref()]);
     }
 }
 
@@ -70,7 +70,7 @@ impl Drop for Mount {
 pub fn file_system(folder: &Path, kind: &str) -> Option<Mount> {
     let disk = folder.join(format!("{kind}.img"));
     std::fs::File::create(&disk).unwrap().set_len(512 * MIB).unwrap();
-    if said(&format!("mkfs.{kind}"), &["-q".as_ref(), disk.as_ref()]).is_none() {
+    if output_of(&format!("mkfs.{kind}"), &["-q".as_ref(), disk.as_ref()]).is_none() {
         skip("mkfs", &format!("no mkfs.{kind}"));
         return None;
     }
@@ -90,7 +90,7 @@ impl Torn {
         let medium = folder.join("medium");
         File::create(&medium).unwrap().set_len(64 * MIB).unwrap();
         let device = Loop::of(&medium)?;
-        if said(
+        if output_of(
             "mke2fs",
             &["-q", "-t", "ext4", "-b", "4096"]
                 .map(OsStr::new)

@@ -177,9 +177,9 @@ impl Mounted {
         let reports = BufReader::new(server.stdout.take().unwrap());
         let mut mounted = Self { server, reports, point };
         if !mounted.wait_for(MOUNTED) {
-            let mut said = String::new();
-            mounted.server.stderr.as_mut().unwrap().read_to_string(&mut said).unwrap();
-            skip("fuse", &format!("nothing can be mounted: {said}"));
+            let mut message = String::new();
+            mounted.server.stderr.as_mut().unwrap().read_to_string(&mut message).unwrap();
+            skip("fuse", &format!("nothing can be mounted: {message}"));
             return None;
         }
         Some(mounted)

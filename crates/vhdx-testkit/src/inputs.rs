@@ -47,18 +47,18 @@ pub const ALL: &[Make] = &[
     written_table,
     scattered_blocks,
     lost_tail,
-    claims_of_length,
+    long_claims,
     sparse_log,
     long_zeros,
     many_sectors,
     many_zeros,
     many_regions,
-    regions_in_one_place,
+    overlapping_regions,
     many_items,
     shared_keys,
     many_keys,
     long_path,
-    many_likenesses,
+    many_similar_names,
     long_chain,
     endless_chain,
     circle,
@@ -182,7 +182,7 @@ pub fn lost_tail(folder: &Path, size: Size) -> Input {
 }
 
 /// A log in which every sector begins an entry that claims the whole log.
-pub fn claims_of_length(folder: &Path, size: Size) -> Input {
+pub fn long_claims(folder: &Path, size: Size) -> Input {
     let length = size.of(64 * MIB, GIB);
     let image = with_log(length);
     let name = format!("a log of {}, in which every sector claims to be an entry as long", text(length));
@@ -275,7 +275,7 @@ pub fn many_regions(folder: &Path, size: Size) -> Input {
 }
 
 /// As many regions, all of which overlap.
-pub fn regions_in_one_place(folder: &Path, size: Size) -> Input {
+pub fn overlapping_regions(folder: &Path, size: Size) -> Input {
     let count = size.of(2045, 2045);
     input(folder, format!("{} regions in one place", count + 2), &regions(count, |_| 10 * MIB).build(), CORRUPT)
 }
@@ -341,7 +341,7 @@ fn long_path(folder: &Path, size: Size) -> Input {
 }
 
 /// A parent whose name differs from those of many files in upper and lower case only.
-fn many_likenesses(folder: &Path, size: Size) -> Input {
+fn many_similar_names(folder: &Path, size: Size) -> Input {
     let count = size.of(2048, 2048);
     for number in 0..count {
         let letters = "abcdefghijk".chars().enumerate();

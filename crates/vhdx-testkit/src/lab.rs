@@ -296,7 +296,7 @@ pub fn assert_reads(chain: &[&Image]) {
 /// the rest of the ring is torn, foreign or older.
 pub fn soil(image: &mut Image, rng: &mut Rng) {
     let ring = u64::from(image.spec.log_length);
-    let repairs = take_out(image, rng);
+    let repairs = remove_pages(image, rng);
     let harmed: Vec<u64> = repairs.iter().map(place_of).collect();
     let harm = harms(image, &harmed, rng);
 
@@ -352,7 +352,7 @@ pub fn soil(image: &mut Image, rng: &mut Rng) {
 }
 
 /// Damages some pages of the structures, and returns the changes that repair them.
-fn take_out(image: &mut Image, rng: &mut Rng) -> Vec<Descriptor> {
+fn remove_pages(image: &mut Image, rng: &mut Rng) -> Vec<Descriptor> {
     let mut pages = image.structure_pages();
     rng.shuffle(&mut pages);
     pages.truncate(1 + size(rng.below(20)));

@@ -168,10 +168,10 @@ impl Entry {
         for (at, bytes) in &self.patches {
             out[*at..at + bytes.len()].copy_from_slice(bytes);
         }
-        let said = u32::from_le_bytes(out[8..12].try_into().unwrap()) as usize;
+        let length = u32::from_le_bytes(out[8..12].try_into().unwrap()) as usize;
         let mut covered = out.clone();
-        if (8..=64 * MIB as usize).contains(&said) {
-            covered.resize(said, 0);
+        if (8..=64 * MIB as usize).contains(&length) {
+            covered.resize(length, 0);
         }
         seal(&mut covered);
         let crc = u32::from_le_bytes(covered[4..8].try_into().unwrap()) ^ self.crc_xor;

@@ -71,9 +71,9 @@ pub struct Ended {
 
 /// How a thread continues: to its next system call, or without stopping at them.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Go {
+enum Resume {
     ToCall,
-    On,
+    Freely,
 }
 
 impl Traced {
@@ -124,9 +124,9 @@ impl Traced {
     /// before.
     pub fn next_call(&mut self) -> Option<Call> {
         if let Some(thread) = self.held.take() {
-            go(thread, Go::ToCall, 0);
+            resume(thread, Resume::ToCall, 0);
         }
-        let (thread, call) = self.call_of_any(Go::ToCall)?;
+        let (thread, call) = self.call_of_any(Resume::ToCall)?;
         self.held = Some(thread);
         Some(call)
     }
@@ -148,8 +148,8 @@ impl Traced {
         assert_eq!(unsafe { libc::kill(self.leader, number) }, 0);
         // A program of one thread handles the signal before it continues.
         if self.threads.len() > 1 {
-            while let Some((thread, call)) = self.call_of_any(Go::ToCall) {
-                go(thread, Go::ToCall, 0);
+            while let Some((thread, call)) = self.call_of_any(Resume::ToCall) {
+                resume(thread, Resume::ToCall, 0);
                 if call.is_any(&[libc::SYS_rt_sigreturn]) {
                     return;
                 }
@@ -161,10 +161,10 @@ impl Traced {
     #[track_caller]
     pub fn finish(mut self) -> Ended {
         if let Some(thread) = self.held.take() {
-            go(thread, Go::On, 0);
+            resume(thread, Resume::Freely, 0);
         }
-        while let Some((thread, _)) = self.call_of_any(Go::On) {
-            go(thread, Go::On, 0);
+        while let Some((thread, _)) = self.call_of_any(Resume::Freely) {
+            resume(thread, Resume::Freely, 0);
         }
         self.watchdog.assert_idle();
         let [out, err] = self.streams.map(|stream| stream.map_or_else(Vec::new, |thread| thread.join().unwrap()));
@@ -179,7 +179,7 @@ impl Traced {
     }
 
     /// Waits for the next system call of a thread that is not held. Threads that stop for another reason continue.
-    fn call_of_any(&mut self, to: Go) -> Option<(pid_t, Call)> {
+    fn call_of_any(&mut self, to: Resume) -> Option<(pid_t, Call)> {
         loop {
             let (thread, status) = self.wait()?;
             let signal = libc::WSTOPSIG(status);
@@ -192,15 +192,15 @@ impl Traced {
                 {
                     return Some((thread, call));
                 }
-                go(thread, to, 0);
+                resume(thread, to, 0);
             } else if status >> 16 == libc::PTRACE_EVENT_EXIT {
                 self.peak = self.peak.max(peak_of(thread).unwrap_or(0));
-                go(thread, to, 0);
+                resume(thread, to, 0);
             } else if status >> 16 != 0 || (is_new && signal == libc::SIGSTOP) {
                 // A thread was started, or starts.
-                go(thread, to, 0);
+                resume(thread, to, 0);
             } else {
-                go(thread, to, signal);
+                resume(thread, to, signal);
             }
         }
     }
@@ -233,8 +233,8 @@ impl Traced {
 }
 
 /// Lets a stopped thread continue, with a signal or 0. The next wait reports a thread that was killed meanwhile.
-fn go(thread: pid_t, to: Go, signal: c_int) {
-    let request = if to == Go::ToCall { libc::PTRACE_SYSCALL } else { libc::PTRACE_CONT };
+fn resume(thread: pid_t, to: Resume, signal: c_int) {
+    let request = if to == Resume::ToCall { libc::PTRACE_SYSCALL } else { libc::PTRACE_CONT };
     let signal = ptr::without_provenance_mut::<u8>(usize::try_from(signal).unwrap());
     // SAFETY: this thread traces the other one, and a signal is a number.
     let done = unsafe { libc::ptrace(request, thread, ptr::null_mut::<u8>(), signal) };

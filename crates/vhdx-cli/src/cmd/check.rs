@@ -21,7 +21,7 @@ pub(crate) fn run(args: &CheckArgs, common: &Common) -> Result<Exit, Failure> {
     let pool = bulk::pool(common, usize::MAX)?;
     let (mut values, mut worst) = (Vec::new(), Exit::Done);
     for image in &args.images {
-        let exit = match pool.install(|| one(image, args, common)) {
+        let exit = match pool.install(|| check_image(image, args, common)) {
             Ok((report, exit)) => {
                 if args.output.is_json() {
                     values.push(as_json(image, &report, args.strict));
@@ -34,7 +34,7 @@ pub(crate) fn run(args: &CheckArgs, common: &Common) -> Result<Exit, Failure> {
             // Check the other images, too.
             Err(failure) => {
                 if let (true, Failure::Message { text, .. }) = (args.output.is_json(), &failure) {
-                    values.push(unread_as_json(image, text));
+                    values.push(unchecked_as_json(image, text));
                 }
                 failure.report();
                 Exit::NotChecked
@@ -64,10 +64,10 @@ fn rank(exit: Exit) -> u8 {
     }
 }
 
-fn one(image: &Path, args: &CheckArgs, common: &Common) -> Result<(CheckReport, Exit), Failure> {
+fn check_image(image: &Path, args: &CheckArgs, common: &Common) -> Result<(CheckReport, Exit), Failure> {
     let source = open::source(image, common)?;
     let is_shown = args.payload && !common.quiet;
-    let work = Work::new(if is_shown { about_size(&source) } else { 0 }, !is_shown);
+    let work = Work::new(if is_shown { estimated_size(&source) } else { 0 }, !is_shown);
     let options =
         CheckOptions::new(open::options(common)).payload(args.payload).scan(bulk::scan_options(args.cache, &work));
     let report = ops::check(source.clone(), &options);
@@ -87,7 +87,7 @@ fn one(image: &Path, args: &CheckArgs, common: &Common) -> Result<(CheckReport, 
 }
 
 /// Estimate of the bytes to read, for the progress bar. A log that changes the size is ignored.
-fn about_size(source: &Source) -> u64 {
+fn estimated_size(source: &Source) -> u64 {
     let opened =
         Image::open_with(source.clone(), LogPolicy::Ignore, Strictness::Salvage, &MetadataOverrides::default());
     opened.map_or(0, |image| image.virtual_disk_size())
@@ -114,7 +114,7 @@ fn corruptions(report: &CheckReport, strict: bool) -> u64 {
 }
 
 /// JSON for an image that could not be checked.
-fn unread_as_json(image: &Path, why: &str) -> Value {
+fn unchecked_as_json(image: &Path, why: &str) -> Value {
     json!({
         "filename": image.to_string_lossy(),
         "format": Value::Null,

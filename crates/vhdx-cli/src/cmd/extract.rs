@@ -48,7 +48,7 @@ pub(crate) fn run(args: &ExtractArgs, common: &Common) -> Result<Exit, Failure> 
         data = if args.sparse == Some(SparseChoice::None) {
             content.length()
         } else {
-            measured.data.min(stored_by(&disk))
+            measured.data.min(occupied_space(&disk))
         };
     }
     let target = destination.open(content.length(), data, !trailer.footer.is_empty())?;
@@ -223,7 +223,7 @@ fn eprint_all(text: &str) -> Result<(), Failure> {
 
 /// Space that the files of a disk occupy, in bytes, or `u64::MAX` if unknown. Holes in them are zeros, and occupy no
 /// space in the output either.
-fn stored_by(disk: &Disk) -> u64 {
+fn occupied_space(disk: &Disk) -> u64 {
     let stored = |layer: &Layer| actual_size(layer.image().source().file()?);
     disk.layers().iter().try_fold(0_u64, |sum, layer| Some(sum.saturating_add(stored(layer)?))).unwrap_or(u64::MAX)
 }

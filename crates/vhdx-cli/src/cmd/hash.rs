@@ -41,7 +41,7 @@ pub(crate) fn run(args: &HashArgs, common: &Common) -> Result<Exit, Failure> {
     }
     let (mut values, mut first_failure) = (Vec::new(), None);
     for image in &args.images {
-        match pool.install(|| one(image, args, common)) {
+        match pool.install(|| hash_image(image, args, common)) {
             Ok((value, exit)) => {
                 values.extend(value);
                 if exit != Exit::Done {
@@ -67,7 +67,7 @@ pub(crate) fn run(args: &HashArgs, common: &Common) -> Result<Exit, Failure> {
 }
 
 /// Hashes one image. Prints the digests, or returns them as JSON.
-fn one(image: &Path, args: &HashArgs, common: &Common) -> Result<(Option<Value>, Exit), Failure> {
+fn hash_image(image: &Path, args: &HashArgs, common: &Common) -> Result<(Option<Value>, Exit), Failure> {
     let disk = open::salvaged(image, common, &args.salvage)?;
     salvage::prepare(&args.salvage, &disk, None)?;
     let range = bulk::range_of(args.range, disk.size())?;
@@ -183,13 +183,13 @@ fn write_manifest(
         work.finish();
         let roots = open::fail_if_changed(disk.layers(), created.map_err(failed))?;
         target.complete(false)?;
-        print_roots_of(image, &disk, &roots, args)?;
+        print_manifest_roots(image, &disk, &roots, args)?;
     }
     salvage::finish(image, &disk, 0..disk.size(), &args.salvage)
 }
 
 /// Prints the roots of a manifest. They have other names than digests of the disk.
-fn print_roots_of(image: &Path, disk: &Disk, roots: &[Root], args: &HashArgs) -> Result<(), Failure> {
+fn print_manifest_roots(image: &Path, disk: &Disk, roots: &[Root], args: &HashArgs) -> Result<(), Failure> {
     if args.output.is_json() {
         let mut value = about(image, disk);
         value.insert("root".to_owned(), serde_json::to_value(roots).unwrap_or_default());

@@ -24,10 +24,10 @@ fn instructions(command: &Command, folder: &Path) -> Option<u64> {
     let watchdog = Watchdog::over(child.id());
     child.wait().unwrap();
     watchdog.assert_idle();
-    let said = fs::read_to_string(&log).unwrap();
+    let report = fs::read_to_string(&log).unwrap();
     // `I refs: 1,234`
-    let line = said.lines().find(|line| line.contains("refs:"));
-    assert!(line.is_some(), "no count: {said}");
+    let line = report.lines().find(|line| line.contains("refs:"));
+    assert!(line.is_some(), "no count: {report}");
     Some(line.unwrap().rsplit(' ').next().unwrap().replace(',', "").parse().unwrap())
 }
 
@@ -38,13 +38,13 @@ const ROWS: [(Make, u64, &str); 14] = [
     (inputs::scattered_blocks, 64, "map --salvage"),
     (inputs::many_gaps, 1024, "map"),
     (inputs::lost_tail, 16, "check"),
-    (inputs::claims_of_length, 16, "log"),
+    (inputs::long_claims, 16, "log"),
     (inputs::sparse_log, 4, "log"),
     (inputs::long_zeros, 1, "info"),
     (inputs::many_sectors, 4, "log"),
     (inputs::many_zeros, 4, "log"),
     (inputs::many_regions, 1, "info"),
-    (inputs::regions_in_one_place, 1, "check"),
+    (inputs::overlapping_regions, 1, "check"),
     (inputs::many_items, 1, "info"),
     (inputs::shared_keys, 1, "check"),
     (inputs::many_keys, 8, "info"),

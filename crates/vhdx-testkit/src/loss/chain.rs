@@ -108,7 +108,7 @@ impl Chain {
         for spec in specs.iter().rev() {
             let may_be_dirty = !is_tight && !spec.blocks.is_empty() && !has_fixed_places(spec);
             let is_dirty = may_be_dirty && dice.one_in(5);
-            let mut image = if is_dirty { dice.pick(&dirty_ways()).build(&in_order(spec)) } else { spec.build() };
+            let mut image = if is_dirty { dice.pick(&dirty_kinds()).build(&in_order(spec)) } else { spec.build() };
             if !is_dirty && (is_tight || dice.one_in(2)) {
                 let end = used_end(&image);
                 image.bytes.truncate(end);
@@ -175,7 +175,7 @@ impl Chain {
 
 /// Kinds of dirty logs. Those that extend the file are left out: a file that is shorter than its log requires is a
 /// finding of a check, whether it was truncated or not.
-fn dirty_ways() -> Vec<Dirty> {
+fn dirty_kinds() -> Vec<Dirty> {
     let grows = |dirty: &Dirty| matches!(dirty, Dirty::Growth | Dirty::GrowthByData);
     Dirty::ALL.into_iter().filter(|dirty| !grows(dirty)).collect()
 }
@@ -257,13 +257,13 @@ fn add_blocks(spec: &mut Spec, dice: &mut Dice) {
     }
     spec.seed += dice.below(1 << 16) << 8;
     if dice.one_in(5) {
-        share_a_place(spec);
+        share_offset(spec);
     }
 }
 
 /// Gives two fully present blocks the same file offset, if there are two. Both have the same content, so the disk reads
 /// right.
-fn share_a_place(spec: &mut Spec) {
+fn share_offset(spec: &mut Spec) {
     let mut full: Vec<&mut Block> = spec.blocks.values_mut().filter(|block| block.state == 6).take(2).collect();
     if let [one, other] = &mut full[..] {
         (one.place, other.place) = (Place::At(SHARED), Place::At(SHARED));

@@ -17,7 +17,7 @@ fn json_of(path: &Path) -> Value {
 }
 
 /// Three images, in the folders `top` and `below`.
-fn three(top: &Path, below: &Path) -> ([PathBuf; 3], [Spec; 3]) {
+fn chain_of_three(top: &Path, below: &Path) -> ([PathBuf; 3], [Spec; 3]) {
     let base = Spec::default();
     let middle = Spec::child_of(&base, "base.vhdx").block(1, Block::full());
     let child = Spec::child_of(&middle, "middle.avhdx").block(3, Block::full());
@@ -32,7 +32,7 @@ fn three(top: &Path, below: &Path) -> ([PathBuf; 3], [Spec; 3]) {
 #[test]
 fn chain_json_lists_layers_and_how_each_was_found() {
     let folder = temp_dir();
-    let (paths, specs) = three(folder.path(), folder.path());
+    let (paths, specs) = chain_of_three(folder.path(), folder.path());
     let report = json_of(&paths[0]);
     assert_eq!(keys(&report), ["layers", "complete", "error"]);
     assert_eq!((&report["complete"], &report["error"]), (&json!(true), &Value::Null));
@@ -76,7 +76,7 @@ fn chain_json_lists_layers_and_how_each_was_found() {
 #[test]
 fn chain_text_lists_layers() {
     let folder = temp_dir();
-    let (paths, specs) = three(folder.path(), folder.path());
+    let (paths, specs) = chain_of_three(folder.path(), folder.path());
     let text = vhdx_run(args!["chain", &paths[0]]).done().text();
     let line = |depth: usize| format!("{depth}: {}", paths[depth].display());
     let guid = |depth: usize| specs[depth].data_write_guid;
@@ -104,7 +104,7 @@ fn chain_text_lists_layers() {
 #[test]
 fn broken_chain_lists_layers_before_the_error() {
     let folder = temp_dir();
-    let (paths, specs) = three(folder.path(), folder.path());
+    let (paths, specs) = chain_of_three(folder.path(), folder.path());
     let layers = |words: &[&str], code: i32| {
         let ran = vhdx_run(args!["chain", "--output", "json", &paths[0]]);
         assert_fails(&ran, code, words);
@@ -153,7 +153,7 @@ fn broken_chain_lists_layers_before_the_error() {
 #[test]
 fn chain_without_search_ends_at_the_image() {
     let folder = temp_dir();
-    let (paths, _) = three(folder.path(), folder.path());
+    let (paths, _) = chain_of_three(folder.path(), folder.path());
     let ran = vhdx_run(args!["chain", "--parents", "none", "--output", "json", &paths[0]]).done();
     let report = ran.json();
     assert_eq!((&report["complete"], &report["error"]), (&json!(false), &Value::Null));
@@ -165,7 +165,7 @@ fn chain_without_search_ends_at_the_image() {
 #[test]
 fn parents_can_be_given_in_any_order() {
     let (top, below) = (temp_dir(), temp_dir());
-    let (paths, _) = three(top.path(), below.path());
+    let (paths, _) = chain_of_three(top.path(), below.path());
     assert_fails(&vhdx_run(args!["chain", &paths[0]]), 81, &[]);
     for given in [[&paths[1], &paths[2]], [&paths[2], &paths[1]]] {
         for more in [args![], args!["--parents", "none"], args!["--parent", below.path().join("missing.vhdx")]] {
@@ -191,7 +191,7 @@ fn parents_can_be_searched_in_a_folder() {
     let (top, below) = (temp_dir(), temp_dir());
     let disks = below.path().join("disks");
     std::fs::create_dir(&disks).unwrap();
-    let (paths, _) = three(top.path(), &disks);
+    let (paths, _) = chain_of_three(top.path(), &disks);
     let report = vhdx_run(args!["chain", "--parents", below.path(), "--output", "json", &paths[0]]).done().json();
     // Found by the end of its absolute path, C:\disks\middle.avhdx; its parent is in the same folder.
     assert_eq!(report["layers"][1]["filename"], json!(disks.join("middle.avhdx")));
@@ -210,7 +210,7 @@ fn parents_can_be_searched_in_a_folder() {
 #[test]
 fn missing_parents_folder_is_named() {
     let (top, below) = (temp_dir(), temp_dir());
-    let (paths, _) = three(top.path(), below.path());
+    let (paths, _) = chain_of_three(top.path(), below.path());
     // A typing mistake in `beside`.
     let ran = vhdx_run(args!["chain", &paths[0], "--parents", "beisde"]);
     assert!(matches!(ran.status.code(), Some(2 | 66 | 81)), "{}: {}", ran.status, ran.err);
@@ -220,7 +220,7 @@ fn missing_parents_folder_is_named() {
 #[test]
 fn chain_works_from_the_folder_of_the_image() {
     let folder = temp_dir();
-    three(folder.path(), folder.path());
+    chain_of_three(folder.path(), folder.path());
     let ran = crate::support::run(vhdx(["chain", "child.avhdx"]).current_dir(folder.path())).done();
     assert_eq!(ran.text().matches("found by relative path").count(), 2);
     assert_lines(&ran.text(), &["0: child.avhdx"]);
@@ -229,7 +229,7 @@ fn chain_works_from_the_folder_of_the_image() {
 #[test]
 fn log_option_applies_to_parents() {
     let folder = temp_dir();
-    let (paths, specs) = three(folder.path(), folder.path());
+    let (paths, specs) = chain_of_three(folder.path(), folder.path());
     Dirty::OneEntry.build(&specs[1]).bytes.write_file(&paths[1]).unwrap();
     let report = json_of(&paths[0]);
     let logs: Vec<&Value> = (0..3).map(|depth| &report["layers"][depth]["log"]).collect();

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use crate::device::{Loop, Mount, said};
+use crate::device::{Loop, Mount, output_of};
 use crate::kit::builder::Spec;
 use crate::kit::{Block, FileBytes, KIB, MIB};
 use crate::support::{skip, temp_dir};
@@ -94,7 +94,7 @@ fn extract_rejects_mounted_device() {
     let folder = temp_dir();
     let path = write_image(folder.path(), "disk.vhdx", &Spec::default());
     let Some((device, file)) = used_device(folder.path(), 16 * MIB) else { return };
-    if said("mke2fs", &["-q".as_ref(), device.0.as_ref()]).is_none() {
+    if output_of("mke2fs", &["-q".as_ref(), device.0.as_ref()]).is_none() {
         return skip("mount", "no mke2fs");
     }
     let Some(mount) = Mount::new(folder.path(), &[device.0.as_ref()]) else { return };
@@ -173,10 +173,10 @@ fn extract_leaves_no_file_if_file_system_fills_up() {
 
     let disk = folder.path().join("ext2.img");
     File::create(&disk).unwrap().set_len(4 * MIB).unwrap();
-    let made = said("mke2fs", &["-q", "-F", "-t", "ext2", "-b", "1024", "-m", "0"].map(AsRef::as_ref));
+    let made = output_of("mke2fs", &["-q", "-F", "-t", "ext2", "-b", "1024", "-m", "0"].map(AsRef::as_ref));
     assert!(made.is_none());
     let options = ["-q", "-F", "-t", "ext2", "-b", "1024", "-m", "0"].map(AsRef::as_ref);
-    if said("mke2fs", &[&options[..], &[disk.as_ref()]].concat()).is_none() {
+    if output_of("mke2fs", &[&options[..], &[disk.as_ref()]].concat()).is_none() {
         return skip("mount", "no mke2fs");
     }
     let Some(mount) = Mount::new(folder.path(), &["-o".as_ref(), "loop".as_ref(), disk.as_ref()]) else { return };

@@ -166,13 +166,13 @@ fn failures_have_a_hint() {
     let folder = temp_dir();
     // The message of wrong usage names what is expected, and needs no hint.
     let all = cases(folder.path()).into_iter().chain(more_cases(folder.path())).filter(|case| case.code != 2);
-    let silent = all.filter(|case| !failing(case).err.contains("hint: "));
-    let silent: Vec<String> = silent.map(|case| format!("{} ({})", case.what, case.code)).collect();
-    assert!(silent.is_empty(), "no hint for: {}", silent.join("; "));
+    let without_hint = all.filter(|case| !failing(case).err.contains("hint: "));
+    let without_hint: Vec<String> = without_hint.map(|case| format!("{} ({})", case.what, case.code)).collect();
+    assert!(without_hint.is_empty(), "no hint for: {}", without_hint.join("; "));
 }
 
 /// Runs the command as a user without permissions; `None`, with a message, if that is not possible.
-fn powerless(args: Vec<OsString>, folder: &Path) -> Option<Ran> {
+fn run_as_nobody(args: Vec<OsString>, folder: &Path) -> Option<Ran> {
     // The owner of the folder runs this test.
     if folder.metadata().unwrap().uid() != 0 {
         return Some(vhdx_run(args));
@@ -201,12 +201,12 @@ fn missing_permissions_are_reported() {
     let secret = write_image(folder.path(), "secret.vhdx", &Spec::default());
     mode(&secret, 0);
     for command in ["info", "map", "log", "chain"] {
-        let Some(ran) = powerless(args![command, &secret], folder.path()) else { return };
+        let Some(ran) = run_as_nobody(args![command, &secret], folder.path()) else { return };
         super::assert_fails(&ran, 66, &["secret.vhdx", "Permission denied"]);
     }
     std::fs::create_dir(at("closed")).unwrap();
     mode(&at("closed"), 0o555);
-    let ran = powerless(args!["extract", &readable, at("closed/out")], folder.path()).unwrap();
+    let ran = run_as_nobody(args!["extract", &readable, at("closed/out")], folder.path()).unwrap();
     super::assert_fails(&ran, 73, &["closed/out", "Permission denied"]);
     assert!(super::names_in(&at("closed")).is_empty());
     mode(&at("closed"), 0o755);

@@ -18,7 +18,7 @@ fn sha256(bytes: &[u8]) -> String {
 }
 
 /// Digest of a file by a program of the system: its output up to the first blank.
-fn said_by(program: &str, file: &Path) -> String {
+fn digest_by(program: &str, file: &Path) -> String {
     let output = Command::new(program).arg(file).output().unwrap();
     assert!(output.status.success(), "{program}");
     String::from_utf8(output.stdout).unwrap().split(' ').next().unwrap().to_owned()
@@ -42,7 +42,7 @@ fn hash_matches_the_raw_disk() {
     let ran = vhdx_run(args!["hash", "-a", "sha256,md5,sha1", &path]).done();
     let name = path.display();
     let expected = [("SHA256", "sha256sum"), ("MD5", "md5sum"), ("SHA1", "sha1sum")]
-        .map(|(algorithm, program)| format!("{algorithm} ({name}) = {}\n", said_by(program, &raw)));
+        .map(|(algorithm, program)| format!("{algorithm} ({name}) = {}\n", digest_by(program, &raw)));
     assert_eq!(ran.text(), expected.concat());
     for threads in ["1", "3"] {
         assert_eq!(vhdx_run(args!["hash", "-a", "sha256,md5,sha1", "--threads", threads, &path]).done().out, ran.out);

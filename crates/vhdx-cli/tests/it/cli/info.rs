@@ -36,7 +36,7 @@ fn data(report: &Value) -> &Value {
 }
 
 /// Asserts that the output matches the image.
-fn assert_tells(path: &Path, image: &Image) {
+fn assert_info(path: &Path, image: &Image) {
     // The space that a file occupies is known once it is on the drive.
     File::open(path).unwrap().sync_all().unwrap();
     let (report, spec) = (json_of(path), &image.spec);
@@ -134,19 +134,19 @@ fn info_json_matches_the_image() {
         let image = spec.build();
         let path = folder.path().join("disk.vhdx");
         image.bytes.write_file(&path).unwrap();
-        assert_tells(&path, &image);
+        assert_info(&path, &image);
     }
     for dirty in [Dirty::OneEntry, Dirty::StaleBeforeTail, Dirty::LongNumbers] {
         let image = dirty.build(&base);
         let path = folder.path().join("dirty.vhdx");
         image.bytes.write_file(&path).unwrap();
-        assert_tells(&path, &image);
+        assert_info(&path, &image);
     }
     write_image(folder.path(), "base.vhdx", &base);
     let child = Spec::child_of(&base, "base.vhdx").block(1, Block::full()).build();
     let path = folder.path().join("child.avhdx");
     child.bytes.write_file(&path).unwrap();
-    assert_tells(&path, &child);
+    assert_info(&path, &child);
 }
 
 #[test]

@@ -30,7 +30,7 @@ fn all_commands(image: &Path, folder: &Path) -> Vec<Vec<std::ffi::OsString>> {
 
 /// Asserts that every command rejects the file, names it, and leaves no output.
 #[track_caller]
-fn assert_refused(image: &Path, code: i32, words: &[&str]) {
+fn assert_rejected(image: &Path, code: i32, words: &[&str]) {
     let folder = temp_dir();
     for args in all_commands(image, folder.path()) {
         let ran = vhdx_run(&args);
@@ -45,23 +45,23 @@ fn assert_refused(image: &Path, code: i32, words: &[&str]) {
 fn inputs_that_are_not_files_cannot_be_opened() {
     let folder = temp_dir();
     let at = |name: &str| folder.path().join(name);
-    assert_refused(&at("missing.vhdx"), 66, &["cannot be opened", "No such file"]);
-    assert_refused(folder.path(), 66, &["a directory"]);
+    assert_rejected(&at("missing.vhdx"), 66, &["cannot be opened", "No such file"]);
+    assert_rejected(folder.path(), 66, &["a directory"]);
     std::fs::write(at("file"), "").unwrap();
-    assert_refused(&at("file/below"), 66, &["cannot be opened"]);
+    assert_rejected(&at("file/below"), 66, &["cannot be opened"]);
     std::os::unix::fs::symlink("nowhere", at("dangling")).unwrap();
-    assert_refused(&at("dangling"), 66, &["cannot be opened"]);
+    assert_rejected(&at("dangling"), 66, &["cannot be opened"]);
     std::os::unix::fs::symlink("circle", at("circle")).unwrap();
-    assert_refused(&at("circle"), 66, &["cannot be opened"]);
+    assert_rejected(&at("circle"), 66, &["cannot be opened"]);
     for device in ["/dev/zero", "/dev/full", "/dev/tty"] {
         if Path::new(device).exists() {
-            assert_refused(Path::new(device), 66, &["a character device"]);
+            assert_rejected(Path::new(device), 66, &["a character device"]);
         }
     }
     // A pipe without a writer: opening it for reading would wait forever.
     let pipe = at("pipe");
     super::target::make_pipe(&pipe);
-    assert_refused(&pipe, 66, &["a pipe"]);
+    assert_rejected(&pipe, 66, &["a pipe"]);
 }
 
 #[test]
@@ -70,7 +70,7 @@ fn socket_cannot_be_opened() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("socket");
     let _socket = std::os::unix::net::UnixListener::bind(&path).unwrap();
-    assert_refused(&path, 66, &["a socket"]);
+    assert_rejected(&path, 66, &["a socket"]);
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn empty_file_is_reported_as_empty() {
     let folder = temp_dir();
     let path = folder.path().join("disk.vhdx");
     std::fs::write(&path, "").unwrap();
-    assert_refused(&path, 65, &["not a VHDX image", "an empty file"]);
+    assert_rejected(&path, 65, &["not a VHDX image", "an empty file"]);
 }
 
 /// Bytes of a raw disk with a partition table.
@@ -130,7 +130,7 @@ fn other_formats_are_named() {
         assert_fails(&ran, 65, &["file type identifier at 0x0: not a VHDX image"]);
         let like = ran.err.split("looks like").nth(1).unwrap_or_default();
         assert!(like.contains(word), "{what}: {}", ran.err);
-        assert_refused(&path, 65, &["not a VHDX image"]);
+        assert_rejected(&path, 65, &["not a VHDX image"]);
     }
 }
 

@@ -301,8 +301,8 @@ fn info_shows_file_system_under_stale_partition_table() {
             &[
                 "contents: MBR partition table, 1 partition",
                 &format!(
-                    "warning: the whole disk also holds {name}: that or the partition table is a remnant; look for files \
-                     in both"
+                    "warning: the whole disk also holds {name}: that or the partition table is a remnant; \
+                     look for files in both"
                 ),
             ],
         );

@@ -63,7 +63,7 @@ fn colours_are_used_on_terminals_or_on_request() {
 }
 
 /// A character of the text that controls a terminal, other than the end of a line.
-fn does_something(text: &str) -> Option<char> {
+fn control_character(text: &str) -> Option<char> {
     text.replace("\r\n", "\n").chars().find(|c| {
         (c.is_control() && *c != '\n') || ('\u{202a}'..='\u{202e}').contains(c) || ('\u{2028}'..='\u{2029}').contains(c)
     })
@@ -92,7 +92,7 @@ fn names_from_an_image_are_escaped() {
     let folder = temp_dir();
     let child = hostile_image(folder.path());
     let report = vhdx_run(args!["info", &child]).done().text();
-    assert_eq!(does_something(&report), None, "{report:?}");
+    assert_eq!(control_character(&report), None, "{report:?}");
     let escaped = "a\\u{1b}[31mb\\u{7}c\\rd\\u{7f}e\\u{9b}2Jf\\u{202e}g\\u{2028}h";
     for line in [
         format!("creator: {escaped}"),
@@ -111,7 +111,7 @@ fn names_from_an_image_are_escaped() {
     for command in ["map", "chain"] {
         let ran = vhdx_run(args![command, &child]);
         assert_fails(&ran, 81, &["\\u{1b}[31mb"]);
-        assert_eq!(does_something(&(ran.text() + &ran.err)), None, "{ran:?}");
+        assert_eq!(control_character(&(ran.text() + &ran.err)), None, "{ran:?}");
     }
 }
 
@@ -123,7 +123,7 @@ fn json_is_escaped() {
         let args = args![command, "--output", "json", &child];
         assert_ne!(vhdx_run(&args).done().json(), serde_json::Value::Null);
         let Some(shown) = on_terminal(args, &[]) else { return };
-        assert_eq!(does_something(&shown), None, "{command}");
+        assert_eq!(control_character(&shown), None, "{command}");
     }
 }
 

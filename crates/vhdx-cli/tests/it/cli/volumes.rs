@@ -37,7 +37,7 @@ const NAMES: [&str; 18] = [
 ];
 
 /// The name that `info` prints.
-fn told_as(name: &str) -> &str {
+fn printed_name(name: &str) -> &str {
     match name {
         "FAT12" | "FAT16" => "FAT",
         "LUKS1" | "LUKS2" => "LUKS",
@@ -112,7 +112,7 @@ fn info_recognises_file_systems_by_signature() {
             let pieces: Vec<(u64, &[u8])> = pieces.iter().map(|(at, bytes)| (*at, bytes.as_slice())).collect();
             let mut spec = disk_with(8 * MIB, &pieces);
             spec.sector_size = sector;
-            assert_holds(&write_image(folder.path(), "disk.vhdx", &spec), told_as(name));
+            assert_holds(&write_image(folder.path(), "disk.vhdx", &spec), printed_name(name));
         }
     }
 }

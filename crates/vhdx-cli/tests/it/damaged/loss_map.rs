@@ -67,29 +67,29 @@ fn invalid_loss_map_is_rejected_before_the_work() {
         &["hash".into(), "IMAGE".into()],
         &["hash".into(), "--manifest".into(), manifest.clone().into(), "IMAGE".into()],
     ];
-    let refused = |words: &[OsString], map: &Path, code: i32, said: &str| {
+    let assert_rejected = |words: &[OsString], map: &Path, code: i32, message: &str| {
         let words: Vec<_> =
             words.iter().map(|word| if word == "IMAGE" { image.clone().into() } else { word.clone() }).collect();
         let ran = run(vhdx(words.iter()).args(["--salvage", "--loss-map"]).arg(map));
         assert_eq!(ran.status.code(), Some(code), "{words:?} {map:?}: {}", ran.err);
-        assert!(ran.err.contains(said), "{words:?} {map:?}: {}", ran.err);
+        assert!(ran.err.contains(message), "{words:?} {map:?}: {}", ran.err);
         assert!(ran.out.is_empty(), "{words:?} {map:?}: {}", ran.text());
         assert!(all_in(folder.path()) == before, "{words:?} {map:?}: something was written");
     };
-    for (map, code, said) in &rows {
-        commands.iter().for_each(|words| refused(words, map, *code, said));
+    for (map, code, message) in &rows {
+        commands.iter().for_each(|words| assert_rejected(words, map, *code, message));
     }
     // The output itself.
     let both = "cannot be both output and loss map";
-    refused(&extract, &out, 2, both);
-    refused(&extract, &at("here/out"), 2, both);
-    refused(commands[4], &manifest, 2, both);
+    assert_rejected(&extract, &out, 2, both);
+    assert_rejected(&extract, &at("here/out"), 2, both);
+    assert_rejected(commands[4], &manifest, 2, both);
     let forced = [&extract[..2], &[at("other").into(), "--force".into()]].concat();
-    refused(&forced, &at("other"), 2, both);
-    refused(&forced, &at("here/other"), 2, both);
+    assert_rejected(&forced, &at("other"), 2, both);
+    assert_rejected(&forced, &at("here/other"), 2, both);
     // More than one image.
     for command in ["info", "hash"] {
-        refused(&[command.into(), "IMAGE".into(), at("2.vhdx").into()], &at("map"), 2, "is of one image");
+        assert_rejected(&[command.into(), "IMAGE".into(), at("2.vhdx").into()], &at("map"), 2, "is of one image");
     }
     // Without `--salvage`, the option is an error.
     let ran = run(vhdx(["map", "--loss-map"]).arg(at("map")).arg(&image));
@@ -192,17 +192,17 @@ fn loss_map_cannot_be_standard_output() {
             command.args(["--salvage", "--loss-map"]).arg(map);
             command
         };
-        let refused = |ran: &Ran, how: &str| {
+        let assert_rejected = |ran: &Ran, how: &str| {
             assert_eq!(ran.status.code(), Some(2), "{words:?}, {how}: {}", ran.err);
             assert!(ran.err.contains("cannot be both output and loss map"), "{words:?}, {how}: {}", ran.err);
         };
         for map in [out.as_path(), Path::new("/dev/stdout")] {
             let file = File::create(&out).unwrap();
-            refused(&run_to(&mut command(map), file.into()), "to a file");
+            assert_rejected(&run_to(&mut command(map), file.into()), "to a file");
             assert!(std::fs::read(&out).unwrap().is_empty(), "{words:?} {map:?}");
         }
         let ran = run(&mut command(Path::new("/dev/stdout")));
-        refused(&ran, "to a pipe");
+        assert_rejected(&ran, "to a pipe");
         assert!(ran.out.is_empty(), "{words:?}");
         // Outputs that keep nothing can be both.
         let null = File::options().write(true).open("/dev/null").unwrap();

@@ -114,8 +114,8 @@ fn try_all(rows: &[Row]) {
         for finding in findings {
             let line = format!("{}: 0.vhdx: ", finding["severity"].as_str().unwrap());
             let code = format!("[{}]", finding["code"].as_str().unwrap());
-            let is_it = |shown: &str| shown.starts_with(&line) && shown.contains(&code);
-            assert!(text.lines().any(is_it), "{what}: {text}");
+            let is_match = |shown: &str| shown.starts_with(&line) && shown.contains(&code);
+            assert!(text.lines().any(is_match), "{what}: {text}");
         }
         let mut ends = vec![(false, ran.status.code())];
         if expected.iter().any(|found| *found != AND_MORE && kind_of(found).1 == "warning") {

@@ -25,7 +25,7 @@ fn long_work(folder: &Path, name: &str) -> PathBuf {
 }
 
 /// Runs the command, and writes to the image when a part of the output has arrived.
-fn written_to_meanwhile(path: &Path, args: &[&std::ffi::OsStr]) -> Ran {
+fn run_while_written(path: &Path, args: &[&std::ffi::OsStr]) -> Ran {
     make_old(path);
     let mut child = vhdx(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     child.stdout.as_mut().unwrap().read_exact(&mut [0; 10]).unwrap();
@@ -55,7 +55,7 @@ fn changed_image_is_an_error() {
     for words in
         [vec!["extract".as_ref(), image, "-".as_ref()], vec!["read".as_ref(), "--range".as_ref(), "0:".as_ref(), image]]
     {
-        assert_changed(&written_to_meanwhile(&path, &words), "disk.vhdx");
+        assert_changed(&run_while_written(&path, &words), "disk.vhdx");
     }
 }
 
@@ -65,7 +65,7 @@ fn changed_parent_is_an_error() {
     let base = long_work(folder.path(), "base.vhdx");
     let child = folder.path().join("child.avhdx");
     Spec::child_of(&Spec::empty(256 * MIB), "base.vhdx").build().bytes.write_file(&child).unwrap();
-    assert_changed(&written_to_meanwhile(&base, &["extract".as_ref(), child.as_os_str(), "-".as_ref()]), "base.vhdx");
+    assert_changed(&run_while_written(&base, &["extract".as_ref(), child.as_os_str(), "-".as_ref()]), "base.vhdx");
 }
 
 #[test]
@@ -96,10 +96,10 @@ fn changed_image_leaves_no_output() {
         assert_eq!(ran.status.code(), Some(74), "{words:?}: {}", ran.err);
         assert!(ran.err.contains("disk.vhdx: changed") && !out.exists(), "{words:?}: {}", ran.err);
         assert!(!String::from_utf8_lossy(&ran.out).contains("disk.vhdx\n"), "no digest of it");
-        cut_back(&path);
+        truncate_again(&path);
     }
 }
 
-fn cut_back(path: &Path) {
+fn truncate_again(path: &Path) {
     vhdx_testkit::dense::cut(path, FIRST_BLOCK + MIB);
 }

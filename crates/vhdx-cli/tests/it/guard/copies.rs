@@ -86,9 +86,9 @@ fn unreadable_copy_counts_as_invalid() {
             for way in &ways[..=layer] {
                 let report = |ran: &Ran| {
                     let warned = ran.err.lines().filter(|line| line.contains("[V")).collect::<Vec<_>>();
-                    let is_it =
+                    let is_match =
                         |line: &&str| line.contains("cannot be read any more") && line.ends_with(&format!("[{code}]"));
-                    warned.len() == 1 && warned.iter().all(is_it)
+                    warned.len() == 1 && warned.iter().all(is_match)
                 };
                 // A file without a signature is not an image.
                 let (exit, bytes) = if code == "V2" { (74, None) } else { (0, Some(&expected)) };

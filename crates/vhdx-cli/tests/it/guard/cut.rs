@@ -53,7 +53,7 @@ fn start_traced(args: &[OsString]) -> Option<Traced> {
 }
 
 /// The result without a disturbance, and the number of system calls after the file was mapped.
-fn undisturbed(args: &[OsString], path: &Path) -> Option<(Ran, u64)> {
+fn run_undisturbed(args: &[OsString], path: &Path) -> Option<(Ran, u64)> {
     let mut program = start_traced(args)?;
     let mut count = 0;
     if run_to_mapping(&mut program, path) {
@@ -72,7 +72,7 @@ fn without_size(ran: &Ran) -> Vec<u8> {
 }
 
 #[track_caller]
-fn assert_says_so(ran: &Ran) {
+fn assert_reported(ran: &Ran) {
     assert_eq!(ran.status.code(), Some(74), "{}: {}", ran.status, ran.err);
     let is_reported =
         ["cannot be read any more", "changed while it was read"].iter().any(|text| ran.err.contains(text));
@@ -90,7 +90,7 @@ fn cut_at_random_moments(
     let folder = temp_dir();
     let path = long_work(folder.path());
     let args = args(folder.path());
-    let Some((expected, calls)) = undisturbed(&args, &path) else { return };
+    let Some((expected, calls)) = run_undisturbed(&args, &path) else { return };
     assert!(calls > 0 && is_right(folder.path(), &expected));
     drop(std::fs::remove_file(folder.path().join("out")));
     for _ in 0..rounds {
@@ -113,7 +113,7 @@ fn cut_at_random_moments(
                 "{args:?}: wrong, and nobody was report"
             );
         } else {
-            assert_says_so(&ran);
+            assert_reported(&ran);
             assert!(!folder.path().join("out").exists(), "{args:?}");
         }
         drop(std::fs::remove_file(folder.path().join("out")));
@@ -198,11 +198,11 @@ fn truncated_during_extract_and_read_to_a_pipe() {
         args!["read", "--range", "0:", "IMAGE"],
     ] {
         for _ in 0..6 {
-            assert_says_so(&cut_under_a_pipe(&mut rng, &words, BLOCKS * TIMES * MIB));
+            assert_reported(&cut_under_a_pipe(&mut rng, &words, BLOCKS * TIMES * MIB));
         }
     }
     let words = args!["read", "--hex", "--range", "0:", "IMAGE"];
     for _ in 0..6 {
-        assert_says_so(&cut_under_a_pipe(&mut rng, &words, 100 * MIB));
+        assert_reported(&cut_under_a_pipe(&mut rng, &words, 100 * MIB));
     }
 }

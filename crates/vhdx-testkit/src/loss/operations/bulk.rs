@@ -264,7 +264,7 @@ pub fn judge_manifest(text: &[u8], truth: &Truth, algorithms: &[Algorithm]) -> J
     Ok(())
 }
 
-fn made_manifest(stage: &Stage<'_>, dice: &mut Dice, shard: Option<Shard>) -> Judged {
+fn new_manifest(stage: &Stage<'_>, dice: &mut Dice, shard: Option<Shard>) -> Judged {
     let algorithms = if stage.truth().size <= MOST { some_algorithms(dice) } else { vec![Algorithm::Crc32] };
     let mut out = Sink { stage, bytes: Vec::new() };
     manifest::create_manifest(stage.disk, &algorithms, shard, &stage.scan(), &mut out)?;
@@ -272,13 +272,13 @@ fn made_manifest(stage: &Stage<'_>, dice: &mut Dice, shard: Option<Shard>) -> Ju
 }
 
 pub(super) fn create_manifest(stage: &Stage<'_>, dice: &mut Dice) -> Judged {
-    made_manifest(stage, dice, None)
+    new_manifest(stage, dice, None)
 }
 
 pub(super) fn create_manifest_share(stage: &Stage<'_>, dice: &mut Dice) -> Judged {
     let count = 2 + u32::try_from(dice.below(2)).unwrap();
     let shard = Shard::new(1 + u32::try_from(dice.below(u64::from(count))).unwrap(), count);
-    made_manifest(stage, dice, shard)
+    new_manifest(stage, dice, shard)
 }
 
 /// Compares the disk with the manifest of the disk of a layer.

@@ -28,7 +28,7 @@ pub(super) fn payload_block(stage: &Stage<'_>, dice: &mut Dice) -> Judged {
         let truth = &stage.chain.truths[layer];
         let image = &stage.chain.layers[layer].image;
         for _ in 0..3 {
-            let number = super::some_range(truth, &stage.hurt(), dice, 1).start / truth.block_size;
+            let number = super::some_range(truth, &stage.damaged_ranges(), dice, 1).start / truth.block_size;
             let (state, place) = stage.disk.layers()[layer].image().payload_block(number)?;
             let expected = truth.states.get(&number).copied().unwrap_or(0);
             ensure_eq(&number_of(state), &expected, "the state of a block")?;

@@ -164,15 +164,15 @@ impl<'a> Stage<'a> {
 
     /// A range of the disk, often one that the cut affects, or all of a small disk.
     fn some_range(&self, dice: &mut Dice, most: u64) -> Range<u64> {
-        some_range(self.truth(), &self.hurt(), dice, most)
+        some_range(self.truth(), &self.damaged_ranges(), dice, most)
     }
 
     /// Ranges of the disk whose content, bits or entries are lost, if they are read from one layer's file.
-    fn hurt(&self) -> Vec<Range<u64>> {
+    fn damaged_ranges(&self) -> Vec<Range<u64>> {
         let (layer, lost) = (self.lost.0, &self.lost.1);
         let (truth, image) = (&self.chain.truths[layer], &self.chain.layers[layer].image);
         let sector = u64::from(image.spec.sector_size);
-        let mut hurt = Vec::new();
+        let mut damaged_ranges = Vec::new();
         for (number, state) in truth.states.iter().filter(|(_, state)| **state != 0) {
             let block = truth.block(*number, truth.block_size);
             // What is lost of a block: from the file offset of its content, bits or entry, and the part of the disk for
@@ -182,19 +182,19 @@ impl<'a> Stage<'a> {
                 block.start.saturating_add(start)..block.start.saturating_add(end).min(block.end)
             };
             if is_entry_lost(image.block_entry_at(*number), lost) {
-                hurt.push(block.clone());
+                damaged_ranges.push(block.clone());
             } else if *state >= 6 {
-                hurt.push(part(image.block_at(*number), 1));
+                damaged_ranges.push(part(image.block_at(*number), 1));
             }
             if *state == 7 {
                 let chunk = number / image.geometry.ratio;
                 let first = image.bitmap_at(chunk) + number % image.geometry.ratio * truth.block_size / sector / 8;
                 let is_whole = is_entry_lost(image.bitmap_entry_at(chunk), lost);
-                hurt.push(if is_whole { block.clone() } else { part(first, 8 * sector) });
+                damaged_ranges.push(if is_whole { block.clone() } else { part(first, 8 * sector) });
             }
         }
-        hurt.retain(|range| range.start < range.end.min(self.truth().size));
-        hurt
+        damaged_ranges.retain(|range| range.start < range.end.min(self.truth().size));
+        damaged_ranges
     }
 }
 
@@ -203,16 +203,16 @@ fn is_entry_lost(at: u64, lost: &Range<u64>) -> bool {
     at < lost.end && lost.start < at + 8
 }
 
-/// A range of a disk: often at the border of a run, and half of the time where one of `hurt` begins.
-pub fn some_range(truth: &Truth, hurt: &[Range<u64>], dice: &mut Dice, most: u64) -> Range<u64> {
+/// A range of a disk: often at the border of a run, and half of the time where one of `damaged_ranges` begins.
+pub fn some_range(truth: &Truth, damaged_ranges: &[Range<u64>], dice: &mut Dice, most: u64) -> Range<u64> {
     let size = truth.size;
     if size <= most && dice.one_in(2) {
         return 0..size;
     }
     let data: Vec<Range<u64>> = truth.runs.iter().filter(|run| run.at.is_some()).map(|run| run.range.clone()).collect();
-    let hurt: Vec<Range<u64>> = hurt.iter().filter(|range| range.start < size).cloned().collect();
-    let run = if !hurt.is_empty() && dice.one_in(2) {
-        dice.pick(&hurt)
+    let damaged_ranges: Vec<Range<u64>> = damaged_ranges.iter().filter(|range| range.start < size).cloned().collect();
+    let run = if !damaged_ranges.is_empty() && dice.one_in(2) {
+        dice.pick(&damaged_ranges)
     } else if !data.is_empty() && !dice.one_in(4) {
         dice.pick(&data)
     } else {
@@ -245,7 +245,7 @@ pub const OPERATIONS: &[(&str, Operation)] = &[
     ("block segments, check_lost", reads::block_segments),
     ("ancestor, read_at", reads::ancestor),
     ("open again", reads::open_again),
-    ("open anew", reads::open_anew),
+    ("open anew", reads::reopen),
     ("salvage, losses", reads::salvage),
     ("payload_block", maps::payload_block),
     ("block_states", maps::block_states),

@@ -14,7 +14,7 @@ use crate::MIB;
 /// Reads some ranges, and compares each.
 fn read_some(stage: &Stage<'_>, disk: &Disk, truth: &Truth, dice: &mut Dice, most: u64) -> Judged {
     for _ in 0..1 + dice.below(6) {
-        let range = some_range(truth, &stage.hurt(), dice, most);
+        let range = some_range(truth, &stage.damaged_ranges(), dice, most);
         let mut buffer = vec![0xA5; size(range.end - range.start)];
         let read = disk.read_at(&mut buffer, range.start)?;
         ensure_eq(&read, &buffer.len(), "bytes read")?;
@@ -223,7 +223,7 @@ pub(super) fn open_again(stage: &Stage<'_>, dice: &mut Dice) -> Judged {
 }
 
 /// Opens the files again. They may be damaged at every search for a parent.
-pub(super) fn open_anew(stage: &Stage<'_>, dice: &mut Dice) -> Judged {
+pub(super) fn reopen(stage: &Stage<'_>, dice: &mut Dice) -> Judged {
     let was_damaged = stage.trigger.is_spent();
     let sources = stage.chain.sources(stage.door);
     let trigger = Arc::clone(stage.trigger);

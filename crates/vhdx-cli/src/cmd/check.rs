@@ -78,7 +78,8 @@ fn check_image(image: &Path, args: &CheckArgs, common: &Common) -> Result<(Check
             // Nothing has been printed yet.
             report.files.iter().try_for_each(open::reject_as_output)?;
             let files = report.files.clone();
-            files.iter().fold(Ok(report), |result, file| open::fail_if_source_changed(file, result))?
+            let unchanged = Ok(report);
+            files.iter().fold(unchanged, |result, file| open::fail_if_source_changed(file, result))?
         }
         failed => open::fail_if_source_changed(&source, failed)?,
     };

@@ -22,7 +22,9 @@ const UPDATE: &str = "UPDATE_DOCS";
 const GENERATED: &str = "<!-- generated from here on: UPDATE_DOCS=1 cargo test readme -->\n";
 
 fn page(name: &str) -> String {
-    std::fs::read_to_string(root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+    let text = std::fs::read_to_string(root().join(name));
+    assert!(text.is_ok(), "{name}: {text:?}");
+    text.unwrap()
 }
 
 /// The README and every page in `docs`.

@@ -15,6 +15,7 @@ use vhdx_mmap::{
 use crate::args::{Common, InputFormat, LogChoice, SalvageArgs};
 use crate::bulk;
 use crate::exit::{Exit, Failure};
+use crate::hint::shell_word;
 use crate::size::counted;
 use crate::term::{self, escape};
 
@@ -125,7 +126,9 @@ pub(crate) fn salvaged_chain(path: &Path, common: &Common, salvage: &SalvageArgs
 pub(crate) fn warn_of_shared_blocks(path: &Path, disk: &Disk, common: &Common) -> Result<(), Failure> {
     if !common.quiet {
         for shared in bulk::pool(common, usize::MAX)?.install(|| ops::shared_blocks(disk)) {
-            let text = format!("{}: {shared}: at least one of them is wrong", path.display());
+            let (name, word) = (path.display(), shell_word(path));
+            let text =
+                format!("{name}: {shared}: at least one of them is wrong; `vhdx check {word}` lists all problems");
             term::message("warning", term::WARNING, &escape(&text));
         }
     }
@@ -153,6 +156,8 @@ fn disk_of(chain: Chain, path: &Path, common: &Common, strictness: Strictness) -
     Ok(disk)
 }
 
+const STOP_WRITER: &str = "stop the program that writes to the image, or copy the image, and try again";
+
 /// The result of a command, or a failure if a file of the layers changed meanwhile: then the result may be of any state
 /// of the file, also if it is an error.
 pub(crate) fn fail_if_changed<T>(layers: &[Layer], result: Result<T, Failure>) -> Result<T, Failure> {
@@ -166,13 +171,14 @@ pub(crate) fn fail_if_source_changed<T>(source: &Source, result: Result<T, Failu
         (Ok(false), result) => result,
         (Err(error), Ok(_)) => Err(Failure::new(Exit::Io, format!("{name}: {error}"))),
         (Err(_), failed) => failed,
-        (Ok(true), Ok(_)) => Err(Failure::new(Exit::Io, format!("{name}: changed while it was read"))
-            .with_hint("stop the program that writes to the image, or copy the image, and try again")),
-        (Ok(true), Err(Failure::Message { text, hint, .. })) => {
-            let text = format!("{text}; and {name} changed while it was read");
-            Err(Failure::Message { exit: Exit::Io, text, hint })
+        (Ok(true), Ok(_)) => {
+            Err(Failure::new(Exit::Io, format!("{name}: changed while it was read")).with_hint(STOP_WRITER))
         }
-        (Ok(true), stopped) => stopped,
+        (Ok(true), Err(Failure::Message { text, .. })) => {
+            let text = format!("{text}; and {name} changed while it was read");
+            Err(Failure::new(Exit::Io, text).with_hint(STOP_WRITER))
+        }
+        (Ok(true), failed) => failed,
     }
 }
 

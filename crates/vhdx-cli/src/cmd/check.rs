@@ -177,7 +177,7 @@ fn as_text(image: &Path, report: &CheckReport, strict: bool) -> Result<(), Failu
         write!(out, "{style}{}:{style:#} {name}: {}", finding.severity.as_str(), escape(&finding.to_string()))?;
         if let Some(range) = &finding.range {
             let length = range.end.saturating_sub(range.start);
-            write!(out, ", disk range {:#x}, {length:#x} bytes", range.start)?;
+            write!(out, ", disk offset {:#x}, length {length:#x}", range.start)?;
         }
         writeln!(out)?;
     }

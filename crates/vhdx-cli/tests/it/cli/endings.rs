@@ -171,6 +171,25 @@ fn failures_have_a_hint() {
     assert!(without_hint.is_empty(), "no hint for: {}", without_hint.join("; "));
 }
 
+#[test]
+fn hints_do_not_repeat_the_command() {
+    let folder = temp_dir();
+    let mut hints = 0;
+    for case in cases(folder.path()) {
+        let image = &case.args[1];
+        for command in ["info", "map", "log", "chain", "check", "hash", "extract --salvage --force"] {
+            let output = (command.starts_with("extract")).then(|| folder.path().join("out").into_os_string());
+            let words = command.split(' ').map(OsString::from).chain([image.clone()]).chain(output);
+            let ran = vhdx_run(words.collect::<Vec<_>>());
+            let found: Vec<&str> = ran.err.lines().filter_map(|line| line.strip_prefix("vhdx: hint: ")).collect();
+            let repeated = format!("`vhdx {}", command.trim_end_matches(" --force"));
+            assert!(found.iter().all(|hint| !hint.contains(&repeated)), "{}, {command}: {found:?}", case.what);
+            hints += found.len();
+        }
+    }
+    assert!(hints > 20, "{hints}");
+}
+
 /// Runs the command as a user without permissions; `None`, with a message, if that is not possible.
 fn run_as_nobody(args: Vec<OsString>, folder: &Path) -> Option<Ran> {
     // The owner of the folder runs this test.

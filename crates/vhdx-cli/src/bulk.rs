@@ -94,7 +94,7 @@ impl Failure {
             }
             error @ ScanError::Manifest(ManifestError::EmptyShare { .. }) => {
                 Self::new(Exit::Corrupt, format!("{}: {error}", manifest.display()))
-                    .with_hint("verify with the other shares, or merge all of them into one manifest with `vhdx merge`")
+                    .with_hint("verify with the other shards, or merge all of them into one manifest with `vhdx merge`")
             }
             error => Self::new(Exit::Corrupt, format!("{}: {error}", manifest.display())),
         }

@@ -122,8 +122,8 @@ impl Filesystem for Served {
 
 /// Serves the file system, if this process was started to do so.
 pub fn serve() {
-    let Ok(told) = std::env::var("VHDX_FUSE") else { return };
-    let words: Vec<&str> = told.split('|').collect();
+    let Ok(settings) = std::env::var("VHDX_FUSE") else { return };
+    let words: Vec<&str> = settings.split('|').collect();
     let number = |index: usize| words[index].parse::<u64>().unwrap();
     let file = File::open(words[0]).unwrap();
     let length = file.metadata().unwrap().len();

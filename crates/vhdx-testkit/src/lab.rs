@@ -338,15 +338,15 @@ pub fn soil(image: &mut Image, rng: &mut Rng) {
     }
     assert!(used <= ring, "the ring is too small for this history");
     let next = Entry { descriptors: vec![rng.pick(&harm)], ..Entry::new(LOG_GUID, sequence, narrow(at)) };
-    let behind = match rng.below(5) {
+    let following = match rng.below(5) {
         0 => next.bad_crc(),
         1 => Entry { guid: Uuid::from_u128(0xF0), ..next },
         2 => Entry { sequence: 1, ..next },
         3 => next.reserved(1),
         _ => return image.set_log_guid(LOG_GUID),
     };
-    if used + u64::from(behind.length()) <= ring {
-        image.put_entry(narrow(at), &behind);
+    if used + u64::from(following.length()) <= ring {
+        image.put_entry(narrow(at), &following);
     }
     image.set_log_guid(LOG_GUID);
 }

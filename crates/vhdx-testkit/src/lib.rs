@@ -23,7 +23,7 @@
     clippy::should_implement_trait,
     missing_debug_implementations,
     missing_docs,
-    reason = "nobody but the tests beside it uses it"
+    reason = "only tests of this workspace use it"
 )]
 
 pub mod builder;

@@ -210,8 +210,8 @@ pub(crate) struct DiffArgs {
 #[derive(Args, Debug)]
 pub(crate) struct MergeArgs {
     /// Files with the results of all shards, in any order
-    #[arg(required = true, value_name = "SHARE")]
-    pub(crate) shares: Vec<PathBuf>,
+    #[arg(required = true, value_name = "SHARD")]
+    pub(crate) shards: Vec<PathBuf>,
     /// Write the manifest to FILE, if the shards are of a manifest [default: standard output]
     #[arg(long, value_name = "FILE")]
     pub(crate) manifest: Option<PathBuf>,

@@ -1,4 +1,4 @@
-//! `vhdx hash`: prints digests, and writes manifests and shares.
+//! `vhdx hash`: prints digests, and writes manifests and shards.
 
 use std::io::Write;
 use std::path::Path;
@@ -155,7 +155,7 @@ fn digests_as_json(digests: &[Digest]) -> Value {
     digests.iter().map(entry).collect()
 }
 
-/// Writes a manifest, or a share of one.
+/// Writes a manifest, or a shard of one.
 fn write_manifest(
     image: &Path,
     manifest: &Path,
@@ -224,7 +224,7 @@ fn write_share(image: &Path, shard: Shard, args: &HashArgs, common: &Common) -> 
     salvage::finish(image, &disk, 0..disk.size(), &args.salvage)
 }
 
-/// Prints the digests of merged shares like those of one run.
+/// Prints the digests of merged shards like those of one run.
 pub(super) fn print_merged(digests: &[Digest], about: &Value, as_json: bool) -> Result<(), Failure> {
     if as_json {
         let mut value = about.as_object().cloned().unwrap_or_default();

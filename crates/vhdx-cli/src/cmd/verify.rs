@@ -120,7 +120,7 @@ fn end(out: Out, image: &Path, verified: &Verified) -> Result<Exit, Failure> {
             let name = escape(&image.to_string_lossy());
             if *range != (0..verified.manifest.virtual_size) {
                 let Range { start, end } = range;
-                writeln!(out, "{name}: only bytes {start:#x} to {end:#x}, the range of this share")?;
+                writeln!(out, "{name}: only bytes {start:#x} to {end:#x}, the range of this shard")?;
             }
             let blocks = counted(verified.blocks, "block");
             if matches {

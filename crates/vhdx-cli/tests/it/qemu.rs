@@ -62,7 +62,7 @@ fn assert_equal(one: &Path, other: &Path) {
     for (start, end) in data_of(&one).into_iter().chain(data_of(&other)) {
         for at in (start..end).step_by(1 << 20) {
             let length = usize::try_from((end - at).min(MIB)).unwrap();
-            assert!(one.bytes_at(at, length) == other.bytes_at(at, length), "they differ at {at:#x} or soon behind");
+            assert!(one.bytes_at(at, length) == other.bytes_at(at, length), "they differ at {at:#x} or soon after");
         }
     }
 }

@@ -32,7 +32,7 @@ fn extract_to_a_device_writes_zeros() {
 
     vhdx_run(args!["extract", "--force", &path, &device.0]).done();
     assert!(std::fs::read(&file).unwrap()[..8 << 20] == disk);
-    assert!(is_used(8 << 20..16 << 20), "what lies behind the disk is not the disk's");
+    assert!(is_used(8 << 20..16 << 20), "bytes after the disk are kept");
 
     // Only a part of the disk.
     vhdx_run(args!["extract", "--force", "--range", "5M:3M", &path, &device.0]).done();

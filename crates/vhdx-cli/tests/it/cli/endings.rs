@@ -56,7 +56,7 @@ fn cases(folder: &Path) -> Vec<Case> {
     let mut far = spec.clone();
     far.raw_bat.insert(3, (1 << 40) | 6);
     let words = &["payload block 3 at 0x10000000000", "1048576 bytes", "0x700000"];
-    add("block behind the end", 65, "far.vhdx", words, far.build());
+    add("block past the end", 65, "far.vhdx", words, far.build());
 
     let mut image = spec.build();
     image.patch_headers(66, &[2, 0]);
@@ -248,7 +248,7 @@ fn commands_work_without_more_threads() {
     };
     // The limit does not apply to root, but only root can change the user.
     if !limited(1, args!["info", &image]).output().is_ok_and(|output| output.status.success()) {
-        return skip("nobody", "nobody can run the command as a user without threads here");
+        return skip("nobody", "the command cannot be run as a user without threads here");
     }
     for args in [
         args!["hash", "-a", "sha256,md5,blake3", "--threads", "2", &image],

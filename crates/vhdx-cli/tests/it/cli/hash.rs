@@ -172,7 +172,7 @@ fn merged_digest_shares_equal_one_run() {
         assert_eq!(merged, one_run);
     }
     let ran = vhdx_run([args!["merge", "--manifest", folder.path().join("m")], shares].concat());
-    assert_fails(&ran, 2, &["expected shares of a manifest"]);
+    assert_fails(&ran, 2, &["expected shards of a manifest"]);
     assert!(!folder.path().join("m").exists());
 }
 
@@ -194,12 +194,12 @@ fn hash_rejects_wrong_usage() {
         (&["hash", "--range", "7M:2M", path], "8388608"),
         (&["hash", "--force", path], "--manifest"),
         (&["hash", "-"], "standard input"),
-        (&["merge"], "<SHARE>"),
+        (&["merge"], "<SHARD>"),
     ];
     for (words, expected) in cases {
         assert_fails(&vhdx_run(*words), 2, &[expected]);
     }
-    assert_fails(&vhdx_run(["merge", "/nowhere/share"]), 66, &["/nowhere/share", "cannot be opened"]);
+    assert_fails(&vhdx_run(["merge", "/missing/share"]), 66, &["/missing/share", "cannot be opened"]);
     assert_fails(&vhdx_run(["merge", path]), 65, &["disk.vhdx: line 1"]);
     assert_eq!(names_in(folder.path()), ["disk.vhdx"]);
 }

@@ -49,7 +49,7 @@ fn inputs_that_are_not_files_cannot_be_opened() {
     assert_rejected(folder.path(), 66, &["a directory"]);
     std::fs::write(at("file"), "").unwrap();
     assert_rejected(&at("file/below"), 66, &["cannot be opened"]);
-    std::os::unix::fs::symlink("nowhere", at("dangling")).unwrap();
+    std::os::unix::fs::symlink("missing", at("dangling")).unwrap();
     assert_rejected(&at("dangling"), 66, &["cannot be opened"]);
     std::os::unix::fs::symlink("circle", at("circle")).unwrap();
     assert_rejected(&at("circle"), 66, &["cannot be opened"]);

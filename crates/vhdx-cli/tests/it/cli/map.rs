@@ -165,8 +165,8 @@ fn map_range_is_a_part_of_the_whole() {
         let part = vhdx_run(args).done().json();
         let end = (start + length).min(24 * MIB);
         let expected = whole.iter().filter_map(|extent| {
-            let (first, behind) = (number(&extent["start"]), number(&extent["start"]) + number(&extent["length"]));
-            let (from, to) = (first.max(start), behind.min(end));
+            let (first, last) = (number(&extent["start"]), number(&extent["start"]) + number(&extent["length"]));
+            let (from, to) = (first.max(start), last.min(end));
             let mut cut = extent.clone();
             cut["start"] = json!(from);
             cut["length"] = json!(to.checked_sub(from).filter(|length| *length > 0)?);

@@ -63,10 +63,10 @@ fn disk_with(size: u64, pieces: &[(u64, &[u8])]) -> Spec {
         let (mut at, mut rest) = (*offset, *bytes);
         while !rest.is_empty() {
             let room = usize::try_from(MIB - at % MIB).unwrap();
-            let (piece, behind) = rest.split_at(rest.len().min(room));
+            let (piece, after) = rest.split_at(rest.len().min(room));
             blocks.entry(at / MIB).or_default().push((at % MIB, piece.to_vec()));
             at += u64::try_from(piece.len()).unwrap();
-            rest = behind;
+            rest = after;
         }
     }
     let mut spec = Spec::empty(size);

@@ -76,7 +76,7 @@ fn extract_no_create_writes_into_existing_file() {
             let found = std::fs::read(&out).unwrap();
             assert_eq!(found.len(), length.max(8 << 20));
             assert!(found[..8 << 20] == disk, "{options:?} {length}");
-            assert!(found[8 << 20..].iter().all(|byte| *byte == 0xee), "what lies behind the disk is kept");
+            assert!(found[8 << 20..].iter().all(|byte| *byte == 0xee), "bytes after the disk are kept");
             assert_eq!(out.metadata().unwrap().ino(), inode);
         }
     }

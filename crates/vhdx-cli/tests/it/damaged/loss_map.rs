@@ -29,7 +29,7 @@ fn invalid_loss_map_is_rejected_before_the_work() {
     }
     std::fs::write(at("other"), "other").unwrap();
     std::fs::create_dir(at("folder")).unwrap();
-    std::os::unix::fs::symlink("out", at("nowhere")).unwrap();
+    std::os::unix::fs::symlink("out", at("dangling")).unwrap();
     std::os::unix::fs::symlink("0.vhdx", at("link")).unwrap();
     std::fs::hard_link(at("1.vhdx"), at("hard")).unwrap();
     std::os::unix::fs::symlink(".", at("here")).unwrap();
@@ -47,7 +47,7 @@ fn invalid_loss_map_is_rejected_before_the_work() {
         (at("missing/map"), 73, "No such file or directory"),
         (at("missing/"), 73, "no such directory"),
         (at("other/map"), 73, "Not a directory"),
-        (at("nowhere"), 73, "dangling symbolic link"),
+        (at("dangling"), 73, "dangling symbolic link"),
         // A folder in which no user can create a file.
         ("/proc/map".into(), 73, "/proc/map: "),
     ];
@@ -89,7 +89,12 @@ fn invalid_loss_map_is_rejected_before_the_work() {
     assert_rejected(&forced, &at("here/other"), 2, both);
     // More than one image.
     for command in ["info", "hash"] {
-        assert_rejected(&[command.into(), "IMAGE".into(), at("2.vhdx").into()], &at("map"), 2, "is of one image");
+        assert_rejected(
+            &[command.into(), "IMAGE".into(), at("2.vhdx").into()],
+            &at("map"),
+            2,
+            "--loss-map: several images (found 2, expected 1)",
+        );
     }
     // Without `--salvage`, the option is an error.
     let ran = run(vhdx(["map", "--loss-map"]).arg(at("map")).arg(&image));

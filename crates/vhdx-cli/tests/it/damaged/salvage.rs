@@ -194,12 +194,12 @@ fn salvage_uses_the_plausible_region_table() {
     let mib = |count: u64| (count * MIB).to_le_bytes().to_vec();
     // The checksum of the first table is right, but its content is not.
     let nonsense: [(&str, u64, Vec<u8>); 9] = [
-        ("BAT behind the end of the file", BAT_AT, mib(1 << 20)),
+        ("BAT past the end of the file", BAT_AT, mib(1 << 20)),
         ("BAT in the header section", BAT_AT, mib(0)),
         ("BAT where the metadata are", BAT_AT, mib(2)),
         ("BAT at no MiB", BAT_AT, (3 * MIB + 512).to_le_bytes().to_vec()),
         ("BAT of no length", BAT_AT + 8, vec![0; 4]),
-        ("metadata behind the end of the file", METADATA_AT, mib(1 << 20)),
+        ("metadata past the end of the file", METADATA_AT, mib(1 << 20)),
         ("metadata where a block is", METADATA_AT, mib(4)),
         ("metadata of an odd length", METADATA_AT + 8, vec![1, 0, 16, 0]),
         ("no entries", 8, vec![0; 4]),

@@ -110,7 +110,7 @@ fn cut_at_random_moments(
         if ran.status.success() {
             assert!(
                 without_size(&ran) == without_size(&expected) && is_right(folder.path(), &ran),
-                "{args:?}: wrong, and nobody was report"
+                "{args:?}: wrong, without an error"
             );
         } else {
             assert_reported(&ran);

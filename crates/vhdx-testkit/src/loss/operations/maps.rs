@@ -81,7 +81,7 @@ pub(super) fn source_check_lost(stage: &Stage<'_>, _: &mut Dice) -> Judged {
     for layer in stage.disk.layers() {
         let source = layer.image().source();
         source.check_lost()?;
-        ensure(!source.has_changed()? || is_damaged, || "a file that nobody changed has changed".to_owned())?;
+        ensure(!source.has_changed()? || is_damaged, || "a file is reported as changed, but is not".to_owned())?;
     }
     // One of the files was truncated, but no source reports a loss.
     let is_right = !is_damaged || stage.door == Door::Memory;

@@ -63,9 +63,9 @@ pub(super) fn reader_fill_buf(stage: &Stage<'_>, dice: &mut Dice) -> Judged {
     // Borrowed bytes are known to be good when the reader has been called again.
     let (mut at, mut copied) = (range.start, Vec::new());
     loop {
-        let lent = reader.fill_buf()?;
+        let borrowed = reader.fill_buf()?;
         stage.tick();
-        let next = lent[..lent.len().min(step)].to_vec();
+        let next = borrowed[..borrowed.len().min(step)].to_vec();
         ensure_bytes(&copied, stage.truth(), at)?;
         at += wide(copied.len());
         if next.is_empty() {
@@ -180,9 +180,9 @@ pub(super) fn par_segments(stage: &Stage<'_>, dice: &mut Dice) -> Judged {
         });
         copied.collect::<Result<_, _>>()?
     } else {
-        let lent: Vec<_> = stage.disk.par_segments(range.clone()).collect::<Result<_, _>>()?;
+        let borrowed: Vec<_> = stage.disk.par_segments(range.clone()).collect::<Result<_, _>>()?;
         stage.tick();
-        lent.into_iter().map(|(at, segment)| (at, copied(segment))).collect()
+        borrowed.into_iter().map(|(at, segment)| (at, copied(segment))).collect()
     };
     stage.disk.check_lost(range.clone())?;
     let mut end = range.start;

@@ -62,7 +62,7 @@ pub(super) fn rows() -> Vec<Row> {
             ],
         ),
         row(
-            "a sector bitmap that nobody needs",
+            "an unneeded sector bitmap",
             Spec { raw_bat: [(4096, 5)].into(), ..Spec::empty(5 * GIB) }.build(),
             &["V70 note BAT entry of sector bitmap block 0 @0x308000"],
         ),
@@ -155,7 +155,7 @@ pub(super) fn rows() -> Vec<Row> {
             &["N1 note BAT @0x307ff8"],
         ),
         row(
-            "behind the entries",
+            "after the entries",
             patched(|image| image.bytes.write(3 * MIB + 900 * KIB, b"x")),
             &["N1 note BAT @0x3e1000"],
         ),

@@ -77,7 +77,7 @@ pub(super) fn rows() -> Vec<Row> {
         ),
         row("reserved", patched(|image| image.patch_header(1, 200, b"x")), &["V14 note header 1 @0x100c8"]),
         row("end of the identifier", at(600, b"x"), &["N1 note file type identifier @0x258"]),
-        row("gap behind a header", at(64 * KIB + 5000, b"x"), &["N1 note header 1 @0x11388"]),
+        row("gap after a header", at(64 * KIB + 5000, b"x"), &["N1 note header 1 @0x11388"]),
         row("end of the header section", at(700 * KIB, b"x"), &["N1 note header section @0xaf000"]),
         row("creator's end", at(400, b"x"), &["N3 note file type identifier @0x8"]),
         row("no creator", with(|spec| spec.creator = Vec::new()), &["N3 note file type identifier @0x8"]),

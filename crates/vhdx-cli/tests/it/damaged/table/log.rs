@@ -14,14 +14,14 @@ use crate::support::{run, temp_dir, vhdx};
 pub(super) fn rows() -> Vec<Row> {
     let page = [7; 4096];
     let next = || Entry::new(LOG_GUID, 1001, 0);
-    let target = |offset| behind(&next().data(offset, &page));
+    let target = |offset| after_replayed(&next().data(offset, &page));
     let mut refused = row("refused", in_use(0, b"head"), &["P4 unchecked log @0x100000"]);
     refused.args = &["--log", "refuse"];
     vec![
         row("nothing to replay", patched(|image| image.set_log_guid(LOG_GUID)), &["V15 corruption log @0x100000"]),
-        row("GUID", behind(&Entry::new(Uuid::from_u128(1), 1001, 0)), &["V16 note log entry @0x101000"]),
-        row("older", behind(&Entry::new(LOG_GUID, 3, 4096)), &["V17 note log entry @0x101000"]),
-        row("number 0", behind(&Entry::new(LOG_GUID, 0, 0)), &["V17 note log entry @0x101000"]),
+        row("GUID", after_replayed(&Entry::new(Uuid::from_u128(1), 1001, 0)), &["V16 note log entry @0x101000"]),
+        row("older", after_replayed(&Entry::new(LOG_GUID, 3, 4096)), &["V17 note log entry @0x101000"]),
+        row("number 0", after_replayed(&Entry::new(LOG_GUID, 0, 0)), &["V17 note log entry @0x101000"]),
         row("newer, and alone", newer_and_alone(), &["V17 warning log entry @0x103000"]),
         row(
             "several newer ones",
@@ -33,26 +33,30 @@ pub(super) fn rows() -> Vec<Row> {
             },
             &["V17 warning log entry @0x103000", "V17 warning log entry @0x110000", "V17 note log entry @0x111000"],
         ),
-        row("checksum", behind(&next().bad_crc()), &["V18 note log entry @0x101000"]),
-        row("EntryLength", behind(&next().entry_length(8192)), &["V18 note log entry @0x101000"]),
-        row("Reserved", behind(&next().reserved(1)), &["V18 note log entry @0x101000"]),
+        row("checksum", after_replayed(&next().bad_crc()), &["V18 note log entry @0x101000"]),
+        row("EntryLength", after_replayed(&next().entry_length(8192)), &["V18 note log entry @0x101000"]),
+        row("Reserved", after_replayed(&next().reserved(1)), &["V18 note log entry @0x101000"]),
         row(
             "descriptor",
-            behind(&next().zero(2 * MIB, PAGE).descriptor_signature(0, *b"zerO")),
+            after_replayed(&next().zero(2 * MIB, PAGE).descriptor_signature(0, *b"zerO")),
             &["V18 note log entry @0x101000"],
         ),
-        row("data sector", behind(&next().data(2 * MIB, &page).data_high(0, 1)), &["V18 note log entry @0x101000"]),
-        row("tail", behind(&Entry::new(LOG_GUID, 1001, 2048)), &["V19 note log entry @0x101000"]),
-        row("tail outside", behind(&Entry::new(LOG_GUID, 1001, 1 << 20)), &["V19 note log entry @0x101000"]),
+        row(
+            "data sector",
+            after_replayed(&next().data(2 * MIB, &page).data_high(0, 1)),
+            &["V18 note log entry @0x101000"],
+        ),
+        row("tail", after_replayed(&Entry::new(LOG_GUID, 1001, 2048)), &["V19 note log entry @0x101000"]),
+        row("tail outside", after_replayed(&Entry::new(LOG_GUID, 1001, 1 << 20)), &["V19 note log entry @0x101000"]),
         row("FileOffset", target(2 * MIB + 512), &["V20 note log entry @0x101000"]),
-        row("ZeroLength", behind(&next().zero(2 * MIB, 512)), &["V20 note log entry @0x101000"]),
+        row("ZeroLength", after_replayed(&next().zero(2 * MIB, 512)), &["V20 note log entry @0x101000"]),
         row("on a header", target(64 * KIB), &["V21 note log entry @0x101000"]),
         row("on the log", target(MIB), &["V21 note log entry @0x101000"]),
         row("a file that was cut", lengths(64 * MIB, 7 * MIB), &["V22 corruption log entry @0x100000"]),
         row("FlushedFileOffset", lengths(MIB + 512, MIB), &["V23 note log entry @0x100000"]),
         row("LastFileOffset", lengths(MIB, MIB + 512), &["V23 note log entry @0x100000"]),
         row(
-            "a block behind the end of the file",
+            "a block past the end of the file",
             Dirty::Growth.build(&Spec::default()),
             &["V24 unchecked payload block 5 @0x700000 [0x500000+0x100000]", "L1 note file @0x600000"],
         ),
@@ -65,7 +69,7 @@ pub(super) fn rows() -> Vec<Row> {
             &["V24 unchecked payload block 5 @0x680000 [0x500000+0x100000]"],
         ),
         row(
-            "a block so far away that nobody keeps account of it",
+            "a block at a very large offset",
             {
                 let mut image = Spec { raw_bat: [(2, (1 << 48) | 6)].into(), ..Spec::default() }.build();
                 with_entry(&mut image, &Entry { last: 1 << 49, ..Entry::new(LOG_GUID, 1, 0) });
@@ -110,7 +114,7 @@ fn with_entry(image: &mut Image, entry: &Entry) {
 }
 
 /// The default image with this entry in its log, after one that is replayed.
-fn behind(entry: &Entry) -> Image {
+fn after_replayed(entry: &Entry) -> Image {
     patched(|image| {
         with_entry(image, &Entry::new(LOG_GUID, 1000, 0));
         image.put_entry(4096, entry);
@@ -150,8 +154,8 @@ fn salvage_without_log_replay_ends_with_65() {
         ("V15", patched(|image| image.set_log_guid(LOG_GUID)), 65),
         ("V17, newer", newer_and_alone(), 65),
         // The entries that were left out would never be replayed.
-        ("V17, older", behind(&Entry::new(LOG_GUID, 3, 4096)), 0),
-        ("V18", behind(&Entry::new(LOG_GUID, 1001, 0).bad_crc()), 0),
+        ("V17, older", after_replayed(&Entry::new(LOG_GUID, 3, 4096)), 0),
+        ("V18", after_replayed(&Entry::new(LOG_GUID, 1001, 0).bad_crc()), 0),
     ];
     for (what, image, code) in cases {
         image.bytes.write_file(&path).unwrap();

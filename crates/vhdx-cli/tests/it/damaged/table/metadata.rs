@@ -19,7 +19,7 @@ pub(super) fn rows() -> Vec<Row> {
     let lying = |offset, length| Item { offset: Some(offset), length: Some(length), ..unknown() };
     vec![
         row(
-            "behind the items",
+            "after the items",
             patched(|image| image.bytes.write(2 * MIB + 900 * KIB, b"x")),
             &["N1 note metadata region @0x2e1000"],
         ),
@@ -83,7 +83,7 @@ pub(super) fn rows() -> Vec<Row> {
         ),
         row("no size", Spec::empty(0).build(), &["V52 warning metadata item VirtualDiskSize @0x210008"]),
         row("flags of a known item", at(0x20_0040 + 24, &[0]), &["V53 note metadata table @0x200058"]),
-        row("behind the entries", at(2 * MIB + 60_000, b"x"), &["N1 note metadata table @0x20ea60"]),
+        row("after the entries", at(2 * MIB + 60_000, b"x"), &["N1 note metadata table @0x20ea60"]),
     ]
 }
 

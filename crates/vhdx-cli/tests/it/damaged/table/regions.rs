@@ -97,7 +97,7 @@ pub(super) fn rows() -> Vec<Row> {
             with(|spec| spec.regions_required = 0),
             &["V36 note region table 1 @0x3002c", "V36 note region table 1 @0x3004c"],
         ),
-        row("behind the entries", both(65_000, b"x"), &["N1 note region table 1 @0x3fde8"]),
+        row("after the entries", both(65_000, b"x"), &["N1 note region table 1 @0x3fde8"]),
     ]
 }
 

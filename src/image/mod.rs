@@ -104,7 +104,9 @@ impl Image {
         let file = source.clone();
         let view = View::new(source);
         let failed = view.failed_reads();
+        file.read_exactly(true);
         let opened = Self::parse(view, log_policy, assumed, warnings);
+        file.read_exactly(false);
         // Whatever is said of a file that is not there any more, it is not what the file said.
         let noted = opened.as_ref().map_or(&*warnings, |image| &image.warnings);
         match (lost::check(&file, &failed, noted), opened) {

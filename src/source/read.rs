@@ -110,6 +110,14 @@ impl Source {
         self.own_file().is_none_or(|file| is_cached(file, offset))
     }
 
+    /// Whether only what is asked for is wanted of a file that is read piece by piece, and nothing that lies around it: while an
+    /// image is opened. Otherwise the system reads ahead of those who go through it.
+    pub(crate) fn read_exactly(&self, is_wanted: bool) {
+        if let (Door::File, Some(file)) = (&self.0.door, self.own_file()) {
+            read_exactly(file, is_wanted);
+        }
+    }
+
     /// Tells the system that these bytes of the file are about to be looked at, so that it reads them at once. They may as
     /// well be elsewhere in memory already, or not be there.
     pub(crate) fn will_need(&self, offset: u64, length: u64) {
@@ -216,6 +224,16 @@ fn uncache(file: &File, offset: u64, length: u64) {
 
 #[cfg(not(target_os = "linux"))]
 fn uncache(_: &File, _: u64, _: u64) {}
+
+/// It is advice: where it fails, more is read than needed.
+#[cfg(target_os = "linux")]
+fn read_exactly(file: &File, is_wanted: bool) {
+    let advice = if is_wanted { rustix::fs::Advice::Random } else { rustix::fs::Advice::Normal };
+    let _ = rustix::fs::fadvise(file, 0, None, advice);
+}
+
+#[cfg(not(target_os = "linux"))]
+fn read_exactly(_: &File, _: bool) {}
 
 /// It is advice: where it fails, the bytes are read when they are looked at.
 #[cfg(target_os = "linux")]

@@ -1,4 +1,4 @@
-//! What the command takes of time and memory for images that are made to be expensive: prints the table of
+//! Time and memory of the command for images that are made to be expensive: prints the table of
 //! `docs/hostile-input.md`, from files of several GiB.
 #![cfg_attr(
     target_os = "linux",
@@ -20,10 +20,10 @@ mod measure {
 
     use vhdx_testkit::inputs::{self, COMMANDS, Size};
 
-    /// How often each command runs; the run in the middle counts.
+    /// Number of runs of each command; the median counts.
     const TIMES: usize = 3;
 
-    /// What a run took.
+    /// Cost of a run.
     struct Cost {
         code: Option<i32>,
         processor: Duration,
@@ -35,10 +35,10 @@ mod measure {
         vhdx.args(command.split(' ')).arg(image).stdin(Stdio::null()).stderr(Stdio::null());
         let child = vhdx.stdout(File::create(out).unwrap()).spawn().unwrap();
         let pid = libc::pid_t::try_from(child.id()).unwrap();
-        // SAFETY: `rusage` is a plain structure of numbers, for which zeros are values.
+        // SAFETY: `rusage` is a plain structure of numbers, for which zeros are valid values.
         let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
         let mut status = 0;
-        // SAFETY: both pointers are to places of the right types that live until the call returns.
+        // SAFETY: both pointers are to values of the right types that live until the call returns.
         let waited = unsafe { libc::wait4(pid, &raw mut status, 0, &raw mut usage) };
         assert_eq!(waited, pid, "{}", std::io::Error::last_os_error());
         let time = |time: libc::timeval| {
@@ -52,7 +52,7 @@ mod measure {
         }
     }
 
-    /// A cell of the table: processor time, peak memory, and the exit code where it is not 0.
+    /// A cell of the table: processor time, peak memory, and the exit code if it is not 0.
     fn cell(command: &str, image: &Path, out: &Path) -> String {
         let mut costs: Vec<Cost> = (0..TIMES).map(|_| run(command, image, out)).collect();
         costs.sort_by_key(|cost| cost.processor);

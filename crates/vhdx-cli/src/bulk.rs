@@ -1,4 +1,4 @@
-//! What the commands have in common that go through whole disks.
+//! Shared parts of the commands that work on whole disks.
 
 use std::fmt;
 use std::io;
@@ -15,10 +15,10 @@ use crate::exit::{Exit, Failure};
 use crate::progress::Work;
 use crate::size::ByteRange;
 
-/// The threads that do the work.
+/// Threads that do the work.
 pub(crate) enum Pool {
     Threads(ThreadPool),
-    /// The system has no others for this user: the thread that asks for the work does all of it.
+    /// The system allows this user no more threads: the current one does all the work.
     ThisThread,
 }
 
@@ -31,11 +31,11 @@ impl Pool {
     }
 }
 
-/// As many threads as the user wants, or as there are cores, but at most `most`.
-pub(crate) fn pool(common: &Common, most: usize) -> Result<Pool, Failure> {
+/// Starts the threads: the number of --threads, or one per core, up to `max`.
+pub(crate) fn pool(common: &Common, max: usize) -> Result<Pool, Failure> {
     let threads = match common.threads {
         Some(threads) => usize::from(threads),
-        None => std::thread::available_parallelism().map_or(1, usize::from).min(most),
+        None => std::thread::available_parallelism().map_or(1, usize::from).min(max),
     };
     if let Ok(pool) = ThreadPoolBuilder::new().num_threads(threads).build() {
         return Ok(Pool::Threads(pool));
@@ -43,13 +43,13 @@ pub(crate) fn pool(common: &Common, most: usize) -> Result<Pool, Failure> {
     if rayon::current_thread_index().is_none() {
         let pool = ThreadPoolBuilder::new().num_threads(1).use_current_thread().build();
         let pool = pool.map_err(|error| Failure::new(Exit::Io, format!("threads: {error}")))?;
-        // This thread stays the one of this pool for as long as it lives, so the pool has to live as long.
+        // The current thread belongs to this pool until it ends, so the pool is never dropped.
         std::mem::forget(pool);
     }
     Ok(Pool::ThisThread)
 }
 
-/// The library's options.
+/// Options of the library for a pass over a disk.
 pub(crate) fn scan_options(cache: CacheArgs, work: &Work) -> ScanOptions<'_> {
     let cache = match cache.cache {
         CacheChoice::Keep => PageCachePolicy::Keep,
@@ -58,30 +58,30 @@ pub(crate) fn scan_options(cache: CacheArgs, work: &Work) -> ScanOptions<'_> {
     ScanOptions::new().cache(cache).progress(work)
 }
 
-/// The range that the user wants of a disk of `size` bytes.
+/// Range of --range in a disk of `size` bytes; by default, all of it.
 pub(crate) fn range_of(range: Option<ByteRange>, size: u64) -> Result<Range<u64>, Failure> {
     range.map_or(Ok(0..size), |range| range.within(size).map_err(Failure::usage))
 }
 
-/// Each algorithm is asked for once.
-pub(crate) fn refuse_twice(algorithms: &[Algorithm]) -> Result<(), Failure> {
+/// Fails if an algorithm is given twice.
+pub(crate) fn reject_duplicates(algorithms: &[Algorithm]) -> Result<(), Failure> {
     let twice = algorithms
         .iter()
         .enumerate()
         .find(|(index, algorithm)| algorithms.iter().take(*index).any(|before| before == *algorithm));
-    twice.map_or(Ok(()), |(_, algorithm)| Err(Failure::usage(format!("{algorithm} is asked for twice"))))
+    twice.map_or(Ok(()), |(_, algorithm)| Err(Failure::usage(format!("{algorithm}: given twice"))))
 }
 
 impl Failure {
-    /// What the library says of one of several files: it says of which, unless it is about the whole of the work.
-    pub(crate) fn of_one_of_several(image: &Path, error: &Error) -> Self {
+    /// An error of the library in one of several files. The text names the file, unless the error concerns all of them.
+    pub(crate) fn of_one_input(image: &Path, error: &Error) -> Self {
         match error.file() {
-            Some(_) => Self::of_named(error),
+            Some(file) => Self::of_named(file, error),
             None => Self::of_image(image, error),
         }
     }
 
-    /// Why work with a manifest of an image ended before its end.
+    /// An error of a manifest or of its image.
     pub(crate) fn of_manifest(image: &Path, manifest: &Path, error: ScanError, work: &Work) -> Self {
         match error {
             ScanError::Read(error) => Self::of_image(image, &error),
@@ -94,32 +94,32 @@ impl Failure {
             }
             error @ ScanError::Manifest(ManifestError::EmptyShare { .. }) => {
                 Self::new(Exit::Corrupt, format!("{}: {error}", manifest.display()))
-                    .with_hint("verify with the other shares, or `vhdx merge` all of them to one manifest")
+                    .with_hint("verify with the other shards, or merge all of them into one manifest with `vhdx merge`")
             }
             error => Self::new(Exit::Corrupt, format!("{}: {error}", manifest.display())),
         }
     }
 
-    /// Why work on an image ended before its end.
-    pub(crate) fn of_stopped(image: &Path, stopped: &ScanError, work: &Work) -> Self {
-        match stopped {
+    /// An error of a pass over an image.
+    pub(crate) fn of_scan(image: &Path, error: &ScanError, work: &Work) -> Self {
+        match error {
             ScanError::Read(error) => Self::of_image(image, error),
             _ => Self::Interrupted { signal: work.signal().unwrap_or(0) },
         }
     }
 }
 
-/// A digest as `sha256sum` and the like write it: in their short form, or with the algorithm's name.
+/// A digest in the format of `sha256sum`, or in that of `sha256sum --tag`.
 pub(crate) struct DigestLine<'a> {
     pub(crate) digest: &'a Digest,
     pub(crate) name: &'a str,
-    /// Whether to name the algorithm, and whose digest it is: nothing, or "disk" or "file".
+    /// `None` for a line without the algorithm. Otherwise what the digest covers: empty, "disk" or "file".
     pub(crate) tag: Option<&'a str>,
 }
 
 impl fmt::Display for DigestLine<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A name that would break the line is written with escapes, and the line begins with a mark that says so.
+        // A name that would break the line is escaped, and the line begins with a backslash, like those of sha256sum.
         let name = self.name.replace('\\', "\\\\").replace('\n', "\\n").replace('\r', "\\r");
         if name != self.name {
             f.write_str("\\")?;

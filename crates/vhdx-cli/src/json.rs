@@ -1,4 +1,4 @@
-//! JSON on standard output: as it is, but for characters that can do something to a terminal.
+//! JSON on standard output, with characters that can control a terminal as escapes.
 
 use std::io::{self, BufWriter, Stdout, Write};
 
@@ -9,28 +9,28 @@ use serde_json::ser::{CompactFormatter, Formatter, PrettyFormatter, Serializer};
 use crate::exit::Failure;
 use crate::term::is_unsafe;
 
-/// Standard output for JSON. Nothing on the way changes a byte of it.
+/// Standard output for JSON: no colours, no changes.
 pub(crate) fn stdout() -> BufWriter<Stdout> {
     BufWriter::new(io::stdout())
 }
 
 /// Writes a value on one line.
 pub(crate) fn write_line(out: &mut impl Write, value: &impl Serialize) -> io::Result<()> {
-    let mut serializer = Serializer::with_formatter(out, Harmless(CompactFormatter));
+    let mut serializer = Serializer::with_formatter(out, Escaping(CompactFormatter));
     value.serialize(&mut serializer).map_err(io::Error::from)
 }
 
-/// Writes a value for programs, and for people who look at it.
+/// Prints a value, indented.
 pub(crate) fn print(value: &impl Serialize) -> Result<(), Failure> {
     let mut out = stdout();
-    let mut serializer = Serializer::with_formatter(&mut out, Harmless(PrettyFormatter::new()));
+    let mut serializer = Serializer::with_formatter(&mut out, Escaping(PrettyFormatter::new()));
     value.serialize(&mut serializer).map_err(io::Error::from)?;
     writeln!(out)?;
     out.flush()?;
     Ok(())
 }
 
-/// An object with a list in it that may be longer than memory: it is written as it is found.
+/// An object with a list that may not fit in memory: items are written as they are found.
 pub(crate) struct Listing {
     out: BufWriter<Stdout>,
     has_list: bool,
@@ -38,7 +38,7 @@ pub(crate) struct Listing {
 }
 
 impl Listing {
-    /// Writes what comes before the list: the fields of `about`.
+    /// Writes the fields of `about`, and opens the list.
     pub(crate) fn begin(about: &Value, list: Option<&str>) -> Result<Self, Failure> {
         let mut out = stdout();
         writeln!(out, "{{")?;
@@ -59,7 +59,8 @@ impl Listing {
         Ok(())
     }
 
-    /// Writes what comes behind it. Without that, the object stays open, so that no reader takes a part for the whole.
+    /// Closes the list, and writes the fields of `result`. Without this call the object stays incomplete, so that no
+    /// program takes a part of the list for all of it.
     pub(crate) fn end(mut self, result: &Value) -> Result<(), Failure> {
         if self.has_list {
             writeln!(self.out, "{}],", if self.items == 0 { "" } else { "\n  " })?;
@@ -80,10 +81,10 @@ fn write_field(out: &mut impl Write, key: &str, value: &Value) -> io::Result<()>
     write_line(out, value)
 }
 
-/// A formatter that writes more characters as escapes than JSON demands. Readers see no difference.
-struct Harmless<F>(F);
+/// A formatter that escapes more characters than JSON requires. Parsers return the same strings.
+struct Escaping<F>(F);
 
-impl<F: Formatter> Formatter for Harmless<F> {
+impl<F: Formatter> Formatter for Escaping<F> {
     fn write_string_fragment<W: ?Sized + Write>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
         let mut rest = fragment;
         while let Some((at, c)) = rest.char_indices().find(|(_, c)| is_unsafe(*c)) {

@@ -1,11 +1,12 @@
 //! `vhdx`: reads Hyper-V's VHDX and AVHDX disk images.
 //!
-//! The command stands on the public interface of the library, and on nothing else: what it can do, programs can.
+//! The command uses the public interface of the library only, so programs can do everything that it does.
 
 mod args;
 mod bulk;
 mod cmd;
 mod exit;
+mod hint;
 mod json;
 mod open;
 mod progress;
@@ -23,13 +24,14 @@ use exit::{Exit, Failure};
 fn main() -> std::process::ExitCode {
     let cli = Cli::parse();
     term::set_color(cli.common.color);
+    hint::set_command(&cli.command);
     guard_mappings().and_then(|()| run(&cli)).unwrap_or_else(Failure::report).into()
 }
 
-/// A file that becomes shorter, or whose medium fails, is an error to tell, and no reason to be ended by a signal.
+/// Turns SIGBUS, which the system sends if a mapped file is truncated or its drive fails, into an error with a message.
 fn guard_mappings() -> Result<(), Failure> {
     #[cfg(unix)]
-    vhdx_mmap::guard_mappings().map_err(|error| Failure::new(Exit::Io, format!("signals: {error}")))?;
+    vhdx_mmap::guard_mappings().map_err(|error| Failure::new(Exit::Io, format!("signal handler: {error}")))?;
     Ok(())
 }
 
@@ -39,13 +41,13 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
         Command::Map(args) => cmd::map::run(args, &cli.common),
         Command::Extract(args) => cmd::extract::run(args, &cli.common),
         Command::Hash(args) => cmd::hash::run(args, &cli.common),
-        Command::Verify(args) => cmd::verify::run(args, &cli.common).map_err(Failure::of_an_answer),
-        Command::Compare(args) => cmd::compare::run(args, &cli.common).map_err(Failure::of_an_answer),
-        Command::Diff(args) => cmd::diff::run(args, &cli.common).map_err(Failure::of_an_answer),
+        Command::Verify(args) => cmd::verify::run(args, &cli.common).map_err(Failure::with_fatal_pipe),
+        Command::Compare(args) => cmd::compare::run(args, &cli.common).map_err(Failure::with_fatal_pipe),
+        Command::Diff(args) => cmd::diff::run(args, &cli.common).map_err(Failure::with_fatal_pipe),
         Command::Merge(args) => cmd::merge::run(args),
         Command::Read(args) => cmd::read::run(args, &cli.common),
         Command::Log(args) => cmd::log::run(args, &cli.common),
         Command::Chain(args) => cmd::chain::run(args, &cli.common),
-        Command::Check(args) => cmd::check::run(args, &cli.common).map_err(Failure::of_an_answer),
+        Command::Check(args) => cmd::check::run(args, &cli.common).map_err(Failure::with_fatal_pipe),
     }
 }

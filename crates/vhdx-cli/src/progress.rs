@@ -1,4 +1,4 @@
-//! How far long work is, for people, and how it is stopped.
+//! Progress of long work, and how signals stop it.
 
 use std::io::IsTerminal;
 use std::ops::ControlFlow;
@@ -8,35 +8,35 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use vhdx_mmap::Progress;
 
-/// A bar on standard error, where that is a terminal; and an ear for the signals that mean to stop.
+/// Progress bar on standard error, if that is a terminal, and the flag that signals set.
 pub(crate) struct Work {
     bar: ProgressBar,
-    /// The signal that came, or 0.
+    /// Number of the signal that was received, or 0.
     signal: Arc<AtomicUsize>,
 }
 
 impl Work {
-    /// Work of `bytes` bytes.
+    /// Starts work of `bytes` bytes.
     pub(crate) fn new(bytes: u64, quiet: bool) -> Self {
         Self { bar: bar(bytes, quiet), signal: Arc::default() }
     }
 
-    /// More work of the same command: a signal stops all of it.
+    /// Starts the next part of the work of a command. A signal stops all parts.
     pub(crate) fn next(&self, bytes: u64, quiet: bool) -> Self {
         Self { bar: bar(bytes, quiet), signal: Arc::clone(&self.signal) }
     }
 
-    /// From now on the first signal does not end the program, but the work, so that there is time to clean up. A second
-    /// one ends the program at once.
+    /// Lets the first signal stop the work instead of the program, so that there is time to clean up. A second signal
+    /// ends the program at once.
     #[cfg(unix)]
     pub(crate) fn listen(&self) -> std::io::Result<()> {
         use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
         use signal_hook::flag;
 
-        /// Comes where a file gets longer than its user may make files: writing fails then, which is enough.
+        /// Sent if a file exceeds the size limit of the user. Ignored: the write fails, which is enough.
         const SIGXFSZ: i32 = 25;
 
-        // What is ignored since before the start, as under `nohup`, is not meant for this program.
+        // Signals that were ignored at the start stay ignored, as under `nohup`.
         let ignored = ignored_signals();
         for number in [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|number| !ignored.contains(number)) {
             let came_before = Arc::new(AtomicBool::new(false));
@@ -53,12 +53,12 @@ impl Work {
         Ok(())
     }
 
-    /// The signal that asked for the end, if one did.
+    /// The signal that was received, if any.
     pub(crate) fn signal(&self) -> Option<i32> {
         i32::try_from(self.signal.load(Ordering::Relaxed)).ok().filter(|signal| *signal != 0)
     }
 
-    /// Takes the bar away.
+    /// Removes the progress bar.
     pub(crate) fn finish(&self) {
         self.bar.finish_and_clear();
     }
@@ -74,7 +74,7 @@ fn bar(bytes: u64, quiet: bool) -> ProgressBar {
     }
 }
 
-/// The signals that are ignored now; none where the system does not tell.
+/// Signals that are ignored now; none if the system does not provide them.
 #[cfg(unix)]
 fn ignored_signals() -> Vec<i32> {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();

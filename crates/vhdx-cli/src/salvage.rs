@@ -1,4 +1,4 @@
-//! What a command does with an image that is damaged: it opens what can be opened, and tells what is lost.
+//! Salvage: opens damaged images, and reports lost ranges.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
@@ -12,24 +12,24 @@ use vhdx_mmap::{Disk, Input, Loss, OpenOptions, Rule, ScanError, ScanOptions, Se
 use crate::args::{LossMapFormat, SalvageArgs};
 use crate::exit::{Exit, Failure};
 use crate::json;
-use crate::size::human;
+use crate::size::{counted, human};
 use crate::target::{Consent, Destination};
 use crate::term::{self, escape};
 
 impl SalvageArgs {
-    /// These options, for what the user wants to be salvaged.
+    /// Adds --salvage and --assume to the options.
     pub(crate) fn open_options(&self, options: OpenOptions) -> Result<OpenOptions, Failure> {
-        let assumed = self.assumed()?;
-        Ok(if self.salvage { options.strictness(Strictness::Salvage).overrides(assumed) } else { options })
+        let overrides = self.metadata_overrides()?;
+        Ok(if self.salvage { options.strictness(Strictness::Salvage).overrides(overrides) } else { options })
     }
 }
 
-/// Finds out, before the work, that there will be a place for the loss map: what a failing medium has lost is known only
-/// once. It is neither an image nor `out`, nor what standard output goes to.
+/// Checks before the work that the loss map can be written: a failing drive may not survive a second pass. The loss map
+/// must not be an image, `out`, or the file of standard output.
 pub(crate) fn prepare(args: &SalvageArgs, disk: &Disk, out: Option<&Path>) -> Result<(), Failure> {
     let Some(path) = &args.loss_map else { return Ok(()) };
-    if out.is_some_and(|out| is_same_place(path, out)) || is_standard_output(path)? {
-        return Err(Failure::usage(format!("{}: can't be the output and the loss map", path.display())));
+    if out.is_some_and(|out| is_same_file(path, out)) || is_standard_output(path)? {
+        return Err(Failure::usage(format!("{}: cannot be both output and loss map", path.display())));
     }
     let destination = loss_map_destination(path, disk)?;
     if destination.is_file() {
@@ -38,10 +38,11 @@ pub(crate) fn prepare(args: &SalvageArgs, disk: &Disk, out: Option<&Path>) -> Re
     Ok(())
 }
 
-/// A loss map is of one image.
-pub(crate) fn refuse_several(args: &SalvageArgs, images: &[PathBuf]) -> Result<(), Failure> {
+/// Fails if --loss-map is given with several images.
+pub(crate) fn reject_several_images(args: &SalvageArgs, images: &[PathBuf]) -> Result<(), Failure> {
     if args.loss_map.is_some() && images.len() > 1 {
-        return Err(Failure::usage("--loss-map: is of one image").with_hint("salvage one after the other"));
+        return Err(Failure::usage(format!("--loss-map: several images (found {}, expected 1)", images.len()))
+            .with_hint("run the command for one image at a time"));
     }
     Ok(())
 }
@@ -53,22 +54,22 @@ fn loss_map_destination(path: &Path, disk: &Disk) -> Result<Destination, Failure
     };
     match destination {
         Some(destination) if !matches!(destination, Destination::Device(_)) => Ok(destination),
-        _ => Err(Failure::usage(format!("--loss-map {}: is no file", path.display()))),
+        _ => Err(Failure::usage(format!("--loss-map {}: not a regular file", path.display()))),
     }
 }
 
-/// Whether both are, or would be, the same file.
-fn is_same_place(one: &Path, other: &Path) -> bool {
+/// Whether both paths name the same file, or would if it existed.
+fn is_same_file(first: &Path, second: &Path) -> bool {
     let place = |path: &Path| {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let made = || Some(std::fs::canonicalize(folder).ok()?.join(path.file_name()?));
         std::fs::canonicalize(path).ok().or_else(made)
     };
-    place(one).is_some_and(|place_of_one| Some(place_of_one) == place(other))
+    place(first).is_some_and(|of_first| Some(of_first) == place(second))
 }
 
-/// Whether what is printed goes to the file or pipe that has this name: the map would take its place, or come behind it. Of a terminal, or
-/// where nothing is kept, nothing is lost by that.
+/// Whether standard output is the file or pipe with this name: the loss map would overwrite the text or follow it.
+/// Terminals and /dev/null are allowed, since they keep nothing.
 #[cfg(unix)]
 fn is_standard_output(path: &Path) -> Result<bool, Failure> {
     use std::os::unix::fs::FileTypeExt;
@@ -83,13 +84,12 @@ fn is_standard_output(path: &Path) -> Result<bool, Failure> {
 }
 
 #[cfg(not(unix))]
-#[expect(clippy::unnecessary_wraps, reason = "on Unix, standard output tells which file it is")]
+#[expect(clippy::unnecessary_wraps, reason = "fallible on Unix, where standard output can be identified")]
 fn is_standard_output(_: &Path) -> Result<bool, Failure> {
     Ok(false)
 }
 
-/// Tells what of `range` is lost, and how the command has to end: with 65 where anything is, or where what was read may be
-/// other than it was.
+/// Reports what is lost of `range`, and returns the exit code: 65 if anything is lost or may be wrong.
 pub(crate) fn finish(image: &Path, disk: &Disk, range: Range<u64>, args: &SalvageArgs) -> Result<Exit, Failure> {
     if !args.salvage {
         return Ok(Exit::Done);
@@ -111,34 +111,34 @@ pub(crate) fn finish(image: &Path, disk: &Disk, range: Range<u64>, args: &Salvag
         }
         None => disk.losses(range).for_each(|loss| lost.add(&loss)),
     }
-    // What is wrong with the structures was told when the image was opened.
+    // The warnings themselves were printed when the image was opened.
     let is_damaged = disk.warnings().any(|(_, warning)| may_be_wrong(warning)) || !ops::shared_blocks(disk).is_empty();
     if lost.ranges > 0 {
-        let text = format!("{}: {} in {} ranges are lost", image.display(), human(lost.bytes), lost.ranges);
-        term::tell("warning", term::WARNING, &escape(&text));
+        let text = format!("{}: lost {} in {}", image.display(), human(lost.bytes), counted(lost.ranges, "range"));
+        term::message("warning", term::WARNING, &escape(&text));
         if let Some(first) = lost.first {
-            term::tell("note", term::HINT, &escape(&format!("the first of them: {first}")));
+            term::message("note", term::HINT, &escape(&format!("first lost range: {first}")));
         }
     }
     if lost.ranges == 0 && is_damaged {
-        let text = format!("{}: nothing is lost, but what was read may be stale or wrong", image.display());
-        term::tell("warning", term::WARNING, &escape(&text));
+        let text = format!("{}: nothing is lost, but content may be stale or wrong", image.display());
+        term::message("warning", term::WARNING, &escape(&text));
     }
     Ok(if lost.ranges > 0 || is_damaged { Exit::Corrupt } else { Exit::Done })
 }
 
-/// Whether what is read of an image may be other than it was, though all of it can be read.
+/// Whether content of an image with this warning may be wrong, although all of it can be read.
 fn may_be_wrong(warning: &Warning) -> bool {
     match warning.rule {
-        // Whatever the beginning of the file says: everything that counts was found.
+        // Only the signature is damaged; everything else was found.
         Rule::Signature => false,
-        // Changes in the log that were not made; a disk that may have had a size.
+        // Log entries that were not replayed; a disk of size 0 that may have had content.
         Rule::LogEntrySequence | Rule::EmptyDisk => warning.severity >= Severity::Warning,
         _ => warning.severity >= Severity::Unchecked,
     }
 }
 
-/// What is lost, in all.
+/// Sum of all losses.
 #[derive(Default)]
 struct Lost {
     ranges: u64,
@@ -184,7 +184,7 @@ fn write_json(out: &mut impl Write, image: &Path, disk: &Disk, range: Range<u64>
     writeln!(out, "}}")
 }
 
-/// A mapfile, as GNU ddrescue reads it: every byte of the range has a line, `+` for what was read, `-` for what is lost.
+/// Writes a mapfile for GNU ddrescue, which covers the whole range: `+` for bytes that were read, `-` for lost ones.
 fn write_mapfile(out: &mut impl Write, disk: &Disk, range: Range<u64>, lost: &mut Lost) -> io::Result<()> {
     writeln!(out, "# Mapfile. Created by vhdx")?;
     writeln!(out, "# current_pos  current_status  current_pass")?;
@@ -206,10 +206,10 @@ fn write_mapfile(out: &mut impl Write, disk: &Disk, range: Range<u64>, lost: &mu
     line(at, range.end, '+')
 }
 
-/// How many bytes are filled with one call.
-const FILLED_AT_ONCE: usize = 1 << 20;
+/// Number of bytes per write of filling.
+const FILL_CHUNK: usize = 1 << 20;
 
-/// Writes `fill` to what is lost of `range`, in a file that has the range from its beginning on.
+/// Writes `fill` to the lost ranges in a file that holds `range` of the disk.
 pub(crate) fn fill(disk: &Disk, range: Range<u64>, fill: u8, file: &File) -> io::Result<()> {
     if fill == 0 {
         return Ok(());
@@ -223,19 +223,19 @@ pub(crate) fn fill(disk: &Disk, range: Range<u64>, fill: u8, file: &File) -> io:
 }
 
 fn write_filling(mut out: &File, fill: u8, length: u64) -> io::Result<()> {
-    let at_once = |left: u64| usize::try_from(left).unwrap_or(FILLED_AT_ONCE).min(FILLED_AT_ONCE);
-    let filling = vec![fill; at_once(length)];
+    let chunk_of = |left: u64| usize::try_from(left).unwrap_or(FILL_CHUNK).min(FILL_CHUNK);
+    let filling = vec![fill; chunk_of(length)];
     let mut left = length;
     while left > 0 {
-        let step = at_once(left);
+        let step = chunk_of(left);
         out.write_all(filling.get(..step).unwrap_or_default())?;
         left = left.saturating_sub(u64::try_from(step).unwrap_or(left));
     }
     Ok(())
 }
 
-/// Writes the disk with `fill` for what is lost to a stream, which takes bytes in order: what the medium does not give is
-/// found out before. `rest` makes the content of the last part, with what comes behind the disk.
+/// Writes the disk to a stream, with `fill` for lost ranges. A stream takes bytes in order only, so a first pass finds
+/// the ranges that the drive cannot read. `rest` adds the footer to the last part.
 pub(crate) fn fill_stream<'c>(
     disk: &'c Disk,
     range: Range<u64>,

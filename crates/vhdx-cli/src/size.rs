@@ -1,11 +1,11 @@
-//! Sizes and ranges as people write them.
+//! Sizes, ranges and counts as people write them.
 
 use std::ops::Range;
 use std::str::FromStr;
 
-/// A number of bytes: decimal or `0x`, with K, M, G, T, P or E for powers of 1024; a B or iB may follow the letter.
+/// Parses a number of bytes: decimal or `0x`, with K, M, G, T, P or E for powers of 1024, and an optional B or iB.
 pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
-    let bad = || format!("\"{text}\" is not a size such as 512, 64K, 1M, 2G, 1T or 0x200");
+    let bad = || format!("\"{text}\" is not a size: expected 512, 64K, 1M, 2G, 1T or 0x200");
     if let Some(digits) = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
         return u64::from_str_radix(digits, 16).map_err(|_| bad());
     }
@@ -27,11 +27,11 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
     number.checked_mul(1 << power).ok_or_else(|| format!("\"{text}\" is more than 2^64 bytes"))
 }
 
-/// A range of bytes, as `OFFSET:LENGTH` or `OFFSET:`.
+/// Range of bytes, as `OFFSET:LENGTH` or `OFFSET:`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ByteRange {
     offset: u64,
-    /// None: to the end.
+    /// `None`: to the end.
     length: Option<u64>,
 }
 
@@ -41,34 +41,50 @@ impl FromStr for ByteRange {
     fn from_str(text: &str) -> Result<Self, String> {
         let (offset, length) = text
             .split_once(':')
-            .ok_or_else(|| format!("\"{text}\" is not a range such as 1M:64K, or 1M: for all from there"))?;
+            .ok_or_else(|| format!("\"{text}\" is not a range: expected OFFSET:LENGTH, or OFFSET: up to the end"))?;
         let length = if length.is_empty() { None } else { Some(parse_size(length)?) };
         Ok(Self { offset: parse_size(offset)?, length })
     }
 }
 
 impl ByteRange {
-    /// The range, if the disk has all of it.
+    /// The range, if all of it lies within a disk of `size` bytes.
     pub(crate) fn within(self, size: u64) -> Result<Range<u64>, String> {
         let end = self.length.map_or(Some(size), |length| self.offset.checked_add(length));
         match end {
             Some(end) if self.offset <= end && end <= size => Ok(self.offset..end),
-            _ => Err(format!("the range reaches behind the end of the disk, which has {size} bytes ({size:#x})")),
+            _ => Err(format!("--range: reaches past the end of the disk ({size} bytes, {size:#x})")),
         }
     }
 }
 
-/// Bytes for people: `1.50 GiB (1610612736 bytes)`.
+/// A number of bytes for people: `1.50 GiB (1610612736 bytes)`.
 pub(crate) fn human(bytes: u64) -> String {
     if bytes < 1024 {
-        return format!("{bytes} bytes");
+        return counted(bytes, "byte");
     }
     format!("{} ({bytes} bytes)", indicatif::BinaryBytes(bytes))
 }
 
+/// A number with its noun, in the singular or plural: `1 entry`, `2 entries`.
+pub(crate) fn counted(number: u64, noun: &str) -> String {
+    match noun.strip_suffix('y') {
+        _ if number == 1 => format!("1 {noun}"),
+        Some(stem) => format!("{number} {stem}ies"),
+        None => format!("{number} {noun}s"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{ByteRange, parse_size};
+    use super::{ByteRange, counted, human, parse_size};
+
+    #[test]
+    fn numbers_agree_with_nouns() {
+        assert_eq!([0, 1, 2].map(|number| counted(number, "entry")), ["0 entries", "1 entry", "2 entries"]);
+        assert_eq!([0, 1, 2].map(|number| counted(number, "block")), ["0 blocks", "1 block", "2 blocks"]);
+        assert_eq!([human(1), human(1 << 20)], ["1 byte", "1.00 MiB (1048576 bytes)"]);
+    }
 
     #[test]
     fn sizes_have_units_of_1024() {
@@ -85,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges_stay_inside_the_disk() {
+    fn ranges_past_the_end_are_rejected() {
         let range = |text: &str| text.parse::<ByteRange>().and_then(|range| range.within(1 << 20));
         assert_eq!(range("0:512"), Ok(0..512));
         assert_eq!(range("4K:"), Ok(4096..1 << 20));

@@ -1,33 +1,33 @@
-//! Lists of digests, as `sha256sum` and the like write them, and as this program does.
+//! Lists of digests, as sha256sum, other programs and this one write them.
 
 use std::io::{self, BufRead, Read};
 
 use vhdx_mmap::ops::{Algorithm, Digest};
 
-/// A line of a list.
+/// Digest and name from a line of a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Sum {
     pub(crate) digest: Digest,
     pub(crate) name: String,
     pub(crate) of: SumOf,
-    /// Whether nothing says that it is SHA-256, but its length.
+    /// Whether the algorithm is only known from the length of the digest: SHA-256 and BLAKE3 have the same.
     pub(crate) may_be_blake3: bool,
 }
 
 impl Sum {
-    /// The same, taken for BLAKE3.
+    /// The same digest and name, with BLAKE3 as algorithm.
     pub(crate) fn as_blake3(&self) -> Self {
         let digest = Digest::from_hex(Algorithm::Blake3, &self.digest.to_string()).unwrap_or(self.digest);
         Self { digest, may_be_blake3: false, ..self.clone() }
     }
 }
 
-/// What a digest is of.
+/// Content that a digest covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SumOf {
-    /// What a guest sees.
+    /// The virtual disk.
     Disk,
-    /// The bytes of the image file.
+    /// The image file.
     File,
 }
 
@@ -40,18 +40,18 @@ impl SumOf {
     }
 }
 
-/// What is in a list.
+/// Content of a list.
 #[derive(Debug, Default)]
 pub(crate) struct Sums {
     pub(crate) sums: Vec<Sum>,
-    /// The number of the first line that is none of a list, from 1.
+    /// Number of the first line that cannot be parsed, from 1.
     pub(crate) first_bad_line: Option<u64>,
 }
 
-/// The longest line, in bytes.
+/// Length of the longest line, in bytes.
 const LONGEST_LINE: u64 = 1 << 16;
 
-/// Reads a list. Empty lines, and those that begin with `#`, say nothing.
+/// Parses a list. Empty lines and lines that begin with `#` are skipped.
 pub(crate) fn parse(mut input: impl BufRead, default: Option<Algorithm>) -> io::Result<Sums> {
     let mut sums = Sums::default();
     for number in 1_u64.. {
@@ -73,7 +73,7 @@ pub(crate) fn parse(mut input: impl BufRead, default: Option<Algorithm>) -> io::
 }
 
 fn parse_line(line: &str, default: Option<Algorithm>) -> Option<Sum> {
-    // A mark at the beginning says that the name has escapes in it.
+    // A backslash at the beginning says that the name contains escapes.
     let (line, is_escaped) = match line.strip_prefix('\\') {
         Some(rest) => (rest, true),
         None => (line, false),
@@ -86,7 +86,7 @@ fn parse_line(line: &str, default: Option<Algorithm>) -> Option<Sum> {
     Some(Sum { digest, name, of, may_be_blake3 })
 }
 
-/// `SHA256 (name) = digest`, where `disk` or `file` may follow the algorithm.
+/// Parses `SHA256 (name) = digest`, where `disk` or `file` may follow the algorithm.
 fn tagged(line: &str) -> Option<(Digest, SumOf, &str)> {
     let (head, digest) = line.rsplit_once(") = ")?;
     let (words, name) = head.split_once(" (")?;
@@ -99,7 +99,7 @@ fn tagged(line: &str) -> Option<(Digest, SumOf, &str)> {
     Some((Digest::from_hex(algorithm.parse().ok()?, digest)?, of, name))
 }
 
-/// `digest  name`, or `digest *name`: the algorithm is `default`, or that of digests of this length.
+/// Parses `digest  name` or `digest *name`. The algorithm is `default`, or follows from the length of the digest.
 fn plain(line: &str, default: Option<Algorithm>) -> Option<(Digest, SumOf, &str)> {
     let (digest, name) = line.split_once(' ')?;
     let name = name.strip_prefix([' ', '*'])?;
@@ -132,7 +132,7 @@ mod tests {
     use vhdx_mmap::ops::Algorithm;
 
     #[test]
-    fn lines_of_every_form_are_understood() {
+    fn parse_accepts_all_line_formats() {
         let sha256 = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
         let list = format!(
             "# a list\n\n{sha256}  a.vhdx\n{sha256} *b (1) = x.vhdx\nSHA256 (c) = {sha256}\nCRC32 file (d) = 00000000\n\

@@ -1,5 +1,4 @@
-//! Where an extraction goes: what is there already, what may be overwritten, and how a file appears only when it is
-//! complete.
+//! Output of an extraction: what exists already, what may be overwritten, and files that get their name when complete.
 
 use std::fmt;
 use std::fs::{File, FileType, Metadata, OpenOptions};
@@ -13,95 +12,94 @@ use vhdx_mmap::{FileId, Layer};
 use crate::exit::{Exit, Failure, STANDARD_OUTPUT};
 use crate::size::human;
 
-/// What the user has agreed to.
+/// What the user allows.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Consent {
-    /// To replace what is there.
+    /// Replace an existing file, or overwrite a device.
     pub(crate) force: bool,
-    /// To write into what is there.
+    /// Write into an existing file or device.
     pub(crate) in_place: bool,
 }
 
-/// What OUT is, found out without opening it.
+/// Kind of OUT, determined without opening it.
 pub(crate) enum Destination {
-    /// A file that is not there yet.
+    /// File that does not exist yet.
     NewFile(PathBuf),
-    /// A file that is there and is to be replaced, by its real path.
+    /// Existing file that will be replaced, by its canonical path.
     OldFile(PathBuf, Metadata),
-    /// A file that is there and is to be written into.
+    /// Existing file that will be written into.
     InPlace(PathBuf),
-    /// A block device.
+    /// Block device.
     Device(PathBuf),
-    /// A pipe, or a device that is no disk.
+    /// Pipe, or device that is not a disk.
     Stream(PathBuf),
     /// Standard output.
     Standard,
 }
 
 impl Destination {
-    /// Finds out what `out` is, and refuses what must not be written to.
+    /// Determines what `out` is, and fails if it must not be written to.
     pub(crate) fn new(out: &Path, layers: &[Layer], Consent { force, in_place }: Consent) -> Result<Self, Failure> {
         if out == Path::new("-") {
-            refuse_terminal(force, "--force writes there all the same")?;
+            reject_terminal(force, "--force writes to the terminal")?;
             return Ok(Self::Standard);
         }
         let metadata = match std::fs::metadata(out) {
             Ok(metadata) => metadata,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 if std::fs::symlink_metadata(out).is_ok() {
-                    let text = format!("{}: is a link that leads nowhere", out.display());
-                    return Err(Failure::new(Exit::CannotCreate, text).with_hint("name the file itself"));
+                    let text = format!("{}: dangling symbolic link", out.display());
+                    return Err(Failure::new(Exit::CannotCreate, text).with_hint("name the file instead of the link"));
                 }
-                // Such a name is found out to be unusable only when all the work is done.
+                // Without this check, the name would be rejected only after all the work.
                 if out.as_os_str().as_encoded_bytes().last().is_some_and(|&byte| is_separator(char::from(byte))) {
-                    let text = format!("{}: is the name of a directory, and there is none", out.display());
-                    return Err(
-                        Failure::new(Exit::CannotCreate, text).with_hint("name a file in a directory that is there")
-                    );
+                    let text = format!("{}: no such directory", out.display());
+                    let hint = "name a file in an existing directory";
+                    return Err(Failure::new(Exit::CannotCreate, text).with_hint(hint));
                 }
                 if in_place {
-                    let text = format!("{}: there is no such file to write into", out.display());
-                    return Err(Failure::new(Exit::CannotCreate, text).with_hint("without --no-create it is made"));
+                    let text = format!("{}: no such file", out.display());
+                    return Err(Failure::new(Exit::CannotCreate, text).with_hint("leave out --no-create to create it"));
                 }
                 return Ok(Self::NewFile(out.to_path_buf()));
             }
             Err(error) => return Err(cannot_create(out, &error)),
         };
-        refuse_own_files(out, layers)?;
+        reject_own_files(out, layers)?;
         if metadata.is_dir() {
             let failure = Failure::new(Exit::CannotCreate, format!("{}: is a directory", out.display()));
-            return Err(failure.with_hint("name a file in it"));
+            return Err(failure.with_hint("name a file in this directory"));
         }
         if metadata.is_file() && in_place {
             return Ok(Self::InPlace(out.to_path_buf()));
         }
         if metadata.is_file() {
-            require_force(out, force, "exists already", "--force replaces it when the new one is complete")?;
-            // The file that a link leads to is replaced, not the link.
+            require_force(out, force, "exists already", "--force replaces it when the new file is complete")?;
+            // Replace the file that a link points to, not the link.
             let real = std::fs::canonicalize(out).map_err(|error| cannot_create(out, &error))?;
             return Ok(Self::OldFile(real, metadata));
         }
         if is_block_device(metadata.file_type()) {
-            refuse_own_backing_file(out, &metadata, layers)?;
-            require_force(out, force || in_place, "is a block device", "--force overwrites what is on it")?;
+            reject_own_backing_file(out, &metadata, layers)?;
+            require_force(out, force || in_place, "is a block device", "--force overwrites its content")?;
             return Ok(Self::Device(out.to_path_buf()));
         }
         Ok(Self::Stream(out.to_path_buf()))
     }
 
-    /// Whether it is, or will be, a file that is complete or not there.
+    /// Whether it will be a new file, which gets its name when it is complete.
     pub(crate) fn is_file(&self) -> bool {
         matches!(self, Self::NewFile(_) | Self::OldFile(..))
     }
 
-    /// Whether bytes can only be written in order.
+    /// Whether bytes can be written in order only.
     pub(crate) fn is_stream(&self) -> bool {
         matches!(self, Self::Stream(_) | Self::Standard)
     }
 
-    /// Opens it, and makes sure that it has room for `length` bytes, of which at most `data` have to be stored.
+    /// Opens the output, and checks that it has space for `length` bytes, of which at most `data` occupy space.
     ///
-    /// With `footer`, what will be written ends with something that readers look for at the end of a device.
+    /// `footer`: the output ends with a footer, which readers search at the end of the device.
     pub(crate) fn open(&self, length: u64, data: u64, footer: bool) -> Result<Target, Failure> {
         match self {
             Self::NewFile(path) => new_file(path, None, length, data),
@@ -132,13 +130,13 @@ impl fmt::Display for Destination {
     }
 }
 
-/// A place that takes a disk.
+/// Open output of an extraction.
 pub(crate) enum Target {
-    /// A file that gets its name when it is complete.
+    /// File that gets its name when it is complete.
     File { file: NamedTempFile, path: PathBuf, replace: bool },
-    /// A block device, or a file that was there before.
+    /// Block device, or file that existed before.
     InPlace { file: File, path: PathBuf, is_device: bool },
-    /// What takes bytes in order.
+    /// Output that takes bytes in order only.
     Stream { file: File },
 }
 
@@ -151,7 +149,7 @@ impl Target {
         }
     }
 
-    /// What the target holds before; none if it takes bytes in order only.
+    /// Content before the extraction; `None` for a stream.
     pub(crate) fn content(&self) -> Option<TargetContent> {
         match self {
             Self::File { .. } => Some(TargetContent::Zeros),
@@ -160,7 +158,7 @@ impl Target {
         }
     }
 
-    /// Where it can be opened once more; none of what takes bytes in order only.
+    /// Path to open the output again; `None` for a stream.
     pub(crate) fn path(&self) -> Option<&Path> {
         match self {
             Self::File { file, .. } => Some(file.path()),
@@ -169,17 +167,18 @@ impl Target {
         }
     }
 
-    /// The same file or device, to be written to past the memory of the system.
+    /// Opens the file or device again, for writes that bypass the page cache.
     pub(crate) fn open_direct(&self) -> Result<File, Failure> {
-        let path = self.path().ok_or_else(|| Failure::usage("--direct: a stream has no other way"))?;
+        let path = self
+            .path()
+            .ok_or_else(|| Failure::usage("--direct: the output is a stream (expected a file or a device)"))?;
         open_direct(path).map_err(|error| {
-            let text = format!("{}: can't be written to directly: {error}", path.display());
+            let text = format!("{}: cannot be opened for direct writes: {error}", path.display());
             Failure::new(Exit::CannotCreate, text).with_hint("leave out --direct")
         })
     }
 
-    /// All is written: gives a new file its name, and makes sure that a device has everything. With `sync`, a file is on
-    /// the medium when this is done.
+    /// Completes the output: gives a new file its name, and syncs a device. With `sync`, files are synced, too.
     pub(crate) fn complete(self, sync: bool) -> Result<(), Failure> {
         let not_synced = |path: &Path, error: io::Error| Failure::new(Exit::Io, format!("{}: {error}", path.display()));
         match self {
@@ -198,28 +197,29 @@ impl Target {
         }
     }
 
-    /// What a target that could not be completed is left as, if that is of interest.
-    pub(crate) fn left_as(&self) -> Option<String> {
+    /// Warning about an output that was not completed but keeps a part of the disk.
+    pub(crate) fn partial_output(&self) -> Option<String> {
         match self {
-            Self::InPlace { path, .. } => Some(format!("{}: holds a part of the disk now", path.display())),
+            Self::InPlace { path, .. } => Some(format!("{}: now holds a part of the disk", path.display())),
             Self::File { .. } | Self::Stream { .. } => None,
         }
     }
 }
 
-/// A complete file that can't get its name is not thrown away.
+/// Keeps a complete file that cannot get its name.
 fn keep(failed: tempfile::PersistError, path: &Path) -> Failure {
     let failure = cannot_create(path, &failed.error);
     if !failed.file.path().exists() {
-        return failure.with_hint("its folder was removed or renamed while it was written: nothing is left");
+        return failure.with_hint("its folder was removed or renamed meanwhile: write it to an existing folder");
     }
     match failed.file.keep() {
-        Ok((_, kept)) => failure.with_hint(format!("everything is in {}", kept.display())),
+        Ok((_, kept)) => failure.with_hint(format!("the complete output is in {}", kept.display())),
         Err(_) => failure,
     }
 }
 
-/// Standard output as a file: past the line buffer of the standard library, which would look for line ends in the disk.
+/// Standard output as a file, without the line buffer of the standard library, which would search the disk for
+/// newlines.
 #[cfg(unix)]
 pub(crate) fn standard_output() -> Result<File, Failure> {
     use std::os::fd::AsFd;
@@ -236,7 +236,7 @@ pub(crate) fn standard_output() -> Result<File, Failure> {
     file.map_err(|error| cannot_create(Path::new("-"), &error))
 }
 
-/// A file beside the one to be, so that it can take its place in one step.
+/// Creates a temporary file in the same folder, so that a rename can put it in place atomically.
 fn new_file(path: &Path, replaced: Option<&Metadata>, length: u64, data: u64) -> Result<Target, Failure> {
     let failed = |error: io::Error| cannot_create(path, &error);
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -251,12 +251,14 @@ fn new_file(path: &Path, replaced: Option<&Metadata>, length: u64, data: u64) ->
     }
     file.as_file().set_len(length).map_err(|error| {
         let text = format!("{}: cannot be a file of {}: {error}", path.display(), human(length));
-        Failure::new(Exit::CannotCreate, text).with_hint("write it elsewhere, or only a --range of it")
+        Failure::new(Exit::CannotCreate, text).with_hint("write to another file system, or only a part with --range")
     })?;
-    match room_in(folder) {
+    match free_space(folder) {
         Some(room) if room < data => {
-            let text = format!("{}: needs up to {}, and there are {} free", path.display(), human(data), human(room));
-            Err(Failure::new(Exit::CannotCreate, text).with_hint("write it elsewhere, or only a --range of it"))
+            let text =
+                format!("{}: not enough space (found {}, expected up to {})", path.display(), human(room), human(data));
+            Err(Failure::new(Exit::CannotCreate, text)
+                .with_hint("write to another file system, or only a part with --range"))
         }
         _ => Ok(Target::File { file, path: path.to_path_buf(), replace: replaced.is_some() }),
     }
@@ -264,21 +266,21 @@ fn new_file(path: &Path, replaced: Option<&Metadata>, length: u64, data: u64) ->
 
 fn device(path: &Path, length: u64, footer: bool) -> Result<Target, Failure> {
     let failed = |error: io::Error| cannot_create(path, &error);
-    // Such a device can be opened for writing, and refuses the first write.
+    // A read-only device can be opened for writing, and fails at the first write.
     let metadata = std::fs::metadata(path).map_err(failed)?;
-    if fact_of_device(&metadata, "ro").is_some_and(|answer| answer == "1") {
+    if device_attribute(&metadata, "ro").is_some_and(|answer| answer == "1") {
         let failure = Failure::new(Exit::CannotCreate, format!("{}: is read-only", path.display()));
-        return Err(failure.with_hint("name a device that can be written to"));
+        return Err(failure.with_hint("name a writable device"));
     }
     let mut file = open_device(path).map_err(|error| match error.kind() {
         io::ErrorKind::ResourceBusy => Failure::new(Exit::CannotCreate, format!("{}: is in use", path.display()))
-            .with_hint("a mounted device is not written to: unmount it first"),
+            .with_hint("unmount the device first"),
         _ => failed(error),
     })?;
     let room = file.seek(SeekFrom::End(0)).map_err(failed)?;
     if room < length {
-        let text = format!("{}: has room for {}, needs {}", path.display(), human(room), human(length));
-        return Err(Failure::new(Exit::CannotCreate, text).with_hint("--range writes a part of the disk"));
+        let text = format!("{}: device too small (found {}, expected {})", path.display(), human(room), human(length));
+        return Err(Failure::new(Exit::CannotCreate, text).with_hint("write a part of the disk with --range"));
     }
     if footer && room > length {
         return Err(footer_not_found(path, room, length));
@@ -287,7 +289,7 @@ fn device(path: &Path, length: u64, footer: bool) -> Result<Target, Failure> {
     Ok(Target::InPlace { file, path: path.to_path_buf(), is_device: true })
 }
 
-/// A file that is there, as long as it has to be at least.
+/// Opens an existing file, and extends it if it is too short.
 fn in_place(path: &Path, length: u64, footer: bool) -> Result<Target, Failure> {
     let failed = |error: io::Error| cannot_create(path, &error);
     let file = OpenOptions::new().write(true).open(path).map_err(failed)?;
@@ -301,7 +303,10 @@ fn in_place(path: &Path, length: u64, footer: bool) -> Result<Target, Failure> {
 }
 
 fn footer_not_found(path: &Path, room: u64, length: u64) -> Failure {
-    let text = format!("{}: has {room} bytes, and the VHD {length}: its footer would not be found", path.display());
+    let text = format!(
+        "{}: too large: the VHD footer must be at the end (found {room} bytes, expected {length})",
+        path.display()
+    );
     Failure::new(Exit::CannotCreate, text).with_hint("write the VHD to a new file, or --format raw")
 }
 
@@ -318,7 +323,7 @@ fn open_direct(_: &Path) -> io::Result<File> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// Opens a block device that nothing else uses: on Linux, that is what O_EXCL means for it.
+/// Opens a block device. O_EXCL fails on Linux if the device is in use, such as mounted.
 #[cfg(target_os = "linux")]
 fn open_device(path: &Path) -> io::Result<File> {
     use std::os::unix::fs::OpenOptionsExt;
@@ -332,22 +337,24 @@ fn open_device(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).open(path)
 }
 
-/// The disk as bytes does no terminal good.
-pub(crate) fn refuse_terminal(force: bool, hint: &str) -> Result<(), Failure> {
+/// Fails if standard output is a terminal: the bytes of a disk would garble it.
+pub(crate) fn reject_terminal(force: bool, hint: &str) -> Result<(), Failure> {
     if io::IsTerminal::is_terminal(&io::stdout()) && !force {
-        return Err(Failure::usage("standard output is a terminal").with_hint(hint));
+        return Err(Failure::usage("standard output: is a terminal (expected a file or a pipe)").with_hint(hint));
     }
     Ok(())
 }
 
 fn cannot_create(path: &Path, error: &io::Error) -> Failure {
-    // tempfile adds the name of a file that nobody knows of.
+    // tempfile adds the name of the temporary file.
     let text = error.to_string();
     let cause = text.split(" at path ").next().unwrap_or_default();
     let hint = match error.kind() {
-        io::ErrorKind::NotFound => "make its folder first",
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => "write it where you may",
-        _ => "write it elsewhere, or with `-` to standard output",
+        io::ErrorKind::NotFound => "create the folder first",
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            "write to a folder that you have permission to write to"
+        }
+        _ => "write to another folder, or to standard output with `-`",
     };
     Failure::new(Exit::CannotCreate, format!("{}: cannot be created: {cause}", path.display())).with_hint(hint)
 }
@@ -359,31 +366,31 @@ fn require_force(path: &Path, force: bool, what: &str, hint: &str) -> Result<(),
     Err(Failure::new(Exit::CannotCreate, format!("{}: {what}", path.display())).with_hint(hint))
 }
 
-/// Nothing of the chain is ever written to.
-fn refuse_own_files(out: &Path, layers: &[Layer]) -> Result<(), Failure> {
+/// Fails if the output is an image of the chain.
+fn reject_own_files(out: &Path, layers: &[Layer]) -> Result<(), Failure> {
     let target = FileId::of(out).map_err(|error| cannot_create(out, &error))?;
-    refuse_layers(&target, layers, out.display())
+    reject_layers(&target, layers, out.display())
 }
 
-fn refuse_layers(target: &FileId, layers: &[Layer], name: impl fmt::Display) -> Result<(), Failure> {
+fn reject_layers(target: &FileId, layers: &[Layer], name: impl fmt::Display) -> Result<(), Failure> {
     if layers.iter().any(|layer| layer.image().source().id().as_ref() == Some(target)) {
-        return Err(Failure::usage(format!("{name}: is the image itself, or one of its parents")));
+        return Err(Failure::usage(format!("{name}: is the image itself or one of its parents")));
     }
     Ok(())
 }
 
-/// The same for the file that a loop device shows.
-fn refuse_own_backing_file(device: &Path, metadata: &Metadata, layers: &[Layer]) -> Result<(), Failure> {
-    match fact_of_device(metadata, "loop/backing_file").map(FileId::of) {
-        Some(Ok(target)) => refuse_layers(&target, layers, device.display()),
-        // No loop device, or one whose file has no path any more.
+/// Fails if the output is a loop device with an image of the chain.
+fn reject_own_backing_file(device: &Path, metadata: &Metadata, layers: &[Layer]) -> Result<(), Failure> {
+    match device_attribute(metadata, "loop/backing_file").map(FileId::of) {
+        Some(Ok(target)) => reject_layers(&target, layers, device.display()),
+        // Not a loop device, or its file was deleted.
         Some(Err(_)) | None => Ok(()),
     }
 }
 
-/// What the system says of a block device under this name.
+/// Reads an attribute of a block device from sysfs.
 #[cfg(target_os = "linux")]
-fn fact_of_device(metadata: &Metadata, name: &str) -> Option<String> {
+fn device_attribute(metadata: &Metadata, name: &str) -> Option<String> {
     let device = std::os::unix::fs::MetadataExt::rdev(metadata);
     let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
     let text = std::fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/{name}")).ok()?;
@@ -391,19 +398,19 @@ fn fact_of_device(metadata: &Metadata, name: &str) -> Option<String> {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn fact_of_device(_: &Metadata, _: &str) -> Option<String> {
+fn device_attribute(_: &Metadata, _: &str) -> Option<String> {
     None
 }
 
-/// Free bytes of the file system of a folder, if it says.
+/// Free space in the file system of a folder, in bytes, if known.
 #[cfg(unix)]
-fn room_in(folder: &Path) -> Option<u64> {
+fn free_space(folder: &Path) -> Option<u64> {
     let found = rustix::fs::statvfs(folder).ok()?;
     found.f_bavail.checked_mul(found.f_frsize)
 }
 
 #[cfg(not(unix))]
-fn room_in(_: &Path) -> Option<u64> {
+fn free_space(_: &Path) -> Option<u64> {
     None
 }
 
@@ -417,9 +424,9 @@ fn is_block_device(_: FileType) -> bool {
     false
 }
 
-/// What the user's umask leaves of it, as for any file that a program makes.
+/// Permissions for new files, before the umask. tempfile would let only the owner read them.
 #[cfg(unix)]
-#[expect(clippy::unnecessary_wraps, reason = "elsewhere there are none")]
+#[expect(clippy::unnecessary_wraps, reason = "`None` on other systems")]
 fn permissions_of_new_files() -> Option<std::fs::Permissions> {
     Some(std::os::unix::fs::PermissionsExt::from_mode(0o666))
 }

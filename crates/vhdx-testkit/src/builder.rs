@@ -1,8 +1,7 @@
-//! Builds VHDX files byte by byte, the legal and the illegal ones, and knows what their disks
-//! hold.
+//! Builds VHDX files byte by byte, valid and invalid ones, and knows the content of their disks.
 //!
-//! A [`Spec`] says everything about one file; [`Spec::build`] makes the [`Image`]. Any field may
-//! be set to nonsense: the builder writes what it is told and checks nothing.
+//! A [`Spec`] describes one file; [`Spec::build`] makes the [`Image`]. Any field may have an invalid value: the builder
+//! writes it and checks nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,9 +25,9 @@ pub const LOGICAL_SECTOR: Uuid = Uuid::from_u128(0x8141BF1D_A96F_4709_BA47_F233A
 pub const PHYSICAL_SECTOR: Uuid = Uuid::from_u128(0xCDA348C7_445D_4471_9CC9_E9885251C556);
 /// Item: parent locator.
 pub const PARENT_LOCATOR: Uuid = Uuid::from_u128(0xA8D35F2D_B30B_454D_ABF7_D3D84834AB0C);
-/// Item: marks a file whose making never ended.
+/// Item: marks a file whose creation did not finish.
 pub const INCOMPLETE_FILE: Uuid = Uuid::from_u128(0x71CC85F0_1B69_4E28_9558_C3BF83AE75D3);
-/// The one defined type of parent locator.
+/// The only type of parent locator that the format defines.
 pub const VHDX_LOCATOR: Uuid = Uuid::from_u128(0xB04AEFB7_D19E_4A81_B789_25B8E9445913);
 
 /// Item flag: belongs to the user, not to the system.
@@ -38,61 +37,61 @@ pub const IS_VIRTUAL_DISK: u32 = 2;
 /// Item flag: a reader must know the item.
 pub const IS_REQUIRED: u32 = 4;
 
-/// One entry of the region table.
+/// Entry of the region table.
 #[derive(Debug, Clone)]
 pub struct Region {
-    /// Which region.
+    /// Identifier of the region.
     pub guid: Uuid,
-    /// Its offset in the file.
+    /// Offset in the file.
     pub offset: u64,
-    /// Its length.
+    /// Length in bytes.
     pub length: u32,
-    /// The Required field; 0 or 1 if legal.
+    /// The Required field; 0 or 1 if valid.
     pub required: u32,
 }
 
-/// What a metadata item holds.
+/// Content of a metadata item.
 #[derive(Debug, Clone)]
 pub enum Body {
-    /// What the fields of the `Spec` say; only for the known items.
+    /// The fields of the `Spec`; only for the known items.
     FromSpec,
     /// These bytes.
     Bytes(Vec<u8>),
 }
 
-/// One metadata item.
+/// Metadata item.
 #[derive(Debug, Clone)]
 pub struct Item {
-    /// Its identity.
+    /// Identifier of the item.
     pub id: Uuid,
     /// The Flags field.
     pub flags: u32,
-    /// Offset in the region; by default behind the item before it (0 if empty).
+    /// Offset in the region; by default after the item before it (0 if empty).
     pub offset: Option<u32>,
     /// The Length field; by default the length of the body.
     pub length: Option<u32>,
-    /// Its bytes.
+    /// Content.
     pub body: Body,
 }
 
 impl Item {
-    /// An item with a body of its own, at an automatic place.
+    /// An item with its own body, at the next free offset.
     pub fn new(id: Uuid, flags: u32, body: &[u8]) -> Self {
         Self { id, flags, offset: None, length: None, body: Body::Bytes(body.to_vec()) }
     }
 }
 
-/// The parent locator item.
+/// Parent locator item.
 #[derive(Debug, Clone)]
 pub enum Locator {
     /// A well-formed item with these keys and values in this order.
     Pairs(Uuid, Vec<(String, String)>),
-    /// These bytes, whatever they say.
+    /// These bytes, valid or not.
     Raw(Vec<u8>),
 }
 
 impl Locator {
-    /// The five keys Hyper-V writes, in its order.
+    /// The five keys that Hyper-V writes, in its order.
     pub fn linked_to(data_write_guid: Uuid, parent_name: &str) -> Self {
         let mut out = Self::Pairs(VHDX_LOCATOR, Vec::new());
         out.set("parent_linkage", &format!("{{{data_write_guid}}}"));
@@ -104,7 +103,7 @@ impl Locator {
         out
     }
 
-    /// Sets a key, in place if it is there, else as the last.
+    /// Sets a key: replaces its value, or adds it at the end.
     pub fn set(&mut self, key: &str, value: &str) {
         let Self::Pairs(_, pairs) = self else {
             panic!("a raw locator has no keys");
@@ -115,14 +114,14 @@ impl Locator {
         }
     }
 
-    /// Takes a key out.
+    /// Removes a key.
     pub fn remove(&mut self, key: &str) {
         if let Self::Pairs(_, pairs) = self {
             pairs.retain(|(k, _)| k != key);
         }
     }
 
-    /// The bytes of the item.
+    /// Bytes of the item.
     pub fn encode(&self) -> Vec<u8> {
         let (kind, pairs) = match self {
             Self::Raw(bytes) => return bytes.clone(),
@@ -149,7 +148,7 @@ impl Locator {
     }
 }
 
-/// A payload or bitmap block, for the order of allocation.
+/// Payload or bitmap block, for the order of allocation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Slot {
     /// The payload block of this number.
@@ -158,21 +157,21 @@ pub enum Slot {
     Bitmap(u64),
 }
 
-/// How long the file is.
+/// Length of the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FileLength {
-    /// To the end of all objects.
+    /// Up to the end of all objects.
     Auto,
-    /// Like `Auto`, but without the unaddressable part of the last block of the disk.
+    /// Like `Auto`, without the unaddressable part of the last block of the disk.
     Short,
-    /// Like `Auto`, with so many bytes of junk behind.
+    /// Like `Auto`, followed by this many bytes of junk.
     Trailing(u64),
-    /// Just this; a cut is not followed by the model.
+    /// Exactly this length; the model ignores a truncation.
     Exact(u64),
 }
 
-/// Everything about one file. Change what a test is about and keep the rest of the default: a
-/// clean dynamic image of 8 MiB in blocks of 1 MiB, of which 0, 2 and 5 are present.
+/// Specification of one file. Change what a test is about and keep the rest of the default: a clean dynamic image of 8
+/// MiB in blocks of 1 MiB, of which 0, 2 and 5 are present.
 #[derive(Debug, Clone)]
 pub struct Spec {
     /// Seed of the pattern in the payload blocks.
@@ -185,7 +184,7 @@ pub struct Spec {
     pub file_write_guid: Uuid,
     /// DataWriteGuid of both headers.
     pub data_write_guid: Uuid,
-    /// LogGuid of both headers; nil is a clean file.
+    /// LogGuid of both headers; nil for a clean file.
     pub log_guid: Uuid,
     /// LogVersion of both headers.
     pub log_version: u16,
@@ -205,9 +204,9 @@ pub struct Spec {
     pub bat_length: Option<u32>,
     /// Required field of the metadata and of the BAT region.
     pub regions_required: u32,
-    /// Region entries behind those of BAT and metadata.
+    /// Region entries after those of BAT and metadata.
     pub extra_regions: Vec<Region>,
-    /// All region entries as they are to stand, instead of the automatic ones.
+    /// All region entries, instead of the automatic ones.
     pub regions: Option<Vec<Region>>,
     /// VirtualDiskSize.
     pub disk_size: u64,
@@ -221,26 +220,25 @@ pub struct Spec {
     pub leave_blocks_allocated: bool,
     /// Bit 1 of the file parameters; also decides the size of the BAT.
     pub has_parent: bool,
-    /// Further bits of the file parameters.
+    /// Other bits of the file parameters.
     pub more_flags: u32,
     /// Virtual Disk ID.
     pub disk_id: Uuid,
-    /// The metadata items in the order of their table; the locator is left out while `locator` is
-    /// `None`.
+    /// Metadata items in the order of their table; the locator is left out while `locator` is `None`.
     pub items: Vec<Item>,
     /// The parent locator.
     pub locator: Option<Locator>,
-    /// The payload blocks by number; those not named are NOT_PRESENT.
+    /// Payload blocks by number; the others are NOT_PRESENT.
     pub blocks: BTreeMap<u64, Block>,
-    /// The bitmaps by chunk; a chunk of a child that has a state-7 block gets one by itself.
+    /// Bitmaps by chunk; a chunk of a child with a PARTIALLY_PRESENT block gets one automatically.
     pub bitmaps: BTreeMap<u64, Bitmap>,
-    /// BAT entries by BAT index that replace what the builder made; the model does not follow.
+    /// BAT entries by BAT index that replace those of the builder; the model ignores them.
     pub raw_bat: BTreeMap<u64, u64>,
-    /// What is allocated first, in this order; the rest follows by number.
+    /// Blocks to allocate first, in this order; the rest follows by number.
     pub order: Vec<Slot>,
     /// No block is allocated before this offset.
     pub payload_start: u64,
-    /// How long the file is.
+    /// Length of the file.
     pub file_length: FileLength,
 }
 
@@ -302,8 +300,8 @@ impl Spec {
         }
     }
 
-    /// A child of `parent`, with the next seed and no block present. Its locator names the parent
-    /// by `parent_name` in the same directory.
+    /// A child of `parent`, with the next seed and no block present. Its locator names the parent by `parent_name` in
+    /// the same folder.
     pub fn child_of(parent: &Self, parent_name: &str) -> Self {
         let next = |guid: Uuid| Uuid::from_u128(guid.as_u128().wrapping_add(1));
         Self {
@@ -326,17 +324,17 @@ impl Spec {
         self
     }
 
-    /// The item of this identity, to change it.
+    /// Item with this identifier, to change it.
     pub fn item(&mut self, id: Uuid) -> &mut Item {
         self.items.iter_mut().find(|item| item.id == id).unwrap()
     }
 
-    /// Leaves an item out.
+    /// Leaves out an item.
     pub fn omit(&mut self, id: Uuid) {
         self.items.retain(|item| item.id != id);
     }
 
-    /// The bytes of an item.
+    /// Content of an item.
     fn body(&self, item: &Item) -> Vec<u8> {
         if let Body::Bytes(bytes) = &item.body {
             return bytes.clone();
@@ -357,24 +355,24 @@ impl Spec {
     }
 }
 
-/// A built file: its bytes, what its disk holds, and where everything lies.
+/// A built file: its bytes, the content of its disk, and the offsets of all structures.
 ///
-/// The places are those of the specification; edits of `bytes` do not move them.
+/// The offsets are those of the specification; changes of `bytes` do not move them.
 #[derive(Debug, Clone)]
 pub struct Image {
     /// The file.
     pub bytes: SparseBytes,
-    /// What the disk holds.
+    /// Content of the disk.
     pub model: Model,
-    /// What the file was built from.
+    /// Specification that the file was built from.
     pub spec: Spec,
     /// Counts and indices of blocks.
     pub geometry: Geometry,
     /// The entries of the region table.
     pub regions: Vec<Region>,
-    /// The places of the payload and bitmap blocks that have one.
+    /// Offsets of the allocated payload and bitmap blocks.
     pub places: BTreeMap<Slot, u64>,
-    /// Of each metadata item: identity, offset of its table entry, offset of its body.
+    /// For each metadata item: identifier, offset of its table entry, offset of its body.
     pub items: Vec<(Uuid, u64, u64)>,
 }
 
@@ -413,7 +411,7 @@ impl Spec {
         image
     }
 
-    /// The bitmaps asked for, and those which state-7 blocks need.
+    /// Bitmaps of the specification, and those that PARTIALLY_PRESENT blocks need.
     fn all_bitmaps(&self, geometry: &Geometry) -> BTreeMap<u64, Bitmap> {
         let mut out = self.bitmaps.clone();
         for (number, block) in &self.blocks {
@@ -434,7 +432,7 @@ impl Spec {
             return regions.clone();
         }
         let needed = geometry.entries.saturating_mul(8).max(1);
-        // A geometry that needs more than this is a fault the test is about.
+        // A geometry that needs more than this is a fault on purpose.
         let needed = if needed > 1 << 30 { MIB } else { needed };
         let mut out = vec![
             Region {
@@ -454,7 +452,7 @@ impl Spec {
         out
     }
 
-    /// The extents of log and regions, without those too wild to be kept clear of.
+    /// Extents of log and regions, except those too wild to avoid.
     fn extents(&self, regions: &[Region]) -> Vec<(u64, u64)> {
         let log = (self.log_offset, u64::from(self.log_length));
         let regions = regions.iter().map(|r| (r.offset, u64::from(r.length)));
@@ -465,7 +463,7 @@ impl Spec {
             .collect()
     }
 
-    /// Gives every block that needs one a place.
+    /// Allocates every block that needs space.
     fn allocate(&self, bitmaps: &BTreeMap<u64, Bitmap>, regions: &[Region]) -> BTreeMap<Slot, u64> {
         let mut wanted = BTreeMap::new();
         let payload = u64::from(self.block_size).max(1).next_multiple_of(MIB);
@@ -502,7 +500,7 @@ impl Spec {
         places
     }
 
-    /// What the disk holds.
+    /// Content of the disk.
     fn model(&self, geometry: &Geometry, bitmaps: &BTreeMap<u64, Bitmap>) -> Model {
         let mut blocks = BTreeMap::new();
         for (&number, block) in &self.blocks {
@@ -588,7 +586,7 @@ impl Image {
             self.bytes.write(entry_at, &item.id.to_bytes_le());
             self.bytes.write(entry_at + 16, &fields);
             let body_at = base + u64::from(offset);
-            // A body that is said to be elsewhere must not damage what is there.
+            // A body with a false offset must not damage what is there.
             if u64::from(offset) + body.len() as u64 <= u64::from(self.spec.metadata_length) {
                 self.bytes.write(body_at, &body);
             }
@@ -682,7 +680,7 @@ impl Image {
         self.items.iter().find(|i| i.0 == id).unwrap().1
     }
 
-    /// The offset of the body of a metadata item; of the locator too.
+    /// The offset of the body of a metadata item, also of the locator.
     pub fn item_at(&self, id: Uuid) -> u64 {
         self.items.iter().find(|i| i.0 == id).unwrap().2
     }
@@ -703,22 +701,22 @@ impl Image {
         self.bat_entry_at(self.geometry.bitmap_index(chunk))
     }
 
-    /// The place of a payload block.
+    /// The offset of a payload block.
     pub fn block_at(&self, block: u64) -> u64 {
         self.places[&Slot::Block(block)]
     }
 
-    /// The place of the bitmap of a chunk.
+    /// The offset of the bitmap of a chunk.
     pub fn bitmap_at(&self, chunk: u64) -> u64 {
         self.places[&Slot::Bitmap(chunk)]
     }
 
-    /// The copy of the header that is current.
+    /// Number of the current header.
     pub fn current_header(&self) -> usize {
         1 + usize::from(self.spec.sequence[1] > self.spec.sequence[0])
     }
 
-    /// Sets a BAT entry by its index, even behind the end of the BAT region.
+    /// Sets a BAT entry by its index, even past the end of the BAT region.
     pub fn set_bat(&mut self, index: u64, value: u64) {
         if self.regions.iter().any(|r| r.guid == BAT_REGION) {
             let at = self.bat_entry_at(index);
@@ -732,36 +730,36 @@ impl Image {
         u64::from_le_bytes(bytes.try_into().unwrap())
     }
 
-    /// Writes into header 1 or 2 and makes its checksum right.
+    /// Writes to header 1 or 2, and corrects its checksum.
     pub fn patch_header(&mut self, copy: usize, at: u64, bytes: &[u8]) {
         self.bytes.write(Self::header_at(copy) + at, bytes);
         self.seal_at(Self::header_at(copy), PAGE as usize);
     }
 
-    /// Writes into both headers and makes their checksums right.
+    /// Writes to both headers, and corrects their checksums.
     pub fn patch_headers(&mut self, at: u64, bytes: &[u8]) {
         self.patch_header(1, at, bytes);
         self.patch_header(2, at, bytes);
     }
 
-    /// Writes into header 1 or 2 and leaves its checksum as it is.
+    /// Writes to header 1 or 2, and leaves its checksum unchanged.
     pub fn patch_header_raw(&mut self, copy: usize, at: u64, bytes: &[u8]) {
         self.bytes.write(Self::header_at(copy) + at, bytes);
     }
 
-    /// Writes into region table 1 or 2 and makes its checksum right.
+    /// Writes to region table 1 or 2, and corrects its checksum.
     pub fn patch_region_table(&mut self, copy: usize, at: u64, bytes: &[u8]) {
         self.bytes.write(Self::region_table_at(copy) + at, bytes);
         self.seal_at(Self::region_table_at(copy), 64 * KIB as usize);
     }
 
-    /// Writes into both region tables and makes their checksums right.
+    /// Writes to both region tables, and corrects their checksums.
     pub fn patch_region_tables(&mut self, at: u64, bytes: &[u8]) {
         self.patch_region_table(1, at, bytes);
         self.patch_region_table(2, at, bytes);
     }
 
-    /// Writes into region table 1 or 2 and leaves its checksum as it is.
+    /// Writes to region table 1 or 2, and leaves its checksum unchanged.
     pub fn patch_region_table_raw(&mut self, copy: usize, at: u64, bytes: &[u8]) {
         self.bytes.write(Self::region_table_at(copy) + at, bytes);
     }

@@ -1,4 +1,5 @@
-//! Files that end too early: which bytes are lost is known from the places that the builder chose, and no other byte is.
+//! Truncated files: which bytes are lost follows from the offsets that the builder has chosen, and no other byte is
+//! lost.
 
 use std::ops::Range;
 
@@ -13,8 +14,8 @@ pub fn cut(image: &Image, length: u64) -> Image {
     image
 }
 
-/// What is lost of a range of the disk of a chain whose files end where they do, by the places that the builder has given to
-/// everything: in order, and neighbours are one.
+/// Lost parts of a range of the disk of a chain with truncated files, by the offsets of the builder: in order, with
+/// adjacent ranges merged.
 pub fn lost(chain: &[&Image], range: Range<u64>) -> Vec<Range<u64>> {
     let mut pieces = Vec::new();
     lose(chain, range, &mut pieces);
@@ -32,12 +33,12 @@ pub fn merged(pieces: impl IntoIterator<Item = Range<u64>>) -> Vec<Range<u64>> {
     out
 }
 
-/// Whether the file has the bytes before `end`.
+/// Whether the file holds all bytes before `end`.
 fn has(image: &Image, end: u64) -> bool {
     end <= image.bytes.len()
 }
 
-/// Whether the file has the items without which nobody knows what its BAT says; all else lies before them.
+/// Whether the file holds the items that are needed to understand its BAT; everything else is before them.
 pub fn has_sizes(image: &Image) -> bool {
     has(image, image.item_at(LOGICAL_SECTOR) + 4)
 }
@@ -61,7 +62,7 @@ fn lose(chain: &[&Image], range: Range<u64>, out: &mut Vec<Range<u64>>) {
         let number = at / block_size;
         let (start, stop) = (number * block_size, end.min((number + 1) * block_size));
         let block = image.spec.blocks.get(&number);
-        // Of a piece that the block has itself, what lies behind the end of the file.
+        // Of a piece in the block itself, the part past the end of the file.
         let own = |piece: Range<u64>, out: &mut Vec<Range<u64>>| {
             let from = piece.start.max(start + image.bytes.len().saturating_sub(image.block_at(number)));
             if from < piece.end {
@@ -94,7 +95,7 @@ fn lose(chain: &[&Image], range: Range<u64>, out: &mut Vec<Range<u64>>) {
     }
 }
 
-/// A base with large blocks, and two children: sectors of all three lie side by side.
+/// A base with large blocks, and two children: sectors of all three are adjacent.
 pub fn chain_of_three(bat_offset: u64) -> [Spec; 3] {
     let base = Spec { block_size: 2 << 20, bat_offset, ..Spec::empty(6 * MIB - 512) };
     let base = (0..3).fold(base, |spec, number| spec.block(number, Block::full()));

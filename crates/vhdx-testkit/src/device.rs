@@ -1,4 +1,4 @@
-//! Block devices, and file systems of the tests' own. Only root can make them.
+//! Block devices and file systems for tests. Only root can make them.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -9,13 +9,13 @@ use crate::MIB;
 use crate::dense::{BLOCKS_OF_WORK, content, cut, dense};
 use crate::support::skip;
 
-/// Runs a program for what it prints; none if it fails.
-pub fn said(program: &str, args: &[&std::ffi::OsStr]) -> Option<String> {
+/// Runs a program and returns its output; `None` if it fails.
+pub fn output_of(program: &str, args: &[&std::ffi::OsStr]) -> Option<String> {
     let output = Command::new(program).args(args).output().ok()?;
     output.status.success().then(|| String::from_utf8(output.stdout).unwrap().trim().to_owned())
 }
 
-/// A file as a block device.
+/// A loop device.
 pub struct Loop(pub PathBuf);
 
 impl Loop {
@@ -24,7 +24,7 @@ impl Loop {
     }
 
     pub fn attached(args: &[&std::ffi::OsStr]) -> Option<Self> {
-        let device = said("losetup", &[&["--find".as_ref(), "--show".as_ref()], args].concat());
+        let device = output_of("losetup", &[&["--find".as_ref(), "--show".as_ref()], args].concat());
         if device.is_none() {
             skip("mount", "no loop devices (they need root)");
         }
@@ -34,11 +34,11 @@ impl Loop {
 
 impl Drop for Loop {
     fn drop(&mut self) {
-        said("losetup", &["--detach".as_ref(), self.0.as_ref()]);
+        output_of("losetup", &["--detach".as_ref(), self.0.as_ref()]);
     }
 }
 
-/// A file system of its own.
+/// A mounted file system.
 pub struct Mount(pub PathBuf);
 
 impl Mount {
@@ -47,7 +47,7 @@ impl Mount {
         std::fs::create_dir_all(&point).unwrap();
         let mut all = args.to_vec();
         all.push(point.as_ref());
-        if said("mount", &all).is_none() {
+        if output_of("mount", &all).is_none() {
             skip("mount", "nothing can be mounted (it needs root)");
             return None;
         }
@@ -62,22 +62,22 @@ impl Mount {
 
 impl Drop for Mount {
     fn drop(&mut self) {
-        said("umount", &[self.0.as_ref()]);
+        output_of("umount", &[self.0.as_ref()]);
     }
 }
 
-/// A file system of some kind, 512 MiB large.
+/// A file system of some kind, with 512 MiB.
 pub fn file_system(folder: &Path, kind: &str) -> Option<Mount> {
     let disk = folder.join(format!("{kind}.img"));
     std::fs::File::create(&disk).unwrap().set_len(512 * MIB).unwrap();
-    if said(&format!("mkfs.{kind}"), &["-q".as_ref(), disk.as_ref()]).is_none() {
+    if output_of(&format!("mkfs.{kind}"), &["-q".as_ref(), disk.as_ref()]).is_none() {
         skip("mkfs", &format!("no mkfs.{kind}"));
         return None;
     }
     Mount::new(folder, &["-o".as_ref(), "loop".as_ref(), disk.as_ref()])
 }
 
-/// A file system in a file, with an image in it, whose medium is torn away: the file becomes shorter.
+/// A file system in a file, with an image in it. Truncating the file makes its drive disappear.
 pub struct Torn {
     mount: Mount,
     _device: Loop,
@@ -85,12 +85,12 @@ pub struct Torn {
 }
 
 impl Torn {
-    /// Mounted anew, so that nothing of the image is in memory.
+    /// Mounted again, so that nothing of the image is in the page cache.
     pub fn new(folder: &Path) -> Option<Self> {
         let medium = folder.join("medium");
         File::create(&medium).unwrap().set_len(64 * MIB).unwrap();
         let device = Loop::of(&medium)?;
-        if said(
+        if output_of(
             "mke2fs",
             &["-q", "-t", "ext4", "-b", "4096"]
                 .map(OsStr::new)
@@ -114,7 +114,7 @@ impl Torn {
         self.mount.0.join("disk.vhdx")
     }
 
-    /// Ends the medium where some block of the image lies.
+    /// Ends the drive at an offset where some block of the image is.
     pub fn tear(&self) {
         let bytes = std::fs::read(&self.medium).unwrap();
         let block = &content(BLOCKS_OF_WORK)[10 << 20..(10 << 20) + 4096];

@@ -1,8 +1,8 @@
-//! A file system of the tests' own that can't read some bytes of its one file, or holds a read of some until it is
-//! released, or goes away.
+//! A file system that cannot read some bytes of its only file, or holds a read of some until it is released or the
+//! process ends.
 //!
-//! It runs in a process of its own: one that waits for itself would wait forever. It says on standard output when it is
-//! mounted and when it holds a read; a byte on standard input releases that.
+//! It runs in its own process: a process that waits for itself would wait forever. It reports on standard output that
+//! it is mounted or holds a read; a byte on standard input releases the read.
 //!
 //! That process is the test program itself, which must have a test `guard::fuse::serve` that calls [`serve`].
 
@@ -23,21 +23,21 @@ use fuser::{
 
 use crate::support::skip;
 
-/// The file that it shows, which bytes it can't read, and of which bytes it holds the first read.
+/// The file, the bytes that cannot be read, and the bytes whose first read is held.
 struct Served {
     file: File,
     length: u64,
     bad: Range<u64>,
     held: Range<u64>,
     is_released: AtomicBool,
-    /// Only the pages with odd numbers are bad, and each of the others begins with its number.
+    /// Only pages with odd numbers are bad, and each of the others begins with its number.
     is_scattered: bool,
 }
 
 const MOUNTED: &str = "mounted";
 pub const HELD: &str = "held";
 
-/// Writes a line to whoever started this process.
+/// Writes a line to the process that started this one.
 fn report(line: &str) {
     let mut out = io::stdout().lock();
     writeln!(out, "{line}").unwrap();
@@ -120,10 +120,10 @@ impl Filesystem for Served {
     }
 }
 
-/// Serves it, if this process was started to do so.
+/// Serves the file system, if this process was started to do so.
 pub fn serve() {
-    let Ok(told) = std::env::var("VHDX_FUSE") else { return };
-    let words: Vec<&str> = told.split('|').collect();
+    let Ok(settings) = std::env::var("VHDX_FUSE") else { return };
+    let words: Vec<&str> = settings.split('|').collect();
     let number = |index: usize| words[index].parse::<u64>().unwrap();
     let file = File::open(words[0]).unwrap();
     let length = file.metadata().unwrap().len();
@@ -136,7 +136,7 @@ pub fn serve() {
     session.run().unwrap();
 }
 
-/// A mounted one.
+/// A mounted file system.
 pub struct Mounted {
     server: Child,
     reports: BufReader<ChildStdout>,
@@ -144,17 +144,18 @@ pub struct Mounted {
 }
 
 impl Mounted {
-    /// Shows the file of `image`, except for some bytes.
+    /// Mounts the file of `image`, with some bytes that cannot be read.
     pub fn new(image: &Path, bad: &Range<u64>) -> Option<Self> {
         Self::with(image, bad, &(0..0), false)
     }
 
-    /// Shows the file of `image`, and holds the first read of some bytes.
+    /// Mounts the file of `image`, and holds the first read of some bytes.
     pub fn holding(image: &Path, held: &Range<u64>) -> Option<Self> {
         Self::with(image, &(0..0), held, false)
     }
 
-    /// Shows the file of `image`, except for the pages with odd numbers in a range. The others there begin with their numbers.
+    /// Mounts the file of `image`. In a range, pages with odd numbers cannot be read, and the others begin with their
+    /// numbers.
     pub fn scattered(image: &Path, bad: &Range<u64>) -> Option<Self> {
         Self::with(image, bad, &(0..0), true)
     }
@@ -176,25 +177,25 @@ impl Mounted {
         let reports = BufReader::new(server.stdout.take().unwrap());
         let mut mounted = Self { server, reports, point };
         if !mounted.wait_for(MOUNTED) {
-            let mut said = String::new();
-            mounted.server.stderr.as_mut().unwrap().read_to_string(&mut said).unwrap();
-            skip("fuse", &format!("nothing can be mounted: {said}"));
+            let mut message = String::new();
+            mounted.server.stderr.as_mut().unwrap().read_to_string(&mut message).unwrap();
+            skip("fuse", &format!("nothing can be mounted: {message}"));
             return None;
         }
         Some(mounted)
     }
 
-    /// Waits for a report; false if the process ended before.
+    /// Waits for a report; false if the process has ended.
     pub fn wait_for(&mut self, report: &str) -> bool {
         self.reports.by_ref().lines().map_while(Result::ok).any(|line| line == report)
     }
 
-    /// Lets the read go on that is held.
+    /// Releases the read that is held.
     pub fn release(&mut self) {
         self.server.stdin.as_mut().unwrap().write_all(&[0]).unwrap();
     }
 
-    /// Ends the process that serves it.
+    /// Ends the process that serves the file system.
     pub fn kill(&mut self) {
         self.server.kill().unwrap();
     }

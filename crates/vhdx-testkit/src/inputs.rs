@@ -1,4 +1,4 @@
-//! Images that claim to be huge, or are made to be tedious.
+//! Images that claim to be huge, or are made to be expensive.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -10,17 +10,17 @@ use crate::builder::{Image, Item, Locator, Region, Spec, VHDX_LOCATOR};
 use crate::log::{Descriptor, Entry, Journal, LOG_GUID};
 use crate::{Block, GIB, MIB, PAGE, TIB};
 
-/// The commands that look at structures only: the cost of the others depends on how much content they read.
+/// The commands that read structures only: the cost of the others depends on the amount of content.
 pub const COMMANDS: [&str; 7] = ["info", "map", "log", "chain", "check", "info --salvage", "map --salvage"];
 
-/// An image, and how each of the [`COMMANDS`] must end with it.
+/// An image, and the exit code of each of the [`COMMANDS`] for it.
 pub struct Input {
     pub name: String,
     pub path: PathBuf,
     pub codes: [i32; COMMANDS.len()],
 }
 
-/// How large an input is.
+/// Size of an input.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Size {
     /// This part of the size for tests: 4 for a quarter of it.
@@ -40,25 +40,25 @@ impl Size {
 
 pub type Make = fn(&Path, Size) -> Input;
 
-/// All of them, made one at a time in a folder of their own.
+/// All inputs, made one at a time in their own folders.
 pub const ALL: &[Make] = &[
     empty_disk,
     long_table,
     written_table,
     scattered_blocks,
     lost_tail,
-    claims_of_length,
+    long_claims,
     sparse_log,
     long_zeros,
     many_sectors,
     many_zeros,
     many_regions,
-    regions_in_one_place,
+    overlapping_regions,
     many_items,
     shared_keys,
     many_keys,
     long_path,
-    many_likenesses,
+    many_similar_names,
     long_chain,
     endless_chain,
     circle,
@@ -66,9 +66,9 @@ pub const ALL: &[Make] = &[
 ];
 
 const FINE: [i32; COMMANDS.len()] = [0; COMMANDS.len()];
-/// What can't be opened; its log can be told all the same.
+/// An image that cannot be opened, except for its log.
 const CORRUPT: [i32; COMMANDS.len()] = [65, 65, 0, 65, 2, 65, 65];
-/// Of an image without a parent, `info` tells what it says of itself.
+/// For an image without its parent, `info` shows what the image itself holds.
 const BROKEN_CHAIN: [i32; COMMANDS.len()] = [0, 65, 0, 65, 2, 65, 65];
 
 fn input(folder: &Path, name: impl Into<String>, image: &Image, codes: [i32; COMMANDS.len()]) -> Input {
@@ -91,7 +91,7 @@ pub fn empty_disk(folder: &Path, size: Size) -> Input {
     input(folder, format!("a disk of {}, of which nothing is present", text(size)), &image, FINE)
 }
 
-/// A BAT region as long as can be said, in a file that is as long.
+/// The longest BAT region that can be stored, in a file of that length.
 fn long_table(folder: &Path, size: Size) -> Input {
     let size = size.of(64, 64) * TIB;
     let mut spec = Spec::empty(size);
@@ -109,12 +109,12 @@ fn fill_table(input: &Input, image: &Image, entry: impl Fn(u64) -> u64) {
         let some = block..image.geometry.blocks.min(block + image.geometry.ratio);
         let entries: Vec<u8> = some.clone().flat_map(|block| entry(block).to_le_bytes()).collect();
         file.write_all_at(&entries, at).unwrap();
-        // Behind the entries of a chunk is that of its sector bitmap.
+        // After the entries of a chunk comes that of its sector bitmap.
         (block, at) = (some.end, at + (some.end - some.start + 1) * 8);
     }
 }
 
-/// A table of which every byte is in the file.
+/// A table with every byte in the file.
 pub fn written_table(folder: &Path, size: Size) -> Input {
     let size = size.of(8 * TIB, 64 * TIB);
     let image = Spec::empty(size).build();
@@ -128,7 +128,7 @@ pub fn written_table(folder: &Path, size: Size) -> Input {
     made
 }
 
-/// Blocks of which no two that follow one another lie together: as many extents as blocks.
+/// Blocks of which no two successive ones are contiguous: as many extents as blocks.
 pub fn scattered_blocks(folder: &Path, size: Size) -> Input {
     let blocks = size.of(1 << 17, 1 << 20);
     let image = Spec::empty(blocks * MIB).block(0, Block::full().at(64 * MIB)).build();
@@ -138,7 +138,7 @@ pub fn scattered_blocks(folder: &Path, size: Size) -> Input {
     made
 }
 
-/// Blocks with a gap behind each, in a file that is one hole behind its BAT.
+/// Blocks with a gap after each, in a file that is a hole after its BAT.
 pub fn many_gaps(folder: &Path, size: Size) -> Input {
     let blocks = size.of(1 << 22, 7 << 20);
     let image = Spec::empty(blocks * MIB).build();
@@ -148,7 +148,7 @@ pub fn many_gaps(folder: &Path, size: Size) -> Input {
     made
 }
 
-/// An image with its log behind everything else.
+/// An image with its log after everything else.
 fn with_log(length: u64) -> Image {
     let mut spec = Spec::default();
     (spec.log_offset, spec.log_length) = (16 * MIB, u32::try_from(length).unwrap());
@@ -157,7 +157,7 @@ fn with_log(length: u64) -> Image {
     image
 }
 
-/// Writes an entry at the beginning of every so many sectors of the log, without keeping them.
+/// Writes an entry at every multiple of this many sectors of the log, without keeping them in memory.
 fn fill_log(input: &Input, image: &Image, step: u64, entry: impl Fn(u64) -> Vec<u8>) {
     let file = File::options().write(true).open(&input.path).unwrap();
     let sectors = u64::from(image.spec.log_length) / PAGE;
@@ -181,8 +181,8 @@ pub fn lost_tail(folder: &Path, size: Size) -> Input {
     made
 }
 
-/// A log in which every sector begins an entry that claims the whole of it.
-pub fn claims_of_length(folder: &Path, size: Size) -> Input {
+/// A log in which every sector begins an entry that claims the whole log.
+pub fn long_claims(folder: &Path, size: Size) -> Input {
     let length = size.of(64 * MIB, GIB);
     let image = with_log(length);
     let name = format!("a log of {}, in which every sector claims to be an entry as long", text(length));
@@ -197,7 +197,7 @@ pub fn claims_of_length(folder: &Path, size: Size) -> Input {
     made
 }
 
-/// The longest log that can be said, with an entry here and there that is not quite right.
+/// The longest log that can be stored, with invalid entries here and there.
 pub fn sparse_log(folder: &Path, size: Size) -> Input {
     let image = with_log(0xFFF0_0000);
     // Entries in each 4 MiB of the log.
@@ -210,7 +210,7 @@ pub fn sparse_log(folder: &Path, size: Size) -> Input {
     made
 }
 
-/// Zeros without end, over and over.
+/// The same long range of zeros, many times.
 pub fn long_zeros(folder: &Path, size: Size) -> Input {
     let count = size.of(6000, 6000);
     let mut image = Spec::default().build();
@@ -221,7 +221,8 @@ pub fn long_zeros(folder: &Path, size: Size) -> Input {
     input(folder, format!("a log of {count} zero descriptors of 2^63 bytes each"), &image, FINE)
 }
 
-/// A log full of entries, all of which are replayed, of so many changes each: of the place of each change, the change.
+/// A log full of entries, all of which are replayed, with this many changes each. The closure makes a change from its
+/// number.
 fn full_log(input: &Input, image: &Image, changes: u64, change: impl Fn(u64) -> Descriptor) {
     let file = File::options().write(true).open(&input.path).unwrap();
     let (mut at, mut number, end) = (0, 0, image.bytes.len());
@@ -238,7 +239,7 @@ fn full_log(input: &Input, image: &Image, changes: u64, change: impl Fn(u64) -> 
     }
 }
 
-/// What a replay has to keep: sectors, no two of which are one.
+/// Changes that a replay has to keep: sectors, all at different offsets.
 pub fn many_sectors(folder: &Path, size: Size) -> Input {
     let length = size.of(16 * MIB, 256 * MIB);
     let image = with_log(length);
@@ -247,7 +248,7 @@ pub fn many_sectors(folder: &Path, size: Size) -> Input {
     made
 }
 
-/// The same with ranges of zeros, which take less of the log each.
+/// Ranges of zeros, which need less space in the log each.
 pub fn many_zeros(folder: &Path, size: Size) -> Input {
     let length = size.of(16 * MIB, 256 * MIB);
     let image = with_log(length);
@@ -267,19 +268,19 @@ fn regions(count: u64, place: impl Fn(u64) -> u64) -> Spec {
     spec
 }
 
-/// As many regions as a table has room for.
+/// As many regions as a table has space for.
 pub fn many_regions(folder: &Path, size: Size) -> Input {
     let count = size.of(2045, 2045);
     input(folder, format!("{} regions", count + 2), &regions(count, |number| number * MIB).build(), FINE)
 }
 
-/// The same, one over the other.
-pub fn regions_in_one_place(folder: &Path, size: Size) -> Input {
+/// As many regions, all of which overlap.
+pub fn overlapping_regions(folder: &Path, size: Size) -> Input {
     let count = size.of(2045, 2045);
     input(folder, format!("{} regions in one place", count + 2), &regions(count, |_| 10 * MIB).build(), CORRUPT)
 }
 
-/// As many metadata items as a table has room for, most of them out of order.
+/// As many metadata items as a table has space for, most of them unordered.
 pub fn many_items(folder: &Path, size: Size) -> Input {
     let count = size.of(2041, 2041);
     let mut spec = Spec::default();
@@ -299,7 +300,7 @@ fn child_with(locator: Locator) -> Image {
     spec.build()
 }
 
-/// A locator of the most keys that can be said, each of which is the same text of 64 KiB, and so is its value.
+/// A locator with the maximum number of keys, each of which is the same text of 64 KiB, like its value.
 pub fn shared_keys(folder: &Path, size: Size) -> Input {
     let count = u16::try_from(size.of(65_535, 65_535)).unwrap();
     let mut raw = VHDX_LOCATOR.to_bytes_le().to_vec();
@@ -314,7 +315,7 @@ pub fn shared_keys(folder: &Path, size: Size) -> Input {
     input(folder, format!("a locator of {count} keys, all of them the same 64 KiB"), &image, BROKEN_CHAIN)
 }
 
-/// A locator of as many keys as can be different in 1 MiB.
+/// A locator of as many different keys as fit into 1 MiB.
 pub fn many_keys(folder: &Path, size: Size) -> Input {
     let count = size.of(38_000, 38_000);
     let mut locator = Locator::linked_to(Uuid::from_u128(0xDA7A_0001), "base.vhdx");
@@ -332,7 +333,7 @@ fn child_at(folder: &Path, name: String, stored: &str, codes: [i32; COMMANDS.len
     input(folder, name, &child_with(locator), codes)
 }
 
-/// A stored path of as many folders as it has room for, none of which is there.
+/// A stored path of as many folders as fit, none of which exists.
 fn long_path(folder: &Path, size: Size) -> Input {
     let count = size.of(16_000, 16_000);
     let stored = "a\\".repeat(usize::try_from(count).unwrap()) + "base.vhdx";
@@ -340,7 +341,7 @@ fn long_path(folder: &Path, size: Size) -> Input {
 }
 
 /// A parent whose name differs from those of many files in upper and lower case only.
-fn many_likenesses(folder: &Path, size: Size) -> Input {
+fn many_similar_names(folder: &Path, size: Size) -> Input {
     let count = size.of(2048, 2048);
     for number in 0..count {
         let letters = "abcdefghijk".chars().enumerate();
@@ -352,7 +353,7 @@ fn many_likenesses(folder: &Path, size: Size) -> Input {
     child_at(folder, format!("a parent whose name is like those of {count} files"), "ABCDEFGHIJKX", BROKEN_CHAIN)
 }
 
-/// A chain of so many images of this size, the base first; returns the path of the last.
+/// A chain of this many images of this size, the base first; returns the path of the last.
 fn write_chain(folder: &Path, count: u64, disk_size: u64) -> PathBuf {
     let mut spec = Spec::empty(disk_size);
     for number in 0..count {
@@ -365,7 +366,7 @@ fn write_chain(folder: &Path, count: u64, disk_size: u64) -> PathBuf {
 
 fn long_chain(folder: &Path, size: Size) -> Input {
     let (parents, disk_size) = match size {
-        // Enough that most layers are not among the few whose tables are kept.
+        // So many that most layers are not among the few whose tables are kept.
         Size::Part(part @ 2..) => (512 / part, TIB),
         Size::Part(_) | Size::Large => (256, 64 * TIB),
     };
@@ -378,7 +379,7 @@ fn endless_chain(folder: &Path, _: Size) -> Input {
     Input { name: "a chain of 299 parents".to_owned(), path, codes: [0, 69, 0, 69, 63, 65, 65] }
 }
 
-/// A child that knows its parent by name and identity.
+/// A child that refers to its parent by name and identity.
 fn child_of(identity: u128, parent: u128, name: &str) -> Image {
     let spec = Spec { data_write_guid: Uuid::from_u128(parent), ..Spec::default() };
     Spec { data_write_guid: Uuid::from_u128(identity), ..Spec::child_of(&spec, name) }.build()

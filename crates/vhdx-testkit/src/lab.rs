@@ -1,4 +1,4 @@
-//! What the tests of built images share: opening them, knowing what they must read as, and making their logs dirty.
+//! Shared parts of the tests with built images: opening them, their expected content, and dirty logs.
 
 use std::fs::File;
 use std::ops::Range;
@@ -14,17 +14,17 @@ use crate::oracle::{LogPolicy, Oracle};
 use crate::support::{map, mapped, temp_dir};
 use crate::{FileBytes, MIB, Model, PAGE, Part, pattern};
 
-/// A length as the number that slices want.
+/// Converts a length for slices.
 pub fn size(length: u64) -> usize {
     usize::try_from(length).unwrap()
 }
 
-/// A length as the number that files want.
+/// Converts a length for files.
 pub fn wide(length: usize) -> u64 {
     u64::try_from(length).unwrap()
 }
 
-/// Numbers that look random and are the same in every run (splitmix64).
+/// Pseudo-random numbers that are the same in every run (splitmix64).
 #[derive(Clone, Debug)]
 pub struct Rng(u64);
 
@@ -40,7 +40,7 @@ impl Rng {
         mixed ^ (mixed >> 31)
     }
 
-    /// One of `0..end`; 0 if there is none.
+    /// A number in `0..end`; 0 if that is empty.
     pub fn below(&mut self, end: u64) -> u64 {
         self.next() % end.max(1)
     }
@@ -65,7 +65,7 @@ impl Rng {
     }
 }
 
-/// The number that stands for a state in the file.
+/// Number of a state in the file.
 pub fn number_of(state: PayloadBlockState) -> u8 {
     match state {
         PayloadBlockState::NotPresent => 0,
@@ -77,7 +77,7 @@ pub fn number_of(state: PayloadBlockState) -> u8 {
     }
 }
 
-/// The bytes of a built image as a source.
+/// Bytes of a built image as a source.
 pub fn source(image: &Image) -> Source {
     Source::from_vec(image.bytes.to_vec())
 }
@@ -98,12 +98,12 @@ pub fn open_chain(chain: &[&Image]) -> Result<Disk> {
     open_chain_with(chain, vhdx_mmap::LogPolicy::Replay)
 }
 
-/// The same, with something else to do about dirty logs.
+/// Opens a chain of built images, child first, from memory, with a policy for dirty logs.
 pub fn open_chain_with(chain: &[&Image], policy: vhdx_mmap::LogPolicy) -> Result<Disk> {
     Disk::open(source(chain[0]), &OpenOptions::new().log_policy(policy).parents(parents_of(chain)))
 }
 
-/// The ways to the bytes of a file.
+/// The ways to open a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Door {
     Memory,
@@ -115,7 +115,7 @@ pub enum Door {
 impl Door {
     pub const ALL: [Self; 4] = [Self::Memory, Self::Map, Self::Open, Self::Reader];
 
-    /// The file at `path`, through this door.
+    /// Opens the file at `path` through this door.
     pub fn source(self, path: &Path) -> Result<Source> {
         match self {
             Self::Memory => Source::load(path),
@@ -136,7 +136,7 @@ pub fn open_through(door: Door, chain: &[&Image]) -> Result<Disk> {
     for (layer, image) in chain.iter().enumerate() {
         image.bytes.write_file(&path(layer)).unwrap();
     }
-    // What is open outlives its name.
+    // An open file outlives its name.
     let options = match door {
         Door::Map => mapped(OpenOptions::new().parents(Parents::Beside)),
         Door::Open => OpenOptions::new().parents(Parents::Explicit((1..chain.len()).map(path).collect())),
@@ -150,23 +150,23 @@ pub fn open_through(door: Door, chain: &[&Image]) -> Result<Disk> {
     Disk::open(door.source(&path(0))?, &options)
 }
 
-/// The bytes of a built image as the oracle wants them.
+/// Bytes of a built image for the oracle.
 pub fn file_of(image: &Image) -> &dyn FileBytes {
     &image.bytes
 }
 
-/// A run of sectors, alone.
+/// A single run of sectors.
 pub fn run(sectors: Range<u64>) -> [Range<u64>; 1] {
     [sectors]
 }
 
-/// The oracle's view of a chain, child first.
+/// The oracle for a chain, child first.
 pub fn oracle<'a>(chain: &[&'a Image], policy: LogPolicy) -> Oracle<'a> {
     let files: Vec<&dyn FileBytes> = chain.iter().copied().map(file_of).collect();
     Oracle::open(&files, policy).unwrap()
 }
 
-/// What a disk must read as, by the model: bytes, or a length of zeros.
+/// Expected content of a disk, from the model: bytes, or a length of zeros.
 #[derive(Debug)]
 pub struct Expected {
     pieces: Vec<(Range<u64>, Option<Vec<u8>>)>,
@@ -174,7 +174,7 @@ pub struct Expected {
 }
 
 impl Expected {
-    /// The content of a chain, child first, of which every byte can be read.
+    /// Content of a chain, child first, of which every byte can be read.
     pub fn of(chain: &[&Image]) -> Self {
         let models: Vec<&Model> = chain.iter().map(|image| &image.model).collect();
         let (mut pieces, size) = (Vec::new(), models[0].size);
@@ -186,7 +186,7 @@ impl Expected {
         self.size
     }
 
-    /// The pieces of a range.
+    /// Pieces of a range.
     fn within(&self, range: Range<u64>) -> impl Iterator<Item = (Range<u64>, Option<&[u8]>)> {
         let first = self.pieces.partition_point(|(piece, _)| piece.end <= range.start);
         let (start, end) = (range.start, range.end);
@@ -198,7 +198,7 @@ impl Expected {
         })
     }
 
-    /// The bytes of a range.
+    /// Bytes of a range.
     pub fn read(&self, range: Range<u64>) -> Vec<u8> {
         let mut out = vec![0; size(range.end - range.start)];
         for (piece, bytes) in self.within(range.clone()) {
@@ -209,7 +209,7 @@ impl Expected {
         out
     }
 
-    /// The first byte from `at` on that is not as `segment` says.
+    /// The first byte from `at` on that differs from `segment`.
     pub fn differs(&self, at: u64, segment: Segment<'_>) -> Option<u64> {
         let zeros = |bytes: &[u8]| bytes.iter().position(|byte| *byte != 0);
         self.within(at..at + segment.len()).find_map(|(piece, expected)| {
@@ -227,7 +227,7 @@ impl Expected {
         })
     }
 
-    /// The same of a disk from which nothing can be borrowed.
+    /// Asserts the content of a disk that does not borrow.
     fn assert_copied_from(&self, disk: &Disk) {
         let mut at = 0;
         for run in disk.runs(..) {
@@ -250,7 +250,7 @@ impl Expected {
         assert_eq!(at, self.size, "the runs end early");
     }
 
-    /// Asserts that a disk reads so, whole and to its end.
+    /// Asserts the content of the whole disk.
     pub fn assert_read_from(&self, disk: &Disk) {
         assert_eq!(disk.size(), self.size);
         if !disk.can_borrow() {
@@ -282,21 +282,21 @@ fn flatten(chain: &[&Model], range: Range<u64>, out: &mut Vec<(Range<u64>, Optio
     }
 }
 
-/// Asserts that a chain of built images, child first, reads as it was meant, by the model and by the oracle.
+/// Asserts that a chain of built images, child first, has the content of the model and the oracle.
 pub fn assert_reads(chain: &[&Image]) {
     let content = Expected::of(chain);
     content.assert_read_from(&open_chain(chain).unwrap());
     assert_eq!(oracle(chain, LogPolicy::Replay).read_all(), Ok(content.read(0..content.size)));
 }
 
-/// Takes the right content of some pages out of the file and writes a log that brings it back, in a way of its own for
-/// each seed. The image reads as before.
+/// Removes the right content of some pages from the file, and writes a log that restores it, in a different way for
+/// each seed. The content of the image does not change.
 ///
-/// Entries before the tail do harm, entries of the active sequence write junk and mend it later; what else lies in the
-/// ring is torn, foreign or older.
+/// Entries before the tail would damage the image, entries of the active sequence write junk and repair it later, and
+/// the rest of the ring is torn, foreign or older.
 pub fn soil(image: &mut Image, rng: &mut Rng) {
     let ring = u64::from(image.spec.log_length);
-    let repairs = take_out(image, rng);
+    let repairs = remove_pages(image, rng);
     let harmed: Vec<u64> = repairs.iter().map(place_of).collect();
     let harm = harms(image, &harmed, rng);
 
@@ -338,21 +338,21 @@ pub fn soil(image: &mut Image, rng: &mut Rng) {
     }
     assert!(used <= ring, "the ring is too small for this history");
     let next = Entry { descriptors: vec![rng.pick(&harm)], ..Entry::new(LOG_GUID, sequence, narrow(at)) };
-    let behind = match rng.below(5) {
+    let following = match rng.below(5) {
         0 => next.bad_crc(),
         1 => Entry { guid: Uuid::from_u128(0xF0), ..next },
         2 => Entry { sequence: 1, ..next },
         3 => next.reserved(1),
         _ => return image.set_log_guid(LOG_GUID),
     };
-    if used + u64::from(behind.length()) <= ring {
-        image.put_entry(narrow(at), &behind);
+    if used + u64::from(following.length()) <= ring {
+        image.put_entry(narrow(at), &following);
     }
     image.set_log_guid(LOG_GUID);
 }
 
-/// Damages some pages of the structures, and tells the changes that repair them.
-fn take_out(image: &mut Image, rng: &mut Rng) -> Vec<Descriptor> {
+/// Damages some pages of the structures, and returns the changes that repair them.
+fn remove_pages(image: &mut Image, rng: &mut Rng) -> Vec<Descriptor> {
     let mut pages = image.structure_pages();
     rng.shuffle(&mut pages);
     pages.truncate(1 + size(rng.below(20)));
@@ -368,7 +368,7 @@ fn take_out(image: &mut Image, rng: &mut Rng) -> Vec<Descriptor> {
     repairs
 }
 
-/// Pages of BAT and sector bitmaps that hold nothing but zeros.
+/// Pages of BAT and sector bitmaps that hold only zeros.
 fn zero_pages_in_use(image: &Image) -> Vec<u64> {
     let bat = image.bat_entry_at(0);
     let mut spans = vec![(bat, bat + image.geometry.entries * 8)];
@@ -392,7 +392,7 @@ fn place_of(change: &Descriptor) -> u64 {
     }
 }
 
-/// Changes that spoil the image, of pages that are not in `harmed`.
+/// Changes that damage the image, in pages that are not in `harmed`.
 fn harms(image: &Image, harmed: &[u64], rng: &mut Rng) -> Vec<Descriptor> {
     let mut pages = image.structure_pages();
     pages.extend(image.places.iter().filter(|(slot, _)| image.has_content(slot)).map(|(_, place)| *place));
@@ -402,14 +402,14 @@ fn harms(image: &Image, harmed: &[u64], rng: &mut Rng) -> Vec<Descriptor> {
         let junk = Descriptor::Data(page, pattern(rng.next(), page, size(PAGE)));
         out.push(if rng.one_in(3) { Descriptor::Zero(page, PAGE) } else { junk });
     }
-    // Where nothing is left to harm: a place that nobody looks at.
+    // If no such page is left: an offset that no reader uses.
     let unused = image.spec.metadata_offset + u64::from(image.spec.metadata_length) - PAGE;
     out.push(Descriptor::Zero(unused, PAGE));
     out
 }
 
 impl Image {
-    /// Whether something of the image lies at the place of a block: stale offsets may point anywhere.
+    /// Whether the offset of a block is in use by the image: stale offsets may point anywhere.
     fn has_content(&self, slot: &Slot) -> bool {
         match slot {
             Slot::Block(number) => self.spec.blocks[number].state >= 6,

@@ -1,14 +1,12 @@
-//! The test kit: an image builder that writes every structure by hand, and a naive reader to
-//! compare with.
+//! Test kit: an image builder that writes every structure by hand, and a naive reader to compare with.
 //!
-//! Neither part uses the library under test, and the two share no knowledge of the format:
-//! `builder` and `log` only write, `oracle` only reads and takes nothing from here but
-//! [`FileBytes`]. The rest of this file serves the builder: a container for huge sparse files, the
-//! pattern that fills test disks, and the model of what a disk holds, which is made from the
-//! specification and never from the bytes of the file.
+//! Neither part uses the library under test, and the two share no knowledge of the format: `builder` and `log` only
+//! write; `oracle` only reads and uses nothing from here except [`FileBytes`]. The rest of this file serves the
+//! builder: a container for huge sparse files, the pattern that fills test disks, and the model of the content of a
+//! disk, which is made from the specification and never from the bytes of the file.
 
 //!
-//! What else tests share is beside it: programs that are watched, and, behind features, what knows
+//! The other modules hold what tests share: programs under observation, and, if enabled by features, helpers that use
 //! the library.
 
 #![allow(
@@ -25,7 +23,7 @@
     clippy::should_implement_trait,
     missing_debug_implementations,
     missing_docs,
-    reason = "nobody but the tests beside it uses it"
+    reason = "only tests of this workspace use it"
 )]
 
 pub mod builder;
@@ -68,10 +66,10 @@ pub const TIB: u64 = 1 << 40;
 /// The unit of the log, and of `SparseBytes`.
 pub const PAGE: u64 = 4096;
 
-/// `len` bytes of the test pattern of `seed`, as they stand at `offset` of an endless stream.
+/// `len` bytes of the test pattern of `seed`, at `offset` of an endless stream.
 ///
-/// No byte is zero and every byte depends on its offset and on the seed, so a byte that comes from
-/// another place, another layer or nowhere shows.
+/// No byte is zero, and every byte depends on its offset and on the seed, so that a byte from a wrong offset, a wrong
+/// layer or unallocated space is noticed.
 pub fn pattern(seed: u64, offset: u64, len: usize) -> Vec<u8> {
     let mut out = Vec::with_capacity(len + 16);
     for word in offset / 8..(offset + len as u64).div_ceil(8) {
@@ -90,11 +88,11 @@ fn mix(seed: u64, word: u64) -> [u8; 8] {
     (x ^ (x >> 31)).to_le_bytes()
 }
 
-/// Anything that can stand for the bytes of a whole file.
+/// The bytes of a whole file.
 pub trait FileBytes {
     /// The length of the file.
     fn file_len(&self) -> u64;
-    /// `len` bytes from `offset`; what lies behind the end of the file reads as zero.
+    /// `len` bytes from `offset`; bytes past the end of the file are zero.
     fn bytes_at(&self, offset: u64, len: usize) -> Vec<u8>;
 }
 
@@ -124,7 +122,7 @@ impl FileBytes for Vec<u8> {
     }
 }
 
-/// One user at a time: reading moves the file's position.
+/// One user at a time: reading moves the position of the file.
 impl FileBytes for File {
     fn file_len(&self) -> u64 {
         self.metadata().unwrap().len()
@@ -177,7 +175,7 @@ impl SparseBytes {
         self.len
     }
 
-    /// Writes bytes, over whatever was there; a write behind the end makes the file longer.
+    /// Writes bytes; a write past the end extends the file.
     pub fn write(&mut self, offset: u64, bytes: &[u8]) {
         let mut at = offset;
         let mut rest = bytes;
@@ -185,7 +183,7 @@ impl SparseBytes {
             let within = (at % PAGE) as usize;
             let n = rest.len().min(PAGE as usize - within);
             let (now, later) = rest.split_at(n);
-            // Zeros written to a page that does not exist leave it so.
+            // Zeros written to a page that does not exist change nothing.
             if self.pages.contains_key(&(at / PAGE)) || now.iter().any(|&b| b != 0) {
                 let page = self.pages.entry(at / PAGE).or_insert_with(|| vec![0; PAGE as usize]);
                 page[within..within + n].copy_from_slice(now);
@@ -196,7 +194,7 @@ impl SparseBytes {
         self.len = self.len.max(at);
     }
 
-    /// `len` bytes from `offset`; what was not written, or lies behind the end, is zero.
+    /// `len` bytes from `offset`; bytes that were not written, or are past the end, are zero.
     pub fn read(&self, offset: u64, len: usize) -> Vec<u8> {
         let mut out = vec![0; len];
         if len == 0 {
@@ -213,7 +211,7 @@ impl SparseBytes {
         out
     }
 
-    /// Changes the length: cuts, or adds zeros.
+    /// Changes the length: truncates, or adds zeros.
     pub fn truncate(&mut self, len: u64) {
         if len < self.len {
             drop(self.pages.split_off(&len.div_ceil(PAGE)));
@@ -224,12 +222,12 @@ impl SparseBytes {
         self.len = len;
     }
 
-    /// The offsets of the written pages within `from..to`, rising; all other bytes are zero.
+    /// Offsets of the written pages within `from..to`, in order; all other bytes are zero.
     pub fn written_pages(&self, from: u64, to: u64) -> Vec<u64> {
         self.pages.range(from / PAGE..to.div_ceil(PAGE)).map(|(index, _)| index * PAGE).collect()
     }
 
-    /// The written pieces: rising offsets, neighbours not merged, cut at the end of the file.
+    /// The written pieces in order, not merged, up to the end of the file.
     pub fn pieces(&self) -> impl Iterator<Item = (u64, &[u8])> {
         self.pages.iter().map(|(&index, page)| {
             let offset = index * PAGE;
@@ -260,10 +258,10 @@ impl SparseBytes {
     }
 }
 
-/// Where a payload or bitmap block lies.
+/// Location of a payload or bitmap block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
-    /// At the next free 1 MiB for the states that need a place, nowhere for the others.
+    /// At the next free 1 MiB for the states that need space, unallocated for the others.
     Auto,
     /// At this offset of the file, a multiple of 1 MiB.
     At(u64),
@@ -271,10 +269,10 @@ pub enum Place {
     Nowhere,
 }
 
-/// What a payload block holds.
+/// Content of a payload block.
 #[derive(Debug, Clone)]
 pub enum Fill {
-    /// The pattern of this seed, running with the offset of the virtual disk.
+    /// The pattern of this seed, by the offset of the virtual disk.
     Pattern(u64),
     /// These bytes at these offsets of the block, zeros between.
     Pieces(Vec<(u64, Vec<u8>)>),
@@ -300,22 +298,21 @@ impl Fill {
     }
 }
 
-/// One payload block: its BAT entry and its bytes.
+/// A payload block: its BAT entry and its bytes.
 #[derive(Debug, Clone)]
 pub struct Block {
     /// The state, 0 to 7.
     pub state: u8,
-    /// Where it lies.
+    /// Location in the file.
     pub place: Place,
-    /// What it holds. `None`: the pattern of the image's seed in states 6 and 7, and in the other
-    /// states nothing is written.
+    /// Content. `None`: the pattern of the image's seed in states 6 and 7; in the other states, nothing is written.
     pub fill: Option<Fill>,
     /// Sectors of the block whose bit is set in the sector bitmap.
     pub present: Vec<Range<u64>>,
 }
 
 impl Block {
-    /// A block of any state, with the default place and content.
+    /// A block of any state, with the default location and content.
     pub fn new(state: u8) -> Self {
         Self { state, place: Place::Auto, fill: None, present: Vec::new() }
     }
@@ -335,12 +332,12 @@ impl Block {
         Self { present: present.to_vec(), ..Self::new(7) }
     }
 
-    /// The same block at a place of the file (a stale offset in the states 0 to 3).
+    /// The same block at a file offset (a stale offset in the states 0 to 3).
     pub fn at(self, offset: u64) -> Self {
         Self { place: Place::At(offset), ..self }
     }
 
-    /// The same block with these bytes at its start, and zeros behind them.
+    /// The same block with these bytes at its start, followed by zeros.
     pub fn bytes(self, bytes: &[u8]) -> Self {
         self.fill(Fill::Pieces(vec![(0, bytes.to_vec())]))
     }
@@ -356,25 +353,25 @@ impl Block {
 pub struct Bitmap {
     /// The state; 0 or 6 if legal.
     pub state: u8,
-    /// Where it lies.
+    /// Location in the file.
     pub place: Place,
-    /// Sectors of the chunk whose bit is set, besides those the blocks name.
+    /// Sectors of the chunk whose bit is set, in addition to those of the blocks.
     pub present: Vec<Range<u64>>,
 }
 
-/// How many blocks and BAT entries a disk has.
+/// Numbers of blocks and BAT entries of a disk.
 #[derive(Debug, Clone, Copy)]
 pub struct Geometry {
     /// Payload blocks of one chunk.
     pub ratio: u64,
     /// Payload blocks of the disk.
     pub blocks: u64,
-    /// BAT entries the format asks for.
+    /// BAT entries that the format requires.
     pub entries: u64,
 }
 
 impl Geometry {
-    /// The geometry of a disk; for impossible sizes, something without a division by zero.
+    /// Geometry of a disk; for impossible sizes, a result without a division by zero.
     pub fn of(disk_size: u64, block_size: u32, sector_size: u32, has_parent: bool) -> Self {
         let block = u64::from(block_size.max(1));
         let ratio = ((u64::from(sector_size) << 23) / block).max(1);
@@ -398,20 +395,20 @@ impl Geometry {
     }
 }
 
-/// What one layer has to say about a piece of the disk.
+/// Content of a piece of the disk in one layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Part {
     /// These bytes.
     Data(Vec<u8>),
-    /// Zeros, whatever a parent holds.
+    /// Zeros, whatever the parent holds.
     Zero,
-    /// What the parent holds.
+    /// The content of the parent.
     Parent,
-    /// Nothing: a reader must fail here.
+    /// An error: a reader must fail here.
     Fault,
 }
 
-/// What the disk of one image holds, as the builder meant it: no byte of the file is looked at.
+/// Content of the disk of one image, as the builder intends it: independent of the bytes of the file.
 #[derive(Debug, Clone)]
 pub struct Model {
     /// VirtualDiskSize.
@@ -420,20 +417,20 @@ pub struct Model {
     pub sector_size: u64,
     /// BlockSize.
     pub block_size: u64,
-    /// Whether what is not present is asked of a parent.
+    /// Whether bytes that are not present are read from a parent.
     pub has_parent: bool,
     /// The blocks that are not NOT_PRESENT.
     pub blocks: BTreeMap<u64, ModelBlock>,
 }
 
-/// What the model knows of a payload block.
+/// A payload block in the model.
 #[derive(Debug, Clone)]
 pub struct ModelBlock {
     /// The state.
     pub state: u8,
     /// The content.
     pub fill: Fill,
-    /// The sectors of the block whose bit is set; `None` where the chunk has no bitmap.
+    /// Sectors of the block whose bit is set; `None` if the chunk has no bitmap.
     pub present: Option<Vec<Range<u64>>>,
 }
 
@@ -481,8 +478,8 @@ impl Model {
         out
     }
 
-    /// The bytes of a range through a chain, child first; behind the end of a smaller parent, and
-    /// behind that of the child, are zeros. `None` if a reader must fail.
+    /// Bytes of a range through a chain, child first. Bytes past the end of a smaller parent, and past the end of the
+    /// child, are zeros. `None` if a reader must fail.
     pub fn read(chain: &[&Self], offset: u64, len: usize) -> Option<Vec<u8>> {
         let mut out = vec![0; len];
         let (&first, parents) = chain.split_first()?;

@@ -1,4 +1,4 @@
-//! Log entries, right and wrong ones, and images whose last changes are only in the log.
+//! Log entries, valid and invalid ones, and images whose last changes are only in the log.
 
 use uuid::Uuid;
 
@@ -8,7 +8,7 @@ use super::{Block, Fill, GIB, KIB, MIB, PAGE, pattern};
 /// The log GUID of the images made dirty here.
 pub const LOG_GUID: Uuid = Uuid::from_u128(0xE6FC_743C_81ED_4FE8_BF54_698E_D57B_A0B8);
 
-/// One change that an entry carries.
+/// A change in an entry.
 #[derive(Debug, Clone)]
 pub enum Descriptor {
     /// These 4096 bytes at this offset of the file.
@@ -17,7 +17,7 @@ pub enum Descriptor {
     Zero(u64, u64),
 }
 
-/// One log entry. The fields may hold anything; what they cannot say is said by `patches`.
+/// A log entry. The fields may hold anything; `patches` can change the rest.
 #[derive(Debug, Clone)]
 pub struct Entry {
     /// SequenceNumber of entry, descriptors and data sectors.
@@ -62,75 +62,75 @@ impl Entry {
         self
     }
 
-    /// A checksum that does not fit.
+    /// Makes the checksum wrong.
     pub fn bad_crc(mut self) -> Self {
         self.crc_xor = 1;
         self
     }
 
-    /// Another signature.
+    /// Replaces the signature.
     pub fn bad_signature(self) -> Self {
         self.patch(0, b"logE")
     }
 
-    /// Another EntryLength. The checksum is made over that length, zeros added, so that the length
-    /// is the only fault in front of an empty ring; above 64 MiB it is left as it was.
+    /// Replaces EntryLength. The checksum is made over that length, with zeros added, so that the length is the only
+    /// fault before an empty ring; above 64 MiB it is unchanged.
     pub fn entry_length(self, length: u32) -> Self {
         self.patch(8, &length.to_le_bytes())
     }
 
-    /// Another DescriptorCount.
+    /// Replaces DescriptorCount.
     pub fn count(self, count: u32) -> Self {
         self.patch(24, &count.to_le_bytes())
     }
 
-    /// A value in the Reserved field.
+    /// Sets the Reserved field.
     pub fn reserved(self, value: u32) -> Self {
         self.patch(28, &value.to_le_bytes())
     }
 
-    /// Another signature of a descriptor.
+    /// Replaces the signature of a descriptor.
     pub fn descriptor_signature(self, index: usize, signature: [u8; 4]) -> Self {
         self.patch(64 + 32 * index, &signature)
     }
 
-    /// Another SequenceNumber in a descriptor.
+    /// Replaces the SequenceNumber of a descriptor.
     pub fn descriptor_sequence(self, index: usize, sequence: u64) -> Self {
         self.patch(64 + 32 * index + 24, &sequence.to_le_bytes())
     }
 
-    /// Another signature of a data sector, counted among the data sectors.
+    /// Replaces the signature of a data sector, counted among the data sectors.
     pub fn data_signature(self, index: usize) -> Self {
         let at = self.data_at(index);
         self.patch(at, b"dAta")
     }
 
-    /// Another SequenceHigh of a data sector.
+    /// Replaces the SequenceHigh of a data sector.
     pub fn data_high(self, index: usize, value: u32) -> Self {
         let at = self.data_at(index) + 4;
         self.patch(at, &value.to_le_bytes())
     }
 
-    /// Another SequenceLow of a data sector.
+    /// Replaces the SequenceLow of a data sector.
     pub fn data_low(self, index: usize, value: u32) -> Self {
         let at = self.data_at(index) + 4092;
         self.patch(at, &value.to_le_bytes())
     }
 
-    /// The offset in the entry of a data sector.
+    /// Offset of a data sector in the entry.
     pub fn data_at(&self, index: usize) -> usize {
         let sectors = (64 + 32 * self.descriptors.len()).div_ceil(PAGE as usize);
         (sectors + index) * PAGE as usize
     }
 
-    /// The right length of the entry.
+    /// Correct length of the entry.
     pub fn length(&self) -> u32 {
         let data = self.descriptors.iter();
         let data = data.filter(|d| matches!(d, Descriptor::Data(..))).count();
         self.data_at(data) as u32
     }
 
-    /// The bytes of the entry.
+    /// Bytes of the entry.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = vec![0; self.length() as usize];
         out[..4].copy_from_slice(b"loge");
@@ -168,10 +168,10 @@ impl Entry {
         for (at, bytes) in &self.patches {
             out[*at..at + bytes.len()].copy_from_slice(bytes);
         }
-        let said = u32::from_le_bytes(out[8..12].try_into().unwrap()) as usize;
+        let length = u32::from_le_bytes(out[8..12].try_into().unwrap()) as usize;
         let mut covered = out.clone();
-        if (8..=64 * MIB as usize).contains(&said) {
-            covered.resize(said, 0);
+        if (8..=64 * MIB as usize).contains(&length) {
+            covered.resize(length, 0);
         }
         seal(&mut covered);
         let crc = u32::from_le_bytes(covered[4..8].try_into().unwrap()) ^ self.crc_xor;
@@ -180,14 +180,14 @@ impl Entry {
     }
 }
 
-/// Writes one entry behind the other, with rising numbers.
+/// Writes entries one after the other, with rising numbers.
 #[derive(Debug, Clone)]
 pub struct Journal {
     /// Ring offset of the next entry; taken modulo the length of the ring.
     pub at: u32,
     /// SequenceNumber of the next entry.
     pub sequence: u64,
-    /// Tail of the next entries; `None`: each names itself.
+    /// Tail of the next entries; `None`: each refers to itself.
     pub tail: Option<u32>,
     /// LogGuid of the next entries.
     pub guid: Uuid,
@@ -198,12 +198,12 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// A journal whose first entry lies at this ring offset and is the tail of all.
+    /// A journal whose first entry is at this ring offset and is the tail of all.
     pub fn new(at: u32, sequence: u64) -> Self {
         Self { at, sequence, tail: Some(at), guid: LOG_GUID, flushed: MIB, last: MIB }
     }
 
-    /// The entry `append` would write.
+    /// The entry that `append` would write.
     pub fn entry(&self, descriptors: &[Descriptor]) -> Entry {
         Entry {
             flushed: self.flushed,
@@ -213,7 +213,7 @@ impl Journal {
         }
     }
 
-    /// Writes an entry and goes on behind it; gives its ring offset.
+    /// Writes an entry and returns its ring offset; the next entry follows it.
     pub fn append(&mut self, image: &mut Image, descriptors: &[Descriptor]) -> u32 {
         let entry = self.entry(descriptors);
         let at = self.at;
@@ -224,7 +224,7 @@ impl Journal {
     }
 }
 
-/// What a page holds on disk while its right content is only in the log.
+/// Content of a page in the file while its right content is only in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Old {
     /// Zeros.
@@ -234,13 +234,12 @@ pub enum Old {
 }
 
 impl Image {
-    /// Writes an entry at a ring offset; what does not fit before the end of the ring goes on at
-    /// its start.
+    /// Writes an entry at a ring offset; the part that does not fit before the end of the ring continues at its start.
     pub fn put_entry(&mut self, at: u32, entry: &Entry) {
         self.put_ring(at, &entry.encode());
     }
 
-    /// Writes bytes at a ring offset, round the end of the ring if need be.
+    /// Writes bytes at a ring offset, wrapping at the end of the ring.
     pub fn put_ring(&mut self, at: u32, bytes: &[u8]) {
         let ring = u64::from(self.spec.log_length);
         for (i, page) in bytes.chunks(PAGE as usize).enumerate() {
@@ -254,8 +253,8 @@ impl Image {
         self.patch_headers(48, &guid.to_bytes_le());
     }
 
-    /// Takes the content of these pages out of the file, as if it had only been logged, and gives
-    /// the changes that bring it back.
+    /// Removes the content of these pages from the file, as if it were only in the log, and returns the changes that
+    /// restore it.
     pub fn unapply(&mut self, pages: &[u64], old: Old) -> Vec<Descriptor> {
         let mut out = Vec::new();
         for &at in pages {
@@ -269,15 +268,14 @@ impl Image {
         out
     }
 
-    /// Makes the file as if the changes to these pages had only been logged: one entry at the start
-    /// of the ring brings them back.
+    /// Makes the changes of these pages exist only in the log: one entry at the start of the ring restores them.
     pub fn log_only(&mut self, pages: &[u64], old: Old) {
         let changes = self.unapply(pages, old);
         Journal::new(0, 1000).append(self, &changes);
         self.set_log_guid(LOG_GUID);
     }
 
-    /// The pages that hold structures a log may carry: region tables, metadata, BAT and bitmaps.
+    /// Pages with structures that a log may change: region tables, metadata, BAT and bitmaps.
     pub fn structure_pages(&self) -> Vec<u64> {
         let mut spans = vec![(192 * KIB, 320 * KIB)];
         for guid in [METADATA_REGION, BAT_REGION] {
@@ -294,24 +292,24 @@ impl Image {
     }
 }
 
-/// Ways for an image to be dirty. Each must read like the clean image it is made from.
+/// Kinds of dirty images. Each has the content of the clean image that it is made from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dirty {
-    /// One entry that carries all changes and names itself as tail.
+    /// One entry with all changes, whose tail is itself.
     OneEntry,
-    /// One entry for each page, the first being the tail; on disk are zeros.
+    /// One entry for each page, the first being the tail; in the file are zeros.
     ManyEntries,
-    /// The newest entry lies at ring offset 0, the tail at the end of the ring.
+    /// The newest entry is at ring offset 0, the tail at the end of the ring.
     WrapBetween,
-    /// An entry goes on round the end of the ring.
+    /// An entry wraps at the end of the ring.
     WrapInside,
-    /// The entries fill the ring to the last byte, and begin in its midst.
+    /// The entries fill the ring to the last byte, and begin in its middle.
     FullRing,
     /// Entries of the same run before the tail, which must not be replayed.
     StaleBeforeTail,
-    /// An older entry right behind the newest.
+    /// An older entry directly after the newest.
     StaleBehindHead,
-    /// Entries with higher numbers and another GUID, behind the newest and elsewhere.
+    /// Entries with higher numbers and another GUID, after the newest and elsewhere.
     ForeignGuid,
     /// An older run elsewhere in the ring, whose first number is above that of the newest run.
     OlderRun,
@@ -319,27 +317,27 @@ pub enum Dirty {
     LostTail,
     /// A newer entry whose checksum fails.
     TornHead,
-    /// All is applied, and the log holds nothing but an empty entry.
+    /// All changes are in the file, and the log holds only an empty entry.
     OnlyEmpty,
-    /// An empty entry opens the session, as Windows does.
+    /// An empty entry opens the session, like on Windows.
     SessionStart,
-    /// In one entry zeros over pages and then data over some of them, and the reverse (over the
-    /// highest block, which the log of a lawful writer never touches).
+    /// In one entry zeros over pages and then data over some of them, and the reverse (over the highest block, which
+    /// the log of a correct writer never changes).
     Order,
-    /// So many descriptors that they take several sectors, of both kinds.
+    /// Enough descriptors of both kinds to fill several sectors.
     ManyDescriptors,
-    /// Numbers that go beyond 32 bits inside the run.
+    /// Numbers that exceed 32 bits inside the run.
     LongNumbers,
-    /// The last number there is.
+    /// The highest possible number.
     LastNumber,
-    /// The file ends before a present block of zeros; only LastFileOffset tells.
+    /// The file ends before a present block of zeros; only LastFileOffset shows that.
     Growth,
-    /// The file ends before the BAT, which the log writes behind the end.
+    /// The file ends before the BAT, which the log writes past the end.
     GrowthByData,
 }
 
 impl Dirty {
-    /// All of them.
+    /// All kinds.
     pub const ALL: [Self; 19] = [
         Self::OneEntry,
         Self::ManyEntries,
@@ -362,11 +360,11 @@ impl Dirty {
         Self::GrowthByData,
     ];
 
-    /// Builds the image and makes it dirty. Its structures may fill some 200 pages.
+    /// Builds the image and makes it dirty. Its structures may fill about 200 pages.
     ///
-    /// `Growth` and `Order` turn the highest block of the specification (it must have one) into a
-    /// present block of zeros at the end of the file; the model says so. `GrowthByData` moves the
-    /// BAT there, and blocks may take its old place.
+    /// `Growth` and `Order` turn the highest block of the specification (there must be one) into a present block of
+    /// zeros at the end of the file, also in the model. `GrowthByData` moves the BAT there, and blocks may use its old
+    /// space.
     pub fn build(self, spec: &Spec) -> Image {
         let mut spec = spec.clone();
         match self {
@@ -392,7 +390,7 @@ impl Dirty {
         let page = PAGE as u32;
         let end = image.bytes.len();
         let pages = image.structure_pages();
-        // A page no image can do without, and space that holds nothing.
+        // A page that every image needs, and space that is unused.
         let metadata = image.spec.metadata_offset;
         let harm = [Descriptor::Data(metadata, pattern(99, 0, PAGE as usize))];
         let unused = metadata + u64::from(image.spec.metadata_length) - 512 * KIB;
@@ -515,8 +513,8 @@ impl Dirty {
     }
 }
 
-/// The worked example of section 5.7 of the format document, with the pattern of seed 1 in its one
-/// block but for the boot signature.
+/// The worked example of section 5.7 of the format document, with the pattern of seed 1 in its only block, except for
+/// the boot signature.
 pub fn worked_example() -> Image {
     let mut spec = Spec::empty(GIB);
     spec.block_size = 32 * MIB as u32;
@@ -526,7 +524,7 @@ pub fn worked_example() -> Image {
     let mut image = spec.build();
     let right = image.bytes.read(3 * MIB, PAGE as usize);
     image.bytes.write(3 * MIB, &vec![0; PAGE as usize]);
-    // The first changes are those of a BAT on its way: only the last is complete.
+    // The first changes are intermediate states of the BAT: only the last one is complete.
     let early = vec![0; PAGE as usize];
     let (short, long) = (0x40_0000, 0x240_0000);
     let entries = [

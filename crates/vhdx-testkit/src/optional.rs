@@ -1,20 +1,20 @@
-//! Checks that need something from outside, and what happens where that is missing.
+//! Checks that need external programs or permissions, and what happens without these.
 
 use std::io::Write;
 
-/// Whether a check must not be skipped: `VHDX_REQUIRE` lists such checks, with commas.
+/// Whether a check must not be skipped: `VHDX_REQUIRE` lists such checks, separated by commas.
 fn is_required(what: &str) -> bool {
     std::env::var("VHDX_REQUIRE").is_ok_and(|list| list.split(',').any(|item| item == what || item == "all"))
 }
 
-/// Says that a check is skipped, past the capture of the test harness; fails where it must not be skipped.
+/// Reports that a check is skipped, bypassing the capture of the test harness; fails if it must not be skipped.
 pub fn skip(what: &str, why: &str) {
     assert!(!is_required(what), "{what} is required by VHDX_REQUIRE: {why}");
     say(&format!("SKIPPED ({what}): {why}\n"));
 }
 
-/// Says something past the capture of the test harness.
+/// Prints a message, bypassing the capture of the test harness.
 pub fn say(text: &str) {
-    // To the stream itself: what goes through `eprintln!` is shown for failing tests only.
+    // To the stream itself: the harness shows output of `eprintln!` for failing tests only.
     std::io::stderr().write_all(text.as_bytes()).unwrap();
 }

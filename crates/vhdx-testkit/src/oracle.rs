@@ -1,8 +1,7 @@
-//! A reader as plain and slow as can be, straight from the format document, to compare with.
+//! A reader as simple and slow as possible, written from the format document, to compare with.
 //!
-//! It takes the files of a chain, replays their logs into a list of writes, and then looks up
-//! every logical sector on its own: BAT entry, bitmap bit, parent. Where the document leaves a
-//! choice, its recommendation holds.
+//! It takes the files of a chain, replays their logs into a list of writes, and then looks up every logical sector: BAT
+//! entry, bitmap bit, parent. Where the document leaves a choice, it follows the recommendation.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -22,7 +21,7 @@ const KNOWN_ITEMS: [&str; 6] = [
     DISK_SIZE,
     LOGICAL_SECTOR,
     PARENT_LOCATOR,
-    // Virtual Disk ID and Physical Sector Size: nothing read depends on them.
+    // Virtual Disk ID and Physical Sector Size: no content depends on them.
     "BECA12AB-B2E6-4523-93EF-C309E000C746",
     "CDA348C7-445D-4471-9CC9-E9885251C556",
 ];
@@ -31,7 +30,7 @@ const IGNORED_ITEMS: [&str; 2] = ["DA02D7BC-3D3A-423C-AC88-2A36AB21479B", "10E1A
 const INCOMPLETE_FILE: &str = "71CC85F0-1B69-4E28-9558-C3BF83AE75D3";
 const VHDX_LOCATOR: &str = "B04AEFB7-D19E-4A81-B789-25B8E9445913";
 
-/// Whether a log in use is replayed.
+/// Whether a dirty log is replayed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogPolicy {
     /// Replay it, in memory.
@@ -45,35 +44,35 @@ pub enum LogPolicy {
 pub enum Fault {
     /// Not the signature of a VHDX file.
     NotVhdx,
-    /// Against the format.
+    /// Violates the format.
     Corrupt(&'static str),
-    /// Within the format, but not to be read by this version of it.
+    /// Valid, but not supported by this version of the format.
     Unsupported(&'static str),
-    /// A sector is the parent's, and the chain ends here.
+    /// A sector is in the parent, and the chain ends here.
     NoParent,
     /// The next file of the chain is not the parent of this one.
     ParentMismatch,
 }
 
-/// Where a sector of the disk comes from. Layer 0 is the child.
+/// Source of a sector of the disk. Layer 0 is the child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
-    /// From this offset of the file of this layer.
+    /// The file of this layer, at this offset.
     File {
         /// The layer.
         layer: usize,
         /// The offset in its file, after replay.
         offset: u64,
     },
-    /// Zeros, because this layer says so by the state (1, 2 or 3) of its block.
+    /// Zeros, because of the state (1, 2 or 3) of its block in this layer.
     Zero {
         /// The layer.
         layer: usize,
         /// The state of the block.
         state: u8,
     },
-    /// Zeros, because no layer has the sector. The layer is the one that ends the search: the last
-    /// of the chain, or one whose disk is shorter.
+    /// Zeros, because no layer has the sector. The layer is the one that ends the search: the last of the chain, or one
+    /// whose disk is shorter.
     Absent {
         /// The layer.
         layer: usize,
@@ -86,7 +85,7 @@ pub struct Oracle<'a> {
 }
 
 impl<'a> Oracle<'a> {
-    /// Opens a chain, child first. A missing parent fails only the reads that ask it.
+    /// Opens a chain, child first. A missing parent fails only the reads that need it.
     pub fn open(chain: &[&'a dyn FileBytes], log: LogPolicy) -> Result<Self, Fault> {
         ensure(chain.len() <= 256, Fault::Unsupported("depth of the chain"))?;
         let mut layers = Vec::new();
@@ -143,7 +142,7 @@ impl<'a> Oracle<'a> {
         Ok(out)
     }
 
-    /// Where a logical sector comes from.
+    /// Source of a logical sector.
     pub fn locate(&self, sector: u64) -> Result<Origin, Fault> {
         let mut at = 0;
         loop {
@@ -167,7 +166,7 @@ impl<'a> Oracle<'a> {
         self.layers[layer].file.len
     }
 
-    /// How many log entries were replayed in a layer.
+    /// Number of log entries that were replayed in a layer.
     pub fn replayed(&self, layer: usize) -> usize {
         self.layers[layer].file.entries
     }
@@ -199,7 +198,7 @@ fn guid_at(bytes: &[u8], at: usize) -> Guid {
     bytes[at..at + 16].try_into().unwrap()
 }
 
-/// A GUID in its file form from its text form, with or without braces, in either case.
+/// Parses a GUID, with or without braces, in either case, into its file form.
 fn guid(text: &str) -> Option<Guid> {
     let inner = text.strip_prefix('{').and_then(|t| t.strip_suffix('}'));
     let text = inner.unwrap_or(text);
@@ -243,7 +242,7 @@ struct Write {
     bytes: Option<Vec<u8>>,
 }
 
-/// A file with the changes of its log laid over it, in their order.
+/// A file with the changes of its log applied, in order.
 struct Replayed<'a> {
     file: &'a dyn FileBytes,
     writes: Vec<Write>,
@@ -266,7 +265,7 @@ impl Replayed<'_> {
     }
 }
 
-/// The ring, and the identity its entries must have.
+/// The ring, and the GUID that its entries must have.
 struct Ring<'a> {
     file: &'a dyn FileBytes,
     offset: u64,
@@ -284,7 +283,7 @@ struct Entry {
 }
 
 impl Ring<'_> {
-    /// Bytes of the ring from a sector boundary on, going on at its start behind its end.
+    /// Bytes of the ring from a sector boundary on, wrapping at its end.
     fn read(&self, at: u64, len: u64) -> Vec<u8> {
         let mut out = Vec::new();
         for sector in 0..len / 4096 {
@@ -294,7 +293,7 @@ impl Ring<'_> {
         out
     }
 
-    /// The entry at a ring offset, if there is a valid one.
+    /// The entry at a ring offset, if it is valid.
     fn entry(&self, at: u64) -> Option<Rc<Entry>> {
         let head = self.read(at, 4096);
         let length = u32_at(&head, 8);
@@ -388,7 +387,7 @@ impl Ring<'_> {
     }
 }
 
-/// What one layer says of a sector.
+/// Content of a sector in one layer.
 enum Found {
     File(u64),
     Zero(u8),
@@ -396,12 +395,12 @@ enum Found {
     Parent,
 }
 
-/// One file of the chain.
+/// A file of the chain.
 struct Layer<'a> {
     file: Replayed<'a>,
     data_write_guid: Guid,
     linkage: Vec<Guid>,
-    /// Header section, log and regions: no payload lies there.
+    /// Header section, log and regions: payload blocks must not overlap these.
     taken: Vec<(u64, u64)>,
     bat: u64,
     block: u64,
@@ -424,7 +423,7 @@ impl<'a> Layer<'a> {
             ensure(version == 0, Fault::Unsupported("log version"))?;
             replay(&mut file, log_guid, log)?;
         }
-        // A log out of use may stand anywhere: only where it could be one is its place its own.
+        // An unused log may be anywhere: it occupies space only at a valid offset.
         let placed = log_place(log, bytes.file_len()).is_ok();
         let log = if placed { log } else { (0, 0) };
         let (regions, bat, metadata) = regions(&file, log)?;
@@ -505,7 +504,7 @@ impl<'a> Layer<'a> {
             0 => Ok(Found::Absent),
             1..=3 => Ok(Found::Zero(state)),
             6 | 7 => {
-                // Only what the disk can address must be there.
+                // Only the part that the disk can address must exist.
                 let start = number * self.block;
                 let payload = (place, self.block.min(self.size - start));
                 sound(place >= MIB, "payload block in the header section")?;
@@ -521,7 +520,7 @@ impl<'a> Layer<'a> {
         }
     }
 
-    /// The bit of a sector in the bitmap; `sectors` is how many its block has.
+    /// The bit of a sector in the bitmap; `sectors` is the number of sectors per block.
     fn bit(&self, sector: u64, sectors: u64) -> Result<bool, Fault> {
         sound(self.has_parent, "partial block without a parent")?;
         let chunk = sector >> 23;
@@ -578,7 +577,7 @@ fn replay(file: &mut Replayed<'_>, guid: Guid, log: Extent) -> Result<(), Fault>
 
 type Extent = (u64, u64);
 
-/// The extents of all regions, then those of BAT and metadata.
+/// Extents of all regions, then those of BAT and metadata.
 fn regions(file: &Replayed<'_>, log: Extent) -> Result<(Vec<Extent>, Extent, Extent), Fault> {
     let table = [192, 256]
         .map(|kib| file.read(kib * 1024, 65536))
@@ -612,7 +611,7 @@ fn regions(file: &Replayed<'_>, log: Extent) -> Result<(Vec<Extent>, Extent, Ext
     Ok((seen.into_iter().map(|s| s.1).collect(), bat, metadata))
 }
 
-/// The known items by identity, with their extents in the region.
+/// Known items by identifier, with their extents in the region.
 fn items(file: &Replayed<'_>, region: Extent) -> Result<Vec<(Guid, Extent)>, Fault> {
     let table = file.read(region.0, 65536);
     sound(table.starts_with(b"metadata"), "metadata signature")?;
@@ -650,7 +649,7 @@ fn items(file: &Replayed<'_>, region: Extent) -> Result<Vec<(Guid, Extent)>, Fau
     Ok(items)
 }
 
-/// The GUIDs the locator allows the parent to have.
+/// GUIDs that the locator accepts for the parent.
 fn linkage(locator: &[u8]) -> Result<Vec<Guid>, Fault> {
     sound(locator.len() >= 20, "locator length")?;
     ensure(Some(guid_at(locator, 0)) == guid(VHDX_LOCATOR), Fault::Unsupported("locator type"))?;

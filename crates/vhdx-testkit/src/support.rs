@@ -1,4 +1,4 @@
-//! What several tests need.
+//! Shared parts of the tests.
 
 use std::path::Path;
 
@@ -9,27 +9,27 @@ pub use program::{Ran, run, run_to, wait};
 
 pub use crate::optional::{say, skip};
 
-/// Options of a user who trusts the folder in which the image lies.
+/// Options of a user who trusts the folder of the image.
 pub fn with_parents_beside() -> OpenOptions {
     mapped(OpenOptions::new().parents(Parents::Beside))
 }
 
-/// The same options, with parents mapped.
+/// Options of a user who trusts the folder of the image, with parents mapped.
 #[expect(unsafe_code, reason = "a promise about files that only this test process knows")]
 pub fn mapped(options: OpenOptions) -> OpenOptions {
-    // SAFETY: no test changes a file while it has it mapped.
+    // SAFETY: no test changes a file while it is mapped.
     unsafe { options.map_parents() }
 }
 
-/// Opens a disk as most users do.
+/// Opens a disk like most users.
 pub fn open(path: &Path) -> Result<Disk> {
     Disk::open(map(path), &with_parents_beside())
 }
 
-/// Maps a file that only this test process knows.
+/// Maps a file that only this test process uses.
 #[expect(unsafe_code, reason = "the library's one unsafe function")]
 pub fn map(path: &Path) -> Source {
-    // SAFETY: no test changes a file while it has it mapped.
+    // SAFETY: no test changes a file while it is mapped.
     unsafe { Source::map(path) }.unwrap()
 }
 
@@ -59,29 +59,29 @@ pub fn is_zero(disk: &Disk, range: std::ops::Range<u64>) -> Result<bool> {
     Ok(true)
 }
 
-/// A folder below the build's own for temporary files, which are removed with it.
+/// A folder below the build's folder for temporary files.
 pub fn temp_dir() -> tempfile::TempDir {
-    // `CARGO_TARGET_TMPDIR` is known to tests, and not to what they are linked with. A test is `target/debug/deps/it`.
+    // `CARGO_TARGET_TMPDIR` is set for tests, but not for this crate. A test is `target/debug/deps/it`.
     let base = std::env::current_exe().unwrap().ancestors().nth(3).unwrap().join("tmp");
     std::fs::create_dir_all(&base).unwrap();
     tempfile::tempdir_in(base).unwrap()
 }
 
-/// Running programs.
+/// Helpers that run programs.
 mod program {
     use std::io::Read;
     use std::process::{Child, Command, ExitStatus, Stdio};
 
     use crate::watchdog::Watchdog;
 
-    /// What a run of a program gave.
+    /// Result of a run of a program.
     #[derive(Debug)]
     pub struct Ran {
-        /// How it ended.
+        /// Exit status.
         pub status: ExitStatus,
-        /// All of its standard output, unless that went elsewhere.
+        /// Standard output, unless it was redirected.
         pub out: Vec<u8>,
-        /// All of its standard error.
+        /// Standard error.
         pub err: String,
     }
 
@@ -97,7 +97,7 @@ mod program {
             serde_json::from_slice(&self.out).unwrap()
         }
 
-        /// The same run, if it was a success.
+        /// The run, which must have succeeded.
         #[track_caller]
         pub fn done(self) -> Self {
             assert!(self.status.success(), "{}: {}", self.status, self.err);
@@ -114,13 +114,13 @@ mod program {
         }
     }
 
-    /// Runs a program without input and to its end.
+    /// Runs a program without input to its end.
     #[track_caller]
     pub fn run(command: &mut Command) -> Ran {
         run_to(command, Stdio::piped())
     }
 
-    /// The same, with another standard output.
+    /// Runs a program without input to its end, with another standard output.
     #[track_caller]
     pub fn run_to(command: &mut Command, out: Stdio) -> Ran {
         let mut child = command.stdin(Stdio::piped()).stdout(out).stderr(Stdio::piped()).spawn().unwrap();
@@ -128,7 +128,7 @@ mod program {
         wait(child)
     }
 
-    /// Waits for the end of a program, reading what it writes meanwhile.
+    /// Waits for the end of a program, reading its output meanwhile.
     #[track_caller]
     pub fn wait(mut child: Child) -> Ran {
         fn all_of(stream: Option<impl Read>) -> Vec<u8> {

@@ -1,5 +1,5 @@
-//! A program that is stopped at each of its system calls: to count them, or to hold it at one of them while something
-//! happens to its files. Both depend on what the program does, and not on how fast it does it.
+//! A program that is stopped at each of its system calls: to count them, or to hold it at one of them while its files
+//! change. Both depend on what the program does, not on how fast it is.
 #![expect(unsafe_code, reason = "ptrace and wait4 have no safe form")]
 
 use std::collections::BTreeMap;
@@ -16,7 +16,7 @@ use libc::{c_int, pid_t};
 use crate::optional::skip;
 use crate::watchdog::Watchdog;
 
-/// A program, all threads of which are traced by the thread that started it.
+/// A program whose threads are all traced by the thread that started it.
 pub struct Traced {
     child: Child,
     leader: pid_t,
@@ -48,44 +48,44 @@ impl Call {
         numbers.contains(&self.number)
     }
 
-    /// What an argument that is a file descriptor stands for.
+    /// File of an argument that is a file descriptor.
     pub fn file(&self, arg: usize) -> Option<PathBuf> {
         fs::read_link(format!("/proc/{}/fd/{}", self.process, self.args[arg])).ok()
     }
 
-    /// Whether this call waits for other threads: how many of these there are depends on who is faster.
+    /// Whether this call waits for other threads: the number of these calls depends on timing.
     pub fn is_of_scheduling(&self) -> bool {
         self.is_any(&[libc::SYS_futex, libc::SYS_sched_yield, libc::SYS_restart_syscall, libc::SYS_clock_nanosleep])
     }
 }
 
-/// What a traced program left.
+/// Result of a traced program.
 pub struct Ended {
     pub status: ExitStatus,
     pub usage: libc::rusage,
-    /// The largest resident set, in bytes, of this program alone: that of `usage` begins with what its parent has.
+    /// The largest resident set of this program alone, in bytes: that of `usage` includes the parent at the start.
     pub peak: u64,
     pub out: Vec<u8>,
     pub err: Vec<u8>,
 }
 
-/// How a thread goes on: to its next system call, or without stopping at them.
+/// How a thread continues: to its next system call, or without stopping at them.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Go {
+enum Resume {
     ToCall,
-    On,
+    Freely,
 }
 
 impl Traced {
-    /// Starts a program; none where that can't be traced. What it writes to pipes is read.
+    /// Starts a program; `None` if programs cannot be traced. Its output to pipes is read.
     pub fn start(command: &mut Command) -> Option<Self> {
         let trace_me = || {
-            // SAFETY: asks for this process to be traced by its parent; no argument is looked at.
+            // SAFETY: asks for this process to be traced by its parent; no argument is used.
             let asked = unsafe { libc::ptrace(libc::PTRACE_TRACEME, 0, ptr::null_mut::<u8>(), ptr::null_mut::<u8>()) };
             if asked == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
         };
         command.process_group(0);
-        // SAFETY: between fork and exec there is nothing but one system call.
+        // SAFETY: between fork and exec there is only one system call.
         unsafe { command.pre_exec(trace_me) };
         let mut child = match command.spawn() {
             Ok(child) => child,
@@ -99,7 +99,7 @@ impl Traced {
         let watchdog = Watchdog::over(child.id());
         let threads = BTreeMap::from([(leader, Thread::default())]);
         let mut traced = Self { child, leader, threads, held: None, ended: None, peak: 0, streams, watchdog };
-        // Its first stop is that of `exec`.
+        // The first stop is that of `exec`.
         let (_, status) = traced.wait().expect("a traced program stops before it begins");
         assert!(libc::WIFSTOPPED(status) && libc::WSTOPSIG(status) == libc::SIGTRAP, "{status:#x}");
         let options = libc::PTRACE_O_TRACESYSGOOD
@@ -108,30 +108,30 @@ impl Traced {
             | libc::PTRACE_O_TRACEEXIT
             | libc::PTRACE_O_EXITKILL;
         let options = ptr::without_provenance_mut::<u8>(usize::try_from(options).unwrap());
-        // SAFETY: the thread is stopped, and options are a number.
+        // SAFETY: the thread is stopped, and the options are a number.
         let set = unsafe { libc::ptrace(libc::PTRACE_SETOPTIONS, leader, ptr::null_mut::<u8>(), options) };
         assert_eq!(set, 0, "{}", io::Error::last_os_error());
         traced.held = Some(leader);
         Some(traced)
     }
 
-    /// The number of the process.
+    /// Process id.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Goes on to the next system call of any thread, which is held at its beginning; none if the program ends before.
+    /// Continues to the next system call of any thread, which is held at its beginning; `None` if the program ends
+    /// before.
     pub fn next_call(&mut self) -> Option<Call> {
         if let Some(thread) = self.held.take() {
-            go(thread, Go::ToCall, 0);
+            resume(thread, Resume::ToCall, 0);
         }
-        let (thread, call) = self.call_of_any(Go::ToCall)?;
+        let (thread, call) = self.call_of_any(Resume::ToCall)?;
         self.held = Some(thread);
         Some(call)
     }
 
-    /// Goes on to the first system call that is wanted, the thread of which is held then; false if the program ends
-    /// before.
+    /// Continues to the first system call that is wanted, and holds its thread; false if the program ends before.
     pub fn run_until(&mut self, mut wanted: impl FnMut(Call) -> bool) -> bool {
         while let Some(call) = self.next_call() {
             if wanted(call) {
@@ -141,15 +141,15 @@ impl Traced {
         false
     }
 
-    /// Sends a signal that the program handles, and waits until it has, while one thread is held: so that thread does
-    /// nothing more that it would not do after the signal.
+    /// Sends a signal that the program handles, and waits until it has done so, while one thread is held: that thread
+    /// does nothing more that it would not do after the signal.
     pub fn signal(&mut self, number: c_int) {
-        // SAFETY: the process has not been waited for, so the number is still its own.
+        // SAFETY: the process has not been waited for, so the id is still its own.
         assert_eq!(unsafe { libc::kill(self.leader, number) }, 0);
-        // A program of one thread handles it before it goes on.
+        // A program of one thread handles the signal before it continues.
         if self.threads.len() > 1 {
-            while let Some((thread, call)) = self.call_of_any(Go::ToCall) {
-                go(thread, Go::ToCall, 0);
+            while let Some((thread, call)) = self.call_of_any(Resume::ToCall) {
+                resume(thread, Resume::ToCall, 0);
                 if call.is_any(&[libc::SYS_rt_sigreturn]) {
                     return;
                 }
@@ -157,14 +157,14 @@ impl Traced {
         }
     }
 
-    /// Lets the program go on to its end.
+    /// Lets the program run to its end.
     #[track_caller]
     pub fn finish(mut self) -> Ended {
         if let Some(thread) = self.held.take() {
-            go(thread, Go::On, 0);
+            resume(thread, Resume::Freely, 0);
         }
-        while let Some((thread, _)) = self.call_of_any(Go::On) {
-            go(thread, Go::On, 0);
+        while let Some((thread, _)) = self.call_of_any(Resume::Freely) {
+            resume(thread, Resume::Freely, 0);
         }
         self.watchdog.assert_idle();
         let [out, err] = self.streams.map(|stream| stream.map_or_else(Vec::new, |thread| thread.join().unwrap()));
@@ -172,14 +172,14 @@ impl Traced {
         Ended { status, usage, peak: self.peak, out, err }
     }
 
-    /// Stops the program, whatever it does.
+    /// Kills the program.
     pub fn kill(mut self) -> Ended {
         self.child.kill().unwrap();
         self.finish()
     }
 
-    /// Waits for the next system call of a thread that is not held. Threads that stop for something else go on.
-    fn call_of_any(&mut self, to: Go) -> Option<(pid_t, Call)> {
+    /// Waits for the next system call of a thread that is not held. Threads that stop for another reason continue.
+    fn call_of_any(&mut self, to: Resume) -> Option<(pid_t, Call)> {
         loop {
             let (thread, status) = self.wait()?;
             let signal = libc::WSTOPSIG(status);
@@ -192,27 +192,27 @@ impl Traced {
                 {
                     return Some((thread, call));
                 }
-                go(thread, to, 0);
+                resume(thread, to, 0);
             } else if status >> 16 == libc::PTRACE_EVENT_EXIT {
                 self.peak = self.peak.max(peak_of(thread).unwrap_or(0));
-                go(thread, to, 0);
+                resume(thread, to, 0);
             } else if status >> 16 != 0 || (is_new && signal == libc::SIGSTOP) {
                 // A thread was started, or starts.
-                go(thread, to, 0);
+                resume(thread, to, 0);
             } else {
-                go(thread, to, signal);
+                resume(thread, to, signal);
             }
         }
     }
 
-    /// Waits for the next stop of a thread; none if all have ended.
+    /// Waits for the next stop of a thread; `None` if all have ended.
     fn wait(&mut self) -> Option<(pid_t, c_int)> {
         loop {
-            // SAFETY: `rusage` is a plain structure of numbers, for which zeros are values.
+            // SAFETY: `rusage` is a plain structure of numbers, for which zeros are valid values.
             let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
             let (mut status, flags) = (0, libc::__WALL | libc::__WNOTHREAD);
-            // SAFETY: both pointers are to places of the right types that live until the call returns. Nothing but the
-            // threads of this one process is in its group.
+            // SAFETY: both pointers are to values of the right types that live until the call returns. The process
+            // group holds only the threads of this one process.
             let found = unsafe { libc::wait4(-self.leader, &raw mut status, flags, &raw mut usage) };
             if found < 0 {
                 match io::Error::last_os_error() {
@@ -232,17 +232,17 @@ impl Traced {
     }
 }
 
-/// Lets a stopped thread go on, with a signal or 0. The next wait reports one that was killed meanwhile.
-fn go(thread: pid_t, to: Go, signal: c_int) {
-    let request = if to == Go::ToCall { libc::PTRACE_SYSCALL } else { libc::PTRACE_CONT };
+/// Lets a stopped thread continue, with a signal or 0. The next wait reports a thread that was killed meanwhile.
+fn resume(thread: pid_t, to: Resume, signal: c_int) {
+    let request = if to == Resume::ToCall { libc::PTRACE_SYSCALL } else { libc::PTRACE_CONT };
     let signal = ptr::without_provenance_mut::<u8>(usize::try_from(signal).unwrap());
-    // SAFETY: the thread is one that this thread traces, and a signal is a number.
+    // SAFETY: this thread traces the other one, and a signal is a number.
     let done = unsafe { libc::ptrace(request, thread, ptr::null_mut::<u8>(), signal) };
     let error = io::Error::last_os_error();
     assert!(done == 0 || error.raw_os_error() == Some(libc::ESRCH), "{error}");
 }
 
-/// The call at whose beginning a thread is stopped; none if the thread was killed meanwhile.
+/// The call at whose beginning a thread is stopped; `None` if the thread was killed meanwhile.
 fn call_of(process: pid_t, thread: pid_t) -> Option<Call> {
     let text = fs::read_to_string(format!("/proc/{process}/task/{thread}/syscall")).ok()?;
     let mut words = text.split_whitespace();
@@ -254,7 +254,7 @@ fn call_of(process: pid_t, thread: pid_t) -> Option<Call> {
     Some(Call { process, number, args })
 }
 
-/// The largest resident set of the process of a thread, in bytes; none if it was killed.
+/// The largest resident set of the process of a thread, in bytes; `None` if it was killed.
 fn peak_of(thread: pid_t) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{thread}/status")).ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;

@@ -1,11 +1,11 @@
-//! Stops a program that hangs, so that its test fails instead of waiting forever. No test depends on how long it waits.
+//! Kills a program that hangs, so that its test fails instead of waiting forever. No test depends on the delay.
 
 use std::process::Command;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// Much longer than any program of a test takes, also on a machine that does other work.
+/// Much longer than any program of a test needs, also on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(600);
 
 /// Watches one program until it is dropped.
@@ -15,7 +15,7 @@ pub struct Watchdog {
 }
 
 impl Watchdog {
-    /// Watches the process with this number.
+    /// Watches the process with this id.
     pub fn over(pid: u32) -> Self {
         let (ended, end) = channel();
         let watch = move || {
@@ -28,7 +28,7 @@ impl Watchdog {
         Self { ended: Some(ended), thread: Some(std::thread::spawn(watch)) }
     }
 
-    /// Fails if the program had to be stopped.
+    /// Fails if the program was killed.
     #[track_caller]
     pub fn assert_idle(mut self) {
         drop(self.ended.take());

@@ -1,4 +1,4 @@
-//! What can be typed after `vhdx`, and the help that says so.
+//! The command line: commands, options and their help.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -19,39 +19,39 @@ pub(crate) use damage::{CheckArgs, LossMapFormat, SalvageArgs};
 
 const AFTER_HELP: &str = "\
 A tour:
-  vhdx info disk.vhdx                  what is this, and what is on it?
+  vhdx info disk.vhdx                  format, sizes, log state, parents and partitions
   vhdx extract disk.vhdx disk.raw      the raw disk, with holes where it is empty
   vhdx extract disk.avhdx - | zstd     a checkpoint and its parents as one stream
-  vhdx extract disk.vhdx disk.vhd --format vhd   a fixed VHD, as Azure takes it
-  vhdx hash disk.vhdx                  the digest of the disk, as sha256sum gives of the raw disk
-  vhdx compare disk.vhdx disk.raw      are they the same?
-  vhdx diff child.avhdx --output json  what has changed since the checkpoint
-  vhdx map disk.vhdx --output json     which bytes lie where, as qemu-img says it
-  vhdx read disk.vhdx --range 0:512 --hex        a look at the first sector
-  vhdx log disk.vhdx                   what the log holds, and what of it counts
-  vhdx chain disk.avhdx                the parents, and how they were found
-  vhdx check disk.vhdx                 everything that is wrong with it
-  vhdx extract --salvage --loss-map lost.json broken.vhdx disk.raw   what is left of it
+  vhdx extract disk.vhdx disk.vhd --format vhd   a fixed VHD, as Azure needs it
+  vhdx hash disk.vhdx                  the digest that sha256sum prints for the raw disk
+  vhdx compare disk.vhdx disk.raw      are the disks equal?
+  vhdx diff child.avhdx --output json  the changes since the checkpoint
+  vhdx map disk.vhdx --output json     the allocation map, with the keys of qemu-img map
+  vhdx read disk.vhdx --range 0:512 --hex        the first sector
+  vhdx log disk.vhdx                   the entries of the log, and which of them count
+  vhdx chain disk.avhdx                the parents, and how each was found
+  vhdx check disk.vhdx                 every problem, each with a code
+  vhdx extract --salvage --loss-map lost.json broken.vhdx disk.raw   what can be read of a damaged image
 
 Exit codes:
   0    done
-  1    the answer is no: the disks differ, or a digest is another one
+  1    disks differ, or digest mismatch
   2    wrong usage
-  65   the image is corrupt, or not a VHDX; with --salvage, something was lost
-  66   the image cannot be opened
-  69   the image may be valid, but needs what this program does not support
-  73   the output cannot be created
-  74   an I/O error
-  80   the log holds changes, and --log refuse was given
-  81   a parent was not found
-  82   a parent was found, but it is not the one
+  65   corrupt image, or not a VHDX; with --salvage: parts are lost or may be wrong
+  66   image cannot be opened
+  69   image needs a feature that this program does not support
+  73   output cannot be created
+  74   I/O error, or the image changed while it was read
+  80   dirty log, and --log refuse was given
+  81   parent not found
+  82   parent identity mismatch
   130  interrupted
 
-check ends as qemu-img check does: 0 all is well, 1 not checked, 2 corruption, 3 leaks, 63 unsupported.
+check has the exit codes of qemu-img check: 0 no errors, 1 not checked, 2 corruption, 3 leaks only, 63 unsupported.
 
-Images are only ever read: a dirty log is replayed in memory. Sizes and offsets take 512, 64K, 1M, 2G, 1T or 0x200.";
+Images are never written to: a dirty log is replayed in memory. Sizes and offsets: 512, 64K, 1M, 2G, 1T or 0x200.";
 
-/// Reads Hyper-V's VHDX and AVHDX disk images: right to the last byte, or with an error that says why not.
+/// Read Hyper-V's VHDX and AVHDX disk images: get correct bytes, or an error that names the structure and file offset
 #[derive(Debug, Parser)]
 #[command(name = "vhdx", version, after_help = AFTER_HELP, max_term_width = 110, help_expected = true)]
 pub(crate) struct Cli {
@@ -77,50 +77,102 @@ pub(crate) enum Command {
     Check(CheckArgs),
 }
 
+impl Command {
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Info(_) => "info",
+            Self::Map(_) => "map",
+            Self::Extract(_) => "extract",
+            Self::Hash(_) => "hash",
+            Self::Verify(_) => "verify",
+            Self::Compare(_) => "compare",
+            Self::Diff(_) => "diff",
+            Self::Merge(_) => "merge",
+            Self::Read(_) => "read",
+            Self::Log(_) => "log",
+            Self::Chain(_) => "chain",
+            Self::Check(_) => "check",
+        }
+    }
+
+    /// Whether the command runs with --salvage.
+    pub(crate) fn is_salvage(&self) -> bool {
+        match self {
+            Self::Info(args) => args.salvage.salvage,
+            Self::Map(args) => args.salvage.salvage,
+            Self::Extract(args) => args.salvage.salvage,
+            Self::Hash(args) => args.salvage.salvage,
+            _ => false,
+        }
+    }
+}
+
 fn not_empty(text: OsString) -> Result<OsString, &'static str> {
-    if text.is_empty() { Err("a folder has a name") } else { Ok(text) }
+    if text.is_empty() { Err("the name of the folder is empty") } else { Ok(text) }
 }
 
 /// Options of every command.
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Common options")]
 pub(crate) struct Common {
-    /// A file that may be a parent in the chain; repeat it for several, in any order
+    /// File that may be a parent in the chain; repeat the option for several, in any order
     ///
-    /// Each child takes the one whose identity it asks for. Where none of them is it, --parents decides.
+    /// Each child takes the file with the identity that it requires. If none has it, --parents decides.
     #[arg(long, global = true, value_name = "PATH")]
     pub(crate) parent: Vec<PathBuf>,
 
-    /// Where parents are looked for: none, beside (where the image says, within its own folder), or beside and then in DIR
+    /// Where to look for parents: none, beside (the stored paths, inside the folder of the image), or beside and then
+    /// DIR
     ///
-    /// An image can name any file as its parent, so nothing outside of these folders is opened, nor are symbolic links
-    /// followed out of them. With none, what an image itself holds can be read, and the rest is an error.
-    #[arg(long, global = true, value_name = "none|beside|DIR", default_value = "beside", value_parser = OsStringValueParser::new().try_map(not_empty))]
+    /// An image can name any file as its parent. Files outside these folders are not opened, and symbolic links that
+    /// lead out of them are not followed. With none, only the data in the image itself can be read.
+    #[arg(
+        long,
+        global = true,
+        value_name = "none|beside|DIR",
+        default_value = "beside",
+        value_parser = OsStringValueParser::new().try_map(not_empty)
+    )]
     pub(crate) parents: OsString,
 
-    /// What to do with a log that holds changes: replay it in memory, refuse the image, or ignore it
+    /// How to treat a dirty log: replay it in memory, refuse the image, or ignore the log
     ///
-    /// Ignored, the image is read as it lies in the file: what is read may be stale or torn.
-    #[arg(long, global = true, value_enum, default_value_t = LogChoice::Replay, value_name = "replay|refuse|ignore", hide_possible_values = true)]
+    /// With ignore, the content may be stale or torn.
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value_t = LogChoice::Replay,
+        value_name = "replay|refuse|ignore",
+        hide_possible_values = true
+    )]
     pub(crate) log: LogChoice,
 
-    /// Copy the image to memory instead of mapping it
+    /// Read images piece by piece instead of mapping them into memory
     ///
-    /// For images that others write to meanwhile, and file systems that cannot map. Takes as much memory as the file has
-    /// data.
+    /// Makes no copy in memory. Works for images of any size, on file systems that cannot map files, and for images
+    /// that other programs write to: the command fails if an image changed while it was read. Without this option, no
+    /// program may change the images while the command runs.
     #[arg(long, global = true)]
     pub(crate) no_mmap: bool,
 
-    /// Threads that work at once; 0 for one per core [default: what suits the command]
+    /// Number of threads; 0 for one per core [default: depends on the command]
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=1024))]
     pub(crate) threads: Option<u16>,
 
-    /// No progress, no notes, no warnings: only errors
+    /// Print errors only: no progress, notes or warnings
     #[arg(long, short, global = true)]
     pub(crate) quiet: bool,
 
-    /// Colours: auto, always or never; NO_COLOR is respected
-    #[arg(long, global = true, value_enum, default_value_t = ColorChoice::Auto, value_name = "WHEN", hide_possible_values = true)]
+    /// When to use colours: auto, always or never; auto respects NO_COLOR
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value_t = ColorChoice::Auto,
+        value_name = "WHEN",
+        hide_possible_values = true
+    )]
     pub(crate) color: ColorChoice,
 }
 
@@ -146,8 +198,14 @@ pub(crate) enum OutputFormat {
 
 #[derive(Args, Debug)]
 pub(crate) struct Output {
-    /// For people, or for programs: human or json
-    #[arg(long = "output", value_enum, default_value_t = OutputFormat::Human, value_name = "human|json", hide_possible_values = true)]
+    /// Output format: human or json
+    #[arg(
+        long = "output",
+        value_enum,
+        default_value_t = OutputFormat::Human,
+        value_name = "human|json",
+        hide_possible_values = true
+    )]
     pub(crate) format: OutputFormat,
 }
 
@@ -157,20 +215,20 @@ impl Output {
     }
 }
 
-/// Tell what an image is and what is on it: kind, sizes, identity, log, blocks, parent, partitions, warnings
+/// Show format, sizes, log state, parents and partitions
 ///
-/// Partitions and file systems are recognised by their signatures; a disk that holds a file system without partition
-/// table is told as such. JSON begins with the keys of qemu-img info.
+/// Partitions and file systems are recognised by their signatures, also a file system on the whole disk, without a
+/// partition table. JSON output begins with the keys of qemu-img info.
 ///
-/// Where a parent is missing, everything else is told all the same.
+/// If a parent is missing, everything else is still shown.
 ///
 /// Example: vhdx info --output json disk.vhdx
 #[derive(Args, Debug)]
 pub(crate) struct InfoArgs {
-    /// The images
+    /// Images to show
     #[arg(required = true, value_name = "IMAGE")]
     pub(crate) images: Vec<PathBuf>,
-    /// Tell of each image of the chain, from the given one to its base
+    /// Show every image of the chain, from the given image to its base
     #[arg(long)]
     pub(crate) backing_chain: bool,
     #[command(flatten)]
@@ -179,21 +237,21 @@ pub(crate) struct InfoArgs {
     pub(crate) salvage: SalvageArgs,
 }
 
-/// Tell which bytes of the disk lie where: in which layer of the chain, at which offset of its file, or nowhere
+/// Print the allocation map: layer, file offset, or unallocated
 ///
-/// JSON has the keys of qemu-img map: depth is the layer (0 is the image itself), offset the place in that layer's file.
-/// Content is not looked at.
+/// JSON output has the keys of qemu-img map: depth is the layer (0 is the image itself), offset is the position in the
+/// file of that layer. The command does not read the content of blocks.
 ///
 /// Example: vhdx map --start-offset 1G --max-length 64M disk.vhdx
 #[derive(Args, Debug)]
 pub(crate) struct MapArgs {
-    /// The image
+    /// Image to map
     #[arg(value_name = "IMAGE")]
     pub(crate) image: PathBuf,
-    /// Begin at this byte of the disk
+    /// First byte of the disk to map
     #[arg(long, short, value_name = "OFFSET", value_parser = parse_size, default_value = "0")]
     pub(crate) start_offset: u64,
-    /// Tell of so many bytes at most [default: all]
+    /// Number of bytes to map [default: to the end of the disk]
     #[arg(long, short = 'l', value_name = "LENGTH", value_parser = parse_size)]
     pub(crate) max_length: Option<u64>,
     #[command(flatten)]
@@ -204,58 +262,79 @@ pub(crate) struct MapArgs {
 
 /// Write the disk to a file, a block device, or standard output
 ///
-/// A new file has holes where the disk is empty. It appears under its name when it is complete, and not at all if the
-/// work fails or is interrupted. A block device is written to in place, zeros included.
+/// A new file has holes where the disk is empty. It gets its name when it is complete; if the command fails or is
+/// interrupted, no file is left. A block device is written in place, zeros included.
 ///
 /// Example: vhdx extract disk.vhdx disk.raw
 #[derive(Args, Debug)]
 #[command(visible_alias = "convert")]
 pub(crate) struct ExtractArgs {
-    /// The image
+    /// Image to extract
     #[arg(value_name = "IMAGE")]
     pub(crate) image: PathBuf,
-    /// The file to make; - for standard output
+    /// File to create; - for standard output
     #[arg(value_name = "OUT")]
     pub(crate) out: PathBuf,
-    /// Only these bytes of the disk: from OFFSET, LENGTH bytes; to the end without LENGTH [default: all]
+    /// Extract LENGTH bytes of the disk from OFFSET; without LENGTH, to the end [default: the whole disk]
     #[arg(long, value_name = "OFFSET:LENGTH")]
     pub(crate) range: Option<ByteRange>,
-    /// raw: the disk as it is; vhd: a fixed VHD, which is the disk, zeros up to a whole MiB, and a footer, as Azure takes it
-    #[arg(long, short = 'O', value_enum, default_value_t = DiskFormat::Raw, value_name = "raw|vhd", hide_possible_values = true)]
+    /// Output format: raw, or vhd for a fixed VHD: the disk, zeros up to a whole MiB, and a footer, as Azure needs it
+    #[arg(
+        long,
+        short = 'O',
+        value_enum,
+        default_value_t = DiskFormat::Raw,
+        value_name = "raw|vhd",
+        hide_possible_values = true
+    )]
     pub(crate) format: DiskFormat,
-    /// Replace a file that is there, or write to a block device
+    /// Replace an existing file, or write to a block device
     #[arg(long, short)]
     pub(crate) force: bool,
-    /// Write into the file that is there instead of making a new one: zeros included, none is assumed to be there
+    /// Write into an existing file instead of creating one; zeros are written, too
     ///
-    /// The file is made longer if need be, and keeps what it has behind the disk. If the work fails, it holds a part of both.
+    /// The file is extended if it is too short. Content past the end of the disk stays. If the command fails, the file
+    /// holds a part of the disk.
     #[arg(long, short = 'n', visible_alias = "in-place", conflicts_with = "force")]
     pub(crate) no_create: bool,
-    /// Which zeros become holes: blocks (those that are nowhere), zeros (runs of 4 KiB inside of blocks, too), or none
-    /// [default: zeros where bytes are copied, blocks where they are shared]
+    /// Which zeros become holes: blocks (unallocated blocks), zeros (zero-filled 4 KiB pages, too), or none
+    /// [default: zeros if bytes are copied, blocks if they are shared]
     #[arg(long, value_enum, value_name = "blocks|zeros|none", hide_possible_values = true)]
     pub(crate) sparse: Option<SparseChoice>,
-    /// Whether the file may share blocks with the image, where the file system can do that (XFS, Btrfs): auto or never
-    #[arg(long, value_enum, default_value_t = ReflinkChoice::Auto, value_name = "auto|never", hide_possible_values = true)]
+    /// Share blocks with the image if the file system can (XFS, Btrfs): auto or never
+    #[arg(
+        long,
+        value_enum,
+        default_value_t = ReflinkChoice::Auto,
+        value_name = "auto|never",
+        hide_possible_values = true
+    )]
     pub(crate) reflink: ReflinkChoice,
-    /// Print digests of what is written, computed in the same pass: any of crc32,blake3,sha256,sha1,md5 [default: none]
+    /// Print digests of the output, computed in the same pass: any of crc32,blake3,sha256,sha1,md5 [default: none]
     #[arg(long, value_name = "ALGORITHMS", value_delimiter = ',', value_parser = parse_algorithm)]
     pub(crate) hash: Vec<Algorithm>,
-    /// Read the file again when it is written, from the medium where it can be, and compare it with the disk
+    /// Read the output again, from the drive where possible, and compare it with the disk
     #[arg(long)]
     pub(crate) verify: bool,
-    /// Write past the memory of the system (O_DIRECT): for devices
+    /// Bypass the page cache when writing (O_DIRECT); for devices
     #[arg(long)]
     pub(crate) direct: bool,
-    /// Wait until the file is on its medium before it gets its name (a block device always is)
+    /// Wait until the file is on the drive before it gets its name; block devices are always synced
     #[arg(long)]
     pub(crate) sync: bool,
     #[command(flatten)]
     pub(crate) cache: CacheArgs,
     #[command(flatten)]
     pub(crate) salvage: SalvageArgs,
-    /// Fill what is lost with bytes of this value instead of zeros: 0 to 255, or 0x00 to 0xff [default: zeros, as holes]
-    #[arg(long, value_name = "BYTE", requires = "salvage", conflicts_with = "hash", value_parser = parse_byte, help_heading = "Damaged images")]
+    /// Fill lost ranges with this byte: 0 to 255, or 0x00 to 0xff [default: zeros, as holes]
+    #[arg(
+        long,
+        value_name = "BYTE",
+        requires = "salvage",
+        conflicts_with = "hash",
+        value_parser = parse_byte,
+        help_heading = "Damaged images"
+    )]
     pub(crate) fill: Option<u8>,
 }
 
@@ -283,39 +362,39 @@ pub(crate) enum DiskFormat {
 /// Example: vhdx read disk.vhdx --range 1M:4K --hex
 #[derive(Args, Debug)]
 pub(crate) struct ReadArgs {
-    /// The image
+    /// Image to read
     #[arg(value_name = "IMAGE")]
     pub(crate) image: PathBuf,
-    /// Which bytes: from OFFSET, LENGTH bytes; to the end of the disk without LENGTH
+    /// Read LENGTH bytes of the disk from OFFSET; without LENGTH, to the end
     #[arg(long, value_name = "OFFSET:LENGTH")]
     pub(crate) range: ByteRange,
-    /// As hexadecimal digits and text, in the form of hexdump -C
+    /// Print hexadecimal digits and text, like hexdump -C
     #[arg(long)]
     pub(crate) hex: bool,
 }
 
-/// Tell what the log of an image holds, entry by entry: what would be replayed, what is stale or broken, and why
+/// List the entries of the log: active, stale or broken, and why
 ///
-/// Nothing but the headers of the image needs to be in order for that.
+/// Works if at least one header of the image is valid; the rest of the image may be damaged.
 ///
 /// Example: vhdx log disk.vhdx
 #[derive(Args, Debug)]
 pub(crate) struct LogArgs {
-    /// The image
+    /// Image with the log
     #[arg(value_name = "IMAGE")]
     pub(crate) image: PathBuf,
     #[command(flatten)]
     pub(crate) output: Output,
 }
 
-/// Tell which images a disk consists of, from the given one to its base, and how each parent was found
+/// List the images of the chain, from the given image to its base, and how each parent was found
 ///
-/// Where the chain is broken, what there is of it is told before the error.
+/// If the chain is broken, its images up to that point are listed before the error.
 ///
 /// Example: vhdx chain --parents /backup/vms disk.avhdx
 #[derive(Args, Debug)]
 pub(crate) struct ChainArgs {
-    /// The image
+    /// First image of the chain
     #[arg(value_name = "IMAGE")]
     pub(crate) image: PathBuf,
     #[command(flatten)]
@@ -324,10 +403,35 @@ pub(crate) struct ChainArgs {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
+    use clap::{CommandFactory, Parser};
+
+    use super::Cli;
 
     #[test]
-    fn the_definitions_are_consistent() {
-        super::Cli::command().debug_assert();
+    fn definitions_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn command_names_are_those_of_the_command_line() {
+        let minimal = [
+            "info a",
+            "map a",
+            "extract a b",
+            "hash a",
+            "verify a --manifest b",
+            "compare a b",
+            "diff a",
+            "merge a",
+            "read a --range 0:",
+            "log a",
+            "chain a",
+            "check a",
+        ];
+        for line in minimal {
+            let words = std::iter::once("vhdx").chain(line.split(' '));
+            let cli = Cli::try_parse_from(words).unwrap();
+            assert_eq!(line.split(' ').next(), Some(cli.command.name()));
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! `vhdx chain`.
+//! `vhdx chain`: lists the images of a chain.
 
 use std::io::Write;
 
@@ -19,11 +19,11 @@ pub(crate) fn run(args: &ChainArgs, common: &Common) -> Result<Exit, Failure> {
     } else {
         as_text(&chain)?
     }
-    let told = match chain.broken() {
+    let result = match chain.broken() {
         Some(error) => Err(Failure::of_image(&args.image, error)),
         None => Ok(Exit::Done),
     };
-    open::fail_if_changed(chain.layers(), told)
+    open::fail_if_changed(chain.layers(), result)
 }
 
 fn log_state(layer: &Layer) -> &'static str {
@@ -68,7 +68,7 @@ fn as_text(chain: &Chain) -> Result<(), Failure> {
         }
     }
     if chain.broken().is_none() && chain.needs_parent() {
-        writeln!(out, "   its parent was not looked for (--parents none)")?;
+        writeln!(out, "   parent not searched (--parents none)")?;
     }
     out.flush()?;
     Ok(())

@@ -1,6 +1,7 @@
-//! `vhdx check`.
+//! `vhdx check`: lists every problem of images and their chains.
 
 use std::io::Write;
+use std::ops::Range;
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
@@ -13,14 +14,14 @@ use crate::exit::{Exit, Failure};
 use crate::json;
 use crate::open;
 use crate::progress::Work;
-use crate::size::human;
+use crate::size::{counted, human};
 use crate::term::{self, escape};
 
 pub(crate) fn run(args: &CheckArgs, common: &Common) -> Result<Exit, Failure> {
     let pool = bulk::pool(common, usize::MAX)?;
     let (mut values, mut worst) = (Vec::new(), Exit::Done);
     for image in &args.images {
-        let exit = match pool.install(|| one(image, args, common)) {
+        let exit = match pool.install(|| check_image(image, args, common)) {
             Ok((report, exit)) => {
                 if args.output.is_json() {
                     values.push(as_json(image, &report, args.strict));
@@ -29,11 +30,11 @@ pub(crate) fn run(args: &CheckArgs, common: &Common) -> Result<Exit, Failure> {
                 }
                 exit
             }
-            Err(stop @ (Failure::ClosedPipe { .. } | Failure::Interrupted { .. })) => return Err(stop),
-            // The others are checked all the same.
+            Err(fatal @ (Failure::ClosedPipe { .. } | Failure::Interrupted { .. })) => return Err(fatal),
+            // Check the other images, too.
             Err(failure) => {
-                if let (true, Failure::Said { text, .. }) = (args.output.is_json(), &failure) {
-                    values.push(unread_as_json(image, text));
+                if let (true, Failure::Message { text, .. }) = (args.output.is_json(), &failure) {
+                    values.push(unchecked_as_json(image, text));
                 }
                 failure.report();
                 Exit::NotChecked
@@ -52,7 +53,7 @@ pub(crate) fn run(args: &CheckArgs, common: &Common) -> Result<Exit, Failure> {
     Ok(worst)
 }
 
-/// Which of the results of several images is that of all.
+/// Order of results: the worst result of several images decides the exit code.
 fn rank(exit: Exit) -> u8 {
     match exit {
         Exit::Done => 0,
@@ -63,22 +64,22 @@ fn rank(exit: Exit) -> u8 {
     }
 }
 
-fn one(image: &Path, args: &CheckArgs, common: &Common) -> Result<(CheckReport, Exit), Failure> {
+fn check_image(image: &Path, args: &CheckArgs, common: &Common) -> Result<(CheckReport, Exit), Failure> {
     let source = open::source(image, common)?;
     let is_shown = args.payload && !common.quiet;
-    let work = Work::new(if is_shown { about_size(&source) } else { 0 }, !is_shown);
+    let work = Work::new(if is_shown { estimated_size(&source) } else { 0 }, !is_shown);
     let options =
         CheckOptions::new(open::options(common)).payload(args.payload).scan(bulk::scan_options(args.cache, &work));
     let report = ops::check(source.clone(), &options);
     work.finish();
-    let report = report.map_err(|stopped| Failure::of_stopped(image, &stopped, &work));
+    let report = report.map_err(|error| Failure::of_scan(image, &error, &work));
     let report = match report {
         Ok(report) => {
-            // Before anything is printed.
-            report.files.iter().try_for_each(open::refuse_as_output)?;
+            // Nothing has been printed yet.
+            report.files.iter().try_for_each(open::reject_as_output)?;
             let files = report.files.clone();
-            let said = Ok(report);
-            files.iter().fold(said, |said, file| open::fail_if_source_changed(file, said))?
+            let unchanged = Ok(report);
+            files.iter().fold(unchanged, |result, file| open::fail_if_source_changed(file, result))?
         }
         failed => open::fail_if_source_changed(&source, failed)?,
     };
@@ -86,8 +87,8 @@ fn one(image: &Path, args: &CheckArgs, common: &Common) -> Result<(CheckReport, 
     Ok((report, exit))
 }
 
-/// How much there is to read, as far as that can be told without a look at the log: for the progress.
-fn about_size(source: &Source) -> u64 {
+/// Estimate of the bytes to read, for the progress bar. A log that changes the size is ignored.
+fn estimated_size(source: &Source) -> u64 {
     let opened =
         Image::open_with(source.clone(), LogPolicy::Ignore, Strictness::Salvage, &MetadataOverrides::default());
     opened.map_or(0, |image| image.virtual_disk_size())
@@ -107,14 +108,14 @@ fn exit_of(report: &CheckReport, strict: bool) -> Exit {
     }
 }
 
-/// How many of these findings count as corruption.
+/// Number of findings that count as corruption.
 fn corruptions(report: &CheckReport, strict: bool) -> u64 {
     let warnings = if strict { report.count(Severity::Warning) } else { 0 };
     report.count(Severity::Corruption).saturating_add(warnings)
 }
 
-/// An image that could not be looked at.
-fn unread_as_json(image: &Path, why: &str) -> Value {
+/// JSON for an image that could not be checked.
+fn unchecked_as_json(image: &Path, why: &str) -> Value {
     json!({
         "filename": image.to_string_lossy(),
         "format": Value::Null,
@@ -125,6 +126,7 @@ fn unread_as_json(image: &Path, why: &str) -> Value {
 }
 
 fn as_json(image: &Path, report: &CheckReport, strict: bool) -> Value {
+    let range = |range: &Range<u64>| json!({ "start": range.start, "length": range.end.saturating_sub(range.start) });
     let finding = |finding: &Finding| {
         json!({
             "code": finding.rule.code(),
@@ -132,18 +134,16 @@ fn as_json(image: &Path, report: &CheckReport, strict: bool) -> Value {
             "structure": finding.detail.structure().to_string(),
             "layer": finding.detail.layer(),
             "offset": finding.detail.offset(),
-            "range": finding.range.as_ref().map(|range| json!({ "start": range.start, "length": range.end.saturating_sub(range.start) })),
+            "range": finding.range.as_ref().map(range),
             "message": finding.detail.to_string(),
         })
     };
     let counts: Vec<Value> = report
         .counts
         .iter()
-        .map(
-            |((check, severity), count)| json!({ "code": check.code(), "severity": severity.as_str(), "count": count }),
-        )
+        .map(|((rule, severity), count)| json!({ "code": rule.code(), "severity": severity.as_str(), "count": count }))
         .collect();
-    // The first keys are those of qemu-img check, which leaves out those that are zero or unknown.
+    // The first keys are those of qemu-img check, which leaves out keys that are zero or unknown.
     let unchecked = report.count(Severity::Unchecked).saturating_add(report.count(Severity::Unsupported));
     let mut value = Map::new();
     let mut add = |key: &str, of: Value| drop(value.insert(key.to_owned(), of));
@@ -177,40 +177,45 @@ fn as_text(image: &Path, report: &CheckReport, strict: bool) -> Result<(), Failu
         write!(out, "{style}{}:{style:#} {name}: {}", finding.severity.as_str(), escape(&finding.to_string()))?;
         if let Some(range) = &finding.range {
             let length = range.end.saturating_sub(range.start);
-            write!(out, ", of the disk {length:#x} bytes at {:#x}", range.start)?;
+            write!(out, ", disk offset {:#x}, length {length:#x}", range.start)?;
         }
         writeln!(out)?;
     }
-    for ((check, severity), count) in &report.counts {
-        let kept = |finding: &&Finding| (finding.rule, finding.severity) == (*check, *severity);
-        let told = u64::try_from(report.findings.iter().filter(kept).count()).unwrap_or(0);
-        if *count > told {
-            let more = count.saturating_sub(told);
-            writeln!(out, "{}: {name}: {more} more of this kind [{}]", severity.as_str(), check.code())?;
+    for ((rule, severity), count) in &report.counts {
+        let is_same = |finding: &&Finding| (finding.rule, finding.severity) == (*rule, *severity);
+        let printed = u64::try_from(report.findings.iter().filter(is_same).count()).unwrap_or(0);
+        if *count > printed {
+            let more = count.saturating_sub(printed);
+            writeln!(out, "{}: {name}: {more} more of the same rule [{}]", severity.as_str(), rule.code())?;
         }
     }
     let count = |severity| report.count(severity);
     if !report.is_vhdx {
         writeln!(out, "{name}: not a VHDX image")?;
     } else if corruptions(report, strict) > 0 {
-        writeln!(out, "{name}: {} errors were found on the image.", corruptions(report, strict))?;
+        let errors = corruptions(report, strict);
+        let verb = if errors == 1 { "was" } else { "were" };
+        writeln!(out, "{name}: {} {verb} found on the image.", counted(errors, "error"))?;
     } else if count(Severity::Unsupported) > 0 {
-        writeln!(out, "{name}: the image needs what is not supported.")?;
+        writeln!(out, "{name}: the image needs a feature that is not supported.")?;
     } else if count(Severity::Unchecked) > 0 {
-        writeln!(out, "{name}: no errors were found, but not all could be checked.")?;
+        writeln!(out, "{name}: no errors were found, but the check is incomplete.")?;
     } else if count(Severity::Leak) > 0 {
         let leaked = human(report.unreferenced.saturating_mul(1 << 20));
+        let leaks = count(Severity::Leak);
+        let verb = if leaks == 1 { "was" } else { "were" };
         writeln!(
             out,
-            "{name}: no errors, {} leaks were found ({leaked} that nothing refers to).",
-            count(Severity::Leak)
+            "{name}: no errors, but {} {verb} found ({leaked} that nothing refers to).",
+            counted(leaks, "leak")
         )?;
     } else {
         writeln!(out, "{name}: no errors were found on the image.")?;
     }
     if report.blocks > 0 {
         let (blocks, allocated, fragmented) = (report.blocks, report.allocated_blocks, report.fragmented_blocks);
-        writeln!(out, "{name}: {allocated} of {blocks} blocks are allocated, {fragmented} of them are fragments.")?;
+        let blocks = counted(blocks, "block");
+        writeln!(out, "{name}: {allocated} of {blocks} allocated, {fragmented} fragmented.")?;
     }
     out.flush()?;
     Ok(())

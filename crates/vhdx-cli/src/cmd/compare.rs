@@ -1,4 +1,4 @@
-//! `vhdx compare`.
+//! `vhdx compare`: compares two disks.
 
 use std::io::Write;
 use std::ops::ControlFlow;
@@ -13,29 +13,30 @@ use crate::exit::{Exit, Failure};
 use crate::json::Listing;
 use crate::open;
 use crate::progress::Work;
+use crate::size::counted;
 use crate::term::{self, TextOut, escape};
 
 pub(crate) fn run(args: &CompareArgs, common: &Common) -> Result<Exit, Failure> {
-    let one = open::input(&args.one, args.one_format, common)?;
-    let other = open::input(&args.other, args.other_format, common)?;
-    let sizes = (one.content().len(), other.content().len());
-    let mut told = Told::begin(args, sizes)?;
+    let first = open::input(&args.first, args.first_format, common)?;
+    let second = open::input(&args.second, args.second_format, common)?;
+    let sizes = (first.content().len(), second.content().len());
+    let mut report = Report::begin(args, sizes)?;
     if sizes.0 != sizes.1 {
         if args.strict {
-            return told.end_at_once(sizes);
+            return report.end_with_sizes(sizes);
         }
         if !common.quiet {
-            let longer = if sizes.0 > sizes.1 { &args.one } else { &args.other };
-            let text = format!("{}: is longer; the rest of it is compared with zeros", longer.display());
-            term::tell("note", term::HINT, &escape(&text));
+            let longer = if sizes.0 > sizes.1 { &args.first } else { &args.second };
+            let text = format!("{}: longer than the other disk: the rest is compared with zeros", longer.display());
+            term::message("note", term::HINT, &escape(&text));
         }
     }
     let work = Work::new(sizes.0.max(sizes.1), common.quiet);
     let options = bulk::scan_options(args.cache, &work);
-    let (mut first, mut failed) = (None, None);
+    let (mut first_byte, mut failed) = (None, None);
     let on_difference = |difference: Difference| {
-        first.get_or_insert(difference.first);
-        match told.difference(&difference) {
+        first_byte.get_or_insert(difference.first);
+        match report.difference(&difference) {
             Ok(()) => ControlFlow::Continue(()),
             Err(failure) => {
                 failed = Some(failure);
@@ -45,25 +46,25 @@ pub(crate) fn run(args: &CompareArgs, common: &Common) -> Result<Exit, Failure> 
     };
     let pool = bulk::pool(common, usize::MAX)?;
     let compared = if args.all {
-        pool.install(|| ops::compare(one.content(), other.content(), &options, on_difference))
+        pool.install(|| ops::compare(first.content(), second.content(), &options, on_difference))
     } else {
-        let found = pool.install(|| ops::first_difference(one.content(), other.content(), &options));
-        found.map(|found| first = found)
+        let found = pool.install(|| ops::first_difference(first.content(), second.content(), &options));
+        found.map(|found| first_byte = found)
     };
     work.finish();
     if let Some(failure) = failed {
         return Err(failure);
     }
-    let compared = compared.map_err(|stopped| match stopped {
-        ScanError::Read(error) => Failure::of_one_of_several(&args.one, &error),
+    let compared = compared.map_err(|error| match error {
+        ScanError::Read(error) => Failure::of_one_input(&args.first, &error),
         _ => Failure::Interrupted { signal: work.signal().unwrap_or(0) },
     });
-    other.fail_if_changed(one.fail_if_changed(compared))?;
-    told.end(first)
+    second.fail_if_changed(first.fail_if_changed(compared))?;
+    report.end(first_byte)
 }
 
-/// What is told of a comparison, as it is found.
-struct Told<'a> {
+/// Output of a comparison, written as differences are found.
+struct Report<'a> {
     args: &'a CompareArgs,
     out: Out,
     ranges: u64,
@@ -75,13 +76,13 @@ enum Out {
     Json(Listing),
 }
 
-impl<'a> Told<'a> {
-    fn begin(args: &'a CompareArgs, (one, other): (u64, u64)) -> Result<Self, Failure> {
+impl<'a> Report<'a> {
+    fn begin(args: &'a CompareArgs, (first, second): (u64, u64)) -> Result<Self, Failure> {
         let out = if args.output.is_json() {
             let about = json!({
                 "schema": 1,
-                "filenames": [args.one.to_string_lossy(), args.other.to_string_lossy()],
-                "virtual-sizes": [one, other],
+                "filenames": [args.first.to_string_lossy(), args.second.to_string_lossy()],
+                "virtual-sizes": [first, second],
             });
             Out::Json(Listing::begin(&about, args.all.then_some("differences"))?)
         } else {
@@ -105,21 +106,21 @@ impl<'a> Told<'a> {
         }
     }
 
-    /// Tells that the sizes differ, which is enough.
-    fn end_at_once(self, (one, other): (u64, u64)) -> Result<Exit, Failure> {
+    /// Ends the output if the sizes differ, which is enough with --strict.
+    fn end_with_sizes(self, (first, second): (u64, u64)) -> Result<Exit, Failure> {
         match self.out {
             Out::Json(listing) => {
                 listing.end(&json!({ "identical": false, "first-difference": null, "same-size": false }))?
             }
             Out::Text(mut out) => {
-                writeln!(out, "The sizes differ: {one} and {other} bytes")?;
+                writeln!(out, "The sizes differ: {first} and {second} bytes")?;
                 out.flush()?;
             }
         }
-        Ok(Exit::No)
+        Ok(Exit::Mismatch)
     }
 
-    /// Tells the result. `first` is the first byte that differs.
+    /// Ends the output with the result. `first` is the offset of the first byte that differs.
     fn end(self, first: Option<u64>) -> Result<Exit, Failure> {
         match self.out {
             Out::Json(listing) => {
@@ -133,13 +134,14 @@ impl<'a> Told<'a> {
                 match first {
                     None => writeln!(out, "Images are identical.")?,
                     Some(_) if self.ranges > 0 => {
-                        writeln!(out, "Content mismatch: {} bytes in {} ranges", self.bytes, self.ranges)?;
+                        let (bytes, ranges) = (counted(self.bytes, "byte"), counted(self.ranges, "range"));
+                        writeln!(out, "Content mismatch: {bytes} in {ranges}")?;
                     }
                     Some(first) => writeln!(out, "Content mismatch at offset {first}!")?,
                 }
                 out.flush()?;
             }
         }
-        Ok(if first.is_none() { Exit::Done } else { Exit::No })
+        Ok(if first.is_none() { Exit::Done } else { Exit::Mismatch })
     }
 }

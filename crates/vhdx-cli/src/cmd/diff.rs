@@ -1,4 +1,4 @@
-//! `vhdx diff`.
+//! `vhdx diff`: lists the changes between a disk and an ancestor.
 
 use std::fs::File;
 use std::io::Write;
@@ -12,6 +12,7 @@ use vhdx_mmap::{Disk, FileId, Input, Layer, ScanError, Uncounted};
 use crate::args::{Common, DiffArgs};
 use crate::bulk;
 use crate::exit::{Exit, Failure};
+use crate::hint::shell_word;
 use crate::json::Listing;
 use crate::open;
 use crate::progress::Work;
@@ -21,23 +22,23 @@ use crate::term::{self, TextOut};
 
 pub(crate) fn run(args: &DiffArgs, common: &Common) -> Result<Exit, Failure> {
     let disk = open::disk(&args.image, common)?;
-    open::tell_shared_blocks(&args.image, &disk, common)?;
+    open::warn_of_shared_blocks(&args.image, &disk, common)?;
     let ancestor = find_ancestor(&disk, args)?;
     let work = Work::new(disk.size(), common.quiet);
     if args.delta.is_some() {
-        // From here on there is something to clean up.
-        work.listen().map_err(|error| Failure::new(Exit::Io, format!("signals: {error}")))?;
+        // A signal must not leave a partial delta.
+        work.listen().map_err(|error| Failure::new(Exit::Io, format!("signal handler: {error}")))?;
     }
     let delta = args.delta.as_ref().map(|path| open_delta(path, &disk, args.force)).transpose()?;
-    let mut told = Told::begin(args, &disk, ancestor)?;
+    let mut report = Report::begin(args, &disk, ancestor)?;
     let options = bulk::scan_options(args.cache, &work);
     let mut failed = None;
     let mut on_change = |change: Change| {
-        let told = told.change(&change).and_then(|()| match &delta {
+        let written = report.change(&change).and_then(|()| match &delta {
             Some(delta) => write(&disk, &change, delta.file(), args, &work),
             None => Ok(()),
         });
-        match told {
+        match written {
             Ok(()) => ControlFlow::Continue(()),
             Err(failure) => {
                 failed = Some(failure);
@@ -57,51 +58,51 @@ pub(crate) fn run(args: &DiffArgs, common: &Common) -> Result<Exit, Failure> {
     if let Some(failure) = failed {
         return Err(failure);
     }
-    let found = found.map_err(|stopped| match &stopped {
-        ScanError::Read(error) => Failure::of_one_of_several(&args.image, error),
+    let found = found.map_err(|error| match &error {
+        ScanError::Read(error) => Failure::of_one_input(&args.image, error),
         _ => Failure::Interrupted { signal: work.signal().unwrap_or(0) },
     });
     open::fail_if_changed(disk.layers(), found)?;
     if let Some(signal) = work.signal() {
         return Err(Failure::Interrupted { signal });
     }
-    // Without the list, nobody knows which bytes of the delta count.
-    told.end()?;
+    // The delta is of no use without the complete list, so it gets its name after that.
+    report.end()?;
     delta.map_or(Ok(()), |delta| delta.complete(false))?;
     Ok(Exit::Done)
 }
 
-/// The number of the layer that the user means.
+/// Number of the layer of the ancestor.
 fn find_ancestor(disk: &Disk, args: &DiffArgs) -> Result<usize, Failure> {
     let Some(path) = &args.ancestor else {
         return match disk.layers().len() {
             0 | 1 => Err(Failure::usage(format!("{}: has no parent", args.image.display()))
-                .with_hint("`vhdx compare` tells whether two disks without a chain differ")),
+                .with_hint("compare disks that are not in a chain with `vhdx compare A B`")),
             _ => Ok(1),
         };
     };
     let wanted = FileId::of(path).map_err(|error| {
         Failure::new(Exit::NoInput, format!("{}: cannot be opened: {error}", path.display()))
-            .with_hint("is the path right?")
+            .with_hint("check the path")
     })?;
-    let is_it = |layer: &Layer| layer.image().source().id().as_ref() == Some(&wanted);
-    match disk.layers().iter().position(is_it) {
+    let is_wanted = |layer: &Layer| layer.image().source().id().as_ref() == Some(&wanted);
+    match disk.layers().iter().position(is_wanted) {
         Some(0) => Err(Failure::usage(format!("{}: is the image itself", path.display()))),
         Some(layer) => Ok(layer),
-        None => Err(Failure::usage(format!("{}: is no ancestor of {}", path.display(), args.image.display()))
-            .with_hint("`vhdx chain CHILD` tells which files are; `vhdx compare` compares any two disks")),
+        None => Err(Failure::usage(format!("{}: not an ancestor of {}", path.display(), args.image.display()))
+            .with_hint(format!("`vhdx chain {}` lists the ancestors", shell_word(&args.image)))),
     }
 }
 
 fn open_delta(path: &Path, disk: &Disk, force: bool) -> Result<Target, Failure> {
     let destination = Destination::new(path, disk.layers(), Consent { force, in_place: false })?;
     if !destination.is_file() {
-        return Err(Failure::usage(format!("{destination}: a delta is a file")));
+        return Err(Failure::usage(format!("{destination}: not a regular file (expected a file for the delta)")));
     }
     destination.open(disk.size(), 0, false)
 }
 
-/// Writes changed bytes to their places, zeros included.
+/// Writes changed bytes at their offsets, zeros included.
 fn write(disk: &Disk, change: &Change, file: &File, args: &DiffArgs, work: &Work) -> Result<(), Failure> {
     let uncounted = Uncounted(work);
     let scan = bulk::scan_options(args.cache, work).progress(&uncounted);
@@ -119,8 +120,8 @@ fn write(disk: &Disk, change: &Change, file: &File, args: &DiffArgs, work: &Work
     }
 }
 
-/// What is told of the changes, as they are found.
-struct Told {
+/// Output of the changes, written as they are found.
+struct Report {
     out: Out,
     bytes: u64,
 }
@@ -130,7 +131,7 @@ enum Out {
     Json(Listing),
 }
 
-impl Told {
+impl Report {
     fn begin(args: &DiffArgs, disk: &Disk, ancestor: usize) -> Result<Self, Failure> {
         let out = if args.output.is_json() {
             let file = disk.layers().get(ancestor).and_then(|layer| layer.image().path()).unwrap_or(Path::new("-"));

@@ -1,4 +1,4 @@
-//! `vhdx extract`.
+//! `vhdx extract`: writes a disk to a file, a device or a stream.
 
 use std::io::Write;
 use std::ops::Range;
@@ -14,46 +14,49 @@ use crate::exit::{Exit, Failure};
 use crate::open::{self, actual_size};
 use crate::progress::Work;
 use crate::salvage;
-use crate::size::human;
+use crate::size::{counted, human};
 use crate::target::{Consent, Destination, Target};
 use crate::term::{self, escape};
 
-/// More threads than this only wait for each other: the system writes to a file one by one.
-const MOST_THREADS: usize = 4;
+/// More threads than this wait for each other: the system serialises writes to a file.
+const MAX_THREADS: usize = 4;
 
 pub(crate) fn run(args: &ExtractArgs, common: &Common) -> Result<Exit, Failure> {
-    bulk::refuse_twice(&args.hash)?;
+    bulk::reject_duplicates(&args.hash)?;
     let disk = open::salvaged(&args.image, common, &args.salvage)?;
     let range = bulk::range_of(args.range, disk.size())?;
     if args.format == DiskFormat::Vhd && range.is_empty() {
-        return Err(Failure::usage("a VHD of no bytes is none"));
+        return Err(Failure::usage("--format vhd: a VHD cannot be empty (found a disk or range of 0 bytes)"));
     }
     let trailer = Trailer::new(&disk, &range, args.format);
     for note in trailer.notes.iter().filter(|_| !common.quiet) {
-        term::tell("note", term::HINT, note);
+        term::message("note", term::HINT, note);
     }
     let consent = Consent { force: args.force, in_place: args.no_create };
     let destination = Destination::new(&args.out, disk.layers(), consent)?;
     salvage::prepare(&args.salvage, &disk, Some(&args.out).filter(|_| !destination.is_stream()).map(PathBuf::as_path))?;
-    let content = trailer.behind(Input::disk(&disk).range(range.clone()));
+    let content = trailer.append_to(Input::disk(&disk).range(range.clone()));
     let work = Work::new(content.len(), common.quiet);
     let mut data = 0;
     if destination.is_stream() {
-        refuse_for_streams(args)?;
+        reject_for_streams(args)?;
     } else {
-        // From here on there is something to clean up.
-        work.listen().map_err(|error| Failure::new(Exit::Io, format!("signals: {error}")))?;
-        // Found out before anything is made: how much room it takes, and whether the map can be read to its end.
+        // A signal must not leave a partial file.
+        work.listen().map_err(|error| Failure::new(Exit::Io, format!("signal handler: {error}")))?;
+        // Before the output is created: the space it needs, and whether all BAT entries can be read.
         let measured = ops::measure(&disk, range.clone()).map_err(|error| Failure::of_image(&args.image, &error))?;
-        data =
-            if args.sparse == Some(SparseChoice::None) { content.len() } else { measured.data.min(stored_by(&disk)) };
+        data = if args.sparse == Some(SparseChoice::None) {
+            content.len()
+        } else {
+            measured.data.min(occupied_space(&disk))
+        };
     }
     let target = destination.open(content.len(), data, !trailer.footer.is_empty())?;
 
     let options = extract_options(args, &work);
     let done = match (target.content(), args.fill) {
-        (None, Some(fill)) => bulk::pool(common, MOST_THREADS).map_err(Ended::from).and_then(|pool| {
-            let rest = |content| trailer.behind(content);
+        (None, Some(fill)) => bulk::pool(common, MAX_THREADS).map_err(Stop::from).and_then(|pool| {
+            let rest = |content| trailer.append_to(content);
             Ok(pool.install(|| salvage::fill_stream(&disk, range.clone(), rest, fill, target.file(), &options))?)
         }),
         _ => write(content, &target, args, &options, common),
@@ -65,24 +68,24 @@ pub(crate) fn run(args: &ExtractArgs, common: &Common) -> Result<Exit, Failure> 
         if let Some(fill) = args.fill.filter(|_| !destination.is_stream()) {
             salvage::fill(&disk, range.clone(), fill, target.file()).map_err(ScanError::Write)?;
         }
-        // What came when there was nobody to hear it, as while a file was brought to its medium.
+        // A signal that arrived outside of the passes, such as while the file was synced.
         work.signal().map_or(Ok(extracted), |signal| Err(Failure::Interrupted { signal }.into()))
     });
     match done {
         Ok(extracted) => {
-            // Whoever finds the disk finds what it has lost.
-            let told = salvage::finish(&args.image, &disk, range, &args.salvage);
+            // The loss map is written first: a disk with losses never exists without it.
+            let exit = salvage::finish(&args.image, &disk, range, &args.salvage);
             target.complete(args.sync)?;
             print_digests(&extracted.digests, &destination)?;
-            told
+            exit
         }
         Err(error) => {
-            if let Some(left) = target.left_as() {
-                term::tell("warning", term::WARNING, &escape(&left));
+            if let Some(left) = target.partial_output() {
+                term::message("warning", term::WARNING, &escape(&left));
             }
             let error = match error {
-                Ended::Failed(failure) => return Err(failure),
-                Ended::Extract(error) => error,
+                Stop::Failed(failure) => return Err(failure),
+                Stop::Extract(error) => error,
             };
             let failure = match error {
                 ScanError::Cancelled => Failure::Interrupted { signal: work.signal().unwrap_or(0) },
@@ -97,29 +100,29 @@ pub(crate) fn run(args: &ExtractArgs, common: &Common) -> Result<Exit, Failure> 
     }
 }
 
-/// Why the work ended before its end.
-enum Ended {
+/// Why the extraction stopped.
+enum Stop {
     Extract(ScanError),
     Failed(Failure),
 }
 
-impl From<ScanError> for Ended {
+impl From<ScanError> for Stop {
     fn from(error: ScanError) -> Self {
         Self::Extract(error)
     }
 }
 
-impl From<Failure> for Ended {
+impl From<Failure> for Stop {
     fn from(failure: Failure) -> Self {
         Self::Failed(failure)
     }
 }
 
-/// What can't be had of what takes bytes in order only.
-fn refuse_for_streams(args: &ExtractArgs) -> Result<(), Failure> {
+/// Fails if an option is given that a stream cannot support.
+fn reject_for_streams(args: &ExtractArgs) -> Result<(), Failure> {
     let refused = [(args.verify, "--verify"), (args.direct, "--direct"), (args.no_create, "--no-create")];
     match refused.into_iter().find(|(is_given, _)| *is_given) {
-        Some((_, name)) => Err(Failure::usage(format!("{name}: needs a file or a device, and this is a stream"))),
+        Some((_, name)) => Err(Failure::usage(format!("{name}: the output is a stream (expected a file or a device)"))),
         None => Ok(()),
     }
 }
@@ -130,7 +133,7 @@ fn extract_options<'w>(args: &ExtractArgs, work: &'w Work) -> ExtractOptions<'w>
         Some(SparseChoice::Blocks) => Sparse::Blocks,
         Some(SparseChoice::None) => Sparse::None,
     };
-    // Zeros inside of blocks can't be found where nobody looks at the blocks, and neither can what a medium has lost.
+    // Shared blocks are not read, so zero pages and unreadable ranges inside them would not be found.
     let may_share =
         args.reflink == ReflinkChoice::Auto && args.sparse != Some(SparseChoice::Zeros) && !args.salvage.salvage;
     let reflink = if may_share { Reflink::Auto } else { Reflink::Never };
@@ -144,8 +147,8 @@ fn write(
     args: &ExtractArgs,
     options: &ExtractOptions<'_>,
     common: &Common,
-) -> Result<Extracted, Ended> {
-    let pool = bulk::pool(common, MOST_THREADS)?;
+) -> Result<Extracted, Stop> {
+    let pool = bulk::pool(common, MAX_THREADS)?;
     let file = target.file();
     let Some(before) = target.content() else {
         return Ok(pool.install(|| ops::extract_to_stream(content, file, options))?);
@@ -155,7 +158,7 @@ fn write(
     Ok(pool.install(|| ops::extract_to_file(content, &to, options))?)
 }
 
-/// Reads the target again and compares it with what should be there.
+/// Reads the output again, and compares it with the disk.
 fn verify(
     content: Input<'_>,
     target: &Target,
@@ -166,24 +169,24 @@ fn verify(
     let Some(path) = target.path() else { return Ok(()) };
     let unreadable = |error: &dyn std::fmt::Display| Failure::new(Exit::Io, format!("{}: {error}", args.out.display()));
     target.file().sync_all().map_err(|error| unreadable(&error))?;
-    forget_cached(target);
+    drop_cached(target);
     let written = open::map(path).map_err(|error| unreadable(&error))?;
     let work = work.next(content.len(), common.quiet);
     let written = Input::raw(&written).range(..content.len());
     let pool = bulk::pool(common, usize::MAX)?;
     let found = pool.install(|| ops::first_difference(content, written, &bulk::scan_options(args.cache, &work)));
     work.finish();
-    match found.map_err(|stopped| Failure::of_stopped(&args.image, &stopped, &work))? {
+    match found.map_err(|error| Failure::of_scan(&args.image, &error, &work))? {
         None => Ok(()),
         Some(position) => {
-            let text = format!("{}: byte {position} reads back as another than was written", args.out.display());
-            Err(Failure::new(Exit::Io, text).with_hint("the medium, or what it is attached by, is not in order"))
+            let text = format!("{}: byte {position} differs from the byte that was written", args.out.display());
+            Err(Failure::new(Exit::Io, text).with_hint("possible faulty drive, cable or controller"))
         }
     }
 }
 
-/// What is on the medium already need not be in memory, and is read from there then.
-fn forget_cached(target: &Target) {
+/// Drops the output from the page cache, so that it is read from the drive.
+fn drop_cached(target: &Target) {
     #[cfg(target_os = "linux")]
     {
         let _ = rustix::fs::fadvise(target.file(), 0, None, rustix::fs::Advice::DontNeed);
@@ -192,7 +195,7 @@ fn forget_cached(target: &Target) {
     let _ = target;
 }
 
-/// Prints digests: on standard output, unless that has got the disk.
+/// Prints digests on standard output, or on standard error if the disk went to standard output.
 fn print_digests(digests: &[Digest], destination: &Destination) -> Result<(), Failure> {
     let name = match destination {
         Destination::Standard => "-".to_owned(),
@@ -218,27 +221,27 @@ fn eprint_all(text: &str) -> Result<(), Failure> {
     Ok(std::io::stderr().write_all(text.as_bytes())?)
 }
 
-/// How many bytes the files of a disk take on their media, or 2^64-1 where that is not known: what is zero because it is a
-/// hole in one of them does not become data.
-fn stored_by(disk: &Disk) -> u64 {
+/// Space that the files of a disk occupy, in bytes, or `u64::MAX` if unknown. Holes in them are zeros, and occupy no
+/// space in the output either.
+fn occupied_space(disk: &Disk) -> u64 {
     let stored = |layer: &Layer| actual_size(layer.image().source().file()?);
     disk.layers().iter().try_fold(0_u64, |sum, layer| Some(sum.saturating_add(stored(layer)?))).unwrap_or(u64::MAX)
 }
 
-/// What comes behind the disk: nothing, or what makes a VHD of it.
+/// Bytes after the disk: none, or padding and footer of a VHD.
 struct Trailer {
-    /// Zeros before the footer.
+    /// Number of zeros before the footer.
     padding: u64,
-    /// Empty, or what makes a VHD of it.
+    /// Footer of a VHD, or empty.
     footer: Vec<u8>,
-    /// What the user should know of it.
+    /// Notes for the user.
     notes: Vec<String>,
 }
 
 impl Trailer {
     fn new(disk: &Disk, range: &Range<u64>, format: DiskFormat) -> Self {
-        /// What Hyper-V takes; Azure takes more.
-        const MOST_OF_HYPER_V: u64 = 2040 << 30;
+        /// Limit of Hyper-V; that of Azure is higher.
+        const HYPER_V_MAX: u64 = 2040 << 30;
 
         let length = range.end.saturating_sub(range.start);
         if format == DiskFormat::Raw {
@@ -250,20 +253,25 @@ impl Trailer {
         let unique_id: Uuid = image.virtual_disk_id().unwrap_or(image.header().data_write_guid);
         let mut notes = Vec::new();
         if image.logical_sector_size() != 512 {
-            let text = "the disk has sectors of 4096 bytes, a VHD has sectors of 512: partitions may not be found";
+            let text =
+                "the disk has 4096-byte sectors, a VHD has 512-byte sectors: systems may not find its partitions";
             notes.push(text.to_owned());
         }
         if padding > 0 {
-            notes.push(format!("{padding} zero bytes are added, since Azure takes whole MiB: {}", human(size)));
+            notes.push(format!(
+                "{} added, since Azure requires whole MiB: {}",
+                counted(padding, "zero byte"),
+                human(size)
+            ));
         }
-        if size > MOST_OF_HYPER_V {
-            notes.push("Hyper-V takes no VHD of more than 2040 GiB".to_owned());
+        if size > HYPER_V_MAX {
+            notes.push("Hyper-V does not support a VHD of more than 2040 GiB".to_owned());
         }
         Self { padding, footer: vhd::fixed_footer(size, unique_id).to_vec(), notes }
     }
 
-    /// The content with this behind it.
-    fn behind<'c>(&'c self, content: Input<'c>) -> Input<'c> {
+    /// Appends padding and footer to the content.
+    fn append_to<'c>(&'c self, content: Input<'c>) -> Input<'c> {
         content.followed_by(self.padding, &self.footer)
     }
 }

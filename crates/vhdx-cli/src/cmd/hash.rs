@@ -1,4 +1,4 @@
-//! `vhdx hash`.
+//! `vhdx hash`: prints digests, and writes manifests and shards.
 
 use std::io::Write;
 use std::path::Path;
@@ -19,16 +19,19 @@ use crate::target::{Consent, Destination};
 use crate::term::{self, escape};
 
 pub(crate) fn run(args: &HashArgs, common: &Common) -> Result<Exit, Failure> {
-    bulk::refuse_twice(&args.algorithms)?;
-    salvage::refuse_several(&args.salvage, &args.images)?;
+    bulk::reject_duplicates(&args.algorithms)?;
+    salvage::reject_several_images(&args.salvage, &args.images)?;
     if args.file && args.salvage.salvage {
-        let failure = Failure::usage("--file: a digest of what is left of a file is none of the file");
-        return Err(failure.with_hint("leave out --salvage, or take sha256sum"));
+        let failure = Failure::usage("--file cannot be combined with --salvage");
+        return Err(failure.with_hint("leave out --file, and hash the file itself with sha256sum"));
     }
     let pool = bulk::pool(common, usize::MAX)?;
     if args.manifest.is_some() || args.shard.is_some() {
         let [image] = args.images.as_slice() else {
-            return Err(Failure::usage("a manifest, or a share of the work, is of one image"));
+            return Err(Failure::usage(format!(
+                "--manifest, --shard: several images (found {}, expected 1)",
+                args.images.len()
+            )));
         };
         return pool.install(|| match (&args.manifest, args.shard) {
             (Some(manifest), shard) => write_manifest(image, manifest, shard, args, common),
@@ -38,15 +41,15 @@ pub(crate) fn run(args: &HashArgs, common: &Common) -> Result<Exit, Failure> {
     }
     let (mut values, mut first_failure) = (Vec::new(), None);
     for image in &args.images {
-        match pool.install(|| one(image, args, common)) {
+        match pool.install(|| hash_image(image, args, common)) {
             Ok((value, exit)) => {
                 values.extend(value);
                 if exit != Exit::Done {
                     first_failure.get_or_insert(exit);
                 }
             }
-            Err(closed @ (Failure::ClosedPipe { .. } | Failure::Interrupted { .. })) => return Err(closed),
-            // The other images are hashed all the same; the first failure decides how the program ends.
+            Err(fatal @ (Failure::ClosedPipe { .. } | Failure::Interrupted { .. })) => return Err(fatal),
+            // Hash the other images, too; the first failure decides the exit code.
             Err(failure) => {
                 let exit = failure.report();
                 first_failure.get_or_insert(exit);
@@ -63,8 +66,8 @@ pub(crate) fn run(args: &HashArgs, common: &Common) -> Result<Exit, Failure> {
     Ok(first_failure.unwrap_or(Exit::Done))
 }
 
-/// Hashes one image, and tells of it unless that is to be JSON.
-fn one(image: &Path, args: &HashArgs, common: &Common) -> Result<(Option<Value>, Exit), Failure> {
+/// Hashes one image. Prints the digests, or returns them as JSON.
+fn hash_image(image: &Path, args: &HashArgs, common: &Common) -> Result<(Option<Value>, Exit), Failure> {
     let disk = open::salvaged(image, common, &args.salvage)?;
     salvage::prepare(&args.salvage, &disk, None)?;
     let range = bulk::range_of(args.range, disk.size())?;
@@ -77,10 +80,10 @@ fn one(image: &Path, args: &HashArgs, common: &Common) -> Result<(Option<Value>,
     let of_disk = hash(content);
     let of_file = file.map(hash).transpose();
     work.finish();
-    let stopped = |stopped| Failure::of_stopped(image, &stopped, &work);
-    let digests = of_disk.and_then(|of_disk| Ok((of_disk, of_file?))).map_err(stopped);
+    let failed = |error| Failure::of_scan(image, &error, &work);
+    let digests = of_disk.and_then(|of_disk| Ok((of_disk, of_file?))).map_err(failed);
     let (of_disk, of_file) = open::fail_if_changed(disk.layers(), digests)?;
-    // What is lost does not keep anybody from hearing what was found.
+    // Digests are printed even if the loss map cannot be written.
     let finish = || salvage::finish(image, &disk, range.clone(), &args.salvage).unwrap_or_else(Failure::report);
     if args.output.is_json() {
         let mut value = about(image, &disk);
@@ -92,7 +95,7 @@ fn one(image: &Path, args: &HashArgs, common: &Common) -> Result<(Option<Value>,
         }
         return Ok((Some(value.into()), finish()));
     }
-    // A digest of a part must not be taken for one of the whole.
+    // The digest of a part must not look like that of the whole disk.
     let part = args.range.map(|_| format!("disk {}:{}", range.start, content.len()));
     let disk_tag = match (&part, &of_file) {
         (Some(part), _) => Some(part.as_str()),
@@ -116,7 +119,7 @@ fn print(digests: &[Digest], image: &Path, tag: Option<&str>) -> Result<(), Fail
     Ok(())
 }
 
-/// What is told of an image beside its digests: how its log was taken, and of which files it consists.
+/// Facts about an image in the JSON output: log state and chain.
 fn about(image: &Path, disk: &Disk) -> Map<String, Value> {
     let layer = |layer: &Layer| {
         json!({
@@ -152,7 +155,7 @@ fn digests_as_json(digests: &[Digest]) -> Value {
     digests.iter().map(entry).collect()
 }
 
-/// Writes a manifest, or a share of one.
+/// Writes a manifest, or a shard of one.
 fn write_manifest(
     image: &Path,
     manifest: &Path,
@@ -173,20 +176,20 @@ fn write_manifest(
     } else {
         let consent = Consent { force: args.force, in_place: false };
         let destination = Destination::new(manifest, disk.layers(), consent)?;
-        // From here on there is something to clean up.
-        work.listen().map_err(|error| Failure::new(Exit::Io, format!("signals: {error}")))?;
+        // A signal must not leave a partial manifest.
+        work.listen().map_err(|error| Failure::new(Exit::Io, format!("signal handler: {error}")))?;
         let target = destination.open(0, 0, false)?;
         let created = create(&mut std::io::BufWriter::new(target.file()));
         work.finish();
         let roots = open::fail_if_changed(disk.layers(), created.map_err(failed))?;
         target.complete(false)?;
-        tell_roots(image, &disk, &roots, args)?;
+        print_manifest_roots(image, &disk, &roots, args)?;
     }
     salvage::finish(image, &disk, 0..disk.size(), &args.salvage)
 }
 
-/// A digest of digests is called so.
-fn tell_roots(image: &Path, disk: &Disk, roots: &[Root], args: &HashArgs) -> Result<(), Failure> {
+/// Prints the roots of a manifest. They have other names than digests of the disk.
+fn print_manifest_roots(image: &Path, disk: &Disk, roots: &[Root], args: &HashArgs) -> Result<(), Failure> {
     if args.output.is_json() {
         let mut value = about(image, disk);
         value.insert("root".to_owned(), serde_json::to_value(roots).unwrap_or_default());
@@ -206,8 +209,8 @@ pub(super) fn print_roots(name: &str, roots: &[Root]) -> Result<(), Failure> {
 
 fn write_share(image: &Path, shard: Shard, args: &HashArgs, common: &Common) -> Result<Exit, Failure> {
     if let Some(other) = args.algorithms.iter().find(|algorithm| !algorithm.is_mergeable()) {
-        let text = format!("{other} can't be put together from shares");
-        return Err(Failure::usage(text).with_hint("crc32 and blake3 can; for others, take a --manifest"));
+        let text = format!("{other}: cannot be merged from shards (expected crc32 or blake3)");
+        return Err(Failure::usage(text).with_hint("pass --manifest FILE to use other algorithms with --shard"));
     }
     let disk = open::salvaged(image, common, &args.salvage)?;
     salvage::prepare(&args.salvage, &disk, None)?;
@@ -221,8 +224,8 @@ fn write_share(image: &Path, shard: Shard, args: &HashArgs, common: &Common) -> 
     salvage::finish(image, &disk, 0..disk.size(), &args.salvage)
 }
 
-/// The digests of merged shares, told as those of one run.
-pub(super) fn tell_merged(digests: &[Digest], about: &Value, as_json: bool) -> Result<(), Failure> {
+/// Prints the digests of merged shards like those of one run.
+pub(super) fn print_merged(digests: &[Digest], about: &Value, as_json: bool) -> Result<(), Failure> {
     if as_json {
         let mut value = about.as_object().cloned().unwrap_or_default();
         let size = value.get("virtual-size").cloned().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! `vhdx log`.
+//! `vhdx log`: lists the entries of the log.
 
 use std::io::Write;
 
@@ -10,7 +10,7 @@ use crate::args::{Common, LogArgs};
 use crate::exit::{Exit, Failure};
 use crate::json;
 use crate::open;
-use crate::size::human;
+use crate::size::{counted, human};
 use crate::term;
 
 pub(crate) fn run(args: &LogArgs, common: &Common) -> Result<Exit, Failure> {
@@ -25,7 +25,7 @@ pub(crate) fn run(args: &LogArgs, common: &Common) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-/// What becomes of the log, in words.
+/// State of the log, and whether it can be replayed.
 fn verdict(report: &LogReport) -> String {
     if !report.header().is_dirty() {
         return "not in use: nothing to replay".to_owned();
@@ -33,8 +33,8 @@ fn verdict(report: &LogReport) -> String {
     if let Some(error) = report.replay_error() {
         return format!("in use, and cannot be replayed: {error}");
     }
-    let active = report.entries().iter().filter(|entry| entry.status == EntryStatus::Active).count();
-    format!("in use: {active} entries to replay")
+    let active = report.entries().iter().map(|entry| u64::from(entry.status == EntryStatus::Active)).sum();
+    format!("in use: {} to replay", counted(active, "entry"))
 }
 
 fn status(entry: &LogReportEntry) -> String {
@@ -42,7 +42,7 @@ fn status(entry: &LogReportEntry) -> String {
         EntryStatus::Active => "active".to_owned(),
         EntryStatus::Stale => "stale".to_owned(),
         EntryStatus::OtherLog => "other log".to_owned(),
-        EntryStatus::Broken(flaw) => format!("broken: {flaw}"),
+        EntryStatus::Broken(error) => format!("broken: {error}"),
     }
 }
 
@@ -52,7 +52,7 @@ fn as_table(report: &LogReport) -> Result<(), Failure> {
     let mut out = term::stdout();
     writeln!(out, "{title}log:{title:#} {}", verdict(report))?;
     writeln!(out, "{title}LogGuid:{title:#} {}", header.log_guid)?;
-    writeln!(out, "{title}place:{title:#} {} at {:#x}", human(u64::from(header.log_length)), header.log_offset)?;
+    writeln!(out, "{title}location:{title:#} {} at {:#x}", human(u64::from(header.log_length)), header.log_offset)?;
     if report.entries().is_empty() {
         writeln!(out, "no entries")?;
     } else {
@@ -95,7 +95,7 @@ fn as_table(report: &LogReport) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The report as JSON has it.
+/// JSON output.
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
 struct Report {
@@ -107,7 +107,7 @@ struct Report {
     entries: Vec<Entry>,
 }
 
-/// An entry as JSON has it: its fields, or why it is broken.
+/// An entry in the JSON output: its fields, or why it is broken.
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
 struct Entry {
@@ -148,7 +148,7 @@ fn entry_as_json(entry: &LogReportEntry) -> Entry {
         EntryStatus::Active => ("active", None),
         EntryStatus::Stale => ("stale", None),
         EntryStatus::OtherLog => ("other-log", None),
-        EntryStatus::Broken(flaw) => ("broken", Some(flaw.to_string())),
+        EntryStatus::Broken(error) => ("broken", Some(error.to_string())),
     };
     let content = entry.content.as_ref().map(|content| Content {
         length: content.len,

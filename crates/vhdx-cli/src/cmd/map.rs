@@ -1,4 +1,4 @@
-//! `vhdx map`.
+//! `vhdx map`: prints the allocation map.
 
 use std::io::Write;
 
@@ -17,19 +17,17 @@ pub(crate) fn run(args: &MapArgs, common: &Common) -> Result<Exit, Failure> {
     salvage::prepare(&args.salvage, &disk, None)?;
     let start = args.start_offset;
     if start > disk.size() {
-        return Err(Failure::usage(format!(
-            "the start offset lies behind the end of the disk ({} bytes)",
-            disk.size()
-        )));
+        let text = format!("--start-offset: past the end of the disk (found {start}, expected up to {})", disk.size());
+        return Err(Failure::usage(text));
     }
     let end = args.max_length.map_or(disk.size(), |length| start.saturating_add(length));
     let extents = disk.extents(start..end).map(|extent| extent.map_err(|error| Failure::of_image(&args.image, &error)));
-    let told = if args.output.is_json() { json(&disk, extents) } else { human(&disk, extents) };
-    open::fail_if_changed(disk.layers(), told)?;
+    let printed = if args.output.is_json() { json(&disk, extents) } else { human(&disk, extents) };
+    open::fail_if_changed(disk.layers(), printed)?;
     salvage::finish(&args.image, &disk, start..end.min(disk.size()), &args.salvage)
 }
 
-/// An extent with the keys of qemu-img, and two more.
+/// An extent with the keys of qemu-img map, and `layer` and `state`.
 #[derive(Serialize)]
 struct Entry<'a> {
     start: u64,
@@ -41,7 +39,7 @@ struct Entry<'a> {
     compressed: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     offset: Option<u64>,
-    /// The file of the layer.
+    /// File of the layer.
     #[serde(skip_serializing_if = "Option::is_none")]
     layer: Option<&'a str>,
     state: Option<&'static str>,
@@ -55,7 +53,7 @@ fn json(disk: &Disk, extents: impl Iterator<Item = Result<Run, Failure>>) -> Res
         let extent = match extent {
             Ok(extent) => extent,
             Err(failure) => {
-                // Left open, so that no reader takes a part for the whole.
+                // The array stays incomplete, so that no program takes a part of the map for all of it.
                 writeln!(out)?;
                 out.flush()?;
                 return Err(failure);
@@ -77,7 +75,7 @@ fn json(disk: &Disk, extents: impl Iterator<Item = Result<Run, Failure>>) -> Res
         json::write_line(&mut out, &entry)?;
         before = ",\n";
     }
-    // A disk without bytes has no extents.
+    // A disk of 0 bytes has no extents.
     writeln!(out, "{}", if before == "[" { "[]" } else { "]" })?;
     out.flush()?;
     Ok(())
@@ -105,7 +103,7 @@ fn human(disk: &Disk, extents: impl Iterator<Item = Result<Run, Failure>>) -> Re
             None if matches!(extent.at, Location::Log(_)) => "log".to_owned(),
             None => "-".to_owned(),
         };
-        let state = state_of(&extent).unwrap_or("behind the parent");
+        let state = state_of(&extent).unwrap_or("past parent end");
         let file = files.get(extent.layer).map_or("-", String::as_str);
         let (start, length) = (extent.start, extent.len);
         writeln!(out, "{start:<#18x} {length:<#18x} {place:<18} {state:<17} {:>5}  {file}", extent.layer)?;
@@ -114,12 +112,12 @@ fn human(disk: &Disk, extents: impl Iterator<Item = Result<Run, Failure>>) -> Re
     Ok(())
 }
 
-/// In what state the blocks are; that of what is lost is not known.
+/// State of the blocks of an extent. A lost extent has none, and neither have bytes past the end of the parent.
 fn state_of(extent: &Run) -> Option<&'static str> {
     if extent.at == Location::Lost { Some("LOST") } else { extent.state.map(PayloadBlockState::as_str) }
 }
 
-/// The files of the layers.
+/// Files of the layers.
 fn files(disk: &Disk) -> Vec<String> {
     let name = |layer: &Layer| layer.image().path().map_or("-".into(), |path| path.to_string_lossy().into_owned());
     disk.layers().iter().map(name).collect()

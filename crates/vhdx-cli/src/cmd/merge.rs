@@ -1,4 +1,4 @@
-//! `vhdx merge`.
+//! `vhdx merge`: merges the results of several runs of `vhdx hash --shard`.
 
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Write};
@@ -24,10 +24,10 @@ pub(crate) fn run(args: &MergeArgs) -> Result<Exit, Failure> {
         Ok(BufReader::new(file))
     };
     let out = args.manifest.as_deref().unwrap_or(Path::new(STANDARD_OUTPUT));
-    let shares = args.shares.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+    let shards = args.shards.iter().map(open).collect::<Result<Vec<_>, _>>()?;
     let failed = |error: ScanError| match &error {
         ScanError::Manifest(ManifestError::Format { document, .. }) => {
-            let path = args.shares.get(*document).map_or(Path::new("shares"), std::path::PathBuf::as_path);
+            let path = args.shards.get(*document).map_or(Path::new("shards"), std::path::PathBuf::as_path);
             Failure::new(Exit::Corrupt, format!("{}: {error}", path.display()))
         }
         ScanError::Manifest(ManifestError::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
@@ -36,25 +36,25 @@ pub(crate) fn run(args: &MergeArgs) -> Result<Exit, Failure> {
         _ => Failure::new(Exit::Io, format!("{}: {error}", out.display())),
     };
     let Some(manifest) = &args.manifest else {
-        let merged = manifest::merge(shares, &mut json::stdout()).map_err(failed)?;
+        let merged = manifest::merge(shards, &mut json::stdout()).map_err(failed)?;
         if let Merged::Digests { digests, about } = merged {
-            hash::tell_merged(&digests, &about, args.output.is_json())?;
+            hash::print_merged(&digests, &about, args.output.is_json())?;
         }
         return Ok(Exit::Done);
     };
     let consent = Consent { force: args.force, in_place: false };
     let destination = Destination::new(manifest, &[], consent)?;
     let own = FileId::of(manifest).ok();
-    if args.shares.iter().any(|share| own.is_some() && FileId::of(share).ok() == own) {
-        return Err(Failure::usage(format!("{}: is one of the shares", manifest.display())));
+    if args.shards.iter().any(|shard| own.is_some() && FileId::of(shard).ok() == own) {
+        return Err(Failure::usage(format!("{}: is one of the inputs", manifest.display())));
     }
     let work = Work::new(0, true);
-    // From here on there is something to clean up.
-    work.listen().map_err(|error| Failure::new(Exit::Io, format!("signals: {error}")))?;
+    // A signal must not leave a partial manifest.
+    work.listen().map_err(|error| Failure::new(Exit::Io, format!("signal handler: {error}")))?;
     let target = destination.open(0, 0, false)?;
     let options = ScanOptions::new().progress(&work);
     let stoppable = Stoppable { file: target.file(), work: &work };
-    let merged = manifest::merge_with(shares, &options, &mut BufWriter::new(stoppable));
+    let merged = manifest::merge_with(shards, &options, &mut BufWriter::new(stoppable));
     if let Some(signal) = work.signal() {
         return Err(Failure::Interrupted { signal });
     }
@@ -70,11 +70,12 @@ pub(crate) fn run(args: &MergeArgs) -> Result<Exit, Failure> {
             }
             Ok(Exit::Done)
         }
-        _ => Err(Failure::usage("these are shares of digests, not of a manifest").with_hint("leave out --manifest")),
+        _ => Err(Failure::usage("--manifest: the shards are of digests (expected shards of a manifest)")
+            .with_hint("leave out --manifest to print the digests")),
     }
 }
 
-/// A file that can't be written to any more once a signal has asked for the end.
+/// File that rejects writes after a signal.
 struct Stoppable<'w> {
     file: &'w File,
     work: &'w Work,

@@ -1,4 +1,4 @@
-//! The commands, one a file.
+//! Commands, one per file.
 
 pub(crate) mod chain;
 pub(crate) mod check;

@@ -1,4 +1,4 @@
-//! `vhdx read`.
+//! `vhdx read`: writes bytes of the disk to standard output.
 
 use std::io::{self, Write};
 use std::ops::Range;
@@ -9,7 +9,7 @@ use vhdx_mmap::{Disk, Input};
 use crate::args::{Common, ReadArgs};
 use crate::exit::{Exit, Failure, STANDARD_OUTPUT};
 use crate::open;
-use crate::target::{refuse_terminal, standard_output};
+use crate::target::{reject_terminal, standard_output};
 use crate::term;
 
 pub(crate) fn run(args: &ReadArgs, common: &Common) -> Result<Exit, Failure> {
@@ -19,7 +19,7 @@ pub(crate) fn run(args: &ReadArgs, common: &Common) -> Result<Exit, Failure> {
         open::fail_if_changed(disk.layers(), hex(&disk, range, args))?;
         return Ok(Exit::Done);
     }
-    refuse_terminal(false, "--hex makes text of it")?;
+    reject_terminal(false, "pass --hex to print text")?;
     let content = Input::disk(&disk).range(range);
     let extracted = ops::extract_to_stream(content, &standard_output()?, &ExtractOptions::new());
     let failed = |error| Failure::of_bulk_output(&args.image, STANDARD_OUTPUT, error);
@@ -49,17 +49,17 @@ fn hex(disk: &Disk, range: Range<u64>, args: &ReadArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Bytes in a line.
+/// Bytes per line.
 const LINE: usize = 16;
 
-/// Bytes as text, in the form of `hexdump -C`: lines that repeat the one before are a star.
+/// Text in the format of `hexdump -C`: a star replaces lines that repeat the line above.
 struct HexDump<W> {
     out: W,
-    /// Where the next line begins.
+    /// Offset of the next line.
     offset: u64,
-    /// Bytes that do not fill a line yet.
+    /// Bytes of the next line.
     pending: Vec<u8>,
-    /// The last whole line.
+    /// Last complete line.
     last: Option<[u8; LINE]>,
     starred: bool,
 }
@@ -83,13 +83,13 @@ impl<W: Write> HexDump<W> {
         Ok(())
     }
 
-    /// Zeros are as quickly told as they are many: after the first line of them, they are one star.
+    /// Adds zeros in constant time: after their first line, all of them are one star.
     fn zeros(&mut self, mut length: u64) -> io::Result<()> {
         while length > 0 {
             let whole_lines = length & !0xf;
             if self.pending.is_empty() && self.last == Some([0; LINE]) && whole_lines > 0 {
                 self.line([0; LINE])?;
-                // The line has been counted already.
+                // `line` has counted one line already.
                 self.offset = self.offset.saturating_add(whole_lines.saturating_sub(0x10));
                 length = length.saturating_sub(whole_lines);
             } else {
@@ -130,7 +130,7 @@ impl<W: Write> HexDump<W> {
         writeln!(self.out, " |{}|", text.collect::<String>())
     }
 
-    /// The rest, and where it ends.
+    /// Writes the rest, and the end offset.
     fn end(mut self) -> io::Result<()> {
         let rest = std::mem::take(&mut self.pending);
         if !rest.is_empty() {

@@ -1,4 +1,4 @@
-//! `vhdx verify`.
+//! `vhdx verify`: compares disks with a manifest or a list of digests.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
@@ -16,6 +16,7 @@ use crate::exit::{Exit, Failure};
 use crate::json::{self, Listing};
 use crate::open;
 use crate::progress::Work;
+use crate::size::counted;
 use crate::sums::{self, Sum, SumOf};
 use crate::term::{self, TextOut, escape};
 
@@ -24,15 +25,16 @@ pub(crate) fn run(args: &VerifyArgs, common: &Common) -> Result<Exit, Failure> {
     match (&args.image, &args.manifest, &args.check) {
         (Some(image), Some(manifest), _) => pool.install(|| with_manifest(image, manifest, args, common)),
         (_, _, Some(list)) => pool.install(|| with_list(list, args, common)),
-        _ => Err(Failure::usage("name an image and its --manifest, or a list to --check")),
+        _ => Err(Failure::usage("no input (expected IMAGE and --manifest, or --check)")),
     }
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
-    Failure::new(Exit::NoInput, format!("{}: cannot be read: {error}", path.display())).with_hint("is the path right?")
+    Failure::new(Exit::NoInput, format!("{}: cannot be read: {error}", path.display()))
+        .with_hint("check the path and its permissions")
 }
 
-/// Where mismatches are told, as they are found.
+/// Output of mismatches, written as they are found.
 enum Out {
     Text(TextOut),
     Json(Listing),
@@ -42,7 +44,7 @@ fn with_manifest(image: &Path, manifest: &Path, args: &VerifyArgs, common: &Comm
     let disk = open::disk(image, common)?;
     let input = File::open(manifest).map_err(|error| unreadable(manifest, &error))?;
     if !input.metadata().is_ok_and(|metadata| metadata.is_file()) {
-        let text = format!("{}: a manifest is a file: it is read twice", manifest.display());
+        let text = format!("{}: not a regular file (a manifest is read twice)", manifest.display());
         return Err(Failure::new(Exit::NoInput, text));
     }
     let input = BufReader::new(input);
@@ -62,7 +64,7 @@ fn with_manifest(image: &Path, manifest: &Path, args: &VerifyArgs, common: &Comm
     let mut failed = None;
     let on_mismatch = |mismatch: Mismatch| {
         if failed.is_none() {
-            failed = tell(&mut out, &mismatch).err();
+            failed = print_mismatch(&mut out, &mismatch).err();
         }
     };
     let verified = manifest::verify(&disk, input, &options, on_mismatch);
@@ -73,14 +75,13 @@ fn with_manifest(image: &Path, manifest: &Path, args: &VerifyArgs, common: &Comm
     let verified = verified.map_err(|error| Failure::of_manifest(image, manifest, error, &work));
     let verified = open::fail_if_changed(disk.layers(), verified)?;
     if !verified.is_same_image && !common.quiet {
-        let text =
-            format!("{}: the manifest was made from another image, or from another state of this one", image.display());
-        term::tell("note", term::HINT, &escape(&text));
+        let text = format!("{}: the manifest is of a different image, or of a different state", image.display());
+        term::message("note", term::HINT, &escape(&text));
     }
     end(out, image, &verified)
 }
 
-fn tell(out: &mut Out, mismatch: &Mismatch) -> Result<(), Failure> {
+fn print_mismatch(out: &mut Out, mismatch: &Mismatch) -> Result<(), Failure> {
     let (start, end) = (mismatch.range.start, mismatch.range.end);
     let length = end.saturating_sub(start);
     let (found, expected) = (mismatch.found, mismatch.expected);
@@ -97,7 +98,7 @@ fn tell(out: &mut Out, mismatch: &Mismatch) -> Result<(), Failure> {
             let algorithm = found.algorithm();
             writeln!(
                 out,
-                "block {} at {start:#x}, {length:#x} bytes: {algorithm} is {found}, expected {expected}",
+                "block {} at {start:#x}, {length:#x} bytes: {algorithm} mismatch (found {found}, expected {expected})",
                 mismatch.block
             )?;
             Ok(())
@@ -106,30 +107,31 @@ fn tell(out: &mut Out, mismatch: &Mismatch) -> Result<(), Failure> {
 }
 
 fn end(out: Out, image: &Path, verified: &Verified) -> Result<Exit, Failure> {
-    let is_right = verified.mismatches == 0;
+    let (matches, range) = (verified.mismatches == 0, &verified.range);
     match out {
         Out::Json(listing) => listing.end(&json!({
             "same-image": verified.is_same_image,
-            "range": { "offset": verified.range.start, "length": verified.range.end.saturating_sub(verified.range.start) },
+            "range": { "offset": range.start, "length": range.end.saturating_sub(range.start) },
             "blocks": verified.blocks,
             "mismatching-blocks": verified.mismatches,
-            "ok": is_right,
+            "ok": matches,
         }))?,
         Out::Text(mut out) => {
             let name = escape(&image.to_string_lossy());
-            if verified.range != (0..verified.manifest.virtual_size) {
-                let Range { start, end } = verified.range;
-                writeln!(out, "{name}: only bytes {start:#x} to {end:#x}, which this share of a manifest covers")?;
+            if *range != (0..verified.manifest.virtual_size) {
+                let Range { start, end } = range;
+                writeln!(out, "{name}: only bytes {start:#x} to {end:#x}, the range of this shard")?;
             }
-            if is_right {
-                writeln!(out, "{name}: OK ({} blocks)", verified.blocks)?;
+            let blocks = counted(verified.blocks, "block");
+            if matches {
+                writeln!(out, "{name}: OK ({blocks})")?;
             } else {
-                writeln!(out, "{name}: FAILED ({} of {} blocks)", verified.mismatches, verified.blocks)?;
+                writeln!(out, "{name}: FAILED ({} of {blocks})", verified.mismatches)?;
             }
             out.flush()?;
         }
     }
-    Ok(if is_right { Exit::Done } else { Exit::No })
+    Ok(if matches { Exit::Done } else { Exit::Mismatch })
 }
 
 fn with_list(list: &Path, args: &VerifyArgs, common: &Common) -> Result<Exit, Failure> {
@@ -140,28 +142,28 @@ fn with_list(list: &Path, args: &VerifyArgs, common: &Common) -> Result<Exit, Fa
     };
     let parsed = sums::parse(input, args.algorithm).map_err(|error| unreadable(list, &error))?;
     let mut worst = parsed.first_bad_line.map(|line| {
-        let text = format!("{}: line {line} is no digest of a disk", list.display());
-        Failure::new(Exit::Corrupt, text).with_hint("lines are as sha256sum writes them: a digest and a name").report()
+        let text = format!("{}: line {line}: not a digest and a name", list.display());
+        Failure::new(Exit::Corrupt, text).with_hint("write lists with `vhdx hash` or sha256sum").report()
     });
     if parsed.sums.is_empty() {
-        return Err(Failure::new(Exit::Corrupt, format!("{}: there is no digest in it", list.display())));
+        return Err(Failure::new(Exit::Corrupt, format!("{}: no digests found", list.display())));
     }
     let mut values = Vec::new();
-    // Digests of the same disk that stand together are computed in one pass.
-    for group in parsed.sums.chunk_by(|one, other| (&one.name, one.of) == (&other.name, other.of)) {
+    // Digests of the same disk on adjacent lines are computed in one pass.
+    for group in parsed.sums.chunk_by(|a, b| (&a.name, a.of) == (&b.name, b.of)) {
         let Some(first) = group.first() else { continue };
         match hash(first, group, args, common) {
             Ok(found) => {
                 for (sum, found) in group.iter().zip(found) {
                     let found = if sum.may_be_blake3 && sum.digest != found {
-                        // A digest of this length without a name may be of either kind.
+                        // SHA-256 and BLAKE3 digests have the same length.
                         hash(first, &[sum.as_blake3()], args, common)?.pop().unwrap_or(found)
                     } else {
                         found
                     };
-                    let is_right = sum.digest.bytes() == found.bytes();
-                    if !is_right {
-                        worst.get_or_insert(Exit::No);
+                    let matches = sum.digest.bytes() == found.bytes();
+                    if !matches {
+                        worst.get_or_insert(Exit::Mismatch);
                     }
                     values.push(json!({
                         "filename": sum.name,
@@ -169,16 +171,16 @@ fn with_list(list: &Path, args: &VerifyArgs, common: &Common) -> Result<Exit, Fa
                         "algorithm": found.algorithm().as_str(),
                         "expected": sum.digest.to_string(),
                         "found": found.to_string(),
-                        "ok": is_right,
+                        "ok": matches,
                     }));
                     if !args.output.is_json() {
-                        tell_sum(sum, found.algorithm(), is_right)?;
+                        print_sum(sum, found.algorithm(), matches)?;
                     }
                 }
             }
-            Err(stop @ (Failure::ClosedPipe { .. } | Failure::Interrupted { .. })) => return Err(stop),
+            Err(fatal @ (Failure::ClosedPipe { .. } | Failure::Interrupted { .. })) => return Err(fatal),
             Err(failure) => {
-                // The others are looked at all the same; the first failure decides how the program ends.
+                // Verify the others, too; the first failure decides the exit code.
                 let exit = failure.report();
                 worst.get_or_insert(exit);
                 values.push(json!({ "filename": first.name, "of": first.of.name(), "ok": false, "error": true }));
@@ -196,15 +198,15 @@ fn with_list(list: &Path, args: &VerifyArgs, common: &Common) -> Result<Exit, Fa
     Ok(worst.unwrap_or(Exit::Done))
 }
 
-fn tell_sum(sum: &Sum, algorithm: Algorithm, is_right: bool) -> Result<(), Failure> {
+fn print_sum(sum: &Sum, algorithm: Algorithm, matches: bool) -> Result<(), Failure> {
     let mut out = term::stdout();
-    let result = if is_right { "OK" } else { "FAILED" };
+    let result = if matches { "OK" } else { "FAILED" };
     let of = if sum.of == SumOf::File { " (file)" } else { "" };
     writeln!(out, "{}{of}: {result} ({algorithm})", escape(&sum.name))?;
     Ok(out.flush()?)
 }
 
-/// The digests that `group` has of a disk or a file, as they are now.
+/// Computes the digests of `group`, which are of one disk or file.
 fn hash(first: &Sum, group: &[Sum], args: &VerifyArgs, common: &Common) -> Result<Vec<Digest>, Failure> {
     let path = Path::new(&first.name);
     let algorithms: Vec<Algorithm> = group.iter().map(|sum| sum.digest.algorithm()).collect();
@@ -212,10 +214,10 @@ fn hash(first: &Sum, group: &[Sum], args: &VerifyArgs, common: &Common) -> Resul
         let work = Work::new(content.len(), common.quiet);
         let found = ops::hash(content, &algorithms, &bulk::scan_options(args.cache, &work));
         work.finish();
-        found.map_err(|stopped| Failure::of_stopped(path, &stopped, &work))
+        found.map_err(|error| Failure::of_scan(path, &error, &work))
     };
     match first.of {
-        // The list may be of raw disks, too.
+        // The list may contain raw disks, too.
         SumOf::Disk => {
             let input = open::input(path, InputFormat::Auto, common)?;
             input.fail_if_changed(compute(input.content()))

@@ -10,7 +10,7 @@ use vhdx_testkit::watchdog::Watchdog;
 
 use crate::{inputs_of, temp_dir, vhdx};
 
-/// Instructions of a run; none without valgrind.
+/// Instructions of a run; `None` without valgrind.
 fn instructions(command: &Command, folder: &Path) -> Option<u64> {
     let log = folder.join("log");
     let mut counting = Command::new("valgrind");
@@ -24,33 +24,34 @@ fn instructions(command: &Command, folder: &Path) -> Option<u64> {
     let watchdog = Watchdog::over(child.id());
     child.wait().unwrap();
     watchdog.assert_idle();
-    let said = fs::read_to_string(&log).unwrap();
+    let report = fs::read_to_string(&log).unwrap();
     // `I refs: 1,234`
-    let line = said.lines().find(|line| line.contains("refs:"));
-    assert!(line.is_some(), "no count: {said}");
+    let line = report.lines().find(|line| line.contains("refs:"));
+    assert!(line.is_some(), "no count: {report}");
     Some(line.unwrap().rsplit(' ').next().unwrap().replace(',', "").parse().unwrap())
 }
 
-/// Inputs whose structures the processor goes through, in these parts of the size for tests, and a command that does.
+/// Inputs whose structures the processor has to parse, with their parts of the size for tests, and a command that does
+/// so.
 const ROWS: [(Make, u64, &str); 14] = [
     (inputs::written_table, 64, "map --salvage"),
     (inputs::scattered_blocks, 64, "map --salvage"),
     (inputs::many_gaps, 1024, "map"),
     (inputs::lost_tail, 16, "check"),
-    (inputs::claims_of_length, 16, "log"),
+    (inputs::long_claims, 16, "log"),
     (inputs::sparse_log, 4, "log"),
     (inputs::long_zeros, 1, "info"),
     (inputs::many_sectors, 4, "log"),
     (inputs::many_zeros, 4, "log"),
     (inputs::many_regions, 1, "info"),
-    (inputs::regions_in_one_place, 1, "check"),
+    (inputs::overlapping_regions, 1, "check"),
     (inputs::many_items, 1, "info"),
     (inputs::shared_keys, 1, "check"),
     (inputs::many_keys, 8, "info"),
 ];
 
 #[test]
-fn instructions_grow_with_the_size_at_most() {
+fn instructions_are_linear_in_size() {
     let mut wrong = Vec::new();
     for (make, part, command) in ROWS {
         let folder = temp_dir();

@@ -1,8 +1,8 @@
-//! How the cost of the command grows with images that are made to be expensive.
+//! Growth of the cost of the command with images that are made to be expensive.
 //!
-//! Nothing here depends on time. What is counted is what the command does: page faults, system calls, peak memory, and,
-//! with `valgrind`, instructions. Each input is made in two sizes, one four times the other: work that is linear costs
-//! four times as much, work that is quadratic sixteen times. `cargo bench --bench hostile` measures times.
+//! Nothing here depends on time. The tests count what the command does: page faults, system calls, peak memory, and,
+//! with `valgrind`, instructions. Each input is made in two sizes, one four times the other: linear work costs four
+//! times as much, quadratic work sixteen times. `cargo bench --bench hostile` measures times.
 #![cfg(target_os = "linux")]
 #![expect(
     clippy::arithmetic_side_effects,
@@ -22,25 +22,25 @@ use vhdx_testkit::MIB;
 use vhdx_testkit::inputs::{self, COMMANDS, Input, Make, Size};
 use vhdx_testkit::traced::{Ended, Traced};
 
-/// The most memory that a command may use.
+/// Limit of the memory of a command.
 const MOST_MEMORY: u64 = 100 * MIB;
 
-/// A command that makes more system calls than this is stopped: it would only take longer to fail.
+/// Limit of the system calls of a command: it is stopped there, since it would only take longer to fail.
 const MOST_CALLS: u64 = 50_000;
 
-/// What a run costs.
+/// Cost of a run.
 #[derive(Clone, Copy, Debug, Default)]
 struct Cost {
-    /// The exit code; none if a signal ended it.
+    /// The exit code; `None` if a signal ended the command.
     code: Option<i32>,
     peak: u64,
     faults: u64,
-    /// System calls, except those with which threads wait for each other.
+    /// System calls, except those by which threads wait for each other.
     calls: u64,
 }
 
 impl Cost {
-    /// What is wrong with the growth from this cost to that of an input `times` as large. The constants are for what
+    /// What is wrong with the growth from this cost to that of an input `times` as large. The constants allow for what
     /// varies from run to run: threads, and how many pages the system maps at once.
     fn growth_to(&self, larger: &Self, times: u64) -> Option<String> {
         let measures = [
@@ -54,7 +54,7 @@ impl Cost {
     }
 }
 
-/// Runs a program to its end; none where programs can't be traced.
+/// Runs a program to its end; `None` if programs cannot be traced.
 fn cost_of(command: &mut Command) -> Option<Cost> {
     let mut traced = start(command)?;
     let mut calls = 0;
@@ -77,19 +77,19 @@ fn cost_without_calls(ended: &Ended) -> Cost {
     Cost { code: ended.status.code(), peak: ended.peak, faults, calls: 0 }
 }
 
-/// The command with these words, of which `IMAGE` stands for the image.
+/// The command with these arguments; `IMAGE` stands for the image.
 fn vhdx(words: &str, image: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_vhdx"));
     command.args(words.split(' ').map(|word| if word == "IMAGE" { image.as_os_str() } else { OsStr::new(word) }));
     command
 }
 
-/// What a command costs for an image; what it prints goes to a file.
+/// Cost of a command for an image. Its output goes to a file.
 fn cost(words: &str, image: &Path, out: &Path) -> Option<Cost> {
     cost_of(vhdx(words, image).stdout(File::create(out).unwrap()))
 }
 
-/// The same without the system calls, which takes less time for large images.
+/// Cost of a command without its system calls, which is faster for large images.
 fn cost_at_full_speed(words: &str, image: &Path, out: &Path) -> Option<Cost> {
     let traced = start(vhdx(words, image).stdout(File::create(out).unwrap()))?;
     Some(cost_without_calls(&traced.finish()))
@@ -99,13 +99,13 @@ fn temp_dir() -> tempfile::TempDir {
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
 }
 
-/// Makes an input in several sizes, each in a folder of its own.
+/// Makes an input in several sizes, each in its own folder.
 fn inputs_of<const N: usize>(make: Make, folder: &Path, parts: [u64; N]) -> [Input; N] {
     parts.map(|part| make(&tempfile::tempdir_in(folder).unwrap().keep(), Size::Part(part)))
 }
 
 #[test]
-fn cost_of_hostile_images_grows_with_their_size_at_most() {
+fn cost_of_hostile_images_is_linear_in_size() {
     let mut wrong = Vec::new();
     let mut grown = 0;
     for make in inputs::ALL {
@@ -120,20 +120,20 @@ fn cost_of_hostile_images_grows_with_their_size_at_most() {
             if most.peak > MOST_MEMORY {
                 is_wrong(format!("{} bytes of memory", most.peak));
             }
-            // Some have one size only.
+            // Some inputs have one size only.
             if small.name != large.name {
                 let [Some(before), Some(after)] = [&small, &large].map(|input| cost(&words, &input.path, &out)) else {
                     return;
                 };
                 println!("{command} of {}: {before:?} {after:?} {most:?}", full.name);
-                // Five times, and not four: memory for four times as much is allocated more often.
+                // Five times instead of four: memory for four times as much is allocated more often.
                 if let Some(growth) = before.growth_to(&after, 5) {
                     is_wrong(growth);
                 }
                 codes.extend([before.code, after.code]);
                 grown += 1;
             }
-            // The image is as bad as it is meant to be, and no worse.
+            // The image must be as bad as it is meant to be, and no worse.
             if codes.iter().any(|code| *code != Some(full.codes[index])) {
                 is_wrong(format!("{codes:?} instead of code {}", full.codes[index]));
             }
@@ -143,9 +143,9 @@ fn cost_of_hostile_images_grows_with_their_size_at_most() {
     assert!(grown >= COMMANDS.len() * 15, "{grown}");
 }
 
-/// Commands that read all content cost next to nothing more for a disk that has more unallocated space.
+/// Commands that read all content cost hardly more for a disk with more unallocated space.
 #[test]
-fn unallocated_space_costs_nothing_to_read() {
+fn reading_unallocated_space_is_free() {
     let rows: [(Make, u64, &[&str]); 3] = [
         (
             inputs::empty_disk,
@@ -157,7 +157,7 @@ fn unallocated_space_costs_nothing_to_read() {
                 "extract IMAGE -",
             ],
         ),
-        // Here all of the table is written: it is read, and nothing else is.
+        // Here the whole table is written: it is read, but nothing else is.
         (inputs::written_table, 5, &["check --payload IMAGE", "extract IMAGE /dev/null"]),
         (inputs::many_gaps, 5, &["check IMAGE"]),
     ];
@@ -177,9 +177,9 @@ fn unallocated_space_costs_nothing_to_read() {
     }
 }
 
-/// The measures measure: a process that uses memory, touches pages and makes system calls is charged for them.
+/// Checks the counters: a process that uses memory, touches pages and makes system calls is charged for them.
 #[test]
-fn costs_are_counted() {
+fn counters_see_calls_and_memory() {
     let dd = |block: u64, count: u64| {
         let sizes = [format!("bs={block}"), format!("count={count}")];
         cost_of(Command::new("dd").args(["if=/dev/zero", "of=/dev/null"]).args(sizes).stdout(Stdio::null()))

@@ -13,7 +13,7 @@ mod qemu;
 mod readme;
 mod support;
 
-// Tests name what they share with others as if it were here.
+// Aliases, so that tests can use shared modules like their own.
 #[cfg(target_os = "linux")]
 use vhdx_testkit::traced;
 #[cfg(unix)]

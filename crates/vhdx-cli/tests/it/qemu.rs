@@ -1,4 +1,4 @@
-//! The same images read by this project and by qemu-img, as far as that reads them.
+//! Images that both this project and qemu-img read, compared.
 #![cfg(target_os = "linux")]
 
 use std::ffi::OsString;
@@ -23,7 +23,7 @@ macro_rules! args {
     };
 }
 
-/// Whether qemu-img and qemu-io are there; with a word about it where they are not.
+/// Whether qemu-img and qemu-io exist; prints a message if not.
 fn has_qemu() -> bool {
     static FOUND: LazyLock<bool> = LazyLock::new(|| {
         ["qemu-img", "qemu-io"].iter().all(|tool| Command::new(tool).arg("--version").output().is_ok())
@@ -53,21 +53,21 @@ fn data_of(file: &File) -> Vec<(u64, u64)> {
     all
 }
 
-/// That two files are equal to the last byte.
+/// Asserts that two files are equal to the last byte.
 #[track_caller]
 fn assert_equal(one: &Path, other: &Path) {
     let (one, other) = (File::open(one).unwrap(), File::open(other).unwrap());
     assert_eq!(one.file_len(), other.file_len());
-    // Where neither has data, both are zero.
+    // Where neither file has data, both are zero.
     for (start, end) in data_of(&one).into_iter().chain(data_of(&other)) {
         for at in (start..end).step_by(1 << 20) {
             let length = usize::try_from((end - at).min(MIB)).unwrap();
-            assert!(one.bytes_at(at, length) == other.bytes_at(at, length), "they differ at {at:#x} or soon behind");
+            assert!(one.bytes_at(at, length) == other.bytes_at(at, length), "they differ at {at:#x} or soon after");
         }
     }
 }
 
-/// Where a disk has something other than zeros, by block: numbers, in order.
+/// Numbers of blocks that hold something other than zeros, in order.
 fn blocks_with_content(raw: &Path, block_size: u64) -> Vec<u64> {
     let file = File::open(raw).unwrap();
     let mut blocks = Vec::new();
@@ -83,7 +83,7 @@ fn blocks_with_content(raw: &Path, block_size: u64) -> Vec<u64> {
     blocks
 }
 
-/// Extracts a disk with both, compares, and returns with the raw disk in `folder`, as `raw`.
+/// Extracts a disk with both programs and compares the results. Returns the raw disk, `raw` in `folder`.
 #[track_caller]
 fn assert_same_disk(folder: &Path, image: &Path) {
     let (ours, theirs) = (folder.join("raw"), folder.join("raw-of-qemu"));
@@ -93,7 +93,7 @@ fn assert_same_disk(folder: &Path, image: &Path) {
     std::fs::remove_file(theirs).unwrap();
 }
 
-/// That every key of qemu-img's has the same value here.
+/// Asserts that every key of qemu-img has the same value here.
 #[track_caller]
 fn assert_same_info(image: &Path) {
     fn assert_within(theirs: &Value, ours: &Value, place: &str) {
@@ -111,7 +111,7 @@ fn assert_same_info(image: &Path) {
         }
     }
 
-    // How much room a file takes is known once it is on its medium.
+    // The space that a file occupies is known once it is on the drive.
     File::open(image).unwrap().sync_all().unwrap();
     let theirs = done("qemu-img", args!["info", "-f", "vhdx", "--output", "json", image]);
     let theirs: Value = serde_json::from_slice(&theirs).unwrap();
@@ -122,7 +122,7 @@ fn assert_same_info(image: &Path) {
     assert_within(&theirs, &ours, "");
 }
 
-/// Start and end of what the map says is data, and where it is in the file; neighbours together.
+/// Data ranges of the map, with their file offsets; adjacent ranges are merged.
 fn data_in_map(image: &Path) -> Vec<(u64, u64, u64)> {
     let map = run(&mut vhdx(args!["map", "--output", "json", image])).done().json();
     let number = |extent: &Value, key: &str| extent[key].as_u64().unwrap();
@@ -134,7 +134,7 @@ fn data_in_map(image: &Path) -> Vec<(u64, u64, u64)> {
     .collect()
 }
 
-/// That the map has its data where the content is, block by block, and that the bytes are where it says.
+/// Asserts that the map has data exactly where the content is, block by block, at the right file offsets.
 #[track_caller]
 fn assert_true_map(image: &Path, raw: &Path, block_size: u64, is_fixed: bool) {
     let data = data_in_map(image);
@@ -165,7 +165,7 @@ fn write_raw(path: &Path, size: u64, pieces: &[(u64, Vec<u8>)]) {
 }
 
 #[test]
-fn images_of_every_block_size_read_the_same() {
+fn qemu_images_of_every_block_size_read_equally() {
     if !has_qemu() {
         return;
     }
@@ -173,7 +173,7 @@ fn images_of_every_block_size_read_the_same() {
     let (original, image) = (folder.path().join("original"), folder.path().join("disk.vhdx"));
     for shift in 20..=28 {
         let block_size: u64 = 1 << shift;
-        // Not a whole number of blocks, nor of anything but sectors.
+        // Not a multiple of the block size, nor of anything except sectors.
         let size = 5 * block_size.min(8 * MIB) + 12_345 * 512;
         let last = size - 512;
         write_raw(
@@ -186,7 +186,7 @@ fn images_of_every_block_size_read_the_same() {
             done("qemu-img", args!["convert", "-f", "raw", "-O", "vhdx", "-o", options, &original, &image]);
             assert_same_disk(folder.path(), &image);
             let raw = folder.path().join("raw");
-            // What qemu makes of the size: it rounds down to sectors, which this is a multiple of.
+            // The size that qemu makes of it: it rounds down to sectors, and this is a multiple of those.
             assert_equal(&raw, &original);
             assert_same_info(&image);
             assert_true_map(&image, &raw, block_size, subformat == "fixed");
@@ -195,7 +195,7 @@ fn images_of_every_block_size_read_the_same() {
 }
 
 #[test]
-fn a_dense_disk_reads_the_same() {
+fn qemu_dense_disk_reads_equally() {
     if !has_qemu() {
         return;
     }
@@ -214,14 +214,14 @@ fn a_dense_disk_reads_the_same() {
 }
 
 #[test]
-fn a_disk_of_several_chunks_reads_the_same() {
+fn qemu_disk_of_several_chunks_reads_equally() {
     if !has_qemu() {
         return;
     }
     let folder = temp_dir();
     let (original, image) = (folder.path().join("original"), folder.path().join("disk.vhdx"));
     let size = 13 * GIB + 7 * 512;
-    // On both sides of the ends of chunks, which have 4 GiB, and at both ends of the disk.
+    // On both sides of chunk boundaries, at multiples of 4 GiB, and at both ends of the disk.
     let pieces: Vec<(u64, Vec<u8>)> =
         [0, 4 * GIB - 9000, 4 * GIB + 8 * MIB, 8 * GIB - 512, 8 * GIB, 12 * GIB - MIB, size - 1000]
             .into_iter()
@@ -242,7 +242,7 @@ fn a_disk_of_several_chunks_reads_the_same() {
 }
 
 #[test]
-fn what_a_guest_wrote_reads_the_same() {
+fn qemu_guest_writes_read_equally() {
     if !has_qemu() {
         return;
     }
@@ -251,7 +251,7 @@ fn what_a_guest_wrote_reads_the_same() {
     for options in ["block_size=1M", "block_size=2M,log_size=2M", "block_size=16M", "subformat=fixed,block_size=1M"] {
         done("qemu-img", args!["create", "-q", "-f", "vhdx", "-o", options, &image, "40M"]);
         assert_same_disk(folder.path(), &image);
-        // In no order, over one another, within a block and across the ends of several.
+        // Unordered, overlapping, within a block and across block boundaries.
         let writes: [(u64, u64, u8); 9] = [
             (30 * MIB, 4096, 0x11),
             (0, 512, 0x22),
@@ -291,7 +291,7 @@ fn write_model(model: &Model, path: &Path) {
 }
 
 #[test]
-fn images_of_our_own_making_read_the_same() {
+fn built_images_read_equally_in_qemu() {
     if !has_qemu() {
         return;
     }
@@ -319,8 +319,8 @@ fn images_of_our_own_making_read_the_same() {
     }
 }
 
-/// Whether qemu replays such a log as the format asks. It does not begin at the tail, and not everything of a ring that
-/// wraps, or of a sequence of many descriptors or that grows the file, is understood.
+/// Whether qemu replays such a log according to the format. It does not begin at the tail, and does not understand
+/// every ring that wraps, sequence of many descriptors or extension of the file.
 fn is_replayed_right_by_qemu(dirty: Dirty) -> bool {
     use Dirty::{
         FullRing, Growth, LostTail, ManyDescriptors, OlderRun, StaleBeforeTail, StaleBehindHead, WrapBetween,
@@ -342,7 +342,7 @@ fn is_replayed_right_by_qemu(dirty: Dirty) -> bool {
 }
 
 #[test]
-fn a_log_replayed_in_memory_gives_what_qemu_writes_into_the_file() {
+fn log_replay_in_memory_matches_qemu() {
     if !has_qemu() {
         return;
     }
@@ -363,9 +363,9 @@ fn a_log_replayed_in_memory_gives_what_qemu_writes_into_the_file() {
         write_model(&image.model, &wanted);
         assert!(std::panic::catch_unwind(|| assert_equal(&theirs, &wanted)).is_ok(), "qemu reads {name} otherwise");
         assert_equal(&ours, &wanted);
-        // What qemu has repaired is clean, and reads the same here.
-        let told = run(&mut vhdx(args!["info", "--output", "json", &copy])).done().json();
-        assert_eq!(told["dirty-flag"], false, "{name}");
+        // After qemu has repaired an image, it is clean and reads equally here.
+        let report = run(&mut vhdx(args!["info", "--output", "json", &copy])).done().json();
+        assert_eq!(report["dirty-flag"], false, "{name}");
         run(&mut vhdx(args!["extract", "--force", &copy, &ours])).done();
         assert_equal(&ours, &wanted);
     }

@@ -1,4 +1,4 @@
-//! What the tests of the command need.
+//! Support for the tests of the command.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-/// The command, with these arguments, in an environment that says nothing of colours or of the width of a terminal.
+/// The command with these arguments, in an environment without settings for colours or terminal width.
 pub(crate) fn vhdx<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_vhdx"));
     for name in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "COLUMNS"] {

@@ -1,4 +1,4 @@
-//! Random chains of small images, in files that can be cut and mended.
+//! Random chains of small images, in files that can be truncated and restored.
 
 use std::fs::File;
 use std::ops::Range;
@@ -16,16 +16,16 @@ use crate::builder::{FileLength, Image, PARENT_LOCATOR, Slot, Spec};
 use crate::log::Dirty;
 use crate::{Block, Fill, Geometry, KIB, MIB, PAGE, Place, pattern};
 
-/// Where the structure that is last in the file begins, in bytes. Everything else fits before it.
+/// File offset of the structure that is last in the file. Everything else fits before it.
 const LAST: u64 = 40 * MIB;
 
-/// Where blocks lie that share their place, in bytes.
+/// File offset of blocks that share it.
 const SHARED: u64 = 36 * MIB;
 
-/// The start of a partition in a master boot record, and its length, in sectors.
+/// Start and length of a partition in a master boot record, in sectors.
 pub const PARTITION: (u32, u32) = (64, 900);
 
-/// How the bytes of a file are reached.
+/// How the bytes of a file are accessed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Door {
     Map,
@@ -39,7 +39,7 @@ pub struct Layer {
     pub image: Image,
     pub is_dirty: bool,
     file: File,
-    /// Where the library finds the bytes.
+    /// Path or bytes that the library opens.
     path: PathBuf,
 }
 
@@ -65,7 +65,7 @@ impl Layer {
         self
     }
 
-    /// Whether two blocks lie at the same place.
+    /// Whether two blocks have the same file offset.
     pub fn has_shared_blocks(&self) -> bool {
         let Image { spec, places, .. } = &self.image;
         let stored = spec.blocks.iter().filter(|(_, block)| block.state >= 6);
@@ -77,7 +77,7 @@ impl Layer {
     }
 }
 
-/// A chain, child first, and what each of its disks holds.
+/// A chain, child first, and the content of each of its disks.
 pub struct Chain {
     pub layers: Vec<Layer>,
     /// The disk of each layer.
@@ -108,7 +108,7 @@ impl Chain {
         for spec in specs.iter().rev() {
             let may_be_dirty = !is_tight && !spec.blocks.is_empty() && !has_fixed_places(spec);
             let is_dirty = may_be_dirty && dice.one_in(5);
-            let mut image = if is_dirty { dice.pick(&dirty_ways()).build(&in_order(spec)) } else { spec.build() };
+            let mut image = if is_dirty { dice.pick(&dirty_kinds()).build(&in_order(spec)) } else { spec.build() };
             if !is_dirty && (is_tight || dice.one_in(2)) {
                 let end = used_end(&image);
                 image.bytes.truncate(end);
@@ -123,7 +123,7 @@ impl Chain {
         Self::of(images.into_iter().map(|image| Layer::in_memory(image, false)).collect())
     }
 
-    /// A chain of images that lie in a folder, child first.
+    /// A chain of images in a folder, child first.
     pub fn in_folder(images: Vec<Image>, folder: &Path) -> Self {
         let layers = images.into_iter().enumerate();
         Self::of(layers.map(|(layer, image)| Layer::in_folder(image, folder.join(format!("{layer}.vhdx")))).collect())
@@ -150,17 +150,17 @@ impl Chain {
         (0..self.layers.len()).map(|layer| self.source(layer, door)).collect()
     }
 
-    /// Lets the library read a layer from another path, where the same bytes are, or some of them.
+    /// Lets the library read a layer from another path, with the same bytes, or some of them.
     pub fn read_from(&mut self, layer: usize, path: PathBuf) {
         self.layers[layer].path = path;
     }
 
-    /// Another handle to a file, to make it shorter.
+    /// Another handle to a file, to truncate it.
     pub fn handle(&self, layer: usize) -> File {
         self.layers[layer].file.try_clone().unwrap()
     }
 
-    /// Makes a file what it was before it was cut. Nothing may have it mapped.
+    /// Restores a truncated file. It must not be mapped.
     pub fn mend(&self, layer: usize) {
         let Layer { file, image, .. } = &self.layers[layer];
         let kept = file.metadata().unwrap().len();
@@ -173,14 +173,14 @@ impl Chain {
     }
 }
 
-/// Ways to be dirty. Those in which the log makes the file longer are left out: a file that is shorter than its log says is
-/// a finding of a check, whether it was cut or not.
-fn dirty_ways() -> Vec<Dirty> {
+/// Kinds of dirty logs. Those that extend the file are left out: a file that is shorter than its log requires is a
+/// finding of a check, whether it was truncated or not.
+fn dirty_kinds() -> Vec<Dirty> {
     let grows = |dirty: &Dirty| matches!(dirty, Dirty::Growth | Dirty::GrowthByData);
     Dirty::ALL.into_iter().filter(|dirty| !grows(dirty)).collect()
 }
 
-/// Opens a disk over sources of all layers, child first. `asked` is called whenever a parent is looked for.
+/// Opens a disk over sources of all layers, child first. `asked` is called for every search for a parent.
 pub fn open(sources: &[Source], strictness: Strictness, asked: impl Fn() + Send + Sync + 'static) -> Result<Disk> {
     let parents = sources.to_vec();
     let finder = Parents::With(Arc::new(move |request| {
@@ -193,9 +193,9 @@ pub fn open(sources: &[Source], strictness: Strictness, asked: impl Fn() + Send 
 #[expect(unsafe_code, reason = "the library's one unsafe function")]
 fn map(path: &Path) -> Source {
     vhdx_mmap::guard_mappings().unwrap();
-    // SAFETY: the promise is broken on purpose. The file becomes shorter while it is mapped; what the library does then is
-    // what these tests are about. A copy is made of all bytes that are borrowed, and they are compared only after the
-    // library has said that none of them was lost. The file is mended only when nothing has it mapped.
+    // SAFETY: the promise is broken on purpose. The file is truncated while it is mapped; these tests are about what
+    // the library does then. All borrowed bytes are copied, and the copies are compared only after the library has
+    // reported that none of them was lost. The file is restored only when nothing has it mapped.
     unsafe { Source::map(path) }.unwrap()
 }
 
@@ -210,11 +210,11 @@ fn some_spec(parent: Option<&Spec>, sector: u32, is_wide: bool, dice: &mut Dice)
         _ => (1 + dice.below(6 * MIB / u64::from(sector))) * u64::from(sector),
     };
     add_blocks(&mut spec, dice);
-    // What lies at the end of the file is lost most often.
+    // The end of the file is lost most often.
     match dice.below(4) {
         0 => spec.bat_offset = LAST,
         1 => spec.metadata_offset = LAST,
-        // Bitmaps come after all blocks by themselves; now a block is last.
+        // By default, bitmaps come after all blocks; now a block is last.
         2 => {
             let geometry = Geometry::of(spec.disk_size, spec.block_size, spec.sector_size, spec.has_parent);
             let partial = spec.blocks.iter().filter(|(_, block)| block.state == 7);
@@ -232,7 +232,7 @@ fn add_blocks(spec: &mut Spec, dice: &mut Dice) {
     let size = u64::from(spec.block_size);
     let sectors = size / u64::from(spec.sector_size);
     for _ in 0..dice.below(6) + 1 {
-        // Neighbours on the two sides of a page of the BAT or of a chunk, or anywhere.
+        // Adjacent blocks on both sides of a page of the BAT or of a chunk, or anywhere.
         let entries = PAGE / 8;
         let border = dice.pick(&[0, entries, 2 * entries, geometry.ratio, geometry.blocks]);
         let near = (border + dice.below(4)).saturating_sub(2);
@@ -257,12 +257,13 @@ fn add_blocks(spec: &mut Spec, dice: &mut Dice) {
     }
     spec.seed += dice.below(1 << 16) << 8;
     if dice.one_in(5) {
-        share_a_place(spec);
+        share_offset(spec);
     }
 }
 
-/// Puts two fully present blocks at the same place, if there are as many. Both have the same content, so the disk reads right.
-fn share_a_place(spec: &mut Spec) {
+/// Gives two fully present blocks the same file offset, if there are two. Both have the same content, so the disk reads
+/// right.
+fn share_offset(spec: &mut Spec) {
     let mut full: Vec<&mut Block> = spec.blocks.values_mut().filter(|block| block.state == 6).take(2).collect();
     if let [one, other] = &mut full[..] {
         (one.place, other.place) = (Place::At(SHARED), Place::At(SHARED));
@@ -270,7 +271,7 @@ fn share_a_place(spec: &mut Spec) {
     }
 }
 
-/// The same with blocks in the order of their numbers: a log may add and remove some.
+/// Like that, with blocks in the order of their numbers: a log may add and remove some.
 fn in_order(spec: &Spec) -> Spec {
     Spec { order: Vec::new(), ..spec.clone() }
 }
@@ -279,7 +280,7 @@ fn has_fixed_places(spec: &Spec) -> bool {
     spec.blocks.values().any(|block| matches!(block.place, Place::At(_)))
 }
 
-/// Few bytes that are not zero, at the beginning and the end of a block and between.
+/// A few bytes that are not zero, at the beginning and the end of a block and between.
 fn some_fill(number: u64, length: u64, dice: &mut Dice) -> Fill {
     let mut pieces = Vec::new();
     let seed = dice.below(1 << 32);
@@ -296,7 +297,7 @@ fn some_fill(number: u64, length: u64, dice: &mut Dice) -> Fill {
     Fill::Pieces(pieces)
 }
 
-/// The bytes of a file that hold something which a reader needs.
+/// Parts of a file that a reader needs.
 pub fn spans(image: &Image) -> Vec<(ImageKind, Range<u64>)> {
     let spec = &image.spec;
     let (size, sector) = (u64::from(spec.block_size), u64::from(spec.sector_size));
@@ -344,7 +345,7 @@ pub fn spans(image: &Image) -> Vec<(ImageKind, Range<u64>)> {
     spans
 }
 
-/// What lies in a part of a file.
+/// Content of a part of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ImageKind {
     Bat,
@@ -356,7 +357,7 @@ pub enum ImageKind {
     Headers,
 }
 
-/// The end of the last byte that a reader needs: a file may end there.
+/// End of the last byte that a reader needs: a file may end there.
 fn used_end(image: &Image) -> u64 {
     assert_eq!(image.spec.file_length, FileLength::Auto);
     let log_end = image.spec.log_offset + u64::from(image.spec.log_length);
@@ -364,7 +365,7 @@ fn used_end(image: &Image) -> u64 {
     spans(image).into_iter().map(|(_, span)| span.end).fold(log_end.max(metadata_end), u64::max)
 }
 
-/// Where to cut a file: often in a structure that is needed, at its borders, and at those of its pages.
+/// Where to truncate a file: often in a structure that is needed, at its borders, and at those of its pages.
 pub fn some_cut(image: &Image, dice: &mut Dice) -> u64 {
     let length = image.bytes.len();
     let wanted = dice.pick(&[
@@ -403,14 +404,14 @@ pub fn some_cut(image: &Image, dice: &mut Dice) -> u64 {
     cut.min(length - 1)
 }
 
-/// Where to cut the last page of a file, so that no page is lost; none if it holds one byte only.
+/// Where to truncate the last page of a file, so that no page is lost; `None` if it holds one byte only.
 pub fn some_quiet_cut(image: &Image, dice: &mut Dice) -> Option<u64> {
     let length = image.bytes.len();
     let page = (length - 1) / PAGE * PAGE;
     (length - page > 1).then(|| page + 1 + dice.below(length - page - 1))
 }
 
-/// A page of a file whose loss lets the image be opened; none if the image has nothing of its disk.
+/// A page of a file whose loss lets the image be opened; `None` if the image holds nothing of its disk.
 pub fn some_page(image: &Image, dice: &mut Dice) -> Option<Range<u64>> {
     let kind =
         dice.pick(&[ImageKind::Bat, ImageKind::Bitmap, ImageKind::Payload, ImageKind::Payload, ImageKind::Start]);

@@ -1,21 +1,21 @@
 //! Choices: from a seed, so that every run makes the same ones, or from the bytes of a fuzzer.
 
-/// A length as the number that slices want.
+/// Converts a length for slices.
 pub fn size(length: u64) -> usize {
     usize::try_from(length).unwrap()
 }
 
-/// A length as the number that files want.
+/// Converts a length for files.
 pub fn wide(length: usize) -> u64 {
     u64::try_from(length).unwrap()
 }
 
-/// Makes choices.
+/// A source of choices.
 #[derive(Clone, Debug)]
 pub enum Dice {
-    /// Numbers that look random (splitmix64).
+    /// Pseudo-random numbers (splitmix64).
     Seed(u64),
-    /// The bytes of an input, first byte last; after them, every choice is the first one.
+    /// Bytes of an input, first byte last; after them, every choice is the first one.
     Bytes(Vec<u8>),
 }
 
@@ -42,7 +42,7 @@ impl Dice {
         }
     }
 
-    /// One of `0..end`; 0 if there is none.
+    /// A number in `0..end`; 0 if that is empty.
     pub fn below(&mut self, end: u64) -> u64 {
         let bits = u64::BITS - end.max(1).leading_zeros();
         self.number(bits.div_ceil(8)) % end.max(1)

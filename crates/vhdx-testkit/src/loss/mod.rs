@@ -1,4 +1,4 @@
-//! The model of loss: random chains of which a file becomes shorter, every public operation over them, and what is the truth.
+//! Model of loss: random chains of which a file is truncated, every public operation over them, and the right answers.
 
 pub mod chain;
 pub mod dice;

@@ -1,4 +1,4 @@
-//! A round: an operation on a chain, a file of which is cut at some moment.
+//! A round: an operation on a chain, a file of which is truncated at some moment.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use super::operations::{Failure, Judged, OPERATIONS, Operation, Stage, Trigger, 
 use crate::PAGE;
 use crate::builder::Slot;
 
-/// When a file is cut.
+/// When a file is truncated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Moment {
     /// Before the operation.
@@ -20,24 +20,24 @@ enum Moment {
     Between,
     /// After another operation, and before this one on another disk over the same sources.
     BetweenDisks,
-    /// In the midst of the operation, at a call to something that belongs to its caller.
+    /// During the operation, at a call to something that belongs to its caller.
     During,
     Never,
 }
 
 #[derive(Debug)]
 pub enum Verdict {
-    /// The truth.
+    /// The right answer.
     Right,
-    /// An error that says that something is lost.
+    /// An error that reports a loss.
     Told,
-    /// An error that says something else.
+    /// Another error.
     Misnamed(String),
-    /// A wrong answer, or an error where nothing is lost.
+    /// A wrong answer, or an error although nothing is lost.
     Wrong(String),
 }
 
-/// What came of a round.
+/// Result of a round.
 #[derive(Debug)]
 pub struct Round {
     /// The operation whose answer was judged.
@@ -48,7 +48,8 @@ pub struct Round {
     pub verdict: Verdict,
 }
 
-/// Runs `count` rounds over a chain that `dice` choose. If they are quiet, files are cut inside of their last page only.
+/// Runs `count` rounds over a chain that `dice` choose. In quiet rounds, files are truncated inside their last page
+/// only.
 pub fn run(dice: &mut Dice, count: usize, is_quiet: bool) -> Vec<Round> {
     let chain = Chain::new(dice, is_quiet);
     let copies = copies(&chain);
@@ -63,7 +64,7 @@ pub fn copies(chain: &Chain) -> Vec<Disk> {
     disks.map(Result::unwrap).collect()
 }
 
-/// The manifest of each layer's disk, which is held against the truth before it is used.
+/// The manifest of each layer's disk, which is compared with the truth before it is used.
 pub fn manifests(chain: &Chain, copies: &[Disk]) -> Vec<Vec<u8>> {
     let made = copies.iter().zip(&chain.truths).map(|(disk, truth)| {
         let mut out = Vec::new();
@@ -142,7 +143,7 @@ fn round(chain: &Chain, copies: &[Disk], manifests: &[Vec<u8>], dice: &mut Dice,
     Some(Round { operation: judged, is_after_salvage, how, verdict })
 }
 
-/// An operation: half of the time one that nothing else than this cut, or this file, can confuse.
+/// An operation: half of the time one that no other cut, or no other file, can affect.
 fn some_operation(layer: &Layer, length: u64, dice: &mut Dice) -> (&'static str, Operation) {
     let start = layer.image.places.get(&Slot::Block(0));
     let named = if start.is_some_and(|start| (*start..start + PAGE).contains(&length)) {
@@ -166,13 +167,13 @@ fn some_operation_before(dice: &mut Dice) -> (&'static str, Operation) {
     if dice.one_in(2) { dice.pick(&others) } else { dice.pick(OPERATIONS) }
 }
 
-/// What an answer is worth.
+/// Judges an answer.
 pub fn verdict_of(judged: Judged, stage: &Stage<'_>) -> Verdict {
     let is_damaged = stage.trigger.is_spent();
     match judged {
         Ok(()) => Verdict::Right,
         Err(Failure::Wrong(what)) => Verdict::Wrong(what),
-        // What is borrowed, and can't be through this door.
+        // Borrowing is not possible through this door.
         Err(Failure::Told(Category::InvalidInput, text))
             if !stage.disk.can_borrow() && text.contains("cannot be borrowed") =>
         {

@@ -1,4 +1,4 @@
-//! What a chain holds, by what it was built from: no byte of a file is looked at, and no code of the library is used.
+//! Content of a chain, from what it was built from: independent of the bytes of its files and of the library.
 
 use std::ops::Range;
 
@@ -7,7 +7,7 @@ use super::dice::{size, wide};
 use crate::builder::Slot;
 use crate::{Model, PAGE, Part, SparseBytes};
 
-/// The step in which differences are told, in bytes.
+/// The step in which differences are reported, in bytes.
 pub const STEP: u64 = 512;
 
 /// A run of the disk that one layer decides.
@@ -15,21 +15,21 @@ pub const STEP: u64 = 512;
 pub struct Run {
     pub range: Range<u64>,
     pub layer: usize,
-    /// The state of its block; none past the end of a parent that is smaller.
+    /// State of its block; `None` past the end of a smaller parent.
     pub state: Option<u8>,
-    /// Where the file has it; none for zeros.
+    /// Offset in the file; `None` for zeros.
     pub at: Option<u64>,
-    /// Whether a log may hold it as zeros, so that it is no data.
+    /// Whether a log may hold it as zeros, so that it is not data.
     pub may_be_zero: bool,
 }
 
-/// What a disk holds.
+/// Content of a disk.
 pub struct Truth {
     pub size: u64,
     pub block_size: u64,
     pub runs: Vec<Run>,
     pub bytes: SparseBytes,
-    /// The states of the top layer's blocks; those not named are 0.
+    /// States of the top layer's blocks; the others are 0.
     pub states: std::collections::BTreeMap<u64, u8>,
 }
 
@@ -78,7 +78,7 @@ impl Truth {
         self.bytes.read(range.start, size(range.end - range.start))
     }
 
-    /// The runs of a range, cut at its ends.
+    /// Runs of a range, cut at its ends.
     pub fn within(&self, range: Range<u64>) -> impl Iterator<Item = Run> {
         let first = self.runs.partition_point(|run| run.range.end <= range.start);
         self.runs[first..]
@@ -96,7 +96,7 @@ impl Truth {
             })
     }
 
-    /// The ranges that layers above `ancestor` decide, and whether they are zeros.
+    /// Ranges that layers above `ancestor` decide, and whether they are zeros.
     pub fn changes(&self, ancestor: usize) -> Vec<Change> {
         let changed = self.runs.iter().filter(|run| run.layer < ancestor);
         joined(changed.map(|run| Change {
@@ -106,7 +106,7 @@ impl Truth {
         }))
     }
 
-    /// The ranges that differ from another disk, and whether they are zeros here.
+    /// Ranges that differ from another disk, and whether they are zeros here.
     pub fn differing(&self, other: &Self) -> Vec<Change> {
         let ranges = differences(&self.bytes, &other.bytes, self.size);
         joined(ranges.into_iter().flat_map(|(range, _)| self.within(range)).map(|run| Change {
@@ -122,7 +122,7 @@ impl Truth {
     }
 }
 
-/// A range that is not as in an ancestor.
+/// A range that differs from an ancestor.
 #[derive(Clone, Debug)]
 pub struct Change {
     pub range: Range<u64>,
@@ -146,7 +146,7 @@ fn joined(changes: impl Iterator<Item = Change>) -> Vec<Change> {
     out
 }
 
-/// The ranges of the first `length` bytes in which two contents differ, in steps, and the first byte of each that does.
+/// Ranges of the first `length` bytes in which two contents differ, in steps, and the first byte of each that differs.
 pub fn differences(one: &SparseBytes, other: &SparseBytes, length: u64) -> Vec<(Range<u64>, u64)> {
     let mut pages = [one, other].map(|bytes| bytes.written_pages(0, length)).concat();
     pages.sort_unstable();

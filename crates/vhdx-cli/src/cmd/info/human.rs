@@ -1,4 +1,4 @@
-//! `vhdx info` for people.
+//! Output of `vhdx info` for people.
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -7,7 +7,7 @@ use vhdx_mmap::ops::DiskLayout;
 use vhdx_mmap::{Image, ImageKind, LogState};
 
 use super::{Facts, block_counts};
-use crate::size::human;
+use crate::size::{counted, human};
 use crate::term::{self, escape};
 
 pub(super) fn write(out: &mut impl Write, facts: &Facts<'_>) -> io::Result<()> {
@@ -27,7 +27,7 @@ pub(super) fn write(out: &mut impl Write, facts: &Facts<'_>) -> io::Result<()> {
         Some(counts) => {
             counts.into_iter().map(|(name, count)| format!("{count} {name}")).collect::<Vec<_>>().join(", ")
         }
-        None => "the table is damaged".to_owned(),
+        None => "unknown: the BAT is damaged".to_owned(),
     };
     line(out, "blocks", format_args!("{} ({counts})", image.payload_blocks()))?;
     line(out, "creator", escape(image.creator()))?;
@@ -65,14 +65,17 @@ fn log(facts: &Facts<'_>) -> String {
     let image = facts.layer.image();
     match image.log_state() {
         LogState::Clean => "clean".to_owned(),
-        LogState::Ignored => "dirty, and ignored: what is read may be stale or torn".to_owned(),
+        LogState::Ignored => "dirty, ignored: content may be stale or torn".to_owned(),
         LogState::Replayed(replay) => {
             let (first, last) = (replay.first_sequence_number, replay.last_sequence_number);
-            let grown = if replay.growth > 0 { format!(", {} bytes longer", replay.growth) } else { String::new() };
-            format!(
-                "dirty, replayed in memory: {} entries ({first} to {last}), {} sectors, {} zero ranges{grown}",
-                replay.entries, replay.data_sectors, replay.zero_ranges
-            )
+            let grown = if replay.growth > 0 {
+                format!(", file extended by {}", counted(replay.growth, "byte"))
+            } else {
+                String::new()
+            };
+            let sectors = counted(replay.data_sectors, "sector");
+            let (entries, zero_ranges) = (counted(replay.entries, "entry"), counted(replay.zero_ranges, "zero range"));
+            format!("dirty, replayed in memory: {entries} ({first} to {last}), {sectors}, {zero_ranges}{grown}")
         }
     }
 }
@@ -94,7 +97,7 @@ fn parent(out: &mut impl Write, facts: &Facts<'_>) -> io::Result<()> {
     match (&facts.parent, facts.broken) {
         (Some(parent), _) => line(out, "backing file", escape(&parent.to_string_lossy()))?,
         (None, Some(error)) => marked(out, "backing file", &error.to_string())?,
-        (None, None) => line(out, "backing file", "not looked for")?,
+        (None, None) => line(out, "backing file", "not searched (--parents none)")?,
     }
     let chain: Vec<String> = facts.chain.iter().map(|path| escape(&path.to_string_lossy())).collect();
     line(out, "chain", chain.join(" -> "))
@@ -109,17 +112,21 @@ fn contents(out: &mut impl Write, contents: &DiskLayout, image: &Image) -> io::R
             None => line(out, "contents", "no partition table, no known file system"),
         };
     };
-    let backup = if table.is_backup { ", from its backup" } else { "" };
-    let count = table.partitions.len();
-    line(out, "contents", format_args!("{} partition table{backup}, partitions: {count}", table.scheme.as_str()))?;
+    let backup = if table.is_backup { " (backup copy)" } else { "" };
+    let count = u64::try_from(table.partitions.len()).unwrap_or(u64::MAX);
+    line(
+        out,
+        "contents",
+        format_args!("{} partition table{backup}, {}", table.scheme.as_str(), counted(count, "partition")),
+    )?;
     for partition in &table.partitions {
         let holds = partition.volume.map_or("no known file system", |volume| volume.as_str());
         let end = partition.start.saturating_add(partition.length);
-        let behind = if end > disk_size { ", reaches behind the end of the disk" } else { "" };
+        let outside = if end > disk_size { ", reaches past the end of the disk" } else { "" };
         let name = if partition.name.is_empty() { String::new() } else { format!(" \"{}\"", escape(&partition.name)) };
         writeln!(
             out,
-            "  {}: at {:#x}, {}, {}{name}: {holds}{behind}",
+            "  {}: at {:#x}, {}, {}{name}: {holds}{outside}",
             partition.number,
             partition.start,
             human(partition.length),
@@ -127,20 +134,19 @@ fn contents(out: &mut impl Write, contents: &DiskLayout, image: &Image) -> io::R
         )?;
     }
     if !table.is_protected {
-        marked(out, "warning", "the master boot record does not tell of the GPT: some systems will not find it")?;
+        marked(out, "warning", "the protective MBR has no GPT entry: some systems will not find the partition table")?;
     }
     if table.sector_size != sector_size {
         let text = format!(
-            "the partition table counts in sectors of {} bytes, the disk has sectors of {sector_size}: systems will not \
-             find its partitions",
+            "the partition table has a wrong sector size (found {}, expected {sector_size}): systems will not find its \
+             partitions",
             table.sector_size
         );
         marked(out, "warning", &text)?;
     }
     if let Some(volume) = volume {
         let text = format!(
-            "there is also {volume} on the whole disk: either it or the partition table is a remnant, and files may be \
-             found in one of them only"
+            "the whole disk also holds {volume}: that or the partition table is a remnant; look for files in both"
         );
         marked(out, "warning", &text)?;
     }

@@ -1,4 +1,4 @@
-//! `vhdx info` for programs: the keys of qemu-img first, everything else under `format-specific`.
+//! JSON output of `vhdx info`: the keys of qemu-img first, everything else under `format-specific`.
 
 use serde_json::{Map, Value, json};
 use vhdx_mmap::ops::{DiskLayout, Partition};

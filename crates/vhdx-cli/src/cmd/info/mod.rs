@@ -1,4 +1,4 @@
-//! `vhdx info`.
+//! `vhdx info`: shows what an image is and what is on it.
 
 mod human;
 mod json;
@@ -16,12 +16,12 @@ use crate::salvage;
 use crate::term;
 
 pub(crate) fn run(args: &InfoArgs, common: &Common) -> Result<Exit, Failure> {
-    salvage::refuse_several(&args.salvage, &args.images)?;
+    salvage::reject_several_images(&args.salvage, &args.images)?;
     let mut values = Vec::new();
     let mut out = term::stdout();
     let (mut first_failure, mut is_first) = (None, true);
     for path in &args.images {
-        let told = (|| {
+        let shown = (|| {
             let chain = open::salvaged_chain(path, common, &args.salvage)?;
             salvage::prepare(&args.salvage, &Disk::so_far(&chain), None)?;
             let depth = if args.backing_chain { chain.layers().len() } else { 1 };
@@ -36,7 +36,7 @@ pub(crate) fn run(args: &InfoArgs, common: &Common) -> Result<Exit, Failure> {
                     human::write(&mut out, &facts)?;
                 }
             }
-            let told = match chain.broken().filter(|_| args.backing_chain) {
+            let result = match chain.broken().filter(|_| args.backing_chain) {
                 Some(error) => Err(Failure::of_image(path, error)),
                 None => {
                     let disk = &Disk::so_far(&chain);
@@ -44,13 +44,13 @@ pub(crate) fn run(args: &InfoArgs, common: &Common) -> Result<Exit, Failure> {
                     salvage::finish(path, disk, 0..disk.size(), &args.salvage)
                 }
             };
-            open::fail_if_changed(chain.layers(), told)
+            open::fail_if_changed(chain.layers(), result)
         })();
-        match told {
+        match shown {
             Ok(Exit::Done) => {}
             Ok(exit) => drop(first_failure.get_or_insert(exit)),
             Err(closed @ Failure::ClosedPipe { .. }) => return Err(closed),
-            // The other images are told of all the same; the first failure decides how the program ends.
+            // Show the other images, too; the first failure decides the exit code.
             Err(failure) => {
                 out.flush()?;
                 let exit = failure.report();
@@ -69,23 +69,23 @@ pub(crate) fn run(args: &InfoArgs, common: &Common) -> Result<Exit, Failure> {
     Ok(first_failure.unwrap_or(Exit::Done))
 }
 
-/// All that is told of one image.
+/// Facts about one image.
 struct Facts<'a> {
     path: PathBuf,
     layer: &'a Layer,
-    /// None where a part of the table is lost.
+    /// `None` if a part of the BAT is lost.
     blocks: Option<BlockStates>,
-    /// Space that the file takes on its medium, in bytes.
+    /// Space that the file occupies on the drive, in bytes.
     actual_size: Option<u64>,
-    /// The file of the parent, if it was found.
+    /// File of the parent, if it was found.
     parent: Option<PathBuf>,
-    /// Why it was not.
+    /// Why the parent was not found.
     broken: Option<&'a Error>,
-    /// The files of the chain from here on.
+    /// Files of the chain from this image on.
     chain: Vec<PathBuf>,
-    /// What is on the disk: only told of the image that was asked for.
+    /// Partitions and file systems of the disk; only for the given image.
     contents: Option<Result<DiskLayout, Error>>,
-    /// Why the chain, from here on, ends before its base.
+    /// Why the chain ends before its base.
     chain_broken: Option<&'a Error>,
 }
 
@@ -96,8 +96,8 @@ impl<'a> Facts<'a> {
         let blocks = match image.block_states() {
             Ok(blocks) => Some(blocks),
             Err(error) if chain.is_salvaged() => {
-                let text = format!("{}: {error}: nobody knows how many blocks are present", path_of(layer).display());
-                term::tell("warning", term::WARNING, &term::escape(&text));
+                let text = format!("{}: {error}; the number of allocated blocks is unknown", path_of(layer).display());
+                term::message("warning", term::WARNING, &term::escape(&text));
                 None
             }
             Err(error) => return Err(Failure::of_image(&path_of(layer), &error)),
@@ -116,13 +116,13 @@ impl<'a> Facts<'a> {
         })
     }
 
-    /// Why it is not known what is on the disk: where a parent is missing, what is wrong with that.
+    /// Why the content of the disk is unknown. If a parent is missing, that is the reason.
     fn why_unknown<'e>(&'e self, error: &'e Error) -> &'e Error {
         self.chain_broken.filter(|_| matches!(error.kind(), ErrorKind::NoParentAttached)).unwrap_or(error)
     }
 }
 
-/// The numbers of blocks in each state that there are blocks in.
+/// Number of blocks in each state, without states that no block has.
 fn block_counts(blocks: &BlockStates) -> Vec<(&'static str, u64)> {
     let mut counts: Vec<(&'static str, u64)> =
         vhdx_mmap::PayloadBlockState::ALL.into_iter().map(|state| (state.as_str(), blocks.count(state))).collect();

@@ -1,4 +1,4 @@
-//! `vhdx chain`, and the options that say where parents are looked for.
+//! `vhdx chain`, and the options that control the search for parents.
 
 use std::path::{Path, PathBuf};
 
@@ -16,8 +16,8 @@ fn json_of(path: &Path) -> Value {
     vhdx_run(args!["chain", "--output", "json", path]).done().json()
 }
 
-/// Three images: what is asked of each layer is in another folder than it says.
-fn three(top: &Path, below: &Path) -> ([PathBuf; 3], [Spec; 3]) {
+/// Three images, in the folders `top` and `below`.
+fn chain_of_three(top: &Path, below: &Path) -> ([PathBuf; 3], [Spec; 3]) {
     let base = Spec::default();
     let middle = Spec::child_of(&base, "base.vhdx").block(1, Block::full());
     let child = Spec::child_of(&middle, "middle.avhdx").block(3, Block::full());
@@ -30,12 +30,12 @@ fn three(top: &Path, below: &Path) -> ([PathBuf; 3], [Spec; 3]) {
 }
 
 #[test]
-fn json_tells_each_layer_and_how_it_was_found() {
+fn chain_json_lists_layers_and_how_each_was_found() {
     let folder = temp_dir();
-    let (paths, specs) = three(folder.path(), folder.path());
-    let told = json_of(&paths[0]);
-    assert_eq!(keys(&told), ["layers", "complete", "error"]);
-    assert_eq!((&told["complete"], &told["error"]), (&json!(true), &Value::Null));
+    let (paths, specs) = chain_of_three(folder.path(), folder.path());
+    let report = json_of(&paths[0]);
+    assert_eq!(keys(&report), ["layers", "complete", "error"]);
+    assert_eq!((&report["complete"], &report["error"]), (&json!(true), &Value::Null));
     let layer = |depth: usize, found: Option<&str>, parent: Option<&str>| {
         json!({
             "depth": depth,
@@ -51,7 +51,7 @@ fn json_tells_each_layer_and_how_it_was_found() {
         })
     };
     assert_eq!(
-        told["layers"],
+        report["layers"],
         json!([
             layer(0, None, Some(".\\middle.avhdx")),
             layer(1, Some("relative path"), Some(".\\base.vhdx")),
@@ -70,13 +70,13 @@ fn json_tells_each_layer_and_how_it_was_found() {
         "parent",
         "parent-linkage",
     ];
-    assert_eq!(keys(&told["layers"][0]), expected);
+    assert_eq!(keys(&report["layers"][0]), expected);
 }
 
 #[test]
-fn people_are_told_the_same() {
+fn chain_text_lists_layers() {
     let folder = temp_dir();
-    let (paths, specs) = three(folder.path(), folder.path());
+    let (paths, specs) = chain_of_three(folder.path(), folder.path());
     let text = vhdx_run(args!["chain", &paths[0]]).done().text();
     let line = |depth: usize| format!("{depth}: {}", paths[depth].display());
     let guid = |depth: usize| specs[depth].data_write_guid;
@@ -102,19 +102,19 @@ fn people_are_told_the_same() {
 }
 
 #[test]
-fn a_broken_chain_is_told_as_far_as_it_goes_and_then_the_error() {
+fn broken_chain_lists_layers_before_the_error() {
     let folder = temp_dir();
-    let (paths, specs) = three(folder.path(), folder.path());
+    let (paths, specs) = chain_of_three(folder.path(), folder.path());
     let layers = |words: &[&str], code: i32| {
         let ran = vhdx_run(args!["chain", "--output", "json", &paths[0]]);
         assert_fails(&ran, code, words);
-        let told = ran.json();
-        assert_eq!(told["complete"], false);
-        assert!(ran.err.contains(told["error"].as_str().unwrap()), "{told}\n{}", ran.err);
+        let report = ran.json();
+        assert_eq!(report["complete"], false);
+        assert!(ran.err.contains(report["error"].as_str().unwrap()), "{report}\n{}", ran.err);
         let text = vhdx_run(args!["chain", &paths[0]]);
         assert_fails(&text, code, words);
         assert!(text.text().starts_with(&format!("0: {}", paths[0].display())));
-        told["layers"].as_array().unwrap().len()
+        report["layers"].as_array().unwrap().len()
     };
     let middle = "middle.avhdx";
     // Another image under the name of the base.
@@ -144,95 +144,95 @@ fn a_broken_chain_is_told_as_far_as_it_goes_and_then_the_error() {
     write_image(folder.path(), middle, &without);
     assert_eq!(layers(&["layer 1", middle, "parent locator of a differencing image is missing"], 65), 2);
 
-    // The image itself must be one.
+    // The first image must be readable.
     let ran = vhdx_run(args!["chain", "--output", "json", folder.path().join("nothing")]);
     assert_fails(&ran, 66, &[]);
     assert!(ran.out.is_empty());
 }
 
 #[test]
-fn without_a_search_the_chain_ends_at_the_image() {
+fn chain_without_search_ends_at_the_image() {
     let folder = temp_dir();
-    let (paths, _) = three(folder.path(), folder.path());
+    let (paths, _) = chain_of_three(folder.path(), folder.path());
     let ran = vhdx_run(args!["chain", "--parents", "none", "--output", "json", &paths[0]]).done();
-    let told = ran.json();
-    assert_eq!((&told["complete"], &told["error"]), (&json!(false), &Value::Null));
-    assert_eq!(told["layers"].as_array().unwrap().len(), 1);
+    let report = ran.json();
+    assert_eq!((&report["complete"], &report["error"]), (&json!(false), &Value::Null));
+    assert_eq!(report["layers"].as_array().unwrap().len(), 1);
     let text = vhdx_run(args!["chain", "--parents", "none", &paths[0]]).done().text();
-    assert!(text.contains("its parent was not looked for (--parents none)"), "{text}");
+    assert!(text.contains("parent not searched (--parents none)"), "{text}");
 }
 
 #[test]
-fn parents_may_be_given_in_any_order() {
+fn parents_can_be_given_in_any_order() {
     let (top, below) = (temp_dir(), temp_dir());
-    let (paths, _) = three(top.path(), below.path());
+    let (paths, _) = chain_of_three(top.path(), below.path());
     assert_fails(&vhdx_run(args!["chain", &paths[0]]), 81, &[]);
     for given in [[&paths[1], &paths[2]], [&paths[2], &paths[1]]] {
         for more in [args![], args!["--parents", "none"], args!["--parent", below.path().join("missing.vhdx")]] {
             let args = args!["chain", "--output", "json", &paths[0], "--parent", given[0], "--parent", given[1]];
-            let told = vhdx_run(args.into_iter().chain(more)).done().json();
-            let found: Vec<&Value> = (1..3).map(|depth| &told["layers"][depth]["found-by"]).collect();
+            let report = vhdx_run(args.into_iter().chain(more)).done().json();
+            let found: Vec<&Value> = (1..3).map(|depth| &report["layers"][depth]["found-by"]).collect();
             assert_eq!(found, ["given", "given"]);
         }
     }
-    // The middle one is given, and the base lies beside it.
-    let told = vhdx_run(args!["chain", "--output", "json", &paths[0], "--parent", &paths[1]]).done().json();
-    assert_eq!(told["layers"][2]["found-by"], "relative path");
-    // And is not looked for where that is not allowed.
+    // The middle image is given, and the base is in the same folder.
+    let report = vhdx_run(args!["chain", "--output", "json", &paths[0], "--parent", &paths[1]]).done().json();
+    assert_eq!(report["layers"][2]["found-by"], "relative path");
+    // With --parents none, the base is not searched.
     let ran = vhdx_run(args!["chain", &paths[0], "--parents", "none", "--parent", &paths[1]]);
     assert_fails(&ran, 81, &["layer 1", "base.vhdx", "not found"]);
-    // A file that is not the parent is told as what it is.
+    // A file with another identity is reported as such.
     let ran = vhdx_run(args!["chain", &paths[0], "--parents", "none", "--parent", &paths[2]]);
     assert_fails(&ran, 82, &["base.vhdx", "DataWriteGuid"]);
 }
 
 #[test]
-fn parents_may_be_looked_for_in_a_folder() {
+fn parents_can_be_searched_in_a_folder() {
     let (top, below) = (temp_dir(), temp_dir());
     let disks = below.path().join("disks");
     std::fs::create_dir(&disks).unwrap();
-    let (paths, _) = three(top.path(), &disks);
-    let told = vhdx_run(args!["chain", "--parents", below.path(), "--output", "json", &paths[0]]).done().json();
-    // By the end of its absolute path, C:\disks\middle.avhdx, and then beside that.
-    assert_eq!(told["layers"][1]["filename"], json!(disks.join("middle.avhdx")));
+    let (paths, _) = chain_of_three(top.path(), &disks);
+    let report = vhdx_run(args!["chain", "--parents", below.path(), "--output", "json", &paths[0]]).done().json();
+    // Found by the end of its absolute path, C:\disks\middle.avhdx; its parent is in the same folder.
+    assert_eq!(report["layers"][1]["filename"], json!(disks.join("middle.avhdx")));
     assert_eq!(
-        (&told["layers"][1]["found-by"], &told["layers"][2]["found-by"]),
+        (&report["layers"][1]["found-by"], &report["layers"][2]["found-by"]),
         (&json!("path below a root"), &json!("relative path"))
     );
 
-    // What lies beside the image comes first.
+    // The folder of the image comes first.
     std::fs::copy(&paths[1], top.path().join("middle.avhdx")).unwrap();
-    let told = vhdx_run(args!["chain", "--parents", &disks, "--output", "json", &paths[0]]).done().json();
-    assert_eq!(told["layers"][1]["found-by"], "relative path");
-    assert_eq!(told["layers"][2]["found-by"], "path below a root");
+    let report = vhdx_run(args!["chain", "--parents", &disks, "--output", "json", &paths[0]]).done().json();
+    assert_eq!(report["layers"][1]["found-by"], "relative path");
+    assert_eq!(report["layers"][2]["found-by"], "path below a root");
 }
 
 #[test]
-fn a_folder_that_is_not_there_is_told_by_its_name() {
+fn missing_parents_folder_is_named() {
     let (top, below) = (temp_dir(), temp_dir());
-    let (paths, _) = three(top.path(), below.path());
-    // Such as `beside` with a letter wrong.
+    let (paths, _) = chain_of_three(top.path(), below.path());
+    // A typing mistake in `beside`.
     let ran = vhdx_run(args!["chain", &paths[0], "--parents", "beisde"]);
     assert!(matches!(ran.status.code(), Some(2 | 66 | 81)), "{}: {}", ran.status, ran.err);
     assert!(ran.err.contains("beisde"), "{}", ran.err);
 }
 
 #[test]
-fn the_image_may_be_named_from_its_own_folder() {
+fn chain_works_from_the_folder_of_the_image() {
     let folder = temp_dir();
-    three(folder.path(), folder.path());
+    chain_of_three(folder.path(), folder.path());
     let ran = crate::support::run(vhdx(["chain", "child.avhdx"]).current_dir(folder.path())).done();
     assert_eq!(ran.text().matches("found by relative path").count(), 2);
     assert_lines(&ran.text(), &["0: child.avhdx"]);
 }
 
 #[test]
-fn the_logs_of_parents_are_replayed_refused_or_ignored_too() {
+fn log_option_applies_to_parents() {
     let folder = temp_dir();
-    let (paths, specs) = three(folder.path(), folder.path());
+    let (paths, specs) = chain_of_three(folder.path(), folder.path());
     Dirty::OneEntry.build(&specs[1]).bytes.write_file(&paths[1]).unwrap();
-    let told = json_of(&paths[0]);
-    let logs: Vec<&Value> = (0..3).map(|depth| &told["layers"][depth]["log"]).collect();
+    let report = json_of(&paths[0]);
+    let logs: Vec<&Value> = (0..3).map(|depth| &report["layers"][depth]["log"]).collect();
     assert_eq!(logs, ["clean", "replayed", "clean"]);
     let ran = vhdx_run(args!["chain", "--log", "refuse", &paths[0]]);
     assert_fails(&ran, 80, &["layer 1", "middle.avhdx", "log"]);
@@ -241,7 +241,7 @@ fn the_logs_of_parents_are_replayed_refused_or_ignored_too() {
 }
 
 #[test]
-fn parents_that_form_a_circle_are_an_error() {
+fn circular_chain_fails() {
     let folder = temp_dir();
     let mut one = Spec::child_of(&Spec::default(), "two.avhdx");
     let two = Spec::child_of(&one, "one.avhdx");

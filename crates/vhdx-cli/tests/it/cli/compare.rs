@@ -1,4 +1,4 @@
-//! `vhdx compare`.
+//! `vhdx compare`: images, chains and raw files.
 
 use std::os::unix::fs::FileExt;
 
@@ -11,7 +11,7 @@ use crate::support::temp_dir;
 use super::{args, assert_fails, assert_has, content, keys, part, vhdx_run, write_image};
 
 #[test]
-fn equal_disks_are_equal_whatever_they_are_in() {
+fn compare_finds_equal_disks_in_all_formats() {
     let folder = temp_dir();
     let image = write_image(folder.path(), "disk.vhdx", &Spec::default());
     let base = write_image(folder.path(), "base.vhdx", &Spec::default());
@@ -26,13 +26,13 @@ fn equal_disks_are_equal_whatever_they_are_in() {
     }
     let ran = vhdx_run(args!["compare", "--no-mmap", "--cache", "drop", "--threads", "1", &image, &raw]).done();
     assert_eq!(ran.text(), "Images are identical.\n");
-    let told = vhdx_run(args!["compare", "--output", "json", &image, &raw]).done().json();
-    assert_eq!(keys(&told), ["schema", "filenames", "virtual-sizes", "identical", "first-difference"]);
-    assert_has(&told, &json!({ "virtual-sizes": [8 * MIB, 8 * MIB], "identical": true, "first-difference": null }));
+    let report = vhdx_run(args!["compare", "--output", "json", &image, &raw]).done().json();
+    assert_eq!(keys(&report), ["schema", "filenames", "virtual-sizes", "identical", "first-difference"]);
+    assert_has(&report, &json!({ "virtual-sizes": [8 * MIB, 8 * MIB], "identical": true, "first-difference": null }));
 }
 
 #[test]
-fn the_first_byte_that_differs_is_told_or_every_range() {
+fn compare_reports_the_first_byte_or_every_range() {
     let folder = temp_dir();
     let base = write_image(folder.path(), "base.vhdx", &Spec::default());
     let child = Spec::child_of(&Spec::default(), "base.vhdx").block(2, part(8..16)).block(5, Block::zero());
@@ -65,7 +65,7 @@ fn the_first_byte_that_differs_is_told_or_every_range() {
 }
 
 #[test]
-fn a_shorter_disk_may_have_zeros_behind_it_unless_that_counts() {
+fn compare_treats_a_shorter_disk_as_followed_by_zeros() {
     let folder = temp_dir();
     let image = write_image(folder.path(), "disk.vhdx", &Spec::default());
     let raw = folder.path().join("disk.raw");
@@ -75,14 +75,14 @@ fn a_shorter_disk_may_have_zeros_behind_it_unless_that_counts() {
     for (one, other) in [(&image, &raw), (&raw, &image)] {
         let ran = vhdx_run(args!["compare", one, other]).done();
         assert_eq!(ran.text(), "Images are identical.\n");
-        assert!(ran.err.contains("disk.raw: is longer"), "{}", ran.err);
+        assert!(ran.err.contains("disk.raw: longer than the other disk"), "{}", ran.err);
         assert_eq!(vhdx_run(args!["compare", "-q", one, other]).done().err, "");
         let ran = vhdx_run(args!["compare", "--strict", one, other]);
         assert_fails(&ran, 1, &[]);
         let sizes = if one == &image { (8 * MIB, 9 * MIB) } else { (9 * MIB, 8 * MIB) };
         assert_eq!(ran.text(), format!("The sizes differ: {} and {} bytes\n", sizes.0, sizes.1));
-        let told = vhdx_run(args!["compare", "--strict", "--output", "json", one, other]).json();
-        assert_has(&told, &json!({ "identical": false, "first-difference": null, "same-size": false }));
+        let report = vhdx_run(args!["compare", "--strict", "--output", "json", one, other]).json();
+        assert_has(&report, &json!({ "identical": false, "first-difference": null, "same-size": false }));
     }
     std::fs::File::options().write(true).open(&raw).unwrap().write_all_at(b"x", 9 * MIB - 3).unwrap();
     let ran = vhdx_run(args!["compare", &image, &raw]);
@@ -91,16 +91,16 @@ fn a_shorter_disk_may_have_zeros_behind_it_unless_that_counts() {
 }
 
 #[test]
-fn what_an_input_is_can_be_said() {
+fn compare_accepts_formats_of_inputs() {
     let folder = temp_dir();
     let image = write_image(folder.path(), "disk.vhdx", &Spec::default());
     let copy = folder.path().join("copy");
     std::fs::copy(&image, &copy).unwrap();
-    // A file that begins like an image is taken for one, unless it is said to be raw.
+    // A file with the signature of an image is opened as one, unless --format raw is given.
     vhdx_run(args!["compare", &image, &copy]).done();
     vhdx_run(args!["compare", "-f", "raw", "-F", "raw", &image, &copy]).done();
     assert_fails(&vhdx_run(args!["compare", "-F", "raw", &image, &copy]), 1, &[]);
-    // What is called an image has to be one.
+    // A file with the name of an image must be one.
     let raw = folder.path().join("other.avhdx");
     std::fs::write(&raw, content(&Spec::default())).unwrap();
     assert_fails(&vhdx_run(args!["compare", &image, &raw]), 65, &["other.avhdx", "not a VHDX image"]);
@@ -113,7 +113,7 @@ fn what_an_input_is_can_be_said() {
 }
 
 #[test]
-fn an_error_says_in_which_of_the_two_it_is() {
+fn compare_names_the_image_of_an_error() {
     let folder = temp_dir();
     let good = write_image(folder.path(), "good.vhdx", &Spec::default());
     let mut damaged = Spec::default();

@@ -4,14 +4,14 @@ use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use crate::device::{Loop, Mount, said};
+use crate::device::{Loop, Mount, output_of};
 use crate::kit::builder::Spec;
 use crate::kit::{Block, FileBytes, KIB, MIB};
 use crate::support::{skip, temp_dir};
 
 use super::{args, assert_fails, content, disk_with, names_in, vhdx_run, write_image};
 
-/// A block device of so many bytes, each of them 0xEE, and the file behind it.
+/// A block device of this size, filled with 0xEE, and its backing file.
 fn used_device(folder: &Path, size: u64) -> Option<(Loop, PathBuf)> {
     let file = folder.join("device.img");
     std::fs::write(&file, vec![0xee; usize::try_from(size).unwrap()]).unwrap();
@@ -19,7 +19,7 @@ fn used_device(folder: &Path, size: u64) -> Option<(Loop, PathBuf)> {
 }
 
 #[test]
-fn a_block_device_gets_the_disk_with_its_zeros() {
+fn extract_to_a_device_writes_zeros() {
     let folder = temp_dir();
     let path = write_image(folder.path(), "disk.vhdx", &Spec::default());
     let disk = content(&Spec::default());
@@ -32,16 +32,16 @@ fn a_block_device_gets_the_disk_with_its_zeros() {
 
     vhdx_run(args!["extract", "--force", &path, &device.0]).done();
     assert!(std::fs::read(&file).unwrap()[..8 << 20] == disk);
-    assert!(is_used(8 << 20..16 << 20), "what lies behind the disk is not the disk's");
+    assert!(is_used(8 << 20..16 << 20), "bytes after the disk are kept");
 
-    // Only a part of it.
+    // Only a part of the disk.
     vhdx_run(args!["extract", "--force", "--range", "5M:3M", &path, &device.0]).done();
     assert!(std::fs::read(&file).unwrap()[..3 << 20] == disk[5 << 20..]);
     assert_eq!(names_in(folder.path()), ["device.img", "disk.vhdx"]);
 }
 
 #[test]
-fn a_vhd_must_end_where_its_block_device_does() {
+fn extract_vhd_must_fill_the_device() {
     let folder = temp_dir();
     let path = write_image(folder.path(), "disk.vhdx", &Spec::default());
     let Some((larger, file)) = used_device(folder.path(), 8 * MIB + 1024) else { return };
@@ -56,7 +56,7 @@ fn a_vhd_must_end_where_its_block_device_does() {
 }
 
 #[test]
-fn a_block_device_that_is_read_only_is_told_before_the_work() {
+fn extract_rejects_read_only_device() {
     let folder = temp_dir();
     let path = write_image(folder.path(), "disk.vhdx", &Spec::default());
     let file = folder.path().join("device.img");
@@ -68,7 +68,7 @@ fn a_block_device_that_is_read_only_is_told_before_the_work() {
 }
 
 #[test]
-fn a_block_device_that_is_the_image_itself_is_left_alone() {
+fn extract_rejects_device_of_the_image() {
     let folder = temp_dir();
     let path = write_image(folder.path(), "disk.vhdx", &Spec::default());
     let before = std::fs::read(&path).unwrap();
@@ -79,7 +79,7 @@ fn a_block_device_that_is_the_image_itself_is_left_alone() {
 }
 
 #[test]
-fn a_block_device_that_is_too_small_is_left_alone() {
+fn extract_rejects_device_that_is_too_small() {
     let folder = temp_dir();
     let path = write_image(folder.path(), "disk.vhdx", &Spec::default());
     let Some((device, file)) = used_device(folder.path(), 8 * MIB - 4096) else { return };
@@ -90,11 +90,11 @@ fn a_block_device_that_is_too_small_is_left_alone() {
 }
 
 #[test]
-fn a_block_device_that_is_mounted_is_left_alone() {
+fn extract_rejects_mounted_device() {
     let folder = temp_dir();
     let path = write_image(folder.path(), "disk.vhdx", &Spec::default());
     let Some((device, file)) = used_device(folder.path(), 16 * MIB) else { return };
-    if said("mke2fs", &["-q".as_ref(), device.0.as_ref()]).is_none() {
+    if output_of("mke2fs", &["-q".as_ref(), device.0.as_ref()]).is_none() {
         return skip("mount", "no mke2fs");
     }
     let Some(mount) = Mount::new(folder.path(), &[device.0.as_ref()]) else { return };
@@ -107,13 +107,13 @@ fn a_block_device_that_is_mounted_is_left_alone() {
 }
 
 #[test]
-fn an_image_may_lie_on_a_block_device() {
+fn image_on_a_block_device_can_be_read() {
     let folder = temp_dir();
     let path = write_image(folder.path(), "disk.vhdx", &Spec::default());
     let Some(device) = Loop::of(&path) else { return };
-    let told = vhdx_run(args!["info", "--output", "json", &device.0]).done().json();
-    assert_eq!(told["virtual-size"], 8 * MIB);
-    assert_eq!(told["format-specific"]["data"]["file-length"], path.metadata().unwrap().len());
+    let report = vhdx_run(args!["info", "--output", "json", &device.0]).done().json();
+    assert_eq!(report["virtual-size"], 8 * MIB);
+    assert_eq!(report["format-specific"]["data"]["file-length"], path.metadata().unwrap().len());
     for options in [args![], args!["--no-mmap"]] {
         let ran = vhdx_run(args!["extract", &device.0, "-"].into_iter().chain(options)).done();
         assert!(ran.out == content(&Spec::default()));
@@ -125,24 +125,28 @@ fn an_image_may_lie_on_a_block_device() {
 }
 
 #[test]
-fn a_full_file_system_is_told_before_the_work() {
+fn extract_rejects_full_file_system() {
     let folder = temp_dir();
     let path = write_image(folder.path(), "disk.vhdx", &Spec::default());
     let Some(mount) = Mount::tmpfs(folder.path(), "2m") else { return };
     let out = mount.0.join("out");
     let ran = vhdx_run(args!["extract", &path, &out]);
-    // Three blocks of a MiB have content.
-    assert_fails(&ran, 73, &["out: needs", "3.00 MiB (3145728 bytes)", "2.00 MiB (2097152 bytes)", "free"]);
+    // Three blocks of 1 MiB have content.
+    assert_fails(
+        &ran,
+        73,
+        &["out: not enough space (found 2.00 MiB (2097152 bytes), expected up to 3.00 MiB (3145728 bytes))"],
+    );
     assert!(names_in(&mount.0).is_empty());
     vhdx_run(args!["extract", "--range", "2M:2M", &path, &out]).done();
-    // It needs its room beside the file that it is to replace.
+    // The new file needs space in addition to the file that it replaces.
     let ran = vhdx_run(args!["extract", "--force", "--range", "0:6M", &path, &out]);
-    assert_fails(&ran, 73, &["free"]);
+    assert_fails(&ran, 73, &["out: not enough space"]);
     assert_eq!(out.metadata().unwrap().len(), 2 * MIB);
 }
 
 #[test]
-fn a_disk_of_zeros_fits_on_a_small_file_system() {
+fn extract_sparse_disk_fits_small_file_system() {
     let folder = temp_dir();
     let spec = disk_with(1 << 40, &[(1 << 39, b"content")]);
     let path = write_image(folder.path(), "disk.vhdx", &spec);
@@ -154,10 +158,10 @@ fn a_disk_of_zeros_fits_on_a_small_file_system() {
 }
 
 #[test]
-fn a_file_system_that_becomes_full_on_the_way_keeps_nothing_of_it() {
+fn extract_leaves_no_file_if_file_system_fills_up() {
     let folder = temp_dir();
-    // Pieces of 4 KiB, far from each other. A file system with block lists needs blocks for its lists too, so that less
-    // fits than there is room for.
+    // Pieces of 4 KiB, far from each other. A file system with block lists needs space for these lists, too, so that
+    // less fits than there is free space for.
     let base = Spec::empty(64 * MIB);
     write_image(folder.path(), "base.vhdx", &base);
     let mut child = Spec::child_of(&base, "base.vhdx");
@@ -169,14 +173,14 @@ fn a_file_system_that_becomes_full_on_the_way_keeps_nothing_of_it() {
 
     let disk = folder.path().join("ext2.img");
     File::create(&disk).unwrap().set_len(4 * MIB).unwrap();
-    let made = said("mke2fs", &["-q", "-F", "-t", "ext2", "-b", "1024", "-m", "0"].map(AsRef::as_ref));
+    let made = output_of("mke2fs", &["-q", "-F", "-t", "ext2", "-b", "1024", "-m", "0"].map(AsRef::as_ref));
     assert!(made.is_none());
     let options = ["-q", "-F", "-t", "ext2", "-b", "1024", "-m", "0"].map(AsRef::as_ref);
-    if said("mke2fs", &[&options[..], &[disk.as_ref()]].concat()).is_none() {
+    if output_of("mke2fs", &[&options[..], &[disk.as_ref()]].concat()).is_none() {
         return skip("mount", "no mke2fs");
     }
     let Some(mount) = Mount::new(folder.path(), &["-o".as_ref(), "loop".as_ref(), disk.as_ref()]) else { return };
-    // Fill it until there is room for the data, and for little else.
+    // Fill it until there is space for the data, and for little else.
     let free = || {
         let found = rustix::fs::statvfs(&mount.0).unwrap();
         found.f_bavail * found.f_frsize

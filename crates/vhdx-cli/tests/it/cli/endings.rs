@@ -1,4 +1,4 @@
-//! How the command ends: each exit code, and what is said with it.
+//! Exit codes, and the messages with them.
 
 use std::ffi::OsString;
 use std::fs::{File, Permissions};
@@ -15,7 +15,7 @@ use crate::support::{Ran, run, run_to, skip, temp_dir, vhdx};
 
 use super::{args, vhdx_run, write_image};
 
-/// A failing run: how it should end, and what must be said: where it is, what was found, what was expected.
+/// A failing run: its exit code, and words of the message, such as location, found and expected value.
 struct Case {
     what: &'static str,
     code: i32,
@@ -23,7 +23,7 @@ struct Case {
     words: &'static [&'static str],
 }
 
-/// Images in a folder that can't be read for one reason or another, and what is said of each.
+/// Images that cannot be read for various reasons, and the words of their messages.
 fn cases(folder: &Path) -> Vec<Case> {
     let mut cases = Vec::new();
     let mut add = |what, code, name: &str, words, image: crate::kit::builder::Image| {
@@ -56,7 +56,7 @@ fn cases(folder: &Path) -> Vec<Case> {
     let mut far = spec.clone();
     far.raw_bat.insert(3, (1 << 40) | 6);
     let words = &["payload block 3 at 0x10000000000", "1048576 bytes", "0x700000"];
-    add("block behind the end", 65, "far.vhdx", words, far.build());
+    add("block past the end", 65, "far.vhdx", words, far.build());
 
     let mut image = spec.build();
     image.patch_headers(66, &[2, 0]);
@@ -115,7 +115,7 @@ fn cases(folder: &Path) -> Vec<Case> {
     cases
 }
 
-/// Further failures, for which the image is in order.
+/// Other failures, with a valid image.
 fn more_cases(folder: &Path) -> Vec<Case> {
     let image = write_image(folder, "good.vhdx", &Spec::default().block(3, Block::full()));
     let dirty = folder.join("dirty.vhdx");
@@ -148,7 +148,7 @@ fn failing(case: &Case) -> Ran {
 }
 
 #[test]
-fn each_failure_has_its_exit_code_and_says_where_it_is_and_what_was_expected() {
+fn failures_have_exit_code_location_and_expected_value() {
     let folder = temp_dir();
     for case in cases(folder.path()).into_iter().chain(more_cases(folder.path())) {
         let ran = failing(&case);
@@ -162,18 +162,37 @@ fn each_failure_has_its_exit_code_and_says_where_it_is_and_what_was_expected() {
 }
 
 #[test]
-fn each_failure_says_what_to_do_next() {
+fn failures_have_a_hint() {
     let folder = temp_dir();
-    // Wrong usage is told with what would be right, as all of it.
+    // The message of wrong usage names what is expected, and needs no hint.
     let all = cases(folder.path()).into_iter().chain(more_cases(folder.path())).filter(|case| case.code != 2);
-    let silent = all.filter(|case| !failing(case).err.contains("hint: "));
-    let silent: Vec<String> = silent.map(|case| format!("{} ({})", case.what, case.code)).collect();
-    assert!(silent.is_empty(), "no hint for: {}", silent.join("; "));
+    let without_hint = all.filter(|case| !failing(case).err.contains("hint: "));
+    let without_hint: Vec<String> = without_hint.map(|case| format!("{} ({})", case.what, case.code)).collect();
+    assert!(without_hint.is_empty(), "no hint for: {}", without_hint.join("; "));
 }
 
-/// The command, as somebody who may do nothing; none, with a word about it, where nobody can become that.
-fn powerless(args: Vec<OsString>, folder: &Path) -> Option<Ran> {
-    // Whoever made the folder runs this test.
+#[test]
+fn hints_do_not_repeat_the_command() {
+    let folder = temp_dir();
+    let mut hints = 0;
+    for case in cases(folder.path()) {
+        let image = &case.args[1];
+        for command in ["info", "map", "log", "chain", "check", "hash", "extract --salvage --force"] {
+            let output = (command.starts_with("extract")).then(|| folder.path().join("out").into_os_string());
+            let words = command.split(' ').map(OsString::from).chain([image.clone()]).chain(output);
+            let ran = vhdx_run(words.collect::<Vec<_>>());
+            let found: Vec<&str> = ran.err.lines().filter_map(|line| line.strip_prefix("vhdx: hint: ")).collect();
+            let repeated = format!("`vhdx {}", command.trim_end_matches(" --force"));
+            assert!(found.iter().all(|hint| !hint.contains(&repeated)), "{}, {command}: {found:?}", case.what);
+            hints += found.len();
+        }
+    }
+    assert!(hints > 20, "{hints}");
+}
+
+/// Runs the command as a user without permissions; `None`, with a message, if that is not possible.
+fn run_as_nobody(args: Vec<OsString>, folder: &Path) -> Option<Ran> {
+    // The owner of the folder runs this test.
     if folder.metadata().unwrap().uid() != 0 {
         return Some(vhdx_run(args));
     }
@@ -191,8 +210,8 @@ fn powerless(args: Vec<OsString>, folder: &Path) -> Option<Ran> {
 }
 
 #[test]
-fn what_one_may_not_do_is_told() {
-    // Where others may go; not every folder that a build is in is such a one.
+fn missing_permissions_are_reported() {
+    // A folder that other users can enter, unlike some build folders.
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     let mode = |path: &Path, mode: u32| std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
@@ -201,25 +220,25 @@ fn what_one_may_not_do_is_told() {
     let secret = write_image(folder.path(), "secret.vhdx", &Spec::default());
     mode(&secret, 0);
     for command in ["info", "map", "log", "chain"] {
-        let Some(ran) = powerless(args![command, &secret], folder.path()) else { return };
+        let Some(ran) = run_as_nobody(args![command, &secret], folder.path()) else { return };
         super::assert_fails(&ran, 66, &["secret.vhdx", "Permission denied"]);
     }
     std::fs::create_dir(at("closed")).unwrap();
     mode(&at("closed"), 0o555);
-    let ran = powerless(args!["extract", &readable, at("closed/out")], folder.path()).unwrap();
+    let ran = run_as_nobody(args!["extract", &readable, at("closed/out")], folder.path()).unwrap();
     super::assert_fails(&ran, 73, &["closed/out", "Permission denied"]);
     assert!(super::names_in(&at("closed")).is_empty());
     mode(&at("closed"), 0o755);
 }
 
 #[test]
-fn a_user_who_may_start_no_thread_gets_the_same_answers() {
-    // Where others may go; not every folder that a build is in is such a one.
+fn commands_work_without_more_threads() {
+    // A folder that other users can enter, unlike some build folders.
     let folder = tempfile::tempdir().unwrap();
     std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
     let image = write_image(folder.path(), "disk.vhdx", &Spec::default());
     let program = vhdx::<&str>([]).get_program().to_owned();
-    // A user of this test alone: the system counts the threads of each.
+    // A user of this test alone: the system counts threads per user.
     let user = 2_000_000_000 - std::process::id();
     let limited = |threads: u32, args: Vec<OsString>| {
         let mut command = Command::new("prlimit");
@@ -227,9 +246,9 @@ fn a_user_who_may_start_no_thread_gets_the_same_answers() {
         command.arg(format!("--reuid={user}")).arg("--").arg(&program).args(args);
         command
     };
-    // The limit is not for root, and only root can become somebody else.
+    // The limit does not apply to root, but only root can change the user.
     if !limited(1, args!["info", &image]).output().is_ok_and(|output| output.status.success()) {
-        return skip("nobody", "nobody can run the command as a user without threads here");
+        return skip("nobody", "the command cannot be run as a user without threads here");
     }
     for args in [
         args!["hash", "-a", "sha256,md5,blake3", "--threads", "2", &image],
@@ -248,7 +267,7 @@ fn a_user_who_may_start_no_thread_gets_the_same_answers() {
 }
 
 #[test]
-fn output_that_cannot_be_written_ends_with_74() {
+fn failed_writes_end_with_74() {
     let full = || Stdio::from(File::options().write(true).open("/dev/full").unwrap());
     let folder = temp_dir();
     let image = write_image(folder.path(), "disk.vhdx", &Spec::default());
@@ -267,14 +286,14 @@ fn output_that_cannot_be_written_ends_with_74() {
         assert_eq!(ran.status.code(), Some(74), "{args:?}: {}", ran.err);
         assert!(ran.err.contains("vhdx: error: standard output: "), "{args:?}: {}", ran.err);
     }
-    // The same as a name: it is not the standard output that is full.
+    // As a path, it is not standard output that is full.
     let ran = vhdx_run(args!["extract", &image, "/dev/full"]);
     assert_eq!(ran.status.code(), Some(74), "{}", ran.err);
     assert!(ran.err.contains("/dev/full: "), "{}", ran.err);
 }
 
 #[test]
-fn a_success_ends_with_0_and_says_nothing() {
+fn success_ends_with_0_and_prints_no_message() {
     let folder = temp_dir();
     let image = write_image(folder.path(), "disk.vhdx", &Spec::default());
     for args in [

@@ -1,4 +1,4 @@
-//! `vhdx extract`: what the output holds.
+//! `vhdx extract`: content of the output.
 
 use std::fs::File;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -12,7 +12,7 @@ use crate::support::{hex, root, temp_dir, wait};
 use super::{args, assert_fails, content, disk_with, names_in, part, vhdx_run, write_image};
 
 #[test]
-fn the_output_is_the_disk_to_the_last_byte() {
+fn extract_writes_the_disk_to_the_last_byte() {
     let folder = temp_dir();
     let odd = Spec { disk_size: 3 * MIB + 512, ..Spec::default() };
     let large = Spec { sector_size: 4096, ..Spec::empty(9 * MIB).block(8, Block::full()) };
@@ -24,14 +24,14 @@ fn the_output_is_the_disk_to_the_last_byte() {
         assert!(std::fs::read(&out).unwrap() == disk);
         assert!(ran.out.is_empty());
         assert!(vhdx_run(args!["extract", "-q", &path, "-"]).done().out == disk);
-        // By its other name, too.
+        // By its alias, too.
         vhdx_run(args!["convert", "--force", "-q", &path, &out]).done();
         assert!(std::fs::read(&out).unwrap() == disk);
     }
 }
 
 #[test]
-fn the_sample_image_holds_what_its_manifest_says() {
+fn extract_of_the_sample_image_matches_its_digests() {
     use sha2::{Digest, Sha256};
 
     let images = root().join("tests/images");
@@ -48,7 +48,7 @@ fn the_sample_image_holds_what_its_manifest_says() {
 }
 
 #[test]
-fn a_file_may_be_on_its_medium_before_it_has_its_name() {
+fn extract_sync_writes_the_disk() {
     let folder = temp_dir();
     let path = write_image(folder.path(), "disk.vhdx", &Spec::default());
     let out = folder.path().join("out");
@@ -57,7 +57,7 @@ fn a_file_may_be_on_its_medium_before_it_has_its_name() {
 }
 
 #[test]
-fn a_chain_comes_out_as_one_disk() {
+fn extract_merges_a_chain() {
     let folder = temp_dir();
     let base = Spec::empty(12 * MIB).block(0, Block::full()).block(1, Block::full()).block(7, Block::full());
     let middle = Spec::child_of(&base, "base.vhdx").block(1, Block::zero()).block(7, Block::partial(&[3..5, 9..10]));
@@ -75,7 +75,7 @@ fn a_chain_comes_out_as_one_disk() {
 }
 
 #[test]
-fn what_is_nowhere_becomes_a_hole() {
+fn extract_makes_holes_of_unallocated_blocks() {
     let folder = temp_dir();
     let spec = Spec { block_size: 32 << 20, ..Spec::empty(TIB) }
         .block(0, Block::full().bytes(b"first"))
@@ -87,16 +87,16 @@ fn what_is_nowhere_becomes_a_hole() {
     let file = File::open(&out).unwrap();
     let metadata = file.metadata().unwrap();
     assert_eq!(metadata.len(), TIB);
-    // Two blocks of 32 MiB have a place in the image, and nothing else has one in the output.
+    // Two blocks of 32 MiB are allocated in the image, and nothing else is in the output.
     assert!(metadata.blocks() * 512 <= 65 * MIB, "{} blocks", metadata.blocks());
     assert_eq!(file.bytes_at(0, 5), b"first");
     assert_eq!(file.bytes_at(20_000 << 25, 6), b"last\0\0");
 }
 
 #[test]
-fn zeros_inside_of_a_block_become_holes_too() {
+fn extract_makes_holes_of_zero_pages() {
     let folder = temp_dir();
-    // Of each block of 32 MiB, one page has content: as file systems leave them that were made on an empty disk.
+    // One page of each block of 32 MiB has content, as after making a file system on an empty disk.
     let mut spec = Spec { block_size: 32 << 20, ..Spec::empty(256 * MIB) };
     for number in 0..8 {
         spec = spec.block(number, Block::full().bytes(&[0x11; 4096]));
@@ -110,7 +110,7 @@ fn zeros_inside_of_a_block_become_holes_too() {
 }
 
 #[test]
-fn a_range_is_that_part_of_the_disk() {
+fn extract_range_is_that_part_of_the_disk() {
     let folder = temp_dir();
     let path = write_image(folder.path(), "disk.vhdx", &Spec::default());
     let disk = content(&Spec::default());
@@ -126,7 +126,7 @@ fn a_range_is_that_part_of_the_disk() {
         assert!(std::fs::read(&out).unwrap() == expected, "{range}");
         assert!(vhdx_run(args!["extract", "--range", range, &path, "-"]).done().out == expected, "{range}");
     }
-    // The rest of a disk may be damaged.
+    // The rest of the disk may be damaged.
     let mut damaged = Spec::default();
     damaged.raw_bat.insert(6, 4);
     let path = write_image(folder.path(), "damaged.vhdx", &damaged);
@@ -136,7 +136,7 @@ fn a_range_is_that_part_of_the_disk() {
 }
 
 #[test]
-fn a_disk_that_cannot_be_read_to_its_end_leaves_no_file() {
+fn extract_leaves_no_file_after_a_read_error() {
     let folder = temp_dir();
     let full = || {
         let mut spec = Spec::empty(64 * MIB);
@@ -166,14 +166,14 @@ fn a_disk_that_cannot_be_read_to_its_end_leaves_no_file() {
                 assert_eq!(std::fs::read_to_string(&old).unwrap(), "precious", "{name}");
             }
         }
-        // A stream has what is good, and no more.
+        // A stream gets the content before the error, and no more.
         let ran = vhdx_run(args!["extract", &path, "-"]);
         assert_fails(&ran, 65, &["payload block 40"]);
         assert!(ran.out.len() <= 40 << 20 && ran.out == crate::kit::pattern(1, 0, ran.out.len()), "{name}");
     }
 }
 
-/// A program that is stopped when the test ends, however that is.
+/// A program that is killed when the test ends, even by a panic.
 struct Helper(Child);
 
 impl Drop for Helper {
@@ -184,7 +184,7 @@ impl Drop for Helper {
 }
 
 #[test]
-fn a_pipe_takes_the_disk_as_a_stream() {
+fn extract_writes_to_a_named_pipe() {
     let folder = temp_dir();
     let path = write_image(folder.path(), "disk.vhdx", &Spec::default());
     let (pipe, copy) = (folder.path().join("pipe"), folder.path().join("copy"));
@@ -198,7 +198,7 @@ fn a_pipe_takes_the_disk_as_a_stream() {
 }
 
 #[test]
-fn a_device_that_is_no_disk_takes_the_disk_as_a_stream() {
+fn extract_writes_to_a_character_device() {
     let folder = temp_dir();
     let path = write_image(folder.path(), "disk.vhdx", &Spec::default());
     let devices = ["/dev/null", "/dev/zero"].map(Path::new);
@@ -211,13 +211,13 @@ fn a_device_that_is_no_disk_takes_the_disk_as_a_stream() {
 }
 
 #[test]
-fn standard_output_may_be_a_file_with_something_in_it_already() {
+fn extract_appends_to_standard_output() {
     let folder = temp_dir();
     let spec = disk_with(2 * MIB, &[(MIB, b"content")]);
     let path = write_image(folder.path(), "disk.vhdx", &spec);
     let out = folder.path().join("out");
     std::fs::write(&out, vec![0xee; 5 << 20]).unwrap();
-    // Behind what is there; zeros are written, not left out.
+    // After the content that exists; zeros are written, not skipped.
     let file = File::options().append(true).open(&out).unwrap();
     let child = crate::support::vhdx(args!["extract", &path, "-"])
         .stdin(Stdio::null())

@@ -1,4 +1,4 @@
-//! What is the same for every command.
+//! Behaviour that all commands share.
 
 use serde_json::Value;
 
@@ -9,7 +9,7 @@ use crate::support::{temp_dir, vhdx};
 
 use super::{args, assert_fails, content, part, vhdx_run, write_image};
 
-/// Every command, with what it needs behind the image.
+/// Commands that take one image, with the arguments after it.
 const COMMANDS: [(&str, &[&str]); 7] = [
     ("info", &[]),
     ("map", &[]),
@@ -20,11 +20,11 @@ const COMMANDS: [(&str, &[&str]); 7] = [
     ("chain", &[]),
 ];
 
-/// Those that take something else.
+/// Commands with other arguments.
 const OTHERS: [&str; 4] = ["verify", "compare", "diff", "merge"];
 
 #[test]
-fn without_a_command_it_shows_its_help_and_is_wrong_usage() {
+fn missing_command_prints_help_and_ends_with_2() {
     let ran = vhdx_run::<&str>([]);
     assert_fails(&ran, 2, &["Usage: vhdx [OPTIONS] <COMMAND>", "Exit codes:"]);
     assert!(ran.out.is_empty());
@@ -41,12 +41,12 @@ fn help_and_version_go_to_standard_output() {
 }
 
 #[test]
-fn the_help_of_every_command_has_an_example_and_what_holds_by_default() {
+fn help_has_examples_and_defaults() {
     for command in COMMANDS.map(|(command, _)| command).into_iter().chain(OTHERS) {
         let help = vhdx_run([command, "--help"]).done().text();
         assert!(help.contains(&format!("Example: vhdx {command} ")), "{help}");
         let options = help.lines().filter(|line| line.trim_start().starts_with("--") && line.contains('<'));
-        // The range that `read` asks for, and files that may be parents, have no default.
+        // The range of `read` and the files of `--parent` have no default.
         let is_free = |line: &str| line.contains("--parent <") || (command == "read" && line.contains("--range"));
         for option in options.filter(|line| !is_free(line)) {
             let text = help.split(option).nth(1).unwrap();
@@ -57,15 +57,15 @@ fn the_help_of_every_command_has_an_example_and_what_holds_by_default() {
 }
 
 #[test]
-fn wrong_usage_ends_with_2_and_says_what_is_wrong() {
+fn wrong_usage_ends_with_2_and_names_the_mistake() {
     let folder = temp_dir();
     let image = write_image(folder.path(), "disk.vhdx", &Spec::default());
     let image = image.to_str().unwrap();
     let cases: &[(&[&str], &str)] = &[
         (&["frobnicate"], "frobnicate"),
         (&["info", "-"], "standard input"),
-        (&["info", "--parents", "", image], "a folder has a name"),
-        (&["extract", "-O", "vhd", "--range", "0:0", image, "-"], "a VHD of no bytes"),
+        (&["info", "--parents", "", image], "the name of the folder is empty"),
+        (&["extract", "-O", "vhd", "--range", "0:0", image, "-"], "a VHD cannot be empty"),
         (&["info"], "<IMAGE>"),
         (&["map", image, image], image),
         (&["extract", image], "<OUT>"),
@@ -94,7 +94,7 @@ fn wrong_usage_ends_with_2_and_says_what_is_wrong() {
 }
 
 #[test]
-fn standard_output_holds_nothing_but_the_answer() {
+fn standard_output_holds_results_only() {
     let folder = temp_dir();
     let spec = Spec::default();
     let path = folder.path().join("dirty.vhdx");
@@ -113,11 +113,11 @@ fn standard_output_holds_nothing_but_the_answer() {
 }
 
 #[test]
-fn quiet_silences_notes_and_warnings_and_no_errors() {
+fn quiet_hides_notes_and_warnings_but_not_errors() {
     let folder = temp_dir();
     let path = folder.path().join("disk.vhdx");
     let mut image = Dirty::OneEntry.build(&Spec::default());
-    // The older header is damaged, which is worth a warning.
+    // The older header is damaged, which is a warning.
     image.patch_header_raw(1, 100, b"damage");
     image.bytes.write_file(&path).unwrap();
     for (command, more) in COMMANDS {
@@ -138,7 +138,7 @@ fn quiet_silences_notes_and_warnings_and_no_errors() {
 }
 
 #[test]
-fn neither_threads_nor_mapping_change_what_is_read() {
+fn threads_and_mapping_do_not_change_results() {
     let folder = temp_dir();
     let mut base = Spec::empty(40 * MIB);
     for number in (0..40).step_by(3) {
@@ -168,7 +168,7 @@ fn neither_threads_nor_mapping_change_what_is_read() {
 }
 
 #[test]
-fn options_may_stand_before_the_command_and_behind_it() {
+fn common_options_work_before_and_after_the_command() {
     let folder = temp_dir();
     let path = folder.path().join("dirty.vhdx");
     Dirty::OneEntry.build(&Spec::default()).bytes.write_file(&path).unwrap();
@@ -178,7 +178,7 @@ fn options_may_stand_before_the_command_and_behind_it() {
 }
 
 #[test]
-fn sizes_may_have_units() {
+fn sizes_can_have_units() {
     let folder = temp_dir();
     let path = write_image(folder.path(), "disk.vhdx", &Spec::default());
     let disk = content(&Spec::default());
@@ -203,11 +203,11 @@ fn sizes_may_have_units() {
 }
 
 #[test]
-fn the_log_is_replayed_refused_or_ignored() {
+fn log_option_replays_refuses_or_ignores() {
     let folder = temp_dir();
     let spec = Spec::default();
     let path = folder.path().join("dirty.vhdx");
-    // In the file, the BAT is zeros; in the log is the right one.
+    // The BAT in the file is zeros; the log holds the right one.
     let mut image = spec.build();
     image.log_only(&[image.block_entry_at(0) & !0xfff], crate::kit::log::Old::Zero);
     image.bytes.write_file(&path).unwrap();
@@ -215,7 +215,7 @@ fn the_log_is_replayed_refused_or_ignored() {
 
     let replayed = read("replay").done();
     assert!(replayed.out == content(&spec));
-    assert!(replayed.err.contains("the log was replayed in memory (1 entries)"), "{}", replayed.err);
+    assert!(replayed.err.contains("the log was replayed in memory (1 entry)"), "{}", replayed.err);
 
     let refused = read("refuse");
     assert_fails(&refused, 80, &["changes that are not in the file yet", "hint: --log replay"]);
@@ -225,7 +225,7 @@ fn the_log_is_replayed_refused_or_ignored() {
     assert!(ignored.out.iter().all(|byte| *byte == 0));
     assert!(ignored.err.contains("warning: ") && ignored.err.contains("the log was ignored"), "{}", ignored.err);
 
-    // What it was given as, it is still: nothing is ever written to an image.
+    // The image is unchanged: nothing is ever written to it.
     let mut untouched = spec.build();
     untouched.log_only(&[untouched.block_entry_at(0) & !0xfff], crate::kit::log::Old::Zero);
     assert!(std::fs::read(&path).unwrap() == untouched.bytes.to_vec());

@@ -17,15 +17,15 @@ fn sha256(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }
 
-/// What a program of the system says of a file, up to the first blank.
-fn said_by(program: &str, file: &Path) -> String {
+/// Digest of a file by a program of the system: its output up to the first blank.
+fn digest_by(program: &str, file: &Path) -> String {
     let output = Command::new(program).arg(file).output().unwrap();
     assert!(output.status.success(), "{program}");
     String::from_utf8(output.stdout).unwrap().split(' ').next().unwrap().to_owned()
 }
 
 #[test]
-fn the_digest_is_that_of_the_raw_disk() {
+fn hash_matches_the_raw_disk() {
     let folder = temp_dir();
     let path = write_image(folder.path(), "disk.vhdx", &Spec::default());
     let disk = content(&Spec::default());
@@ -36,13 +36,13 @@ fn the_digest_is_that_of_the_raw_disk() {
     let part = sha256(&disk[1 << 20..3 << 19]);
     assert_eq!(ran.text(), format!("SHA256 disk 1048576:524288 ({}) = {part}\n", path.display()));
 
-    // As the programs have it that everybody has.
+    // The same digests as those of common programs.
     let raw = folder.path().join("disk.raw");
     vhdx_run(args!["extract", &path, &raw]).done();
     let ran = vhdx_run(args!["hash", "-a", "sha256,md5,sha1", &path]).done();
     let name = path.display();
     let expected = [("SHA256", "sha256sum"), ("MD5", "md5sum"), ("SHA1", "sha1sum")]
-        .map(|(algorithm, program)| format!("{algorithm} ({name}) = {}\n", said_by(program, &raw)));
+        .map(|(algorithm, program)| format!("{algorithm} ({name}) = {}\n", digest_by(program, &raw)));
     assert_eq!(ran.text(), expected.concat());
     for threads in ["1", "3"] {
         assert_eq!(vhdx_run(args!["hash", "-a", "sha256,md5,sha1", "--threads", threads, &path]).done().out, ran.out);
@@ -50,8 +50,8 @@ fn the_digest_is_that_of_the_raw_disk() {
 }
 
 #[test]
-fn sha256sum_agrees_with_its_own_form() {
-    // The list of a raw file, hashed as an image's file would be, is one that sha256sum checks.
+fn sha256sum_accepts_escaped_names() {
+    // sha256sum accepts the list that `extract --hash` prints.
     let folder = temp_dir();
     let path = write_image(folder.path(), "a\nb\\c.vhdx", &Spec::default());
     let raw = folder.path().join("a\nb\\c.raw");
@@ -64,18 +64,18 @@ fn sha256sum_agrees_with_its_own_form() {
 }
 
 #[test]
-fn the_disk_and_its_file_are_told_apart() {
+fn hash_file_labels_disk_and_file() {
     let folder = temp_dir();
     let path = write_image(folder.path(), "disk.vhdx", &Spec::default());
     let (disk, file) = (sha256(&content(&Spec::default())), sha256(&std::fs::read(&path).unwrap()));
     let name = path.display();
     let ran = vhdx_run(args!["hash", "--file", &path]).done();
     assert_eq!(ran.text(), format!("SHA256 disk ({name}) = {disk}\nSHA256 file ({name}) = {file}\n"));
-    let told = vhdx_run(args!["hash", "--file", "--output", "json", &path]).done().json();
+    let report = vhdx_run(args!["hash", "--file", "--output", "json", &path]).done().json();
     let expected = ["schema", "filename", "virtual-size", "log", "chain", "range", "disk", "file-length", "file"];
-    assert_eq!(keys(&told), expected);
+    assert_eq!(keys(&report), expected);
     assert_has(
-        &told,
+        &report,
         &json!({
             "filename": path.to_str(),
             "virtual-size": 8 * MIB,
@@ -89,19 +89,19 @@ fn the_disk_and_its_file_are_told_apart() {
 }
 
 #[test]
-fn a_chain_with_a_dirty_log_says_what_it_was_made_of() {
+fn hash_json_lists_chain_and_log_state() {
     let folder = temp_dir();
     let base = Spec::default();
     Dirty::ALL[0].build(&base).bytes.write_file(&folder.path().join("base.vhdx")).unwrap();
     let child = Spec::child_of(&base, "base.vhdx").block(3, part(8..16));
     let path = write_image(folder.path(), "child.avhdx", &child);
-    let told = vhdx_run(args!["hash", "-a", "blake3,crc32", "--output", "json", "-q", &path]).done().json();
+    let report = vhdx_run(args!["hash", "-a", "blake3,crc32", "--output", "json", "-q", &path]).done().json();
     let models = [child.build().model, base.build().model];
     let disk = crate::kit::Model::read(&[&models[0], &models[1]], 0, 8 << 20).unwrap();
-    assert_eq!(told["disk"]["blake3"], blake3::hash(&disk).to_hex().to_string());
-    assert_eq!(keys(&told["disk"]), ["blake3", "crc32"]);
+    assert_eq!(report["disk"]["blake3"], blake3::hash(&disk).to_hex().to_string());
+    assert_eq!(keys(&report["disk"]), ["blake3", "crc32"]);
     assert_has(
-        &told["chain"],
+        &report["chain"],
         &json!([
             { "filename": path.to_str(), "log": "clean", "data-write-guid": child.data_write_guid },
             { "filename": folder.path().join("base.vhdx").to_str(), "log": "replayed" },
@@ -110,7 +110,7 @@ fn a_chain_with_a_dirty_log_says_what_it_was_made_of() {
 }
 
 #[test]
-fn one_image_that_cannot_be_read_keeps_none_of_the_others_from_being_hashed() {
+fn hash_continues_after_an_unreadable_image() {
     let folder = temp_dir();
     let good = write_image(folder.path(), "good.vhdx", &Spec::default());
     let mut damaged = Spec::default();
@@ -120,12 +120,12 @@ fn one_image_that_cannot_be_read_keeps_none_of_the_others_from_being_hashed() {
     let ran = vhdx_run(args!["hash", &bad, &missing, &good]);
     assert_fails(&ran, 65, &["bad.vhdx: BAT entry of payload block 6", "missing.vhdx: file: cannot be opened"]);
     assert_eq!(ran.text(), format!("{}  {}\n", sha256(&content(&Spec::default())), good.display()));
-    let told = vhdx_run(args!["hash", "--output", "json", &missing, &good]).json();
-    assert_eq!(told.as_array().unwrap().len(), 1);
+    let report = vhdx_run(args!["hash", "--output", "json", &missing, &good]).json();
+    assert_eq!(report.as_array().unwrap().len(), 1);
 }
 
 #[test]
-fn a_manifest_is_made_as_a_whole_or_in_shares() {
+fn merged_shares_equal_the_whole_manifest() {
     let folder = temp_dir();
     let path = write_image(folder.path(), "disk.vhdx", &Spec::default());
     let at = |name: &str| folder.path().join(name);
@@ -135,7 +135,7 @@ fn a_manifest_is_made_as_a_whole_or_in_shares() {
     let whole = std::fs::read_to_string(at("whole")).unwrap();
     assert!(whole.contains(&ran.text()[root.len()..root.len() + 64]), "the last line has the root");
     assert_eq!(vhdx_run(args!["hash", "--manifest", "-", &path]).done().text(), whole);
-    // A file that is there is not replaced unless that is wanted.
+    // An existing file is not replaced without --force.
     assert_fails(&vhdx_run(args!["hash", "--manifest", at("whole"), &path]), 73, &["exists already", "--force"]);
     vhdx_run(args!["hash", "-f", "--manifest", at("whole"), &path]).done();
     assert_fails(&vhdx_run(args!["hash", "-f", "--manifest", &path, &path]), 2, &["is the image itself"]);
@@ -156,7 +156,7 @@ fn a_manifest_is_made_as_a_whole_or_in_shares() {
 }
 
 #[test]
-fn shares_of_a_digest_make_what_one_run_makes() {
+fn merged_digest_shares_equal_one_run() {
     let folder = temp_dir();
     let path = write_image(folder.path(), "disk.vhdx", &Spec::default());
     let mut shares = Vec::new();
@@ -172,42 +172,42 @@ fn shares_of_a_digest_make_what_one_run_makes() {
         assert_eq!(merged, one_run);
     }
     let ran = vhdx_run([args!["merge", "--manifest", folder.path().join("m")], shares].concat());
-    assert_fails(&ran, 2, &["not of a manifest"]);
+    assert_fails(&ran, 2, &["expected shards of a manifest"]);
     assert!(!folder.path().join("m").exists());
 }
 
 #[test]
-fn what_makes_no_sense_is_wrong_usage() {
+fn hash_rejects_wrong_usage() {
     let folder = temp_dir();
     let path = write_image(folder.path(), "disk.vhdx", &Spec::default());
     let path = path.to_str().unwrap();
     let cases: &[(&[&str], &str)] = &[
         (&["hash"], "<IMAGE>"),
         (&["hash", "-a", "sha512", path], "not one of crc32, blake3, sha256, sha1 and md5"),
-        (&["hash", "-a", "md5,crc32,md5", path], "md5 is asked for twice"),
+        (&["hash", "-a", "md5,crc32,md5", path], "md5: given twice"),
         (&["hash", "--shard", "3/2", "-a", "crc32", path], "not a share such as 1/4"),
         (&["hash", "--shard", "0/2", path], "not a share"),
-        (&["hash", "--shard", "1/2", path], "sha256 can't be put together"),
+        (&["hash", "--shard", "1/2", path], "sha256: cannot be merged from shards"),
         (&["hash", "--shard", "1/2", "--file", path], "--file"),
         (&["hash", "--manifest", "x", "--range", "0:1", path], "--range"),
-        (&["hash", "--manifest", "x", path, path], "one image"),
+        (&["hash", "--manifest", "x", path, path], "found 2, expected 1"),
         (&["hash", "--range", "7M:2M", path], "8388608"),
         (&["hash", "--force", path], "--manifest"),
         (&["hash", "-"], "standard input"),
-        (&["merge"], "<SHARE>"),
+        (&["merge"], "<SHARD>"),
     ];
     for (words, expected) in cases {
         assert_fails(&vhdx_run(*words), 2, &[expected]);
     }
-    assert_fails(&vhdx_run(["merge", "/nowhere/share"]), 66, &["/nowhere/share", "cannot be opened"]);
+    assert_fails(&vhdx_run(["merge", "/missing/share"]), 66, &["/missing/share", "cannot be opened"]);
     assert_fails(&vhdx_run(["merge", path]), 65, &["disk.vhdx: line 1"]);
     assert_eq!(names_in(folder.path()), ["disk.vhdx"]);
 }
 
 #[cfg(target_os = "linux")]
 #[test]
-fn an_interrupted_manifest_leaves_no_file() {
-    // Work without end that needs no room: all blocks lie in the same place, which is a hole of the file.
+fn interrupted_manifest_leaves_no_file() {
+    // Endless work that needs no space: all blocks have the same file offset, in a hole of the file.
     let folder = temp_dir();
     let mut spec = Spec { block_size: 256 << 20, file_length: FileLength::Exact(512 * MIB), ..Spec::empty(1 << 40) };
     for block in 0..4096 {

@@ -1,4 +1,4 @@
-//! `vhdx info`: what it tells, for programs and for people.
+//! `vhdx info`: JSON and text.
 
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
@@ -14,7 +14,7 @@ use crate::support::temp_dir;
 
 use super::{args, assert_fails, assert_lines, keys, part, vhdx_run, write_image};
 
-/// The keys that qemu-img has, in front of all others.
+/// The keys of qemu-img, which come first.
 const FIRST_KEYS: [&str; 7] =
     ["virtual-size", "filename", "cluster-size", "format", "actual-size", "dirty-flag", "children"];
 
@@ -27,24 +27,24 @@ fn text_of(path: &Path) -> String {
 }
 
 /// The part that qemu-img does not have.
-fn data(told: &Value) -> &Value {
+fn data(report: &Value) -> &Value {
     assert_eq!(
-        (keys(&told["format-specific"]), &told["format-specific"]["type"]),
+        (keys(&report["format-specific"]), &report["format-specific"]["type"]),
         (vec!["type", "data"], &json!("vhdx"))
     );
-    &told["format-specific"]["data"]
+    &report["format-specific"]["data"]
 }
 
-/// That what is told of an image is what it was built from.
-fn assert_tells(path: &Path, image: &Image) {
-    // How much room a file takes is known once it is on its medium.
+/// Asserts that the output matches the image.
+fn assert_info(path: &Path, image: &Image) {
+    // The space that a file occupies is known once it is on the drive.
     File::open(path).unwrap().sync_all().unwrap();
-    let (told, spec) = (json_of(path), &image.spec);
+    let (report, spec) = (json_of(path), &image.spec);
     let metadata = std::fs::metadata(path).unwrap();
     let (length, space) = (metadata.len(), metadata.blocks() * 512);
     let name = path.to_str().unwrap();
     let dirty = image.bytes.read(Image::header_at(image.current_header()) + 48, 16) != [0; 16];
-    assert_eq!(keys(&told)[..7], FIRST_KEYS);
+    assert_eq!(keys(&report)[..7], FIRST_KEYS);
     for (key, expected) in [
         ("virtual-size", json!(spec.disk_size)),
         ("filename", json!(name)),
@@ -53,10 +53,10 @@ fn assert_tells(path: &Path, image: &Image) {
         ("actual-size", json!(space)),
         ("dirty-flag", json!(dirty)),
     ] {
-        assert_eq!(told[key], expected, "{key}");
+        assert_eq!(report[key], expected, "{key}");
     }
     assert_eq!(
-        told["children"],
+        report["children"],
         json!([{ "name": "file", "info": {
             "children": [],
             "virtual-size": length,
@@ -67,7 +67,7 @@ fn assert_tells(path: &Path, image: &Image) {
             "dirty-flag": false,
         } }])
     );
-    let data = data(&told);
+    let data = data(&report);
     let kind = match (spec.has_parent, spec.leave_blocks_allocated) {
         (true, _) => "differencing",
         (false, true) => "fixed",
@@ -121,41 +121,41 @@ fn assert_tells(path: &Path, image: &Image) {
 }
 
 #[test]
-fn json_tells_what_the_image_was_built_from() {
+fn info_json_matches_the_image() {
     let folder = temp_dir();
     let base = Spec::default();
     let mut cases = vec![base.clone(), Spec::empty(0x1_2345 * 512), Spec::empty(64 * TIB)];
     cases.push(Spec { leave_blocks_allocated: true, sequence: [9, 8], ..base.clone() });
     cases.push(Spec { sector_size: 4096, block_size: 32 << 20, disk_size: 100 * MIB, ..Spec::empty(0) });
     cases.push(Spec { creator: Vec::new(), physical_sector_size: 512, ..base.clone() });
-    // Of the largest disk, the BAT of the largest blocks: the other one has half a gigabyte.
+    // The largest blocks for the largest disk: with small ones, the BAT has half a gigabyte.
     cases[2].block_size = 256 << 20;
     for spec in &cases {
         let image = spec.build();
         let path = folder.path().join("disk.vhdx");
         image.bytes.write_file(&path).unwrap();
-        assert_tells(&path, &image);
+        assert_info(&path, &image);
     }
     for dirty in [Dirty::OneEntry, Dirty::StaleBeforeTail, Dirty::LongNumbers] {
         let image = dirty.build(&base);
         let path = folder.path().join("dirty.vhdx");
         image.bytes.write_file(&path).unwrap();
-        assert_tells(&path, &image);
+        assert_info(&path, &image);
     }
     write_image(folder.path(), "base.vhdx", &base);
     let child = Spec::child_of(&base, "base.vhdx").block(1, Block::full()).build();
     let path = folder.path().join("child.avhdx");
     child.bytes.write_file(&path).unwrap();
-    assert_tells(&path, &child);
+    assert_info(&path, &child);
 }
 
 #[test]
-fn json_has_its_keys_in_their_order() {
+fn info_json_keys_are_ordered() {
     let folder = temp_dir();
     let base = Spec::default();
     let path = write_image(folder.path(), "base.vhdx", &base);
-    let told = json_of(&path);
-    assert_eq!(keys(&told), [&FIRST_KEYS[..], &["format-specific"]].concat());
+    let report = json_of(&path);
+    assert_eq!(keys(&report), [&FIRST_KEYS[..], &["format-specific"]].concat());
     let expected = [
         "schema",
         "kind",
@@ -173,29 +173,29 @@ fn json_has_its_keys_in_their_order() {
         "contents",
         "warnings",
     ];
-    assert_eq!(keys(data(&told)), expected);
-    assert_eq!(data(&told)["schema"], 1);
-    assert_eq!(data(&told)["parent"], Value::Null);
+    assert_eq!(keys(data(&report)), expected);
+    assert_eq!(data(&report)["schema"], 1);
+    assert_eq!(data(&report)["parent"], Value::Null);
 
     let child = write_image(folder.path(), "child.avhdx", &Spec::child_of(&base, "base.vhdx"));
-    let told = json_of(&child);
+    let report = json_of(&child);
     let backing = ["backing-filename", "full-backing-filename", "backing-filename-format", "format-specific"];
-    assert_eq!(keys(&told), [&FIRST_KEYS[..], &backing].concat());
-    assert_eq!(keys(data(&told)), expected);
-    assert_eq!(told["backing-filename"], ".\\base.vhdx");
-    assert_eq!(told["full-backing-filename"], path.to_str().unwrap());
-    assert_eq!(told["backing-filename-format"], "vhdx");
-    assert_eq!(data(&told)["chain"], json!([child, path]));
-    let locator = &data(&told)["parent"]["locator"];
+    assert_eq!(keys(&report), [&FIRST_KEYS[..], &backing].concat());
+    assert_eq!(keys(data(&report)), expected);
+    assert_eq!(report["backing-filename"], ".\\base.vhdx");
+    assert_eq!(report["full-backing-filename"], path.to_str().unwrap());
+    assert_eq!(report["backing-filename-format"], "vhdx");
+    assert_eq!(data(&report)["chain"], json!([child, path]));
+    let locator = &data(&report)["parent"]["locator"];
     let all = ["parent_linkage", "absolute_win32_path", "relative_path", "volume_path", "parent_linkage2"];
     assert_eq!(keys(locator), all);
     assert_eq!(locator["parent_linkage"], format!("{{{}}}", base.data_write_guid));
-    assert_eq!(data(&told)["parent"]["filename"], path.to_str().unwrap());
-    assert_eq!(data(&told)["parent"]["error"], Value::Null);
+    assert_eq!(data(&report)["parent"]["filename"], path.to_str().unwrap());
+    assert_eq!(data(&report)["parent"]["error"], Value::Null);
 }
 
 #[test]
-fn people_are_told_the_same() {
+fn info_text_matches_the_image() {
     let folder = temp_dir();
     let base = Spec::default();
     let base_path = write_image(folder.path(), "base.vhdx", &base);
@@ -232,7 +232,7 @@ fn people_are_told_the_same() {
 }
 
 #[test]
-fn every_state_of_a_block_is_counted() {
+fn info_counts_blocks_of_every_state() {
     let folder = temp_dir();
     let mut spec = Spec::child_of(&Spec::empty(16 * MIB), "base.vhdx");
     let states = [0, 1, 1, 2, 2, 2, 3, 3, 3, 3, 4, 5, 6, 6, 7, 7];
@@ -245,52 +245,52 @@ fn every_state_of_a_block_is_counted() {
         "NOT_PRESENT": 1, "UNDEFINED": 2, "ZERO": 3, "UNMAPPED": 4, "FULLY_PRESENT": 2, "PARTIALLY_PRESENT": 2,
         "reserved": 2,
     });
-    let told = json_of(&path);
-    assert_eq!(data(&told)["blocks"], json!({ "total": 16, "states": expected }));
+    let report = json_of(&path);
+    assert_eq!(data(&report)["blocks"], json!({ "total": 16, "states": expected }));
 }
 
 #[test]
-fn the_log_is_told() {
+fn info_shows_the_log_state() {
     let folder = temp_dir();
     let path = folder.path().join("dirty.vhdx");
     let spec = Spec::default();
     let write = |dirty: Dirty| dirty.build(&spec).bytes.write_file(&path).unwrap();
     write(Dirty::OneEntry);
-    let told = json_of(&path);
+    let report = json_of(&path);
     assert_eq!(
-        (&data(&told)["log"]["state"], &data(&told)["log"]["entries-replayed"]),
+        (&data(&report)["log"]["state"], &data(&report)["log"]["entries-replayed"]),
         (&json!("replayed"), &json!(1))
     );
-    assert!(text_of(&path).contains("\nlog: dirty, replayed in memory: 1 entries (1000 to 1000), "));
+    assert!(text_of(&path).contains("\nlog: dirty, replayed in memory: 1 entry (1000 to 1000), "));
 
     let ignored = vhdx_run(args!["info", "--log", "ignore", "--output", "json", &path]);
-    // What lies in the file is so torn that the image can't be opened at all.
+    // The file without its log is so torn that it cannot be opened.
     assert_fails(&ignored, 65, &["region table 1 at 0x30000"]);
 
-    // With the BAT alone in the log, what lies in the file is a disk without content.
+    // With only the BAT in the log, the file without its log is an empty disk.
     let mut image = spec.build();
     image.log_only(&[image.block_entry_at(0) & !0xfff], Old::Zero);
     image.bytes.write_file(&path).unwrap();
     let ignored = vhdx_run(args!["info", "--log", "ignore", &path]).done().text();
-    let words = ["log: dirty, and ignored: what is read may be stale or torn", "blocks: 8 (8 NOT_PRESENT)"];
+    let words = ["log: dirty, ignored: content may be stale or torn", "blocks: 8 (8 NOT_PRESENT)"];
     assert_lines(&ignored, &words);
     let ignored = vhdx_run(args!["info", "--log", "ignore", "--output", "json", &path]).done().json();
     assert_eq!((&data(&ignored)["log"]["state"], &ignored["dirty-flag"]), (&json!("ignored"), &json!(true)));
 
-    // The file is shorter than its log says: a replay adds the rest.
+    // The file is shorter than the length in its log: a replay extends it.
     write(Dirty::Growth);
-    let (told, length) = (json_of(&path), std::fs::metadata(&path).unwrap().len());
-    assert_eq!(data(&told)["file-length"], length);
-    let after = data(&told)["log"]["file-length-after"].as_u64().unwrap();
+    let (report, length) = (json_of(&path), std::fs::metadata(&path).unwrap().len());
+    assert_eq!(data(&report)["file-length"], length);
+    let after = data(&report)["log"]["file-length-after"].as_u64().unwrap();
     assert!(after > length);
-    let grown = format!(", {} bytes longer", after - length);
+    let grown = format!(", file extended by {} bytes", after - length);
     assert!(text_of(&path).contains(&grown));
 
     assert_fails(&vhdx_run(args!["info", "--log", "refuse", &path]), 80, &["dirty.vhdx", "log"]);
 }
 
 #[test]
-fn warnings_are_told_with_their_place_and_their_code() {
+fn info_shows_warnings_with_offset_and_code() {
     let folder = temp_dir();
     let path = folder.path().join("disk.vhdx");
     let mut spec = Spec::default();
@@ -299,16 +299,16 @@ fn warnings_are_told_with_their_place_and_their_code() {
     image.patch_header_raw(1, 100, b"damage");
     image.patch_region_table_raw(1, 1000, b"damage");
     image.bytes.write_file(&path).unwrap();
-    let told = json_of(&path);
-    let warnings = data(&told)["warnings"].as_array().unwrap();
+    let report = json_of(&path);
+    let warnings = data(&report)["warnings"].as_array().unwrap();
     let of = |code: &str| warnings.iter().find(|warning| warning["code"] == code).unwrap();
     assert!(warnings.iter().all(|warning| keys(warning) == ["code", "severity", "text"]));
     assert_eq!((&of("V5")["severity"], &of("V26")["severity"]), (&json!("warning"), &json!("warning")));
     assert_eq!(of("V45")["severity"], "note");
-    assert!(of("V5")["text"].as_str().unwrap().starts_with("header 1 at 0x10004: wrong CRC-32C (found 0x"), "{told}");
-    assert!(of("V26")["text"].as_str().unwrap().starts_with("region table 1 at 0x30004: wrong CRC"), "{told}");
-    assert_eq!(data(&told)["region-table"]["copy"], 2);
-    assert_eq!(data(&told)["physical-sector-size"], Value::Null);
+    assert!(of("V5")["text"].as_str().unwrap().starts_with("header 1 at 0x10004: wrong CRC-32C (found 0x"), "{report}");
+    assert!(of("V26")["text"].as_str().unwrap().starts_with("region table 1 at 0x30004: wrong CRC"), "{report}");
+    assert_eq!(data(&report)["region-table"]["copy"], 2);
+    assert_eq!(data(&report)["physical-sector-size"], Value::Null);
     let text = text_of(&path);
     assert!(text.contains("\nwarning: header 1 at 0x10004: wrong CRC-32C"), "{text}");
     assert!(text.lines().any(|line| line.starts_with("note: ") && line.ends_with("[V45]")), "{text}");
@@ -316,7 +316,7 @@ fn warnings_are_told_with_their_place_and_their_code() {
 }
 
 #[test]
-fn of_several_images_the_good_ones_are_told_and_the_first_bad_one_decides() {
+fn info_of_several_images_ends_with_the_first_failure() {
     let folder = temp_dir();
     let one = write_image(folder.path(), "one.vhdx", &Spec::default());
     let two = write_image(folder.path(), "two.vhdx", &Spec::empty(16 * MIB));
@@ -340,37 +340,37 @@ fn of_several_images_the_good_ones_are_told_and_the_first_bad_one_decides() {
     let ran = vhdx_run(args!["info", "--output", "json", &missing, &junk]);
     assert_fails(&ran, 66, &[]);
     assert_eq!(ran.json(), json!([]));
-    // One image that can't be opened: nothing to tell, and no empty object that would look like something.
+    // If the only image cannot be opened, there is no output, not even an empty object.
     let ran = vhdx_run(args!["info", "--output", "json", &junk]);
     assert_fails(&ran, 65, &[]);
     assert!(ran.out.is_empty());
 }
 
 #[test]
-fn the_backing_chain_is_an_array_from_the_image_to_its_base() {
+fn info_backing_chain_is_an_array() {
     let folder = temp_dir();
     let base = Spec::default();
     let middle = Spec::child_of(&base, "base.vhdx");
     let top = Spec::child_of(&middle, "middle.avhdx");
     let paths = [("top.avhdx", &top), ("middle.avhdx", &middle), ("base.vhdx", &base)]
         .map(|(name, spec)| write_image(folder.path(), name, spec));
-    let told = vhdx_run(args!["info", "--backing-chain", "--output", "json", &paths[0]]).done().json();
-    assert_eq!(told.as_array().unwrap().len(), 3);
+    let report = vhdx_run(args!["info", "--backing-chain", "--output", "json", &paths[0]]).done().json();
+    assert_eq!(report.as_array().unwrap().len(), 3);
     for (depth, path) in paths.iter().enumerate() {
-        assert_eq!(keys(&told[depth])[..7], FIRST_KEYS);
-        assert_eq!(told[depth]["filename"], json!(path));
-        assert_eq!(data(&told[depth])["chain"], json!(paths[depth..]));
-        assert_eq!(told[depth]["full-backing-filename"], json!(paths.get(depth + 1)));
+        assert_eq!(keys(&report[depth])[..7], FIRST_KEYS);
+        assert_eq!(report[depth]["filename"], json!(path));
+        assert_eq!(data(&report[depth])["chain"], json!(paths[depth..]));
+        assert_eq!(report[depth]["full-backing-filename"], json!(paths.get(depth + 1)));
     }
     let text = vhdx_run(args!["info", "--backing-chain", &paths[0]]).done().text();
     let images: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("image: ")).collect();
     assert_eq!(images, paths.each_ref().map(|path| path.to_str().unwrap()));
 
-    // An image without parents is a chain too.
-    let told = vhdx_run(args!["info", "--backing-chain", "--output", "json", &paths[2]]).done().json();
-    assert_eq!(told.as_array().unwrap().len(), 1);
+    // An image without parents is a chain, too.
+    let report = vhdx_run(args!["info", "--backing-chain", "--output", "json", &paths[2]]).done().json();
+    assert_eq!(report.as_array().unwrap().len(), 1);
 
-    // Without its base, what there is of it is told, and then the error.
+    // Without the base, the other images are shown before the error.
     std::fs::remove_file(&paths[2]).unwrap();
     let ran = vhdx_run(args!["info", "--backing-chain", "--output", "json", &paths[0]]);
     assert_fails(&ran, 81, &["base.vhdx", "not found"]);
@@ -378,27 +378,27 @@ fn the_backing_chain_is_an_array_from_the_image_to_its_base() {
 }
 
 #[test]
-fn where_a_parent_is_missing_everything_else_is_told() {
+fn info_without_parent_shows_everything_else() {
     let folder = temp_dir();
     let child = Spec::child_of(&Spec::default(), "missing.vhdx").block(1, Block::full());
     let path = write_image(folder.path(), "child.avhdx", &child);
-    let told = json_of(&path);
-    assert_eq!(told["backing-filename"], ".\\missing.vhdx");
-    assert_eq!(told["full-backing-filename"], Value::Null);
-    let parent = &data(&told)["parent"];
+    let report = json_of(&path);
+    assert_eq!(report["backing-filename"], ".\\missing.vhdx");
+    assert_eq!(report["full-backing-filename"], Value::Null);
+    let parent = &data(&report)["parent"];
     assert_eq!(parent["filename"], Value::Null);
     assert!(parent["error"].as_str().unwrap().contains("missing.vhdx"), "{parent}");
-    assert_eq!(data(&told)["blocks"]["states"]["FULLY_PRESENT"], 1);
+    assert_eq!(data(&report)["blocks"]["states"]["FULLY_PRESENT"], 1);
     let text = text_of(&path);
     assert_lines(&text, &["file format: vhdx (differencing)", &format!("chain: {}", path.display())]);
     assert!(text.contains("\nbacking file: ") && text.contains("not found"), "{text}");
-    // Not looked for is not the same as not found.
+    // Not searched is different from not found.
     let text = vhdx_run(args!["info", "--parents", "none", &path]).done().text();
-    assert_lines(&text, &["backing file: not looked for"]);
+    assert_lines(&text, &["backing file: not searched (--parents none)"]);
 }
 
 #[test]
-fn what_is_wrong_with_the_parent_is_why_nothing_is_known_of_the_contents() {
+fn info_names_parent_error_as_reason_for_unknown_contents() {
     let folder = temp_dir();
     let base = Spec::default();
     let other = Spec { data_write_guid: Uuid::from_u128(9), ..Spec::default() };
@@ -407,7 +407,7 @@ fn what_is_wrong_with_the_parent_is_why_nothing_is_known_of_the_contents() {
     let text = vhdx_run(args!["info", &path]).done().text();
     let contents = text.lines().find(|line| line.starts_with("contents: ")).unwrap();
     assert!(contents.contains("base.vhdx") && contents.contains("DataWriteGuid"), "{contents}");
-    let told = vhdx_run(args!["info", "--output", "json", &path]).done().json();
-    let error = told["format-specific"]["data"]["contents"]["error"].as_str().unwrap();
+    let report = vhdx_run(args!["info", "--output", "json", &path]).done().json();
+    let error = report["format-specific"]["data"]["contents"]["error"].as_str().unwrap();
     assert!(contents.ends_with(error), "{error}");
 }

@@ -23,20 +23,20 @@ fn json_of(path: &Path) -> Value {
 }
 
 /// Offset and status of each entry.
-fn statuses(told: &Value) -> Vec<(u64, String)> {
-    let entries = told["entries"].as_array().unwrap();
+fn statuses(report: &Value) -> Vec<(u64, String)> {
+    let entries = report["entries"].as_array().unwrap();
     entries.iter().map(|entry| (entry["offset"].as_u64().unwrap(), entry["status"].as_str().unwrap().into())).collect()
 }
 
 #[test]
-fn the_entries_of_a_log_that_windows_left_are_told_field_by_field() {
+fn log_lists_the_fields_of_a_windows_log() {
     let folder = temp_dir();
     let path = write(folder.path(), &worked_example());
-    let told = json_of(&path);
-    assert_eq!(keys(&told), ["in-use", "log-guid", "log-offset", "log-length", "verdict", "entries"]);
-    assert_eq!((&told["in-use"], &told["verdict"]), (&json!(true), &json!("in use: 2 entries to replay")));
-    assert_eq!(told["log-guid"], "e6fc743c-81ed-4fe8-bf54-698ed57ba0b8");
-    assert_eq!((&told["log-offset"], &told["log-length"]), (&json!(MIB), &json!(MIB)));
+    let report = json_of(&path);
+    assert_eq!(keys(&report), ["in-use", "log-guid", "log-offset", "log-length", "verdict", "entries"]);
+    assert_eq!((&report["in-use"], &report["verdict"]), (&json!(true), &json!("in use: 2 entries to replay")));
+    assert_eq!(report["log-guid"], "e6fc743c-81ed-4fe8-bf54-698ed57ba0b8");
+    assert_eq!((&report["log-offset"], &report["log-length"]), (&json!(MIB), &json!(MIB)));
     let entry = |offset: u64, status: &str, length: u64, tail: u64, number: u64, descriptors: u64, flushed, last| {
         json!({
             "offset": offset, "status": status, "length": length, "tail": tail,
@@ -47,7 +47,7 @@ fn the_entries_of_a_log_that_windows_left_are_told_field_by_field() {
     };
     let (short, long) = (0x40_0000, 0x240_0000);
     assert_eq!(
-        told["entries"],
+        report["entries"],
         json!([
             entry(0x0000, "stale", 0x1000, 0x0000, 387, 0, short, short),
             entry(0x1000, "stale", 0x2000, 0x1000, 388, 1, short, short),
@@ -56,7 +56,7 @@ fn the_entries_of_a_log_that_windows_left_are_told_field_by_field() {
             entry(0x7000, "active", 0x2000, 0x5000, 391, 1, long, long),
         ])
     );
-    let first: Vec<&str> = keys(&told["entries"][0]);
+    let first: Vec<&str> = keys(&report["entries"][0]);
     assert_eq!(first[..3], ["offset", "status", "length"]);
 
     let text = vhdx_run(args!["log", &path]).done().text();
@@ -65,7 +65,7 @@ fn the_entries_of_a_log_that_windows_left_are_told_field_by_field() {
         &[
             "log: in use: 2 entries to replay",
             "LogGuid: e6fc743c-81ed-4fe8-bf54-698ed57ba0b8",
-            "place: 1.00 MiB (1048576 bytes) at 0x100000",
+            "location: 1.00 MiB (1048576 bytes) at 0x100000",
         ],
     );
     let rows: Vec<Vec<&str>> = text.lines().skip(3).map(|line| line.split_whitespace().collect()).collect();
@@ -80,33 +80,33 @@ fn the_entries_of_a_log_that_windows_left_are_told_field_by_field() {
 }
 
 #[test]
-fn a_log_that_is_not_in_use_is_told_too() {
+fn log_lists_entries_of_an_unused_log() {
     let folder = temp_dir();
     let path = write(folder.path(), &Spec::default().build());
-    let told = json_of(&path);
-    assert_eq!((&told["in-use"], &told["entries"]), (&json!(false), &json!([])));
-    assert_eq!(told["verdict"], "not in use: nothing to replay");
+    let report = json_of(&path);
+    assert_eq!((&report["in-use"], &report["entries"]), (&json!(false), &json!([])));
+    assert_eq!(report["verdict"], "not in use: nothing to replay");
     let text = vhdx_run(args!["log", &path]).done().text();
     assert_lines(&text, &["log: not in use: nothing to replay", "no entries"]);
 
     let mut image = Dirty::ManyEntries.build(&Spec::default());
     let before = json_of(&write(folder.path(), &image));
     image.set_log_guid(Uuid::nil());
-    let told = json_of(&write(folder.path(), &image));
-    let (before, after) = (statuses(&before), statuses(&told));
+    let report = json_of(&write(folder.path(), &image));
+    let (before, after) = (statuses(&before), statuses(&report));
     assert!(!before.is_empty() && before.iter().all(|(_, status)| status == "active"));
     assert_eq!(after, before.into_iter().map(|(at, _)| (at, "other-log".to_owned())).collect::<Vec<_>>());
 }
 
 #[test]
-fn entries_of_another_log_and_older_runs_are_told_apart() {
+fn log_distinguishes_other_logs_and_stale_entries() {
     let folder = temp_dir();
     let image = Dirty::ForeignGuid.build(&Spec::default());
-    let told = json_of(&write(folder.path(), &image));
-    let all = statuses(&told);
+    let report = json_of(&write(folder.path(), &image));
+    let all = statuses(&report);
     let count = |status: &str| all.iter().filter(|(_, found)| found == status).count();
     assert!(count("active") > 0 && count("other-log") > 0 && count("broken") == 0, "{all:?}");
-    assert_eq!(told["verdict"], format!("in use: {} entries to replay", count("active")));
+    assert_eq!((count("active"), &report["verdict"]), (1, &json!("in use: 1 entry to replay")));
 
     let image = Dirty::OlderRun.build(&Spec::default());
     let all = statuses(&json_of(&write(folder.path(), &image)));
@@ -114,7 +114,7 @@ fn entries_of_another_log_and_older_runs_are_told_apart() {
 }
 
 #[test]
-fn a_broken_entry_is_told_with_the_reason() {
+fn log_names_the_reason_of_a_broken_entry() {
     let folder = temp_dir();
     let at = 0x8000;
     let entry = || Entry::new(LOG_GUID, 5000, at).data(3 * MIB, &[1; 4096]).zero(3 * MIB, PAGE);
@@ -137,50 +137,51 @@ fn a_broken_entry_is_told_with_the_reason() {
         let mut image = Dirty::OneEntry.build(&Spec::default());
         image.put_entry(at, &entry);
         let path = write(folder.path(), &image);
-        let told = json_of(&path);
-        let entries = told["entries"].as_array().unwrap();
+        let report = json_of(&path);
+        let entries = report["entries"].as_array().unwrap();
         let found: Vec<&Value> = entries.iter().filter(|entry| entry["offset"] == at).collect();
         assert_eq!(found, [&json!({ "offset": at, "status": "broken", "reason": reason })]);
-        assert_eq!(told["verdict"], "in use: 1 entries to replay");
+        assert_eq!(report["verdict"], "in use: 1 entry to replay");
         let text = vhdx_run(args!["log", &path]).done().text();
         assert!(text.contains(&format!("broken: {reason}")), "{text}");
     }
 }
 
 #[test]
-fn a_log_that_cannot_be_replayed_says_so() {
+fn log_reports_a_log_that_cannot_be_replayed() {
     let folder = temp_dir();
     let mut image = Spec::default().build();
     image.put_entry(0, &Entry::new(LOG_GUID, 7, 0).data(3 * MIB, &[1; 4096]).bad_crc());
     image.set_log_guid(LOG_GUID);
     let path = write(folder.path(), &image);
-    let told = json_of(&path);
-    assert!(told["verdict"].as_str().unwrap().contains("without a complete sequence"), "{told}");
-    assert_eq!(statuses(&told), [(0, "broken".to_owned())]);
-    // Whoever wants to read the image is sent here.
-    assert_fails(&vhdx_run(args!["map", &path]), 65, &["log at 0x100000", "hint: `vhdx log IMAGE`", "--log ignore"]);
+    let report = json_of(&path);
+    assert!(report["verdict"].as_str().unwrap().contains("without a complete sequence"), "{report}");
+    assert_eq!(statuses(&report), [(0, "broken".to_owned())]);
+    // Other commands refer to this one in their hint.
+    let hint = format!("hint: `vhdx log {}`", path.display());
+    assert_fails(&vhdx_run(args!["map", &path]), 65, &["log at 0x100000", &hint, "--log ignore"]);
 
-    // A log outside of the file has no entries, and a reason.
+    // A log outside the file has no entries, but an error.
     let mut image = Spec::default().build();
     image.patch_headers(72, &(64 * MIB).to_le_bytes());
     image.set_log_guid(LOG_GUID);
     let path = write(folder.path(), &image);
-    let told = json_of(&path);
-    assert_eq!(told["entries"], json!([]));
-    let verdict = told["verdict"].as_str().unwrap();
-    assert!(verdict.starts_with("in use, and ") && verdict.contains("log at 0x4000000"), "{told}");
+    let report = json_of(&path);
+    assert_eq!(report["entries"], json!([]));
+    let verdict = report["verdict"].as_str().unwrap();
+    assert!(verdict.starts_with("in use, and ") && verdict.contains("log at 0x4000000"), "{report}");
 }
 
 #[test]
-fn only_the_headers_need_to_be_in_order() {
+fn log_needs_valid_headers_only() {
     let folder = temp_dir();
     let mut image = Dirty::ManyEntries.build(&Spec::default());
     for copy in 1..=2 {
         image.patch_region_table_raw(copy, 0, b"gone");
     }
-    let told = json_of(&write(folder.path(), &image));
-    assert_eq!(told["in-use"], true);
-    assert!(statuses(&told).iter().any(|(_, status)| status == "active"));
+    let report = json_of(&write(folder.path(), &image));
+    assert_eq!(report["in-use"], true);
+    assert!(statuses(&report).iter().any(|(_, status)| status == "active"));
     image.bytes.write(64 << 10, b"gone");
     image.bytes.write(128 << 10, b"gone");
     let ran = vhdx_run(args!["log", write(folder.path(), &image)]);

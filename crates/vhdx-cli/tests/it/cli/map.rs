@@ -1,4 +1,4 @@
-//! `vhdx map`: which bytes lie where, checked against the files themselves.
+//! `vhdx map`: the allocation map, compared with the files.
 
 use std::path::{Path, PathBuf};
 
@@ -19,13 +19,13 @@ fn number(value: &Value) -> u64 {
     value.as_u64().unwrap()
 }
 
-/// A child of two layers: every state, pieces of a block, blocks out of order and side by side.
+/// A child of two layers: every state, partially present blocks, unordered and adjacent blocks.
 fn chain(folder: &Path) -> (Vec<PathBuf>, Vec<Spec>) {
     let mut base = Spec::empty(24 * MIB).block(6, Block::zero()).block(7, Block::new(3)).block(8, Block::new(1));
     for number in [0, 1, 2, 3, 10, 11, 12, 20] {
         base = base.block(number, Block::full());
     }
-    // Blocks 10 and 11 lie side by side in reverse.
+    // Blocks 10 and 11 are adjacent in reverse order.
     base.blocks.insert(10, Block::full().at(40 * MIB));
     base.blocks.insert(11, Block::full().at(39 * MIB));
     let middle = Spec::child_of(&base, "base.vhdx")
@@ -45,32 +45,32 @@ fn chain(folder: &Path) -> (Vec<PathBuf>, Vec<Spec>) {
 }
 
 #[test]
-fn the_keys_are_those_of_qemu_img_and_two_more() {
+fn map_json_has_the_keys_of_qemu_img() {
     let folder = temp_dir();
     let path = write_image(folder.path(), "disk.vhdx", &Spec::default());
-    let told = map_of(&path);
+    let report = map_of(&path);
     let common = ["start", "length", "depth", "present", "zero", "data", "compressed"];
-    assert_eq!(keys(&told[0]), [&common[..], &["offset", "layer", "state"]].concat());
-    assert_eq!(keys(&told[1]), [&common[..], &["layer", "state"]].concat());
-    // By hand, from the image: blocks 0, 2 and 5 of a MiB each lie one behind the other from 4 MiB on.
+    assert_eq!(keys(&report[0]), [&common[..], &["offset", "layer", "state"]].concat());
+    assert_eq!(keys(&report[1]), [&common[..], &["layer", "state"]].concat());
+    // By hand, from the image: blocks 0, 2 and 5 of 1 MiB each follow each other in the file from 4 MiB on.
     let extent = |start: u64, length: u64, offset: Option<u64>| {
         let is_data = offset.is_some();
-        let mut told = json!({
+        let mut report = json!({
             "start": start * MIB, "length": length * MIB, "depth": 0, "present": is_data, "zero": !is_data,
             "data": is_data, "compressed": false, "layer": path,
             "state": if is_data { "FULLY_PRESENT" } else { "NOT_PRESENT" },
         });
         if let Some(offset) = offset {
-            told["offset"] = json!(offset * MIB);
+            report["offset"] = json!(offset * MIB);
         }
-        told
+        report
     };
     let expected = [(0, 1, Some(4)), (1, 1, None), (2, 1, Some(5)), (3, 2, None), (5, 1, Some(6)), (6, 2, None)];
-    assert_eq!(told, expected.map(|(start, length, offset)| extent(start, length, offset)));
+    assert_eq!(report, expected.map(|(start, length, offset)| extent(start, length, offset)));
 }
 
 #[test]
-fn each_byte_lies_where_the_map_says() {
+fn map_offsets_match_the_files() {
     let folder = temp_dir();
     let (paths, specs) = chain(folder.path());
     let images: Vec<_> = specs.iter().map(Spec::build).collect();
@@ -91,7 +91,7 @@ fn each_byte_lies_where_the_map_says() {
         } else {
             assert!(expected.iter().all(|byte| *byte == 0), "{extent}");
             assert_eq!((&extent["zero"], extent.get("offset")), (&json!(true), None));
-            // Zeros that somebody wrote, or nothing at all.
+            // Zeros that were written, or unallocated.
             assert_eq!(extent["present"], json!(extent["state"] != "NOT_PRESENT"));
         }
     }
@@ -99,7 +99,7 @@ fn each_byte_lies_where_the_map_says() {
 }
 
 #[test]
-fn depth_and_state_are_those_of_the_layer_that_decides() {
+fn map_depth_and_state_are_of_the_deciding_layer() {
     let folder = temp_dir();
     let (paths, _) = chain(folder.path());
     let map = map_of(&paths[0]);
@@ -133,7 +133,7 @@ fn depth_and_state_are_those_of_the_layer_that_decides() {
 }
 
 #[test]
-fn runs_that_go_on_in_the_file_are_one_extent() {
+fn map_merges_contiguous_runs() {
     let folder = temp_dir();
     let mut spec = Spec::empty(8 * MIB);
     for number in 0..4 {
@@ -145,7 +145,7 @@ fn runs_that_go_on_in_the_file_are_one_extent() {
     let path = write_image(folder.path(), "disk.vhdx", &spec);
     let lengths: Vec<u64> = map_of(&path).iter().map(|extent| number(&extent["length"]) / MIB).collect();
     assert_eq!(lengths, [4, 2, 2]);
-    // And so are a data block and its neighbour of which a part is present.
+    // A child without own blocks is one extent of its parent.
     let base = write_image(folder.path(), "base.vhdx", &Spec::empty(8 * MIB));
     let child = Spec::child_of(&Spec::empty(8 * MIB), "base.vhdx");
     let path = write_image(folder.path(), "child.avhdx", &child);
@@ -154,7 +154,7 @@ fn runs_that_go_on_in_the_file_are_one_extent() {
 }
 
 #[test]
-fn a_part_of_the_map_is_cut_out_of_the_whole() {
+fn map_range_is_a_part_of_the_whole() {
     let folder = temp_dir();
     let (paths, _) = chain(folder.path());
     let whole = map_of(&paths[0]);
@@ -165,8 +165,8 @@ fn a_part_of_the_map_is_cut_out_of_the_whole() {
         let part = vhdx_run(args).done().json();
         let end = (start + length).min(24 * MIB);
         let expected = whole.iter().filter_map(|extent| {
-            let (first, behind) = (number(&extent["start"]), number(&extent["start"]) + number(&extent["length"]));
-            let (from, to) = (first.max(start), behind.min(end));
+            let (first, last) = (number(&extent["start"]), number(&extent["start"]) + number(&extent["length"]));
+            let (from, to) = (first.max(start), last.min(end));
             let mut cut = extent.clone();
             cut["start"] = json!(from);
             cut["length"] = json!(to.checked_sub(from).filter(|length| *length > 0)?);
@@ -184,7 +184,7 @@ fn a_part_of_the_map_is_cut_out_of_the_whole() {
 }
 
 #[test]
-fn people_get_a_table() {
+fn map_prints_a_table() {
     let folder = temp_dir();
     let path = write_image(folder.path(), "disk.vhdx", &Spec::default());
     let text = vhdx_run(args!["map", "-l", "3M", &path]).done().text();
@@ -204,7 +204,7 @@ fn people_get_a_table() {
 }
 
 #[test]
-fn behind_the_end_of_a_smaller_parent_nothing_has_a_state() {
+fn map_has_no_state_past_the_end_of_the_parent() {
     let folder = temp_dir();
     let base = Spec::empty(2 * MIB).block(1, Block::full());
     write_image(folder.path(), "base.vhdx", &base);
@@ -217,16 +217,16 @@ fn behind_the_end_of_a_smaller_parent_nothing_has_a_state() {
     assert_eq!((number(&last["start"]), number(&last["length"])), (2 * MIB, 6 * MIB));
     assert_eq!((&last["state"], &last["present"], &last["zero"]), (&Value::Null, &json!(false), &json!(true)));
     assert!(ran.err.contains("warning") && ran.err.contains("[V61]"), "{}", ran.err);
-    assert!(vhdx_run(args!["map", &path]).done().text().contains("behind the parent"));
+    assert!(vhdx_run(args!["map", &path]).done().text().contains("past parent end"));
 }
 
 #[test]
-fn what_a_replay_changed_has_no_place_in_the_file() {
+fn map_has_no_offset_for_replayed_pages() {
     let folder = temp_dir();
     let spec = Spec::default();
     let path = folder.path().join("dirty.vhdx");
     let mut image = spec.build();
-    // Of the first block, a page is in the log only, and a page of the BAT.
+    // One page of the first block and one page of the BAT are only in the log.
     let (bat, payload) = (image.block_entry_at(0) & !0xfff, image.block_at(0) + 8 * 4096);
     image.log_only(&[bat, payload], Old::Junk(7));
     image.bytes.write_file(&path).unwrap();
@@ -245,7 +245,7 @@ fn what_a_replay_changed_has_no_place_in_the_file() {
 }
 
 #[test]
-fn where_the_map_cannot_be_read_it_stays_open() {
+fn map_json_stays_incomplete_after_an_error() {
     let folder = temp_dir();
     let mut spec = Spec::default();
     spec.raw_bat.insert(3, 4);
@@ -257,12 +257,12 @@ fn where_the_map_cannot_be_read_it_stays_open() {
     let ran = vhdx_run(args!["map", &path]);
     assert_fails(&ran, 65, &["payload block 3"]);
     assert_eq!(ran.text().lines().count(), 4);
-    // What is in order can still be asked for.
+    // Other parts of the map can still be read.
     assert_eq!(vhdx_run(args!["map", "-s", "4M", "--output", "json", &path]).done().json()[0]["start"], 4 * MIB);
 }
 
 #[test]
-fn a_child_without_its_parent_has_the_map_of_what_it_holds() {
+fn map_without_parents_shows_own_blocks() {
     let folder = temp_dir();
     let child = Spec::child_of(&Spec::default(), "missing.vhdx").block(1, Block::full());
     let path = write_image(folder.path(), "child.avhdx", &child);
@@ -273,7 +273,7 @@ fn a_child_without_its_parent_has_the_map_of_what_it_holds() {
 }
 
 #[test]
-fn the_map_of_the_largest_disk_is_one_line() {
+fn map_of_the_largest_empty_disk_is_one_extent() {
     let folder = temp_dir();
     let path = write_image(folder.path(), "disk.vhdx", &Spec::empty(64 * TIB));
     let map = map_of(&path);

@@ -1,4 +1,4 @@
-//! The command, as its users run it: what it prints, what it leaves behind, and how it ends.
+//! The command as its users run it: output, files that it leaves, and exit codes.
 #![cfg(unix)]
 
 mod chain;
@@ -49,7 +49,7 @@ fn vhdx_run<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Ran {
     run(&mut vhdx(args))
 }
 
-/// Builds an image and writes it under a name.
+/// Builds an image and writes it to a folder.
 fn write_image(folder: &Path, name: &str, spec: &Spec) -> PathBuf {
     let path = folder.join(name);
     spec.build().bytes.write_file(&path).unwrap();
@@ -63,10 +63,10 @@ fn disk_with(size: u64, pieces: &[(u64, &[u8])]) -> Spec {
         let (mut at, mut rest) = (*offset, *bytes);
         while !rest.is_empty() {
             let room = usize::try_from(MIB - at % MIB).unwrap();
-            let (piece, behind) = rest.split_at(rest.len().min(room));
+            let (piece, after) = rest.split_at(rest.len().min(room));
             blocks.entry(at / MIB).or_default().push((at % MIB, piece.to_vec()));
             at += u64::try_from(piece.len()).unwrap();
-            rest = behind;
+            rest = after;
         }
     }
     let mut spec = Spec::empty(size);
@@ -76,38 +76,38 @@ fn disk_with(size: u64, pieces: &[(u64, &[u8])]) -> Spec {
     spec
 }
 
-/// A block of which these sectors are present.
+/// A block with these sectors present.
 fn part(sectors: Range<u64>) -> Block {
     Block::partial(std::slice::from_ref(&sectors))
 }
 
-/// All that the disk of a specification holds.
+/// Content of the disk of a specification.
 fn content(spec: &Spec) -> Vec<u8> {
     let model = spec.build().model;
     crate::kit::Model::read(&[&model], 0, usize::try_from(model.size).unwrap()).unwrap()
 }
 
-/// The keys of an object, in their order.
+/// Keys of an object, in order.
 fn keys(value: &Value) -> Vec<&str> {
     value.as_object().unwrap().keys().map(String::as_str).collect()
 }
 
-/// That what is told has these values; it may have more keys.
+/// Asserts that the JSON has these values. It may have more keys.
 #[track_caller]
-fn assert_has(told: &Value, expected: &Value) {
-    match (told, expected) {
+fn assert_has(report: &Value, expected: &Value) {
+    match (report, expected) {
         (Value::Object(_), Value::Object(expected)) => {
-            expected.iter().for_each(|(key, expected)| assert_has(&told[key], expected));
+            expected.iter().for_each(|(key, expected)| assert_has(&report[key], expected));
         }
-        (Value::Array(told), Value::Array(expected)) => {
-            assert_eq!(told.len(), expected.len());
-            told.iter().zip(expected).for_each(|(told, expected)| assert_has(told, expected));
+        (Value::Array(report), Value::Array(expected)) => {
+            assert_eq!(report.len(), expected.len());
+            report.iter().zip(expected).for_each(|(report, expected)| assert_has(report, expected));
         }
-        _ => assert_eq!(told, expected),
+        _ => assert_eq!(report, expected),
     }
 }
 
-/// The names in a folder, in order.
+/// Names in a folder, in order.
 fn names_in(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).unwrap();
     let mut names: Vec<String> =
@@ -116,7 +116,7 @@ fn names_in(folder: &Path) -> Vec<String> {
     names
 }
 
-/// That a run failed with this exit code, and said these words on standard error.
+/// Asserts that a run failed with this exit code and these words on standard error.
 #[track_caller]
 fn assert_fails(ran: &Ran, code: i32, words: &[&str]) {
     assert_eq!(ran.status.code(), Some(code), "{}", ran.err);
@@ -125,7 +125,7 @@ fn assert_fails(ran: &Ran, code: i32, words: &[&str]) {
     }
 }
 
-/// That a text holds these lines.
+/// Asserts that a text has these lines.
 #[track_caller]
 fn assert_lines(text: &str, expected: &[&str]) {
     for line in expected {

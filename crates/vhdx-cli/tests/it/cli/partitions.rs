@@ -1,4 +1,4 @@
-//! Which partitions `info` finds on a disk. The tables are written by hand, from UEFI 2.10, 5.2.1 and 5.3.
+//! Partitions that `info` finds on a disk. The tables are written by hand, from UEFI 2.10, 5.2.1 and 5.3.
 
 use serde_json::{Value, json};
 
@@ -8,14 +8,14 @@ use crate::support::temp_dir;
 
 use super::{args, assert_has, assert_lines, disk_with, vhdx_run, volumes, write_image};
 
-/// Bytes at places of a disk.
+/// Bytes at offsets of a disk.
 pub(super) type Pieces = Vec<(u64, Vec<u8>)>;
 
-/// An entry of a GPT.
+/// Entry of a GPT.
 pub(super) struct Entry {
-    /// Where in the table.
+    /// Index in the table.
     index: usize,
-    /// Its type, in the order of the bytes on the disk.
+    /// Type, in the byte order of the disk.
     kind: [u8; 16],
     first: u64,
     last: u64,
@@ -31,19 +31,20 @@ const BASIC_DATA: [u8; 16] = *b"\xa2\xa0\xd0\xeb\xe5\xb9\x33\x44\x87\xc0\x68\xb6
 const EFI_SYSTEM: [u8; 16] = *b"\x28\x73\x2a\xc1\x1f\xf8\xd2\x11\xba\x4b\x00\xa0\xc9\x3e\xc9\x3b";
 
 impl Entry {
-    /// The first entry, of Linux, with a name in UTF-16LE.
+    /// The first entry, of type Linux, with a name in UTF-16LE.
     pub(super) fn named(first: u64, last: u64, name: &[u8]) -> Self {
         Self { index: 0, kind: LINUX, first, last, name: name.to_vec() }
     }
 }
 
-/// CRC-32 as IEEE 802.3 has it, bit by bit.
+/// CRC-32 of IEEE 802.3, bit by bit.
 fn crc32(bytes: &[u8]) -> u32 {
     let step = |crc: u32| if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 };
     !bytes.iter().fold(!0, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), |crc, _| step(crc)))
 }
 
-/// A GPT with room for 128 entries: protective MBR, header and entries, and both again at the end of the disk.
+/// A GPT with space for 128 entries: protective MBR, header and entries, and header and entries again at the end of the
+/// disk.
 pub(super) fn gpt(sector: u64, disk: u64, entries: &[Entry]) -> Pieces {
     let last_lba = disk / sector - 1;
     let array_sectors = 128 * 128 / sector;
@@ -83,7 +84,7 @@ pub(super) fn gpt(sector: u64, disk: u64, entries: &[Entry]) -> Pieces {
     ]
 }
 
-/// A boot record with these entries: type, first sector, number of sectors.
+/// A master boot record with these entries: type, first sector, number of sectors.
 fn mbr(entries: &[(u8, u32, u32)]) -> Vec<u8> {
     let mut sector = vec![0x90; 440];
     sector.resize(512, 0);
@@ -98,18 +99,18 @@ fn mbr(entries: &[(u8, u32, u32)]) -> Vec<u8> {
     sector
 }
 
-/// A file system, or what else has a signature, at a place of the disk.
+/// A file system, or something else with a signature, at an offset of the disk.
 fn volume_at(name: &str, at: u64) -> Pieces {
     volumes::signature(name).into_iter().map(|(offset, bytes)| (at + offset, bytes)).collect()
 }
 
-/// What `info` tells of the content of a disk: for programs, and for people.
+/// Output of `info` about the content of a disk: JSON and text.
 fn contents_of(spec: &Spec) -> (Value, String) {
     let folder = temp_dir();
     let path = write_image(folder.path(), "disk.vhdx", spec);
-    let told = vhdx_run(args!["info", "--output", "json", &path]).done().json();
+    let report = vhdx_run(args!["info", "--output", "json", &path]).done().json();
     let text = vhdx_run(args!["info", &path]).done().text();
-    (told["format-specific"]["data"]["contents"].clone(), text)
+    (report["format-specific"]["data"]["contents"].clone(), text)
 }
 
 fn disk_of(size: u64, pieces: &Pieces) -> Spec {
@@ -126,10 +127,10 @@ fn partition(number: u32, (start, length): (u64, u64), kind: &str, name: &str, h
 }
 
 #[test]
-fn an_mbr_with_primary_and_logical_partitions() {
-    // In sectors: an active NTFS, Linux, and an extended one of 8 MiB from 8 MiB on with two logical partitions in it.
+fn info_lists_primary_and_logical_mbr_partitions() {
+    // In sectors: an active NTFS partition, Linux, and an extended partition of 8 MiB at 8 MiB with two logical ones.
     let mut disk = vec![(0, mbr(&[(0x07, 2048, 4096), (0x83, 6144, 2048), (0x0f, 16384, 16384), (0x42, 12288, 8)]))];
-    // Where a logical one begins is counted from its own record, where the next record is, from the first.
+    // The start of a logical partition is relative to its own record, that of the next record to the first one.
     let with_link = |logical: (u8, u32, u32), link: &[(u8, u32, u32)]| {
         let mut record = mbr(&[&[logical], link].concat());
         record[446] = 0;
@@ -141,10 +142,10 @@ fn an_mbr_with_primary_and_logical_partitions() {
     disk.extend(volume_at("XFS", 6144 * 512));
     disk.extend(volume_at("swap", (16384 + 2048) * 512));
     disk.extend(volume_at("ext3", (16384 + 8192 + 63) * 512));
-    let (told, text) = contents_of(&disk_of(16 * MIB, &disk));
+    let (report, text) = contents_of(&disk_of(16 * MIB, &disk));
     let at = |first: u64, count: u64| (first * 512, count * 512);
     assert_has(
-        &told,
+        &report,
         &json!({
             "partition-table": {
                 "scheme": "MBR",
@@ -165,7 +166,7 @@ fn an_mbr_with_primary_and_logical_partitions() {
     assert_lines(
         &text,
         &[
-            "contents: MBR partition table, partitions: 6",
+            "contents: MBR partition table, 6 partitions",
             "  1: at 0x100000, 2.00 MiB (2097152 bytes), NTFS, exFAT or HPFS: NTFS",
             "  3: at 0x800000, 8.00 MiB (8388608 bytes), extended: no known file system",
             "  5: at 0x900000, 500.00 KiB (512000 bytes), Linux swap: swap",
@@ -174,7 +175,7 @@ fn an_mbr_with_primary_and_logical_partitions() {
 }
 
 #[test]
-fn logical_partitions_that_lead_in_a_circle_come_to_an_end() {
+fn info_ends_on_circular_logical_partitions() {
     for back_to in [0, 100, 16384] {
         let mut record = mbr(&[(0x83, 8, 8), (0x05, back_to, 100)]);
         record[446] = 0;
@@ -184,13 +185,13 @@ fn logical_partitions_that_lead_in_a_circle_come_to_an_end() {
             ((2048 + 100) * 512, record.clone()),
             ((2048 + 16384) * 512, record),
         ];
-        let (told, _) = contents_of(&disk_of(16 * MIB, &disk));
-        let found = told["partition-table"]["partitions"].as_array().unwrap().len();
-        assert!((2..=4).contains(&found), "{told}");
+        let (report, _) = contents_of(&disk_of(16 * MIB, &disk));
+        let found = report["partition-table"]["partitions"].as_array().unwrap().len();
+        assert!((2..=4).contains(&found), "{report}");
     }
 }
 
-/// A disk with three partitions, and what is told of them.
+/// A disk with three partitions, and the expected output.
 fn gpt_disk(sector: u64) -> (Pieces, Value) {
     let mib = |count: u64| count * MIB / sector;
     let entry = |index, kind, first, last, name: &str| Entry { index, kind, first, last, name: utf16(name) };
@@ -217,18 +218,18 @@ fn gpt_disk(sector: u64) -> (Pieces, Value) {
 }
 
 #[test]
-fn a_gpt_of_either_sector_size() {
+fn info_lists_gpt_partitions_of_both_sector_sizes() {
     for sector in [512_u32, 4096] {
         let (disk, partitions) = gpt_disk(sector.into());
         let mut spec = disk_of(32 * MIB, &disk);
         spec.sector_size = sector;
-        let (told, text) = contents_of(&spec);
+        let (report, text) = contents_of(&spec);
         let table = json!({ "scheme": "GPT", "sector-size": sector, "is-backup": false, "partitions": partitions });
-        assert_has(&told, &json!({ "partition-table": table, "holds": null }));
+        assert_has(&report, &json!({ "partition-table": table, "holds": null }));
         assert_lines(
             &text,
             &[
-                "contents: GPT partition table, partitions: 4",
+                "contents: GPT partition table, 4 partitions",
                 "  1: at 0x100000, 2.00 MiB (2097152 bytes), EFI system \"EFI system partition\": FAT32",
                 "  7: at 0x800000, 8.00 MiB (8388608 bytes), Linux: Btrfs",
             ],
@@ -238,70 +239,70 @@ fn a_gpt_of_either_sector_size() {
 }
 
 #[test]
-fn a_gpt_whose_first_copy_is_damaged_is_read_from_its_backup() {
+fn info_reads_backup_gpt_if_first_copy_is_damaged() {
     let (disk, partitions) = gpt_disk(512);
     let damaged = |at: usize, offset: usize, bytes: &[u8]| {
         let mut disk = disk.clone();
         disk[at].1[offset..offset + bytes.len()].copy_from_slice(bytes);
         contents_of(&disk_of(32 * MIB, &disk))
     };
-    // Of the header: its signature, a field, its checksum. Of the entries: where a partition begins, and all of them.
+    // In the header: the signature, a field, the checksum. In the entries: the start of a partition, and all bytes.
     for (at, offset, bytes) in
         [(1, 0, &b"FAT PART"[..]), (1, 72, &[9]), (1, 16, &[1, 2, 3, 4]), (2, 33, &[0]), (2, 0, &[0; 16384])]
     {
-        let (told, text) = damaged(at, offset, bytes);
-        assert_eq!(told["partition-table"]["is-backup"], true, "piece {at}, offset {offset}: {told}");
-        assert_eq!(told["partition-table"]["partitions"], partitions);
-        assert_lines(&text, &["contents: GPT partition table, from its backup, partitions: 4"]);
+        let (report, text) = damaged(at, offset, bytes);
+        assert_eq!(report["partition-table"]["is-backup"], true, "piece {at}, offset {offset}: {report}");
+        assert_eq!(report["partition-table"]["partitions"], partitions);
+        assert_lines(&text, &["contents: GPT partition table (backup copy), 4 partitions"]);
     }
-    // The backup does not count where the first copy is good.
-    let (told, _) = damaged(4, 0, b"FAT PART");
-    assert_eq!(told["partition-table"]["is-backup"], false, "{told}");
+    // The backup does not count if the first copy is valid.
+    let (report, _) = damaged(4, 0, b"FAT PART");
+    assert_eq!(report["partition-table"]["is-backup"], false, "{report}");
 }
 
 #[test]
-fn where_both_copies_of_a_gpt_are_damaged_the_protective_mbr_is_told() {
+fn info_shows_protective_mbr_if_both_gpt_copies_are_damaged() {
     let (mut disk, _) = gpt_disk(512);
     disk[1].1[0] = b'e';
     disk[4].1[0] = b'e';
-    let (told, _) = contents_of(&disk_of(32 * MIB, &disk));
-    let table = &told["partition-table"];
+    let (report, _) = contents_of(&disk_of(32 * MIB, &disk));
+    let table = &report["partition-table"];
     assert_eq!((&table["scheme"], &table["partitions"][0]["type"]), (&json!("MBR"), &json!("GPT protective")));
     assert_eq!(table["partitions"].as_array().unwrap().len(), 1);
 }
 
 #[test]
-fn a_table_that_counts_in_other_sectors_than_the_disk_is_worth_a_warning() {
+fn info_warns_of_partition_table_with_other_sector_size() {
     for (of_table, of_disk) in [(512, 4096), (4096, 512)] {
         let (disk, partitions) = gpt_disk(of_table);
         let mut spec = disk_of(32 * MIB, &disk);
         spec.sector_size = of_disk;
-        let (told, text) = contents_of(&spec);
-        assert_eq!(told["partition-table"]["sector-size"], of_table);
-        assert_eq!(told["partition-table"]["partitions"], partitions);
+        let (report, text) = contents_of(&spec);
+        assert_eq!(report["partition-table"]["sector-size"], of_table);
+        assert_eq!(report["partition-table"]["partitions"], partitions);
         let warning = format!(
-            "warning: the partition table counts in sectors of {of_table} bytes, the disk has sectors of {of_disk}: \
-             systems will not find its partitions"
+            "warning: the partition table has a wrong sector size (found {of_table}, expected {of_disk}): systems will \
+             not find its partitions"
         );
         assert_lines(&text, &[&warning]);
     }
 }
 
 #[test]
-fn a_bare_file_system_under_a_stale_partition_table_is_told_as_both() {
+fn info_shows_file_system_under_stale_partition_table() {
     for name in ["ext4", "Btrfs", "swap", "LVM2"] {
         let mut disk = vec![(0, mbr(&[(0x07, 2048, 4096)]))];
         disk.extend(volume_at(name, 0));
-        let (told, text) = contents_of(&disk_of(16 * MIB, &disk));
-        assert_eq!(told["holds"], name);
-        assert_eq!(told["partition-table"]["partitions"][0]["start"], 2048 * 512);
+        let (report, text) = contents_of(&disk_of(16 * MIB, &disk));
+        assert_eq!(report["holds"], name);
+        assert_eq!(report["partition-table"]["partitions"][0]["start"], 2048 * 512);
         assert_lines(
             &text,
             &[
-                "contents: MBR partition table, partitions: 1",
+                "contents: MBR partition table, 1 partition",
                 &format!(
-                    "warning: there is also {name} on the whole disk: either it or the partition table is a remnant, \
-                     and files may be found in one of them only"
+                    "warning: the whole disk also holds {name}: that or the partition table is a remnant; \
+                     look for files in both"
                 ),
             ],
         );
@@ -309,12 +310,12 @@ fn a_bare_file_system_under_a_stale_partition_table_is_told_as_both() {
 }
 
 #[test]
-fn partitions_that_lie_behind_the_end_of_the_disk_are_told_as_they_are() {
+fn info_lists_partitions_past_the_end_of_the_disk() {
     let far = mbr(&[(0x83, u32::MAX, u32::MAX), (0x83, 16384 - 1, 100)]);
-    let (told, _) = contents_of(&disk_of(8 * MIB, &vec![(0, far)]));
+    let (report, _) = contents_of(&disk_of(8 * MIB, &vec![(0, far)]));
     let sectors = u64::from(u32::MAX);
     assert_eq!(
-        told["partition-table"]["partitions"],
+        report["partition-table"]["partitions"],
         json!([
             partition(1, (sectors * 512, sectors * 512), "Linux", "", None),
             partition(2, (16383 * 512, 100 * 512), "Linux", "", None),
@@ -323,20 +324,20 @@ fn partitions_that_lie_behind_the_end_of_the_disk_are_told_as_they_are() {
 }
 
 #[test]
-fn a_disk_whose_first_bytes_cannot_be_read_has_unknown_contents() {
+fn info_contents_are_unknown_if_first_block_is_unreadable() {
     let folder = temp_dir();
     // Reserved state 5 in the first BAT entry.
     let mut spec = Spec::default();
     spec.raw_bat.insert(0, 5);
-    let (told, text) = contents_of(&spec);
-    assert!(told["error"].as_str().unwrap().contains("payload block 0"), "{told}");
+    let (report, text) = contents_of(&spec);
+    assert!(report["error"].as_str().unwrap().contains("payload block 0"), "{report}");
     assert!(text.contains("contents: unknown: "), "{text}");
 
-    // And so has a child without its parent.
+    // A child without its parent.
     let child = Spec::child_of(&Spec::default(), "missing.vhdx");
     assert!(child.locator.as_ref().unwrap().encode().starts_with(&VHDX_LOCATOR.to_bytes_le()));
     let path = write_image(folder.path(), "child.avhdx", &child);
-    let told = vhdx_run(args!["info", "--output", "json", &path]).done().json();
-    let error = &told["format-specific"]["data"]["contents"]["error"];
+    let report = vhdx_run(args!["info", "--output", "json", &path]).done().json();
+    let error = &report["format-specific"]["data"]["contents"]["error"];
     assert!(error.as_str().unwrap().contains("parent"), "{error}");
 }

@@ -1,4 +1,4 @@
-//! `vhdx read`: bytes of the disk, as they are and as hexadecimal digits.
+//! `vhdx read`: bytes of the disk, raw and as hexadecimal digits.
 
 use crate::kit::builder::Spec;
 use crate::kit::{Block, MIB, TIB, pattern};
@@ -6,8 +6,7 @@ use crate::support::temp_dir;
 
 use super::{args, assert_fails, content, disk_with, vhdx_run, write_image};
 
-/// What `hexdump -C` prints of bytes that begin at an offset: whole lines first, then those that repeat the line before
-/// made one star.
+/// Output of `hexdump -C` for bytes that begin at an offset. A star replaces whole lines that repeat the line above.
 fn hexdump(bytes: &[u8], offset: usize) -> String {
     let mut out = String::new();
     let mut starred = false;
@@ -31,7 +30,7 @@ fn hexdump(bytes: &[u8], offset: usize) -> String {
 }
 
 #[test]
-fn bytes_come_as_they_are() {
+fn read_returns_the_bytes_of_the_disk() {
     let folder = temp_dir();
     let spec = Spec::default();
     let path = write_image(folder.path(), "disk.vhdx", &spec);
@@ -45,7 +44,7 @@ fn bytes_come_as_they_are() {
 }
 
 #[test]
-fn hexadecimal_digits_are_those_of_hexdump() {
+fn read_hex_matches_hexdump() {
     let folder = temp_dir();
     let long = [b"0123456789abcdef".repeat(5), b"Z".to_vec(), vec![0; 15], vec![0xff; 64]].concat();
     let spec = disk_with(
@@ -70,31 +69,31 @@ fn hexadecimal_digits_are_those_of_hexdump() {
         (8192, 8192 + 17),
         (8192, 8192 + 40),
         (1_048_571, 1_048_581),
-        // Zeros that are in the file, then zeros that are nowhere, then the file again.
+        // Zeros in the file, then unallocated zeros, then data again.
         (1_048_000, 3_145_760),
         (3_145_728 + 3, 4_194_304),
         (0, 4_194_304),
         (5, 5),
     ] {
         let range = format!("{start}:{}", end - start);
-        let told = vhdx_run(args!["read", &path, "--hex", "--range", range]).done().text();
-        assert_eq!(told, hexdump(&disk[start..end], start), "{start}..{end}");
+        let report = vhdx_run(args!["read", &path, "--hex", "--range", range]).done().text();
+        assert_eq!(report, hexdump(&disk[start..end], start), "{start}..{end}");
     }
 }
 
 #[test]
-fn terabytes_of_zeros_are_one_star() {
+fn read_hex_prints_one_star_for_terabytes_of_zeros() {
     let folder = temp_dir();
     let spec = Spec { block_size: 256 << 20, ..Spec::empty(64 * TIB) };
     let path = write_image(folder.path(), "disk.vhdx", &spec);
-    let told = vhdx_run(args!["read", &path, "--hex", "--range", "3:"]).done().text();
+    let report = vhdx_run(args!["read", &path, "--hex", "--range", "3:"]).done().text();
     let zeros = "00 00 00 00 00 00 00 00  00 00 00 00 00 00 00 00  |................|";
     let rest = "00 00 00 00 00 00 00 00  00 00 00 00 00           |.............|";
-    assert_eq!(told, format!("00000003  {zeros}\n*\n3ffffffffff3  {rest}\n400000000000\n"));
+    assert_eq!(report, format!("00000003  {zeros}\n*\n3ffffffffff3  {rest}\n400000000000\n"));
 }
 
 #[test]
-fn before_an_error_comes_what_is_good_and_nothing_else() {
+fn read_returns_the_bytes_before_an_error() {
     let folder = temp_dir();
     let mut spec = Spec::default();
     spec.raw_bat.insert(3, 4);
@@ -104,13 +103,13 @@ fn before_an_error_comes_what_is_good_and_nothing_else() {
     assert!(ran.out == pattern(1, 2 * MIB, 1 << 20));
     let ran = vhdx_run(args!["read", &path, "--hex", "--range", "3145720:16"]);
     assert_fails(&ran, 65, &["payload block 3"]);
-    // What is asked for, and in order, is not an error for what lies beside it.
+    // Damage outside the range is not an error.
     vhdx_run(args!["read", &path, "--range", "4M:4M"]).done();
     vhdx_run(args!["read", &path, "--range", "0:3M"]).done();
 }
 
 #[test]
-fn bytes_that_a_missing_parent_holds_are_an_error_and_never_zeros() {
+fn read_from_missing_parent_fails() {
     let folder = temp_dir();
     let child = Spec::child_of(&Spec::default(), "base.vhdx").block(1, Block::full());
     let path = write_image(folder.path(), "child.avhdx", &child);

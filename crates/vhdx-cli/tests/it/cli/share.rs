@@ -1,4 +1,4 @@
-//! `vhdx extract`: file systems that share blocks, targets that are there already, and looking at what was written.
+//! `vhdx extract`: shared blocks, existing files as output, and verification.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -10,7 +10,7 @@ use crate::support::temp_dir;
 
 use super::{args, assert_fails, content, names_in, part, vhdx_run, write_image};
 
-/// Bytes that a file system has free.
+/// Free bytes of a file system.
 fn free(path: &Path) -> u64 {
     let file = std::fs::File::open(path).unwrap();
     rustix::fs::syncfs(&file).unwrap();
@@ -19,12 +19,12 @@ fn free(path: &Path) -> u64 {
 }
 
 #[test]
-fn blocks_are_shared_where_the_file_system_can() {
+fn extract_shares_blocks_on_xfs_and_btrfs() {
     for kind in ["xfs", "btrfs"] {
         let folder = temp_dir();
         let Some(mount) = file_system(folder.path(), kind) else { continue };
         let base = (0..64).fold(Spec::empty(64 * MIB + 512), |spec, block| spec.block(block, Block::full()));
-        // A chain that has sectors of its own, a block at the end that is a sector long, and a hole in between.
+        // A chain with sectors of its own, a last block of one sector, and a hole in between.
         let base = base.block(64, Block::full());
         let child =
             Spec::child_of(&base, "base.vhdx").block(3, part(5..9)).block(7, Block::zero()).block(9, Block::full());
@@ -41,7 +41,7 @@ fn blocks_are_shared_where_the_file_system_can() {
         let taken = before.saturating_sub(free(&mount.0));
         assert!(taken < 8 * MIB, "{kind}: {taken} bytes for 64 MiB that are there already");
 
-        // Onto a file that is there, and copied where that is wanted.
+        // Into an existing file, and as a copy with --reflink never.
         vhdx_run(args!["extract", "-n", &image, &out]).done();
         assert!(std::fs::read(&out).unwrap() == disk, "{kind}");
         let copy = mount.0.join("copy");
@@ -49,14 +49,14 @@ fn blocks_are_shared_where_the_file_system_can() {
         assert!(std::fs::read(&copy).unwrap() == disk, "{kind}");
         let taken = before.saturating_sub(free(&mount.0));
         assert!(taken > 60 * MIB, "{kind}: {taken} bytes for a copy of 64 MiB");
-        // A range that begins where no block of the file system does.
+        // A range that begins inside a block of the file system.
         vhdx_run(args!["extract", "--range", "512:20M", &image, mount.0.join("range")]).done();
         assert!(std::fs::read(mount.0.join("range")).unwrap() == disk[512..(20 << 20) + 512], "{kind}");
     }
 }
 
 #[test]
-fn a_file_that_is_there_is_written_into() {
+fn extract_no_create_writes_into_existing_file() {
     let folder = temp_dir();
     let path = write_image(folder.path(), "disk.vhdx", &Spec::default());
     let disk = content(&Spec::default());
@@ -69,36 +69,36 @@ fn a_file_that_is_there_is_written_into() {
             let inode = out.metadata().unwrap().ino();
             let ran = vhdx_run([args!["extract", "-n", &path, &out], options.clone()].concat());
             if !ran.status.success() && options == args!["--direct"] {
-                assert_fails(&ran, 73, &["can't be written to directly"]);
+                assert_fails(&ran, 73, &["cannot be opened for direct writes"]);
                 continue;
             }
             ran.done();
             let found = std::fs::read(&out).unwrap();
             assert_eq!(found.len(), length.max(8 << 20));
             assert!(found[..8 << 20] == disk, "{options:?} {length}");
-            assert!(found[8 << 20..].iter().all(|byte| *byte == 0xee), "what lies behind the disk is kept");
+            assert!(found[8 << 20..].iter().all(|byte| *byte == 0xee), "bytes after the disk are kept");
             assert_eq!(out.metadata().unwrap().ino(), inode);
         }
     }
-    assert_fails(
-        &vhdx_run(args!["extract", "-n", &path, folder.path().join("new")]),
-        73,
-        &["no such file to write into"],
-    );
+    assert_fails(&vhdx_run(args!["extract", "-n", &path, folder.path().join("new")]), 73, &["new: no such file"]);
     assert_fails(&vhdx_run(args!["extract", "-n", &path, &path]), 2, &["is the image itself"]);
     assert_fails(&vhdx_run(args!["extract", "-n", "-f", &path, &out]), 2, &["cannot be used with"]);
     assert_fails(&vhdx_run(args!["extract", "-n", &path, "-"]), 2, &["--no-create", "stream"]);
     assert_fails(&vhdx_run(args!["extract", "--verify", &path, "-"]), 2, &["--verify", "stream"]);
     std::fs::write(&out, vec![0xee; 9 << 20]).unwrap();
-    assert_fails(&vhdx_run(args!["extract", "-n", "-O", "vhd", &path, &out]), 73, &["footer would not be found"]);
+    assert_fails(
+        &vhdx_run(args!["extract", "-n", "-O", "vhd", &path, &out]),
+        73,
+        &["the VHD footer must be at the end (found 9437184 bytes, expected 8389120)"],
+    );
     assert_eq!(names_in(folder.path()), ["disk.vhdx", "out"]);
 }
 
 #[test]
-fn work_on_a_file_in_place_says_what_it_leaves_behind() {
+fn extract_no_create_checks_the_image_before_writing() {
     let folder = temp_dir();
     let mut damaged = (0..64).fold(Spec::empty(64 * MIB), |spec, block| spec.block(block, Block::full()));
-    // Found when it is read, not when it is planned: the file ends inside of the last block.
+    // This is found while reading, not before: the file ends inside the last block.
     damaged.file_length = crate::kit::builder::FileLength::Exact(damaged.build().bytes.len() - 4096);
     let path = write_image(folder.path(), "disk.vhdx", &damaged);
     let out = folder.path().join("out");
@@ -109,7 +109,7 @@ fn work_on_a_file_in_place_says_what_it_leaves_behind() {
 }
 
 #[test]
-fn what_is_written_is_what_the_digest_is_of() {
+fn extract_hash_covers_the_whole_output() {
     let folder = temp_dir();
     let spec = Spec { disk_size: 8 * MIB - 512, ..Spec::default() };
     let path = write_image(folder.path(), "disk.vhdx", &spec);
@@ -126,7 +126,7 @@ fn what_is_written_is_what_the_digest_is_of() {
             blake3::hash(&bytes).to_hex()
         )
     );
-    // To a stream, digests go to standard error.
+    // If the disk goes to standard output, digests go to standard error.
     let ran = vhdx_run(args!["extract", "--hash", "crc32", "-q", &path, "-"]).done();
     assert!(ran.out == content(&spec));
     let expected = vhdx_run(args!["hash", "-a", "crc32", &path]).done().text();
@@ -137,12 +137,12 @@ fn what_is_written_is_what_the_digest_is_of() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_target_that_vanishes_on_the_way_is_told() {
+fn extract_fails_if_its_folder_is_renamed() {
     let folder = temp_dir();
     let path = write_image(folder.path(), "disk.vhdx", &Spec::default());
     let inner = folder.path().join("inner");
     std::fs::create_dir(&inner).unwrap();
-    // The folder goes away when the output is begun.
+    // The folder is renamed while the output is written.
     let out = inner.join("out");
     let mut command = crate::support::vhdx(args!["extract", "--verify", &path, &out]);
     command.stdin(std::process::Stdio::null()).stderr(std::process::Stdio::piped());
@@ -156,8 +156,8 @@ fn a_target_that_vanishes_on_the_way_is_told() {
 }
 
 #[test]
-fn bytes_that_read_back_as_others_are_told() {
-    // A medium that forgets: a loop device over a file that something else writes to.
+fn extract_verify_works_on_a_device() {
+    // A loop device, which --verify reads again.
     let folder = temp_dir();
     let path = write_image(folder.path(), "disk.vhdx", &Spec::default());
     let file = folder.path().join("device.img");

@@ -1,4 +1,4 @@
-//! What happens when somebody stops the command, or does not listen any more.
+//! Signals and closed pipes.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -14,7 +14,7 @@ use crate::traced::{Call, Traced};
 
 use super::{args, names_in, write_image};
 
-/// The command, with pipes, and with no signal ignored: a shell that runs the tests in the background ignores some.
+/// The command with pipes and without ignored signals: a shell that runs the tests in the background ignores some.
 pub(super) fn command(args: Vec<OsString>) -> Command {
     let mut command = Command::new("env");
     command.args(["--default-signal=HUP,INT,TERM"]).arg(vhdx::<&str>([]).get_program()).args(args);
@@ -26,15 +26,15 @@ fn start(args: Vec<OsString>) -> Child {
     command(args).spawn().unwrap()
 }
 
-/// Whether a system call writes to a file that this path begins with, or gives it blocks of another file.
+/// Whether a system call writes to a file at or below this path, or shares blocks of another file with it.
 pub(super) fn writes_to(call: Call, path: &Path) -> bool {
     let into = |arg| call.file(arg).is_some_and(|file| file.starts_with(path));
     (call.is_any(&[libc::SYS_write, libc::SYS_pwrite64, libc::SYS_ioctl]) && into(0))
         || (call.is_any(&[libc::SYS_copy_file_range]) && into(2))
 }
 
-/// Starts the command, and holds it where it writes to a file below a folder, which is a part of its work. None where
-/// programs can't be traced.
+/// Starts the command, and holds it at the first write to a file below a folder, in the middle of its work. `None` if
+/// programs cannot be traced.
 pub(super) fn start_and_hold(command: &mut Command, folder: &Path) -> Option<Traced> {
     let mut running = Traced::start(command)?;
     assert!(running.run_until(|call| writes_to(call, folder)), "nothing is written");
@@ -42,7 +42,7 @@ pub(super) fn start_and_hold(command: &mut Command, folder: &Path) -> Option<Tra
 }
 
 #[test]
-fn text_that_nobody_reads_is_no_failure() {
+fn closed_pipe_is_no_failure_for_text() {
     let folder = temp_dir();
     // Many lines: more than a pipe holds.
     let mut spec = Spec::empty(4 * GIB);
@@ -64,7 +64,7 @@ fn text_that_nobody_reads_is_no_failure() {
         let ran = wait(child);
         assert_eq!((ran.status.code(), &*ran.err), (Some(0), ""), "{args:?}");
     }
-    // Whoever has seen enough goes away in the midst of it.
+    // A reader that closes the pipe after a part of the output.
     let mut child = start(args!["map", &path]);
     let mut some = [0; 1000];
     child.stdout.take().unwrap().read_exact(&mut some).unwrap();
@@ -73,7 +73,7 @@ fn text_that_nobody_reads_is_no_failure() {
 }
 
 #[test]
-fn an_answer_that_nobody_reads_is_not_taken_for_yes() {
+fn closed_pipe_is_a_failure_for_answers() {
     let folder = temp_dir();
     let [one, other] = ["one.vhdx", "other.vhdx"].map(|name| {
         let spec = if name == "one.vhdx" { Spec::default() } else { Spec::empty(8 * MIB) };
@@ -94,7 +94,7 @@ fn an_answer_that_nobody_reads_is_not_taken_for_yes() {
 }
 
 #[test]
-fn bytes_of_the_disk_that_nobody_reads_end_it_by_sigpipe() {
+fn closed_pipe_ends_data_output_by_sigpipe() {
     let folder = temp_dir();
     let path = write_image(folder.path(), "disk.vhdx", &Spec::default());
     for args in [args!["read", "--range", "0:", &path], args!["extract", &path, "-"]] {
@@ -127,7 +127,7 @@ fn repeated() -> Vec<u8> {
 }
 
 #[test]
-fn a_signal_ends_an_extraction_and_nothing_is_left_of_it() {
+fn signal_ends_extract_and_leaves_no_file() {
     let folder = temp_dir();
     let path = long_work(folder.path());
     let old = folder.path().join("old");
@@ -147,11 +147,11 @@ fn a_signal_ends_an_extraction_and_nothing_is_left_of_it() {
 }
 
 #[test]
-fn a_signal_that_is_ignored_does_not_end_an_extraction() {
+fn ignored_signal_does_not_end_extract() {
     let folder = temp_dir();
     let path = long_work(folder.path());
     let out = folder.path().join("out");
-    // As `nohup` does it.
+    // Like `nohup`.
     let mut command = Command::new("sh");
     command.args(["-c", "trap '' HUP; exec \"$@\"", "sh"]).arg(vhdx::<&str>([]).get_program());
     command.arg("extract").arg(&path).arg(&out).stdin(Stdio::null()).stderr(Stdio::piped());
@@ -163,7 +163,7 @@ fn a_signal_that_is_ignored_does_not_end_an_extraction() {
 }
 
 #[test]
-fn a_device_of_which_a_part_was_written_is_told_as_such() {
+fn interrupted_extract_to_a_device_warns() {
     let folder = temp_dir();
     let path = long_work(folder.path());
     let backing = folder.path().join("device.img");
@@ -180,7 +180,7 @@ fn a_device_of_which_a_part_was_written_is_told_as_such() {
 }
 
 #[test]
-fn a_signal_ends_a_stream() {
+fn signal_ends_extract_to_a_stream() {
     let folder = temp_dir();
     let path = long_work(folder.path());
     let mut child = start(args!["extract", "--quiet", &path, "-"]);
@@ -197,10 +197,10 @@ fn a_signal_ends_a_stream() {
 }
 
 #[test]
-fn a_limit_on_the_length_of_files_leaves_nothing_behind() {
+fn file_size_limit_leaves_no_file() {
     let folder = temp_dir();
     let path = write_image(folder.path(), "disk.vhdx", &Spec::default());
-    // In blocks of 512 bytes or 1 KiB, as the shell counts: less than the disk has.
+    // In blocks of 512 bytes or 1 KiB, depending on the shell: less than the disk has.
     let mut command = Command::new("sh");
     command.args(["-c", "ulimit -f 2048; exec \"$@\"", "sh"]).arg(vhdx::<&str>([]).get_program());
     command.arg("extract").arg(&path).arg(folder.path().join("out"));
@@ -211,7 +211,7 @@ fn a_limit_on_the_length_of_files_leaves_nothing_behind() {
 }
 
 #[test]
-fn a_signal_ends_a_delta_and_a_merge_and_nothing_is_left_of_them() {
+fn signal_ends_diff_and_merge_and_leaves_no_file() {
     let folder = temp_dir();
     let size = BLOCKS * MIB;
     let base = write_image(folder.path(), "base.vhdx", &Spec::empty(size));
@@ -236,7 +236,7 @@ fn a_signal_ends_a_delta_and_a_merge_and_nothing_is_left_of_them() {
     let merged = folder.path().join("merged");
     let share = std::fs::read(&shares[1]).unwrap();
     std::thread::scope(|scope| {
-        // To open a pipe waits for the other side.
+        // Opening a pipe waits for the other side.
         scope.spawn(|| std::fs::write(&pipe, &share).unwrap());
         let mut merging = command(args!["merge", &shares[0], &pipe, "--manifest", &merged]);
         let Some(mut running) = Traced::start(&mut merging) else {

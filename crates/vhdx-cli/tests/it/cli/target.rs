@@ -1,4 +1,4 @@
-//! `vhdx extract`: where the output may go, and what becomes of what is there already.
+//! `vhdx extract`: allowed outputs, and what happens to existing files.
 
 use std::fs::{File, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -30,7 +30,7 @@ fn mode(path: &Path) -> u32 {
 }
 
 #[test]
-fn what_is_there_is_not_overwritten_without_force() {
+fn extract_keeps_existing_files_without_force() {
     let folder = temp_dir();
     let path = write_image(folder.path(), "disk.vhdx", &Spec::default());
     let there = folder.path().join("there");
@@ -46,7 +46,7 @@ fn what_is_there_is_not_overwritten_without_force() {
 }
 
 #[test]
-fn force_puts_a_new_file_in_the_place_of_the_old_one() {
+fn extract_force_replaces_the_file() {
     let folder = temp_dir();
     let path = write_image(folder.path(), "disk.vhdx", &Spec::default());
     let (there, twin) = (folder.path().join("there"), folder.path().join("twin"));
@@ -55,7 +55,7 @@ fn force_puts_a_new_file_in_the_place_of_the_old_one() {
     let old = File::open(&there).unwrap();
     vhdx_run(args!["extract", "--force", &path, &there]).done();
     assert!(std::fs::read(&there).unwrap() == content(&Spec::default()));
-    // Whoever has the old one open, or another name of it, has all of it still.
+    // Open handles and other names of the old file keep its content.
     assert_eq!(old.bytes_at(0, 20 << 20), vec![0xee; 20 << 20]);
     assert_ne!(there.metadata().unwrap().ino(), twin.metadata().unwrap().ino());
     assert_eq!(twin.metadata().unwrap().len(), 20 << 20);
@@ -63,7 +63,7 @@ fn force_puts_a_new_file_in_the_place_of_the_old_one() {
 }
 
 #[test]
-fn force_follows_a_link_to_the_file_that_it_replaces() {
+fn extract_force_follows_links() {
     let (folder, other) = (temp_dir(), temp_dir());
     let path = write_image(folder.path(), "disk.vhdx", &Spec::default());
     let real = other.path().join("real");
@@ -78,24 +78,24 @@ fn force_follows_a_link_to_the_file_that_it_replaces() {
 }
 
 #[test]
-fn a_link_that_leads_nowhere_is_refused_before_the_work_or_followed() {
+fn extract_rejects_or_follows_dangling_links() {
     let folder = temp_dir();
     let path = write_image(folder.path(), "disk.vhdx", &Spec::default());
     let link = folder.path().join("link");
-    symlink("nowhere", &link).unwrap();
-    // With a range behind the end, too: what is wrong with the output is found out whatever the work is.
+    symlink("missing", &link).unwrap();
+    // The output is checked before the work.
     let ran = vhdx_run(args!["extract", "--force", &path, &link]);
     match ran.status.code() {
-        Some(0) => assert!(std::fs::read(folder.path().join("nowhere")).unwrap() == content(&Spec::default())),
-        // Not "File exists", which `--force` is there for.
+        Some(0) => assert!(std::fs::read(folder.path().join("missing")).unwrap() == content(&Spec::default())),
+        // Not "File exists", since `--force` is given.
         _ => assert_fails(&ran, 73, &["link"]),
     }
     assert!(!ran.err.contains("File exists"), "{}", ran.err);
-    assert_eq!(link.read_link().unwrap().to_str(), Some("nowhere"));
+    assert_eq!(link.read_link().unwrap().to_str(), Some("missing"));
 }
 
 #[test]
-fn a_file_that_is_replaced_keeps_its_permissions() {
+fn extract_force_keeps_permissions() {
     let folder = temp_dir();
     let path = write_image(folder.path(), "disk.vhdx", &Spec::default());
     for permissions in [0o600, 0o640, 0o444, 0o755, 0o664, 0o666] {
@@ -110,7 +110,7 @@ fn a_file_that_is_replaced_keeps_its_permissions() {
 }
 
 #[test]
-fn a_new_file_has_the_permissions_that_the_umask_leaves() {
+fn extract_respects_the_umask() {
     let folder = temp_dir();
     let path = write_image(folder.path(), "disk.vhdx", &Spec::default());
     for (umask, expected) in [("022", 0o644), ("077", 0o600), ("002", 0o664), ("000", 0o666)] {
@@ -122,7 +122,7 @@ fn a_new_file_has_the_permissions_that_the_umask_leaves() {
 }
 
 #[test]
-fn places_that_take_no_file_are_told() {
+fn extract_reports_paths_that_cannot_be_files() {
     let folder = temp_dir();
     let at = |name: &str| folder.path().join(name);
     let path = write_image(folder.path(), "disk.vhdx", &Spec::default());
@@ -138,7 +138,7 @@ fn places_that_take_no_file_are_told() {
         for force in [args![], args!["--force"]] {
             let ran = vhdx_run(args!["extract", &path, &out].into_iter().chain(force));
             assert_fails(&ran, 73, words);
-            // Of the file that was to become the output, nobody needs to know.
+            // The name of the temporary file is of no interest.
             assert!(!ran.err.contains(".partial"), "{}", ran.err);
         }
     }
@@ -147,12 +147,12 @@ fn places_that_take_no_file_are_told() {
 }
 
 #[test]
-fn a_name_may_be_as_long_as_the_file_system_allows() {
+fn extract_accepts_names_of_maximum_length() {
     let folder = temp_dir();
     let path = write_image(folder.path(), "disk.vhdx", &Spec::default());
     for length in [200, 240, 255] {
         let out = folder.path().join("n".repeat(length));
-        // Where not even the test can make such a file, nobody can.
+        // Skipped if the test itself cannot create such a file.
         if File::create(&out).is_err() {
             continue;
         }
@@ -163,7 +163,7 @@ fn a_name_may_be_as_long_as_the_file_system_allows() {
 }
 
 #[test]
-fn a_name_without_folder_is_in_the_current_one() {
+fn extract_writes_to_the_current_folder() {
     let folder = temp_dir();
     write_image(folder.path(), "disk.vhdx", &Spec::default());
     run(vhdx(["extract", "disk.vhdx", "out"]).current_dir(folder.path())).done();
@@ -172,7 +172,7 @@ fn a_name_without_folder_is_in_the_current_one() {
 }
 
 #[test]
-fn neither_the_image_nor_its_parents_are_ever_written_to() {
+fn images_of_the_chain_are_never_written_to() {
     let folder = temp_dir();
     let base = Spec::default();
     let child = Spec::child_of(&base, "base.vhdx").block(0, Block::full());
@@ -187,10 +187,10 @@ fn neither_the_image_nor_its_parents_are_ever_written_to() {
     for out in ["child.avhdx", "base.vhdx", "hard-child", "hard-base", "soft-child", "soft-base", "./child.avhdx"] {
         for options in [args!["--force"], args!["--force", "--no-mmap"], args!["--force", "-O", "vhd"], args![]] {
             let ran = vhdx_run(args!["extract", &path, at(out)].into_iter().chain(options));
-            assert_fails(&ran, 2, &[out, "is the image itself, or one of its parents"]);
+            assert_fails(&ran, 2, &[out, "is the image itself or one of its parents"]);
         }
     }
-    // Nor where standard output leads to one of them.
+    // Standard output must not be one of them either.
     for out in [&path, &base_path] {
         for args in [
             args!["extract", &path, "-"],
@@ -202,11 +202,11 @@ fn neither_the_image_nor_its_parents_are_ever_written_to() {
         ] {
             let file = std::fs::OpenOptions::new().append(true).open(out).unwrap();
             let ran = run_to(&mut vhdx(args), file.into());
-            assert_fails(&ran, 2, &["standard output", "is the image itself, or one of its parents"]);
+            assert_fails(&ran, 2, &["standard output", "is the image itself or one of its parents"]);
         }
         let file = std::fs::OpenOptions::new().append(true).open(out).unwrap();
         let ran = run_to(&mut vhdx(args!["check", &path]), file.into());
-        assert_fails(&ran, 1, &["standard output", "is the image itself, or one of its parents"]);
+        assert_fails(&ran, 1, &["standard output", "is the image itself or one of its parents"]);
     }
     for command in ["log", "info"] {
         let file = std::fs::OpenOptions::new().append(true).open(&path).unwrap();
@@ -219,11 +219,11 @@ fn neither_the_image_nor_its_parents_are_ever_written_to() {
 }
 
 #[test]
-fn a_disk_that_the_file_system_cannot_hold_is_refused_before_the_work() {
+fn extract_rejects_a_disk_that_is_too_large_for_the_file_system() {
     let folder = temp_dir();
     let spec = Spec { block_size: 256 << 20, ..Spec::empty(64 * TIB) };
     let path = write_image(folder.path(), "disk.vhdx", &spec);
-    // Such as ext4, where files have 16 TiB at most.
+    // Such as ext4, where files have at most 16 TiB.
     let probe = folder.path().join("probe");
     let can_be = File::create(&probe).unwrap().set_len(64 * TIB).is_ok();
     std::fs::remove_file(&probe).unwrap();

@@ -1,4 +1,4 @@
-//! What is shown where a terminal listens: colours, progress, and names that must not do anything to it.
+//! Output on terminals: colours, progress, and names that must not control the terminal.
 
 use std::ffi::OsString;
 use std::process::Command;
@@ -11,11 +11,11 @@ use super::{args, assert_fails, disk_with, vhdx_run, write_image};
 
 const ESC: char = '\u{1b}';
 
-/// A name with everything in it that a terminal may act on.
+/// A name with all kinds of characters that control a terminal.
 const HOSTILE: &str = "a\u{1b}[31mb\u{7}c\rd\u{7f}e\u{9b}2Jf\u{202e}g\u{2028}h";
 
-/// What a terminal gets to see of a run of the command: standard output and standard error. None, with a word about it,
-/// where there is no `script` to make a terminal.
+/// Output of the command on a terminal: standard output and standard error. `None`, with a message, if there is no
+/// `script` to make a terminal.
 fn on_terminal(args: Vec<OsString>, environment: &[(&str, &str)]) -> Option<String> {
     let folder = temp_dir();
     let quoted = |arg: &OsString| format!("'{}'", arg.to_str().unwrap().replace('\'', "'\\''"));
@@ -34,7 +34,7 @@ fn on_terminal(args: Vec<OsString>, environment: &[(&str, &str)]) -> Option<Stri
 }
 
 #[test]
-fn colours_are_for_terminals_and_for_who_asks_for_them() {
+fn colours_are_used_on_terminals_or_on_request() {
     let folder = temp_dir();
     let path = write_image(folder.path(), "disk.vhdx", &Spec::default());
     for command in ["info", "map", "log", "chain"] {
@@ -62,14 +62,14 @@ fn colours_are_for_terminals_and_for_who_asks_for_them() {
     }
 }
 
-/// Whether a text has a character that a terminal acts on, other than the end of a line.
-fn does_something(text: &str) -> Option<char> {
+/// A character of the text that controls a terminal, other than the end of a line.
+fn control_character(text: &str) -> Option<char> {
     text.replace("\r\n", "\n").chars().find(|c| {
         (c.is_control() && *c != '\n') || ('\u{202a}'..='\u{202e}').contains(c) || ('\u{2028}'..='\u{2029}').contains(c)
     })
 }
 
-/// An image with hostile names wherever an image has names.
+/// An image with hostile names in all places for names.
 fn hostile_image(folder: &std::path::Path) -> std::path::PathBuf {
     let name: Vec<u8> = HOSTILE.encode_utf16().flat_map(u16::to_le_bytes).collect();
     let disk = super::partitions::gpt(512, 16 << 20, &[super::partitions::Entry::named(2048, 4095, &name)]);
@@ -80,7 +80,7 @@ fn hostile_image(folder: &std::path::Path) -> std::path::PathBuf {
     let mut child = Spec::child_of(&base, "base.vhdx");
     child.creator = HOSTILE.encode_utf16().collect();
     let locator = child.locator.as_mut().unwrap();
-    // It is found by the name in the path that is left.
+    // The parent is found by the remaining path.
     locator.set("relative_path", &format!(".\\{HOSTILE}"));
     locator.set("volume_path", HOSTILE);
     locator.set(HOSTILE, HOSTILE);
@@ -88,22 +88,22 @@ fn hostile_image(folder: &std::path::Path) -> std::path::PathBuf {
 }
 
 #[test]
-fn names_from_an_image_do_nothing_to_a_terminal() {
+fn names_from_an_image_are_escaped() {
     let folder = temp_dir();
     let child = hostile_image(folder.path());
-    let told = vhdx_run(args!["info", &child]).done().text();
-    assert_eq!(does_something(&told), None, "{told:?}");
+    let report = vhdx_run(args!["info", &child]).done().text();
+    assert_eq!(control_character(&report), None, "{report:?}");
     let escaped = "a\\u{1b}[31mb\\u{7}c\\rd\\u{7f}e\\u{9b}2Jf\\u{202e}g\\u{2028}h";
     for line in [
         format!("creator: {escaped}"),
         format!("parent locator relative_path: .\\{escaped}"),
         format!("parent locator {escaped}: {escaped}"),
     ] {
-        assert!(told.lines().any(|told| told == line), "{line:?} in {told}");
+        assert!(report.lines().any(|report| report == line), "{line:?} in {report}");
     }
-    assert!(told.contains(&format!("\"{escaped}\"")), "{told}");
+    assert!(report.contains(&format!("\"{escaped}\"")), "{report}");
 
-    // The error that names what was looked for.
+    // The error names the paths that were searched.
     std::fs::remove_file(folder.path().join("base.vhdx")).unwrap();
     let mut child = Spec::child_of(&Spec::default(), "base.vhdx");
     child.locator.as_mut().unwrap().set("relative_path", &format!(".\\{HOSTILE}"));
@@ -111,31 +111,31 @@ fn names_from_an_image_do_nothing_to_a_terminal() {
     for command in ["map", "chain"] {
         let ran = vhdx_run(args![command, &child]);
         assert_fails(&ran, 81, &["\\u{1b}[31mb"]);
-        assert_eq!(does_something(&(ran.text() + &ran.err)), None, "{ran:?}");
+        assert_eq!(control_character(&(ran.text() + &ran.err)), None, "{ran:?}");
     }
 }
 
 #[test]
-fn json_does_nothing_to_a_terminal() {
+fn json_is_escaped() {
     let folder = temp_dir();
     let child = hostile_image(folder.path());
     for command in ["info", "map", "chain"] {
         let args = args![command, "--output", "json", &child];
         assert_ne!(vhdx_run(&args).done().json(), serde_json::Value::Null);
         let Some(shown) = on_terminal(args, &[]) else { return };
-        assert_eq!(does_something(&shown), None, "{command}");
+        assert_eq!(control_character(&shown), None, "{command}");
     }
 }
 
 #[test]
-fn a_name_on_the_command_line_does_nothing_to_a_terminal() {
+fn names_on_the_command_line_are_escaped() {
     let ran = vhdx_run(["info", "a\u{1b}[2Jb"]);
     assert_fails(&ran, 66, &["a\\u{1b}[2Jb"]);
     assert!(!ran.err.contains(ESC));
 }
 
 #[test]
-fn progress_is_shown_on_a_terminal_and_not_elsewhere() {
+fn progress_is_shown_on_terminals_only() {
     let folder = temp_dir();
     let path = folder.path().join("disk.vhdx");
     Dirty::OneEntry.build(&Spec::default()).bytes.write_file(&path).unwrap();
@@ -150,12 +150,12 @@ fn progress_is_shown_on_a_terminal_and_not_elsewhere() {
 }
 
 #[test]
-fn the_bytes_of_a_disk_are_not_written_to_a_terminal() {
+fn disk_content_is_not_written_to_a_terminal() {
     let folder = temp_dir();
     let path = write_image(folder.path(), "disk.vhdx", &disk_with(1 << 20, &[(0, b"bytes of the disk")]));
     for args in [args!["read", "--range", "0:512", &path], args!["extract", &path, "-"]] {
         let Some(shown) = on_terminal(args, &[]) else { return };
-        assert!(shown.contains("standard output is a terminal") && shown.contains("hint"), "{shown:?}");
+        assert!(shown.contains("standard output: is a terminal") && shown.contains("hint"), "{shown:?}");
         assert!(!shown.contains("bytes of the disk"));
     }
     let hex = on_terminal(args!["read", "--hex", "--range", "0:512", &path], &[]).unwrap();

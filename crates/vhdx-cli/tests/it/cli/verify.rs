@@ -1,4 +1,4 @@
-//! `vhdx verify`.
+//! `vhdx verify`: manifests and lists of digests.
 
 use serde_json::json;
 
@@ -8,7 +8,7 @@ use crate::support::{temp_dir, vhdx};
 
 use super::{args, assert_fails, assert_has, assert_lines, keys, vhdx_run, write_image};
 
-/// The disk of another time: block 2 has changed, block 5 is gone.
+/// A later state of the disk: block 2 has changed, block 5 is gone.
 fn later() -> Spec {
     let mut spec = Spec::default().block(2, Block::full().bytes(b"later"));
     spec.blocks.remove(&5);
@@ -16,7 +16,7 @@ fn later() -> Spec {
 }
 
 #[test]
-fn every_block_is_compared_with_its_digest() {
+fn verify_compares_every_block() {
     let folder = temp_dir();
     let path = write_image(folder.path(), "disk.vhdx", &Spec::default());
     let manifest = folder.path().join("manifest");
@@ -28,13 +28,13 @@ fn every_block_is_compared_with_its_digest() {
     let ran = vhdx_run(args!["verify", &path, "--manifest", &manifest]);
     assert_fails(&ran, 1, &[]);
     let text = ran.text();
-    assert!(text.starts_with("block 2 at 0x200000, 0x100000 bytes: blake3 is "), "{text}");
+    assert!(text.starts_with("block 2 at 0x200000, 0x100000 bytes: blake3 mismatch (found "), "{text}");
     assert!(text.contains("\nblock 5 at 0x500000, 0x100000 bytes: "), "{text}");
     assert_lines(&text, &[&format!("{}: FAILED (2 of 8 blocks)", path.display())]);
 
     let ran = vhdx_run(args!["verify", &path, "--manifest", &manifest, "--output", "json"]);
     assert_fails(&ran, 1, &[]);
-    let told = ran.json();
+    let report = ran.json();
     let expected = [
         "schema",
         "filename",
@@ -47,10 +47,10 @@ fn every_block_is_compared_with_its_digest() {
         "mismatching-blocks",
         "ok",
     ];
-    assert_eq!(keys(&told), expected);
+    assert_eq!(keys(&report), expected);
     let mismatch = |block: u64| json!({ "block": block, "start": block * MIB, "length": MIB, "algorithm": "blake3" });
     assert_has(
-        &told,
+        &report,
         &json!({
             "mismatches": [mismatch(2), mismatch(5)],
             "same-image": true,
@@ -62,7 +62,7 @@ fn every_block_is_compared_with_its_digest() {
 }
 
 #[test]
-fn a_manifest_that_does_not_fit_is_told() {
+fn verify_rejects_manifests_that_do_not_match() {
     let folder = temp_dir();
     let path = write_image(folder.path(), "disk.vhdx", &Spec::default());
     let manifest = folder.path().join("manifest");
@@ -72,7 +72,11 @@ fn a_manifest_that_does_not_fit_is_told() {
     let other = Spec { data_write_guid: uuid::Uuid::from_u128(9), ..Spec::default() };
     let other = write_image(folder.path(), "other.vhdx", &other);
     let ran = vhdx_run(args!["verify", &other, "--manifest", &manifest]).done();
-    assert!(ran.err.contains("note: ") && ran.err.contains("another image, or from another state"), "{}", ran.err);
+    assert!(
+        ran.err.contains("note: ") && ran.err.contains("a different image, or of a different state"),
+        "{}",
+        ran.err
+    );
     assert_eq!(vhdx_run(args!["verify", "-q", &other, "--manifest", &manifest]).done().err, "");
 
     let larger = write_image(folder.path(), "larger.vhdx", &Spec::empty(9 * MIB));
@@ -101,7 +105,7 @@ fn a_manifest_that_does_not_fit_is_told() {
 }
 
 #[test]
-fn a_list_of_digests_is_checked_line_by_line() {
+fn verify_checks_a_list_line_by_line() {
     let folder = temp_dir();
     let good = write_image(folder.path(), "good.vhdx", &Spec::default());
     let changed = write_image(folder.path(), "changed.vhdx", &Spec::default());
@@ -117,9 +121,9 @@ fn a_list_of_digests_is_checked_line_by_line() {
     let ran = vhdx_run(args!["verify", "-c", &list]);
     assert_fails(&ran, 1, &[]);
     assert_lines(&ran.text(), &[&format!("{name}: OK (sha256)"), &format!("{other}: FAILED (sha256)")]);
-    let told = vhdx_run(args!["verify", "-c", &list, "--output", "json"]).json();
-    assert_has(&told[0], &json!({ "filename": good.to_str(), "of": "disk", "algorithm": "crc32", "ok": true }));
-    assert_has(&told[7], &json!({ "filename": changed.to_str(), "of": "file", "algorithm": "sha256", "ok": false }));
+    let report = vhdx_run(args!["verify", "-c", &list, "--output", "json"]).json();
+    assert_has(&report[0], &json!({ "filename": good.to_str(), "of": "disk", "algorithm": "crc32", "ok": true }));
+    assert_has(&report[7], &json!({ "filename": changed.to_str(), "of": "file", "algorithm": "sha256", "ok": false }));
 
     std::fs::remove_file(&changed).unwrap();
     let ran = vhdx_run(args!["verify", "--check", &list]);
@@ -128,7 +132,7 @@ fn a_list_of_digests_is_checked_line_by_line() {
 }
 
 #[test]
-fn a_list_may_be_of_raw_disks_of_blake3_and_say_the_same_thing_many_times() {
+fn verify_accepts_lists_of_raw_disks_blake3_and_repeated_lines() {
     let folder = temp_dir();
     let path = write_image(folder.path(), "disk.vhdx", &Spec::default());
     let raw = folder.path().join("disk.raw");
@@ -141,17 +145,17 @@ fn a_list_may_be_of_raw_disks_of_blake3_and_say_the_same_thing_many_times() {
     std::fs::write(&list, &blake3).unwrap();
     let ran = vhdx_run(args!["verify", "-c", &list]).done();
     assert_eq!(ran.text(), format!("{}: OK (blake3)\n", path.display()));
-    // As many threads as lines would be too many.
+    // One thread per line would be too many.
     std::fs::write(&list, vhdx_run(args!["hash", &path]).done().text().repeat(5000)).unwrap();
     let ran = vhdx_run(args!["verify", "-c", &list]).done();
     assert_eq!(ran.text().matches(": OK (sha256)\n").count(), 5000);
-    // That of a part is none of the disk.
+    // The digest of a range is not one of the disk.
     std::fs::write(&list, vhdx_run(args!["hash", "--range", "1M:", &path]).done().text()).unwrap();
-    assert_fails(&vhdx_run(args!["verify", "-c", &list]), 65, &["no digest"]);
+    assert_fails(&vhdx_run(args!["verify", "-c", &list]), 65, &["not a digest and a name"]);
 }
 
 #[test]
-fn a_share_of_a_manifest_says_how_much_it_covers() {
+fn verify_prints_the_range_of_a_share() {
     let folder = temp_dir();
     let path = write_image(folder.path(), "disk.vhdx", &Spec::default());
     let shares = ["1/2", "2/2"].map(|shard| {
@@ -162,22 +166,22 @@ fn a_share_of_a_manifest_says_how_much_it_covers() {
     let ran = vhdx_run(args!["verify", &path, "--manifest", &shares[0]]).done();
     assert!(ran.text().contains(": only bytes 0x0 to 0x"), "{}", ran.text());
     let refused = vhdx_run(args!["merge", &shares[0], &shares[1], "--manifest", &shares[1], "--force"]);
-    assert_fails(&refused, 2, &["share2: is one of the shares"]);
+    assert_fails(&refused, 2, &["share2: is one of the inputs"]);
     let whole = folder.path().join("whole");
     let merge = args!["merge", &shares[0], &shares[1], "--manifest", &whole, "--output", "json"];
-    let told = vhdx_run(merge).done().json();
-    assert_eq!(told["root"][0]["name"], "sha256-of-block-digests");
+    let report = vhdx_run(merge).done().json();
+    assert_eq!(report["root"][0]["name"], "sha256-of-block-digests");
     assert_fails(&vhdx_run(args!["merge", folder.path()]), 66, &["is a directory"]);
     assert_fails(&vhdx_run(args!["verify", &path, "--manifest", folder.path()]), 66, &["is read twice"]);
 }
 
 #[test]
-fn a_list_may_come_from_elsewhere() {
+fn verify_accepts_lists_of_other_programs() {
     let folder = temp_dir();
     let path = write_image(folder.path(), "disk.vhdx", &Spec::default());
     let raw = folder.path().join("disk.raw");
     vhdx_run(args!["extract", &path, &raw]).done();
-    // What sha256sum says of the raw disk, with the image's name: on standard input, relative to the folder.
+    // Output of sha256sum for the raw disk, with the name of the image: on standard input, relative to the folder.
     let summed = std::process::Command::new("sha256sum").arg(&raw).output().unwrap().stdout;
     let line = String::from_utf8(summed).unwrap().replace(raw.to_str().unwrap(), "disk.vhdx");
     let list = folder.path().join("list");
@@ -189,10 +193,10 @@ fn a_list_may_come_from_elsewhere() {
 
     std::fs::write(&list, "nonsense\n\nffffffff  disk.vhdx\n").unwrap();
     let ran = crate::support::run(vhdx(args!["verify", "-c", &list]).current_dir(folder.path()));
-    assert_fails(&ran, 65, &["line 1 is no digest of a disk"]);
+    assert_fails(&ran, 65, &["line 1: not a digest and a name"]);
     assert_eq!(ran.text(), "disk.vhdx: FAILED (crc32)\n");
     std::fs::write(&list, "# nothing\n").unwrap();
-    assert_fails(&vhdx_run(args!["verify", "-c", &list]), 65, &["there is no digest in it"]);
+    assert_fails(&vhdx_run(args!["verify", "-c", &list]), 65, &["no digests found"]);
     assert_fails(&vhdx_run(args!["verify", "-c", folder.path().join("missing")]), 66, &["missing: cannot be read"]);
     assert_fails(&vhdx_run(args!["verify"]), 2, &["<IMAGE>"]);
     assert_fails(&vhdx_run(args!["verify", &path]), 2, &["--manifest"]);
@@ -200,7 +204,7 @@ fn a_list_may_come_from_elsewhere() {
 }
 
 #[test]
-fn a_share_without_blocks_is_not_ok() {
+fn verify_rejects_a_share_without_blocks() {
     let folder = temp_dir();
     let path = write_image(folder.path(), "disk.vhdx", &Spec::default());
     let shares: Vec<_> = (1..=9).map(|index| folder.path().join(format!("share{index}"))).collect();
@@ -210,7 +214,7 @@ fn a_share_without_blocks_is_not_ok() {
         let ran = vhdx_run(args!["verify", &path, "--manifest", share]);
         if std::fs::read_to_string(share).unwrap().contains(r#""length":0}"#) {
             let says = format!("share {index}/9 covers no blocks: nothing can be verified with it");
-            assert_fails(&ran, 65, &[&says, "hint: verify with the other shares"]);
+            assert_fails(&ran, 65, &[&says, "hint: verify with the other shards"]);
             assert!(!ran.text().contains("OK"), "{}", ran.text());
             empty += 1;
         } else {

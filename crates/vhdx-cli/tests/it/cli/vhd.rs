@@ -11,7 +11,7 @@ use crate::support::{skip, temp_dir};
 
 use super::{args, assert_fails, content, vhdx_run, write_image};
 
-/// Checks the footer, and returns what lies before it.
+/// Checks the footer, and returns the bytes before it.
 fn disk_of(vhd: &[u8], spec: &Spec) -> Vec<u8> {
     let (disk, footer) = vhd.split_at(vhd.len() - 512);
     let size = u64::try_from(disk.len()).unwrap();
@@ -35,7 +35,7 @@ fn disk_of(vhd: &[u8], spec: &Spec) -> Vec<u8> {
 }
 
 #[test]
-fn the_file_is_the_disk_and_a_footer() {
+fn vhd_is_the_disk_and_a_footer() {
     let folder = temp_dir();
     let mut without_id = Spec::default();
     without_id.omit(DISK_ID);
@@ -46,19 +46,19 @@ fn the_file_is_the_disk_and_a_footer() {
         assert_eq!(ran.err, "");
         let vhd = std::fs::read(&out).unwrap();
         assert!(disk_of(&vhd, &spec) == content(&spec));
-        // As a stream, the same; and the same again whenever it is made.
+        // A stream has the same bytes, and every run makes the same.
         assert!(vhdx_run(args!["extract", "-O", "vhd", &path, "-"]).done().out == vhd);
     }
 }
 
 #[test]
-fn a_size_that_azure_does_not_take_is_rounded_up_and_told() {
+fn vhd_size_is_rounded_up_to_a_mib() {
     let folder = temp_dir();
     let spec = Spec { disk_size: 5 * MIB + 512, ..Spec::default() };
     let path = write_image(folder.path(), "disk.vhdx", &spec);
     let out = folder.path().join("out.vhd");
     let ran = vhdx_run(args!["extract", "-O", "vhd", &path, &out]).done();
-    assert!(ran.err.contains("note: 1048064 zero bytes are added"), "{}", ran.err);
+    assert!(ran.err.contains("note: 1048064 zero bytes added"), "{}", ran.err);
     let mut disk = content(&spec);
     disk.resize(6 << 20, 0);
     assert!(disk_of(&std::fs::read(&out).unwrap(), &spec) == disk);
@@ -67,7 +67,7 @@ fn a_size_that_azure_does_not_take_is_rounded_up_and_told() {
 }
 
 #[test]
-fn a_range_of_a_disk_may_be_a_vhd_too() {
+fn vhd_of_a_range() {
     let folder = temp_dir();
     let path = write_image(folder.path(), "disk.vhdx", &Spec::default());
     let vhd = vhdx_run(args!["extract", "-O", "vhd", "--range", "2M:1M", &path, "-"]).done().out;
@@ -75,7 +75,7 @@ fn a_range_of_a_disk_may_be_a_vhd_too() {
 }
 
 #[test]
-fn sectors_of_4096_bytes_are_worth_a_note() {
+fn vhd_of_4096_byte_sectors_has_a_note() {
     let folder = temp_dir();
     let spec = Spec { sector_size: 4096, ..Spec::default() };
     let path = write_image(folder.path(), "disk.vhdx", &spec);
@@ -85,15 +85,15 @@ fn sectors_of_4096_bytes_are_worth_a_note() {
 }
 
 #[test]
-fn a_disk_larger_than_a_vhd_can_be_is_refused_or_told() {
+fn vhd_of_more_than_2040_gib_has_a_note() {
     let folder = temp_dir();
-    // The format ends at 2040 GiB.
+    // Hyper-V supports up to 2040 GiB.
     let path = write_image(folder.path(), "disk.vhdx", &Spec { block_size: 256 << 20, ..Spec::empty(3 * TIB) });
     let ran = vhdx_run(args!["extract", "-O", "vhd", &path, folder.path().join("out.vhd")]);
     assert!(ran.err.contains("2040") || ran.err.contains("2 TiB"), "{}: {:?}", ran.status, ran.err);
 }
 
-/// Runs qemu-img; none, with a word about it, where there is none.
+/// Runs qemu-img; `None`, with a message, if it is not installed.
 fn qemu_img(args: Vec<std::ffi::OsString>) -> Option<Vec<u8>> {
     let Ok(output) = Command::new("qemu-img").args(&args).output() else {
         skip("qemu", "no qemu-img");
@@ -104,16 +104,16 @@ fn qemu_img(args: Vec<std::ffi::OsString>) -> Option<Vec<u8>> {
 }
 
 #[test]
-fn qemu_takes_it_for_the_same_disk() {
+fn vhd_reads_equally_in_qemu() {
     let folder = temp_dir();
     let at = |name: &str| folder.path().join(name);
     for megabytes in [1, 7, 130] {
         let spec = Spec::empty(megabytes * MIB).block(0, Block::full()).block(megabytes - 1, Block::full());
         let path = write_image(folder.path(), "disk.vhdx", &spec);
         vhdx_run(args!["extract", "--force", "-O", "vhd", &path, at("out.vhd")]).done();
-        let Some(told) = qemu_img(args!["info", "-f", "vpc", "--output", "json", at("out.vhd")]) else { return };
-        let told: serde_json::Value = serde_json::from_slice(&told).unwrap();
-        assert_eq!((&told["format"], &told["virtual-size"]), (&"vpc".into(), &(megabytes * MIB).into()));
+        let Some(report) = qemu_img(args!["info", "-f", "vpc", "--output", "json", at("out.vhd")]) else { return };
+        let report: serde_json::Value = serde_json::from_slice(&report).unwrap();
+        assert_eq!((&report["format"], &report["virtual-size"]), (&"vpc".into(), &(megabytes * MIB).into()));
         qemu_img(args!["convert", "-f", "vpc", "-O", "raw", at("out.vhd"), at("out.raw")]);
         assert!(std::fs::read(at("out.raw")).unwrap() == content(&spec));
     }

@@ -1,5 +1,5 @@
-//! What `info` recognises on a disk without partition table. The signatures are written by hand, and where the tools are
-//! there, by those that make the file systems.
+//! File systems that `info` recognises on a disk without a partition table. The signatures are written by hand; if the
+//! tools exist, real file systems are made, too.
 
 use std::fs::File;
 use std::io::Write;
@@ -14,7 +14,7 @@ use crate::support::{root, skip, temp_dir, wait};
 use super::partitions::Pieces;
 use super::{args, assert_has, assert_lines, disk_with, vhdx_run, write_image};
 
-/// Everything that has a signature.
+/// Names of all signatures.
 const NAMES: [&str; 18] = [
     "ext2",
     "ext3",
@@ -36,8 +36,8 @@ const NAMES: [&str; 18] = [
     "LUKS2",
 ];
 
-/// The name under which it is told.
-fn told_as(name: &str) -> &str {
+/// The name that `info` prints.
+fn printed_name(name: &str) -> &str {
     match name {
         "FAT12" | "FAT16" => "FAT",
         "LUKS1" | "LUKS2" => "LUKS",
@@ -46,12 +46,12 @@ fn told_as(name: &str) -> &str {
     }
 }
 
-/// What makes a disk or a partition recognisable.
+/// Signature of a file system: bytes at offsets.
 pub(super) fn signature(name: &str) -> Pieces {
     let boot_sector = |head: &[u8], extra: &[(usize, &[u8])]| {
         let mut sector = vec![0xf4; 512];
         sector[..head.len()].copy_from_slice(head);
-        // As in any boot sector: 512 bytes a sector, 8 sectors a cluster.
+        // As in any boot sector: 512 bytes per sector, 8 sectors per cluster.
         sector[11..14].copy_from_slice(&[0, 2, 8]);
         for (at, bytes) in extra {
             sector[*at..at + bytes.len()].copy_from_slice(bytes);
@@ -59,7 +59,7 @@ pub(super) fn signature(name: &str) -> Pieces {
         sector[510..].copy_from_slice(&[0x55, 0xaa]);
         vec![(0, sector)]
     };
-    // Compatible, incompatible and read-only features, as mke2fs sets them for each.
+    // Compatible, incompatible and read-only features, with the values of mke2fs.
     let ext = |features: [u32; 3]| {
         let mut superblock = vec![0; 1024];
         superblock[56..60].copy_from_slice(b"\x53\xef\x01\0");
@@ -93,18 +93,18 @@ pub(super) fn signature(name: &str) -> Pieces {
     }
 }
 
-/// That `info` tells of something on the whole disk.
+/// Asserts that `info` finds this on the whole disk.
 #[track_caller]
 fn assert_holds(image: &Path, expected: &str) {
-    let told = vhdx_run(args!["info", "--output", "json", image]).done().json();
-    let contents = &told["format-specific"]["data"]["contents"];
+    let report = vhdx_run(args!["info", "--output", "json", image]).done().json();
+    let contents = &report["format-specific"]["data"]["contents"];
     assert_has(contents, &json!({ "partition-table": null, "holds": expected }));
     let text = vhdx_run(args!["info", image]).done().text();
     assert_lines(&text, &[&format!("contents: {expected}, on the whole disk, without partition table")]);
 }
 
 #[test]
-fn a_disk_without_partition_table_is_known_by_its_signature() {
+fn info_recognises_file_systems_by_signature() {
     let folder = temp_dir();
     for sector in [512, 4096] {
         for name in NAMES {
@@ -112,20 +112,20 @@ fn a_disk_without_partition_table_is_known_by_its_signature() {
             let pieces: Vec<(u64, &[u8])> = pieces.iter().map(|(at, bytes)| (*at, bytes.as_slice())).collect();
             let mut spec = disk_with(8 * MIB, &pieces);
             spec.sector_size = sector;
-            assert_holds(&write_image(folder.path(), "disk.vhdx", &spec), told_as(name));
+            assert_holds(&write_image(folder.path(), "disk.vhdx", &spec), printed_name(name));
         }
     }
 }
 
 #[test]
-fn lvm_and_swap_are_found_wherever_their_label_may_lie() {
+fn info_finds_lvm_and_swap_at_every_label_offset() {
     let folder = temp_dir();
     let label = &signature("LVM2")[0].1;
     for sector in 0..4 {
         let spec = disk_with(8 * MIB, &[(sector * 512, label)]);
         assert_holds(&write_image(folder.path(), "disk.vhdx", &spec), "LVM2");
     }
-    // At the end of the first page, which other machines have larger ones of.
+    // At the end of the first page, which is larger on other machines.
     for page in [4096, 8192, 16384, 65536] {
         let spec = disk_with(8 * MIB, &[(page - 10, b"SWAPSPACE2")]);
         assert_holds(&write_image(folder.path(), "disk.vhdx", &spec), "swap");
@@ -133,35 +133,35 @@ fn lvm_and_swap_are_found_wherever_their_label_may_lie() {
 }
 
 #[test]
-fn a_disk_with_nothing_known_is_told_as_such() {
+fn info_reports_unknown_contents() {
     let folder = temp_dir();
     let junk = crate::kit::pattern(3, 0, 100_000);
     for pieces in [&[][..], &[(0, &junk[..])]] {
         let path = write_image(folder.path(), "disk.vhdx", &disk_with(8 * MIB, pieces));
-        let told = vhdx_run(args!["info", "--output", "json", &path]).done().json();
-        assert_has(&told["format-specific"]["data"]["contents"], &json!({ "partition-table": null, "holds": null }));
+        let report = vhdx_run(args!["info", "--output", "json", &path]).done().json();
+        assert_has(&report["format-specific"]["data"]["contents"], &json!({ "partition-table": null, "holds": null }));
         let text = vhdx_run(args!["info", &path]).done().text();
         assert_lines(&text, &["contents: no partition table, no known file system"]);
     }
 }
 
 #[test]
-fn a_disk_too_small_for_a_signature_has_none() {
+fn info_finds_no_signature_on_tiny_disks() {
     let folder = temp_dir();
     for size in [0, 512, 1024, 4096] {
         let path = write_image(folder.path(), "disk.vhdx", &disk_with(size, &[]));
-        let told = vhdx_run(args!["info", "--output", "json", &path]).done().json();
-        assert_eq!(told["format-specific"]["data"]["contents"]["holds"], json!(null), "{size}");
+        let report = vhdx_run(args!["info", "--output", "json", &path]).done().json();
+        assert_eq!(report["format-specific"]["data"]["contents"]["holds"], json!(null), "{size}");
     }
 }
 
 #[test]
-fn the_sample_image_is_an_ext_file_system_without_partition_table() {
+fn info_finds_ext4_on_the_sample_image() {
     let sample = root().join("tests/images/hello.vhdx");
     assert_holds(&sample, "ext4");
 }
 
-/// An image of a raw disk, as far as it is not zeros.
+/// An image of a raw disk, without its zeros.
 fn image_of(folder: &Path, raw: &Path) -> PathBuf {
     let bytes = std::fs::read(raw).unwrap();
     let pieces = (0..).step_by(1 << 16).zip(bytes.chunks(1 << 16));
@@ -171,7 +171,7 @@ fn image_of(folder: &Path, raw: &Path) -> PathBuf {
 }
 
 #[test]
-fn what_the_tools_make_is_recognised() {
+fn info_recognises_file_systems_made_by_tools() {
     // Each takes a file as its last argument.
     const TOOLS: [(&[&str], &str); 15] = [
         (&["mke2fs", "-q", "-F", "-t", "ext2"], "ext2"),
@@ -196,7 +196,7 @@ fn what_the_tools_make_is_recognised() {
     let mut missing = Vec::new();
     for (tool, expected) in TOOLS {
         let raw = folder.path().join("disk.raw");
-        // XFS takes nothing smaller.
+        // XFS needs at least this size.
         let size = if expected == "XFS" { 320 * MIB } else { 64 * MIB };
         File::create(&raw).unwrap().set_len(size).unwrap();
         let mut command = Command::new(tool[0]);
@@ -218,7 +218,7 @@ fn what_the_tools_make_is_recognised() {
 }
 
 #[test]
-fn the_partitions_that_the_tools_make_are_found() {
+fn info_finds_partitions_made_by_tools() {
     const SCRIPTS: [(&str, &str, &str); 2] = [
         (
             "MBR",
@@ -242,11 +242,11 @@ fn the_partitions_that_the_tools_make_are_found() {
         child.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
         wait(child).done();
         let image = image_of(folder.path(), &raw);
-        let told = vhdx_run(args!["info", "--output", "json", &image]).done().json();
-        let table = &told["format-specific"]["data"]["contents"]["partition-table"];
-        assert_eq!((&table["scheme"], &table["is-backup"]), (&json!(scheme), &json!(false)), "{told}");
-        let partitions = table["partitions"].as_array().unwrap().iter().map(|told| {
-            format!("{}:{}+{}{}", told["number"], told["start"], told["length"], told["name"].as_str().unwrap())
+        let report = vhdx_run(args!["info", "--output", "json", &image]).done().json();
+        let table = &report["format-specific"]["data"]["contents"]["partition-table"];
+        assert_eq!((&table["scheme"], &table["is-backup"]), (&json!(scheme), &json!(false)), "{report}");
+        let partitions = table["partitions"].as_array().unwrap().iter().map(|report| {
+            format!("{}:{}+{}{}", report["number"], report["start"], report["length"], report["name"].as_str().unwrap())
         });
         assert_eq!(partitions.collect::<Vec<_>>().join(" "), expected);
     }

@@ -1,4 +1,4 @@
-//! What damaged structures claim or do not say any more, though the rest of the file tells otherwise.
+//! Structures that claim too much or lack something, in files whose other structures show what is right.
 
 use std::path::Path;
 
@@ -16,10 +16,10 @@ fn check(path: &Path) -> Ran {
 }
 
 #[test]
-fn a_header_that_is_damaged_beyond_knowing_may_have_been_the_current_one() {
+fn unreadable_header_may_have_been_current() {
     let folder = temp_dir();
     let path = folder.path().join("image.vhdx");
-    // The whole BAT is in the log only, and only the current header says so.
+    // Only the log holds the BAT, and only the current header refers to the log.
     let mut dirty = Spec::default().build();
     dirty.log_only(&[3 * MIB], Old::Zero);
     let current = dirty.current_header();
@@ -30,40 +30,40 @@ fn a_header_that_is_damaged_beyond_knowing_may_have_been_the_current_one() {
         let mut image = dirty.clone();
         image.patch_header_raw(current, at, damage);
         image.bytes.write_file(&path).unwrap();
-        let told = check(&path);
+        let report = check(&path);
         let finding = format!("unchecked: {}: header {current} at ", path.display());
-        assert!(told.text().contains(&finding) && told.status.code() == Some(1), "{at}: {}", told.text());
+        assert!(report.text().contains(&finding) && report.status.code() == Some(1), "{at}: {}", report.text());
         let (ran, ..) = extract(&path, &[]);
         assert!(ran.status.code() == Some(65) && ran.err.contains("may be stale"), "{at}: {}", ran.err);
         let ran = run(vhdx(["hash"]).arg(&path));
         let warns = ran.err.contains("it is damaged and may have been the current one");
         assert!(ran.status.code() == Some(0) && warns, "{at}: {}", ran.err);
     }
-    // A log whose changes were made names nothing that is missing.
+    // A log whose changes are in the file already loses nothing.
     for (change, code) in [(0, 0), (1, 1), (2, 1)] {
         let mut image = Spec::default().build();
         let mut page = image.bytes.read(3 * MIB + PAGE, size(PAGE));
         page[100] ^= u8::from(change == 1);
-        // The entries of the last one are in its place otherwise.
+        // Without this, the entries of the last log would be in its place.
         let zeros = Descriptor::Zero(3 * MIB + if change == 2 { 0 } else { 2 * PAGE }, PAGE);
         let mut journal = Journal::new(0, 1);
-        // Older changes of the same places do not count.
+        // Older changes of the same pages do not count.
         let older =
             [Descriptor::Data(3 * MIB + PAGE, vec![7; 4096]), Descriptor::Data(3 * MIB + 2 * PAGE, vec![7; 4096])];
         journal.append(&mut image, &older);
         journal.append(&mut image, &[zeros, Descriptor::Data(3 * MIB + PAGE, page)]);
         image.patch_header_raw(3 - image.current_header(), 0, &[0; 4096]);
         image.bytes.write_file(&path).unwrap();
-        let told = check(&path);
-        assert_eq!(told.status.code(), Some(code), "{change}: {}", told.text());
+        let report = check(&path);
+        assert_eq!(report.status.code(), Some(code), "{change}: {}", report.text());
     }
 }
 
 #[test]
-fn a_damaged_header_is_doubted_only_where_it_could_have_counted() {
+fn damaged_header_matters_only_if_it_could_be_current() {
     let folder = temp_dir();
     let path = folder.path().join("image.vhdx");
-    // The older session has left its log behind, and so has the newer one; the BAT is only in the latter.
+    // Both the older and the newer session left a log; only the newer log holds the BAT.
     let (older, newer) = (Uuid::from_u128(1), Uuid::from_u128(2));
     let mut image = Spec::default().build();
     let logged = image.unapply(&[3 * MIB], Old::Zero);
@@ -81,11 +81,11 @@ fn a_damaged_header_is_doubted_only_where_it_could_have_counted() {
         let mut damaged = image.clone();
         damaged.patch_header_raw(current, at, damage);
         damaged.bytes.write_file(&path).unwrap();
-        let told = check(&path);
-        assert!(told.status.code() == Some(code) && told.text().contains("[V5]"), "{at}: {}", told.text());
+        let report = check(&path);
+        assert!(report.status.code() == Some(code) && report.text().contains("[V5]"), "{at}: {}", report.text());
         assert_eq!(extract(&path, &[]).0.status.code(), Some(65), "{at}");
     }
-    // The same where the newer session is over, but for its header: to replay the older log undoes it.
+    // The newer session is complete except for its header: replaying the older log would undo it.
     let mut over = image.clone();
     over.put_entry(0, &entry(older, 0, &[Descriptor::Data(3 * MIB, vec![7; size(PAGE)])]));
     let Some(Descriptor::Data(at, page)) = logged.first() else { panic!("no page") };
@@ -96,16 +96,16 @@ fn a_damaged_header_is_doubted_only_where_it_could_have_counted() {
             damaged.patch_header(current, 48, &guid.to_bytes_le());
             damaged.patch_header_raw(current, number, damage);
             damaged.bytes.write_file(&path).unwrap();
-            let told = check(&path);
-            let is_doubted = told.text().contains("may have been the current one");
-            assert!(is_doubted, "{number} {guid}: {}", told.text());
+            let report = check(&path);
+            let is_doubted = report.text().contains("may have been the current one");
+            assert!(is_doubted, "{number} {guid}: {}", report.text());
             assert_eq!(extract(&path, &[]).0.status.code(), Some(65), "{number} {guid}");
         }
     }
-    // A byte of the older header is wrong: of its number, so that it looks like the newer one, or of anything else.
+    // A byte of the older header is wrong: of its sequence number, so that it looks newer, or of another field.
     for (at, code) in [(15, 65), (0, 0), (60, 0), (4000, 0)] {
         let mut damaged = image.clone();
-        // All that its log says is in the file.
+        // All changes of its log are in the file.
         damaged.put_entry(0, &entry(older, 0, &[Descriptor::Data(3 * MIB + PAGE, vec![0; 4096])]));
         damaged.patch_header_raw(3 - current, at, &[0x7f]);
         damaged.bytes.write_file(&path).unwrap();
@@ -113,7 +113,7 @@ fn a_damaged_header_is_doubted_only_where_it_could_have_counted() {
         let content = Expected::of(&[&Spec::default().build()]).read(0..8 * MIB);
         assert!(ran.status.code() == Some(code) && bytes == content, "{at}: {}", ran.err);
         assert!(check(&path).text().contains("warning: "), "{at}");
-        // Where the log of the other one has been played, nothing depends on which of them counts.
+        // If the log of the other header has been replayed, it does not matter which header counts.
         damaged.patch_header(current, 48, &[0; 16]);
         damaged.bytes.write(3 * MIB, page);
         damaged.put_entry(0x8000, &entry(newer, 0x8000, &[]));
@@ -123,7 +123,7 @@ fn a_damaged_header_is_doubted_only_where_it_could_have_counted() {
 }
 
 #[test]
-fn what_regions_and_logs_claim_without_need_costs_no_block() {
+fn oversized_regions_and_logs_lose_no_blocks() {
     let folder = temp_dir();
     let path = folder.path().join("image.vhdx");
     let patched = |patch: &dyn Fn(&mut Image)| {
@@ -153,14 +153,14 @@ fn what_regions_and_logs_claim_without_need_costs_no_block() {
         let (ran, bytes, losses) = extract(&path, &[]);
         assert_eq!((ran.status.code(), ranges(&losses)), (Some(65), vec![]), "{what}: {}", ran.err);
         assert!(bytes == content, "{what}");
-        // Without --salvage, nobody guesses.
+        // Without --salvage, nothing is guessed.
         assert_eq!(run(vhdx(["hash"]).arg(&path)).status.code(), Some(65), "{what}");
         assert_eq!(check(&path).status.code(), Some(2), "{what}");
     }
 }
 
 #[test]
-fn a_child_that_does_not_say_so_any_more_is_one_if_its_parent_is_there() {
+fn salvage_child_without_parent_flag_uses_its_parent() {
     let folder = temp_dir();
     let [child, parent] = ["child.vhdx", "parent.vhdx"].map(|name| folder.path().join(name));
     let base = Spec::default();
@@ -169,7 +169,7 @@ fn a_child_that_does_not_say_so_any_more_is_one_if_its_parent_is_there() {
     base.bytes.write_file(&parent).unwrap();
     let content = Expected::of(&[&whole, &base]).read(0..8 * MIB);
 
-    // The flag is lost, and the locator is there.
+    // The flag is lost, but the locator is intact.
     let mut image = whole.clone();
     let at = image.item_at(FILE_PARAMETERS) + 4;
     image.bytes.write(at, &[0]);
@@ -177,11 +177,11 @@ fn a_child_that_does_not_say_so_any_more_is_one_if_its_parent_is_there() {
     let (ran, bytes, losses) = extract(&child, &[]);
     assert_eq!((ran.status.code(), ranges(&losses)), (Some(65), vec![]), "{}", ran.err);
     assert!(bytes == content && ran.err.contains("HasParent"), "{}", ran.err);
-    // Without the parent, it is what it says.
+    // Without the parent, the image is read by its flag.
     let (ran, bytes, _) = extract(&child, &["--parents", "none"]);
     assert_eq!((ran.status.code(), bytes == content), (Some(65), false), "{}", ran.err);
 
-    // All metadata are lost; the sizes and the parent are said by hand.
+    // All metadata is lost; the sizes and the parent are given.
     let mut image = whole;
     image.bytes.write(2 * MIB, &vec![0; size(MIB)]);
     image.bytes.write_file(&child).unwrap();
@@ -194,7 +194,7 @@ fn a_child_that_does_not_say_so_any_more_is_one_if_its_parent_is_there() {
 }
 
 #[test]
-fn a_loss_map_has_no_character_that_does_something_to_a_terminal() {
+fn loss_map_escapes_control_characters() {
     let folder = temp_dir();
     let path = folder.path().join("a\u{9b}\u{202e}\u{e0041}.vhdx");
     Spec { raw_bat: [(2, 5)].into(), ..Spec::default() }.build().bytes.write_file(&path).unwrap();

@@ -1,4 +1,4 @@
-//! `vhdx check`.
+//! `vhdx check`: exit codes, JSON and counts.
 
 use std::path::{Path, PathBuf};
 
@@ -23,7 +23,7 @@ fn patched(patch: impl FnOnce(&mut Image)) -> Image {
 }
 
 #[test]
-fn it_ends_as_the_check_of_qemu_img_does() {
+fn check_exit_codes_match_qemu_img() {
     let folder = temp_dir();
     let forgotten = Spec { raw_bat: [(2, 0)].into(), ..Spec::default() };
     let far = Spec { raw_bat: [(2, (1 << 40) | 6)].into(), ..Spec::default() };
@@ -38,9 +38,9 @@ fn it_ends_as_the_check_of_qemu_img_does() {
         let path = write(folder.path(), name, &image);
         let ran = check(&[], &path);
         assert_eq!(ran.status.code(), Some(code), "{name}: {}{}", ran.text(), ran.err);
-        let told = check(&["--output", "json"], &path);
-        assert_eq!(told.status.code(), Some(code), "{name}");
-        assert_eq!(told.json()["format"], "vhdx");
+        let report = check(&["--output", "json"], &path);
+        assert_eq!(report.status.code(), Some(code), "{name}");
+        assert_eq!(report.json()["format"], "vhdx");
     }
     let text = folder.path().join("text");
     std::fs::write(&text, "no image\n").unwrap();
@@ -50,17 +50,17 @@ fn it_ends_as_the_check_of_qemu_img_does() {
     let ran = check(&[], &folder.path().join("missing"));
     assert_eq!(ran.status.code(), Some(1));
     assert!(ran.err.contains("cannot be opened"), "{}", ran.err);
-    // What is only a warning counts where it shall.
+    // With --strict, a warning counts as corruption.
     let path = folder.path().join("one-header");
     assert_eq!(check(&["--strict"], &path).status.code(), Some(2));
-    // Of several images, the worst decides.
+    // The worst of several images decides the exit code.
     let ran = run(vhdx(["check"]).args([folder.path().join("far"), folder.path().join("clean")]));
     assert_eq!(ran.status.code(), Some(2));
     assert!(ran.text().contains("clean: no errors were found on the image."), "{}", ran.text());
 }
 
 #[test]
-fn its_json_begins_as_that_of_qemu_img_does() {
+fn check_json_begins_with_keys_of_qemu_img() {
     let folder = temp_dir();
     let far = Spec { raw_bat: [(2, (1 << 40) | 6)].into(), ..Spec::default() };
     let path = write(folder.path(), "far.vhdx", &far.build());
@@ -79,23 +79,24 @@ fn its_json_begins_as_that_of_qemu_img_does() {
     ];
     let places: Vec<_> = keys.iter().map(|key| text.find(&format!("  \"{key}\":")).unwrap()).collect();
     assert!(places.is_sorted(), "{text}");
-    let told = ran.json();
-    assert_eq!(told["corruptions"], 1);
-    assert_eq!(told["total-clusters"], 8);
-    assert_eq!(told["leaked-bytes"], MIB);
-    let finding = told["findings"].as_array().unwrap().iter().find(|finding| finding["code"] == "V68").unwrap();
+    let report = ran.json();
+    assert_eq!(report["corruptions"], 1);
+    assert_eq!(report["total-clusters"], 8);
+    assert_eq!(report["leaked-bytes"], MIB);
+    let finding = report["findings"].as_array().unwrap().iter().find(|finding| finding["code"] == "V68").unwrap();
     assert_eq!((&finding["severity"], &finding["range"]["start"]), (&"corruption".into(), &(2 * MIB).into()));
     assert_eq!(finding["offset"], 1_u64 << 40);
 }
 
 #[test]
-fn blocks_of_zeros_are_counted_where_they_are_looked_at() {
+fn check_payload_counts_zero_blocks() {
     let folder = temp_dir();
     let path = write(folder.path(), "zero.vhdx", &patched(|image| image.bytes.write(4 * MIB, &vec![0; 1 << 20])));
     assert!(!check(&[], &path).done().text().contains("[N5]"));
     let text = check(&["--payload"], &path).done().text();
     assert!(text.contains("1 blocks are present and hold only zeros"), "{text}");
-    // Of twelve in a row: one is trimmed, one has a state that does not exist, one holds a byte, and the file ends before one.
+    // Of twelve blocks in a row, one is trimmed, one has a reserved state, one holds a byte, and one is past the end of
+    // the file.
     let entries = (0..12).map(|block| (block, ((8 + block) * MIB) | 6)).chain([(3, 2), (5, 4)]);
     let spec = Spec { raw_bat: entries.collect(), file_length: FileLength::Exact(19 * MIB), ..Spec::empty(12 * MIB) };
     let mut image = spec.build();
@@ -105,9 +106,9 @@ fn blocks_of_zeros_are_counted_where_they_are_looked_at() {
 }
 
 #[test]
-fn what_nothing_refers_to_is_found_between_holes() {
+fn check_finds_leaks_between_holes() {
     let folder = temp_dir();
-    // Behind each block is a gap: all but three are holes, and one of these holds zeros.
+    // After each block is a gap: all but three are holes, and one of these three holds zeros.
     let entries = (0..8).map(|block| (block, ((8 + 2 * block) * MIB) | 6));
     let spec = Spec { raw_bat: entries.collect(), file_length: FileLength::Exact(24 * MIB), ..Spec::empty(8 * MIB) };
     let mut image = spec.build();
@@ -115,15 +116,15 @@ fn what_nothing_refers_to_is_found_between_holes() {
     image.bytes.write(13 * MIB, &[0; 4096]);
     image.bytes.write(14 * MIB, b"of a block");
     image.bytes.write(17 * MIB, b"x");
-    let told = check(&["--output", "json"], &write(folder.path(), "gaps.vhdx", &image)).json();
-    let leaks = told["findings"].as_array().unwrap().iter().filter(|finding| finding["severity"] == "leak");
+    let report = check(&["--output", "json"], &write(folder.path(), "gaps.vhdx", &image)).json();
+    let leaks = report["findings"].as_array().unwrap().iter().filter(|finding| finding["severity"] == "leak");
     let leaks: Vec<_> = leaks.map(|finding| finding["offset"].as_u64().unwrap()).collect();
-    assert_eq!(leaks, [11 * MIB, 17 * MIB], "{told}");
-    assert_eq!((&told["leaks"], &told["leaked-bytes"]), (&2.into(), &(2 * MIB).into()), "{told}");
+    assert_eq!(leaks, [11 * MIB, 17 * MIB], "{report}");
+    assert_eq!((&report["leaks"], &report["leaked-bytes"]), (&2.into(), &(2 * MIB).into()), "{report}");
 }
 
 #[test]
-fn what_nothing_refers_to_in_a_parent_is_counted_too() {
+fn check_counts_leaks_of_parents() {
     let folder = temp_dir();
     let base = Spec { raw_bat: [(0, 0), (2, 0)].into(), ..Spec::default() };
     let child = Spec { raw_bat: [(1, 0)].into(), ..Spec::child_of(&base, "base.vhdx").block(1, Block::full()) };
@@ -131,25 +132,25 @@ fn what_nothing_refers_to_in_a_parent_is_counted_too() {
     let path = write(folder.path(), "child.vhdx", &child.build());
     let ran = check(&["--output", "json"], &path);
     assert_eq!(ran.status.code(), Some(3), "{}", ran.text());
-    // One in the child, and two in the parent that lie together.
-    let told = ran.json();
-    assert_eq!((&told["leaks"], &told["leaked-bytes"]), (&2.into(), &(3 * MIB).into()), "{told}");
+    // One leak in the child, and two in the parent that are adjacent.
+    let report = ran.json();
+    assert_eq!((&report["leaks"], &report["leaked-bytes"]), (&2.into(), &(3 * MIB).into()), "{report}");
     let text = check(&[], &path).text();
-    assert!(text.contains("2 leaks were found (3.00 MiB "), "{text}");
+    assert!(text.contains("no errors, but 2 leaks were found (3.00 MiB "), "{text}");
 }
 
 #[test]
-fn the_report_is_the_same_whatever_the_number_of_threads() {
+fn check_report_is_independent_of_threads() {
     let folder = temp_dir();
-    // Four million entries, which several threads share, with something wrong here and there; of most kinds, more is wrong
-    // than is told.
+    // Four million entries, divided between several threads, with errors here and there: more of most kinds than are
+    // listed.
     let mut spec = Spec { file_length: FileLength::Exact(80 * MIB), ..Spec::empty(4 << 40) };
     for number in 0..4000 {
         let block = number * 1037;
         let entry = match number % 8 {
             0 => 5,
             1 => (1 << 50) | 6,
-            // Each of three places is that of many.
+            // Each of three file offsets is that of many blocks.
             2 => ((64 + number % 3) << 20) | 6,
             3 => (9 << 30) | 2,
             4 => 6,
@@ -161,12 +162,12 @@ fn the_report_is_the_same_whatever_the_number_of_threads() {
     }
     let path = write(folder.path(), "many.vhdx", &spec.build());
     let one = check(&["--threads", "1", "--output", "json"], &path);
-    let told = one.json();
+    let report = one.json();
     let of = |list: &str, code: &str| -> Vec<u64> {
-        let all = told[list].as_array().unwrap().iter().filter(|kind| kind["code"] == code);
+        let all = report[list].as_array().unwrap().iter().filter(|kind| kind["code"] == code);
         all.map(|kind| kind["count"].as_u64().unwrap_or(1)).collect()
     };
-    // Of the last kind, four lie inside the file.
+    // Of the last kind, four are inside the file.
     for (code, count) in
         [("V64", 500), ("V65", 500), ("V66", 500), ("V67", 500), ("V68", 996), ("V69", 500), ("V73", 500)]
     {

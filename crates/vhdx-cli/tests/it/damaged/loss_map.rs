@@ -1,4 +1,4 @@
-//! `--loss-map`: what it says, and where it is not written to.
+//! `--loss-map`: its content, and where it is not written to.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -13,14 +13,14 @@ use crate::kit::builder::Spec;
 use crate::lab::size;
 use crate::support::{Ran, run, run_to, temp_dir, vhdx};
 
-/// What lies in a folder: names, and what the files hold; links as what they lead to.
+/// Content of a folder: names with the content of the files; links are followed.
 fn all_in(folder: &Path) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
     let paths = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     paths.map(|path| (path.clone(), std::fs::read(&path).ok())).collect()
 }
 
 #[test]
-fn a_loss_map_that_cannot_be_is_refused_before_anything_is_done() {
+fn invalid_loss_map_is_rejected_before_the_work() {
     let folder = temp_dir();
     let [top, middle, base] = chain_of_three(3 * MIB).map(|spec| spec.build());
     let at = |name: &str| folder.path().join(name);
@@ -29,15 +29,15 @@ fn a_loss_map_that_cannot_be_is_refused_before_anything_is_done() {
     }
     std::fs::write(at("other"), "other").unwrap();
     std::fs::create_dir(at("folder")).unwrap();
-    std::os::unix::fs::symlink("out", at("nowhere")).unwrap();
+    std::os::unix::fs::symlink("out", at("dangling")).unwrap();
     std::os::unix::fs::symlink("0.vhdx", at("link")).unwrap();
     std::fs::hard_link(at("1.vhdx"), at("hard")).unwrap();
     std::os::unix::fs::symlink(".", at("here")).unwrap();
 
-    let own = "is the image itself, or one of its parents";
-    // The loss map, how it is refused and what is said.
+    let own = "is the image itself or one of its parents";
+    // The loss map, the exit code and the message.
     let mut rows: Vec<(PathBuf, i32, &str)> = vec![
-        ("-".into(), 2, "is no file"),
+        ("-".into(), 2, "not a regular file"),
         (at("0.vhdx"), 2, own),
         (at("link"), 2, own),
         (at("here/2.vhdx"), 2, own),
@@ -45,16 +45,16 @@ fn a_loss_map_that_cannot_be_is_refused_before_anything_is_done() {
         (at("folder"), 73, "is a directory"),
         (at("folder/"), 73, "is a directory"),
         (at("missing/map"), 73, "No such file or directory"),
-        (at("missing/"), 73, "is the name of a directory"),
+        (at("missing/"), 73, "no such directory"),
         (at("other/map"), 73, "Not a directory"),
-        (at("nowhere"), 73, "is a link that leads nowhere"),
-        // A folder in which nobody can make a file, whoever he is.
+        (at("dangling"), 73, "dangling symbolic link"),
+        // A folder in which no user can create a file.
         ("/proc/map".into(), 73, "/proc/map: "),
     ];
     let backing = folder.path().join("device");
     File::create(&backing).unwrap().set_len(MIB).unwrap();
     let device = Loop::of(&backing);
-    rows.extend(device.iter().map(|device| (device.0.clone(), 2, "is no file")));
+    rows.extend(device.iter().map(|device| (device.0.clone(), 2, "not a regular file")));
 
     let before = all_in(folder.path());
     let image = at("0.vhdx");
@@ -67,40 +67,45 @@ fn a_loss_map_that_cannot_be_is_refused_before_anything_is_done() {
         &["hash".into(), "IMAGE".into()],
         &["hash".into(), "--manifest".into(), manifest.clone().into(), "IMAGE".into()],
     ];
-    let refused = |words: &[OsString], map: &Path, code: i32, said: &str| {
+    let assert_rejected = |words: &[OsString], map: &Path, code: i32, message: &str| {
         let words: Vec<_> =
             words.iter().map(|word| if word == "IMAGE" { image.clone().into() } else { word.clone() }).collect();
         let ran = run(vhdx(words.iter()).args(["--salvage", "--loss-map"]).arg(map));
         assert_eq!(ran.status.code(), Some(code), "{words:?} {map:?}: {}", ran.err);
-        assert!(ran.err.contains(said), "{words:?} {map:?}: {}", ran.err);
+        assert!(ran.err.contains(message), "{words:?} {map:?}: {}", ran.err);
         assert!(ran.out.is_empty(), "{words:?} {map:?}: {}", ran.text());
         assert!(all_in(folder.path()) == before, "{words:?} {map:?}: something was written");
     };
-    for (map, code, said) in &rows {
-        commands.iter().for_each(|words| refused(words, map, *code, said));
+    for (map, code, message) in &rows {
+        commands.iter().for_each(|words| assert_rejected(words, map, *code, message));
     }
-    // What is the output.
-    let both = "can't be the output and the loss map";
-    refused(&extract, &out, 2, both);
-    refused(&extract, &at("here/out"), 2, both);
-    refused(commands[4], &manifest, 2, both);
+    // The output itself.
+    let both = "cannot be both output and loss map";
+    assert_rejected(&extract, &out, 2, both);
+    assert_rejected(&extract, &at("here/out"), 2, both);
+    assert_rejected(commands[4], &manifest, 2, both);
     let forced = [&extract[..2], &[at("other").into(), "--force".into()]].concat();
-    refused(&forced, &at("other"), 2, both);
-    refused(&forced, &at("here/other"), 2, both);
+    assert_rejected(&forced, &at("other"), 2, both);
+    assert_rejected(&forced, &at("here/other"), 2, both);
     // More than one image.
     for command in ["info", "hash"] {
-        refused(&[command.into(), "IMAGE".into(), at("2.vhdx").into()], &at("map"), 2, "is of one image");
+        assert_rejected(
+            &[command.into(), "IMAGE".into(), at("2.vhdx").into()],
+            &at("map"),
+            2,
+            "--loss-map: several images (found 2, expected 1)",
+        );
     }
-    // And without `--salvage`, there is none.
+    // Without `--salvage`, the option is an error.
     let ran = run(vhdx(["map", "--loss-map"]).arg(at("map")).arg(&image));
     assert_eq!((ran.status.code(), all_in(folder.path()) == before), (Some(2), true), "{}", ran.err);
 }
 
-/// The lines of a mapfile of ddrescue: start, length, status.
+/// Lines of a ddrescue mapfile: start, length, status.
 fn mapfile(path: &Path) -> Vec<(u64, u64, String)> {
     let text = std::fs::read_to_string(path).unwrap();
     let mut lines = text.lines().filter(|line| !line.starts_with('#')).map(|line| line.split_whitespace());
-    // Where ddrescue was, how it was doing, and in which pass.
+    // Position, status and pass of ddrescue.
     assert_eq!(lines.next().unwrap().skip(1).collect::<Vec<_>>(), ["+", "1"], "{text}");
     let number = |word: Option<&str>| u64::from_str_radix(word.unwrap().strip_prefix("0x").unwrap(), 16).unwrap();
     let line = |mut words: std::str::SplitWhitespace<'_>| {
@@ -112,7 +117,7 @@ fn mapfile(path: &Path) -> Vec<(u64, u64, String)> {
 }
 
 #[test]
-fn a_mapfile_says_the_same_as_the_json_and_covers_every_byte_once() {
+fn mapfile_matches_json_and_covers_every_byte_once() {
     let folder = temp_dir();
     let entries = |entries: &[(u64, u64)]| Spec { raw_bat: entries.iter().copied().collect(), ..Spec::default() };
     let far = |state: u64| (1 << 40) | state;
@@ -131,7 +136,7 @@ fn a_mapfile_says_the_same_as_the_json_and_covers_every_byte_once() {
                 (7 * MIB, MIB, '-'),
             ],
         ),
-        // A disk that may have had a size.
+        // A disk of size 0 that may have had content.
         ("no byte at all", Spec::empty(0), 65, vec![]),
     ];
     for (what, spec, code, expected) in cases {
@@ -142,22 +147,22 @@ fn a_mapfile_says_the_same_as_the_json_and_covers_every_byte_once() {
         let ran = run(vhdx(["hash", "--salvage", "--loss-map-format", "ddrescue", "--loss-map"]).arg(&map).arg(&path));
         assert_eq!(ran.status.code(), Some(code), "{what}: {}", ran.err);
         let lines = mapfile(&map);
-        let told: Vec<_> = lines.iter().map(|(start, length, status)| (*start, *length, status.as_str())).collect();
+        let report: Vec<_> = lines.iter().map(|(start, length, status)| (*start, *length, status.as_str())).collect();
         let expected: Vec<_> =
             expected.iter().map(|(start, length, status)| (*start, *length, status.to_string())).collect();
         assert_eq!(lines, expected, "{what}");
-        let end = told.iter().fold(0, |at, (start, length, _)| {
+        let end = report.iter().fold(0, |at, (start, length, _)| {
             assert_eq!(at, *start, "{what}");
             start + length
         });
         assert_eq!(json["virtual-size"], end, "{what}");
-        let lost = told.iter().filter(|line| line.2 == "-").map(|(start, length, _)| (*start, *length));
+        let lost = report.iter().filter(|line| line.2 == "-").map(|(start, length, _)| (*start, *length));
         assert_eq!(lost.collect::<Vec<_>>(), ranges(&json), "{what}");
     }
 }
 
 #[test]
-fn a_map_of_a_range_is_of_that_range() {
+fn loss_map_is_limited_to_the_range() {
     let folder = temp_dir();
     let spec = Spec { raw_bat: [(2, 5), (5, 5)].into(), ..Spec::default() };
     let path = write(folder.path(), &spec.build());
@@ -175,13 +180,13 @@ fn a_map_of_a_range_is_of_that_range() {
     assert_eq!(ran.status.code(), Some(65), "{}", ran.err);
     let line = |start, length, status: &str| (start, length, status.to_owned());
     assert_eq!(mapfile(&map), [line(start, lost, "-"), line(start + lost, length - lost, "+")]);
-    // A range of which nothing is lost.
+    // A range without losses.
     let (ran, _, json) = extract(&path, &["--range", "0:2M"]);
     assert_eq!((ran.status.code(), ranges(&json)), (Some(0), vec![]), "{}", ran.err);
 }
 
 #[test]
-fn a_loss_map_does_not_take_the_place_of_standard_output() {
+fn loss_map_cannot_be_standard_output() {
     let folder = temp_dir();
     let path = write(folder.path(), &Spec { raw_bat: [(2, 5)].into(), ..Spec::default() }.build());
     let out = folder.path().join("out");
@@ -192,19 +197,19 @@ fn a_loss_map_does_not_take_the_place_of_standard_output() {
             command.args(["--salvage", "--loss-map"]).arg(map);
             command
         };
-        let refused = |ran: &Ran, how: &str| {
+        let assert_rejected = |ran: &Ran, how: &str| {
             assert_eq!(ran.status.code(), Some(2), "{words:?}, {how}: {}", ran.err);
-            assert!(ran.err.contains("can't be the output and the loss map"), "{words:?}, {how}: {}", ran.err);
+            assert!(ran.err.contains("cannot be both output and loss map"), "{words:?}, {how}: {}", ran.err);
         };
         for map in [out.as_path(), Path::new("/dev/stdout")] {
             let file = File::create(&out).unwrap();
-            refused(&run_to(&mut command(map), file.into()), "to a file");
+            assert_rejected(&run_to(&mut command(map), file.into()), "to a file");
             assert!(std::fs::read(&out).unwrap().is_empty(), "{words:?} {map:?}");
         }
         let ran = run(&mut command(Path::new("/dev/stdout")));
-        refused(&ran, "to a pipe");
+        assert_rejected(&ran, "to a pipe");
         assert!(ran.out.is_empty(), "{words:?}");
-        // What keeps nothing can have both.
+        // Outputs that keep nothing can be both.
         let null = File::options().write(true).open("/dev/null").unwrap();
         let ran = run_to(&mut command(Path::new("/dev/null")), null.into());
         assert_eq!(ran.status.code(), Some(65), "{words:?}: {}", ran.err);

@@ -1,4 +1,4 @@
-//! `--salvage`: everything that can be read is, and what is lost is told.
+//! `--salvage`: reads everything that can be read, and reports what is lost.
 
 use std::path::{Path, PathBuf};
 
@@ -22,7 +22,7 @@ pub(super) fn patched(patch: impl FnOnce(&mut Image)) -> Image {
     image
 }
 
-/// Extracts what is left, and returns it with the losses.
+/// Extracts with --salvage, and returns the output and the losses.
 pub(super) fn extract(path: &Path, more: &[&str]) -> (Ran, Vec<u8>, Value) {
     let (out, map) = (path.with_extension("raw"), path.with_extension("json"));
     let mut command = vhdx(["extract", "--force", "--salvage", "--loss-map"]);
@@ -41,11 +41,11 @@ fn content() -> Vec<u8> {
 }
 
 #[test]
-fn of_a_file_that_was_cut_everything_before_the_cut_is_there() {
+fn salvage_truncated_file_keeps_prefix() {
     let folder = temp_dir();
     let image = Spec::default().build();
     let path = write(folder.path(), &image);
-    // In the midst of a sector of the last block.
+    // In the middle of a sector of the last block.
     let file = std::fs::File::options().write(true).open(&path).unwrap();
     file.set_len(6 * MIB + 70_001).unwrap();
     assert_eq!(run(&mut vhdx(["extract", path.to_str().unwrap(), "/dev/null"])).status.code(), Some(65));
@@ -59,14 +59,14 @@ fn of_a_file_that_was_cut_everything_before_the_cut_is_there() {
     let reason = losses["losses"][0]["reason"].as_str().unwrap();
     assert!(reason.starts_with("payload block 5 at "), "{reason}");
 
-    // Bytes of another value, to a file and to a stream.
+    // With --fill, to a file and to a stream.
     expected[size(start)..size(6 * MIB)].fill(0xa5);
     let (_, bytes, _) = extract(&path, &["--fill", "0xa5"]);
     assert!(bytes == expected);
     let ran = run(vhdx(["extract", "--salvage", "--fill", "165"]).arg(&path).arg("-"));
     assert!(ran.out == expected && ran.status.code() == Some(65));
 
-    // The forms of the loss map.
+    // Formats of the loss map.
     let map = folder.path().join("mapfile");
     let mut command = vhdx(["map", "--salvage", "--loss-map-format", "ddrescue", "--loss-map"]);
     let ran = run(command.arg(&map).arg(&path));
@@ -80,7 +80,7 @@ fn of_a_file_that_was_cut_everything_before_the_cut_is_there() {
 }
 
 #[test]
-fn what_is_damaged_beside_the_content_loses_nothing() {
+fn salvage_damaged_structures_lose_no_content() {
     let folder = temp_dir();
     let both = |patch: &dyn Fn(&mut Image, usize)| {
         patched(|image| {
@@ -95,7 +95,7 @@ fn what_is_damaged_beside_the_content_loses_nothing() {
         ("metadata count", patched(|image| image.bytes.write(2 * MIB + 10, &[0xff; 2]))),
         ("log", patched(|image| image.patch_headers(48, &[1; 16]))),
     ];
-    // That the file does not begin as an image does says nothing of the rest.
+    // A damaged signature does not affect the rest of the file.
     let path = write(folder.path(), &patched(|image| image.bytes.write(0, &[0; 8])));
     let (ran, bytes, _) = extract(&path, &[]);
     assert_eq!((ran.status.code(), bytes == content()), (Some(0), true), "{}", ran.err);
@@ -103,7 +103,7 @@ fn what_is_damaged_beside_the_content_loses_nothing() {
     for (what, image) in cases {
         let path = write(folder.path(), &image);
         let (ran, bytes, losses) = extract(&path, &[]);
-        // Something is wrong, and so may be what was read; but nothing is lost.
+        // Content may be wrong, but nothing is lost.
         assert_eq!(ran.status.code(), Some(65), "{what}: {}", ran.err);
         assert_eq!(ranges(&losses), [], "{what}");
         assert!(bytes == content(), "{what}");
@@ -115,7 +115,7 @@ fn what_is_damaged_beside_the_content_loses_nothing() {
 }
 
 #[test]
-fn values_that_the_metadata_have_lost_can_be_said() {
+fn salvage_accepts_assumed_metadata() {
     let folder = temp_dir();
     let mut spec = Spec::default();
     spec.omit(DISK_SIZE);
@@ -124,10 +124,10 @@ fn values_that_the_metadata_have_lost_can_be_said() {
     assert_eq!(ran.status.code(), Some(65));
     assert!(ran.err.contains("VirtualDiskSize"), "{}", ran.err);
     let (ran, bytes, _) = extract(&path, &["--assume", "disk-size=8M"]);
-    // Nothing of the disk is lost, if it is as the user says.
+    // Nothing is lost, if the given size is right.
     assert_eq!((ran.status.code(), bytes == content()), (Some(65), true), "{}", ran.err);
     assert!(ran.err.contains("nothing is lost, but"), "{}", ran.err);
-    // The same where it is there, and another.
+    // A value that differs from the one in the image.
     let healthy = write(folder.path(), &Spec::default().build());
     let (ran, bytes, _) = extract(&healthy, &["--assume", "disk-size=4M"]);
     assert_eq!((ran.status.code(), bytes == content()[..size(4 * MIB)]), (Some(65), true), "{}", ran.err);
@@ -150,7 +150,7 @@ fn values_that_the_metadata_have_lost_can_be_said() {
 }
 
 #[test]
-fn each_value_can_be_said_where_only_that_is_lost() {
+fn salvage_accepts_each_assumed_value_alone() {
     let folder = temp_dir();
     let spec = Spec { block_size: 2 << 20, sector_size: 4096, ..Spec::default() };
     let whole = Expected::of(&[&spec.build()]).read(0..8 * MIB);
@@ -163,7 +163,7 @@ fn each_value_can_be_said_where_only_that_is_lost() {
         let (mut gone, mut short) = (spec.clone(), spec.clone());
         gone.omit(item);
         short.item(item).length = Some(3);
-        // Said of an image that has it, it changes nothing; said of one that has not, it is all that is needed.
+        // The value changes nothing in an image that has it, and is all that an image without it needs.
         for (image, without, with) in [(&spec, 0, 0), (&gone, 65, 65), (&short, 65, 65)] {
             let path = write(folder.path(), &image.build());
             drop(std::fs::remove_file(path.with_extension("raw")));
@@ -177,7 +177,7 @@ fn each_value_can_be_said_where_only_that_is_lost() {
             assert_eq!(ran.err.contains("corruption: "), with != 0, "{name}: {}", ran.err);
         }
     }
-    // All of them together, where the file ends before the metadata.
+    // All values together, in a file that ends before the metadata.
     let image = Spec { metadata_offset: 30 * MIB, ..spec }.build();
     let path = write(folder.path(), &super::cuts::cut(&image, 30 * MIB));
     let all = ["--assume", "block-size=2M", "--assume", "sector-size=4K", "--assume", "disk-size=8M"];
@@ -187,19 +187,19 @@ fn each_value_can_be_said_where_only_that_is_lost() {
 }
 
 #[test]
-fn of_two_region_tables_the_one_that_makes_sense_is_taken() {
+fn salvage_uses_the_plausible_region_table() {
     const BAT_AT: u64 = 16 + 16;
     const METADATA_AT: u64 = 16 + 32 + 16;
     let folder = temp_dir();
     let mib = |count: u64| (count * MIB).to_le_bytes().to_vec();
-    // The checksum of the first table is right, and what it says is not.
+    // The checksum of the first table is right, but its content is not.
     let nonsense: [(&str, u64, Vec<u8>); 9] = [
-        ("BAT behind the end of the file", BAT_AT, mib(1 << 20)),
+        ("BAT past the end of the file", BAT_AT, mib(1 << 20)),
         ("BAT in the header section", BAT_AT, mib(0)),
         ("BAT where the metadata are", BAT_AT, mib(2)),
         ("BAT at no MiB", BAT_AT, (3 * MIB + 512).to_le_bytes().to_vec()),
         ("BAT of no length", BAT_AT + 8, vec![0; 4]),
-        ("metadata behind the end of the file", METADATA_AT, mib(1 << 20)),
+        ("metadata past the end of the file", METADATA_AT, mib(1 << 20)),
         ("metadata where a block is", METADATA_AT, mib(4)),
         ("metadata of an odd length", METADATA_AT + 8, vec![1, 0, 16, 0]),
         ("no entries", 8, vec![0; 4]),
@@ -216,7 +216,7 @@ fn of_two_region_tables_the_one_that_makes_sense_is_taken() {
             },
             65,
         ),
-        // Then nobody asks what it says.
+        // Now its content does not matter.
         ("the first without signature", |image| image.patch_region_table_raw(1, 0, b"REGI"), 0),
     ];
     for (what, at, bytes) in &nonsense {
@@ -232,7 +232,7 @@ fn of_two_region_tables_the_one_that_makes_sense_is_taken() {
             assert_eq!((ran.status.code(), ranges(&losses)), (Some(code), vec![]), "{what}, {how}: {}", ran.err);
             assert!(found == content(), "{what}, {how}");
         }
-        // What the second says is of no interest where the first makes sense.
+        // The content of the second table does not matter if the first is plausible.
         let path = write(folder.path(), &patched(|image| image.patch_region_table(2, *at, bytes)));
         let (ran, found, losses) = extract(&path, &[]);
         assert_eq!((ran.status.code(), ranges(&losses)), (Some(0), vec![]), "second {what}: {}", ran.err);
@@ -242,7 +242,7 @@ fn of_two_region_tables_the_one_that_makes_sense_is_taken() {
 }
 
 #[test]
-fn a_bad_entry_costs_its_block_and_no_other() {
+fn salvage_bad_bat_entry_loses_only_its_block() {
     let folder = temp_dir();
     let spec = Spec { raw_bat: [(2, 5), (3, (1 << 40) | 6)].into(), ..Spec::default() };
     let path = write(folder.path(), &spec.build());
@@ -257,20 +257,20 @@ fn a_bad_entry_costs_its_block_and_no_other() {
     assert_eq!(hashed.text().split(' ').next().unwrap(), format!("{:08x}", crc32fast::hash(&expected)));
 }
 
-/// Lost blocks, the first and the one behind the last, and what the reason begins with.
+/// Range of lost blocks, and the beginning of the reason.
 type Run<'a> = (u64, u64, &'a str);
 
 #[test]
-fn losses_that_touch_are_one_where_the_reason_is_of_one_kind() {
+fn adjacent_losses_of_one_kind_are_merged() {
     const FAR: u64 = 1 << 40 << 20 | 6;
     let folder = temp_dir();
-    // The entries of blocks 0 to 7, and what is lost with them.
+    // The BAT entries of blocks 0 to 7, and what is lost with them.
     let rows: [([u64; 8], &[Run<'_>]); 5] = [
         ([4; 8], &[(0, 8, "BAT entry of payload block 0")]),
         ([0, 4, 4, 0, 4, 4, 5, 0], &[(1, 3, ""), (4, 6, ""), (6, 7, "BAT entry of payload block 6")]),
         ([FAR, FAR + (9 << 20), FAR, 0, 0, 0, 0, FAR], &[(0, 3, "payload block 0"), (7, 8, "payload block 7")]),
         ([7, 7, 4, FAR, 7, 0, 0, 0], &[(0, 2, ""), (2, 3, ""), (3, 4, "payload block 3"), (4, 5, "")]),
-        // Inside of the metadata region, of the BAT region, and in the first MiB.
+        // Inside the metadata region, the BAT region, and the first MiB.
         ([0, (2 << 20) | 6, (3 << 20) | 6, 6, 6, 0, 0, 0], &[(1, 2, ""), (2, 3, ""), (3, 5, "payload block 3")]),
     ];
     for (entries, expected) in rows {
@@ -278,17 +278,17 @@ fn losses_that_touch_are_one_where_the_reason_is_of_one_kind() {
         let path = write(folder.path(), &spec.build());
         let (ran, _, losses) = extract(&path, &[]);
         assert_eq!(ran.status.code(), Some(65), "{}", ran.err);
-        let told: Vec<_> = expected.iter().map(|(first, end, _)| (first * MIB, (end - first) * MIB)).collect();
-        assert_eq!(ranges(&losses), told, "{losses:#}");
+        let report: Vec<_> = expected.iter().map(|(first, end, _)| (first * MIB, (end - first) * MIB)).collect();
+        assert_eq!(ranges(&losses), report, "{losses:#}");
         for (loss, (.., reason)) in losses["losses"].as_array().unwrap().iter().zip(expected) {
             assert!(loss["reason"].as_str().unwrap().starts_with(reason), "{loss:#}");
         }
-        assert_eq!(losses["lost-bytes"], told.iter().map(|(_, length)| length).sum::<u64>());
+        assert_eq!(losses["lost-bytes"], report.iter().map(|(_, length)| length).sum::<u64>());
     }
 }
 
 #[test]
-fn a_dirty_image_that_was_cut_has_its_log_replayed() {
+fn salvage_truncated_dirty_image_replays_log() {
     let folder = temp_dir();
     let image = Dirty::ManyEntries.build(&Spec::default().block(7, Block::full()));
     let path = write(folder.path(), &image);
@@ -305,7 +305,7 @@ fn a_dirty_image_that_was_cut_has_its_log_replayed() {
 }
 
 #[test]
-fn without_its_parent_a_child_gives_what_it_has() {
+fn salvage_child_without_parent_keeps_own_blocks() {
     let folder = temp_dir();
     let child = Spec::child_of(&Spec::default(), "gone.vhdx").block(1, Block::full()).build();
     let path = write(folder.path(), &child);

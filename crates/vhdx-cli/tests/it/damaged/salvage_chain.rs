@@ -1,4 +1,4 @@
-//! Salvaging chains: what one file has lost costs nothing that another one has.
+//! Salvage of chains: damage in one file loses nothing that another file holds.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ fn write(folder: &Path, chain: &[&Image]) -> PathBuf {
     folder.join("0.vhdx")
 }
 
-/// The content of a chain, of which something is lost.
+/// Content of a chain, with zeros for lost ranges.
 fn content_without(chain: &[&Image], lost: &[(u64, u64)]) -> Vec<u8> {
     let content = Expected::of(chain);
     let mut bytes = content.read(0..content.size());
@@ -29,24 +29,24 @@ fn content_without(chain: &[&Image], lost: &[(u64, u64)]) -> Vec<u8> {
     bytes
 }
 
-/// A loss: start, length, how its reason begins behind the name of the file, and the layer.
+/// A loss: start, length, beginning of its reason after the file name, and layer.
 type Lost<'a> = (u64, u64, &'a str, u64);
 
-/// All four commands salvage a chain, and lose just this.
+/// Salvages a chain with all four commands, and checks that they lose exactly this.
 #[track_caller]
 fn salvages(path: &Path, more: &[&str], whole: &[&Image], expected: &[Lost<'_>], code: i32) {
     let (ran, bytes, losses) = extract(path, more);
     assert_eq!(ran.status.code(), Some(code), "{}", ran.err);
-    let told: Vec<(u64, u64)> = expected.iter().map(|(start, length, ..)| (*start, *length)).collect();
-    assert_eq!(ranges(&losses), told, "{losses:#}");
+    let report: Vec<(u64, u64)> = expected.iter().map(|(start, length, ..)| (*start, *length)).collect();
+    assert_eq!(ranges(&losses), report, "{losses:#}");
     for (loss, (.., reason, layer)) in losses["losses"].as_array().unwrap().iter().zip(expected) {
         let text = loss["reason"].as_str().unwrap();
-        // Of a parent, it begins with its name.
+        // In a parent, the reason begins with the name of its file.
         let text =
             text.strip_prefix(&format!("layer {layer} (")).map_or(text, |named| named.split_once("): ").unwrap().1);
         assert!(text.starts_with(reason) && loss["layer"] == *layer, "{loss:#}");
     }
-    let remaining = content_without(whole, &told);
+    let remaining = content_without(whole, &report);
     assert!(bytes == remaining, "other bytes");
     let with = |command: &str| {
         let map = path.with_extension("again");
@@ -58,21 +58,21 @@ fn salvages(path: &Path, more: &[&str], whole: &[&Image], expected: &[Lost<'_>],
     };
     with("info");
     let map = with("map");
-    assert_eq!(map.contains("LOST"), !told.is_empty(), "{map}");
+    assert_eq!(map.contains("LOST"), !report.is_empty(), "{map}");
     let hashed = with("hash");
     let sha = crate::support::hex(&<sha2::Sha256 as sha2::Digest>::digest(&remaining));
     assert!(hashed.starts_with(&sha), "{hashed}");
 }
 
 #[test]
-fn of_a_cut_block_the_sectors_of_the_parent_stay() {
+fn salvage_truncated_block_keeps_sectors_of_parent() {
     let folder = temp_dir();
     let base = Spec::default().build();
     let child = Spec::child_of(&Spec::default(), "1.vhdx")
         .block(0, Block::partial(&[0..100, 1000..1500, 1600..1601, 2047..2048]))
         .block(2, Block::full())
         .block(5, Block::partial(&sectors(8..16)));
-    // The block of many parts is the last one in the file.
+    // The partially present block is the last one in the file.
     let child = Spec { order: vec![Slot::Bitmap(0), Slot::Block(2), Slot::Block(5), Slot::Block(0)], ..child }.build();
     let place = child.block_at(0);
     assert_eq!(place + MIB, child.bytes.len());
@@ -83,13 +83,13 @@ fn of_a_cut_block_the_sectors_of_the_parent_stay() {
         (2047 * 512, 512, "payload block 0 at", 0),
     ];
     salvages(&path, &[], &[&child, &base], &lost, 65);
-    // Nothing of the child is lost where the cut is behind its last sector but one, which the parent has.
+    // Nothing of the child is lost if the file ends after its last sector but one: the parent has the last one.
     let path = write(folder.path(), &[&cut(&child, place + 2047 * 512), &base]);
     salvages(&path, &[], &[&child, &base], &lost[2..], 65);
 }
 
 #[test]
-fn a_damaged_parent_costs_only_what_it_is_asked_for() {
+fn salvage_damaged_parent_loses_only_its_own_blocks() {
     let folder = temp_dir();
     let [top, middle, base] = chain_of_three(3 * MIB).map(|spec| spec.build());
     let whole = [&top, &middle, &base];
@@ -99,7 +99,7 @@ fn a_damaged_parent_costs_only_what_it_is_asked_for() {
         image
     };
     let sector = |from: u64, to: u64, reason, layer| (from * 512, (to - from) * 512, reason, layer);
-    // The first block of the base, which is as large as two of its children, is in a state that there is not.
+    // The first block of the base, which covers two blocks of its children, has a reserved state.
     let path = write(folder.path(), &[&top, &middle, &broken(&base, 0, 5)]);
     let entry = "BAT entry of payload block 0 at";
     let lost = [
@@ -109,15 +109,15 @@ fn a_damaged_parent_costs_only_what_it_is_asked_for() {
         sector(2048 + 17, 4096, entry, 2),
     ];
     salvages(&path, &[], &whole, &lost, 65);
-    // The same of the second one: of it, the children ask for its first half only.
+    // The second block of the base, of which the children need the first half only.
     let path = write(folder.path(), &[&top, &middle, &broken(&base, 1, 5)]);
     salvages(&path, &[], &whole, &[sector(4096, 6144, "BAT entry of payload block 1 at", 2)], 65);
-    // A block of the middle that lies nowhere: what the top has of it itself, and what is of no interest, is there.
+    // A block of the middle is past the end of the file: what the top holds itself, and what it does not need, remains.
     let path = write(folder.path(), &[&top, &broken(&middle, 0, (1 << 40) | 7), &base]);
     let block = "payload block 0 at";
     let lost = [sector(0, 50, block, 1), sector(1000, 1500, block, 1)];
     salvages(&path, &[], &whole, &lost, 65);
-    // Its bitmap is lost: so are all of its sectors that the top has not.
+    // Its sector bitmap is lost, and with it all sectors that the top does not hold.
     let bitmap = middle.geometry.bitmap_index(0);
     let path = write(folder.path(), &[&top, &broken(&middle, bitmap, 0), &base]);
     let entry = "BAT entry of sector bitmap block 0 at";
@@ -125,7 +125,7 @@ fn a_damaged_parent_costs_only_what_it_is_asked_for() {
 }
 
 #[test]
-fn all_commands_tell_the_same_of_a_parent_that_was_cut() {
+fn salvage_commands_agree_on_truncated_parent() {
     let folder = temp_dir();
     for bat_offset in [3 * MIB, 12 * MIB] {
         let built = chain_of_three(bat_offset).map(|spec| spec.build());
@@ -149,13 +149,13 @@ fn all_commands_tell_the_same_of_a_parent_that_was_cut() {
             assert_eq!(ran.status.code(), Some(65), "{layer} {length:#x}: {}", ran.err);
             let covers =
                 |range: &Range<u64>, (start, length): (u64, u64)| range.start <= start && start + length <= range.end;
-            // What is lost for another reason is told for itself.
-            let told = ranges(&losses);
-            assert!(told.iter().all(|loss| expected.iter().any(|range| covers(range, *loss))), "{losses:#}");
-            let sum: u64 = told.iter().map(|(_, length)| length).sum();
+            // A loss with another reason is listed separately.
+            let report = ranges(&losses);
+            assert!(report.iter().all(|loss| expected.iter().any(|range| covers(range, *loss))), "{losses:#}");
+            let sum: u64 = report.iter().map(|(_, length)| length).sum();
             assert_eq!(sum, expected.iter().map(|range| range.end - range.start).sum::<u64>(), "{losses:#}");
             assert_eq!(losses["lost-bytes"], sum);
-            assert!(bytes == content_without(&whole, &told), "{layer} {length:#x}");
+            assert!(bytes == content_without(&whole, &report), "{layer} {length:#x}");
             let map = path.with_extension("again");
             let ran = run(vhdx(["map", "--salvage", "--output", "json", "--loss-map"]).arg(&map).arg(&path));
             assert_eq!(ran.status.code(), Some(65), "{}", ran.err);
@@ -170,7 +170,7 @@ fn all_commands_tell_the_same_of_a_parent_that_was_cut() {
 }
 
 #[test]
-fn a_parent_that_has_lost_its_identity_is_the_one_that_is_named() {
+fn salvage_accepts_given_parent_without_identity() {
     let folder = temp_dir();
     let base = Spec::default().build();
     let child = Spec::child_of(&Spec::default(), "1.vhdx").block(1, Block::full()).build();
@@ -192,7 +192,7 @@ fn a_parent_that_has_lost_its_identity_is_the_one_that_is_named() {
     let named = ["--parents", "none", "--parent", parent];
     let with_other = [&named[..], &["--parent", second]].concat();
     let none: &[Lost<'_>] = &[];
-    // What the child has, and has not.
+    // A block that the child holds, and one that it does not.
     let missing = |reason, layer| [(0, MIB, reason, layer), (2 * MIB, 6 * MIB, reason, layer)];
     let (no_header, no_parent, no_locator) =
         (missing("headers: ", 1), missing("parent: ", 0), missing("parent locator at", 0));
@@ -201,16 +201,16 @@ fn a_parent_that_has_lost_its_identity_is_the_one_that_is_named() {
     let identity = patched(&base, &|image| image.patch_headers(32, &[7; 16]));
     type Row<'a> = (&'a str, &'a Image, &'a Image, &'a [&'a str], &'a [Lost<'a>], i32);
     let rows: [Row<'_>; 10] = [
-        // It still says who it is.
+        // The identity is still intact.
         ("signature", &child, &signature, &named, none, 0),
         ("signature, searched", &child, &signature, &[], none, 0),
         ("headers", &child, &headers, &named, none, 65),
         ("headers, and another one", &child, &headers, &with_other, none, 65),
-        // What is only found is not taken.
+        // A parent without identity is not accepted if it was only found.
         ("headers, searched", &child, &headers, &[], &no_header, 65),
         ("identity", &child, &identity, &named, none, 65),
         ("identity, searched", &child, &identity, &[], &no_parent, 65),
-        // Which of two that say who they are it is, nobody knows.
+        // Two candidates with the right identity are ambiguous.
         ("identity, and another one", &child, &identity, &with_other, &no_parent, 65),
         ("linkage", &no_linkage, &base, &named, none, 65),
         ("linkage, searched", &no_linkage, &base, &[], &no_locator, 65),
@@ -219,13 +219,13 @@ fn a_parent_that_has_lost_its_identity_is_the_one_that_is_named() {
         let path = write(folder.path(), &[child_file, parent_file, &other]);
         salvages(&path, more, &[&child, &base], lost, code);
         let ran = extract(&path, more).0;
-        let is_told = ran.err.contains("not known by its identity: taken for the parent since it was named");
-        assert_eq!(is_told, lost.is_empty() && code == 65, "{what}: {}", ran.err);
+        let is_reported = ran.err.contains("not known by its identity: taken for the parent since it was named");
+        assert_eq!(is_reported, lost.is_empty() && code == 65, "{what}: {}", ran.err);
     }
 }
 
 #[test]
-fn a_child_whose_block_size_is_said_by_hand_still_has_its_parent() {
+fn salvage_assumed_block_size_keeps_parent() {
     let folder = temp_dir();
     let base = Spec::default().build();
     let mut spec = Spec::child_of(&Spec::default(), "1.vhdx").block(1, Block::full()).block(2, Block::zero());

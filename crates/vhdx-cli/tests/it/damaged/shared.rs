@@ -1,11 +1,11 @@
-//! Blocks that lie in one place read without an error, and all but one of them wrong: nobody is left in the dark.
+//! Blocks with the same file offset read without an error, but all except one are wrong: every command warns.
 
 use crate::kit::builder::Spec;
 use crate::kit::{Block, MIB};
 use crate::support::{run, temp_dir, vhdx};
 
 #[test]
-fn whoever_reads_blocks_that_share_their_place_is_warned() {
+fn shared_blocks_cause_a_warning() {
     let folder = temp_dir();
     let [sound, shared, child] = ["sound.vhdx", "shared.vhdx", "child.vhdx"].map(|name| folder.path().join(name));
     let spec = Spec { raw_bat: [(2, (4 * MIB) | 6)].into(), ..Spec::default() };

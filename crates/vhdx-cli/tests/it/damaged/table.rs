@@ -1,5 +1,5 @@
-//! One rule is broken, and `vhdx check` tells which one, how bad that is, where in the file and of the disk, and ends with the
-//! exit code that goes with it. There are rows for every code that `docs/checks.md` has.
+//! Images that break one rule: `vhdx check` reports the rule, its severity, the offset in the file and the range of the
+//! disk, and ends with the right exit code. There are rows for every code in `docs/checks.md`.
 
 mod blocks;
 mod chain;
@@ -15,7 +15,7 @@ use serde_json::Value;
 use crate::kit::builder::{Image, Spec};
 use crate::support::{run, temp_dir, vhdx};
 
-/// Images of which something is wrong, and all that is to be found.
+/// Images with damage, and all findings expected.
 #[derive(Clone)]
 struct Row {
     what: &'static str,
@@ -23,11 +23,11 @@ struct Row {
     chain: Vec<Image>,
     /// Options of the command.
     args: &'static [&'static str],
-    /// As [`in_short`] writes them, in any order. With [`AND_MORE`] among them, there may be others.
+    /// In the format of [`in_short`], in any order. With [`AND_MORE`] among them, there may be others.
     found: Vec<&'static str>,
 }
 
-/// Of findings that follow from another, and are not what the row is about.
+/// For findings that follow from another one, and are not what the row is about.
 const AND_MORE: &str = "...";
 
 fn row(what: &'static str, image: Image, found: &[&'static str]) -> Row {
@@ -41,15 +41,15 @@ fn patched(patch: impl FnOnce(&mut Image)) -> Image {
     image
 }
 
-/// The default image, of another specification.
+/// The default image with a changed specification.
 fn with(change: impl FnOnce(&mut Spec)) -> Image {
     let mut spec = Spec::default();
     change(&mut spec);
     spec.build()
 }
 
-/// A finding in short: the layer, if it is a parent; code, severity, structure; where in the file; start and length of what it
-/// is about of the disk.
+/// A finding in short: the layer, if it is a parent; code, severity, structure; offset in the file; start and length of
+/// the affected range of the disk.
 fn in_short(finding: &Value) -> String {
     let text = |key: &str| finding[key].as_str().unwrap().to_owned();
     let mut out = format!("{} {} {}", text("code"), text("severity"), text("structure"));
@@ -72,7 +72,7 @@ fn kind_of(found: &str) -> (&str, &str) {
     (words.next().unwrap(), words.next().unwrap())
 }
 
-/// The exit code that goes with these findings, as `docs/checks.md` tells it.
+/// The exit code for these findings, according to `docs/checks.md`.
 fn exit_code(found: &[&str], strict: bool) -> i32 {
     let has =
         |severity: &str| found.iter().filter(|found| **found != AND_MORE).any(|found| kind_of(found).1 == severity);
@@ -85,7 +85,7 @@ fn exit_code(found: &[&str], strict: bool) -> i32 {
     }
 }
 
-/// Checks the images of all rows, and fails once for all that is wrong.
+/// Checks the images of all rows, and fails once for all differences.
 fn try_all(rows: &[Row]) {
     let mut wrong = Vec::new();
     for Row { what, chain, args, found: expected } in rows {
@@ -106,7 +106,7 @@ fn try_all(rows: &[Row]) {
         if !missing.is_empty() || !(found.is_empty() || expected.contains(&AND_MORE)) {
             wrong.push(format!("{what}: not found: {missing:?}, found besides: {found:?}"));
         }
-        // Each is counted, and says in words where it is and which rule it is about.
+        // Each finding is counted, and its text names the location and the code.
         let counted: u64 =
             report["counts"].as_array().unwrap().iter().map(|kind| kind["count"].as_u64().unwrap()).sum();
         assert_eq!(counted, crate::lab::wide(findings.len()), "{what}");
@@ -114,8 +114,8 @@ fn try_all(rows: &[Row]) {
         for finding in findings {
             let line = format!("{}: 0.vhdx: ", finding["severity"].as_str().unwrap());
             let code = format!("[{}]", finding["code"].as_str().unwrap());
-            let is_it = |told: &str| told.starts_with(&line) && told.contains(&code);
-            assert!(text.lines().any(is_it), "{what}: {text}");
+            let is_match = |shown: &str| shown.starts_with(&line) && shown.contains(&code);
+            assert!(text.lines().any(is_match), "{what}: {text}");
         }
         let mut ends = vec![(false, ran.status.code())];
         if expected.iter().any(|found| *found != AND_MORE && kind_of(found).1 == "warning") {
@@ -132,8 +132,8 @@ fn try_all(rows: &[Row]) {
 }
 
 #[test]
-fn every_code_that_the_documentation_tells_of_has_a_row() {
-    // V27 is told with V25 or V26; V74 and V75 have nothing to find in an image; P2 takes a medium that fails (see `guard`).
+fn every_documented_code_has_a_row() {
+    // V27 is reported with V25 or V26; V74 and V75 find nothing in an image; P2 needs a failing drive (see `guard`).
     let elsewhere = ["V27", "V74", "V75", "P2"];
     let is_code = |cell: &&str| {
         let number = cell.strip_prefix(['V', 'L', 'N', 'P']);

@@ -1,4 +1,4 @@
-//! The command, with images that somebody writes to while they are read.
+//! The command, with images that another program writes to meanwhile.
 
 use std::fs::File;
 use std::io::Read;
@@ -13,7 +13,7 @@ use crate::kit::{Block, MIB};
 use crate::support::{Ran, temp_dir, vhdx, wait};
 use crate::traced::Traced;
 
-/// A disk of 256 MiB, all of which is the same MiB of the file.
+/// A disk of 256 MiB, all blocks of which are the same MiB of the file.
 fn long_work(folder: &Path, name: &str) -> PathBuf {
     let mut spec = Spec::empty(256 * MIB).block(0, Block::full().at(FIRST_BLOCK));
     for number in 1..256 {
@@ -24,12 +24,12 @@ fn long_work(folder: &Path, name: &str) -> PathBuf {
     path
 }
 
-/// Runs the command, and writes to the image when a part of the output has come.
-fn written_to_meanwhile(path: &Path, args: &[&std::ffi::OsStr]) -> Ran {
+/// Runs the command, and writes to the image when a part of the output has arrived.
+fn run_while_written(path: &Path, args: &[&std::ffi::OsStr]) -> Ran {
     make_old(path);
     let mut child = vhdx(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     child.stdout.as_mut().unwrap().read_exact(&mut [0; 10]).unwrap();
-    // A byte as it was before: no output is wrong.
+    // The byte keeps its value, so the output is right.
     let mut byte = [0];
     let file = File::options().read(true).write(true).open(path).unwrap();
     file.read_exact_at(&mut byte, FIRST_BLOCK).unwrap();
@@ -48,28 +48,28 @@ fn assert_changed(ran: &Ran, name: &str) {
 }
 
 #[test]
-fn whoever_reads_an_image_that_is_written_to_is_told() {
+fn changed_image_is_an_error() {
     let folder = temp_dir();
     let path = long_work(folder.path(), "disk.vhdx");
     let image = path.as_os_str();
     for words in
         [vec!["extract".as_ref(), image, "-".as_ref()], vec!["read".as_ref(), "--range".as_ref(), "0:".as_ref(), image]]
     {
-        assert_changed(&written_to_meanwhile(&path, &words), "disk.vhdx");
+        assert_changed(&run_while_written(&path, &words), "disk.vhdx");
     }
 }
 
 #[test]
-fn a_parent_that_is_written_to_is_told_of_as_well() {
+fn changed_parent_is_an_error() {
     let folder = temp_dir();
     let base = long_work(folder.path(), "base.vhdx");
     let child = folder.path().join("child.avhdx");
     Spec::child_of(&Spec::empty(256 * MIB), "base.vhdx").build().bytes.write_file(&child).unwrap();
-    assert_changed(&written_to_meanwhile(&base, &["extract".as_ref(), child.as_os_str(), "-".as_ref()]), "base.vhdx");
+    assert_changed(&run_while_written(&base, &["extract".as_ref(), child.as_os_str(), "-".as_ref()]), "base.vhdx");
 }
 
 #[test]
-fn nothing_new_gets_its_name_from_an_image_that_changed() {
+fn changed_image_leaves_no_output() {
     let folder = temp_dir();
     let path = long_work(folder.path(), "disk.vhdx");
     let out = folder.path().join("out");
@@ -96,10 +96,10 @@ fn nothing_new_gets_its_name_from_an_image_that_changed() {
         assert_eq!(ran.status.code(), Some(74), "{words:?}: {}", ran.err);
         assert!(ran.err.contains("disk.vhdx: changed") && !out.exists(), "{words:?}: {}", ran.err);
         assert!(!String::from_utf8_lossy(&ran.out).contains("disk.vhdx\n"), "no digest of it");
-        cut_back(&path);
+        truncate_again(&path);
     }
 }
 
-fn cut_back(path: &Path) {
+fn truncate_again(path: &Path) {
     vhdx_testkit::dense::cut(path, FIRST_BLOCK + MIB);
 }

@@ -1,4 +1,4 @@
-//! Media that do not give one copy of what is there twice, or not all of what is to be copied.
+//! Drives that fail to read one of two copies, or a part of an image.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -12,7 +12,7 @@ use crate::kit::{Block, KIB, MIB};
 use crate::lab::{Expected, size};
 use crate::support::{Ran, run, temp_dir, vhdx};
 
-/// A child and its parent, which has a block that the child has not.
+/// A child, and its parent with a block that the child does not hold.
 fn chain() -> [Image; 2] {
     let base = (0..3).fold(Spec::empty(4 * MIB), |spec, number| spec.block(number, Block::full()));
     let child = Spec::child_of(&base, "fuse\\disk.vhdx").block(1, Block::full());
@@ -25,7 +25,7 @@ fn content(chain: &[Image]) -> Vec<u8> {
     content.read(0..content.size())
 }
 
-/// A chain of which one file can be read but for some bytes: by which paths its two files are read.
+/// A chain in which some bytes of one file cannot be read: paths of its two files.
 struct Failing {
     paths: [PathBuf; 2],
     out: PathBuf,
@@ -34,7 +34,7 @@ struct Failing {
 }
 
 impl Failing {
-    /// The file of `layer` fails.
+    /// Makes the file of `layer` fail.
     fn new(folder: &Path, chain: &[Image], layer: usize, bad: &Range<u64>) -> Option<Self> {
         let mut paths = ["child.vhdx", "base.vhdx"].map(|name| folder.join(name));
         for (image, path) in chain.iter().zip(&paths) {
@@ -46,7 +46,7 @@ impl Failing {
         Some(Self { paths, out, map, _mounted: mounted })
     }
 
-    /// Runs a command on the chain, whose parent is named.
+    /// Runs a command on the chain, with the parent given.
     fn run(&self, words: &[&str]) -> Ran {
         run(vhdx(words).arg("--parent").arg(&self.paths[1]).arg(&self.paths[0]))
     }
@@ -58,7 +58,7 @@ impl Failing {
         (ran, std::fs::read(&self.out).ok())
     }
 
-    /// The same of what is left, and what is lost.
+    /// Extracts the disk with --salvage, and returns the losses, too.
     fn salvage(&self, words: &[&str]) -> (Ran, Option<Vec<u8>>, Vec<(u64, u64)>) {
         drop(std::fs::remove_file(&self.map));
         let (ran, bytes) = self.extract(&[&["--salvage", "--loss-map", self.map.to_str().unwrap()], words].concat());
@@ -67,12 +67,13 @@ impl Failing {
     }
 }
 
-/// What there is twice, and the identifier, without which all the rest can be read: where it lies, and the rule that it breaks.
+/// Offsets of the two copies and of the signature, none of which is needed for the rest, with the rules that they
+/// break.
 const COPIES: [(u64, &str); 5] =
     [(0, "V2"), (64 * KIB, "V5"), (128 * KIB, "V5"), (192 * KIB, "V26"), (256 * KIB, "V26")];
 
 #[test]
-fn a_copy_that_cannot_be_read_is_one_that_is_not_valid() {
+fn unreadable_copy_counts_as_invalid() {
     let chain = chain();
     let expected = content(&chain);
     for layer in [0, 1] {
@@ -80,30 +81,30 @@ fn a_copy_that_cannot_be_read_is_one_that_is_not_valid() {
             let folder = temp_dir();
             let Some(failing) = Failing::new(folder.path(), &chain, layer, &(at..at + 1)) else { return };
             let parent = failing.paths[1].to_str().unwrap();
-            // Of one that is mounted, the stored path leads there, too.
+            // The stored path leads to a mounted parent, too.
             let ways = [&["--parent", parent][..], &[]];
             for way in &ways[..=layer] {
-                let told = |ran: &Ran| {
+                let report = |ran: &Ran| {
                     let warned = ran.err.lines().filter(|line| line.contains("[V")).collect::<Vec<_>>();
-                    let is_it =
+                    let is_match =
                         |line: &&str| line.contains("cannot be read any more") && line.ends_with(&format!("[{code}]"));
-                    warned.len() == 1 && warned.iter().all(is_it)
+                    warned.len() == 1 && warned.iter().all(is_match)
                 };
-                // What is not known to be an image is none.
+                // A file without a signature is not an image.
                 let (exit, bytes) = if code == "V2" { (74, None) } else { (0, Some(&expected)) };
                 let (ran, found) = failing.extract(way);
                 assert_eq!(ran.status.code(), Some(exit), "{layer} {at:#x} {way:?}: {}", ran.err);
                 assert!(found.as_ref() == bytes, "{layer} {at:#x} {way:?}: other bytes");
-                assert!(exit != 0 || told(&ran), "{layer} {at:#x} {way:?}: {}", ran.err);
+                assert!(exit != 0 || report(&ran), "{layer} {at:#x} {way:?}: {}", ran.err);
                 for more in [&[][..], &["--no-mmap"]] {
                     let (ran, found, lost) = failing.salvage(&[*way, more].concat());
                     assert_eq!((ran.status.code(), lost), (Some(0), vec![]), "{layer} {at:#x} {way:?}: {}", ran.err);
                     assert!(found.as_ref() == Some(&expected), "{layer} {at:#x} {way:?}: other bytes");
-                    assert!(told(&ran), "{layer} {at:#x} {way:?}: {}", ran.err);
+                    assert!(report(&ran), "{layer} {at:#x} {way:?}: {}", ran.err);
                 }
             }
             for command in [&["info"][..], &["hash", "-a", "crc32"], &["log"]] {
-                // These two tell of the image also where its parent is none.
+                // These two commands show the image even if its parent cannot be opened.
                 let is_read = code != "V2" || (layer == 1 && command[0] != "hash");
                 let ran = failing.run(command);
                 assert_eq!(
@@ -113,7 +114,7 @@ fn a_copy_that_cannot_be_read_is_one_that_is_not_valid() {
                     ran.err
                 );
             }
-            // A check tells of the copy, and that not all of the file can be read.
+            // A check reports the copy, and that a part of the file cannot be read.
             let ran = failing.run(&["check", "--output", "json"]);
             let findings = ran.json()["findings"].as_array().unwrap().clone();
             let found: BTreeSet<&str> = findings.iter().map(|finding| finding["code"].as_str().unwrap()).collect();
@@ -124,7 +125,7 @@ fn a_copy_that_cannot_be_read_is_one_that_is_not_valid() {
 }
 
 #[test]
-fn where_no_copy_counts_it_is_the_medium_that_is_to_blame() {
+fn drive_error_is_reported_if_no_copy_is_valid() {
     let folder = temp_dir();
     for (first, broken) in
         [(64 * KIB, 128 * KIB), (128 * KIB, 64 * KIB), (192 * KIB, 256 * KIB), (256 * KIB, 192 * KIB)]
@@ -132,7 +133,7 @@ fn where_no_copy_counts_it_is_the_medium_that_is_to_blame() {
         let mut chain = chain();
         chain.iter_mut().for_each(|image| image.bytes.write(broken, b"gone"));
         for layer in [0, 1] {
-            // The parent is not to be broken where the child is to fail.
+            // The parent stays intact if the child is to fail.
             let mut files = self::chain();
             files[layer] = chain[layer].clone();
             let Some(failing) = Failing::new(folder.path(), &files, layer, &(first..first + 1)) else { return };
@@ -150,10 +151,10 @@ fn where_no_copy_counts_it_is_the_medium_that_is_to_blame() {
 }
 
 #[test]
-fn salvage_without_mapping_keeps_what_the_medium_gives() {
+fn salvage_without_mapping_keeps_readable_ranges() {
     let folder = temp_dir();
     let chain = chain();
-    // In a block of the child, and in one that the child has not.
+    // In a block that the child holds, and in one that it does not hold.
     for (layer, block) in [(0, 1), (1, 2)] {
         let bad = chain[layer].block_at(block) + 8 * KIB + 1;
         let Some(failing) = Failing::new(folder.path(), &chain, layer, &(bad..bad + 1)) else { return };
@@ -176,10 +177,10 @@ fn salvage_without_mapping_keeps_what_the_medium_gives() {
 }
 
 #[test]
-fn what_lies_between_the_sectors_of_a_block_need_not_be_there() {
+fn unused_sectors_of_a_block_need_not_be_readable() {
     let folder = temp_dir();
     let base = (0..3).fold(Spec::empty(4 * MIB), |spec, number| spec.block(number, Block::full()));
-    // Eight sectors, one page of the file, are the parent's.
+    // Eight sectors, one page of the file, are in the parent.
     let child = Spec::child_of(&base, "base.vhdx").block(1, Block::partial(&[0..8, 16..2048])).build();
     let page = child.block_at(1) + 4 * KIB;
     let chain = [child, base.build()];
@@ -191,7 +192,7 @@ fn what_lies_between_the_sectors_of_a_block_need_not_be_there() {
         let ran = failing.run(&["hash", "-a", algorithm]);
         assert_eq!(ran.status.code(), Some(0), "{algorithm}: {}", ran.err);
     }
-    // What is in a sector of its own is needed.
+    // A sector of the child itself is needed.
     drop(failing);
     let Some(failing) = Failing::new(folder.path(), &chain, 0, &(page + 4 * KIB..page + 5 * KIB)) else { return };
     let (ran, bytes) = failing.extract(&["--parent", &parent]);

@@ -1,5 +1,5 @@
-//! The command, with an image that becomes shorter at a random moment while it runs: what it gives is right, or it says
-//! so and ends with 74. No signal ends it.
+//! The command, with an image that is truncated at a random moment while it runs: its output is right, or it reports
+//! the error and ends with 74. No signal ends it.
 
 use std::ffi::OsString;
 use std::io::Read;
@@ -21,11 +21,11 @@ macro_rules! args {
     };
 }
 
-/// Blocks of the file, and how often the disk has each of them.
+/// Blocks of the file, and how many times the disk has each of them.
 const BLOCKS: u64 = 8;
 const TIMES: u64 = 32;
 
-/// An image whose disk is much longer than its file: work of some length on a file that is quickly made.
+/// An image whose disk is much longer than its file: long work on a file that is quick to make.
 fn long_work(folder: &Path) -> PathBuf {
     let disk = BLOCKS * TIMES;
     let mut spec = (0..BLOCKS).fold(Spec::empty(disk * MIB), |spec, number| spec.block(number, Block::full()));
@@ -41,18 +41,19 @@ fn start(args: &[OsString]) -> Child {
     vhdx(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
-/// Goes on to where the program maps the file: it has looked at its length and times by then. False if it ends before.
+/// Runs the program until it maps the file: it knows length and times of the file by then. Returns false if it ends
+/// before.
 pub(super) fn run_to_mapping(program: &mut Traced, path: &Path) -> bool {
     program.run_until(|call| call.is_any(&[libc::SYS_mmap]) && call.file(4).as_deref() == Some(path))
 }
 
-/// Starts a program that is held at its first system call.
+/// Starts a program and holds it at its first system call.
 fn start_traced(args: &[OsString]) -> Option<Traced> {
     Traced::start(vhdx(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()))
 }
 
-/// What a run gives if nothing happens, and how many system calls it makes once it maps the file.
-fn undisturbed(args: &[OsString], path: &Path) -> Option<(Ran, u64)> {
+/// The result without a disturbance, and the number of system calls after the file was mapped.
+fn run_undisturbed(args: &[OsString], path: &Path) -> Option<(Ran, u64)> {
     let mut program = start_traced(args)?;
     let mut count = 0;
     if run_to_mapping(&mut program, path) {
@@ -64,21 +65,22 @@ fn undisturbed(args: &[OsString], path: &Path) -> Option<(Ran, u64)> {
     Some((Ran::from(program.finish()).done(), count))
 }
 
-/// What was said, but for the room that a file takes: the system decides on that later.
+/// The output without the space that a file occupies, which the system decides later.
 fn without_size(ran: &Ran) -> Vec<u8> {
     let lines = ran.out.split_inclusive(|byte| *byte == b'\n');
     lines.filter(|line| !line.starts_with(b"disk size")).flatten().copied().collect()
 }
 
 #[track_caller]
-fn assert_says_so(ran: &Ran) {
+fn assert_reported(ran: &Ran) {
     assert_eq!(ran.status.code(), Some(74), "{}: {}", ran.status, ran.err);
-    let is_told = ["cannot be read any more", "changed while it was read"].iter().any(|text| ran.err.contains(text));
-    assert!(is_told && ran.err.contains("disk.vhdx"), "{}", ran.err);
+    let is_reported =
+        ["cannot be read any more", "changed while it was read"].iter().any(|text| ran.err.contains(text));
+    assert!(is_reported && ran.err.contains("disk.vhdx"), "{}", ran.err);
 }
 
-/// Runs a command again and again, and makes its image shorter each time, at a random system call. `is_right` looks at
-/// what a success has left.
+/// Runs a command many times, and truncates its image at a random system call each time. `is_right` checks the result
+/// of a success.
 fn cut_at_random_moments(
     rng: &mut Rng,
     rounds: u64,
@@ -88,13 +90,13 @@ fn cut_at_random_moments(
     let folder = temp_dir();
     let path = long_work(folder.path());
     let args = args(folder.path());
-    let Some((expected, calls)) = undisturbed(&args, &path) else { return };
+    let Some((expected, calls)) = run_undisturbed(&args, &path) else { return };
     assert!(calls > 0 && is_right(folder.path(), &expected));
     drop(std::fs::remove_file(folder.path().join("out")));
     for _ in 0..rounds {
         let path = long_work(path.parent().unwrap());
         let Some(mut program) = start_traced(&args) else { return };
-        // Threads share the work in another way each time: there may be fewer calls than before.
+        // Threads divide the work differently each time, so there may be fewer calls than before.
         let mut left = rng.below(calls);
         if run_to_mapping(&mut program, &path) {
             program.run_until(|_| {
@@ -108,10 +110,10 @@ fn cut_at_random_moments(
         if ran.status.success() {
             assert!(
                 without_size(&ran) == without_size(&expected) && is_right(folder.path(), &ran),
-                "{args:?}: wrong, and nobody was told"
+                "{args:?}: wrong, without an error"
             );
         } else {
-            assert_says_so(&ran);
+            assert_reported(&ran);
             assert!(!folder.path().join("out").exists(), "{args:?}");
         }
         drop(std::fs::remove_file(folder.path().join("out")));
@@ -119,7 +121,7 @@ fn cut_at_random_moments(
 }
 
 #[test]
-fn hash() {
+fn truncated_during_hash() {
     let mut rng = Rng::new(11);
     for algorithm in ["crc32", "sha256", "crc32,blake3,md5"] {
         let args = |folder: &Path| args!["hash", "--quiet", "-a", algorithm, folder.join("disk.vhdx")];
@@ -134,7 +136,7 @@ fn hash() {
 }
 
 #[test]
-fn map_and_info() {
+fn truncated_during_map_and_info() {
     let mut rng = Rng::new(12);
     for words in [args!["map"], args!["map", "--output", "json"], args!["info"], args!["chain"], args!["log"]] {
         let args = |folder: &Path| [words.clone(), args![folder.join("disk.vhdx")]].concat();
@@ -143,7 +145,7 @@ fn map_and_info() {
 }
 
 #[test]
-fn extract_to_a_file() {
+fn truncated_during_extract_to_a_file() {
     let mut rng = Rng::new(13);
     let one = content(BLOCKS);
     for options in [args![], args!["--hash", "sha256"], args!["--sparse", "blocks", "--verify"]] {
@@ -159,7 +161,7 @@ fn extract_to_a_file() {
 }
 
 #[test]
-fn compare_and_verify() {
+fn truncated_during_compare_and_verify() {
     let mut rng = Rng::new(14);
     let other = temp_dir();
     let path = long_work(other.path());
@@ -173,7 +175,7 @@ fn compare_and_verify() {
     cut_at_random_moments(&mut rng, 8, args, |_, _| true);
 }
 
-/// The end of a run whose image is cut when a part of its output has come.
+/// Ends a run and truncates its image when a part of its output has arrived.
 fn cut_under_a_pipe(rng: &mut Rng, words: &[OsString], length: u64) -> Ran {
     let folder = temp_dir();
     let path = long_work(folder.path());
@@ -188,7 +190,7 @@ fn cut_under_a_pipe(rng: &mut Rng, words: &[OsString], length: u64) -> Ran {
 }
 
 #[test]
-fn extract_and_read_to_a_pipe() {
+fn truncated_during_extract_and_read_to_a_pipe() {
     let mut rng = Rng::new(15);
     for words in [
         args!["extract", "--quiet", "IMAGE", "-"],
@@ -196,11 +198,11 @@ fn extract_and_read_to_a_pipe() {
         args!["read", "--range", "0:", "IMAGE"],
     ] {
         for _ in 0..6 {
-            assert_says_so(&cut_under_a_pipe(&mut rng, &words, BLOCKS * TIMES * MIB));
+            assert_reported(&cut_under_a_pipe(&mut rng, &words, BLOCKS * TIMES * MIB));
         }
     }
     let words = args!["read", "--hex", "--range", "0:", "IMAGE"];
     for _ in 0..6 {
-        assert_says_so(&cut_under_a_pipe(&mut rng, &words, 100 * MIB));
+        assert_reported(&cut_under_a_pipe(&mut rng, &words, 100 * MIB));
     }
 }

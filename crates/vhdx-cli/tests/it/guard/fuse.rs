@@ -1,4 +1,4 @@
-//! The command, with a file system that can't read some bytes of an image.
+//! The command, with a file system that fails to read some bytes of an image.
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -9,14 +9,14 @@ use vhdx_testkit::fuse::Mounted;
 use crate::kit::MIB;
 use crate::support::{run, temp_dir, vhdx};
 
-/// The process that serves it: not a test, unless it is told what to do.
+/// Process that serves the file system. Without its environment variable, this is not a test.
 #[test]
 fn serve() {
     vhdx_testkit::fuse::serve();
 }
 
 #[test]
-fn tables_that_cannot_be_read_are_told() {
+fn unreadable_tables_are_errors() {
     let folder = temp_dir();
     let image = dense(folder.path(), "image", BLOCKS);
     // Headers, region tables, metadata.
@@ -29,7 +29,7 @@ fn tables_that_cannot_be_read_are_told() {
 }
 
 #[test]
-fn the_command_says_where() {
+fn unreadable_range_is_named() {
     let folder = temp_dir();
     let image = dense(folder.path(), "image", BLOCKS);
     let manifest = folder.path().join("manifest");
@@ -59,7 +59,7 @@ fn the_command_says_where() {
             ran.err
         );
         assert!(ran.err.contains("hint: ") && !out.exists(), "{words:?}: {}", ran.err);
-        // The other bytes can be had.
+        // The other bytes can be read.
         let ran = run(vhdx(["hash", "-a", "crc32", "--range", "0:6M"]).arg(&path)).done();
         let expected = format!(" = {}\n", crc32_of(&content(BLOCKS)[..6 << 20]));
         assert!(
@@ -70,20 +70,20 @@ fn the_command_says_where() {
     }
 }
 
-/// The digest as the command writes it, by other means.
+/// The digest line, computed without the command.
 fn crc32_of(bytes: &[u8]) -> String {
     format!("{:08x}", crc32fast::hash(bytes))
 }
 
-/// What the loss map says is lost: start and length.
+/// Lost ranges of a loss map: start and length.
 pub(super) fn losses(map: &Path) -> Vec<(u64, u64)> {
-    let told: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(map).unwrap()).unwrap();
+    let report: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(map).unwrap()).unwrap();
     let range = |loss: &serde_json::Value| (loss["start"].as_u64().unwrap(), loss["length"].as_u64().unwrap());
-    told["losses"].as_array().unwrap().iter().map(range).collect()
+    report["losses"].as_array().unwrap().iter().map(range).collect()
 }
 
 #[test]
-fn a_salvage_loses_the_pages_that_cannot_be_read_and_no_other() {
+fn salvage_loses_only_unreadable_pages() {
     let folder = temp_dir();
     let image = dense(folder.path(), "image", BLOCKS);
     let [out, map] = ["out", "map"].map(|name| folder.path().join(name));
@@ -114,20 +114,20 @@ fn a_salvage_loses_the_pages_that_cannot_be_read_and_no_other() {
         let ran = run(vhdx(["hash", "--salvage", "-a", "crc32"]).arg(mounted.path()));
         assert!(ran.text().starts_with(&crc32_of(&expected)), "{}{}", ran.text(), ran.err);
         assert_eq!(ran.status.code(), Some(65), "{}", ran.err);
-        // A check that reads everything finds it.
+        // A check that reads all content finds the same.
         let Some(mounted) = Mounted::new(&image, &bad) else { return };
         let ran = run(vhdx(["check", "--payload", "--output", "json"]).arg(mounted.path()));
         assert_eq!(ran.status.code(), Some(2), "{}{}", ran.text(), ran.err);
-        let told = &ran.json()["findings"];
-        assert_eq!(told.as_array().unwrap().len(), 1, "{told}");
-        let told = ["code", "severity", "structure", "offset", "range"].map(|key| told[0][key].clone());
+        let report = &ran.json()["findings"];
+        assert_eq!(report.as_array().unwrap().len(), 1, "{report}");
+        let report = ["code", "severity", "structure", "offset", "range"].map(|key| report[0][key].clone());
         let range = serde_json::json!({ "start": start, "length": end - start });
-        assert_eq!(told, ["P2".into(), "corruption".into(), "file".into(), (FIRST_BLOCK + start).into(), range]);
+        assert_eq!(report, ["P2".into(), "corruption".into(), "file".into(), (FIRST_BLOCK + start).into(), range]);
     }
 }
 
 #[test]
-fn a_salvage_loses_the_blocks_whose_entries_cannot_be_read() {
+fn salvage_loses_blocks_with_unreadable_entries() {
     let folder = temp_dir();
     let image = dense(folder.path(), "image", BLOCKS);
     let [out, map] = ["out", "map"].map(|name| folder.path().join(name));
@@ -135,6 +135,6 @@ fn a_salvage_loses_the_blocks_whose_entries_cannot_be_read() {
     let mut command = vhdx(["extract", "--force", "--salvage", "--loss-map"]);
     let ran = run(command.arg(&map).arg(mounted.path()).arg(&out));
     assert_eq!(ran.status.code(), Some(65), "{}", ran.err);
-    // Each has an entry of its own, and the reason is the same.
+    // Each block has its own loss, for the same reason.
     assert_eq!(losses(&map), [(0, BLOCKS * MIB)]);
 }

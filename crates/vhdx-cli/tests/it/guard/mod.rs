@@ -1,5 +1,5 @@
-//! The command, with images that become shorter, are written to, or whose medium fails while it runs: it says so, and no signal
-//! ends it. The faults are real ones.
+//! The command, with images that are truncated, written to, or on a failing drive while it runs: it reports that, and
+//! no signal ends it. The faults are real.
 #![cfg(target_os = "linux")]
 
 mod changed;

@@ -1,4 +1,4 @@
-//! The command, with a file system whose medium is torn away.
+//! The command, with a file system whose drive disappears.
 
 use vhdx_testkit::device::Torn;
 use vhdx_testkit::support::open;
@@ -6,7 +6,7 @@ use vhdx_testkit::support::open;
 use crate::support::{run, temp_dir, vhdx};
 
 #[test]
-fn the_command_says_so() {
+fn torn_image_is_an_error() {
     let folder = temp_dir();
     let cases: [&[&str]; 4] = [
         &["hash", "-a", "crc32"],
@@ -16,7 +16,7 @@ fn the_command_says_so() {
     ];
     for words in cases {
         let Some(torn) = Torn::new(folder.path()) else { return };
-        // What is needed to find the file's blocks has been read; nothing here looks at the disk behind that.
+        // The metadata of the file system has been read by now; nothing here reads the drive after this.
         let disk = open(&torn.path()).unwrap();
         disk.read_at(&mut [0; 4096], 0).unwrap();
         torn.tear();

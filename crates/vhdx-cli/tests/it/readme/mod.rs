@@ -1,4 +1,5 @@
-//! The README and the pages in `docs` show what the command prints, and the example of the README compiles.
+//! Checks that the README and the pages in `docs` show what the command prints, and that the example of the README
+//! compiles.
 
 #[expect(
     dead_code,
@@ -14,14 +15,16 @@ use std::process::Command;
 
 use crate::support::{root, run, skip, temp_dir, vhdx};
 
-/// With this variable in the environment, the tests write what the command prints into the pages.
+/// With this environment variable, the tests write the output of the command into the pages.
 const UPDATE: &str = "UPDATE_DOCS";
 
 /// The line of `docs/cli.md` after which everything is generated.
 const GENERATED: &str = "<!-- generated from here on: UPDATE_DOCS=1 cargo test readme -->\n";
 
 fn page(name: &str) -> String {
-    std::fs::read_to_string(root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+    let text = std::fs::read_to_string(root().join(name));
+    assert!(text.is_ok(), "{name}: {text:?}");
+    text.unwrap()
 }
 
 /// The README and every page in `docs`.
@@ -33,7 +36,7 @@ fn pages() -> Vec<String> {
     names.iter().map(|name| std::fs::read_to_string(name).unwrap()).collect()
 }
 
-/// Compares a page with what it has to be, or writes it.
+/// Compares a page with its expected content, or writes it.
 fn assert_page(name: &str, found: &str, expected: &str) {
     if std::env::var_os(UPDATE).is_some() {
         std::fs::write(root().join(name), expected).unwrap();
@@ -42,7 +45,7 @@ fn assert_page(name: &str, found: &str, expected: &str) {
     }
 }
 
-/// The fenced blocks of a text: the kind after the fence, and the content.
+/// Fenced blocks of a text: the kind after the fence, and the content.
 fn blocks(text: &str) -> Vec<(&str, &str)> {
     let mut fences = text.split("```").skip(1);
     let mut all = Vec::new();
@@ -56,7 +59,7 @@ fn help() -> String {
     run(&mut vhdx(["--help"])).done().text()
 }
 
-/// The commands that the help lists.
+/// Names of the commands in the help.
 fn commands() -> Vec<String> {
     let help = help();
     let listed = help.split("Commands:\n").nth(1).unwrap().split("\n\n").next().unwrap();
@@ -67,8 +70,8 @@ fn commands() -> Vec<String> {
     names
 }
 
-/// A section of `docs/cli.md`: the long help of a command, without the options that all commands have. Those are in the help
-/// of the program.
+/// A section of `docs/cli.md`: the long help of a command, without the common options. Those are in the help of the
+/// program.
 fn section(command: Option<&str>) -> String {
     let words: Vec<&str> = command.into_iter().chain(["--help"]).collect();
     let text = run(&mut vhdx(&words)).done().text();
@@ -100,7 +103,7 @@ fn exit_codes_page_has_the_meanings_of_the_help() {
         .collect();
     let numbers: Vec<u8> = of_help.iter().map(|(code, _)| *code).collect();
     assert_eq!(numbers, [0, 1, 2, 65, 66, 69, 73, 74, 80, 81, 82, 130]);
-    // The first table of the page: code, the meaning as in the help, and what to do.
+    // The first table of the page: code, meaning as in the help, and what to do.
     let found = page("docs/exit-codes.md");
     let mut expected = String::new();
     let mut meanings = of_help.iter();
@@ -120,7 +123,7 @@ fn exit_codes_page_has_the_meanings_of_the_help() {
     assert_page("docs/exit-codes.md", &found, &expected);
 }
 
-/// The keys of all objects in a value. Under some keys, objects have names of the image's or the guest's own.
+/// Keys of all objects in a value. Under some keys, objects have names from the image or the guest.
 fn keys_of(value: &serde_json::Value, keys: &mut BTreeSet<String>) {
     const NAMED_OTHERWISE: [&str; 4] = ["children", "states", "disk", "locator"];
 
@@ -165,7 +168,7 @@ fn commands_of_the_pages_and_the_help_can_be_typed() {
     let mut typed = 0;
     for line in scripts.chain([tour]).flat_map(str::lines) {
         let Some(command) = line.trim_start().strip_prefix("vhdx ") else { continue };
-        // Then follows a comment, a pipe, or an explanation after several spaces.
+        // A comment, a pipe, or an explanation after several spaces follows.
         let command = command.split(['#', '|', '>']).next().unwrap().split("  ").next().unwrap();
         let words = command.split_whitespace().chain(["--help"]);
         let ran = run(&mut vhdx(words));
@@ -209,7 +212,7 @@ fn readme_shows_what_the_commands_print() {
 
 #[test]
 fn readme_example_compiles() {
-    // As the module above, which has the same text.
+    // The module above has the same text.
     let text = page("README.md");
     let (_, example) = blocks(&text).into_iter().find(|(kind, _)| kind.starts_with("rust")).unwrap();
     assert_eq!(example, include_str!("example.rs"));

@@ -17,7 +17,7 @@ use super::super::truth::{Truth, differences};
 use super::{Failure, Judged, Stage, ensure, ensure_bytes, ensure_eq};
 use crate::MIB;
 
-/// The most that is hashed or copied, in bytes: a disk may be gigabytes of zeros.
+/// Limit of what is hashed or copied, in bytes: a disk may be gigabytes of zeros.
 const MOST: u64 = 6 * MIB;
 
 /// A digest of bytes in hexadecimal, by crates that the library's answer does not depend on.
@@ -88,7 +88,7 @@ pub(super) fn hash(stage: &Stage<'_>, dice: &mut Dice) -> Judged {
     ensure_digests(&found, &algorithms, &stage.truth().read(range))
 }
 
-/// A writer that calls the trigger whenever something is written.
+/// A writer that calls the trigger at every write.
 struct Sink<'a> {
     stage: &'a Stage<'a>,
     bytes: Vec<u8>,
@@ -108,7 +108,7 @@ impl Write for Sink<'_> {
     }
 }
 
-/// A reader that calls the trigger whenever something is read.
+/// A reader that calls the trigger at every read.
 struct Tap<'a> {
     stage: &'a Stage<'a>,
     inner: Cursor<&'a [u8]>,
@@ -132,8 +132,8 @@ fn field(line: &Value, key: &str) -> Result<u64, Failure> {
     line[key].as_u64().ok_or_else(|| Failure::Wrong(format!("no {key} in {line}")))
 }
 
-/// Each share is right for the range that it names; all of them, put together, are right for the disk. Shares of one disk
-/// that do not fit together were divided by different maps, and are refused.
+/// Each share is right for its own range; all of them, merged, are right for the disk. Shares of one disk that do not
+/// fit together were divided by different maps, and are rejected.
 pub(super) fn hash_share(stage: &Stage<'_>, dice: &mut Dice) -> Judged {
     let truth = stage.truth();
     let algorithms =
@@ -264,7 +264,7 @@ pub fn judge_manifest(text: &[u8], truth: &Truth, algorithms: &[Algorithm]) -> J
     Ok(())
 }
 
-fn made_manifest(stage: &Stage<'_>, dice: &mut Dice, shard: Option<Shard>) -> Judged {
+fn new_manifest(stage: &Stage<'_>, dice: &mut Dice, shard: Option<Shard>) -> Judged {
     let algorithms = if stage.truth().size <= MOST { some_algorithms(dice) } else { vec![Algorithm::Crc32] };
     let mut out = Sink { stage, bytes: Vec::new() };
     manifest::create_manifest(stage.disk, &algorithms, shard, &stage.scan(), &mut out)?;
@@ -272,13 +272,13 @@ fn made_manifest(stage: &Stage<'_>, dice: &mut Dice, shard: Option<Shard>) -> Ju
 }
 
 pub(super) fn create_manifest(stage: &Stage<'_>, dice: &mut Dice) -> Judged {
-    made_manifest(stage, dice, None)
+    new_manifest(stage, dice, None)
 }
 
 pub(super) fn create_manifest_share(stage: &Stage<'_>, dice: &mut Dice) -> Judged {
     let count = 2 + u32::try_from(dice.below(2)).unwrap();
     let shard = Shard::new(1 + u32::try_from(dice.below(u64::from(count))).unwrap(), count);
-    made_manifest(stage, dice, shard)
+    new_manifest(stage, dice, shard)
 }
 
 /// Compares the disk with the manifest of the disk of a layer.
@@ -311,7 +311,7 @@ pub(super) fn verify_other(stage: &Stage<'_>, dice: &mut Dice) -> Judged {
     verified(stage, other.unwrap_or(0))
 }
 
-/// Another content to compare the disk with: the same or another disk from memory, an ancestor of its own, or raw bytes.
+/// Another content to compare the disk with: an equal or different disk from memory, an ancestor, or raw bytes.
 fn with_other<T>(
     stage: &Stage<'_>,
     dice: &mut Dice,

@@ -1,4 +1,4 @@
-//! Operations that say what lies where.
+//! Operations that return maps.
 
 use std::ops::{ControlFlow, Range};
 
@@ -11,7 +11,7 @@ use super::super::truth::{Change, Truth};
 use super::{Failure, Judged, Stage, ensure, ensure_eq};
 use crate::builder::Locator;
 
-/// The number that stands for a state in the file.
+/// Number of a state in the file.
 pub(super) fn number_of(state: PayloadBlockState) -> u8 {
     match state {
         PayloadBlockState::NotPresent => 0,
@@ -28,7 +28,7 @@ pub(super) fn payload_block(stage: &Stage<'_>, dice: &mut Dice) -> Judged {
         let truth = &stage.chain.truths[layer];
         let image = &stage.chain.layers[layer].image;
         for _ in 0..3 {
-            let number = super::some_range(truth, &stage.hurt(), dice, 1).start / truth.block_size;
+            let number = super::some_range(truth, &stage.damaged_ranges(), dice, 1).start / truth.block_size;
             let (state, place) = stage.disk.layers()[layer].image().payload_block(number)?;
             let expected = truth.states.get(&number).copied().unwrap_or(0);
             ensure_eq(&number_of(state), &expected, "the state of a block")?;
@@ -81,14 +81,14 @@ pub(super) fn source_check_lost(stage: &Stage<'_>, _: &mut Dice) -> Judged {
     for layer in stage.disk.layers() {
         let source = layer.image().source();
         source.check_lost()?;
-        ensure(!source.has_changed()? || is_damaged, || "a file that nobody changed has changed".to_owned())?;
+        ensure(!source.has_changed()? || is_damaged, || "a file is reported as changed, but is not".to_owned())?;
     }
-    // One of the files was cut, and none of them says so.
+    // One of the files was truncated, but no source reports a loss.
     let is_right = !is_damaged || stage.door == Door::Memory;
     ensure(is_right, || "no file has lost anything".to_owned())
 }
 
-/// Compares extents that follow each other from `start` on with the truth, and returns their end.
+/// Compares successive extents from `start` on with the truth, and returns their end.
 fn ensure_extents(all: &[Run], stage: &Stage<'_>, start: u64) -> Result<u64, Failure> {
     let mut at = start;
     for extent in all {
@@ -123,7 +123,7 @@ pub(super) fn extents(stage: &Stage<'_>, dice: &mut Dice) -> Judged {
     ensure_eq(&end, &range.end, "the end of the extents")
 }
 
-/// Takes extents up to the last one, and does not ask for one after it.
+/// Takes extents up to the last one, and does not request one after it.
 pub(super) fn extents_to_last(stage: &Stage<'_>, dice: &mut Dice) -> Judged {
     let range = stage.some_range(dice, stage.truth().size);
     let (mut all, mut at) = (Vec::new(), range.start);
@@ -152,7 +152,7 @@ pub(super) fn extents_early(stage: &Stage<'_>, dice: &mut Dice) -> Judged {
     ensure_extents(&all, stage, range.start).map(drop)
 }
 
-/// Of what a file has lost, only what the tables say need be known: the content has not been looked at.
+/// Only losses that follow from the tables are required: the content has not been read.
 pub(super) fn losses(stage: &Stage<'_>, _: &mut Dice) -> Judged {
     stage.tick();
     match stage.disk.losses(..).next() {
@@ -178,7 +178,7 @@ pub(super) fn measure(stage: &Stage<'_>, dice: &mut Dice) -> Judged {
     ensure_eq(&(found.data + found.zero), &(range.end - range.start), "all bytes that were measured")
 }
 
-/// Compares changes with the truth. Those of work that was broken off are the first ones.
+/// Compares changes with the truth. Those of cancelled work are the first ones.
 fn ensure_changes(found: &[(Range<u64>, bool)], expected: &[Change], is_broken_off: bool) -> Judged {
     let (mut at, mut left) = (0, expected.iter().peekable());
     let wrong = |range: &Range<u64>| Failure::Wrong(format!("the change {range:x?}, and the truth is {expected:x?}"));
@@ -216,7 +216,7 @@ fn ensure_changes(found: &[(Range<u64>, bool)], expected: &[Change], is_broken_o
 
 type Changes = Vec<(Range<u64>, bool)>;
 
-/// Takes changes, and breaks off after some. Returns whether that came to pass.
+/// Takes changes, and cancels after some. Returns whether it did so.
 fn take_changes<E>(
     stage: &Stage<'_>,
     most: usize,

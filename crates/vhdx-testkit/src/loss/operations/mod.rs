@@ -16,12 +16,12 @@ use super::chain::{Chain, Door, Layer};
 use super::dice::{Dice, size, wide};
 use super::truth::Truth;
 
-/// What an operation may do instead of giving the right answer.
+/// Failures of an operation.
 #[derive(Debug)]
 pub enum Failure {
     /// It returned an error.
     Told(Category, String),
-    /// It gave an answer that is wrong.
+    /// It returned a wrong answer.
     Wrong(String),
 }
 
@@ -51,7 +51,7 @@ impl From<io::Error> for Failure {
 
 pub type Judged = Result<(), Failure>;
 
-/// Says that an answer is wrong, unless `is_right`.
+/// Reports a wrong answer, unless `is_right`.
 fn ensure(is_right: bool, what: impl FnOnce() -> String) -> Judged {
     if is_right { Ok(()) } else { Err(Failure::Wrong(what())) }
 }
@@ -80,7 +80,7 @@ impl Trigger {
         Self { left: AtomicU64::new(calls + 1), is_spent: AtomicBool::new(false), work: Box::new(work) }
     }
 
-    /// At no call, but for [`Trigger::fire`].
+    /// At no call, only by [`Trigger::fire`].
     pub fn unset(work: impl Fn() + Send + Sync + 'static) -> Self {
         Self::after(u64::MAX - 1, work)
     }
@@ -92,7 +92,7 @@ impl Trigger {
     }
 
     pub fn fire(&self) {
-        // Before the work: an answer that another thread gives meanwhile may be an error already.
+        // Before the work: an answer that another thread returns meanwhile may be an error already.
         self.is_spent.store(true, Ordering::SeqCst);
         (self.work)();
     }
@@ -110,18 +110,18 @@ impl Progress for Trigger {
     }
 }
 
-/// What an operation works with.
+/// Inputs of an operation.
 pub struct Stage<'a> {
     pub chain: &'a Chain,
     pub door: Door,
     pub sources: &'a [Source],
     pub disk: &'a Disk,
-    /// Whole disks of the chain, from memory: nothing happens to them.
+    /// Complete disks of the chain, from memory.
     pub copies: &'a [Disk],
-    /// Manifests of these.
+    /// Manifests of the complete disks.
     pub manifests: &'a [Vec<u8>],
     pub trigger: &'a Arc<Trigger>,
-    /// Which layer's file loses bytes when the trigger fires, and which.
+    /// The layer whose file loses bytes when the trigger fires, and these bytes.
     pub lost: (usize, Range<u64>),
 }
 
@@ -138,8 +138,8 @@ impl<'a> Stage<'a> {
         self.trigger.tick();
     }
 
-    /// Whether an entry of the BAT is lost that is not zero and that the disk's map depends on. What a log holds of the BAT is
-    /// not lost with it.
+    /// Whether a nonzero entry of the BAT is lost that the disk's map depends on. Entries in a log are not lost with
+    /// it.
     fn has_lost_entries(&self) -> bool {
         let (layer, lost) = (self.lost.0, &self.lost.1);
         let (truth, Layer { image, is_dirty, .. }) = (&self.chain.truths[layer], &self.chain.layers[layer]);
@@ -149,69 +149,70 @@ impl<'a> Stage<'a> {
         !is_dirty && blocks.any(|number| is_lost(number) && is_asked(truth.block(number, truth.block_size)))
     }
 
-    /// The layers in which blocks share a place.
+    /// Layers in which blocks share a file offset.
     fn sharing_layers(&self) -> Vec<usize> {
         let layers = &self.chain.layers;
         (0..layers.len()).filter(|layer| layers[*layer].has_shared_blocks()).collect()
     }
 
-    /// A layer that is not the first one, if there is any.
+    /// A layer other than the first one, if there is any.
     fn some_ancestor(&self, dice: &mut Dice) -> Option<usize> {
         let count = wide(self.chain.layers.len());
         let number = 1 + dice.below(count.saturating_sub(1));
         (count > 1).then(|| size(number))
     }
 
-    /// A range of the disk, often one that the cut is about, or all of a small disk.
+    /// A range of the disk, often one that the cut affects, or all of a small disk.
     fn some_range(&self, dice: &mut Dice, most: u64) -> Range<u64> {
-        some_range(self.truth(), &self.hurt(), dice, most)
+        some_range(self.truth(), &self.damaged_ranges(), dice, most)
     }
 
-    /// Ranges of the disk whose content, bits or entries are lost, as far as one layer's file is asked for them.
-    fn hurt(&self) -> Vec<Range<u64>> {
+    /// Ranges of the disk whose content, bits or entries are lost, if they are read from one layer's file.
+    fn damaged_ranges(&self) -> Vec<Range<u64>> {
         let (layer, lost) = (self.lost.0, &self.lost.1);
         let (truth, image) = (&self.chain.truths[layer], &self.chain.layers[layer].image);
         let sector = u64::from(image.spec.sector_size);
-        let mut hurt = Vec::new();
+        let mut damaged_ranges = Vec::new();
         for (number, state) in truth.states.iter().filter(|(_, state)| **state != 0) {
             let block = truth.block(*number, truth.block_size);
-            // What is lost of a block, given where what tells of it begins in the file, and how much of the disk a byte of that is.
+            // What is lost of a block: from the file offset of its content, bits or entry, and the part of the disk for
+            // each byte of that.
             let part = |first: u64, scale: u64| {
                 let [start, end] = [lost.start, lost.end].map(|at| at.saturating_sub(first).saturating_mul(scale));
                 block.start.saturating_add(start)..block.start.saturating_add(end).min(block.end)
             };
             if is_entry_lost(image.block_entry_at(*number), lost) {
-                hurt.push(block.clone());
+                damaged_ranges.push(block.clone());
             } else if *state >= 6 {
-                hurt.push(part(image.block_at(*number), 1));
+                damaged_ranges.push(part(image.block_at(*number), 1));
             }
             if *state == 7 {
                 let chunk = number / image.geometry.ratio;
                 let first = image.bitmap_at(chunk) + number % image.geometry.ratio * truth.block_size / sector / 8;
                 let is_whole = is_entry_lost(image.bitmap_entry_at(chunk), lost);
-                hurt.push(if is_whole { block.clone() } else { part(first, 8 * sector) });
+                damaged_ranges.push(if is_whole { block.clone() } else { part(first, 8 * sector) });
             }
         }
-        hurt.retain(|range| range.start < range.end.min(self.truth().size));
-        hurt
+        damaged_ranges.retain(|range| range.start < range.end.min(self.truth().size));
+        damaged_ranges
     }
 }
 
-/// Whether any of an entry of the BAT is lost.
+/// Whether a part of an entry of the BAT is lost.
 fn is_entry_lost(at: u64, lost: &Range<u64>) -> bool {
     at < lost.end && lost.start < at + 8
 }
 
-/// A range of a disk: often at the border of a run, and half of the time where one of `hurt` begins.
-pub fn some_range(truth: &Truth, hurt: &[Range<u64>], dice: &mut Dice, most: u64) -> Range<u64> {
+/// A range of a disk: often at the border of a run, and half of the time where one of `damaged_ranges` begins.
+pub fn some_range(truth: &Truth, damaged_ranges: &[Range<u64>], dice: &mut Dice, most: u64) -> Range<u64> {
     let size = truth.size;
     if size <= most && dice.one_in(2) {
         return 0..size;
     }
     let data: Vec<Range<u64>> = truth.runs.iter().filter(|run| run.at.is_some()).map(|run| run.range.clone()).collect();
-    let hurt: Vec<Range<u64>> = hurt.iter().filter(|range| range.start < size).cloned().collect();
-    let run = if !hurt.is_empty() && dice.one_in(2) {
-        dice.pick(&hurt)
+    let damaged_ranges: Vec<Range<u64>> = damaged_ranges.iter().filter(|range| range.start < size).cloned().collect();
+    let run = if !damaged_ranges.is_empty() && dice.one_in(2) {
+        dice.pick(&damaged_ranges)
     } else if !data.is_empty() && !dice.one_in(4) {
         dice.pick(&data)
     } else {
@@ -226,7 +227,7 @@ pub fn some_range(truth: &Truth, hurt: &[Range<u64>], dice: &mut Dice, most: u64
     start..(start + length).min(size)
 }
 
-/// An operation: it acts, and compares what it gets with the truth.
+/// An operation: it acts, and compares the result with the truth.
 pub type Operation = fn(&Stage<'_>, &mut Dice) -> Judged;
 
 /// All operations by name.
@@ -244,7 +245,7 @@ pub const OPERATIONS: &[(&str, Operation)] = &[
     ("block segments, check_lost", reads::block_segments),
     ("ancestor, read_at", reads::ancestor),
     ("open again", reads::open_again),
-    ("open anew", reads::open_anew),
+    ("open anew", reads::reopen),
     ("salvage, losses", reads::salvage),
     ("payload_block", maps::payload_block),
     ("block_states", maps::block_states),

@@ -1,4 +1,4 @@
-//! Operations that give bytes of the disk.
+//! Operations that return bytes of the disk.
 
 use std::io::{BufRead, Read, Seek, SeekFrom};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::MIB;
 /// Reads some ranges, and compares each.
 fn read_some(stage: &Stage<'_>, disk: &Disk, truth: &Truth, dice: &mut Dice, most: u64) -> Judged {
     for _ in 0..1 + dice.below(6) {
-        let range = some_range(truth, &stage.hurt(), dice, most);
+        let range = some_range(truth, &stage.damaged_ranges(), dice, most);
         let mut buffer = vec![0xA5; size(range.end - range.start)];
         let read = disk.read_at(&mut buffer, range.start)?;
         ensure_eq(&read, &buffer.len(), "bytes read")?;
@@ -60,12 +60,12 @@ pub(super) fn reader_fill_buf(stage: &Stage<'_>, dice: &mut Dice) -> Judged {
     let mut reader = stage.disk.reader();
     reader.seek(SeekFrom::Start(range.start))?;
     let step = dice.pick(&[usize::MAX, usize::MAX, 4096, 70_000]);
-    // What was lent is known to be good when the reader has been asked for more.
+    // Borrowed bytes are known to be good when the reader has been called again.
     let (mut at, mut copied) = (range.start, Vec::new());
     loop {
-        let lent = reader.fill_buf()?;
+        let borrowed = reader.fill_buf()?;
         stage.tick();
-        let next = lent[..lent.len().min(step)].to_vec();
+        let next = borrowed[..borrowed.len().min(step)].to_vec();
         ensure_bytes(&copied, stage.truth(), at)?;
         at += wide(copied.len());
         if next.is_empty() {
@@ -117,7 +117,7 @@ fn copied(segment: Segment<'_>) -> Result<Vec<u8>, u64> {
     }
 }
 
-/// Compares copies of segments that follow each other from `start` on with the truth, and returns their end.
+/// Compares copies of successive segments from `start` on with the truth, and returns their end.
 fn ensure_segments(all: &[Result<Vec<u8>, u64>], truth: &Truth, start: u64) -> Result<u64, Failure> {
     let mut at = start;
     for segment in all {
@@ -180,9 +180,9 @@ pub(super) fn par_segments(stage: &Stage<'_>, dice: &mut Dice) -> Judged {
         });
         copied.collect::<Result<_, _>>()?
     } else {
-        let lent: Vec<_> = stage.disk.par_segments(range.clone()).collect::<Result<_, _>>()?;
+        let borrowed: Vec<_> = stage.disk.par_segments(range.clone()).collect::<Result<_, _>>()?;
         stage.tick();
-        lent.into_iter().map(|(at, segment)| (at, copied(segment))).collect()
+        borrowed.into_iter().map(|(at, segment)| (at, copied(segment))).collect()
     };
     stage.disk.check_lost(range.clone())?;
     let mut end = range.start;
@@ -222,8 +222,8 @@ pub(super) fn open_again(stage: &Stage<'_>, dice: &mut Dice) -> Judged {
     read_some(stage, &disk, stage.truth(), dice, 70_000)
 }
 
-/// Opens the files anew. They may be damaged whenever a parent is looked for.
-pub(super) fn open_anew(stage: &Stage<'_>, dice: &mut Dice) -> Judged {
+/// Opens the files again. They may be damaged at every search for a parent.
+pub(super) fn reopen(stage: &Stage<'_>, dice: &mut Dice) -> Judged {
     let was_damaged = stage.trigger.is_spent();
     let sources = stage.chain.sources(stage.door);
     let trigger = Arc::clone(stage.trigger);
@@ -231,14 +231,14 @@ pub(super) fn open_anew(stage: &Stage<'_>, dice: &mut Dice) -> Judged {
     let judged = opened.map_err(Failure::from);
     let judged = judged.and_then(|disk| read_some(stage, &disk, stage.truth(), dice, 70_000));
     match judged {
-        // A file that was short before it was opened may break any rule, and so does a copy of it.
+        // A file that was truncated before it was opened may break any rule, and so may a copy of it.
         Err(Failure::Told(..)) if was_damaged && stage.door == Door::Memory => Ok(()),
         Err(Failure::Told(_, text)) if was_damaged => Err(Failure::Told(Category::Io, text)),
         other => other,
     }
 }
 
-/// Reads a disk that is salvaged: the truth, or zeros that are among the losses.
+/// Reads a disk with salvage: the truth, or zeros that are among the losses.
 pub(super) fn salvage(stage: &Stage<'_>, dice: &mut Dice) -> Judged {
     let disk = open(stage.sources, Strictness::Salvage, || {})?;
     stage.tick();

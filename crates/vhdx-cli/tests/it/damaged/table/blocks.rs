@@ -1,11 +1,11 @@
-//! The BAT, blocks and sector bitmaps: V63 to V73; and what lies in the file that nothing refers to.
+//! Rules of the BAT, blocks and sector bitmaps: V63 to V73; and leaks.
 
 use super::{AND_MORE, Row, patched, row, try_all, with};
 use crate::kit::builder::{FileLength, Image, Spec};
 use crate::kit::{Bitmap, Block, GIB, KIB, MIB, Place};
 use crate::lab::run;
 
-/// The BAT lies at 0x300000. The blocks 0, 2 and 5 lie at 4, 5 and 6 MiB, where the file ends at 7 MiB.
+/// The BAT is at 0x300000. Blocks 0, 2 and 5 are at 4, 5 and 6 MiB, and the file ends at 7 MiB.
 pub(super) fn rows() -> Vec<Row> {
     let place = |mib: u64| (mib * MIB) | 6;
     let leak = "L1 leak file @0x500000";
@@ -62,7 +62,7 @@ pub(super) fn rows() -> Vec<Row> {
             ],
         ),
         row(
-            "a sector bitmap that nobody needs",
+            "an unneeded sector bitmap",
             Spec { raw_bat: [(4096, 5)].into(), ..Spec::empty(5 * GIB) }.build(),
             &["V70 note BAT entry of sector bitmap block 0 @0x308000"],
         ),
@@ -155,7 +155,7 @@ pub(super) fn rows() -> Vec<Row> {
             &["N1 note BAT @0x307ff8"],
         ),
         row(
-            "behind the entries",
+            "after the entries",
             patched(|image| image.bytes.write(3 * MIB + 900 * KIB, b"x")),
             &["N1 note BAT @0x3e1000"],
         ),
@@ -203,14 +203,14 @@ fn bat(block: u64, entry: u64) -> Image {
     with(|spec| spec.raw_bat = [(block, entry)].into())
 }
 
-/// A disk with one block more than there is room for in the BAT: behind the entries of 131041 blocks, with one after each
-/// 4096 of them, its 131072 entries are used up.
+/// A disk with one block more than the BAT can hold: the entries of 131041 blocks, with one bitmap entry after each
+/// 4096 of them, use up its 131072 entries.
 fn too_few_entries() -> Image {
     Spec { bat_length: Some(1 << 20), ..Spec::empty(131_042 * MIB) }.build()
 }
 
-/// A child of the default image with this entry of its sector bitmap. Its block 1 is partially present, if there are
-/// `sectors` of it, and lies at 4 MiB; the bitmap behind it.
+/// A child of the default image with this BAT entry of its sector bitmap. If there are `sectors`, block 1 is partially
+/// present at 4 MiB, and its bitmap follows.
 fn of_child(
     what: &'static str,
     sectors: Option<std::ops::Range<u64>>,
@@ -228,7 +228,7 @@ fn of_child(
     Row { chain: vec![child, base.build()], ..row(what, Spec::empty(0).build(), found) }
 }
 
-/// A child of the default image, in which block 1 is fully present and has these bytes in its sector bitmap.
+/// A child of the default image, in which block 1 is fully present, with these bytes in its sector bitmap.
 fn of_full_block(what: &'static str, bits: &[u8], found: &[&'static str]) -> Row {
     let base = Spec::default();
     let mut child = Spec::child_of(&base, "1.vhdx").block(1, Block::full());
@@ -238,8 +238,8 @@ fn of_full_block(what: &'static str, bits: &[u8], found: &[&'static str]) -> Row
     Row { chain: vec![child, base.build()], ..row(what, Spec::empty(0).build(), found) }
 }
 
-/// A child with 128 blocks of 32 MiB in each chunk, whose block 129 has these sectors. It lies at 4 MiB, its bitmap after
-/// it.
+/// A child with 128 blocks of 32 MiB in each chunk, whose block 129 has these sectors. The block is at 4 MiB, and its
+/// bitmap follows.
 fn of_second_chunk(what: &'static str, sectors: std::ops::Range<u64>, found: &[&'static str]) -> Row {
     let base = Spec { block_size: 32 << 20, ..Spec::empty(8 * GIB) };
     let child = Spec::child_of(&base, "1.vhdx").block(129, Block::partial(&run(sectors))).build();
@@ -247,6 +247,6 @@ fn of_second_chunk(what: &'static str, sectors: std::ops::Range<u64>, found: &[&
 }
 
 #[test]
-fn each_rule_of_blocks_has_its_finding() {
+fn check_reports_each_rule_of_blocks() {
     try_all(&rows());
 }

@@ -1,4 +1,4 @@
-//! Parent locator and chain: V54 to V62. What is wrong with a parent is told of its layer.
+//! Rules of parent locator and chain: V54 to V62. Findings in a parent name its layer.
 
 use uuid::Uuid;
 
@@ -8,7 +8,7 @@ use crate::kit::builder::{Image, Locator, Spec, VHDX_LOCATOR};
 
 const PARENT: Uuid = Uuid::from_u128(0xDA7A_0001);
 
-/// The locator lies at 0x210028.
+/// The locator is at 0x210028.
 pub(super) fn rows() -> Vec<Row> {
     let base = || Spec::default().build();
     let child = || Spec::child_of(&Spec::default(), "1.vhdx");
@@ -132,6 +132,6 @@ pub(super) fn rows() -> Vec<Row> {
 }
 
 #[test]
-fn each_rule_of_chains_has_its_finding() {
+fn check_reports_each_rule_of_chains() {
     try_all(&rows());
 }

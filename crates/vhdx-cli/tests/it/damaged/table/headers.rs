@@ -1,4 +1,4 @@
-//! The header section: V1 to V14, and what its unused parts hold.
+//! Rules of the header section: V1 to V14, and what its unused parts hold.
 
 use uuid::Uuid;
 
@@ -7,7 +7,7 @@ use crate::kit::builder::{FileLength, Image, Spec};
 use crate::kit::log::{Descriptor, Journal, LOG_GUID};
 use crate::kit::{GIB, KIB, MIB, PAGE};
 
-/// The second header is the current one: it lies at 0x20000.
+/// The second header is the current one, at 0x20000.
 pub(super) fn rows() -> Vec<Row> {
     let header = |at, bytes: &'static [u8]| patched(|image| image.patch_headers(at, bytes));
     vec![
@@ -17,7 +17,7 @@ pub(super) fn rows() -> Vec<Row> {
         row(
             "both headers",
             patched(|image| (1..=2).for_each(|copy| image.patch_header_raw(copy, 100, b"x"))),
-            // Nobody knows where the log is.
+            // The location of the log is unknown.
             &["V4 corruption headers", "L1 note file @0x100000"],
         ),
         row("one", patched(|image| image.patch_header_raw(1, 100, b"x")), &["V5 warning header 1 @0x10004"]),
@@ -77,7 +77,7 @@ pub(super) fn rows() -> Vec<Row> {
         ),
         row("reserved", patched(|image| image.patch_header(1, 200, b"x")), &["V14 note header 1 @0x100c8"]),
         row("end of the identifier", at(600, b"x"), &["N1 note file type identifier @0x258"]),
-        row("gap behind a header", at(64 * KIB + 5000, b"x"), &["N1 note header 1 @0x11388"]),
+        row("gap after a header", at(64 * KIB + 5000, b"x"), &["N1 note header 1 @0x11388"]),
         row("end of the header section", at(700 * KIB, b"x"), &["N1 note header section @0xaf000"]),
         row("creator's end", at(400, b"x"), &["N3 note file type identifier @0x8"]),
         row("no creator", with(|spec| spec.creator = Vec::new()), &["N3 note file type identifier @0x8"]),
@@ -98,12 +98,12 @@ pub(super) fn rows() -> Vec<Row> {
     ]
 }
 
-/// The default image with other bytes at some place.
+/// The default image, with other bytes at an offset.
 fn at(offset: u64, bytes: &[u8]) -> Image {
     patched(|image| image.bytes.write(offset, bytes))
 }
 
-/// An image whose log clears one page of the file. Its current header, the only one that names the log, is damaged.
+/// An image whose log clears one page of the file. Its current header, the only one that refers to the log, is damaged.
 fn cleared(page: u64) -> Image {
     patched(|image| {
         Journal::new(0, 1).append(image, &[Descriptor::Zero(page, PAGE)]);
@@ -121,7 +121,7 @@ pub(super) fn in_use(at: u64, bytes: &[u8]) -> Image {
     })
 }
 
-/// The same, without an entry: nothing is where the log was.
+/// An image with a log in use but without an entry, and with other bytes in its headers.
 fn lost(at: u64, bytes: &[u8]) -> Image {
     patched(|image| {
         image.set_log_guid(LOG_GUID);
@@ -129,7 +129,7 @@ fn lost(at: u64, bytes: &[u8]) -> Image {
     })
 }
 
-/// A log that is in order, and longer than 1 GiB.
+/// A valid log, longer than 1 GiB.
 pub(super) fn too_long_a_log() -> Image {
     let log_length = u32::try_from(GIB + MIB).unwrap();
     let spec = Spec { log_offset: 16 * MIB, log_length, payload_start: 4 * MIB, ..Spec::default() };
@@ -140,6 +140,6 @@ pub(super) fn too_long_a_log() -> Image {
 }
 
 #[test]
-fn each_rule_of_the_header_section_has_its_finding() {
+fn check_reports_each_rule_of_the_header_section() {
     try_all(&rows());
 }

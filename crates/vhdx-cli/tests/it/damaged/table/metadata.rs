@@ -1,4 +1,4 @@
-//! Metadata table and items: V37 to V53.
+//! Rules of metadata table and items: V37 to V53.
 
 use uuid::Uuid;
 
@@ -9,9 +9,9 @@ use crate::kit::builder::{
 };
 use crate::kit::{KIB, MIB, TIB};
 
-/// The table lies at 0x200000, and its entries from 0x200020 on, 32 bytes each: offset at 16, length at 20, flags at 24. The
-/// items are FileParameters at 0x210000, VirtualDiskSize, VirtualDiskId, LogicalSectorSize and PhysicalSectorSize. A sixth
-/// one has its entry at 0x2000c0.
+/// The table is at 0x200000, and its entries from 0x200020 on, 32 bytes each: offset at 16, length at 20, flags at 24.
+/// The items are FileParameters at 0x210000, VirtualDiskSize, VirtualDiskId, LogicalSectorSize and PhysicalSectorSize.
+/// A sixth one has its entry at 0x2000c0.
 pub(super) fn rows() -> Vec<Row> {
     let at = |offset, bytes: &'static [u8]| patched(|image| image.bytes.write(offset, bytes));
     let without = |id| with(|spec| spec.omit(id));
@@ -19,7 +19,7 @@ pub(super) fn rows() -> Vec<Row> {
     let lying = |offset, length| Item { offset: Some(offset), length: Some(length), ..unknown() };
     vec![
         row(
-            "behind the items",
+            "after the items",
             patched(|image| image.bytes.write(2 * MIB + 900 * KIB, b"x")),
             &["N1 note metadata region @0x2e1000"],
         ),
@@ -83,7 +83,7 @@ pub(super) fn rows() -> Vec<Row> {
         ),
         row("no size", Spec::empty(0).build(), &["V52 warning metadata item VirtualDiskSize @0x210008"]),
         row("flags of a known item", at(0x20_0040 + 24, &[0]), &["V53 note metadata table @0x200058"]),
-        row("behind the entries", at(2 * MIB + 60_000, b"x"), &["N1 note metadata table @0x20ea60"]),
+        row("after the entries", at(2 * MIB + 60_000, b"x"), &["N1 note metadata table @0x20ea60"]),
     ]
 }
 
@@ -95,7 +95,7 @@ fn more<const N: usize>(items: [Item; N]) -> Image {
     })
 }
 
-/// One item of users more than there may be, which is within the 2047 of all.
+/// One user item more than the limit for those, within the limit of 2047 for all.
 fn full_of_users() -> Image {
     more::<1025>(std::array::from_fn(|number| {
         let id = u128::try_from(number).unwrap();
@@ -104,6 +104,6 @@ fn full_of_users() -> Image {
 }
 
 #[test]
-fn each_rule_of_the_metadata_has_its_finding() {
+fn check_reports_each_rule_of_metadata() {
     try_all(&rows());
 }

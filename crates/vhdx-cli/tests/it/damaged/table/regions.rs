@@ -1,4 +1,4 @@
-//! Region tables: V25 to V36. V27 is told with V25 and V26.
+//! Rules of the region tables: V25 to V36. V27 is reported with V25 and V26.
 
 use uuid::Uuid;
 
@@ -6,8 +6,8 @@ use super::{AND_MORE, Row, patched, row, try_all, with};
 use crate::kit::builder::{BAT_REGION, FileLength, Image, METADATA_REGION, Region, Spec};
 use crate::kit::{KIB, MIB};
 
-/// The tables lie at 0x30000 and 0x40000, with entries for the BAT at 0x10, for the metadata at 0x30, and for another region
-/// at 0x50: in each, the offset at 16, the length at 24, the flag at 28.
+/// The tables are at 0x30000 and 0x40000, with entries for the BAT at 0x10, for the metadata at 0x30, and for another
+/// region at 0x50. In each entry, the offset is at 16, the length at 24, the flag at 28.
 pub(super) fn rows() -> Vec<Row> {
     let both = |at, bytes: &'static [u8]| patched(|image| image.patch_region_tables(at, bytes));
     let without = |region| {
@@ -97,7 +97,7 @@ pub(super) fn rows() -> Vec<Row> {
             with(|spec| spec.regions_required = 0),
             &["V36 note region table 1 @0x3002c", "V36 note region table 1 @0x3004c"],
         ),
-        row("behind the entries", both(65_000, b"x"), &["N1 note region table 1 @0x3fde8"]),
+        row("after the entries", both(65_000, b"x"), &["N1 note region table 1 @0x3fde8"]),
     ]
 }
 
@@ -114,6 +114,6 @@ fn unknown(offset: u64, length: u32, required: u32) -> Image {
 }
 
 #[test]
-fn each_rule_of_the_region_tables_has_its_finding() {
+fn check_reports_each_rule_of_region_tables() {
     try_all(&rows());
 }

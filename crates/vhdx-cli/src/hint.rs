@@ -1,0 +1,143 @@
+//! Hints: what the user can do after an error. A hint is never the command that has just failed.
+
+use std::io;
+use std::path::Path;
+use std::sync::OnceLock;
+
+use vhdx_mmap::{Category, Error, ErrorKind, Structure};
+
+use crate::args::Command;
+
+/// The command that runs.
+struct Running {
+    name: &'static str,
+    is_salvage: bool,
+}
+
+static RUNNING: OnceLock<Running> = OnceLock::new();
+
+/// Remembers the command that runs, so that no hint repeats it.
+pub(crate) fn set_command(command: &Command) {
+    let _ = RUNNING.set(Running { name: command.name(), is_salvage: command.is_salvage() });
+}
+
+fn is_running(name: &str) -> bool {
+    RUNNING.get().is_some_and(|running| running.name == name)
+}
+
+fn is_salvage() -> bool {
+    RUNNING.get().is_some_and(|running| running.is_salvage)
+}
+
+/// A path as a word of a command line: a hint is meant to be copied into a shell.
+pub(crate) fn shell_word(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    let is_plain = |c: char| c.is_alphanumeric() || "/._-+,:@%=".contains(c);
+    if text.starts_with('-') {
+        return shell_word(&Path::new(".").join(path));
+    }
+    if !text.is_empty() && text.chars().all(is_plain) {
+        return text.into_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+/// What to do about damage: salvage the image; if the command does so already, see what is wrong.
+fn for_damage(image: &str) -> String {
+    if is_salvage() {
+        format!("`vhdx check {image}` lists every problem")
+    } else {
+        format!("`vhdx extract --salvage {image} disk.raw` reads the rest")
+    }
+}
+
+/// What to do about an error of the library in the given image.
+pub(crate) fn for_error(image: &Path, error: &Error) -> String {
+    let of_layer = shell_word(error.file().unwrap_or(image));
+    let image = shell_word(image);
+
+    let fixed = match (error.kind(), error.structure()) {
+        (ErrorKind::DirtyLog { .. }, _) => {
+            "--log replay, the default, replays the log in memory; the file is not changed"
+        }
+        (ErrorKind::NoActiveSequence { .. }, _) => {
+            return format!("`vhdx log {of_layer}` lists the entries; --log ignore reads the image without them");
+        }
+        (ErrorKind::ParentNotFound { .. }, _) => "pass --parent PATH, or --parents DIR to search a folder",
+        (ErrorKind::NoParentAttached, _) => "pass --parent PATH, or --parents beside to search the folder of the image",
+        (ErrorKind::ParentMismatch { .. }, _) => {
+            "the parent is a different image, or changed after the child was made: pass another one with --parent PATH"
+        }
+        (ErrorKind::ChainCycle | ErrorKind::SectorSizeMismatch { .. }, _) if is_running("chain") => {
+            "pass the right parent with --parent PATH"
+        }
+        (ErrorKind::ChainCycle | ErrorKind::SectorSizeMismatch { .. }, _) => {
+            return format!("`vhdx chain {image}` shows how each parent was found; --parent PATH passes another one");
+        }
+        (ErrorKind::NotVhdx { .. }, _) => {
+            "only VHDX and AVHDX images can be read; qemu-img supports many other formats"
+        }
+        (ErrorKind::IncompleteFile, _) => "create the image again: the program that made it did not finish",
+        (ErrorKind::FileTooShort { .. }, _)
+        | (
+            ErrorKind::OutOfBounds { .. },
+            Structure::File
+            | Structure::Log
+            | Structure::MetadataRegion
+            | Structure::Bat
+            | Structure::PayloadBlock(_)
+            | Structure::SectorBitmap(_),
+        ) => {
+            return format!("the file may be truncated: copy all of it again; {}", for_damage(&image));
+        }
+        (
+            _,
+            Structure::PayloadBatEntry(_)
+            | Structure::BitmapBatEntry(_)
+            | Structure::PayloadBlock(_)
+            | Structure::SectorBitmap(_),
+        ) => return for_damage(&image),
+        (ErrorKind::Missing { what: "FileParameters" }, _) => {
+            "pass the lost value with --salvage --assume block-size=SIZE"
+        }
+        (ErrorKind::Missing { what: "VirtualDiskSize" }, _) => {
+            "pass the lost value with --salvage --assume disk-size=SIZE"
+        }
+        (ErrorKind::Missing { what: "LogicalSectorSize" }, _) => {
+            "pass the lost value with --salvage --assume sector-size=SIZE"
+        }
+        (ErrorKind::NotAFile { what: "a directory" }, _) => "name an image in this folder",
+        (ErrorKind::Open(cause), _) if cause.kind() == io::ErrorKind::NotFound => "check the path",
+        (ErrorKind::Open(_) | ErrorKind::NotAFile { .. }, _) => "name a file that you have permission to read",
+        (ErrorKind::Lost, _) => "if no program has truncated the file, its drive may be failing: see the system log",
+        (ErrorKind::Changed, _) => "stop the program that writes to the image, and try again",
+        (ErrorKind::Io(_), _) if is_salvage() => "possible faulty drive, cable or controller: see the system log",
+        (ErrorKind::Io(_), _) => return format!("possible faulty drive; {}", for_damage(&image)),
+        _ => match error.category() {
+            Category::Unsupported => "use a newer version of vhdx, or the program that made the image",
+            Category::InvalidInput if is_running("info") => "check the values of the options",
+            Category::InvalidInput => return format!("`vhdx info {image}` shows the size of the disk"),
+            _ if is_running("check") => return for_damage(&image),
+            _ => return format!("`vhdx check {image}` lists every problem"),
+        },
+    };
+    fixed.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::shell_word;
+
+    #[test]
+    fn shell_word_quotes_what_a_shell_would_split() {
+        let word = |text: &str| shell_word(Path::new(text));
+        assert_eq!(word("/vms/disk-1_親.vhdx"), "/vms/disk-1_親.vhdx");
+        assert_eq!(word("my disk.vhdx"), "'my disk.vhdx'");
+        assert_eq!(word("it's"), r"'it'\''s'");
+        assert_eq!(word("$(reboot)"), "'$(reboot)'");
+        assert_eq!(word("-o"), "./-o");
+        assert_eq!(word(""), "''");
+    }
+}

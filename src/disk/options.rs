@@ -1,8 +1,8 @@
 //! How an image and its parents are opened.
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result, Structure};
 use crate::image::{LogPolicy, MetadataOverrides, Strictness};
-use crate::source::{OpenFile, Source};
+use crate::source::Source;
 
 use super::fingerprint::ChainFingerprint;
 use super::parents::Parents;
@@ -68,15 +68,18 @@ impl OpenOptions {
         self
     }
 
-    /// A parent that a search has found and opened.
-    pub(super) fn open_parent(&self, file: OpenFile) -> Result<Source> {
+    /// A parent that a search has found and opened, and of which nobody else has a handle.
+    pub(super) fn open_parent(&self, file: Source) -> Result<Source> {
         #[cfg(feature = "mmap")]
         if self.maps_parents {
+            let Some(file) = file.into_file() else {
+                return Err(Error::of(Structure::Parent, ErrorKind::Text { what: "it is in use while it is opened" }));
+            };
             #[expect(unsafe_code, reason = "a promise about files is passed on")]
             // SAFETY: only `map_parents` sets this, whose caller has promised it for all parents.
             return unsafe { Source::map_open(file) };
         }
-        Ok(Source::of_file(file))
+        Ok(file)
     }
 
     /// Sets where parents may be looked for.

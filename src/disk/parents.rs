@@ -9,7 +9,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::error::{Candidate, Error, ErrorKind, ParentRejection, Result, Structure};
-use crate::image::{END_OF_HEADERS, Image, Linkage, MetadataOverrides, ParentLocator, Strictness, Warnings};
+use crate::image::{Image, Linkage, MetadataOverrides, ParentLocator, Strictness, Warnings};
 
 use super::options::OpenOptions;
 use crate::source::{Allow, FileId, OpenFile, Source};
@@ -222,15 +222,17 @@ impl<'a> Search<'a> {
                 return self.take(path.to_path_buf(), Err(ParentRejection::OtherIdentity { found }), FoundBy::Given);
             }
         }
-        let opened = OpenFile::open(path, Allow::Named).map_err(outcome_of_opening);
+        let opened = open_file(path, Allow::Named).map_err(outcome_of_opening);
         if let Ok(file) = &opened
-            && self.files.chain.contains(file.id())
+            && file.id().is_some_and(|id| self.files.chain.contains(&id))
         {
             return None;
         }
         let found = opened.and_then(|file| {
             let identity = identity_of(&file, self.options.strictness)?;
-            self.files.given.insert(path.to_path_buf(), (file.id().clone(), identity));
+            if let Some(id) = file.id() {
+                self.files.given.insert(path.to_path_buf(), (id, identity));
+            }
             self.check(file, identity)
         });
         self.take(path.to_path_buf(), found, FoundBy::Given)
@@ -285,8 +287,8 @@ impl<'a> Search<'a> {
                 return None;
             }
             let found = walked.and_then(|path| {
-                let file = OpenFile::open(&path, Allow::Searched).map_err(outcome_of_searching)?;
-                if self.files.chain.contains(file.id()) {
+                let file = open_file(&path, Allow::Searched).map_err(outcome_of_searching)?;
+                if file.id().is_some_and(|id| self.files.chain.contains(&id)) {
                     return Err(ParentRejection::InChain);
                 }
                 let identity = identity_of(&file, self.options.strictness)?;
@@ -314,7 +316,7 @@ impl<'a> Search<'a> {
 
     /// Opens a file as an image, once its identity is known to be the right one: before that, nothing of it but its
     /// headers is read.
-    fn check(&mut self, file: OpenFile, identity: Uuid) -> Result<(Image, Linkage), ParentRejection> {
+    fn check(&mut self, file: Source, identity: Uuid) -> Result<(Image, Linkage), ParentRejection> {
         let linkage = self.linkage_of(identity)?;
         self.open(self.options.open_parent(file), linkage)
     }
@@ -389,12 +391,15 @@ fn outcome_of_searching(error: Error) -> ParentRejection {
     }
 }
 
+/// Opens a file of which only the headers are looked at, for now.
+fn open_file(path: &Path, allow: Allow) -> Result<Source> {
+    OpenFile::open(path, allow).map(Source::of_file)
+}
+
 /// The identity of an image, by its headers alone.
-fn identity_of(file: &OpenFile, strictness: Strictness) -> Result<Uuid, ParentRejection> {
-    let (head, failed) = file.head(END_OF_HEADERS);
-    let header = Image::header_of(Source::from_vec(head), strictness);
-    // Where one copy of the header can't be read, the other counts. Where none does, it may be for what can't be read.
-    header.map(|header| header.data_write_guid).map_err(|error| ParentRejection::Broken(failed.unwrap_or(error)))
+fn identity_of(file: &Source, strictness: Strictness) -> Result<Uuid, ParentRejection> {
+    let header = Image::header_of(file.clone(), strictness);
+    header.map(|header| header.data_write_guid).map_err(ParentRejection::Broken)
 }
 
 /// For an image that is to be salvaged, and whose parent can't be told by its identity: the file that the caller has named
@@ -403,8 +408,8 @@ pub(super) fn named(child: &Image, files: &KnownFiles, options: &OpenOptions) ->
     let mut unknown = None;
     let mut others = Vec::new();
     for path in options.parents.explicit() {
-        let Ok(file) = OpenFile::open(path, Allow::Named) else { continue };
-        if files.chain.contains(file.id()) {
+        let Ok(file) = open_file(path, Allow::Named) else { continue };
+        if file.id().is_some_and(|id| files.chain.contains(&id)) {
             continue;
         }
         if unknown.is_none() && identity_of(&file, options.strictness).is_err() {

@@ -121,6 +121,11 @@ impl Source {
         Self(Arc::new(Inner { door, file, length }))
     }
 
+    /// The open file, if this is the only handle to it.
+    pub(crate) fn into_file(self) -> Option<OpenFile> {
+        Arc::into_inner(self.0)?.file
+    }
+
     /// An open file, to be read piece by piece.
     pub(crate) fn of_file(file: OpenFile) -> Self {
         let length = file.length();

@@ -5,10 +5,7 @@ use std::io::{self, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::read::read_exact_at;
-use super::salvage::PAGE;
 use crate::error::{Error, ErrorKind, Result, Structure};
-use crate::num::to_usize_saturating;
 
 /// Which file it is, whatever path leads to it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -46,6 +43,62 @@ pub(crate) struct OpenFile {
     pub(super) path: PathBuf,
     pub(super) id: FileId,
     length: u64,
+    /// When it was last changed before it was opened; none of a block device.
+    changed: Option<LastChange>,
+}
+
+/// When a file was last changed, by what its system says.
+#[derive(Debug, PartialEq, Eq)]
+struct LastChange {
+    content: SystemTime,
+    /// Of anything about it: seconds and nanoseconds. Whoever sets the other time back can't do that with this one.
+    #[cfg(unix)]
+    status: (i64, i64),
+}
+
+impl LastChange {
+    fn of(metadata: &std::fs::Metadata) -> io::Result<Self> {
+        #[cfg(unix)]
+        use std::os::unix::fs::MetadataExt;
+
+        Ok(Self {
+            content: metadata.modified()?,
+            #[cfg(unix)]
+            status: (metadata.ctime(), metadata.ctime_nsec()),
+        })
+    }
+}
+
+/// What an opened path may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Allow {
+    /// What a user names: a regular file or a block device, by any path.
+    Named,
+    /// What an image names: a regular file, and not by a link.
+    Searched,
+}
+
+impl OpenFile {
+    /// Opens the file at `path`, or says why it can't be.
+    pub(crate) fn open(path: &Path, allow: Allow) -> Result<Self> {
+        let failed = |error: io::Error| Error::of(Structure::File, ErrorKind::Open(error.into()));
+        // Looked at before it is opened, since opening a device can do things; and again after, since it may have been
+        // exchanged between.
+        let before = match allow {
+            Allow::Named => std::fs::metadata(path),
+            Allow::Searched => std::fs::symlink_metadata(path),
+        };
+        require_file(before.map_err(failed)?.file_type(), allow)?;
+        let mut file = open_without_waiting(path, allow).map_err(failed)?;
+        let metadata = file.metadata().map_err(failed)?;
+        require_file(metadata.file_type(), allow)?;
+        // A block device has no length but where its end is.
+        let length = if metadata.is_file() { metadata.len() } else { file.seek(SeekFrom::End(0)).map_err(failed)? };
+        let changed = if metadata.is_file() { LastChange::of(&metadata).ok() } else { None };
+        let id = FileId(id(&metadata, path).map_err(failed)?);
+        Ok(Self { file, path: path.to_path_buf(), id, length, changed })
+    }
+
     /// When it was last changed before it was opened; none of a block device.
     changed: Option<LastChange>,
 }
@@ -141,23 +194,6 @@ impl OpenFile {
             None => true,
         };
         Ok(!is_same_time || self.length_now()? != self.length)
-    }
-
-    /// The first `most` bytes, or all if there are fewer; and why not all of them could be read, if so: pages that the medium
-    /// does not give are zeros, which are no valid structure.
-    pub(crate) fn head(&self, most: u64) -> (Vec<u8>, Option<Error>) {
-        let mut head = vec![0; to_usize_saturating(most.min(self.length))];
-        let mut failed = None;
-        if read_exact_at(&self.file, &mut head, 0).is_err() {
-            let length = to_usize_saturating(PAGE);
-            for (page, at) in head.chunks_mut(length).zip((0..).step_by(length)) {
-                if let Err(error) = read_exact_at(&self.file, page, at) {
-                    page.fill(0);
-                    failed.get_or_insert_with(|| Error::at(Structure::File, at, ErrorKind::Io(error.into())));
-                }
-            }
-        }
-        (head, failed)
     }
 
     /// The length, if memory can hold so much at all.

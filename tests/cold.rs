@@ -10,16 +10,14 @@
 )]
 
 use std::fs::File;
-use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
 use vhdx_mmap::{Disk, OpenOptions, Source};
 use vhdx_testkit as kit;
 
 use kit::builder::Spec;
-use kit::{Block, Fill, KIB, MIB};
-
-const PAGE: u64 = 4096;
+use kit::page_cache::{cached, drop_cached};
+use kit::{Block, Fill, KIB, MIB, PAGE};
 
 /// Blocks of the disk, 1 MiB each.
 const BLOCKS: u64 = 256;
@@ -35,26 +33,11 @@ fn cold(folder: &Path) -> Option<PathBuf> {
         let bytes = kit::pattern(block, 0, usize::try_from(MIB).unwrap());
         std::os::unix::fs::FileExt::write_all_at(&file, &bytes, image.block_at(block)).unwrap();
     }
-    file.sync_all().unwrap();
-    rustix::fs::fadvise(&file, 0, NonZeroU64::new(0), rustix::fs::Advice::DontNeed).unwrap();
-    if cached(&path) > 0 {
+    if !drop_cached(&path) {
         println!("SKIPPED: the file system does not let go of {} bytes", cached(&path));
         return None;
     }
     Some(path)
-}
-
-/// How much of a file is in the page cache, in bytes.
-fn cached(path: &Path) -> u64 {
-    let file = File::open(path).unwrap();
-    // SAFETY: nobody writes to the file, and no byte of it is looked at.
-    let mapping = unsafe { memmap2::MmapOptions::new().map(&file) }.unwrap();
-    let pages = mapping.len().div_ceil(usize::try_from(PAGE).unwrap());
-    let mut resident = vec![0_u8; pages];
-    // SAFETY: the range is that of the mapping, and there is a byte for each of its pages.
-    let result = unsafe { libc::mincore(mapping.as_ptr().cast_mut().cast(), mapping.len(), resident.as_mut_ptr()) };
-    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
-    u64::try_from(resident.iter().filter(|page| **page & 1 == 1).count()).unwrap() * PAGE
 }
 
 fn map(path: &Path) -> Source {

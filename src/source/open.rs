@@ -99,67 +99,6 @@ impl OpenFile {
         Ok(Self { file, path: path.to_path_buf(), id, length, changed })
     }
 
-    /// When it was last changed before it was opened; none of a block device.
-    changed: Option<LastChange>,
-}
-
-/// When a file was last changed, by what its system says.
-#[derive(Debug, PartialEq, Eq)]
-struct LastChange {
-    content: SystemTime,
-    /// Of anything about it: seconds and nanoseconds. Whoever sets the other time back can't do that with this one.
-    #[cfg(unix)]
-    status: (i64, i64),
-}
-
-impl LastChange {
-    fn of(metadata: &std::fs::Metadata) -> io::Result<Self> {
-        #[cfg(unix)]
-        use std::os::unix::fs::MetadataExt;
-
-        Ok(Self {
-            content: metadata.modified()?,
-            #[cfg(unix)]
-            status: (metadata.ctime(), metadata.ctime_nsec()),
-        })
-    }
-}
-
-/// What an opened path may be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Allow {
-    /// What a user names: a regular file or a block device, by any path.
-    Named,
-    /// What an image names: a regular file, and not by a link.
-    Searched,
-}
-
-impl OpenFile {
-    /// Opens the file at `path`, or says why it can't be.
-    pub(crate) fn open(path: &Path, allow: Allow) -> Result<Self> {
-        let failed = |error: io::Error| Error::of(Structure::File, ErrorKind::Open(error.into()));
-        // Looked at before it is opened, since opening a device can do things; and again after, since it may have been
-        // exchanged between.
-        let before = match allow {
-            Allow::Named => std::fs::metadata(path),
-            Allow::Searched => std::fs::symlink_metadata(path),
-        };
-        require_file(before.map_err(failed)?.file_type(), allow)?;
-        let mut file = open_without_waiting(path, allow).map_err(failed)?;
-        let metadata = file.metadata().map_err(failed)?;
-        require_file(metadata.file_type(), allow)?;
-        // A block device has no length but where its end is.
-        let length = if metadata.is_file() { metadata.len() } else { file.seek(SeekFrom::End(0)).map_err(failed)? };
-        let changed = if metadata.is_file() { LastChange::of(&metadata).ok() } else { None };
-        let id = FileId(id(&metadata, path).map_err(failed)?);
-        Ok(Self { file, path: path.to_path_buf(), id, length, changed })
-    }
-
-    /// Which file it is.
-    pub(crate) fn id(&self) -> &FileId {
-        &self.id
-    }
-
     /// When it was last changed before it was opened.
     pub(super) fn modified(&self) -> Option<SystemTime> {
         self.changed.as_ref().map(|changed| changed.content)

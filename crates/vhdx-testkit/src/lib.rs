@@ -43,6 +43,8 @@ pub mod log;
 pub mod loss;
 pub mod optional;
 pub mod oracle;
+#[cfg(all(feature = "lab", target_os = "linux"))]
+pub mod page_cache;
 #[cfg(feature = "lab")]
 pub mod support;
 #[cfg(all(feature = "lab", target_os = "linux"))]

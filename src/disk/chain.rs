@@ -9,7 +9,8 @@ use crate::source::Source;
 use super::fingerprint::ChainFingerprint;
 use super::layer::{Layer, ParentLink};
 use super::options::OpenOptions;
-use super::parents::{self, Found, FoundBy, KnownFiles, NotFound, Search};
+use super::parents::FoundBy;
+use super::search::{self, Found, KnownFiles, NotFound, Search};
 
 /// How many parents an image can have, one behind the other.
 pub const MAX_PARENTS: usize = 256;
@@ -149,7 +150,7 @@ fn next_layer(layers: &mut [Layer], files: &mut KnownFiles, options: &OpenOption
     }
     match find_parent(child, layer, files, options) {
         Err(NotFound { error, warnings }) if options.strictness == Strictness::Salvage => {
-            let Some(image) = parents::named(child.image(), files, options) else {
+            let Some(image) = search::named(child.image(), files, options) else {
                 return Err(NotFound { error, warnings });
             };
             let what = "not known by its identity: taken for the parent since it was named";

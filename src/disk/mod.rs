@@ -14,6 +14,7 @@ mod pieces;
 mod range;
 mod reader;
 mod runs;
+mod search;
 mod segments;
 mod shared;
 mod stored_path;

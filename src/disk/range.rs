@@ -51,6 +51,16 @@ impl<D: Deref<Target = Disk>> DiskRange<D> {
         self.end.saturating_sub(self.start)
     }
 
+    /// A part of the range, as far as it lies inside.
+    #[must_use]
+    pub fn part(&self, range: impl RangeBounds<u64>) -> Self
+    where
+        D: Clone,
+    {
+        let Range { start, end } = self.in_disk(range);
+        Self { disk: self.disk.clone(), start, end }
+    }
+
     /// The place in the disk of a range that counts from the first byte of this one, as far as it lies inside.
     fn in_disk(&self, range: impl RangeBounds<u64>) -> Range<u64> {
         let (start, end) = bounds(range, self.size());

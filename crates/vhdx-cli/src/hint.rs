@@ -6,8 +6,6 @@ use std::sync::OnceLock;
 
 use vhdx_mmap::{Category, Error, ErrorKind, Structure};
 
-use crate::args::Command;
-
 /// The command that runs.
 struct Running {
     name: &'static str,
@@ -17,8 +15,8 @@ struct Running {
 static RUNNING: OnceLock<Running> = OnceLock::new();
 
 /// Remembers the command that runs, so that no hint repeats it.
-pub(crate) fn set_command(command: &Command) {
-    let _ = RUNNING.set(Running { name: command.name(), is_salvage: command.is_salvage() });
+pub(crate) fn set_command(name: &'static str, is_salvage: bool) {
+    let _ = RUNNING.set(Running { name, is_salvage });
 }
 
 fn is_running(name: &str) -> bool {

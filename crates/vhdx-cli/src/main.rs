@@ -23,8 +23,8 @@ use exit::{Exit, Failure};
 
 fn main() -> std::process::ExitCode {
     let cli = Cli::parse();
-    term::set_color(cli.common.color);
-    hint::set_command(&cli.command);
+    cli.common.color.set();
+    hint::set_command(cli.command.name(), cli.command.is_salvage());
     guard_mappings().and_then(|()| run(&cli)).unwrap_or_else(Failure::report).into()
 }
 

@@ -19,7 +19,7 @@ use crate::term::{self, escape};
 impl SalvageArgs {
     /// Adds --salvage and --assume to the options.
     pub(crate) fn open_options(&self, options: OpenOptions) -> Result<OpenOptions, Failure> {
-        let overrides = self.metadata_overrides()?;
+        let overrides = self.metadata_overrides().map_err(Failure::usage)?;
         Ok(if self.salvage { options.strictness(Strictness::Salvage).overrides(overrides) } else { options })
     }
 }

@@ -2,25 +2,13 @@
 
 use std::io::{BufWriter, Write};
 
-use anstream::{AutoStream, ColorChoice};
+use anstream::AutoStream;
 use anstyle::{AnsiColor, Style};
-
-use crate::args;
 
 pub(crate) const ERROR: Style = AnsiColor::Red.on_default().bold();
 pub(crate) const WARNING: Style = AnsiColor::Yellow.on_default().bold();
 pub(crate) const HINT: Style = AnsiColor::Cyan.on_default().bold();
 pub(crate) const TITLE: Style = Style::new().bold();
-
-/// Sets the colours of the whole program. With auto, NO_COLOR, CLICOLOR, TERM and the terminal decide.
-pub(crate) fn set_color(choice: args::ColorChoice) {
-    match choice {
-        args::ColorChoice::Auto => ColorChoice::Auto,
-        args::ColorChoice::Always => ColorChoice::Always,
-        args::ColorChoice::Never => ColorChoice::Never,
-    }
-    .write_global();
-}
 
 /// Buffered standard output for text.
 pub(crate) type TextOut = BufWriter<AutoStream<std::io::Stdout>>;

@@ -6,7 +6,7 @@
 mod partitions;
 mod volume;
 
-use crate::disk::Disk;
+use crate::disk::{Disk, DiskRange};
 use crate::error::Result;
 use crate::num::{to_u64, to_usize_saturating};
 
@@ -28,44 +28,33 @@ pub struct DiskLayout {
 /// # Errors
 /// If one of these sectors can't be read.
 pub fn detect(disk: &Disk) -> Result<DiskLayout> {
-    let whole = Area { disk, start: 0, length: disk.size() };
+    let whole = DiskRange::whole(disk);
     let volume = volume::recognise(&whole)?;
     let partition_table = partitions::read(&whole, disk.image().logical_sector_size(), volume)?;
     Ok(DiskLayout { partition_table, volume })
 }
 
 /// A part of a disk, from which small things are read.
-#[derive(Clone, Copy)]
-struct Area<'d> {
-    disk: &'d Disk,
-    start: u64,
-    length: u64,
+type Area<'d> = DiskRange<&'d Disk>;
+
+/// `N` bytes at an offset; none if the area ends before them.
+fn bytes<const N: usize>(area: &Area<'_>, offset: u64) -> Result<Option<[u8; N]>> {
+    let mut bytes = [0; N];
+    let read = area.read_at(&mut bytes, offset)?;
+    Ok((read == N).then_some(bytes))
 }
 
-impl Area<'_> {
-    /// `N` bytes at an offset; none if the area ends before them.
-    fn bytes<const N: usize>(&self, offset: u64) -> Result<Option<[u8; N]>> {
-        let end = offset.checked_add(to_u64(N));
-        if end.is_none_or(|end| end > self.length) {
-            return Ok(None);
-        }
-        let mut bytes = [0; N];
-        let read = self.disk.read_at(&mut bytes, self.start.saturating_add(offset))?;
-        Ok((read == N).then_some(bytes))
+/// `length` bytes at an offset, of which there are not many; none if the area ends before them.
+fn read_bytes(area: &Area<'_>, offset: u64, length: u64) -> Result<Option<Vec<u8>>> {
+    if offset.checked_add(length).is_none_or(|end| end > area.size()) {
+        return Ok(None);
     }
+    let mut bytes = vec![0; to_usize_saturating(length)];
+    let read = area.read_at(&mut bytes, offset)?;
+    Ok((to_u64(read) == length).then_some(bytes))
+}
 
-    /// `length` bytes at an offset, of which there are not many; none if the area ends before them.
-    fn read(&self, offset: u64, length: u64) -> Result<Option<Vec<u8>>> {
-        if offset.checked_add(length).is_none_or(|end| end > self.length) {
-            return Ok(None);
-        }
-        let mut bytes = vec![0; to_usize_saturating(length)];
-        let read = self.disk.read_at(&mut bytes, self.start.saturating_add(offset))?;
-        Ok((to_u64(read) == length).then_some(bytes))
-    }
-
-    /// Whether these bytes are at an offset.
-    fn has<const N: usize>(&self, offset: u64, bytes: &[u8; N]) -> Result<bool> {
-        Ok(self.bytes::<N>(offset)?.as_ref() == Some(bytes))
-    }
+/// Whether these bytes are at an offset.
+fn has<const N: usize>(area: &Area<'_>, offset: u64, expected: &[u8; N]) -> Result<bool> {
+    Ok(bytes::<N>(area, offset)?.as_ref() == Some(expected))
 }

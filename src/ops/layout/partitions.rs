@@ -11,8 +11,8 @@ use crate::checksum::crc32;
 use crate::error::Result;
 use crate::format::Guid;
 
-use super::Area;
 use super::volume::{self, Volume};
+use super::{Area, bytes, read_bytes};
 
 /// The kinds of partition table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -84,7 +84,7 @@ pub(super) fn read(disk: &Area<'_>, sector_size: u32, volume: Option<Volume>) ->
     if !is_table {
         let other_size = if sector_size == 512 { 4096 } else { 512 };
         let candidates = [sector_size, other_size].into_iter().flat_map(|size| {
-            let last = disk.length.checked_sub(u64::from(size));
+            let last = disk.size().checked_sub(u64::from(size));
             [Some((size, u64::from(size), false)), last.map(|last| (size, last, true))]
         });
         for (size, offset, is_backup) in candidates.flatten() {
@@ -118,7 +118,7 @@ fn plausible(entries: &[MbrEntry; 4], disk: &Area<'_>, sector_size: u32) -> bool
         })
         .collect();
     spans.sort_unstable();
-    let inside = |end: u64| end.saturating_mul(sector_size.into()) <= disk.length;
+    let inside = |end: u64| end.saturating_mul(sector_size.into()) <= disk.size();
     let apart = spans.iter().zip(spans.iter().skip(1)).all(|(one, other)| one.1 <= other.0);
     apart && spans.iter().all(|(first, end)| *first > 0 && inside(*end))
 }
@@ -155,7 +155,7 @@ impl MbrEntry {
 
 /// The entries of a boot record that can be a partition table.
 fn mbr_entries(disk: &Area<'_>, offset: u64) -> Result<Option<[MbrEntry; 4]>> {
-    let Some(bytes) = disk.bytes::<512>(offset)? else { return Ok(None) };
+    let Some(bytes) = bytes::<512>(disk, offset)? else { return Ok(None) };
     let sector: MbrSector = zerocopy::transmute!(bytes);
     // Boot code of other kinds ends with the same two bytes, and has anything in place of the table.
     let is_table =
@@ -168,7 +168,7 @@ fn mbr(disk: &Area<'_>, entries: &[MbrEntry; 4], sector_size: u32) -> Result<Par
     let mut partitions = Vec::new();
     let mut add = |number, first: u64, entry: &MbrEntry| {
         let (start, length) = (bytes_of(first), bytes_of(entry.size_in_lba.get().into()));
-        let volume = volume::recognise(&part_of(disk, start, length))?;
+        let volume = volume::recognise(&disk.part(start..start.saturating_add(length)))?;
         let kind = mbr_type(entry.os_type);
         partitions.push(Partition { number, start, length, kind, name: String::new(), volume });
         Ok(())
@@ -243,7 +243,7 @@ impl Gpt {
         /// A table is 16 KiB long in practice.
         const LONGEST_ARRAY: u64 = 1 << 20;
 
-        let Some(bytes) = disk.bytes::<512>(offset)? else { return Ok(None) };
+        let Some(bytes) = bytes::<512>(disk, offset)? else { return Ok(None) };
         let Ok((header, _)) = GptHeader::read_from_prefix(&bytes) else { return Ok(None) };
         let size = usize::try_from(header.header_size.get()).unwrap_or(usize::MAX);
         let bytes_of = |sectors: u64| sectors.checked_mul(u64::from(sector_size));
@@ -266,7 +266,7 @@ impl Gpt {
         let Some(entries) = entries.filter(|_| entry_size >= 128 && entry_size.is_power_of_two()) else {
             return Ok(None);
         };
-        let array = if length <= LONGEST_ARRAY { disk.read(entries, length)? } else { None };
+        let array = if length <= LONGEST_ARRAY { read_bytes(disk, entries, length)? } else { None };
         let is_right = array.is_some_and(|array| crc32(&array) == header.partition_entry_array_crc32.get());
         Ok(is_right.then_some(Self { header, sector_size, is_backup, entries, entry_size }))
     }
@@ -277,7 +277,7 @@ impl Gpt {
         let mut partitions = Vec::new();
         for (number, index) in (1..).zip(0..u64::from(count)) {
             let offset = self.entries.saturating_add(index.saturating_mul(self.entry_size));
-            let Some(bytes) = disk.bytes::<128>(offset)? else { break };
+            let Some(bytes) = bytes::<128>(disk, offset)? else { break };
             let entry: GptEntry = zerocopy::transmute!(bytes);
             if entry.partition_type.is_nil() {
                 continue;
@@ -287,19 +287,13 @@ impl Gpt {
             let length = bytes_of(last.saturating_add(1).saturating_sub(first));
             let name = entry.name.iter().map(|unit| unit.get()).take_while(|unit| *unit != 0);
             let name = char::decode_utf16(name).map(|read| read.unwrap_or(char::REPLACEMENT_CHARACTER)).collect();
-            let volume = volume::recognise(&part_of(disk, start, length))?;
+            let volume = volume::recognise(&disk.part(start..start.saturating_add(length)))?;
             let kind = gpt_type(entry.partition_type.to_uuid());
             partitions.push(Partition { number, start, length, kind, name, volume });
         }
         let Self { sector_size, is_backup, .. } = *self;
         Ok(PartitionTable { scheme: PartitionScheme::Gpt, sector_size, is_backup, is_protected, partitions })
     }
-}
-
-/// A part of the disk, as far as the disk has it.
-fn part_of<'d>(disk: &Area<'d>, start: u64, length: u64) -> Area<'d> {
-    let start = start.min(disk.length);
-    Area { disk: disk.disk, start, length: length.min(disk.length.saturating_sub(start)) }
 }
 
 fn mbr_type(os_type: u8) -> String {

@@ -4,7 +4,7 @@ use zerocopy::little_endian::U32;
 
 use crate::error::Result;
 
-use super::Area;
+use super::{Area, bytes, has};
 
 /// What uses a disk or a partition as a whole.
 #[non_exhaustive]
@@ -87,19 +87,19 @@ pub(super) fn recognise(area: &Area<'_>) -> Result<Option<Volume>> {
         (0x1_0040, *b"_BHRfS_M", Volume::Btrfs),
     ];
     for (offset, signature, volume) in AT_FIXED_PLACES {
-        if area.has(*offset, signature)? {
+        if has(area, *offset, signature)? {
             return Ok(Some(*volume));
         }
     }
-    if area.has(0, b"LUKS\xba\xbe")? {
+    if has(area, 0, b"LUKS\xba\xbe")? {
         return Ok(Some(Volume::Luks));
     }
-    if area.has(0, b"XFSB")? {
+    if has(area, 0, b"XFSB")? {
         return Ok(Some(Volume::Xfs));
     }
     // The label lies in one of the first four sectors.
     for offset in [512, 0, 1024, 1536] {
-        if area.has(offset, b"LABELONE")? && area.has(offset.saturating_add(24), b"LVM2 001")? {
+        if has(area, offset, b"LABELONE")? && has(area, offset.saturating_add(24), b"LVM2 001")? {
             return Ok(Some(Volume::Lvm));
         }
     }
@@ -109,11 +109,11 @@ pub(super) fn recognise(area: &Area<'_>) -> Result<Option<Volume>> {
     // The signature ends the first page, whose size is the machine's.
     for page in [4096_u64, 8192, 16384, 65536] {
         let offset = page.saturating_sub(10);
-        if area.has(offset, b"SWAPSPACE2")? || area.has(offset, b"SWAP-SPACE")? {
+        if has(area, offset, b"SWAPSPACE2")? || has(area, offset, b"SWAP-SPACE")? {
             return Ok(Some(Volume::Swap));
         }
     }
-    if area.has(0x8001, b"CD001")? {
+    if has(area, 0x8001, b"CD001")? {
         return Ok(Some(Volume::Iso9660));
     }
     Ok(None)
@@ -127,19 +127,19 @@ fn ext(area: &Area<'_>) -> Result<Option<Volume>> {
     const INCOMPATIBLE_OF_EXT3: u32 = 0x2 | 0x4 | 0x10;
     const READ_ONLY_OF_EXT3: u32 = 0x1 | 0x2 | 0x4;
 
-    if !area.has(SUPERBLOCK.saturating_add(56), b"\x53\xef")? {
+    if !has(area, SUPERBLOCK.saturating_add(56), b"\x53\xef")? {
         return Ok(None);
     }
     // Two bytes are soon there by chance: the block size and the revision must make sense too.
     let (Some(block_size), Some(revision)) =
-        (area.bytes::<4>(SUPERBLOCK.saturating_add(24))?, area.bytes::<4>(SUPERBLOCK.saturating_add(76))?)
+        (bytes::<4>(area, SUPERBLOCK.saturating_add(24))?, bytes::<4>(area, SUPERBLOCK.saturating_add(76))?)
     else {
         return Ok(None);
     };
     if U32::from_bytes(block_size).get() > 6 || U32::from_bytes(revision).get() > 1 {
         return Ok(None);
     }
-    let Some(features) = area.bytes::<12>(SUPERBLOCK.saturating_add(92))? else { return Ok(None) };
+    let Some(features) = bytes::<12>(area, SUPERBLOCK.saturating_add(92))? else { return Ok(None) };
     let [compatible, incompatible, read_only]: [U32; 3] = zerocopy::transmute!(features);
     let beyond_ext3 = incompatible.get() & !INCOMPATIBLE_OF_EXT3 != 0 || read_only.get() & !READ_ONLY_OF_EXT3 != 0;
     Ok(Some(if beyond_ext3 {

@@ -2,18 +2,12 @@
 
 use std::io::{BufRead, Chain, Cursor, Read, Write};
 
-use serde::{Deserialize, Serialize};
-
 use crate::num::to_u64;
-use crate::ops::hash::{Running, StoredPart};
 use crate::scan::{ScanError, ScanOptions};
 
+use super::digests::{DigestsDocument, MAX_ABOUT_LENGTH, TYPE};
 use super::format::{Header, Identity, ManifestReader, ManifestWriter, Root, Share};
-use super::shard::MAX_ABOUT_LENGTH;
 use super::{Algorithm, Digest, Part, Shard, check_algorithms};
-
-/// What a share of digests says it is.
-const TYPE: &str = "vhdx-digests";
 
 /// How much of the beginning of a document tells what it is, in bytes.
 const BEGINNING: u64 = 75;
@@ -21,83 +15,6 @@ const BEGINNING: u64 = 75;
 /// The longest document of a share of digests, in bytes: what its maker adds, and 64 KiB for all else. Subtrees are few,
 /// whatever the disk.
 const LONGEST: u64 = MAX_ABOUT_LENGTH + (64 << 10);
-
-/// A share of digests.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct DigestsDocument {
-    schema: u32,
-    r#type: String,
-    #[serde(flatten)]
-    identity: Identity,
-    algorithms: Vec<Algorithm>,
-    share: Share,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    crc32: Option<String>,
-    /// Start, length and chaining value of subtrees.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    blake3: Option<Vec<(u64, u64, String)>>,
-    about: serde_json::Value,
-    /// SHA-256 of the document without this: whoever changes it by mistake does not go unnoticed.
-    #[serde(default, rename = "document-sha256", skip_serializing_if = "String::is_empty")]
-    document_sha256: String,
-}
-
-impl DigestsDocument {
-    pub(super) fn new(
-        identity: Identity,
-        algorithms: &[Algorithm],
-        share: Share,
-        part: &Part,
-        about: serde_json::Value,
-    ) -> Self {
-        let StoredPart { crc32, blake3, .. } = part.to_stored();
-        let hex = |(start, length, value): (u64, u64, [u8; 32])| {
-            Some((start, length, Digest::new(Algorithm::Blake3, &value)?.to_string()))
-        };
-        let mut document = Self {
-            schema: 1,
-            r#type: TYPE.to_owned(),
-            identity,
-            algorithms: algorithms.to_vec(),
-            share,
-            crc32: crc32.map(|sum| format!("{sum:08x}")),
-            blake3: blake3.map(|subtrees| subtrees.into_iter().filter_map(hex).collect()),
-            about,
-            document_sha256: String::new(),
-        };
-        document.document_sha256 = document.digest();
-        document
-    }
-
-    /// The digest of the document as it is written, but for the digest itself.
-    fn digest(&self) -> String {
-        let bare = Self { document_sha256: String::new(), ..self.clone() };
-        let mut running = Running::new(Algorithm::Sha256);
-        running.update(&serde_json::to_vec(&bare).unwrap_or_default());
-        running.finish().map(|digest| digest.to_string()).unwrap_or_default()
-    }
-
-    /// The part that is in it, if all of it is.
-    fn part(&self) -> Option<Part> {
-        let has = |algorithm| self.algorithms.contains(&algorithm);
-        let crc32 = match &self.crc32 {
-            Some(text) => Some(u32::from_str_radix(text, 16).ok()?),
-            None => None,
-        };
-        let subtree = |(start, length, text): &(u64, u64, String)| {
-            Some((*start, *length, <[u8; 32]>::try_from(Digest::from_hex(Algorithm::Blake3, text)?.bytes()).ok()?))
-        };
-        let blake3 = match &self.blake3 {
-            Some(subtrees) => Some(subtrees.iter().map(subtree).collect::<Option<Vec<_>>>()?),
-            None => None,
-        };
-        if (crc32.is_some(), blake3.is_some()) != (has(Algorithm::Crc32), has(Algorithm::Blake3)) {
-            return None;
-        }
-        let stored = StoredPart { start: self.share.offset, length: self.share.length, crc32, blake3 };
-        Part::from_stored(stored, self.identity.virtual_size)
-    }
-}
 
 const CONTRADICTION: &str = "the values in this share contradict each other";
 

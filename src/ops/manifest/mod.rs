@@ -7,6 +7,7 @@
 //! on how many threads or machines did the work.
 
 mod blocks;
+mod digests;
 mod format;
 mod merge;
 mod shard;
@@ -26,9 +27,10 @@ use blocks::{BlockRun, block_runs};
 use format::{Header, ManifestWriter};
 
 pub use crate::scan::ManifestError;
+pub use digests::{MAX_ABOUT_LENGTH, hash_share};
 pub use format::{Identity, Root};
 pub use merge::{Merged, merge, merge_with};
-pub use shard::{MAX_ABOUT_LENGTH, Shard, hash_share};
+pub use shard::{NotAShard, Shard};
 pub use verify::{Mismatch, Verified, verify};
 
 /// Readers refuse a manifest or a share without digests, and one that has a digest twice.

@@ -1,7 +1,6 @@
 //! Dividing the work on a disk among machines that share nothing but the image.
 
 use std::fmt;
-use std::io::Write;
 use std::ops::Range;
 use std::str::FromStr;
 
@@ -9,12 +8,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::disk::Disk;
 use crate::error::Error;
-use crate::num::to_u64;
-use crate::scan::{Input, ScanError, ScanOptions, UNIT};
-
-use super::format::{Identity, Share};
-use super::merge::DigestsDocument;
-use super::{Algorithm, ManifestError, PartPlan, check_algorithms};
 
 /// One of several shares of the work: `index` of `count`, from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -132,48 +125,3 @@ impl fmt::Display for NotAShard {
 }
 
 impl std::error::Error for NotAShard {}
-
-/// The longest `about` of a share of digests, as JSON, in bytes: 1 MiB. [`merge`](super::merge()) reads no longer ones.
-pub const MAX_ABOUT_LENGTH: u64 = 1 << 20;
-
-/// Refuses what could be written, but not read again.
-fn check_about(about: &serde_json::Value) -> Result<(), ScanError> {
-    // In a share, it is nested in the document.
-    let nested = serde_json::to_vec(&[about]).map_err(|error| ScanError::manifest_io(error.into()))?;
-    let length = to_u64(nested.len()).saturating_sub(2);
-    if length > MAX_ABOUT_LENGTH {
-        return Err(ManifestError::AboutTooLong { length, limit: MAX_ABOUT_LENGTH }.into());
-    }
-    let parsed: Result<[serde_json::Value; 1], _> = serde_json::from_slice(&nested);
-    parsed.map(drop).map_err(|_| ManifestError::AboutTooDeep.into())
-}
-
-/// Computes the share `shard` of digests of a disk, and writes it to `out`, a line of JSON, for [`merge`](super::merge()). All
-/// `algorithms` must be [mergeable](Algorithm::is_mergeable). What is in `about` is handed through to the caller of `merge`: at most
-/// [`MAX_ABOUT_LENGTH`] bytes of JSON.
-///
-/// # Errors
-/// [`ManifestError::AboutTooLong`] and [`ManifestError::AboutTooDeep`] if `about` can't be handed through; otherwise see
-/// [`ManifestError`].
-pub fn hash_share(
-    disk: &Disk,
-    algorithms: &[Algorithm],
-    shard: Shard,
-    about: serde_json::Value,
-    options: &ScanOptions<'_>,
-    out: &mut dyn Write,
-) -> Result<(), ScanError> {
-    if let Some(other) = algorithms.iter().find(|algorithm| !algorithm.is_mergeable()) {
-        let what = format!("{other} can't be computed in shares");
-        return Err(ScanError::bad_manifest(None, 0, what));
-    }
-    check_algorithms(algorithms)?;
-    check_about(&about)?;
-    let visit_zeros = algorithms.contains(&Algorithm::Blake3);
-    let range = shard.range_of(disk, UNIT, visit_zeros)?;
-    let part = PartPlan::new(disk.size(), algorithms).compute(Input::disk(disk), range, options)?;
-    let share = Share { shard, offset: part.start(), length: part.length() };
-    let document = DigestsDocument::new(Identity::of(disk), algorithms, share, &part, about);
-    serde_json::to_writer(&mut *out, &document).map_err(|error| ScanError::manifest_io(error.into()))?;
-    out.write_all(b"\n").and_then(|()| out.flush()).map_err(ScanError::manifest_io)
-}

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use vhdx_mmap::MetadataOverrides;
 
-use crate::exit::Failure;
 use crate::size::parse_size;
 
 use super::{CacheArgs, Output};
@@ -73,7 +72,7 @@ pub(crate) struct SalvageArgs {
 
 impl SalvageArgs {
     /// Values of all --assume options.
-    pub(crate) fn metadata_overrides(&self) -> Result<MetadataOverrides, Failure> {
+    pub(crate) fn metadata_overrides(&self) -> Result<MetadataOverrides, String> {
         let mut overrides = MetadataOverrides::default();
         for assumption in &self.assume {
             let (name, is_given) = match *assumption {
@@ -82,7 +81,7 @@ impl SalvageArgs {
                 Assumption::Sector(size) => ("sector-size", overrides.sector_size.replace(size).is_some()),
             };
             if is_given {
-                return Err(Failure::usage(format!("--assume {name}: given twice")));
+                return Err(format!("--assume {name}: given twice"));
             }
         }
         Ok(overrides)

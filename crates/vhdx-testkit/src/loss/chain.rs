@@ -2,15 +2,14 @@
 
 use std::fs::File;
 use std::ops::Range;
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{MemfdFlags, memfd_create};
 use vhdx_mmap::{Disk, OpenOptions, Parents, Result, Source, Strictness};
 
 use super::dice::{Dice, size, wide};
+use super::layer::Layer;
 use super::truth::Truth;
 use crate::builder::{FileLength, Image, PARENT_LOCATOR, Slot, Spec};
 use crate::log::Dirty;
@@ -32,49 +31,6 @@ pub enum Door {
     Memory,
     Open,
     Reader,
-}
-
-/// A file of a chain.
-pub struct Layer {
-    pub image: Image,
-    pub is_dirty: bool,
-    file: File,
-    /// Path or bytes that the library opens.
-    path: PathBuf,
-}
-
-impl Layer {
-    /// A layer whose file is in memory.
-    fn in_memory(image: Image, is_dirty: bool) -> Self {
-        let file = File::from(memfd_create("image", MemfdFlags::CLOEXEC).unwrap());
-        let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
-        Self { image, is_dirty, file, path }.written()
-    }
-
-    /// A layer whose file is in a folder.
-    fn in_folder(image: Image, path: PathBuf) -> Self {
-        let file = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
-        Self { image, is_dirty: false, file, path }.written()
-    }
-
-    fn written(self) -> Self {
-        self.file.set_len(self.image.bytes.len()).unwrap();
-        for (offset, bytes) in self.image.bytes.pieces() {
-            self.file.write_all_at(bytes, offset).unwrap();
-        }
-        self
-    }
-
-    /// Whether two blocks have the same file offset.
-    pub fn has_shared_blocks(&self) -> bool {
-        let Image { spec, places, .. } = &self.image;
-        let stored = spec.blocks.iter().filter(|(_, block)| block.state >= 6);
-        let mut places: Vec<u64> = stored.map(|(number, _)| places[&Slot::Block(*number)]).collect();
-        let count = places.len();
-        places.sort_unstable();
-        places.dedup();
-        places.len() < count
-    }
 }
 
 /// A chain, child first, and the content of each of its disks.

@@ -2,6 +2,7 @@
 
 pub mod chain;
 pub mod dice;
+pub mod layer;
 pub mod operations;
 pub mod rounds;
 pub mod truth;

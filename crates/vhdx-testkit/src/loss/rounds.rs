@@ -5,8 +5,9 @@ use std::sync::Arc;
 use vhdx_mmap::ops::{Algorithm, manifest};
 use vhdx_mmap::{Category, Disk, ScanOptions, Strictness};
 
-use super::chain::{Chain, Door, Layer, open, some_cut, some_quiet_cut};
+use super::chain::{Chain, Door, open, some_cut, some_quiet_cut};
 use super::dice::{Dice, wide};
+use super::layer::Layer;
 use super::operations::{Failure, Judged, OPERATIONS, Operation, Stage, Trigger, judge_manifest};
 use crate::PAGE;
 use crate::builder::Slot;

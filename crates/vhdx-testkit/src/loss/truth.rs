@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use super::chain::Layer;
 use super::dice::{size, wide};
+use super::layer::Layer;
 use crate::builder::Slot;
 use crate::{Model, PAGE, Part, SparseBytes};
 

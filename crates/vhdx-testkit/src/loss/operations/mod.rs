@@ -12,8 +12,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use vhdx_mmap::{Category, Disk, Error, Progress, ScanError, ScanOptions, Source};
 
-use super::chain::{Chain, Door, Layer};
+use super::chain::{Chain, Door};
 use super::dice::{Dice, size, wide};
+use super::layer::Layer;
 use super::truth::Truth;
 
 /// Failures of an operation.

@@ -1,0 +1,316 @@
+//! The search for the parent of an image, and how it is made sure that it is the right one.
+
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+
+use uuid::Uuid;
+
+use crate::error::{Candidate, Error, ErrorKind, ParentRejection, Result, Structure};
+use crate::image::{Image, Linkage, MetadataOverrides, ParentLocator, Strictness, Warnings};
+use crate::source::{Allow, FileId, OpenFile, Source};
+
+use super::options::OpenOptions;
+use super::parents::{FoundBy, ParentRequest, Parents};
+use super::stored_path::{names_of, outcome_of_opening, resolve, walks};
+
+/// A parent that has the identity that its child asks for.
+pub(super) struct Found {
+    pub(super) image: Image,
+    pub(super) found_by: FoundBy,
+    /// The key of the parent locator under which the identity stands.
+    pub(super) linkage: Linkage,
+}
+
+/// Why there is no parent.
+pub(super) struct NotFound {
+    pub(super) error: Error,
+    /// What else is wrong with the file that should be the parent, where it could be looked at.
+    pub(super) warnings: Warnings,
+}
+
+impl From<Error> for NotFound {
+    fn from(error: Error) -> Self {
+        Self { error, warnings: Warnings::default() }
+    }
+}
+
+/// What is known of files while a chain is followed.
+#[derive(Default)]
+pub(super) struct KnownFiles {
+    /// The files that are in the chain already.
+    pub(super) chain: Vec<FileId>,
+    /// Files that the caller named, once they have been looked at: which file, and its identity.
+    given: HashMap<PathBuf, (FileId, Uuid)>,
+}
+
+/// The search for the parent of one image.
+pub(super) struct Search<'a> {
+    child: &'a Image,
+    locator: &'a ParentLocator,
+    layer: usize,
+    files: &'a mut KnownFiles,
+    options: &'a OpenOptions,
+    /// What was found that is not the parent, in order.
+    tried: Vec<Candidate>,
+    /// What is wrong with the first file that has the right identity and can't be used.
+    unusable: Option<Warnings>,
+    seen: HashSet<PathBuf>,
+}
+
+/// How many components of a stored path are tried below a root.
+const MOST_COMPONENTS: usize = 16;
+
+impl<'a> Search<'a> {
+    pub(super) fn new(
+        child: &'a Image,
+        locator: &'a ParentLocator,
+        layer: usize,
+        files: &'a mut KnownFiles,
+        options: &'a OpenOptions,
+    ) -> Self {
+        Self { child, locator, layer, files, options, tried: Vec::new(), unusable: None, seen: HashSet::new() }
+    }
+
+    /// Finds the parent.
+    ///
+    /// # Errors
+    /// What is wrong with the files that were found; [`ErrorKind::ParentNotFound`] if there was none.
+    pub(super) fn run(mut self, parents: &Parents) -> Result<Found, NotFound> {
+        let error = match self.look(parents) {
+            Ok(Some(found)) => return Ok(found),
+            Ok(None) => self.failure(),
+            Err(error) => error,
+        };
+        Err(NotFound { error, warnings: self.unusable.unwrap_or_default() })
+    }
+
+    fn look(&mut self, parents: &Parents) -> Result<Option<Found>> {
+        match parents {
+            Parents::None => Ok(None),
+            Parents::Beside => Ok(self.beside()),
+            Parents::Within(roots) => Ok(roots.iter().find_map(|root| self.below(root))),
+            Parents::Explicit(paths) => Ok(paths.iter().find_map(|path| self.given(path))),
+            Parents::FirstOf(all) => all.iter().find_map(|parents| self.look(parents).transpose()).transpose(),
+            Parents::With(finder) => {
+                let request = ParentRequest { child: self.child, locator: self.locator, layer: self.layer };
+                let Some(source) = finder(&request)? else { return Ok(None) };
+                let path = source.path().unwrap_or(Path::new("(from the caller)")).to_path_buf();
+                let found = self.check_source(source);
+                Ok(self.take(path, found, FoundBy::Caller))
+            }
+        }
+    }
+
+    /// A file that the caller names.
+    fn given(&mut self, path: &Path) -> Option<Found> {
+        if let Some((id, identity)) = self.files.given.get(path) {
+            // One of those that were given for other layers: not worth opening again, nor mentioning.
+            if self.files.chain.contains(id) {
+                return None;
+            }
+            if self.locator.linkage_of(*identity).is_none() {
+                let found = *identity;
+                return self.take(path.to_path_buf(), Err(ParentRejection::OtherIdentity { found }), FoundBy::Given);
+            }
+        }
+        let opened = open_file(path, Allow::Named).map_err(outcome_of_opening);
+        if let Ok(file) = &opened
+            && file.id().is_some_and(|id| self.files.chain.contains(&id))
+        {
+            return None;
+        }
+        let found = opened.and_then(|file| {
+            let identity = identity_of(&file, self.options.strictness)?;
+            if let Some(id) = file.id() {
+                self.files.given.insert(path.to_path_buf(), (id, identity));
+            }
+            self.check(file, identity)
+        });
+        self.take(path.to_path_buf(), found, FoundBy::Given)
+    }
+
+    /// By the stored names, in the child's folder and below.
+    fn beside(&mut self) -> Option<Found> {
+        let folder = std::fs::canonicalize(self.child.path()?).ok()?.parent()?.to_path_buf();
+        let locator = self.locator;
+        if let Some(stored) = &locator.relative_path {
+            let joined = resolve(&folder, stored);
+            match joined.as_deref().and_then(|path| path.strip_prefix(&folder).ok()) {
+                Some(inside) => {
+                    if let Some(found) = self.search(&folder, inside, FoundBy::RelativePath) {
+                        return Some(found);
+                    }
+                }
+                None => self.tried.push(Candidate { path: PathBuf::from(stored), outcome: ParentRejection::Outside }),
+            }
+        }
+        let stored = [&locator.relative_path, &locator.absolute_win32_path, &locator.volume_path];
+        let mut names = stored.into_iter().flatten().filter_map(|path| names_of(path).last());
+        names.find_map(|name| self.search(&folder, Path::new(name), FoundBy::FileName))
+    }
+
+    /// By the ends of the stored paths, below a folder.
+    fn below(&mut self, root: &Path) -> Option<Found> {
+        let folder = match std::fs::canonicalize(root) {
+            Ok(folder) => folder,
+            Err(error) => {
+                let outcome = outcome_of_opening(Error::of(Structure::File, ErrorKind::Open(error.into())));
+                return self.take(root.to_path_buf(), Err(outcome), FoundBy::Root);
+            }
+        };
+        let locator = self.locator;
+        let stored = [&locator.relative_path, &locator.absolute_win32_path, &locator.volume_path];
+        stored.into_iter().flatten().find_map(|stored| {
+            let names: Vec<&str> = names_of(stored).collect();
+            let first = names.len().saturating_sub(MOST_COMPONENTS);
+            (first..names.len()).find_map(|start| {
+                let end: PathBuf = names.get(start..).unwrap_or_default().iter().collect();
+                self.search(&folder, &end, FoundBy::Root)
+            })
+        })
+    }
+
+    /// Tries what a path below `folder`, which has no links in it, leads to.
+    fn search(&mut self, folder: &Path, inside: &Path, found_by: FoundBy) -> Option<Found> {
+        walks(folder, inside).into_iter().find_map(|walked| {
+            let path = walked.as_ref().map_or_else(|_| folder.join(inside), PathBuf::clone);
+            if !self.seen.insert(path.clone()) {
+                return None;
+            }
+            let found = walked.and_then(|path| {
+                let file = open_file(&path, Allow::Searched).map_err(outcome_of_searching)?;
+                if file.id().is_some_and(|id| self.files.chain.contains(&id)) {
+                    return Err(ParentRejection::InChain);
+                }
+                let identity = identity_of(&file, self.options.strictness)?;
+                self.check(file, identity)
+            });
+            self.take(path, found, found_by)
+        })
+    }
+
+    /// Takes a file for the parent, or notes why not.
+    fn take(
+        &mut self,
+        path: PathBuf,
+        found: Result<(Image, Linkage), ParentRejection>,
+        found_by: FoundBy,
+    ) -> Option<Found> {
+        match found {
+            Ok((image, linkage)) => Some(Found { image, found_by, linkage }),
+            Err(outcome) => {
+                self.tried.push(Candidate { path, outcome });
+                None
+            }
+        }
+    }
+
+    /// Opens a file as an image, once its identity is known to be the right one: before that, nothing of it but its
+    /// headers is read.
+    fn check(&mut self, file: Source, identity: Uuid) -> Result<(Image, Linkage), ParentRejection> {
+        let linkage = self.linkage_of(identity)?;
+        self.open(self.options.open_parent(file), linkage)
+    }
+
+    /// The same for bytes that are in memory already.
+    fn check_source(&mut self, source: Source) -> Result<(Image, Linkage), ParentRejection> {
+        if source.id().is_some_and(|id| self.files.chain.contains(&id)) {
+            return Err(ParentRejection::InChain);
+        }
+        let linkage = self.linkage_of(
+            Image::header_of(source.clone(), self.options.strictness).map_err(ParentRejection::Broken)?.data_write_guid,
+        )?;
+        self.open(Ok(source), linkage)
+    }
+
+    fn linkage_of(&self, found: Uuid) -> Result<Linkage, ParentRejection> {
+        self.locator.linkage_of(found).ok_or(ParentRejection::OtherIdentity { found })
+    }
+
+    /// Opens what has the right identity.
+    fn open(&mut self, source: Result<Source>, linkage: Linkage) -> Result<(Image, Linkage), ParentRejection> {
+        let OpenOptions { log_policy, strictness, .. } = *self.options;
+        let mut warnings = Warnings::new(strictness);
+        let opened = source
+            .and_then(|source| Image::open_noting(source, log_policy, &MetadataOverrides::default(), &mut warnings));
+        let image = opened.map_err(|error| {
+            self.unusable.get_or_insert(warnings);
+            ParentRejection::Unusable(error)
+        })?;
+        let (found, expected) = (image.logical_sector_size(), self.child.logical_sector_size());
+        if found != expected {
+            let kind = ErrorKind::SectorSizeMismatch { found, expected };
+            return Err(ParentRejection::Unusable(Error::of(Structure::MetadataItem("LogicalSectorSize"), kind)));
+        }
+        Ok((image, linkage))
+    }
+
+    /// Why no parent was found: what was there says more than what was not.
+    fn failure(&mut self) -> Error {
+        let rank = |candidate: &Candidate| match candidate.outcome {
+            ParentRejection::Unusable(_) => 0,
+            ParentRejection::OtherIdentity { .. } => 1,
+            ParentRejection::InChain => 2,
+            ParentRejection::Broken(_) => 3,
+            ParentRejection::Missing | ParentRejection::Outside | ParentRejection::NotAFile { .. } => 4,
+        };
+        let mut tried = std::mem::take(&mut self.tried);
+        let telling = (0..tried.len()).min_by_key(|index| tried.get(*index).map(rank)).unwrap_or(0);
+        let name = self.locator.name().to_owned();
+        let kind = match tried.get(telling).map(|candidate| &candidate.outcome) {
+            Some(ParentRejection::OtherIdentity { .. }) => {
+                ErrorKind::ParentMismatch { name, expected: self.locator.parent_linkage, tried }
+            }
+            Some(ParentRejection::InChain) => ErrorKind::ChainCycle,
+            Some(ParentRejection::Broken(_) | ParentRejection::Unusable(_)) => match tried.swap_remove(telling) {
+                Candidate { path, outcome: ParentRejection::Broken(error) | ParentRejection::Unusable(error) } => {
+                    return error.in_layer(self.layer.saturating_add(1), Some(&path));
+                }
+                other => ErrorKind::ParentNotFound { name, tried: vec![other] },
+            },
+            _ => ErrorKind::ParentNotFound { name, tried },
+        };
+        Error::of(Structure::Parent, kind).in_layer(self.layer, self.child.path())
+    }
+}
+
+/// The same for one that the caller has not named: a stored name may well lead to something else than a file.
+fn outcome_of_searching(error: Error) -> ParentRejection {
+    match error.kind() {
+        ErrorKind::NotAFile { what } => ParentRejection::NotAFile { what },
+        _ => outcome_of_opening(error),
+    }
+}
+
+/// Opens a file of which only the headers are looked at, for now.
+fn open_file(path: &Path, allow: Allow) -> Result<Source> {
+    OpenFile::open(path, allow).map(Source::of_file)
+}
+
+/// The identity of an image, by its headers alone.
+fn identity_of(file: &Source, strictness: Strictness) -> Result<Uuid, ParentRejection> {
+    let header = Image::header_of(file.clone(), strictness);
+    header.map(|header| header.data_write_guid).map_err(ParentRejection::Broken)
+}
+
+/// For an image that is to be salvaged, and whose parent can't be told by its identity: the file that the caller has named
+/// for it. That is the first of them that has lost its identity, or else the only one that is not in the chain yet.
+pub(super) fn named(child: &Image, files: &KnownFiles, options: &OpenOptions) -> Option<Image> {
+    let mut unknown = None;
+    let mut others = Vec::new();
+    for path in options.parents.explicit() {
+        let Ok(file) = open_file(path, Allow::Named) else { continue };
+        if file.id().is_some_and(|id| files.chain.contains(&id)) {
+            continue;
+        }
+        if unknown.is_none() && identity_of(&file, options.strictness).is_err() {
+            unknown = Some(file);
+        } else {
+            others.push(file);
+        }
+    }
+    let only = if others.len() == 1 { others.pop() } else { None };
+    let source = options.open_parent(unknown.or(only)?).ok()?;
+    let image = Image::open_with(source, options.log_policy, options.strictness, &MetadataOverrides::default()).ok()?;
+    (image.logical_sector_size() == child.logical_sector_size()).then_some(image)
+}

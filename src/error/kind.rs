@@ -308,6 +308,8 @@ impl ErrorKind {
     pub(super) fn category(&self) -> Category {
         match self {
             Self::NotVhdx { .. } => Category::NotVhdx,
+            // What the medium hides may be valid.
+            Self::NoValidCopy { second, .. } if second.category() == Category::Io => Category::Io,
             Self::NoValidCopy { first, .. } => first.category(),
             Self::UnsupportedValue { .. }
             | Self::UnknownRequired { .. }

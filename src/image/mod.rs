@@ -351,7 +351,9 @@ impl Image {
         match self.parent_locator {
             _ if self.kind() != ImageKind::Differencing => Ok(None),
             Some(place) => {
+                self.source().read_exactly(true);
                 let read = locator::read(&self.view, place, warnings).map(Some);
+                self.source().read_exactly(false);
                 // A part of a page that is gone can still be touched.
                 self.source().check_length(self.source().len()).map_err(|lost| warnings.fatal(Rule::Medium, lost))?;
                 // A chain may be long, and the pages around what was looked at would add up.

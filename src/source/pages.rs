@@ -9,10 +9,10 @@ use super::Source;
 use crate::num::{to_u64, to_usize_saturating};
 
 /// Length of a page, in bytes.
-const PAGE: u64 = 16 << 10;
+const PAGE: u64 = 8 << 10;
 
 /// Number of pages that are kept: 256 KiB.
-const MOST: usize = 16;
+const MOST: usize = 32;
 
 /// The pages that were looked at last, the newest first.
 #[derive(Debug, Default)]

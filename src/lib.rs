@@ -66,6 +66,8 @@ pub mod format;
 mod image;
 mod num;
 pub mod ops;
+#[cfg(feature = "serde")]
+pub mod report;
 mod scan;
 mod source;
 mod threads;

@@ -3,6 +3,7 @@
 use std::io::{self, BufRead, Read};
 
 use vhdx_mmap::ops::{Algorithm, Digest};
+pub(crate) use vhdx_mmap::report::VerifySumOf as SumOf;
 
 /// A line of a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,24 +20,6 @@ impl Sum {
     pub(crate) fn as_blake3(&self) -> Self {
         let digest = Digest::from_hex(Algorithm::Blake3, &self.digest.to_string()).unwrap_or(self.digest);
         Self { digest, may_be_blake3: false, ..self.clone() }
-    }
-}
-
-/// What a digest is of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum SumOf {
-    /// What a guest sees.
-    Disk,
-    /// The bytes of the image file.
-    File,
-}
-
-impl SumOf {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Disk => "disk",
-            Self::File => "file",
-        }
     }
 }
 

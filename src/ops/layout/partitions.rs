@@ -37,6 +37,8 @@ impl PartitionScheme {
 /// A partition table.
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct PartitionTable {
     /// Which kind.
     pub scheme: PartitionScheme,
@@ -54,6 +56,8 @@ pub struct PartitionTable {
 /// A partition.
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Partition {
     /// Its number, as Linux counts: from 1, and logical ones from 5.
     pub number: u32,
@@ -62,10 +66,12 @@ pub struct Partition {
     /// Length in bytes.
     pub length: u64,
     /// Its type, in words if it is known.
+    #[cfg_attr(feature = "serde", serde(rename = "type"))]
     pub kind: String,
     /// Its name, which only GPT has. Not to be printed as it is.
     pub name: String,
     /// What it holds, if that is known.
+    #[cfg_attr(feature = "serde", serde(rename = "holds"))]
     pub volume: Option<Volume>,
 }
 

@@ -1,16 +1,16 @@
 //! `vhdx compare`.
 
-use std::io::Write;
+use std::io::{BufWriter, Stdout, Write};
 use std::ops::ControlFlow;
 
-use serde_json::json;
-use vhdx_mmap::ScanError;
 use vhdx_mmap::ops::{self, Difference};
+use vhdx_mmap::report::{CompareEnd, CompareEntry, CompareStart};
+use vhdx_mmap::{Input, ScanError};
 
 use crate::args::{Common, CompareArgs};
 use crate::bulk;
 use crate::exit::{Exit, Failure};
-use crate::json::Listing;
+use crate::json::{self, Listing};
 use crate::open;
 use crate::progress::Work;
 use crate::term::{self, TextOut, escape};
@@ -19,7 +19,7 @@ pub(crate) fn run(args: &CompareArgs, common: &Common) -> Result<Exit, Failure> 
     let one = open::input(&args.one, args.one_format, common)?;
     let other = open::input(&args.other, args.other_format, common)?;
     let sizes = (one.content().length(), other.content().length());
-    let mut told = Told::begin(args, sizes)?;
+    let mut told = Told::begin(args, one.content(), other.content())?;
     if sizes.0 != sizes.1 {
         if args.strict {
             return told.end_at_once(sizes);
@@ -72,18 +72,14 @@ struct Told<'a> {
 
 enum Out {
     Text(TextOut),
-    Json(Listing),
+    Json(Listing<BufWriter<Stdout>>),
 }
 
 impl<'a> Told<'a> {
-    fn begin(args: &'a CompareArgs, (one, other): (u64, u64)) -> Result<Self, Failure> {
+    fn begin(args: &'a CompareArgs, one: Input<'_>, other: Input<'_>) -> Result<Self, Failure> {
         let out = if args.output.is_json() {
-            let about = json!({
-                "schema": 1,
-                "filenames": [args.one.to_string_lossy(), args.other.to_string_lossy()],
-                "virtual-sizes": [one, other],
-            });
-            Out::Json(Listing::begin(&about, args.all.then_some("differences"))?)
+            let start = CompareStart::of(one, other);
+            Out::Json(Listing::begin(json::stdout(), &start, args.all.then_some("differences"))?)
         } else {
             let (mut out, title) = (term::stdout(), term::TITLE);
             if args.all {
@@ -100,7 +96,7 @@ impl<'a> Told<'a> {
         self.ranges = self.ranges.saturating_add(1);
         self.bytes = self.bytes.saturating_add(length);
         match &mut self.out {
-            Out::Json(listing) => listing.item(&json!({ "start": start, "length": length, "first": first })),
+            Out::Json(listing) => Ok(listing.item(&CompareEntry::of(difference))?),
             Out::Text(out) => Ok(writeln!(out, "{start:<#18x} {length:<#18x} {first:#x}")?),
         }
     }
@@ -108,9 +104,7 @@ impl<'a> Told<'a> {
     /// Tells that the sizes differ, which is enough.
     fn end_at_once(self, (one, other): (u64, u64)) -> Result<Exit, Failure> {
         match self.out {
-            Out::Json(listing) => {
-                listing.end(&json!({ "identical": false, "first-difference": null, "same-size": false }))?
-            }
+            Out::Json(listing) => listing.end(&CompareEnd::of_other_size())?,
             Out::Text(mut out) => {
                 writeln!(out, "The sizes differ: {one} and {other} bytes")?;
                 out.flush()?;
@@ -123,11 +117,7 @@ impl<'a> Told<'a> {
     fn end(self, first: Option<u64>) -> Result<Exit, Failure> {
         match self.out {
             Out::Json(listing) => {
-                let mut result = json!({ "identical": first.is_none(), "first-difference": first });
-                if let (true, Some(result)) = (self.args.all, result.as_object_mut()) {
-                    result.insert("differing-bytes".to_owned(), self.bytes.into());
-                }
-                listing.end(&result)?;
+                listing.end(&CompareEnd::of(first, self.args.all.then_some(self.bytes)))?;
             }
             Out::Text(mut out) => {
                 match first {

@@ -2,9 +2,8 @@
 
 use std::io::Write;
 
-use serde::Serialize;
-use uuid::Uuid;
-use vhdx_mmap::{EntryStatus, LogReport, LogReportEntry};
+use vhdx_mmap::LogReport;
+use vhdx_mmap::report::{Log, LogEntry, LogEntryStatus};
 
 use crate::args::{Common, LogArgs};
 use crate::exit::{Exit, Failure};
@@ -17,43 +16,31 @@ pub(crate) fn run(args: &LogArgs, common: &Common) -> Result<Exit, Failure> {
     let source = open::source(&args.image, common)?;
     let report = LogReport::read(source.clone()).map_err(|error| Failure::of_image(&args.image, &error));
     let report = open::fail_if_source_changed(&source, report)?;
+    let log = Log::of(&report);
     if args.output.is_json() {
-        as_json(&report)?
+        json::print(&log)?
     } else {
-        as_table(&report)?
+        as_table(&log)?
     }
     Ok(Exit::Done)
 }
 
-/// What becomes of the log, in words.
-fn verdict(report: &LogReport) -> String {
-    if !report.header().is_dirty() {
-        return "not in use: nothing to replay".to_owned();
-    }
-    if let Some(error) = report.replay_error() {
-        return format!("in use, and cannot be replayed: {error}");
-    }
-    let active = report.entries().iter().filter(|entry| entry.status == EntryStatus::Active).count();
-    format!("in use: {active} entries to replay")
-}
-
-fn status(entry: &LogReportEntry) -> String {
-    match entry.status {
-        EntryStatus::Active => "active".to_owned(),
-        EntryStatus::Stale => "stale".to_owned(),
-        EntryStatus::OtherLog => "other log".to_owned(),
-        EntryStatus::Broken(flaw) => format!("broken: {flaw}"),
+fn status(entry: &LogEntry) -> String {
+    match (entry.status, &entry.reason) {
+        (LogEntryStatus::Active, _) => "active".to_owned(),
+        (LogEntryStatus::Stale, _) => "stale".to_owned(),
+        (LogEntryStatus::OtherLog, _) => "other log".to_owned(),
+        (_, reason) => format!("broken: {}", reason.as_deref().unwrap_or("not known")),
     }
 }
 
-fn as_table(report: &LogReport) -> Result<(), Failure> {
-    let header = report.header();
+fn as_table(log: &Log) -> Result<(), Failure> {
     let title = term::TITLE;
     let mut out = term::stdout();
-    writeln!(out, "{title}log:{title:#} {}", verdict(report))?;
-    writeln!(out, "{title}LogGuid:{title:#} {}", header.log_guid)?;
-    writeln!(out, "{title}place:{title:#} {} at {:#x}", human(u64::from(header.log_length)), header.log_offset)?;
-    if report.entries().is_empty() {
+    writeln!(out, "{title}log:{title:#} {}", log.verdict)?;
+    writeln!(out, "{title}LogGuid:{title:#} {}", log.log_guid)?;
+    writeln!(out, "{title}place:{title:#} {} at {:#x}", human(u64::from(log.log_length)), log.log_offset)?;
+    if log.entries.is_empty() {
         writeln!(out, "no entries")?;
     } else {
         writeln!(
@@ -62,7 +49,7 @@ fn as_table(report: &LogReport) -> Result<(), Failure> {
             "Offset", "Length", "Tail", "SequenceNumber", "Descs", "Flushed", "Last", "LogGuid"
         )?;
     }
-    for entry in report.entries() {
+    for entry in &log.entries {
         let offset = entry.offset;
         match &entry.content {
             Some(content) => writeln!(
@@ -93,71 +80,4 @@ fn as_table(report: &LogReport) -> Result<(), Failure> {
     }
     out.flush()?;
     Ok(())
-}
-
-/// The report as JSON has it.
-#[derive(Serialize)]
-#[serde(rename_all = "kebab-case")]
-struct Report {
-    in_use: bool,
-    log_guid: Uuid,
-    log_offset: u64,
-    log_length: u32,
-    verdict: String,
-    entries: Vec<Entry>,
-}
-
-/// An entry as JSON has it: its fields, or why it is broken.
-#[derive(Serialize)]
-#[serde(rename_all = "kebab-case")]
-struct Entry {
-    offset: u64,
-    status: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<String>,
-    #[serde(flatten)]
-    content: Option<Content>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "kebab-case")]
-struct Content {
-    length: u64,
-    tail: u64,
-    sequence_number: u64,
-    descriptors: u32,
-    log_guid: Uuid,
-    flushed_file_offset: u64,
-    last_file_offset: u64,
-}
-
-fn as_json(report: &LogReport) -> Result<(), Failure> {
-    let header = report.header();
-    json::print(&Report {
-        in_use: header.is_dirty(),
-        log_guid: header.log_guid,
-        log_offset: header.log_offset,
-        log_length: header.log_length,
-        verdict: verdict(report),
-        entries: report.entries().iter().map(entry_as_json).collect(),
-    })
-}
-
-fn entry_as_json(entry: &LogReportEntry) -> Entry {
-    let (status, reason) = match entry.status {
-        EntryStatus::Active => ("active", None),
-        EntryStatus::Stale => ("stale", None),
-        EntryStatus::OtherLog => ("other-log", None),
-        EntryStatus::Broken(flaw) => ("broken", Some(flaw.to_string())),
-    };
-    let content = entry.content.as_ref().map(|content| Content {
-        length: content.length,
-        tail: content.tail,
-        sequence_number: content.sequence_number,
-        descriptors: content.descriptors,
-        log_guid: content.log_guid,
-        flushed_file_offset: content.flushed_file_offset,
-        last_file_offset: content.last_file_offset,
-    });
-    Entry { offset: entry.offset, status, reason, content }
 }

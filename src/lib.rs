@@ -47,7 +47,9 @@
 //! |---|---|---|
 //! | `mmap` | yes | `Source::map` and, on Unix, `guard_mappings` and `guard_is_active`; without it the crate holds no `unsafe` code at all |
 //! | `rayon` | yes | `Disk::par_segments`, and every core for bulk work |
-//! | `bulk` | no | work on whole disks: `Input::scan`, and in `ops` extraction, digests, manifests, comparison |
+//! | `ops` | no | work on whole disks: `Input::scan`, and in `ops` extraction, digests, manifests, comparison |
+//! | `serde` | no | `report`: what the command prints as JSON, as types; those about work on whole disks need `ops`, too |
+//! | `schema` | no | `report::schemas`: JSON Schema of all reports; brings `ops` and `serde` |
 //!
 //! The command `vhdx` is a package of its own, `vhdx-cli`.
 //!

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::disk::{FoundBy, Layer};
+use crate::disk::{self, FoundBy, Layer};
 use crate::image::{ImageKind, Linkage};
 
 use super::{LogUse, Report, Schema, text_of};
@@ -59,7 +59,7 @@ pub struct ChainLayer {
 impl Chain {
     /// Describes a chain.
     #[must_use]
-    pub fn of(chain: &crate::Chain) -> Self {
+    pub fn of(chain: &disk::Chain) -> Self {
         Self {
             schema: Schema::default(),
             layers: chain.layers().iter().enumerate().map(|(depth, layer)| ChainLayer::of(depth, layer)).collect(),

@@ -6,14 +6,15 @@ use std::fs::File;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::error::{Error, ErrorKind, Result, Structure};
+use crate::disk::Chain;
+use crate::error::{Error, ErrorKind, Result, Rule, Severity, Structure};
 use crate::format::PayloadBlockState;
 use crate::image::{BlockStates, Image, ImageKind, LogState, ParentLocator, Region, Warning};
 use crate::ops::{self, DiskLayout};
 
 use super::{Fields, LogUse, Report, Schema, text_of};
 
-/// An image: the keys of `qemu-img info` first, and everything else in [`InfoData`].
+/// An image: the keys of `qemu-img info` first, and everything else under `format-specific`.
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -26,6 +27,7 @@ pub struct Info {
     /// Size of a block, in bytes.
     pub cluster_size: u64,
     /// `vhdx`.
+    #[cfg_attr(feature = "schema", schemars(extend("const" = "vhdx")))]
     pub format: Cow<'static, str>,
     /// Space that the file occupies, in bytes; none if the system does not say.
     pub actual_size: Option<u64>,
@@ -41,6 +43,7 @@ pub struct Info {
     pub full_backing_filename: Option<String>,
     /// `vhdx`; absent without parent locator.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(extend("const" = "vhdx")))]
     pub backing_filename_format: Option<Cow<'static, str>>,
     /// Everything that qemu-img has no key for.
     pub format_specific: InfoSpecific<InfoData>,
@@ -71,6 +74,7 @@ pub struct InfoSpecific<D> {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct InfoChild {
     /// `file`.
+    #[cfg_attr(feature = "schema", schemars(extend("const" = "file")))]
     pub name: Cow<'static, str>,
     /// The file.
     pub info: InfoFile,
@@ -89,6 +93,7 @@ pub struct InfoFile {
     /// Path of the file.
     pub filename: String,
     /// `file`.
+    #[cfg_attr(feature = "schema", schemars(extend("const" = "file")))]
     pub format: Cow<'static, str>,
     /// Space that the file occupies, in bytes; none if the system does not say.
     pub actual_size: Option<u64>,
@@ -202,7 +207,8 @@ pub struct InfoRegionTable {
 pub struct InfoBlocks {
     /// Number of blocks.
     pub total: u64,
-    /// Number of blocks in each state that occurs, with the names of MS-VHDX and `reserved`; none if a part of the BAT is lost.
+    /// Number of blocks in each state that occurs, with the names of MS-VHDX and `reserved`; none if a part of the BAT is
+    /// lost.
     pub states: Option<Fields<u64>>,
 }
 
@@ -241,9 +247,9 @@ pub enum InfoContents {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct InfoWarning {
     /// Code of the rule.
-    pub code: crate::Rule,
+    pub code: Rule,
     /// How much it matters.
-    pub severity: crate::Severity,
+    pub severity: Severity,
     /// What was found, and where.
     pub text: String,
 }
@@ -253,7 +259,7 @@ impl Info {
     ///
     /// # Errors
     /// If the BAT can't be read, except for a chain that is salvaged.
-    pub fn of(chain: &crate::Chain) -> Result<Self> {
+    pub fn of(chain: &Chain) -> Result<Self> {
         Self::of_layer(chain, 0)
     }
 
@@ -261,7 +267,7 @@ impl Info {
     ///
     /// # Errors
     /// [`ErrorKind::NoSuchLayer`]; otherwise as for [`Info::of`].
-    pub fn of_layer(chain: &crate::Chain, layer: usize) -> Result<Self> {
+    pub fn of_layer(chain: &Chain, layer: usize) -> Result<Self> {
         let below = chain.layers().get(layer..).unwrap_or_default();
         let [this, parents @ ..] = below else {
             return Err(Error::of(Structure::Parent, ErrorKind::NoSuchLayer { layer }));
@@ -371,7 +377,7 @@ impl InfoParent {
 }
 
 impl InfoContents {
-    fn of(chain: &crate::Chain) -> Self {
+    fn of(chain: &Chain) -> Self {
         match ops::detect(chain.disk_so_far()) {
             Ok(layout) => Self::Known(layout),
             Err(error) => {

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-use crate::disk::{Disk, Location, Run};
+use crate::disk::{Disk, Layer, Location, Run};
 use crate::format::PayloadBlockState;
 
 /// An extent of the map, with the keys of `qemu-img map` and two more.
@@ -70,7 +70,7 @@ impl<'a> MapEntry<'a> {
     /// Describes an extent of a disk: one of [`Disk::extents`].
     #[must_use]
     pub fn of(disk: &'a Disk, extent: &Run) -> Self {
-        let file = |layer: &'a crate::Layer| layer.image().path().map_or("-".into(), |path| path.to_string_lossy());
+        let file = |layer: &'a Layer| layer.image().path().map_or("-".into(), |path| path.to_string_lossy());
         Self {
             start: extent.start,
             length: extent.length,

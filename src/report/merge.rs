@@ -8,7 +8,7 @@ use crate::ops::manifest::Root;
 
 use super::{Report, Schema, text_of};
 
-/// A manifest that was merged from its shards. Shards of digests give a [`Hash`](super::Hash).
+/// A manifest that was merged from its shards. Merged shards of digests give the report of `hash`.
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// From the ground up.
-const LAYERS: [(&str, usize); 11] = [
+const LAYERS: [(&str, usize); 12] = [
     ("error", 0),
     ("format", 1),
     ("num", 2),
@@ -15,6 +15,7 @@ const LAYERS: [(&str, usize); 11] = [
     ("disk", 8),
     ("scan", 9),
     ("ops", 10),
+    ("report", 11),
 ];
 
 fn layer(module: &str) -> Option<usize> {

@@ -21,7 +21,7 @@ pub use volume::Volume;
 pub struct DiskLayout {
     /// The partition table, if there is one.
     pub partition_table: Option<PartitionTable>,
-    /// What the disk holds as a whole, without regard to partitions, if that is known.
+    /// Content of the disk as a whole, regardless of partitions, if it is known.
     #[cfg_attr(feature = "serde", serde(rename = "holds"))]
     pub volume: Option<Volume>,
 }

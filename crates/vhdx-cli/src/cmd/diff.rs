@@ -138,7 +138,7 @@ impl Told {
             Out::Json(Listing::begin(json::stdout(), &start, Some("changes"))?)
         } else {
             let (mut out, title) = (term::stdout(), term::TITLE);
-            writeln!(out, "{title}{:<18} {:<18} Input{title:#}", "Offset", "Length")?;
+            writeln!(out, "{title}{:<18} {:<18} Content{title:#}", "Offset", "Length")?;
             Out::Text(out)
         };
         Ok(Self { out, bytes: 0 })

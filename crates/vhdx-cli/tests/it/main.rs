@@ -11,6 +11,7 @@ mod damaged;
 mod guard;
 mod qemu;
 mod readme;
+mod schema;
 mod support;
 
 // Tests name what they share with others as if it were here.

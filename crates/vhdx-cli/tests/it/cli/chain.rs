@@ -34,7 +34,7 @@ fn json_tells_each_layer_and_how_it_was_found() {
     let folder = temp_dir();
     let (paths, specs) = three(folder.path(), folder.path());
     let told = json_of(&paths[0]);
-    assert_eq!(keys(&told), ["layers", "complete", "error"]);
+    assert_eq!(keys(&told), ["schema", "layers", "complete", "error"]);
     assert_eq!((&told["complete"], &told["error"]), (&json!(true), &Value::Null));
     let layer = |depth: usize, found: Option<&str>, parent: Option<&str>| {
         json!({

@@ -33,7 +33,7 @@ fn the_entries_of_a_log_that_windows_left_are_told_field_by_field() {
     let folder = temp_dir();
     let path = write(folder.path(), &worked_example());
     let told = json_of(&path);
-    assert_eq!(keys(&told), ["in-use", "log-guid", "log-offset", "log-length", "verdict", "entries"]);
+    assert_eq!(keys(&told), ["schema", "in-use", "log-guid", "log-offset", "log-length", "verdict", "entries"]);
     assert_eq!((&told["in-use"], &told["verdict"]), (&json!(true), &json!("in use: 2 entries to replay")));
     assert_eq!(told["log-guid"], "e6fc743c-81ed-4fe8-bf54-698ed57ba0b8");
     assert_eq!((&told["log-offset"], &told["log-length"]), (&json!(MIB), &json!(MIB)));

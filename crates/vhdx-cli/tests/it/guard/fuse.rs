@@ -7,7 +7,7 @@ use vhdx_testkit::dense::{BLOCKS_OF_WORK as BLOCKS, FIRST_BLOCK, content, dense}
 use vhdx_testkit::fuse::Mounted;
 
 use crate::kit::MIB;
-use crate::support::{run, temp_dir, vhdx};
+use crate::support::{loss_map, run, temp_dir, vhdx};
 
 /// The process that serves it: not a test, unless it is told what to do.
 #[test]
@@ -77,7 +77,7 @@ fn crc32_of(bytes: &[u8]) -> String {
 
 /// What the loss map says is lost: start and length.
 pub(super) fn losses(map: &Path) -> Vec<(u64, u64)> {
-    let told: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(map).unwrap()).unwrap();
+    let told = loss_map(map);
     let range = |loss: &serde_json::Value| (loss["start"].as_u64().unwrap(), loss["length"].as_u64().unwrap());
     told["losses"].as_array().unwrap().iter().map(range).collect()
 }

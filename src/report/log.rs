@@ -78,25 +78,29 @@ impl Log {
             log_guid: header.log_guid,
             log_offset: header.log_offset,
             log_length: header.log_length,
-            verdict: verdict(report),
+            verdict: Self::verdict_of(report),
             entries: report.entries().iter().map(LogEntry::of).collect(),
         }
     }
-}
 
-fn verdict(report: &LogReport) -> String {
-    if !report.header().is_dirty() {
-        return "not in use: nothing to replay".to_owned();
+    /// One sentence: whether a log has to be replayed, and whether it can be.
+    #[must_use]
+    pub fn verdict_of(report: &LogReport) -> String {
+        if !report.header().is_dirty() {
+            return "not in use: nothing to replay".to_owned();
+        }
+        if let Some(error) = report.replay_error() {
+            return format!("in use, and cannot be replayed: {error}");
+        }
+        let active = report.entries().iter().filter(|entry| entry.status == EntryStatus::Active).count();
+        format!("in use: {active} entries to replay")
     }
-    if let Some(error) = report.replay_error() {
-        return format!("in use, and cannot be replayed: {error}");
-    }
-    let active = report.entries().iter().filter(|entry| entry.status == EntryStatus::Active).count();
-    format!("in use: {active} entries to replay")
 }
 
 impl LogEntry {
-    fn of(entry: &LogReportEntry) -> Self {
+    /// Describes an entry: one of [`LogReport::entries`].
+    #[must_use]
+    pub fn of(entry: &LogReportEntry) -> Self {
         let (status, reason) = match entry.status {
             EntryStatus::Active => (LogEntryStatus::Active, None),
             EntryStatus::Stale => (LogEntryStatus::Stale, None),

@@ -2,8 +2,8 @@
 
 use std::io::Write;
 
-use vhdx_mmap::LogReport;
-use vhdx_mmap::report::{Log, LogEntry, LogEntryStatus};
+use vhdx_mmap::report::Log;
+use vhdx_mmap::{EntryStatus, LogReport, LogReportEntry};
 
 use crate::args::{Common, LogArgs};
 use crate::exit::{Exit, Failure};
@@ -16,31 +16,31 @@ pub(crate) fn run(args: &LogArgs, common: &Common) -> Result<Exit, Failure> {
     let source = open::source(&args.image, common)?;
     let report = LogReport::read(source.clone()).map_err(|error| Failure::of_image(&args.image, &error));
     let report = open::fail_if_source_changed(&source, report)?;
-    let log = Log::of(&report);
     if args.output.is_json() {
-        json::print(&log)?
+        json::print(&Log::of(&report))?
     } else {
-        as_table(&log)?
+        as_table(&report)?
     }
     Ok(Exit::Done)
 }
 
-fn status(entry: &LogEntry) -> String {
-    match (entry.status, &entry.reason) {
-        (LogEntryStatus::Active, _) => "active".to_owned(),
-        (LogEntryStatus::Stale, _) => "stale".to_owned(),
-        (LogEntryStatus::OtherLog, _) => "other log".to_owned(),
-        (_, reason) => format!("broken: {}", reason.as_deref().unwrap_or("not known")),
+fn status(entry: &LogReportEntry) -> String {
+    match entry.status {
+        EntryStatus::Active => "active".to_owned(),
+        EntryStatus::Stale => "stale".to_owned(),
+        EntryStatus::OtherLog => "other log".to_owned(),
+        EntryStatus::Broken(flaw) => format!("broken: {flaw}"),
     }
 }
 
-fn as_table(log: &Log) -> Result<(), Failure> {
+fn as_table(report: &LogReport) -> Result<(), Failure> {
+    let header = report.header();
     let title = term::TITLE;
     let mut out = term::stdout();
-    writeln!(out, "{title}log:{title:#} {}", log.verdict)?;
-    writeln!(out, "{title}LogGuid:{title:#} {}", log.log_guid)?;
-    writeln!(out, "{title}place:{title:#} {} at {:#x}", human(u64::from(log.log_length)), log.log_offset)?;
-    if log.entries.is_empty() {
+    writeln!(out, "{title}log:{title:#} {}", Log::verdict_of(report))?;
+    writeln!(out, "{title}LogGuid:{title:#} {}", header.log_guid)?;
+    writeln!(out, "{title}place:{title:#} {} at {:#x}", human(u64::from(header.log_length)), header.log_offset)?;
+    if report.entries().is_empty() {
         writeln!(out, "no entries")?;
     } else {
         writeln!(
@@ -49,7 +49,7 @@ fn as_table(log: &Log) -> Result<(), Failure> {
             "Offset", "Length", "Tail", "SequenceNumber", "Descs", "Flushed", "Last", "LogGuid"
         )?;
     }
-    for entry in &log.entries {
+    for entry in report.entries() {
         let offset = entry.offset;
         match &entry.content {
             Some(content) => writeln!(

@@ -10,6 +10,16 @@
 //! list. The map of a disk has entries only: [`MapEntry`].
 //!
 //! The feature `schema` adds `schemas`: a JSON Schema for each command.
+//!
+//! ```no_run
+//! use vhdx_mmap::{Chain, OpenOptions, Source, report::Info};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let chain = Chain::open(Source::open("disk.vhdx")?, &OpenOptions::new())?;
+//! println!("{}", serde_json::to_string_pretty(&Info::of(&chain)?)?);
+//! # Ok(())
+//! # }
+//! ```
 
 mod chain;
 #[cfg(feature = "ops")]

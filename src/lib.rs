@@ -57,6 +57,8 @@
 //! | `mmap` | yes | `Source::map` and, on Unix, `guard_mappings`; without it the crate contains no `unsafe` code |
 //! | `rayon` | yes | `Disk::par_segments`, `Threads`, and all cores for work on whole disks |
 //! | `ops` | no | work on whole disks: `Input::scan`, and in `ops` extraction, digests, manifests, comparison, checks |
+//! | `serde` | no | `report`: what the command prints as JSON, as types; those about work on whole disks need `ops`, too |
+//! | `schema` | no | `report::schemas`: JSON Schema of all reports; enables `ops` and `serde` |
 //!
 //! The command `vhdx` is a package of its own, `vhdx-cli`.
 #![cfg_attr(
@@ -79,6 +81,8 @@ mod image;
 mod num;
 #[cfg(feature = "ops")]
 pub mod ops;
+#[cfg(feature = "serde")]
+pub mod report;
 #[cfg(feature = "ops")]
 mod scan;
 mod source;

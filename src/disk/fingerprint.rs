@@ -11,7 +11,7 @@ use super::layer::Layer;
 /// Which files the images of a chain are, and in which state. A later opening can be held to it
 /// ([`OpenOptions::expect`](crate::OpenOptions::expect)): on another machine, or after a pause.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "ops", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct ChainFingerprint {
     /// Of each layer: the image that was opened first, its base last.
     pub layers: Vec<LayerFingerprint>,
@@ -20,7 +20,7 @@ pub struct ChainFingerprint {
 /// What tells one state of an image from another.
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "ops", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct LayerFingerprint {
     /// Length of the file, in bytes.
     pub len: u64,

@@ -21,6 +21,8 @@ use crate::error::{Rule, Severity};
 /// A region of the file.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Region {
     /// What it is.
     pub guid: Uuid,

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// From the ground up.
-const LAYERS: [(&str, usize); 12] = [
+const LAYERS: [(&str, usize); 13] = [
     ("error", 0),
     ("format", 1),
     ("num", 2),
@@ -16,6 +16,7 @@ const LAYERS: [(&str, usize); 12] = [
     ("check", 9),
     ("scan", 10),
     ("ops", 11),
+    ("report", 12),
 ];
 
 fn layer(module: &str) -> Option<usize> {

@@ -19,6 +19,7 @@ mod layers;
 mod loss;
 mod parents;
 mod replay;
+mod report;
 mod traps;
 
 // Tests name what they share with others as if it were here.

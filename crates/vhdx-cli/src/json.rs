@@ -3,8 +3,8 @@
 use std::io::{self, BufWriter, Stdout, Write};
 
 use serde::Serialize;
-use serde_json::Value;
 use serde_json::ser::{CompactFormatter, Formatter, PrettyFormatter, Serializer};
+use serde_json::{Map, Value};
 
 use crate::exit::Failure;
 use crate::term::is_unsafe;
@@ -31,19 +31,18 @@ pub(crate) fn print(value: &impl Serialize) -> Result<(), Failure> {
 }
 
 /// An object with a list that may not fit in memory: items are written as they are found.
-pub(crate) struct Listing {
-    out: BufWriter<Stdout>,
+pub(crate) struct Listing<W> {
+    out: W,
     has_list: bool,
     items: u64,
 }
 
-impl Listing {
-    /// Writes the fields of `about`, and opens the list.
-    pub(crate) fn begin(about: &Value, list: Option<&str>) -> Result<Self, Failure> {
-        let mut out = stdout();
+impl<W: Write> Listing<W> {
+    /// Writes the fields of `start`, and opens the list.
+    pub(crate) fn begin(mut out: W, start: &impl Serialize, list: Option<&str>) -> io::Result<Self> {
         writeln!(out, "{{")?;
-        for (key, value) in about.as_object().into_iter().flatten() {
-            write_field(&mut out, key, value)?;
+        for (key, value) in fields(start)? {
+            write_field(&mut out, &key, &value)?;
             writeln!(out, ",")?;
         }
         if let Some(list) = list {
@@ -52,27 +51,35 @@ impl Listing {
         Ok(Self { out, has_list: list.is_some(), items: 0 })
     }
 
-    pub(crate) fn item(&mut self, item: &Value) -> Result<(), Failure> {
+    pub(crate) fn item(&mut self, item: &impl Serialize) -> io::Result<()> {
         write!(self.out, "{}    ", if self.items == 0 { "\n" } else { ",\n" })?;
         write_line(&mut self.out, item)?;
         self.items = self.items.saturating_add(1);
         Ok(())
     }
 
-    /// Closes the list, and writes the fields of `result`. Without this call the object stays incomplete, so that no
+    /// Closes the list, and writes the fields of `end`. Without this call the object stays incomplete, so that no
     /// program takes a part of the list for all of it.
-    pub(crate) fn end(mut self, result: &Value) -> Result<(), Failure> {
+    pub(crate) fn end(mut self, end: &impl Serialize) -> io::Result<()> {
         if self.has_list {
             writeln!(self.out, "{}],", if self.items == 0 { "" } else { "\n  " })?;
         }
         let mut before = "";
-        for (key, value) in result.as_object().into_iter().flatten() {
+        for (key, value) in fields(end)? {
             write!(self.out, "{before}")?;
-            write_field(&mut self.out, key, value)?;
+            write_field(&mut self.out, &key, &value)?;
             before = ",\n";
         }
         writeln!(self.out, "\n}}")?;
-        Ok(self.out.flush()?)
+        self.out.flush()
+    }
+}
+
+/// The fields of an object, which are few.
+fn fields(of: &impl Serialize) -> io::Result<Map<String, Value>> {
+    match serde_json::to_value(of)? {
+        Value::Object(fields) => Ok(fields),
+        _ => Ok(Map::new()),
     }
 }
 

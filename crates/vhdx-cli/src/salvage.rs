@@ -5,13 +5,13 @@ use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use serde_json::json;
 use vhdx_mmap::ops::{self, ExtractOptions, Extracted};
+use vhdx_mmap::report::{LossMapEnd, LossMapEntry, LossMapStart};
 use vhdx_mmap::{Disk, Input, Loss, OpenOptions, Rule, ScanError, ScanOptions, Severity, Strictness, Warning};
 
 use crate::args::{LossMapFormat, SalvageArgs};
 use crate::exit::{Exit, Failure};
-use crate::json;
+use crate::json::Listing;
 use crate::size::{counted, human};
 use crate::target::{Consent, Destination};
 use crate::term::{self, escape};
@@ -101,7 +101,7 @@ pub(crate) fn finish(image: &Path, disk: &Disk, range: Range<u64>, args: &Salvag
             let target = destination.open(0, 0, false)?;
             let mut out = BufWriter::new(target.file());
             let written = match args.loss_map_format {
-                LossMapFormat::Json => write_json(&mut out, image, disk, range, &mut lost),
+                LossMapFormat::Json => write_json(&mut out, disk, range, &mut lost),
                 LossMapFormat::Ddrescue => write_mapfile(&mut out, disk, range, &mut lost),
             };
             let written = written.and_then(|()| out.flush());
@@ -154,34 +154,13 @@ impl Lost {
     }
 }
 
-fn write_json(out: &mut impl Write, image: &Path, disk: &Disk, range: Range<u64>, lost: &mut Lost) -> io::Result<()> {
-    writeln!(out, "{{")?;
-    writeln!(out, "  \"schema\": 1,")?;
-    write!(out, "  \"filename\": ")?;
-    json::write_line(out, &image.to_string_lossy())?;
-    writeln!(out, ",")?;
-    writeln!(out, "  \"virtual-size\": {},", disk.size())?;
-    let length = range.end.saturating_sub(range.start);
-    writeln!(out, "  \"range\": {},", json!({ "start": range.start, "length": length }))?;
-    write!(out, "  \"losses\": [")?;
-    let mut before = "\n    ";
+fn write_json(out: &mut impl Write, disk: &Disk, range: Range<u64>, lost: &mut Lost) -> io::Result<()> {
+    let mut listing = Listing::begin(out, &LossMapStart::of(disk, range.clone()), Some("losses"))?;
     for loss in disk.losses(range) {
         lost.add(&loss);
-        let entry = json!({
-            "start": loss.range.start,
-            "length": loss.range.end.saturating_sub(loss.range.start),
-            "layer": loss.reason.layer(),
-            "structure": loss.reason.structure().to_string(),
-            "offset": loss.reason.offset(),
-            "reason": loss.reason.to_string(),
-        });
-        write!(out, "{before}")?;
-        json::write_line(out, &entry)?;
-        before = ",\n    ";
+        listing.item(&LossMapEntry::of(&loss))?;
     }
-    writeln!(out, "{}],", if lost.ranges > 0 { "\n  " } else { "" })?;
-    writeln!(out, "  \"lost-bytes\": {}", lost.bytes)?;
-    writeln!(out, "}}")
+    listing.end(&LossMapEnd::of(lost.bytes))
 }
 
 /// Writes a mapfile for GNU ddrescue, which covers the whole range: `+` for bytes that were read, `-` for lost ones.

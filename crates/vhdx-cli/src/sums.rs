@@ -3,6 +3,7 @@
 use std::io::{self, BufRead, Read};
 
 use vhdx_mmap::ops::{Algorithm, Digest};
+pub(crate) use vhdx_mmap::report::VerifySumOf as SumOf;
 
 /// Digest and name from a line of a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,25 +23,6 @@ impl Sum {
     }
 }
 
-/// Content that a digest covers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum SumOf {
-    /// The virtual disk.
-    Disk,
-    /// The image file.
-    File,
-}
-
-impl SumOf {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Disk => "disk",
-            Self::File => "file",
-        }
-    }
-}
-
-/// Content of a list.
 #[derive(Debug, Default)]
 pub(crate) struct Sums {
     pub(crate) sums: Vec<Sum>,

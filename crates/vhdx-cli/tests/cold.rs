@@ -8,11 +8,11 @@
 )]
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use vhdx_testkit::builder::Spec;
 use vhdx_testkit::page_cache::{cached, drop_cached};
-use vhdx_testkit::support::{run, temp_dir};
+use vhdx_testkit::support::{run_to, temp_dir};
 use vhdx_testkit::{Block, MIB, TIB};
 
 /// The command on the first of some cold images; returns how much of all of them is in the page cache then.
@@ -21,7 +21,8 @@ fn growth(paths: &[PathBuf], words: &[&str]) -> Option<u64> {
         println!("SKIPPED: the file system does not let go of its pages");
         return None;
     }
-    run(Command::new(env!("CARGO_BIN_EXE_vhdx")).args(words).arg(&paths[0])).done();
+    let ran = run_to(Command::new(env!("CARGO_BIN_EXE_vhdx")).args(words).arg(&paths[0]), Stdio::piped());
+    assert!(ran.status.success(), "{}: {}", ran.status, ran.err);
     let grown = paths.iter().map(|path| cached(path)).sum();
     println!("{words:?} of {} images: {grown} bytes", paths.len());
     Some(grown)

@@ -5,7 +5,7 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 use vhdx_mmap::{Disk, OpenOptions, Parents, Result, Segment, Source};
 
-pub use program::{Ran, run, run_to, wait};
+pub use program::{Ran, run_to, wait};
 
 pub use crate::optional::{say, skip};
 
@@ -85,26 +85,6 @@ mod program {
         pub err: String,
     }
 
-    impl Ran {
-        /// Standard output as text.
-        pub fn text(&self) -> String {
-            String::from_utf8(self.out.clone()).unwrap()
-        }
-
-        /// Standard output as JSON.
-        pub fn json(&self) -> serde_json::Value {
-            assert!(!self.out.is_empty(), "no JSON, but: {}", self.err);
-            serde_json::from_slice(&self.out).unwrap()
-        }
-
-        /// The run, which must have succeeded.
-        #[track_caller]
-        pub fn done(self) -> Self {
-            assert!(self.status.success(), "{}: {}", self.status, self.err);
-            self
-        }
-    }
-
     #[cfg(target_os = "linux")]
     impl From<crate::traced::Ended> for Ran {
         fn from(ended: crate::traced::Ended) -> Self {
@@ -114,13 +94,7 @@ mod program {
         }
     }
 
-    /// Runs a program without input to its end.
-    #[track_caller]
-    pub fn run(command: &mut Command) -> Ran {
-        run_to(command, Stdio::piped())
-    }
-
-    /// Runs a program without input to its end, with another standard output.
+    /// Runs a program without input to its end, with this standard output.
     #[track_caller]
     pub fn run_to(command: &mut Command, out: Stdio) -> Ran {
         let mut child = command.stdin(Stdio::piped()).stdout(out).stderr(Stdio::piped()).spawn().unwrap();

@@ -36,7 +36,9 @@ pub struct LogReportEntry {
 
 /// The fields of a valid entry.
 #[non_exhaustive]
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct EntryContent {
     /// Length in bytes.
     pub len: u64,

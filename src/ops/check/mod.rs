@@ -76,6 +76,13 @@ impl CheckReport {
         self.counts.iter().filter(|((_, found), _)| *found == severity).map(|(_, count)| *count).sum()
     }
 
+    /// Number of corruptions. In a strict check, warnings count as corruptions.
+    #[must_use]
+    pub fn corruptions(&self, is_strict: bool) -> u64 {
+        let warnings = if is_strict { self.count(Severity::Warning) } else { 0 };
+        self.count(Severity::Corruption).saturating_add(warnings)
+    }
+
     /// The most severe finding; none if there are none.
     #[must_use]
     pub fn worst(&self) -> Option<Severity> {

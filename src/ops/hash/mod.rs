@@ -27,6 +27,7 @@ pub(crate) use stream::work;
 /// The algorithms of digests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum Algorithm {
     /// CRC-32 as in zlib, gzip and zip: against accidents, not against intent.
     Crc32,

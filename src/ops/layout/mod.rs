@@ -16,10 +16,13 @@ pub use volume::Volume;
 /// What is on a disk.
 #[non_exhaustive]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DiskLayout {
     /// The partition table, if there is one.
     pub partition_table: Option<PartitionTable>,
-    /// What the disk holds as a whole, without regard to partitions, if that is known.
+    /// Content of the disk as a whole, regardless of partitions, if it is known.
+    #[cfg_attr(feature = "serde", serde(rename = "holds"))]
     pub volume: Option<Volume>,
 }
 

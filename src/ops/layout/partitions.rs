@@ -37,15 +37,17 @@ impl PartitionScheme {
 /// A partition table.
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct PartitionTable {
-    /// Which kind.
+    /// Kind of the table.
     pub scheme: PartitionScheme,
-    /// The sector size in which it counts, in bytes. Where it is not the disk's, the disk was copied from a medium with
-    /// other sectors, and systems will not find its partitions.
+    /// Size of the sectors in which the table counts, in bytes. If it is not the sector size of the disk, the disk was copied
+    /// from a drive with other sectors, and systems will not find its partitions.
     pub sector_size: u32,
-    /// Whether it is the backup at the end of the disk, since the first one is damaged.
+    /// Whether this is the backup at the end of the disk: the first table is damaged.
     pub is_backup: bool,
-    /// Whether the master boot record says that there is a GPT. Systems that ask it first do not find the table elsewhere.
+    /// Whether the master boot record says that there is a GPT. If not, systems that read it first do not find the table.
     pub is_protected: bool,
     /// The partitions, in the order of the table.
     pub partitions: Vec<Partition>,
@@ -54,18 +56,22 @@ pub struct PartitionTable {
 /// A partition.
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Partition {
-    /// Its number, as Linux counts: from 1, and logical ones from 5.
+    /// Number of the partition, as Linux counts: from 1; logical partitions from 5.
     pub number: u32,
-    /// Where it begins, in bytes.
+    /// Start in the disk, in bytes.
     pub start: u64,
     /// Length in bytes.
     pub length: u64,
-    /// Its type, in words if it is known.
+    /// Type of the partition, in words if it is known.
+    #[cfg_attr(feature = "serde", serde(rename = "type"))]
     pub kind: String,
-    /// Its name, which only GPT has. Not to be printed as it is.
+    /// Name of the partition, which only GPT has. It may contain any character.
     pub name: String,
-    /// What it holds, if that is known.
+    /// Content of the partition, if it is known.
+    #[cfg_attr(feature = "serde", serde(rename = "holds"))]
     pub volume: Option<Volume>,
 }
 

@@ -150,6 +150,7 @@ impl Line {
 
 /// A digest of digests: of those of all blocks, in order and as bytes. It is not the digest of the disk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Root {
     /// By which algorithm, and of what.
     pub name: String,

@@ -2,8 +2,7 @@
 
 use std::io::Write;
 
-use serde_json::{Value, json};
-use vhdx_mmap::{Chain, ImageKind, Layer, LogState};
+use vhdx_mmap::{Chain, ImageKind, Layer, LogState, report};
 
 use crate::args::{ChainArgs, Common};
 use crate::exit::{Exit, Failure};
@@ -15,7 +14,7 @@ use crate::term::{self, escape};
 pub(crate) fn run(args: &ChainArgs, common: &Common) -> Result<Exit, Failure> {
     let chain = open::chain(&args.image, common)?;
     if args.output.is_json() {
-        as_json(&chain)?
+        json::print(&report::Chain::of(&chain))?
     } else {
         as_text(&chain)?
     }
@@ -72,31 +71,4 @@ fn as_text(chain: &Chain) -> Result<(), Failure> {
     }
     out.flush()?;
     Ok(())
-}
-
-fn as_json(chain: &Chain) -> Result<(), Failure> {
-    let layers: Vec<Value> = chain
-        .layers()
-        .iter()
-        .enumerate()
-        .map(|(depth, layer)| {
-            let image = layer.image();
-            let locator = image.parent_locator().ok().flatten();
-            json!({
-                "depth": depth,
-                "filename": file(layer),
-                "kind": image.kind().as_str(),
-                "virtual-size": image.virtual_disk_size(),
-                "log": log_state(layer),
-                "data-write-guid": image.header().data_write_guid,
-                "found-by": layer.link().map(|link| link.found_by.as_str()),
-                "linkage": layer.link().map(|link| link.linkage.as_str()),
-                "parent": locator.as_ref().map(|locator| locator.name()),
-                "parent-linkage": locator.as_ref().map(|locator| locator.parent_linkage),
-            })
-        })
-        .collect();
-    let broken = chain.broken().map(ToString::to_string);
-    let complete = !chain.needs_parent();
-    json::print(&json!({ "layers": layers, "complete": complete, "error": broken }))
 }

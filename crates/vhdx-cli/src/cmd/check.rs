@@ -1,11 +1,10 @@
 //! `vhdx check`: lists every problem of images and their chains.
 
 use std::io::Write;
-use std::ops::Range;
 use std::path::Path;
 
-use serde_json::{Map, Value, json};
 use vhdx_mmap::ops::{self, CheckOptions, CheckReport};
+use vhdx_mmap::report::{Check, CheckFailure, CheckResult};
 use vhdx_mmap::{Finding, Image, LogPolicy, MetadataOverrides, Severity, Source, Strictness};
 
 use crate::args::{CheckArgs, Common};
@@ -19,12 +18,12 @@ use crate::term::{self, escape};
 
 pub(crate) fn run(args: &CheckArgs, common: &Common) -> Result<Exit, Failure> {
     let pool = bulk::pool(common, usize::MAX)?;
-    let (mut values, mut worst) = (Vec::new(), Exit::Done);
+    let (mut results, mut worst) = (Vec::new(), Exit::Done);
     for image in &args.images {
         let exit = match pool.install(|| check_image(image, args, common)) {
             Ok((report, exit)) => {
                 if args.output.is_json() {
-                    values.push(as_json(image, &report, args.strict));
+                    results.push(CheckResult::Checked(Box::new(Check::of(&report, args.strict))));
                 } else {
                     as_text(image, &report, args.strict)?;
                 }
@@ -34,7 +33,7 @@ pub(crate) fn run(args: &CheckArgs, common: &Common) -> Result<Exit, Failure> {
             // Check the other images, too.
             Err(failure) => {
                 if let (true, Failure::Message { text, .. }) = (args.output.is_json(), &failure) {
-                    values.push(unchecked_as_json(image, text));
+                    results.push(CheckResult::Failed(CheckFailure::of(image, text)));
                 }
                 failure.report();
                 Exit::NotChecked
@@ -45,8 +44,8 @@ pub(crate) fn run(args: &CheckArgs, common: &Common) -> Result<Exit, Failure> {
         }
     }
     if args.output.is_json() {
-        match values.as_slice() {
-            [value] if args.images.len() == 1 => json::print(value)?,
+        match results.as_slice() {
+            [result] if args.images.len() == 1 => json::print(result)?,
             all => json::print(&all)?,
         }
     }
@@ -108,63 +107,6 @@ fn exit_of(report: &CheckReport, strict: bool) -> Exit {
     }
 }
 
-/// Number of findings that count as corruption.
-fn corruptions(report: &CheckReport, strict: bool) -> u64 {
-    let warnings = if strict { report.count(Severity::Warning) } else { 0 };
-    report.count(Severity::Corruption).saturating_add(warnings)
-}
-
-/// JSON for an image that could not be checked.
-fn unchecked_as_json(image: &Path, why: &str) -> Value {
-    json!({
-        "filename": image.to_string_lossy(),
-        "format": Value::Null,
-        "check-errors": 1,
-        "error": why,
-        "schema": 1,
-    })
-}
-
-fn as_json(image: &Path, report: &CheckReport, strict: bool) -> Value {
-    let range = |range: &Range<u64>| json!({ "start": range.start, "length": range.end.saturating_sub(range.start) });
-    let finding = |finding: &Finding| {
-        json!({
-            "code": finding.rule.code(),
-            "severity": finding.severity.as_str(),
-            "structure": finding.detail.structure().to_string(),
-            "layer": finding.detail.layer(),
-            "offset": finding.detail.offset(),
-            "range": finding.range.as_ref().map(range),
-            "message": finding.detail.to_string(),
-        })
-    };
-    let counts: Vec<Value> = report
-        .counts
-        .iter()
-        .map(|((rule, severity), count)| json!({ "code": rule.code(), "severity": severity.as_str(), "count": count }))
-        .collect();
-    // The first keys are those of qemu-img check, which leaves out keys that are zero or unknown.
-    let unchecked = report.count(Severity::Unchecked).saturating_add(report.count(Severity::Unsupported));
-    let mut value = Map::new();
-    let mut add = |key: &str, of: Value| drop(value.insert(key.to_owned(), of));
-    add("filename", image.to_string_lossy().into());
-    add("format", if report.is_vhdx { "vhdx".into() } else { Value::Null });
-    add("check-errors", unchecked.max(u64::from(!report.is_vhdx)).into());
-    add("corruptions", corruptions(report, strict).into());
-    add("leaks", report.count(Severity::Leak).into());
-    add("image-end-offset", report.image_end.into());
-    add("total-clusters", report.blocks.into());
-    add("allocated-clusters", report.allocated_blocks.into());
-    add("fragmented-clusters", report.fragmented_blocks.into());
-    add("warnings", report.count(Severity::Warning).into());
-    add("notes", report.count(Severity::Note).into());
-    add("leaked-bytes", report.unreferenced.saturating_mul(1 << 20).into());
-    add("schema", 1.into());
-    add("counts", counts.into());
-    add("findings", report.findings.iter().map(finding).collect::<Vec<Value>>().into());
-    value.into()
-}
-
 fn as_text(image: &Path, report: &CheckReport, strict: bool) -> Result<(), Failure> {
     let mut out = term::stdout();
     let name = escape(&image.to_string_lossy());
@@ -192,8 +134,8 @@ fn as_text(image: &Path, report: &CheckReport, strict: bool) -> Result<(), Failu
     let count = |severity| report.count(severity);
     if !report.is_vhdx {
         writeln!(out, "{name}: not a VHDX image")?;
-    } else if corruptions(report, strict) > 0 {
-        let errors = corruptions(report, strict);
+    } else if report.corruptions(strict) > 0 {
+        let errors = report.corruptions(strict);
         let verb = if errors == 1 { "was" } else { "were" };
         writeln!(out, "{name}: {} {verb} found on the image.", counted(errors, "error"))?;
     } else if count(Severity::Unsupported) > 0 {

@@ -1,16 +1,16 @@
 //! `vhdx compare`: compares two disks.
 
-use std::io::Write;
+use std::io::{BufWriter, Stdout, Write};
 use std::ops::ControlFlow;
 
-use serde_json::json;
-use vhdx_mmap::ScanError;
 use vhdx_mmap::ops::{self, Difference};
+use vhdx_mmap::report::{CompareEnd, CompareEntry, CompareStart};
+use vhdx_mmap::{Input, ScanError};
 
 use crate::args::{Common, CompareArgs};
 use crate::bulk;
 use crate::exit::{Exit, Failure};
-use crate::json::Listing;
+use crate::json::{self, Listing};
 use crate::open;
 use crate::progress::Work;
 use crate::size::counted;
@@ -20,7 +20,7 @@ pub(crate) fn run(args: &CompareArgs, common: &Common) -> Result<Exit, Failure> 
     let first = open::input(&args.first, args.first_format, common)?;
     let second = open::input(&args.second, args.second_format, common)?;
     let sizes = (first.content().len(), second.content().len());
-    let mut report = Report::begin(args, sizes)?;
+    let mut report = Report::begin(args, first.content(), second.content())?;
     if sizes.0 != sizes.1 {
         if args.strict {
             return report.end_with_sizes(sizes);
@@ -73,18 +73,14 @@ struct Report<'a> {
 
 enum Out {
     Text(TextOut),
-    Json(Listing),
+    Json(Listing<BufWriter<Stdout>>),
 }
 
 impl<'a> Report<'a> {
-    fn begin(args: &'a CompareArgs, (first, second): (u64, u64)) -> Result<Self, Failure> {
+    fn begin(args: &'a CompareArgs, first: Input<'_>, second: Input<'_>) -> Result<Self, Failure> {
         let out = if args.output.is_json() {
-            let about = json!({
-                "schema": 1,
-                "filenames": [args.first.to_string_lossy(), args.second.to_string_lossy()],
-                "virtual-sizes": [first, second],
-            });
-            Out::Json(Listing::begin(&about, args.all.then_some("differences"))?)
+            let start = CompareStart::of(first, second);
+            Out::Json(Listing::begin(json::stdout(), &start, args.all.then_some("differences"))?)
         } else {
             let (mut out, title) = (term::stdout(), term::TITLE);
             if args.all {
@@ -101,7 +97,7 @@ impl<'a> Report<'a> {
         self.ranges = self.ranges.saturating_add(1);
         self.bytes = self.bytes.saturating_add(length);
         match &mut self.out {
-            Out::Json(listing) => listing.item(&json!({ "start": start, "length": length, "first": first })),
+            Out::Json(listing) => Ok(listing.item(&CompareEntry::of(difference))?),
             Out::Text(out) => Ok(writeln!(out, "{start:<#18x} {length:<#18x} {first:#x}")?),
         }
     }
@@ -109,9 +105,7 @@ impl<'a> Report<'a> {
     /// Ends the output if the sizes differ, which is enough with --strict.
     fn end_with_sizes(self, (first, second): (u64, u64)) -> Result<Exit, Failure> {
         match self.out {
-            Out::Json(listing) => {
-                listing.end(&json!({ "identical": false, "first-difference": null, "same-size": false }))?
-            }
+            Out::Json(listing) => listing.end(&CompareEnd::of_other_size())?,
             Out::Text(mut out) => {
                 writeln!(out, "The sizes differ: {first} and {second} bytes")?;
                 out.flush()?;
@@ -124,11 +118,7 @@ impl<'a> Report<'a> {
     fn end(self, first: Option<u64>) -> Result<Exit, Failure> {
         match self.out {
             Out::Json(listing) => {
-                let mut result = json!({ "identical": first.is_none(), "first-difference": first });
-                if let (true, Some(result)) = (self.args.all, result.as_object_mut()) {
-                    result.insert("differing-bytes".to_owned(), self.bytes.into());
-                }
-                listing.end(&result)?;
+                listing.end(&CompareEnd::of(first, self.args.all.then_some(self.bytes)))?;
             }
             Out::Text(mut out) => {
                 match first {

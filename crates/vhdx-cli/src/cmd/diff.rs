@@ -1,19 +1,19 @@
 //! `vhdx diff`: lists the changes between a disk and an ancestor.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{BufWriter, Stdout, Write};
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use serde_json::json;
 use vhdx_mmap::ops::{self, Change, ExtractOptions, Reflink, Sparse, TargetContent};
+use vhdx_mmap::report::{DiffEnd, DiffEntry, DiffMode, DiffStart};
 use vhdx_mmap::{Disk, FileId, Input, Layer, ScanError, Uncounted};
 
 use crate::args::{Common, DiffArgs};
 use crate::bulk;
 use crate::exit::{Exit, Failure};
 use crate::hint::shell_word;
-use crate::json::Listing;
+use crate::json::{self, Listing};
 use crate::open;
 use crate::progress::Work;
 use crate::size::human;
@@ -128,22 +128,15 @@ struct Report {
 
 enum Out {
     Text(TextOut),
-    Json(Listing),
+    Json(Listing<BufWriter<Stdout>>),
 }
 
 impl Report {
     fn begin(args: &DiffArgs, disk: &Disk, ancestor: usize) -> Result<Self, Failure> {
         let out = if args.output.is_json() {
-            let file = disk.layers().get(ancestor).and_then(|layer| layer.image().path()).unwrap_or(Path::new("-"));
-            let about = json!({
-                "schema": 1,
-                "filename": args.image.to_string_lossy(),
-                "ancestor": file.to_string_lossy(),
-                "ancestor-depth": ancestor,
-                "virtual-size": disk.size(),
-                "mode": if args.allocated { "allocated" } else { "content" },
-            });
-            Out::Json(Listing::begin(&about, Some("changes"))?)
+            let mode = if args.allocated { DiffMode::Allocated } else { DiffMode::Content };
+            let start = DiffStart::of(disk, ancestor, mode);
+            Out::Json(Listing::begin(json::stdout(), &start, Some("changes"))?)
         } else {
             let (mut out, title) = (term::stdout(), term::TITLE);
             writeln!(out, "{title}{:<18} {:<18} Content{title:#}", "Offset", "Length")?;
@@ -157,7 +150,7 @@ impl Report {
         let length = change.range.end.saturating_sub(start);
         self.bytes = self.bytes.saturating_add(length);
         match &mut self.out {
-            Out::Json(listing) => listing.item(&json!({ "start": start, "length": length, "zero": zero })),
+            Out::Json(listing) => Ok(listing.item(&DiffEntry::of(change))?),
             Out::Text(out) => {
                 Ok(writeln!(out, "{start:<#18x} {length:<#18x} {}", if zero { "zeros" } else { "data" })?)
             }
@@ -166,7 +159,7 @@ impl Report {
 
     fn end(self) -> Result<(), Failure> {
         match self.out {
-            Out::Json(listing) => listing.end(&json!({ "changed-bytes": self.bytes })),
+            Out::Json(listing) => Ok(listing.end(&DiffEnd::of(self.bytes))?),
             Out::Text(mut out) => {
                 writeln!(out, "{} changed", human(self.bytes))?;
                 Ok(out.flush()?)

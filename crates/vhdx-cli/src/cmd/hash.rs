@@ -1,12 +1,14 @@
 //! `vhdx hash`: prints digests, and writes manifests and shards.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::Path;
 
-use serde_json::{Map, Value, json};
+use serde::Deserialize;
+use serde_json::Value;
 use vhdx_mmap::ops::manifest::{self, Root, Shard};
 use vhdx_mmap::ops::{self, Digest};
-use vhdx_mmap::{Disk, Input, Layer, LogState, ScanError};
+use vhdx_mmap::report::Hash;
+use vhdx_mmap::{Disk, Input, ScanError};
 
 use crate::args::{Common, HashArgs};
 use crate::bulk::{self, DigestLine};
@@ -39,11 +41,11 @@ pub(crate) fn run(args: &HashArgs, common: &Common) -> Result<Exit, Failure> {
             (None, None) => Ok(Exit::Done),
         });
     }
-    let (mut values, mut first_failure) = (Vec::new(), None);
+    let (mut reports, mut first_failure) = (Vec::new(), None);
     for image in &args.images {
         match pool.install(|| hash_image(image, args, common)) {
-            Ok((value, exit)) => {
-                values.extend(value);
+            Ok((report, exit)) => {
+                reports.extend(report);
                 if exit != Exit::Done {
                     first_failure.get_or_insert(exit);
                 }
@@ -57,8 +59,8 @@ pub(crate) fn run(args: &HashArgs, common: &Common) -> Result<Exit, Failure> {
         }
     }
     if args.output.is_json() {
-        match values.as_slice() {
-            [value] if args.images.len() == 1 => json::print(value)?,
+        match reports.as_slice() {
+            [report] if args.images.len() == 1 => json::print(report)?,
             [] if args.images.len() == 1 => {}
             all => json::print(&all)?,
         }
@@ -67,7 +69,7 @@ pub(crate) fn run(args: &HashArgs, common: &Common) -> Result<Exit, Failure> {
 }
 
 /// Hashes one image. Prints the digests, or returns them as JSON.
-fn hash_image(image: &Path, args: &HashArgs, common: &Common) -> Result<(Option<Value>, Exit), Failure> {
+fn hash_image(image: &Path, args: &HashArgs, common: &Common) -> Result<(Option<Hash>, Exit), Failure> {
     let disk = open::salvaged(image, common, &args.salvage)?;
     salvage::prepare(&args.salvage, &disk, None)?;
     let range = bulk::range_of(args.range, disk.size())?;
@@ -86,14 +88,11 @@ fn hash_image(image: &Path, args: &HashArgs, common: &Common) -> Result<(Option<
     // Digests are printed even if the loss map cannot be written.
     let finish = || salvage::finish(image, &disk, range.clone(), &args.salvage).unwrap_or_else(Failure::report);
     if args.output.is_json() {
-        let mut value = about(image, &disk);
-        value.insert("range".to_owned(), json!({ "offset": range.start, "length": content.len() }));
-        value.insert("disk".to_owned(), digests_as_json(&of_disk));
+        let mut report = Hash::of(&disk).disk(range.start..range.start.saturating_add(content.len()), &of_disk);
         if let Some(of_file) = &of_file {
-            value.insert("file-length".to_owned(), disk.image().source().len().into());
-            value.insert("file".to_owned(), digests_as_json(of_file));
+            report = report.file(disk.image().source().len(), of_file);
         }
-        return Ok((Some(value.into()), finish()));
+        return Ok((Some(report), finish()));
     }
     // The digest of a part must not look like that of the whole disk.
     let part = args.range.map(|_| format!("disk {}:{}", range.start, content.len()));
@@ -117,42 +116,6 @@ fn print(digests: &[Digest], image: &Path, tag: Option<&str>) -> Result<(), Fail
     }
     out.flush()?;
     Ok(())
-}
-
-/// Facts about an image in the JSON output: log state and chain.
-fn about(image: &Path, disk: &Disk) -> Map<String, Value> {
-    let layer = |layer: &Layer| {
-        json!({
-            "filename": layer.image().path().unwrap_or(image).to_string_lossy(),
-            "data-write-guid": layer.image().header().data_write_guid,
-            "log": log_state(layer.image().log_state()),
-        })
-    };
-    let chain: Vec<Value> = disk.layers().iter().map(layer).collect();
-    let value = json!({
-        "schema": 1,
-        "filename": image.to_string_lossy(),
-        "virtual-size": disk.size(),
-        "log": log_state(disk.image().log_state()),
-        "chain": chain,
-    });
-    match value {
-        Value::Object(about) => about,
-        _ => Map::new(),
-    }
-}
-
-fn log_state(state: &LogState) -> &'static str {
-    match state {
-        LogState::Clean => "clean",
-        LogState::Replayed(_) => "replayed",
-        LogState::Ignored => "ignored",
-    }
-}
-
-fn digests_as_json(digests: &[Digest]) -> Value {
-    let entry = |digest: &Digest| (digest.algorithm().as_str().to_owned(), Value::from(digest.to_string()));
-    digests.iter().map(entry).collect()
 }
 
 /// Writes a manifest, or a shard of one.
@@ -191,9 +154,7 @@ fn write_manifest(
 /// Prints the roots of a manifest. They have other names than digests of the disk.
 fn print_manifest_roots(image: &Path, disk: &Disk, roots: &[Root], args: &HashArgs) -> Result<(), Failure> {
     if args.output.is_json() {
-        let mut value = about(image, disk);
-        value.insert("root".to_owned(), serde_json::to_value(roots).unwrap_or_default());
-        return json::print(&value);
+        return json::print(&Hash::of(disk).root(roots));
     }
     print_roots(&image.to_string_lossy(), roots)
 }
@@ -216,7 +177,7 @@ fn write_share(image: &Path, shard: Shard, args: &HashArgs, common: &Common) -> 
     salvage::prepare(&args.salvage, &disk, None)?;
     let work = Work::new(disk.size().checked_div(shard.count().into()).unwrap_or(0), common.quiet);
     let options = bulk::scan_options(args.cache, &work);
-    let about = about(image, &disk).into();
+    let about = serde_json::to_value(Hash::of(&disk)).map_err(io::Error::from)?;
     let done = manifest::hash_share(&disk, &args.algorithms, shard, about, &options, &mut json::stdout());
     work.finish();
     let failed = |error| Failure::of_manifest(image, Path::new(crate::exit::STANDARD_OUTPUT), error, &work);
@@ -227,11 +188,13 @@ fn write_share(image: &Path, shard: Shard, args: &HashArgs, common: &Common) -> 
 /// Prints the digests of merged shards like those of one run.
 pub(super) fn print_merged(digests: &[Digest], about: &Value, as_json: bool) -> Result<(), Failure> {
     if as_json {
-        let mut value = about.as_object().cloned().unwrap_or_default();
-        let size = value.get("virtual-size").cloned().unwrap_or_default();
-        value.insert("range".to_owned(), json!({ "offset": 0, "length": size }));
-        value.insert("disk".to_owned(), digests_as_json(digests));
-        return json::print(&value);
+        // Shards that another program made may say something else about the image, or nothing.
+        let report = Hash::deserialize(about).map_err(|error| {
+            let text = format!("the shards do not say what `vhdx hash` says about an image: {error}");
+            Failure::new(Exit::Corrupt, text).with_hint("leave out --output json: the digests can be printed as text")
+        })?;
+        let size = report.virtual_size;
+        return json::print(&report.disk(0..size, digests));
     }
     let name = about.get("filename").and_then(Value::as_str).unwrap_or("-");
     print(digests, Path::new(name), (digests.len() > 1).then_some(""))

@@ -2,8 +2,8 @@
 
 use std::io::Write;
 
-use serde::Serialize;
-use vhdx_mmap::{Disk, Layer, Location, PayloadBlockState, Run};
+use vhdx_mmap::report::{MapEntry, MapState};
+use vhdx_mmap::{Disk, Layer, Location, Run};
 
 use crate::args::{Common, MapArgs};
 use crate::exit::{Exit, Failure};
@@ -27,26 +27,7 @@ pub(crate) fn run(args: &MapArgs, common: &Common) -> Result<Exit, Failure> {
     salvage::finish(&args.image, &disk, start..end.min(disk.size()), &args.salvage)
 }
 
-/// An extent with the keys of qemu-img map, and `layer` and `state`.
-#[derive(Serialize)]
-struct Entry<'a> {
-    start: u64,
-    length: u64,
-    depth: usize,
-    present: bool,
-    zero: bool,
-    data: bool,
-    compressed: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    offset: Option<u64>,
-    /// File of the layer.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    layer: Option<&'a str>,
-    state: Option<&'static str>,
-}
-
 fn json(disk: &Disk, extents: impl Iterator<Item = Result<Run, Failure>>) -> Result<(), Failure> {
-    let files = files(disk);
     let mut out = json::stdout();
     let mut before = "[";
     for extent in extents {
@@ -59,20 +40,8 @@ fn json(disk: &Disk, extents: impl Iterator<Item = Result<Run, Failure>>) -> Res
                 return Err(failure);
             }
         };
-        let entry = Entry {
-            start: extent.start,
-            length: extent.len,
-            depth: extent.layer,
-            present: extent.is_present(),
-            zero: !extent.is_data(),
-            data: extent.is_data(),
-            compressed: false,
-            offset: extent.file_offset(),
-            layer: files.get(extent.layer).map(String::as_str),
-            state: state_of(&extent),
-        };
         out.write_all(before.as_bytes())?;
-        json::write_line(&mut out, &entry)?;
+        json::write_line(&mut out, &MapEntry::of(disk, &extent))?;
         before = ",\n";
     }
     // A disk of 0 bytes has no extents.
@@ -103,18 +72,13 @@ fn human(disk: &Disk, extents: impl Iterator<Item = Result<Run, Failure>>) -> Re
             None if matches!(extent.at, Location::Log(_)) => "log".to_owned(),
             None => "-".to_owned(),
         };
-        let state = state_of(&extent).unwrap_or("past parent end");
+        let state = MapState::of(&extent).map_or("past parent end", MapState::as_str);
         let file = files.get(extent.layer).map_or("-", String::as_str);
         let (start, length) = (extent.start, extent.len);
         writeln!(out, "{start:<#18x} {length:<#18x} {place:<18} {state:<17} {:>5}  {file}", extent.layer)?;
     }
     out.flush()?;
     Ok(())
-}
-
-/// State of the blocks of an extent. A lost extent has none, and neither have bytes past the end of the parent.
-fn state_of(extent: &Run) -> Option<&'static str> {
-    if extent.at == Location::Lost { Some("LOST") } else { extent.state.map(PayloadBlockState::as_str) }
 }
 
 /// Files of the layers.

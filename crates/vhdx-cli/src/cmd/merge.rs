@@ -5,6 +5,7 @@ use std::io::{self, BufReader, BufWriter, Write};
 use std::path::Path;
 
 use vhdx_mmap::ops::manifest::{self, ManifestError, Merged};
+use vhdx_mmap::report::Merge;
 use vhdx_mmap::{FileId, ScanError, ScanOptions};
 
 use crate::args::MergeArgs;
@@ -62,9 +63,7 @@ pub(crate) fn run(args: &MergeArgs) -> Result<Exit, Failure> {
         Merged::Manifest(roots) => {
             target.complete(false)?;
             if args.output.is_json() {
-                json::print(
-                    &serde_json::json!({ "schema": 1, "manifest": manifest.to_string_lossy(), "root": roots }),
-                )?;
+                json::print(&Merge::of(manifest, &roots))?;
             } else {
                 hash::print_roots(&manifest.to_string_lossy(), &roots)?;
             }

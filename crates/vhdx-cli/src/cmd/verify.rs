@@ -1,13 +1,13 @@
 //! `vhdx verify`: compares disks with a manifest or a list of digests.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, BufWriter, Stdout, Write};
 use std::ops::Range;
 use std::path::Path;
 
-use serde_json::{Value, json};
 use vhdx_mmap::ops::manifest::{self, Mismatch, Verified};
 use vhdx_mmap::ops::{self, Algorithm, Digest};
+use vhdx_mmap::report::{VerifyEnd, VerifyEntry, VerifyStart, VerifySum};
 use vhdx_mmap::{Input, Source};
 
 use crate::args::{Common, InputFormat, VerifyArgs};
@@ -37,7 +37,7 @@ fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
 /// Output of mismatches, written as they are found.
 enum Out {
     Text(TextOut),
-    Json(Listing),
+    Json(Listing<BufWriter<Stdout>>),
 }
 
 fn with_manifest(image: &Path, manifest: &Path, args: &VerifyArgs, common: &Common) -> Result<Exit, Failure> {
@@ -51,13 +51,7 @@ fn with_manifest(image: &Path, manifest: &Path, args: &VerifyArgs, common: &Comm
     let work = Work::new(disk.size(), common.quiet);
     let options = bulk::scan_options(args.cache, &work);
     let mut out = if args.output.is_json() {
-        let about = json!({
-            "schema": 1,
-            "filename": image.to_string_lossy(),
-            "manifest": manifest.to_string_lossy(),
-            "virtual-size": disk.size(),
-        });
-        Out::Json(Listing::begin(&about, Some("mismatches"))?)
+        Out::Json(Listing::begin(json::stdout(), &VerifyStart::of(&disk, manifest), Some("mismatches"))?)
     } else {
         Out::Text(term::stdout())
     };
@@ -86,14 +80,7 @@ fn print_mismatch(out: &mut Out, mismatch: &Mismatch) -> Result<(), Failure> {
     let length = end.saturating_sub(start);
     let (found, expected) = (mismatch.found, mismatch.expected);
     match out {
-        Out::Json(listing) => listing.item(&json!({
-            "block": mismatch.block,
-            "start": start,
-            "length": length,
-            "algorithm": found.algorithm().as_str(),
-            "expected": expected.to_string(),
-            "found": found.to_string(),
-        })),
+        Out::Json(listing) => Ok(listing.item(&VerifyEntry::of(mismatch))?),
         Out::Text(out) => {
             let algorithm = found.algorithm();
             writeln!(
@@ -109,13 +96,7 @@ fn print_mismatch(out: &mut Out, mismatch: &Mismatch) -> Result<(), Failure> {
 fn end(out: Out, image: &Path, verified: &Verified) -> Result<Exit, Failure> {
     let (matches, range) = (verified.mismatches == 0, &verified.range);
     match out {
-        Out::Json(listing) => listing.end(&json!({
-            "same-image": verified.is_same_image,
-            "range": { "offset": range.start, "length": range.end.saturating_sub(range.start) },
-            "blocks": verified.blocks,
-            "mismatching-blocks": verified.mismatches,
-            "ok": matches,
-        }))?,
+        Out::Json(listing) => listing.end(&VerifyEnd::of(verified))?,
         Out::Text(mut out) => {
             let name = escape(&image.to_string_lossy());
             if *range != (0..verified.manifest.virtual_size) {
@@ -148,7 +129,7 @@ fn with_list(list: &Path, args: &VerifyArgs, common: &Common) -> Result<Exit, Fa
     if parsed.sums.is_empty() {
         return Err(Failure::new(Exit::Corrupt, format!("{}: no digests found", list.display())));
     }
-    let mut values = Vec::new();
+    let mut reports = Vec::new();
     // Digests of the same disk on adjacent lines are computed in one pass.
     for group in parsed.sums.chunk_by(|a, b| (&a.name, a.of) == (&b.name, b.of)) {
         let Some(first) = group.first() else { continue };
@@ -161,21 +142,14 @@ fn with_list(list: &Path, args: &VerifyArgs, common: &Common) -> Result<Exit, Fa
                     } else {
                         found
                     };
-                    let matches = sum.digest.bytes() == found.bytes();
-                    if !matches {
+                    let report = VerifySum::of(Path::new(&sum.name), sum.of, &sum.digest, &found);
+                    if !report.ok {
                         worst.get_or_insert(Exit::Mismatch);
                     }
-                    values.push(json!({
-                        "filename": sum.name,
-                        "of": sum.of.name(),
-                        "algorithm": found.algorithm().as_str(),
-                        "expected": sum.digest.to_string(),
-                        "found": found.to_string(),
-                        "ok": matches,
-                    }));
                     if !args.output.is_json() {
-                        print_sum(sum, found.algorithm(), matches)?;
+                        print_sum(sum, found.algorithm(), report.ok)?;
                     }
+                    reports.push(report);
                 }
             }
             Err(fatal @ (Failure::ClosedPipe { .. } | Failure::Interrupted { .. })) => return Err(fatal),
@@ -183,7 +157,7 @@ fn with_list(list: &Path, args: &VerifyArgs, common: &Common) -> Result<Exit, Fa
                 // Verify the others, too; the first failure decides the exit code.
                 let exit = failure.report();
                 worst.get_or_insert(exit);
-                values.push(json!({ "filename": first.name, "of": first.of.name(), "ok": false, "error": true }));
+                reports.push(VerifySum::unreadable(Path::new(&first.name), first.of));
                 if !args.output.is_json() {
                     let mut out = term::stdout();
                     writeln!(out, "{}: FAILED to open or read", escape(&first.name))?;
@@ -193,7 +167,7 @@ fn with_list(list: &Path, args: &VerifyArgs, common: &Common) -> Result<Exit, Fa
         }
     }
     if args.output.is_json() {
-        json::print(&Value::from(values))?;
+        json::print(&reports)?;
     }
     Ok(worst.unwrap_or(Exit::Done))
 }

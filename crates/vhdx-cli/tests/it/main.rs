@@ -11,6 +11,7 @@ mod damaged;
 mod guard;
 mod qemu;
 mod readme;
+mod schema;
 mod support;
 
 // Aliases, so that tests can use shared modules like their own.

@@ -4,9 +4,10 @@ use std::fmt::Display;
 use std::io::{self, Write};
 
 use vhdx_mmap::ops::DiskLayout;
+use vhdx_mmap::report::InfoBlocks;
 use vhdx_mmap::{Image, ImageKind, LogState};
 
-use super::{Facts, block_counts};
+use super::Facts;
 use crate::size::{counted, human};
 use crate::term::{self, escape};
 
@@ -23,10 +24,8 @@ pub(super) fn write(out: &mut impl Write, facts: &Facts<'_>) -> io::Result<()> {
     line(out, "block size", human(image.block_size()))?;
     let physical = image.physical_sector_size().map_or_else(|| "unknown".to_owned(), |size| size.to_string());
     line(out, "sector size", format_args!("{} logical, {physical} physical", image.logical_sector_size()))?;
-    let counts = match facts.blocks.as_ref().map(block_counts) {
-        Some(counts) => {
-            counts.into_iter().map(|(name, count)| format!("{count} {name}")).collect::<Vec<_>>().join(", ")
-        }
+    let counts = match facts.blocks.as_ref().map(InfoBlocks::counts) {
+        Some(counts) => counts.iter().map(|(name, count)| format!("{count} {name}")).collect::<Vec<_>>().join(", "),
         None => "unknown: the BAT is damaged".to_owned(),
     };
     line(out, "blocks", format_args!("{} ({counts})", image.payload_blocks()))?;

@@ -1,23 +1,24 @@
 //! `vhdx info`: shows what an image is and what is on it.
 
 mod human;
-mod json;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use vhdx_mmap::ops::{self, DiskLayout};
+use vhdx_mmap::report::Info;
 use vhdx_mmap::{BlockStates, Chain, Disk, Error, ErrorKind, Layer};
 
 use crate::args::{Common, InfoArgs};
 use crate::exit::{Exit, Failure};
+use crate::json;
 use crate::open::{self, actual_size};
 use crate::salvage;
 use crate::term;
 
 pub(crate) fn run(args: &InfoArgs, common: &Common) -> Result<Exit, Failure> {
     salvage::reject_several_images(&args.salvage, &args.images)?;
-    let mut values = Vec::new();
+    let mut infos = Vec::new();
     let mut out = term::stdout();
     let (mut first_failure, mut is_first) = (None, true);
     for path in &args.images {
@@ -26,10 +27,10 @@ pub(crate) fn run(args: &InfoArgs, common: &Common) -> Result<Exit, Failure> {
             salvage::prepare(&args.salvage, &Disk::so_far(&chain), None)?;
             let depth = if args.backing_chain { chain.layers().len() } else { 1 };
             for (number, layer) in chain.layers().iter().enumerate().take(depth) {
-                let facts = Facts::new(path, &chain, number, layer)?;
                 if args.output.is_json() {
-                    values.push(json::value(&facts));
+                    infos.push(report(path, &chain, number, layer)?);
                 } else {
+                    let facts = Facts::new(path, &chain, number, layer)?;
                     if !std::mem::take(&mut is_first) {
                         writeln!(out)?;
                     }
@@ -60,13 +61,31 @@ pub(crate) fn run(args: &InfoArgs, common: &Common) -> Result<Exit, Failure> {
     }
     out.flush()?;
     if args.output.is_json() {
-        match values.as_slice() {
-            [value] if !args.backing_chain && args.images.len() == 1 => crate::json::print(value)?,
+        match infos.as_slice() {
+            [info] if !args.backing_chain && args.images.len() == 1 => json::print(info)?,
             [] if args.images.len() == 1 => {}
-            all => crate::json::print(&all)?,
+            all => json::print(&all)?,
         }
     }
     Ok(first_failure.unwrap_or(Exit::Done))
+}
+
+/// Report on a layer.
+fn report(path: &Path, chain: &Chain, number: usize, layer: &Layer) -> Result<Info, Failure> {
+    let path = layer.image().path().unwrap_or(path);
+    let info = Info::of_layer(chain, number).map_err(|error| Failure::of_image(path, &error))?;
+    if info.format_specific.data.blocks.states.is_none()
+        && let Err(error) = layer.image().block_states()
+    {
+        warn_of_unknown_count(path, &error);
+    }
+    Ok(info)
+}
+
+/// Warns that part of the BAT of a salvaged image is lost.
+fn warn_of_unknown_count(path: &Path, error: &Error) {
+    let text = format!("{}: {error}; the number of allocated blocks is unknown", path.display());
+    term::message("warning", term::WARNING, &term::escape(&text));
 }
 
 /// Facts about one image.
@@ -96,8 +115,7 @@ impl<'a> Facts<'a> {
         let blocks = match image.block_states() {
             Ok(blocks) => Some(blocks),
             Err(error) if chain.is_salvaged() => {
-                let text = format!("{}: {error}; the number of allocated blocks is unknown", path_of(layer).display());
-                term::message("warning", term::WARNING, &term::escape(&text));
+                warn_of_unknown_count(&path_of(layer), &error);
                 None
             }
             Err(error) => return Err(Failure::of_image(&path_of(layer), &error)),
@@ -120,13 +138,4 @@ impl<'a> Facts<'a> {
     fn why_unknown<'e>(&'e self, error: &'e Error) -> &'e Error {
         self.chain_broken.filter(|_| matches!(error.kind(), ErrorKind::NoParentAttached)).unwrap_or(error)
     }
-}
-
-/// Number of blocks in each state, without states that no block has.
-fn block_counts(blocks: &BlockStates) -> Vec<(&'static str, u64)> {
-    let mut counts: Vec<(&'static str, u64)> =
-        vhdx_mmap::PayloadBlockState::ALL.into_iter().map(|state| (state.as_str(), blocks.count(state))).collect();
-    counts.push(("reserved", blocks.reserved()));
-    counts.retain(|(_, count)| *count > 0);
-    counts
 }

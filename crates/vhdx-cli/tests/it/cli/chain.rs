@@ -34,7 +34,7 @@ fn chain_json_lists_layers_and_how_each_was_found() {
     let folder = temp_dir();
     let (paths, specs) = chain_of_three(folder.path(), folder.path());
     let report = json_of(&paths[0]);
-    assert_eq!(keys(&report), ["layers", "complete", "error"]);
+    assert_eq!(keys(&report), ["schema", "layers", "complete", "error"]);
     assert_eq!((&report["complete"], &report["error"]), (&json!(true), &Value::Null));
     let layer = |depth: usize, found: Option<&str>, parent: Option<&str>| {
         json!({

@@ -155,7 +155,7 @@ fn info_json_keys_are_ordered() {
     let base = Spec::default();
     let path = write_image(folder.path(), "base.vhdx", &base);
     let report = json_of(&path);
-    assert_eq!(keys(&report), [&FIRST_KEYS[..], &["format-specific"]].concat());
+    assert_eq!(keys(&report), [&FIRST_KEYS[..], &["format-specific", "schema"]].concat());
     let expected = [
         "schema",
         "kind",
@@ -174,12 +174,12 @@ fn info_json_keys_are_ordered() {
         "warnings",
     ];
     assert_eq!(keys(data(&report)), expected);
-    assert_eq!(data(&report)["schema"], 1);
+    assert_eq!((&report["schema"], &data(&report)["schema"]), (&json!("vhdx-mmap/info/1"), &json!(1)));
     assert_eq!(data(&report)["parent"], Value::Null);
 
     let child = write_image(folder.path(), "child.avhdx", &Spec::child_of(&base, "base.vhdx"));
     let report = json_of(&child);
-    let backing = ["backing-filename", "full-backing-filename", "backing-filename-format", "format-specific"];
+    let backing = ["backing-filename", "full-backing-filename", "backing-filename-format", "format-specific", "schema"];
     assert_eq!(keys(&report), [&FIRST_KEYS[..], &backing].concat());
     assert_eq!(keys(data(&report)), expected);
     assert_eq!(report["backing-filename"], ".\\base.vhdx");

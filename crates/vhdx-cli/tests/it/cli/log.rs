@@ -33,7 +33,7 @@ fn log_lists_the_fields_of_a_windows_log() {
     let folder = temp_dir();
     let path = write(folder.path(), &worked_example());
     let report = json_of(&path);
-    assert_eq!(keys(&report), ["in-use", "log-guid", "log-offset", "log-length", "verdict", "entries"]);
+    assert_eq!(keys(&report), ["schema", "in-use", "log-guid", "log-offset", "log-length", "verdict", "entries"]);
     assert_eq!((&report["in-use"], &report["verdict"]), (&json!(true), &json!("in use: 2 entries to replay")));
     assert_eq!(report["log-guid"], "e6fc743c-81ed-4fe8-bf54-698ed57ba0b8");
     assert_eq!((&report["log-offset"], &report["log-length"]), (&json!(MIB), &json!(MIB)));

@@ -8,7 +8,7 @@ use crate::kit::builder::{DISK_SIZE, FILE_PARAMETERS, Image, LOGICAL_SECTOR, Spe
 use crate::kit::log::Dirty;
 use crate::kit::{Block, MIB};
 use crate::lab::{Expected, size};
-use crate::support::{Ran, run, temp_dir, vhdx};
+use crate::support::{Ran, loss_map, run, temp_dir, vhdx};
 
 pub(super) fn write(folder: &Path, image: &Image) -> PathBuf {
     let path = folder.join("broken.vhdx");
@@ -27,7 +27,7 @@ pub(super) fn extract(path: &Path, more: &[&str]) -> (Ran, Vec<u8>, Value) {
     let (out, map) = (path.with_extension("raw"), path.with_extension("json"));
     let mut command = vhdx(["extract", "--force", "--salvage", "--loss-map"]);
     let ran = run(command.arg(&map).args(more).arg(path).arg(&out));
-    let losses = std::fs::read_to_string(map).ok().and_then(|text| serde_json::from_str(&text).ok());
+    let losses = map.exists().then(|| loss_map(&map));
     (ran, std::fs::read(out).unwrap_or_default(), losses.unwrap_or_default())
 }
 

@@ -7,7 +7,7 @@ use vhdx_testkit::dense::{BLOCKS_OF_WORK as BLOCKS, FIRST_BLOCK, content, dense}
 use vhdx_testkit::fuse::Mounted;
 
 use crate::kit::MIB;
-use crate::support::{run, temp_dir, vhdx};
+use crate::support::{loss_map, run, temp_dir, vhdx};
 
 /// Process that serves the file system. Without its environment variable, this is not a test.
 #[test]
@@ -77,7 +77,7 @@ fn crc32_of(bytes: &[u8]) -> String {
 
 /// Lost ranges of a loss map: start and length.
 pub(super) fn losses(map: &Path) -> Vec<(u64, u64)> {
-    let report: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(map).unwrap()).unwrap();
+    let report = loss_map(map);
     let range = |loss: &serde_json::Value| (loss["start"].as_u64().unwrap(), loss["length"].as_u64().unwrap());
     report["losses"].as_array().unwrap().iter().map(range).collect()
 }

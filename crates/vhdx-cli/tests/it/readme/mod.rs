@@ -13,6 +13,8 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::Command;
 
+use vhdx_mmap::report;
+
 use crate::support::{root, run, skip, temp_dir, vhdx};
 
 /// With this environment variable, the tests write the output of the command into the pages.
@@ -121,6 +123,23 @@ fn exit_codes_page_has_the_meanings_of_the_help() {
     }
     assert_eq!(meanings.len(), 0, "docs/exit-codes.md has no row for {meanings:?}");
     assert_page("docs/exit-codes.md", &found, &expected);
+}
+
+#[test]
+fn schema_files_are_those_of_the_reports() {
+    let folder = root().join("docs/schema");
+    std::fs::create_dir_all(&folder).unwrap();
+    let mut names = BTreeSet::new();
+    for (name, schema) in report::schemas() {
+        let name = format!("docs/schema/{name}.json");
+        let found = std::fs::read_to_string(root().join(&name)).unwrap_or_default();
+        assert_page(&name, &found, &format!("{schema:#}\n"));
+        names.insert(root().join(name));
+    }
+    let found: BTreeSet<PathBuf> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(found, names);
+    let text = page("docs/json.md");
+    assert!(names.iter().all(|name| text.contains(&format!("(schema/{})", name.file_name().unwrap().display()))));
 }
 
 /// Keys of all objects in a value. Under some keys, objects have names from the image or the guest.

@@ -1,0 +1,121 @@
+//! Digests of a disk: `vhdx hash`, and `vhdx merge` of their shards.
+
+use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::disk::{Disk, Layer};
+use crate::ops::Digest;
+use crate::ops::manifest::Root;
+
+use super::{Fields, LogUse, OffsetSpan, Report, Schema, text_of};
+
+/// An image and the digests of its disk.
+#[non_exhaustive]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Hash {
+    /// Name of this format.
+    pub schema: Schema<Self>,
+    /// Path of the image.
+    pub filename: String,
+    /// Size of the disk, in bytes.
+    pub virtual_size: u64,
+    /// What was done with the log.
+    pub log: LogUse,
+    /// The images of the chain, from this one to the base.
+    pub chain: Vec<HashLayer>,
+    /// The part of the disk that the digests cover.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub range: Option<OffsetSpan>,
+    /// Digests of the disk in hexadecimal, by algorithm.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<Fields<String>>,
+    /// Length of the image file, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file_length: Option<u64>,
+    /// Digests of the image file in hexadecimal, by algorithm.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<Fields<String>>,
+    /// Of a manifest: digests of all block digests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root: Option<Vec<Root>>,
+}
+
+impl Report for Hash {
+    const SCHEMA: &'static str = "vhdx-mmap/hash/1";
+}
+
+/// An image of the chain of a hashed disk.
+#[non_exhaustive]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct HashLayer {
+    /// Path of the image.
+    pub filename: String,
+    /// Identity of the content.
+    pub data_write_guid: Uuid,
+    /// What was done with the log.
+    pub log: LogUse,
+}
+
+impl Hash {
+    /// Describes a disk; without digests yet. This is also what a shard says about the image: the `about` of
+    /// [`hash_share`](crate::ops::manifest::hash_share).
+    #[must_use]
+    pub fn of(disk: &Disk) -> Self {
+        Self {
+            schema: Schema::default(),
+            filename: text_of(disk.image().path()),
+            virtual_size: disk.size(),
+            log: disk.image().log_state().into(),
+            chain: disk.layers().iter().map(HashLayer::of).collect(),
+            range: None,
+            disk: None,
+            file_length: None,
+            file: None,
+            root: None,
+        }
+    }
+
+    /// Adds the digests of a range of the disk.
+    #[must_use]
+    pub fn disk(mut self, range: Range<u64>, digests: &[Digest]) -> Self {
+        self.range = Some(range.into());
+        self.disk = Some(by_algorithm(digests));
+        self
+    }
+
+    /// Adds the digests of the image file, whose length is in bytes.
+    #[must_use]
+    pub fn file(mut self, length: u64, digests: &[Digest]) -> Self {
+        self.file_length = Some(length);
+        self.file = Some(by_algorithm(digests));
+        self
+    }
+
+    /// Adds the digests of all block digests of a manifest.
+    #[must_use]
+    pub fn root(mut self, roots: &[Root]) -> Self {
+        self.root = Some(roots.to_vec());
+        self
+    }
+}
+
+impl HashLayer {
+    fn of(layer: &Layer) -> Self {
+        let image = layer.image();
+        Self {
+            filename: text_of(image.path()),
+            data_write_guid: image.header().data_write_guid,
+            log: image.log_state().into(),
+        }
+    }
+}
+
+fn by_algorithm(digests: &[Digest]) -> Fields<String> {
+    digests.iter().map(|digest| (digest.algorithm().as_str(), digest.to_string())).collect()
+}

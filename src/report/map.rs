@@ -1,0 +1,87 @@
+//! The allocation map of a disk: `vhdx map`.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+
+use crate::disk::{Disk, Layer, Location, Run};
+use crate::format::PayloadBlockState;
+
+/// An extent of the map, with the keys of `qemu-img map` and two more.
+#[non_exhaustive]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct MapEntry<'a> {
+    /// Start in the disk, in bytes.
+    pub start: u64,
+    /// Length in bytes.
+    pub length: u64,
+    /// Layer that the extent comes from: 0 is the image that was opened, 1 its parent.
+    pub depth: usize,
+    /// False if the extent is zero because no layer of the chain ever wrote it.
+    pub present: bool,
+    /// Whether the extent is zeros without data.
+    pub zero: bool,
+    /// Whether the extent has data.
+    pub data: bool,
+    /// False: VHDX has no compression.
+    pub compressed: bool,
+    /// File offset in the file of the layer, in bytes; only of data, and not of sectors that come from the log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offset: Option<u64>,
+    /// Path of the file of the layer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layer: Option<Cow<'a, str>>,
+    /// State of the blocks; none past the end of a smaller parent.
+    pub state: Option<MapState>,
+}
+
+/// State of the blocks of an extent.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub enum MapState {
+    /// The content can't be read: only of a disk that is salvaged.
+    Lost,
+    /// A state that MS-VHDX defines.
+    #[serde(untagged)]
+    Block(PayloadBlockState),
+}
+
+impl MapState {
+    /// The text in the report.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Lost => "LOST",
+            Self::Block(state) => state.as_str(),
+        }
+    }
+
+    /// State of the blocks of an extent; none past the end of a smaller parent.
+    #[must_use]
+    pub fn of(extent: &Run) -> Option<Self> {
+        if extent.at == Location::Lost { Some(Self::Lost) } else { extent.state.map(Self::Block) }
+    }
+}
+
+impl<'a> MapEntry<'a> {
+    /// Describes an extent of a disk: one of [`Disk::extents`].
+    #[must_use]
+    pub fn of(disk: &'a Disk, extent: &Run) -> Self {
+        let file = |layer: &'a Layer| layer.image().path().map_or("-".into(), |path| path.to_string_lossy());
+        Self {
+            start: extent.start,
+            length: extent.len,
+            depth: extent.layer,
+            present: extent.is_present(),
+            zero: !extent.is_data(),
+            data: extent.is_data(),
+            compressed: false,
+            offset: extent.file_offset(),
+            layer: disk.layers().get(extent.layer).map(file),
+            state: MapState::of(extent),
+        }
+    }
+}

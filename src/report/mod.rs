@@ -1,0 +1,209 @@
+//! Reports: what the command `vhdx` prints as JSON, as types that can be serialized (feature `serde`).
+//!
+//! Each report has a constructor from objects of this crate: [`Info::of`] makes one from a [`Chain`](crate::Chain). Its keys
+//! and values are those of the page `docs/json.md`. The key `schema` names the format of a report: [`Report::SCHEMA`].
+//! Reports of work on whole disks need the feature `ops`, too. Strings from an image may contain any character, also those
+//! that control a terminal.
+//!
+//! A list that may have an entry for every block of a disk is not kept in memory. Such a report has three parts:
+//! [`LossMapStart`] has the keys before the list, [`LossMapEntry`] is one entry, and [`LossMapEnd`] has the keys after the
+//! list. The map of a disk has entries only: [`MapEntry`].
+//!
+//! The feature `schema` adds `schemas`: a JSON Schema for each command.
+//!
+//! ```no_run
+//! use vhdx_mmap::{Chain, OpenOptions, Source, report::Info};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let chain = Chain::open(Source::open("disk.vhdx")?, &OpenOptions::new())?;
+//! println!("{}", serde_json::to_string_pretty(&Info::of(&chain)?)?);
+//! # Ok(())
+//! # }
+//! ```
+
+mod chain;
+#[cfg(feature = "ops")]
+mod check;
+#[cfg(feature = "ops")]
+mod compare;
+#[cfg(feature = "ops")]
+mod diff;
+mod fields;
+#[cfg(feature = "ops")]
+mod hash;
+#[cfg(feature = "ops")]
+mod info;
+mod log;
+mod loss_map;
+mod map;
+#[cfg(feature = "ops")]
+mod merge;
+#[cfg(feature = "schema")]
+mod schema;
+#[cfg(feature = "ops")]
+mod verify;
+mod words;
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::Range;
+use std::path::Path;
+
+use serde::de::{Error as _, Unexpected};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+pub use chain::{Chain, ChainLayer};
+#[cfg(feature = "ops")]
+pub use check::{Check, CheckCount, CheckFailure, CheckFinding, CheckResult};
+#[cfg(feature = "ops")]
+pub use compare::{Compare, CompareEnd, CompareEntry, CompareStart};
+#[cfg(feature = "ops")]
+pub use diff::{Diff, DiffEnd, DiffEntry, DiffMode, DiffStart};
+pub use fields::Fields;
+#[cfg(feature = "ops")]
+pub use hash::{Hash, HashLayer};
+#[cfg(feature = "ops")]
+pub use info::{
+    Info, InfoBlocks, InfoChild, InfoContents, InfoData, InfoFile, InfoHeader, InfoLog, InfoNothing, InfoParent,
+    InfoRegionTable, InfoSpecific, InfoWarning,
+};
+pub use log::{Log, LogEntry, LogEntryStatus};
+pub use loss_map::{LossMap, LossMapEnd, LossMapEntry, LossMapStart};
+pub use map::{MapEntry, MapState};
+#[cfg(feature = "ops")]
+pub use merge::Merge;
+#[cfg(feature = "schema")]
+pub use schema::schemas;
+#[cfg(feature = "ops")]
+pub use verify::{Verify, VerifyEnd, VerifyEntry, VerifyStart, VerifySum, VerifySumOf};
+
+use crate::image::LogState;
+
+/// A report that names its format.
+pub trait Report {
+    /// The format and its version, such as `vhdx-mmap/info/1`. The number counts up when a key changes its meaning.
+    const SCHEMA: &'static str;
+}
+
+/// The name of the format of the report `R`: [`Report::SCHEMA`], under the key `schema`. A report of another format can't
+/// be deserialized as `R`.
+pub struct Schema<R>(PhantomData<fn() -> R>);
+
+impl<R: Report> Schema<R> {
+    /// The name.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        R::SCHEMA
+    }
+}
+
+// Derived, these would ask the report for the same.
+impl<R> Clone for Schema<R> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<R> Copy for Schema<R> {}
+
+impl<R> Default for Schema<R> {
+    fn default() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<R> PartialEq for Schema<R> {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl<R> Eq for Schema<R> {}
+
+impl<R: Report> fmt::Debug for Schema<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(R::SCHEMA, f)
+    }
+}
+
+impl<R: Report> Serialize for Schema<R> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(R::SCHEMA)
+    }
+}
+
+impl<'de, R: Report> Deserialize<'de> for Schema<R> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let found = String::deserialize(deserializer)?;
+        if found == R::SCHEMA {
+            Ok(Self::default())
+        } else {
+            Err(D::Error::invalid_value(Unexpected::Str(&found), &R::SCHEMA))
+        }
+    }
+}
+
+/// A range of the disk.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Span {
+    /// Start in the disk, in bytes.
+    pub start: u64,
+    /// Length in bytes.
+    pub length: u64,
+}
+
+impl From<Range<u64>> for Span {
+    fn from(range: Range<u64>) -> Self {
+        Self { start: range.start, length: range.end.saturating_sub(range.start) }
+    }
+}
+
+/// A range of the disk, as the reports about digests write it.
+#[cfg(feature = "ops")]
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct OffsetSpan {
+    /// Start in the disk, in bytes.
+    pub offset: u64,
+    /// Length in bytes.
+    pub length: u64,
+}
+
+#[cfg(feature = "ops")]
+impl From<Range<u64>> for OffsetSpan {
+    fn from(range: Range<u64>) -> Self {
+        Self { offset: range.start, length: range.end.saturating_sub(range.start) }
+    }
+}
+
+/// What was done with the log of an image.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub enum LogUse {
+    /// The log has no changes.
+    Clean,
+    /// The changes of the log were replayed in memory.
+    Replayed,
+    /// The log has changes, which were ignored: what is read may be stale or torn.
+    Ignored,
+}
+
+impl From<&LogState> for LogUse {
+    fn from(state: &LogState) -> Self {
+        match state {
+            LogState::Clean => Self::Clean,
+            LogState::Replayed(_) => Self::Replayed,
+            LogState::Ignored => Self::Ignored,
+        }
+    }
+}
+
+/// The path of a file as text; `-` for bytes without a file. What is not Unicode is replaced.
+fn text_of(path: Option<&Path>) -> String {
+    path.map_or_else(|| "-".to_owned(), |path| path.to_string_lossy().into_owned())
+}

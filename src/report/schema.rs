@@ -1,0 +1,149 @@
+//! JSON Schema of the reports.
+
+use std::borrow::Cow;
+
+use schemars::generate::SchemaSettings;
+use schemars::{JsonSchema, Schema as JsonSchemaOf, SchemaGenerator, json_schema};
+use serde_json::{Map, Value};
+
+use super::{
+    Chain, CheckResult, Compare, Diff, Fields, Hash, Info, Log, LossMap, MapEntry, Merge, Report, Schema, Verify,
+    VerifySum,
+};
+
+/// JSON Schema (draft 2020-12) of what each command prints with `--output json`, by the name of the command, and of a loss
+/// map: `loss-map`.
+#[must_use]
+pub fn schemas() -> Vec<(&'static str, Value)> {
+    vec![
+        ("info", of::<OneOrMore<Info>>("vhdx info: an object, or an array for several images")),
+        ("map", of::<Vec<MapEntry<'_>>>("vhdx map")),
+        ("log", of::<Log>("vhdx log")),
+        ("chain", of::<Chain>("vhdx chain")),
+        ("hash", of::<OneOrMore<Hash>>("vhdx hash: an object, or an array for several images")),
+        ("verify", of::<VerifyOutput>("vhdx verify: an object with --manifest, an array with --check")),
+        ("compare", of::<Compare>("vhdx compare")),
+        ("diff", of::<Diff>("vhdx diff")),
+        ("check", of::<OneOrMore<CheckResult>>("vhdx check: an object, or an array for several images")),
+        ("merge", of::<MergeOutput>("vhdx merge")),
+        ("loss-map", of::<LossMap>("A loss map: --loss-map")),
+    ]
+}
+
+fn of<R: JsonSchema>(title: &str) -> Value {
+    let generator = SchemaSettings::draft2020_12().for_serialize().into_generator();
+    let mut keywords = generator.into_root_schema_for::<R>().to_value();
+    forbid_null_where_absent(&mut keywords);
+    join_lines(&mut keywords);
+    // What a reader looks for first.
+    let mut schema = Map::from_iter([("$schema".to_owned(), Value::Null), ("title".to_owned(), title.into())]);
+    if let Value::Object(keywords) = keywords {
+        schema.extend(keywords.into_iter().filter(|(keyword, _)| keyword != "title"));
+    }
+    schema.into()
+}
+
+/// Descriptions are comments of the source, whose lines end where the source's do.
+fn join_lines(schema: &mut Value) {
+    match schema {
+        Value::Object(keywords) => {
+            if let Some(Value::String(text)) = keywords.get_mut("description") {
+                *text = text.replace('\n', " ");
+            }
+            keywords.values_mut().for_each(join_lines);
+        }
+        Value::Array(schemas) => schemas.iter_mut().for_each(join_lines),
+        _ => {}
+    }
+}
+
+/// A key that may be absent is never null in a report.
+fn forbid_null_where_absent(schema: &mut Value) {
+    match schema {
+        Value::Object(keywords) => {
+            let required = keywords.get("required").cloned().unwrap_or_default();
+            let is_required = |key: &str| required.as_array().is_some_and(|all| all.iter().any(|name| name == key));
+            let properties = keywords.get_mut("properties").and_then(Value::as_object_mut);
+            for (_, property) in properties.into_iter().flatten().filter(|(key, _)| !is_required(key)) {
+                forbid_null(property);
+            }
+            keywords.values_mut().for_each(forbid_null_where_absent);
+        }
+        Value::Array(schemas) => schemas.iter_mut().for_each(forbid_null_where_absent),
+        _ => {}
+    }
+}
+
+fn forbid_null(schema: &mut Value) {
+    let Some(keywords) = schema.as_object_mut() else { return };
+    if let Some(Value::Array(types)) = keywords.get_mut("type") {
+        types.retain(|name| name != "null");
+        if let [one] = types.as_slice() {
+            let one = one.clone();
+            keywords.insert("type".to_owned(), one);
+        }
+    }
+    if let Some(Value::Array(any)) = keywords.get_mut("anyOf") {
+        any.retain(|schema| schema.get("type").is_none_or(|name| name != "null"));
+        if let [Value::Object(one)] = any.as_slice() {
+            let one = one.clone();
+            keywords.shift_remove("anyOf");
+            keywords.extend(one);
+        }
+    }
+}
+
+/// What a command prints of one image or of several.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+#[expect(dead_code, reason = "only its schema is of use")]
+enum OneOrMore<R> {
+    One(R),
+    More(Vec<R>),
+}
+
+/// What `vhdx verify` prints.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+#[expect(dead_code, reason = "only its schema is of use")]
+enum VerifyOutput {
+    Manifest(Verify),
+    Check(Vec<VerifySum>),
+}
+
+/// What `vhdx merge` prints.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+#[expect(dead_code, reason = "only its schema is of use")]
+enum MergeOutput {
+    Manifest(Merge),
+    Digests(Hash),
+}
+
+impl<R: Report> JsonSchema for Schema<R> {
+    fn schema_name() -> Cow<'static, str> {
+        R::SCHEMA.into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> JsonSchemaOf {
+        json_schema!({ "const": R::SCHEMA })
+    }
+}
+
+impl<V: JsonSchema> JsonSchema for Fields<V> {
+    fn schema_name() -> Cow<'static, str> {
+        format!("Fields_of_{}", V::schema_name()).into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> JsonSchemaOf {
+        json_schema!({ "type": "object", "additionalProperties": generator.subschema_for::<V>() })
+    }
+}

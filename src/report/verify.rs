@@ -1,0 +1,196 @@
+//! Comparison with known digests: `vhdx verify`.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::disk::Disk;
+use crate::ops::manifest::{Mismatch, Verified};
+use crate::ops::{Algorithm, Digest};
+
+use super::{OffsetSpan, Report, Schema, text_of};
+
+/// The comparison of a disk with a manifest.
+#[non_exhaustive]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Verify {
+    /// The keys before the list.
+    #[serde(flatten)]
+    pub start: VerifyStart,
+    /// The blocks that differ, in order, an entry for each algorithm.
+    pub mismatches: Vec<VerifyEntry>,
+    /// The keys after the list.
+    #[serde(flatten)]
+    pub end: VerifyEnd,
+}
+
+impl Report for Verify {
+    const SCHEMA: &'static str = "vhdx-mmap/verify/1";
+}
+
+/// The keys of a comparison with a manifest before the list `mismatches`.
+#[non_exhaustive]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct VerifyStart {
+    /// Name of this format.
+    pub schema: Schema<Verify>,
+    /// Path of the image.
+    pub filename: String,
+    /// Path of the manifest.
+    pub manifest: String,
+    /// Size of the disk, in bytes.
+    pub virtual_size: u64,
+}
+
+/// A block that differs from the manifest.
+#[non_exhaustive]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct VerifyEntry {
+    /// Number of the block in the manifest.
+    pub block: u64,
+    /// Start in the disk, in bytes.
+    pub start: u64,
+    /// Length in bytes.
+    pub length: u64,
+    /// Algorithm of both digests.
+    pub algorithm: Algorithm,
+    /// Digest in the manifest, in hexadecimal.
+    pub expected: String,
+    /// Digest of the block, in hexadecimal.
+    pub found: String,
+}
+
+/// The keys of a comparison with a manifest after the list `mismatches`.
+#[non_exhaustive]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct VerifyEnd {
+    /// Whether the manifest was made from this state of this image.
+    pub same_image: bool,
+    /// The part of the disk that the manifest covers.
+    pub range: OffsetSpan,
+    /// Number of blocks that were compared.
+    pub blocks: u64,
+    /// Number of blocks that differ.
+    pub mismatching_blocks: u64,
+    /// True without mismatches.
+    pub ok: bool,
+}
+
+/// The comparison of a disk or file with one digest of a list.
+#[non_exhaustive]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct VerifySum {
+    /// Path of the image or file.
+    pub filename: String,
+    /// What the digest is of.
+    pub of: VerifySumOf,
+    /// Algorithm of both digests; absent if the file can't be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub algorithm: Option<Algorithm>,
+    /// Digest in the list, in hexadecimal; absent if the file can't be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected: Option<String>,
+    /// Digest of the content, in hexadecimal; absent if the file can't be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub found: Option<String>,
+    /// Whether both digests are equal.
+    pub ok: bool,
+    /// True if the file can't be read; otherwise absent.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub error: bool,
+}
+
+/// What a digest of a list is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub enum VerifySumOf {
+    /// The disk of an image, or a raw disk.
+    Disk,
+    /// The bytes of a file.
+    File,
+}
+
+impl Verify {
+    /// A whole report from its parts.
+    #[must_use]
+    pub fn of(start: VerifyStart, mismatches: Vec<VerifyEntry>, end: VerifyEnd) -> Self {
+        Self { start, mismatches, end }
+    }
+}
+
+impl VerifyStart {
+    /// Describes a disk that is compared with the manifest at `manifest`.
+    #[must_use]
+    pub fn of(disk: &Disk, manifest: &Path) -> Self {
+        Self {
+            schema: Schema::default(),
+            filename: text_of(disk.image().path()),
+            manifest: text_of(Some(manifest)),
+            virtual_size: disk.size(),
+        }
+    }
+}
+
+impl VerifyEntry {
+    /// Describes a block that differs.
+    #[must_use]
+    pub fn of(mismatch: &Mismatch) -> Self {
+        let range = &mismatch.range;
+        Self {
+            block: mismatch.block,
+            start: range.start,
+            length: range.end.saturating_sub(range.start),
+            algorithm: mismatch.found.algorithm(),
+            expected: mismatch.expected.to_string(),
+            found: mismatch.found.to_string(),
+        }
+    }
+}
+
+impl VerifyEnd {
+    /// Describes the result of a comparison.
+    #[must_use]
+    pub fn of(verified: &Verified) -> Self {
+        Self {
+            same_image: verified.is_same_image,
+            range: verified.range.clone().into(),
+            blocks: verified.blocks,
+            mismatching_blocks: verified.mismatches,
+            ok: verified.mismatches == 0,
+        }
+    }
+}
+
+impl VerifySum {
+    /// Compares the digest of a content with that of a list. A name that is not Unicode has its bytes replaced.
+    #[must_use]
+    pub fn of(filename: &Path, of: VerifySumOf, expected: &Digest, found: &Digest) -> Self {
+        Self {
+            filename: text_of(Some(filename)),
+            of,
+            algorithm: Some(found.algorithm()),
+            expected: Some(expected.to_string()),
+            found: Some(found.to_string()),
+            ok: expected.bytes() == found.bytes(),
+            error: false,
+        }
+    }
+
+    /// Describes a file that can't be read.
+    #[must_use]
+    pub fn unreadable(filename: &Path, of: VerifySumOf) -> Self {
+        let filename = text_of(Some(filename));
+        Self { filename, of, algorithm: None, expected: None, found: None, ok: false, error: true }
+    }
+}

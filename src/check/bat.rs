@@ -215,11 +215,11 @@ impl Pass<'_, '_> {
         let at = |offset, what| Error::at(Structure::PayloadBlock(block), offset, ErrorKind::Text { what });
         let missing = place.max(view.source().len());
         if missing < end && !view.is_written_by_replay(missing, end) {
-            let what = "the file ends before it, and a replay puts zeros there";
+            let what = "past the end of the file: reads as zeros after a replay";
             // It may never have had anything, or the file was cut off.
             self.findings.tell(Rule::LogGrowth, Severity::Unchecked, || (at(missing, what), Some(range)));
         } else if view.is_changed_by_replay(place, end) {
-            let what = "a replay changes its content, which is not for a log to do";
+            let what = "a replay of the log changes its content";
             self.findings.tell(Rule::LoggedPayload, Severity::Leak, || (at(place, what), Some(range)));
         }
     }
@@ -303,7 +303,7 @@ impl Pass<'_, '_> {
                     "only some bits of a fully present block are set"
                 }
                 PayloadBlockState::PartiallyPresent | PayloadBlockState::FullyPresent => continue,
-                _ if !are_all(false) => "bits of a block that is not present are set",
+                _ if !are_all(false) => "bits of an unallocated block are set",
                 _ => continue,
             };
             let detail = Error::at(structure, at, ErrorKind::Text { what });

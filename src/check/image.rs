@@ -69,11 +69,11 @@ impl Image {
             let mut units = bytes.chunks_exact(2).map(|unit| unit != [0, 0]);
             let named = units.by_ref().take_while(|is_set| *is_set).count();
             let what = if units.any(|is_set| is_set) {
-                Some("something stands behind the end of Creator")
+                Some("there is data after the end of Creator")
             } else if named == 0 {
                 Some("Creator is empty")
             } else if self.creator.chars().any(char::is_control) {
-                Some("Creator has control characters in it")
+                Some("Creator has control characters")
             } else {
                 None
             };
@@ -85,7 +85,7 @@ impl Image {
         // Where no header counts, that is told.
         let is_known = self.warnings.as_slice().iter().all(|warning| warning.rule != Rule::Headers);
         let nil = [
-            (self.header.data_write_guid.is_nil(), "DataWriteGuid is nil: no child can be made of the image"),
+            (self.header.data_write_guid.is_nil(), "DataWriteGuid is nil: the image cannot have children"),
             (self.header.file_write_guid.is_nil(), "FileWriteGuid is nil"),
         ];
         for (_, what) in nil.into_iter().filter(|(is_nil, _)| *is_nil && is_known) {
@@ -94,7 +94,7 @@ impl Image {
             findings.add(Rule::NilIdentity, detail, None);
         }
         if self.virtual_disk_id.is_some_and(|id| id.is_nil()) {
-            let detail = Error::of(Structure::MetadataItem("VirtualDiskId"), ErrorKind::Text { what: "it is nil" });
+            let detail = Error::of(Structure::MetadataItem("VirtualDiskId"), ErrorKind::Text { what: "nil" });
             findings.add(Rule::NilIdentity, detail, None);
         }
     }
@@ -106,7 +106,7 @@ impl Image {
             (one.version != other.version, "the two headers have different versions"),
             (
                 (one.log_offset, one.log_length) != (other.log_offset, other.log_length),
-                "the two headers have their logs at different places",
+                "the two headers have different logs",
             ),
         ];
         for (_, what) in differ.into_iter().filter(|(differ, _)| *differ) {
@@ -136,7 +136,7 @@ impl Image {
                 let fields_end = start.saturating_add(to_u64(size_of::<Header>()));
                 empty(Rule::HeaderReserved, structure, fields_end, checked_end, "the reserved part of the header");
             }
-            empty(Rule::NotEmpty, structure, checked_end, start.saturating_add(KIB_64), "the gap behind the header");
+            empty(Rule::NotEmpty, structure, checked_end, start.saturating_add(KIB_64), "the gap after the header");
         }
         let entries = to_u64(self.regions.all.len()).saturating_mul(to_u64(size_of::<RegionTableEntry>()));
         let used = to_u64(size_of::<RegionTableHeader>()).saturating_add(entries);
@@ -184,7 +184,7 @@ impl Image {
             let entry = |index: u64| bat.offset.saturating_add(index.saturating_mul(BatEntry::LENGTH));
             let start = entry(self.geometry.payload_index(last).saturating_add(1));
             let end = entry(self.geometry.bitmap_index(self.geometry.chunk_of(last)));
-            empty(Rule::NotEmpty, Structure::Bat, start, end, "an entry of the BAT behind that of the last block");
+            empty(Rule::NotEmpty, Structure::Bat, start, end, "an entry of the BAT after that of the last block");
         }
     }
 
@@ -222,7 +222,7 @@ impl Image {
             let (check, kind) = match entry.status {
                 EntryStatus::Active => return,
                 EntryStatus::OtherLog => {
-                    (Rule::LogEntryGuid, ErrorKind::Text { what: "not replayed: it is of another log" })
+                    (Rule::LogEntryGuid, ErrorKind::Text { what: "not replayed: entry of another log" })
                 }
                 EntryStatus::Stale if entry.content.is_some_and(|content| content.sequence_number > newest) => {
                     newer = newer.saturating_add(1);
@@ -234,7 +234,7 @@ impl Image {
                     return;
                 }
                 EntryStatus::Stale => {
-                    let what = "not replayed: it is older than the tail, or in no sequence";
+                    let what = "not replayed: older than the tail, or not part of a sequence";
                     (Rule::LogEntrySequence, ErrorKind::Text { what })
                 }
                 EntryStatus::Broken(flaw) => (rule_of(flaw), ErrorKind::BrokenEntry { flaw: flaw.to_string() }),

@@ -152,7 +152,7 @@ fn next_layer(layers: &mut [Layer], files: &mut KnownFiles, options: &OpenOption
             let Some(image) = parents::named(child.image(), files, options) else {
                 return Err(NotFound { error, warnings });
             };
-            let what = "not known by its identity: taken for the parent since it was named";
+            let what = "identity not verified: used because the caller named it";
             let detail = Error::of(Structure::Parent, ErrorKind::Text { what });
             child.warnings.add_as(
                 Rule::ParentIdentity,
@@ -187,7 +187,7 @@ fn find_parent(
         child.warnings.add(Rule::ParentSize, in_child(Error::of(Structure::Parent, kind), child.image()));
     }
     if linkage == Linkage::ParentLinkage2 {
-        let kind = ErrorKind::Text { what: "the parent is linked by parent_linkage2: a merge into it was in progress" };
+        let kind = ErrorKind::Text { what: "linked by parent_linkage2: a merge into the parent was in progress" };
         child.warnings.add(Rule::ParentIdentity, in_child(Error::of(Structure::ParentLocator, kind), child.image()));
     }
     // What it says of itself has been read: the pages in which that stands would add up in a long chain.

@@ -167,7 +167,7 @@ fn accept_equal(view: &View, first: &CurrentHeader, warnings: &mut Warnings) -> 
         let detail = Error::of(Structure::Headers, ErrorKind::AmbiguousHeaders { sequence_number });
         return warnings.reject(Rule::HeaderSequence, detail);
     }
-    let expected = "another number than that of header 1";
+    let expected = "a value that differs from that of header 1";
     let kind = ErrorKind::Field { field: "SequenceNumber", found: sequence_number, expected };
     let offset = header_offset(2).saturating_add(to_u64(offset_of!(Header, sequence_number)));
     warnings.add(Rule::HeaderSequence, Error::at(Structure::Header(2), offset, kind));

@@ -107,6 +107,6 @@ fn looks_like(view: &View) -> &'static str {
     }
     match view.run(Structure::File, 0, MIB, &mut Vec::new()) {
         Ok(Bytes::Data(bytes)) if !is_zero(bytes.get(..to_usize_saturating(MIB)).unwrap_or(bytes)) => "raw data",
-        _ => "zeros: a blank raw disk, or an image that lost its beginning",
+        _ => "zeros: a blank raw disk, or an image whose beginning is lost",
     }
 }

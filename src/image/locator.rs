@@ -107,7 +107,7 @@ pub(crate) fn read(view: &View, (offset, length): (u64, u64), warnings: &mut War
     let mut by_key: BTreeMap<&str, &str> = BTreeMap::new();
     for (key, value) in &entries {
         if by_key.insert(key, value).is_some() {
-            return Err(warnings.fatal(Rule::Locator, item.at(0, ErrorKind::Text { what: "a key is there twice" })));
+            return Err(warnings.fatal(Rule::Locator, item.at(0, ErrorKind::Text { what: "a key occurs twice" })));
         }
     }
     let mut guid = |key: &'static str| {
@@ -227,7 +227,7 @@ impl Item<'_> {
             .collect::<Result<_, _>>()
             .map_err(|_| bad("not UTF-16"))?;
         if text.contains('\0') {
-            return Err(bad("there is a NUL in it"));
+            return Err(bad("it contains a NUL"));
         }
         Ok(text)
     }

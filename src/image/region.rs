@@ -110,7 +110,7 @@ fn more_sensible(
         && let Some(better) = Table::read_unchecked(view, other)
         && nonsense(other, &better) < found
     {
-        let what = "what it says can't be; the other copy is reserved";
+        let what = "invalid values: the other copy is used";
         let detail = Error::at(Structure::RegionTable(copy), region_table_offset(copy), ErrorKind::Text { what });
         warnings.reject(Rule::RegionTables, detail)?;
         return Ok((other, better));

@@ -94,7 +94,7 @@ impl fmt::Display for ManifestError {
             Self::Format { line: Some(line), what, .. } => write!(f, "line {line}: {what}"),
             Self::Format { line: None, what, .. } => f.write_str(what),
             Self::EmptyShare { index, count } => {
-                write!(f, "share {index}/{count} covers no blocks: nothing can be verified with it")
+                write!(f, "share {index}/{count} covers no blocks, so it cannot verify anything")
             }
             Self::AboutTooLong { length, limit } => {
                 write!(f, "`about` is too long for a share (found {length} bytes, expected at most {limit})")

@@ -204,7 +204,7 @@ impl fmt::Display for LogEntryError {
             Self::Length => f.write_str("wrong EntryLength"),
             Self::Tail => f.write_str("wrong Tail"),
             Self::Descriptor(index) => write!(f, "wrong descriptor {index}"),
-            Self::DescriptorRange(index) => write!(f, "descriptor {index} not of sectors of 4 KiB"),
+            Self::DescriptorRange(index) => write!(f, "descriptor {index} is not aligned to 4 KiB"),
             Self::DescriptorPlace(index) => write!(f, "descriptor {index} changes headers or log"),
             Self::DataSector(index) => write!(f, "wrong data sector {index}"),
             Self::Checksum => f.write_str("wrong CRC-32C"),

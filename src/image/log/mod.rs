@@ -122,7 +122,7 @@ fn other_header_counted(view: &View, header: &CurrentHeader, warnings: &mut Warn
             let named: Vec<Option<bool>> = places.map(|says| unapplied::is_unapplied(view, says)).collect();
             let is_newer = says.sequence_number > header.sequence_number;
             if says.is_dirty() && is_newer && named.contains(&Some(true)) {
-                let what = "it is damaged and was the current one: the log that it names holds changes";
+                let what = "damaged, and was the current header: its log holds changes";
                 warnings.reject(Rule::HeaderCopies, detail(what))?;
                 return Ok(true);
             }
@@ -140,7 +140,7 @@ fn other_header_counted(view: &View, header: &CurrentHeader, warnings: &mut Warn
     };
     if is_missed() || is_undone() {
         // A sequence of an earlier session looks the same.
-        let what = "it is damaged and may have been the current one: the log holds changes that are not in the file";
+        let what = "damaged, and may have been the current header: the log holds changes that are not in the file";
         warnings.add_as(Rule::HeaderCopies, Severity::Unchecked, detail(what));
     }
     Ok(false)
@@ -177,7 +177,7 @@ fn active_sequence(view: &View, header: &CurrentHeader, warnings: &mut Warnings)
 
 /// What is to be told of an entry at this place in the file.
 pub(crate) fn not_replayed_though_newer(offset: u64) -> Error {
-    let what = "not replayed, though it is newer than what is: an entry before it is not valid";
+    let what = "not replayed, although newer than the replayed entries: an entry before it is invalid";
     Error::at(Structure::LogEntry, offset, ErrorKind::Text { what })
 }
 

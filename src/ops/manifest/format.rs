@@ -318,16 +318,16 @@ impl<R: BufRead> ManifestReader<R> {
         let bad = |what: &str| ScanError::bad_manifest(Some(1), document, what);
         let mut lines = Running::new(Algorithm::Sha256);
         let text = next_line(&mut input).map_err(|error| error.within(document, 1))?;
-        let text = text.ok_or_else(|| bad("an empty file is no manifest"))?;
+        let text = text.ok_or_else(|| bad("the manifest is empty"))?;
         lines.update(text.as_bytes());
         lines.update(b"\n");
         let header: Header =
-            serde_json::from_str(&text).map_err(|error| bad(&format!("this is not a manifest of a disk: {error}")))?;
+            serde_json::from_str(&text).map_err(|error| bad(&format!("not a manifest of a disk: {error}")))?;
         if header.r#type != TYPE {
-            return Err(bad("this is not a manifest of a disk"));
+            return Err(bad("not a manifest of a disk"));
         }
         if header.schema != SCHEMA {
-            return Err(bad("the manifest is of a version that is not known"));
+            return Err(bad("unknown version of the manifest"));
         }
         let identity = &header.identity;
         let range = header.range();
@@ -344,7 +344,7 @@ impl<R: BufRead> ManifestReader<R> {
             || algorithms.len() != header.algorithms.len()
             || algorithms.is_empty()
         {
-            return Err(bad("the values in it contradict each other"));
+            return Err(bad("the values contradict each other"));
         }
         let (position, roots) = (range.start, header.roots());
         let (blocks, lines_sha256, is_done) = (0, None, false);
@@ -372,13 +372,13 @@ impl<R: BufRead> ManifestReader<R> {
         }
         self.line = self.line.saturating_add(1);
         let text = next_line(&mut self.input).map_err(|error| error.within(self.document, self.line))?;
-        let Some(text) = text else { return Err(self.bad("the manifest is cut off here")) };
+        let Some(text) = text else { return Err(self.bad("the manifest is truncated here")) };
         if self.position == self.header.range().end {
             return self.end(&text, options).map(|()| None);
         }
         self.lines.update(text.as_bytes());
         self.lines.update(b"\n");
-        let line: Line = serde_json::from_str(&text).map_err(|_| self.bad("this is not a line about a block"))?;
+        let line: Line = serde_json::from_str(&text).map_err(|_| self.bad("not a line about a block"))?;
         let identity = &self.header.identity;
         let (block_size, end) = (identity.block_size, self.header.range().end);
         let blocks_to = |place: u64| place.div_ceil(block_size);
@@ -392,10 +392,10 @@ impl<R: BufRead> ManifestReader<R> {
             || (line.count > 1 && (!line.zero || !line_end.is_multiple_of(block_size)))
             || (line_end != identity.virtual_size && !line_end.is_multiple_of(block_size))
         {
-            return Err(self.bad("the values in it contradict each other"));
+            return Err(self.bad("the values contradict each other"));
         }
         let digests = line.digests(&self.header.algorithms);
-        let digests = digests.ok_or_else(|| self.bad("the digests are not those that the first line announces"))?;
+        let digests = digests.ok_or_else(|| self.bad("the digests differ from those that the first line lists"))?;
         if let Some(roots) = &mut self.roots {
             roots.add(&digests, line.count, options)?;
         }
@@ -405,12 +405,11 @@ impl<R: BufRead> ManifestReader<R> {
     }
 
     fn end(&mut self, text: &str, options: &ScanOptions<'_>) -> Result<(), ScanError> {
-        let footer: Footer =
-            serde_json::from_str(text).map_err(|_| self.bad("this is not the last line of a manifest"))?;
+        let footer: Footer = serde_json::from_str(text).map_err(|_| self.bad("not the last line of a manifest"))?;
         if footer.blocks != self.blocks {
-            return Err(self.bad("there are not as many blocks as the last line says"));
+            return Err(self.bad("the number of blocks differs from that in the last line"));
         }
-        let changed = "the manifest was changed: its lines do not have the digests that the last one says";
+        let changed = "the manifest was changed: the digest of its lines differs from that in the last line";
         let lines = text_of(std::mem::replace(&mut self.lines, Running::new(Algorithm::Sha256)));
         if footer.lines_sha256 != lines || (self.header.share.is_some() && !footer.root.is_empty()) {
             return Err(self.bad(changed));
@@ -421,7 +420,7 @@ impl<R: BufRead> ManifestReader<R> {
         self.lines_sha256 = Some(lines);
         self.line = self.line.saturating_add(1);
         if next_line(&mut self.input).map_err(|error| error.within(self.document, self.line))?.is_some() {
-            return Err(self.bad("there is something behind the last line"));
+            return Err(self.bad("there is data after the last line"));
         }
         // At last, since it may take long.
         if let Some(roots) = self.roots.take()
@@ -449,7 +448,7 @@ fn next_line(input: &mut impl BufRead) -> Result<Option<String>, ScanError> {
     } else if to_u64(read) == LONGEST_LINE {
         return Err(bad("a line is too long for a manifest"));
     } else {
-        return Err(bad("the manifest is cut off here"));
+        return Err(bad("the manifest is truncated here"));
     }
-    String::from_utf8(bytes).map(Some).map_err(|_| bad("this is no text"))
+    String::from_utf8(bytes).map(Some).map_err(|_| bad("not UTF-8"))
 }

@@ -187,12 +187,12 @@ fn open<R: BufRead>(mut input: R, number: usize) -> Result<Document<Begun<R>>, S
         return Err(bad(number, format!("the share is too long (expected at most {LONGEST} bytes)")));
     }
     let document: DigestsDocument = serde_json::from_slice(&text)
-        .map_err(|error| bad(number, format!("this is not a share of digests, or it is cut off: {error}")))?;
+        .map_err(|error| bad(number, format!("not a share of digests, or truncated: {error}")))?;
     if document.r#type != TYPE || document.schema != 1 {
-        return Err(bad(number, "the share is of a version that is not known"));
+        return Err(bad(number, "unknown version of the share"));
     }
     if document.document_sha256 != document.digest() {
-        return Err(bad(number, "the share was changed: it does not have the digest that it says"));
+        return Err(bad(number, "the share was changed: its digest is wrong"));
     }
     let can_be = document.algorithms.iter().all(|algorithm| algorithm.is_mergeable())
         && document.identity.virtual_size <= crate::format::MAX_VIRTUAL_DISK_SIZE;
@@ -215,14 +215,11 @@ fn order(places: &[Place<'_>]) -> Result<Vec<usize>, ScanError> {
     let Some(first) = places.first() else { return Err(bad(0, "there is nothing to merge")) };
     for place in places {
         if (place.identity, place.algorithms) != (first.identity, first.algorithms) {
-            return Err(bad(
-                place.number,
-                "this share is of another disk, of another state of it, or of other digests",
-            ));
+            return Err(bad(place.number, "the share is of another disk, another state of the disk, or other digests"));
         }
         if place.share.shard.count() != first.share.shard.count() {
             let (found, expected) = (place.share.shard, first.share.shard);
-            return Err(bad(place.number, format!("this is share {found}, the first one is {expected}")));
+            return Err(bad(place.number, format!("wrong share (found {found}, expected {expected})")));
         }
     }
     let mut order: Vec<usize> = (0..places.len()).collect();
@@ -233,7 +230,7 @@ fn order(places: &[Place<'_>]) -> Result<Vec<usize>, ScanError> {
         let Some(place) = places.get(*index) else { continue };
         let found = place.share.shard.index();
         if found < expected {
-            return Err(bad(place.number, format!("share {} is there twice", place.share.shard)));
+            return Err(bad(place.number, format!("share {} occurs twice", place.share.shard)));
         }
         if found > expected || place.share.offset != position {
             let missing = Shard::new(expected, first.share.shard.count());
@@ -288,7 +285,7 @@ fn merge_manifests<R: BufRead>(
     out: &mut dyn Write,
 ) -> Result<Merged, ScanError> {
     if let Some((number, _)) = readers.iter().find(|(_, reader)| reader.header.share.is_none()) {
-        return Err(bad(*number, "this is a whole manifest, not a share of one"));
+        return Err(bad(*number, "a whole manifest, not a share of one"));
     }
     let places: Vec<Place<'_>> = readers
         .iter()

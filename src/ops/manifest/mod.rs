@@ -35,10 +35,10 @@ pub use verify::{Mismatch, Verified, verify};
 fn check_algorithms(algorithms: &[Algorithm]) -> Result<(), ScanError> {
     let bad = |what: String| Err(ScanError::bad_manifest(None, 0, what));
     if algorithms.is_empty() {
-        return bad("no algorithm is asked for".to_owned());
+        return bad("no algorithm was requested".to_owned());
     }
     let twice = Algorithm::ALL.iter().find(|one| algorithms.iter().filter(|other| one == other).count() > 1);
-    twice.map_or(Ok(()), |twice| bad(format!("{twice} is asked for twice")))
+    twice.map_or(Ok(()), |twice| bad(format!("{twice} was requested twice")))
 }
 
 /// How many blocks that have to be looked at are in hand at once.

@@ -164,7 +164,7 @@ pub fn hash_share(
     out: &mut dyn Write,
 ) -> Result<(), ScanError> {
     if let Some(other) = algorithms.iter().find(|algorithm| !algorithm.is_mergeable()) {
-        let what = format!("{other} can't be computed in shares");
+        let what = format!("{other} cannot be computed in shares");
         return Err(ScanError::bad_manifest(None, 0, what));
     }
     check_algorithms(algorithms)?;

@@ -57,7 +57,7 @@ pub fn verify<R: BufRead + Seek>(
     let mut reader = ManifestReader::new(&mut manifest, 0)?;
     let identity = reader.header.identity.clone();
     if identity.virtual_size != disk.size() {
-        let what = format!("it is of a disk of {} bytes, and this one has {}", identity.virtual_size, disk.size());
+        let what = format!("wrong size of the disk (found {}, expected {})", identity.virtual_size, disk.size());
         return Err(ScanError::bad_manifest(None, 0, what));
     }
     while reader.next(options)?.is_some() {}

@@ -198,7 +198,7 @@ fn there_are_no_changes_against_a_layer_that_is_not_there() {
     let disk = open_chain(&[&child, &base.build()]).unwrap();
     for layer in [0, 2, usize::MAX] {
         let error = ops::allocated_changes(&disk, layer, |_| ControlFlow::Continue(())).unwrap_err();
-        assert!(error.to_string().contains(&format!("no ancestor with number {layer}")), "{error}");
+        assert!(error.to_string().contains(&format!("no parent with number {layer}")), "{error}");
         assert!(ops::content_changes(&disk, layer, &ScanOptions::new(), |_| ControlFlow::Continue(())).is_err());
     }
     assert_eq!(all_changes(&disk, 1, true), []);

@@ -166,7 +166,7 @@ fn a_manifest_that_was_cut_or_changed_is_refused() {
     let text = String::from_utf8(manifest.clone()).unwrap();
     for length in 0..manifest.len() {
         let (_, what) = refused(&disk, &manifest[..length]);
-        assert!(["cut off", "empty file"].iter().any(|words| what.contains(words)), "cut at {length}: {what}");
+        assert!(["truncated", "is empty"].iter().any(|words| what.contains(words)), "cut at {length}: {what}");
     }
     for at in 0..manifest.len() {
         let mut changed = manifest.clone();
@@ -191,7 +191,7 @@ fn a_manifest_that_was_cut_or_changed_is_refused() {
     let header = lines[0].replace("\"block-size\":1048576", "\"block-size\":1");
     assert_ne!(header, lines[0]);
     let (line, what) = refused(&disk, format!("{header}\n").as_bytes());
-    assert_eq!((line, what.as_str()), (Some(1), "the values in it contradict each other"));
+    assert_eq!((line, what.as_str()), (Some(1), "the values contradict each other"));
 }
 
 #[test]
@@ -231,7 +231,7 @@ fn shares_that_are_not_those_of_one_work_are_not_merged() {
         let (document, what) = merge_error(&[first.clone(), third.clone()]);
         assert_eq!((document, what.as_str()), (1, "share 2/3 is missing"));
         let (document, what) = merge_error(&[first.clone(), second.clone(), second.clone()]);
-        assert_eq!((document, what.as_str()), (2, "share 2/3 is there twice"));
+        assert_eq!((document, what.as_str()), (2, "share 2/3 occurs twice"));
         let (document, what) = merge_error(&[first.clone(), make(&one, "2/4"), third.clone()]);
         assert!(document == 1 && what.contains("2/4") && what.contains("1/3"), "{what}");
         let (document, what) = merge_error(&[first.clone(), make(&renamed, "2/3"), third.clone()]);
@@ -243,7 +243,7 @@ fn shares_that_are_not_those_of_one_work_are_not_merged() {
         changed[at] ^= 1;
         merge_error(&[first.clone(), changed, third.clone()]);
         let (document, what) = merge_error(&[first, cut, third]);
-        assert!(document == 1 && what.contains("cut off"), "{what}");
+        assert!(document == 1 && what.contains("truncated"), "{what}");
     }
     // The map of this one is another, and so are the shares, though it says that it is the same disk.
     let moved = open_chain(&[&Spec::default().block(6, Block::full()).block(7, Block::full()).build()]).unwrap();

@@ -104,5 +104,5 @@ fn the_current_header_of_a_dirty_image_is_missed_when_it_is_damaged() {
     assert_eq!(codes(&report).first(), Some(&("V5", Warning, 1)), "{:?}", report.findings);
     assert!(codes(&report).contains(&("V5", Corruption, 1)), "{:?}", report.findings);
     let error = crate::lab::open_image(&image).unwrap_err();
-    assert!(error.to_string().contains("it is damaged and was the current one"), "{error}");
+    assert!(error.to_string().contains("damaged, and was the current header"), "{error}");
 }

@@ -79,10 +79,10 @@ fn a_manifest_that_does_not_fit_is_told() {
     assert_fails(
         &vhdx_run(args!["verify", &larger, "--manifest", &manifest]),
         65,
-        &["manifest: it is of a disk of 8388608"],
+        &["manifest: wrong size of the disk (found 8388608"],
     );
     std::fs::write(&manifest, &text[..text.len() - 40]).unwrap();
-    assert_fails(&vhdx_run(args!["verify", &path, "--manifest", &manifest]), 65, &["manifest: line 8: ", "cut off"]);
+    assert_fails(&vhdx_run(args!["verify", &path, "--manifest", &manifest]), 65, &["manifest: line 8: ", "truncated"]);
     std::fs::write(&manifest, text.replace("\"FULLY_PRESENT\"", "\"ZERO\"")).unwrap();
     assert_fails(
         &vhdx_run(args!["verify", &path, "--manifest", &manifest]),
@@ -209,7 +209,7 @@ fn a_share_without_blocks_is_not_ok() {
         vhdx_run(args!["hash", "--manifest", share, "--shard", format!("{index}/9"), &path]).done();
         let ran = vhdx_run(args!["verify", &path, "--manifest", share]);
         if std::fs::read_to_string(share).unwrap().contains(r#""length":0}"#) {
-            let says = format!("share {index}/9 covers no blocks: nothing can be verified with it");
+            let says = format!("share {index}/9 covers no blocks, so it cannot verify anything");
             assert_fails(&ran, 65, &[&says, "hint: verify with the other shares"]);
             assert!(!ran.text().contains("OK"), "{}", ran.text());
             empty += 1;

@@ -94,14 +94,14 @@ fn blocks_of_zeros_are_counted_where_they_are_looked_at() {
     let path = write(folder.path(), "zero.vhdx", &patched(|image| image.bytes.write(4 * MIB, &vec![0; 1 << 20])));
     assert!(!check(&[], &path).done().text().contains("[N5]"));
     let text = check(&["--payload"], &path).done().text();
-    assert!(text.contains("1 blocks are present and hold only zeros"), "{text}");
+    assert!(text.contains("1 allocated block holds only zeros"), "{text}");
     // Of twelve in a row: one is trimmed, one has a state that does not exist, one holds a byte, and the file ends before one.
     let entries = (0..12).map(|block| (block, ((8 + block) * MIB) | 6)).chain([(3, 2), (5, 4)]);
     let spec = Spec { raw_bat: entries.collect(), file_length: FileLength::Exact(19 * MIB), ..Spec::empty(12 * MIB) };
     let mut image = spec.build();
     image.bytes.write(17 * MIB, b"x");
     let text = check(&["--payload"], &write(folder.path(), "row.vhdx", &image)).text();
-    assert!(text.contains("8 blocks are present and hold only zeros"), "{text}");
+    assert!(text.contains("8 allocated blocks hold only zeros"), "{text}");
 }
 
 #[test]

@@ -219,7 +219,7 @@ fn a_parent_that_has_lost_its_identity_is_the_one_that_is_named() {
         let path = write(folder.path(), &[child_file, parent_file, &other]);
         salvages(&path, more, &[&child, &base], lost, code);
         let ran = extract(&path, more).0;
-        let is_told = ran.err.contains("not known by its identity: taken for the parent since it was named");
+        let is_told = ran.err.contains("identity not verified: used because the caller named it");
         assert_eq!(is_told, lost.is_empty() && code == 65, "{what}: {}", ran.err);
     }
 }

@@ -1,19 +1,21 @@
-//! Read Hyper-V's VHDX and AVHDX disk images: mapped into memory, without copies, and right to the last byte.
+//! A fast, read-only reader for Hyper-V's VHDX and AVHDX disk images. It returns correct bytes, or an error that names
+//! the structure and file offset.
 //!
-//! - **Right or an error.** Every checksum is verified before a field is used, a dirty log is replayed in memory, a chain
-//!   of checkpoints is read as one disk. What can't be read is an [`Error`] that says where and why; never silent zeros.
-//! - **Read-only.** The file is never written and never locked.
-//! - **Zero-copy.** Input is lent from the mapping ([`Segment::Data`]); what is absent is a length ([`Segment::Zero`]).
-//!   Nothing is allocated in proportion to the disk, the file or its tables.
-//! - **Any input is safe.** No bytes make it panic, loop, or use unbounded memory.
+//! - **Correct bytes or an error.** Every checksum is verified before a field is used, a dirty log is replayed in
+//!   memory, and a chain of checkpoints is read as one disk. Unreadable data is an [`Error`] with location and cause,
+//!   never silent zeros.
+//! - **Read-only.** The file is never written or locked.
+//! - **Zero-copy.** Content is borrowed from the mapping ([`Segment::Data`]); unallocated space is a length
+//!   ([`Segment::Zero`]). No allocation grows with the disk, the file or its tables.
+//! - **Safe for any input.** No file makes the crate panic, loop, or use unlimited memory.
 //!
 //! # Three levels
 //!
-//! | level | entry | for whom |
+//! | level | entry point | contents |
 //! |---|---|---|
-//! | on-disk structures | [`format`](mod@format) | whoever looks at raw bytes |
-//! | one file | [`Image`] | whoever wants to know what a file says of itself |
-//! | the disk | [`Disk`] | whoever wants what the guest sees |
+//! | on-disk structures | [`format`](mod@format) | raw fields |
+//! | one file | [`Image`] | headers, log, metadata, block states |
+//! | the disk | [`Disk`] | what the guest sees |
 //!
 //! # Example
 //!
@@ -26,7 +28,7 @@
 //! let mut data = 0;
 //! for segment in disk.segments(..) {
 //!     match segment? {
-//!         Segment::Data(bytes) => data += bytes.len(), // lent, not copied
+//!         Segment::Data(bytes) => data += bytes.len(), // borrowed, not copied
 //!         Segment::Zero(_) => {}
 //!     }
 //! }
@@ -35,26 +37,28 @@
 //! # }
 //! ```
 //!
-//! Further: [`Disk::extents`] for the map, [`Disk::read_at`] and [`Disk::slice`] for random reads, [`Disk::reader`] for
-//! [`Read`](std::io::Read) and [`Seek`](std::io::Seek),
+//! See also: [`Disk::extents`] for the map, [`Disk::read_at`] and [`Disk::slice`] for random reads, [`Disk::reader`]
+//! for [`Read`](std::io::Read) and [`Seek`](std::io::Seek),
 #![cfg_attr(feature = "rayon", doc = "[`Disk::par_segments`] for all cores,")]
 #![cfg_attr(not(feature = "rayon"), doc = "`Disk::par_segments` for all cores (feature `rayon`),")]
-//! [`ops`] for work on whole disks, [`LogReport`] for what is in a log.
+#![cfg_attr(feature = "ops", doc = "[`ops`] for work on whole disks,")]
+#![cfg_attr(not(feature = "ops"), doc = "`ops` for work on whole disks (feature `ops`),")]
+//! [`LogReport`] for the entries of a log.
 //!
 //! # Features
 //!
-//! | feature | default | what it brings |
+//! | feature | default | contents |
 //! |---|---|---|
-//! | `mmap` | yes | `Source::map` and, on Unix, `guard_mappings` and `guard_is_active`; without it the crate holds no `unsafe` code at all |
-//! | `rayon` | yes | `Disk::par_segments`, and every core for bulk work |
-//! | `bulk` | no | work on whole disks: `Input::scan`, and in `ops` extraction, digests, manifests, comparison |
+//! | `mmap` | yes | `Source::map`; on Unix `guard_mappings` and `guard_is_active`. All `unsafe` code. |
+//! | `rayon` | yes | `Disk::par_segments`, and all cores for work on whole disks |
+//! | `ops` | no | work on whole disks: `Input::scan`; extraction, digests, manifests, comparison |
 //!
-//! The command `vhdx` is a package of its own, `vhdx-cli`.
+//! The command `vhdx` is a separate package, `vhdx-cli`.
 //!
-//! How it is made, and why: [`design`].
+//! [`design`] describes the implementation, and the reasons for it.
 #![cfg_attr(
     not(all(feature = "ops", feature = "mmap", feature = "rayon")),
-    allow(dead_code, unused_imports, reason = "what optional parts need is there without them, too")
+    allow(dead_code, unused_imports, reason = "code that only optional parts need is compiled without them, too")
 )]
 
 #[cfg(feature = "ops")]

@@ -1,4 +1,4 @@
-//! Finding the parent of an image: where a search may look, and how it is made sure that it is the right one.
+//! Search for the parent of an image: where a search may look, and how the parent is verified.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -16,46 +16,46 @@ use crate::source::{Allow, FileId, OpenFile, Source};
 
 use super::stored_path::{names_of, outcome_of_opening, resolve, walks};
 
-/// Where parents may be looked for. An image can name any file as its parent, so it is the caller who says which files
-/// may be opened; whatever is found is taken only if it has the identity that the child asks for.
+/// Places where parents may be searched. An image can name any file as its parent, so the caller decides which files
+/// may be opened. A file is accepted only if it has the identity that the child stores.
 #[non_exhaustive]
 #[derive(Clone, Default)]
 pub enum Parents {
-    /// Nowhere. A differencing image can be opened, and what it holds itself can be read; the rest is
+    /// No search. A differencing disk can be opened, and the blocks in its own file can be read; others fail with
     /// [`ErrorKind::NoParentAttached`].
     #[default]
     None,
-    /// In the child's folder and the folders below it: by the stored relative path, and where that leads nowhere, by the
-    /// stored file name beside the child. Upper and lower case may differ. Symbolic links that lead out are not followed,
-    /// and only regular files are opened.
+    /// The child's folder and its subfolders: the stored relative path, or if that does not exist, the stored file name
+    /// beside the child. Upper and lower case may differ. Symbolic links out of the folder are not followed, and only
+    /// regular files are opened.
     Beside,
-    /// In these folders and the folders below them: by the ends of the stored paths, longest first. Otherwise as
+    /// These folders and their subfolders: the ends of the stored paths, longest first. Otherwise like
     /// [`Parents::Beside`].
     Within(Vec<PathBuf>),
-    /// Exactly these files, in any order: for each child the one that has the identity that it asks for.
+    /// Exactly these files, in any order: each child takes the file with the identity that it stores.
     Explicit(Vec<PathBuf>),
-    /// What each of these finds, in this order.
+    /// The results of these searches, in this order.
     FirstOf(Vec<Parents>),
-    /// What the caller's own search finds.
+    /// The result of the caller's own search.
     With(ParentFinder),
 }
 
-/// A search of the caller's own: returns the bytes of the parent, or nothing. The result is checked like any other.
+/// Search of the caller: returns the source of the parent, or `None`. The result is verified like any other.
 pub type ParentFinder = Arc<dyn Fn(&ParentRequest<'_>) -> Result<Option<Source>> + Send + Sync>;
 
-/// What a search of the caller's own is told.
+/// Arguments for a search of the caller.
 #[non_exhaustive]
 #[derive(Debug)]
 pub struct ParentRequest<'a> {
     /// The image that needs a parent.
     pub child: &'a Image,
-    /// How it knows its parent.
+    /// The parent locator of the image.
     pub locator: &'a ParentLocator,
-    /// The child's layer: 0 for the image that was opened.
+    /// Layer of the image: 0 for the opened image.
     pub layer: usize,
 }
 
-// A search of the caller's own that panics leaves nothing of this crate half done.
+// A panic in a search of the caller leaves no object of this crate in an inconsistent state.
 impl UnwindSafe for Parents {}
 impl RefUnwindSafe for Parents {}
 
@@ -73,7 +73,7 @@ impl fmt::Debug for Parents {
 }
 
 impl Parents {
-    /// The files that the caller has named.
+    /// Returns the files that the caller named.
     fn explicit(&self) -> Vec<&Path> {
         match self {
             Self::Explicit(paths) => paths.iter().map(PathBuf::as_path).collect(),
@@ -82,7 +82,7 @@ impl Parents {
         }
     }
 
-    /// Whether there is anything to look for at all.
+    /// Returns whether there is any place to search.
     pub(super) fn searches(&self) -> bool {
         match self {
             Self::None => false,
@@ -96,7 +96,7 @@ impl Parents {
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FoundBy {
-    /// It is one of the files of [`Parents::Explicit`].
+    /// As one of the files of [`Parents::Explicit`].
     Given,
     /// By the relative path in the child's parent locator.
     RelativePath,
@@ -109,7 +109,7 @@ pub enum FoundBy {
 }
 
 impl FoundBy {
-    /// The name in words.
+    /// Returns the name in words.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -122,18 +122,18 @@ impl FoundBy {
     }
 }
 
-/// A parent that has the identity that its child asks for.
+/// A parent with the identity that its child stores.
 pub(super) struct Found {
     pub(super) image: Image,
     pub(super) found_by: FoundBy,
-    /// The key of the parent locator under which the identity stands.
+    /// Key of the parent locator with the identity.
     pub(super) linkage: Linkage,
 }
 
-/// Why there is no parent.
+/// Reason why there is no parent.
 pub(super) struct NotFound {
     pub(super) error: Error,
-    /// What else is wrong with the file that should be the parent, where it could be looked at.
+    /// Other problems of the file that should be the parent, if it could be read.
     pub(super) warnings: Warnings,
 }
 
@@ -143,30 +143,30 @@ impl From<Error> for NotFound {
     }
 }
 
-/// What is known of files while a chain is followed.
+/// Facts about files, kept while a chain is followed.
 #[derive(Default)]
 pub(super) struct KnownFiles {
-    /// The files that are in the chain already.
+    /// Files that are part of the chain.
     pub(super) chain: Vec<FileId>,
-    /// Files that the caller named, once they have been looked at: which file, and its identity.
+    /// Files that the caller named and that were inspected, with their identities.
     given: HashMap<PathBuf, (FileId, Uuid)>,
 }
 
-/// The search for the parent of one image.
+/// Search for the parent of one image.
 pub(super) struct Search<'a> {
     child: &'a Image,
     locator: &'a ParentLocator,
     layer: usize,
     files: &'a mut KnownFiles,
     options: &'a OpenOptions,
-    /// What was found that is not the parent, in order.
+    /// Rejected files, in order.
     tried: Vec<Candidate>,
-    /// What is wrong with the first file that has the right identity and can't be used.
+    /// Problems of the first file with the right identity that cannot be used.
     unusable: Option<Warnings>,
     seen: HashSet<PathBuf>,
 }
 
-/// How many components of a stored path are tried below a root.
+/// Largest number of path components that are tried below a root.
 const MOST_COMPONENTS: usize = 16;
 
 impl<'a> Search<'a> {
@@ -183,7 +183,7 @@ impl<'a> Search<'a> {
     /// Finds the parent.
     ///
     /// # Errors
-    /// What is wrong with the files that were found; [`ErrorKind::ParentNotFound`] if there was none.
+    /// The problems of the files that were found; [`ErrorKind::ParentNotFound`] if no file was found.
     pub(super) fn run(mut self, parents: &Parents) -> Result<Found, NotFound> {
         let error = match self.look(parents) {
             Ok(Some(found)) => return Ok(found),
@@ -210,10 +210,10 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// A file that the caller names.
+    /// Tries a file that the caller named.
     fn given(&mut self, path: &Path) -> Option<Found> {
         if let Some((id, identity)) = self.files.given.get(path) {
-            // One of those that were given for other layers: not worth opening again, nor mentioning.
+            // A file that was given for another layer: neither opened again nor reported.
             if self.files.chain.contains(id) {
                 return None;
             }
@@ -236,7 +236,7 @@ impl<'a> Search<'a> {
         self.take(path.to_path_buf(), found, FoundBy::Given)
     }
 
-    /// By the stored names, in the child's folder and below.
+    /// Tries the stored names, in the child's folder and below.
     fn beside(&mut self) -> Option<Found> {
         let folder = std::fs::canonicalize(self.child.path()?).ok()?.parent()?.to_path_buf();
         let locator = self.locator;
@@ -256,7 +256,7 @@ impl<'a> Search<'a> {
         names.find_map(|name| self.search(&folder, Path::new(name), FoundBy::FileName))
     }
 
-    /// By the ends of the stored paths, below a folder.
+    /// Tries the ends of the stored paths, below a folder.
     fn below(&mut self, root: &Path) -> Option<Found> {
         let folder = match std::fs::canonicalize(root) {
             Ok(folder) => folder,
@@ -277,7 +277,7 @@ impl<'a> Search<'a> {
         })
     }
 
-    /// Tries what a path below `folder`, which has no links in it, leads to.
+    /// Tries the files to which a path below `folder`, which contains no links, leads.
     fn search(&mut self, folder: &Path, inside: &Path, found_by: FoundBy) -> Option<Found> {
         walks(folder, inside).into_iter().find_map(|walked| {
             let path = walked.as_ref().map_or_else(|_| folder.join(inside), PathBuf::clone);
@@ -296,7 +296,7 @@ impl<'a> Search<'a> {
         })
     }
 
-    /// Takes a file for the parent, or notes why not.
+    /// Accepts a file as the parent, or notes why it is rejected.
     fn take(
         &mut self,
         path: PathBuf,
@@ -312,14 +312,13 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Opens a file as an image, once its identity is known to be the right one: before that, nothing of it but its
-    /// headers is read.
+    /// Opens a file as an image after its identity was verified. Before that, only its headers are read.
     fn check(&mut self, file: OpenFile, identity: Uuid) -> Result<(Image, Linkage), ParentRejection> {
         let linkage = self.linkage_of(identity)?;
         self.open(self.options.open_parent(file), linkage)
     }
 
-    /// The same for bytes that are in memory already.
+    /// Verifies and opens bytes that are in memory.
     fn check_source(&mut self, source: Source) -> Result<(Image, Linkage), ParentRejection> {
         if source.id().is_some_and(|id| self.files.chain.contains(&id)) {
             return Err(ParentRejection::InChain);
@@ -334,7 +333,7 @@ impl<'a> Search<'a> {
         self.locator.linkage_of(found).ok_or(ParentRejection::OtherIdentity { found })
     }
 
-    /// Opens what has the right identity.
+    /// Opens a file with the right identity.
     fn open(&mut self, source: Result<Source>, linkage: Linkage) -> Result<(Image, Linkage), ParentRejection> {
         let OpenOptions { log_policy, strictness, .. } = *self.options;
         let mut warnings = Warnings::new(strictness);
@@ -352,7 +351,7 @@ impl<'a> Search<'a> {
         Ok((image, linkage))
     }
 
-    /// Why no parent was found: what was there says more than what was not.
+    /// Returns why no parent was found. Files that exist explain more than missing ones.
     fn failure(&mut self) -> Error {
         let rank = |candidate: &Candidate| match candidate.outcome {
             ParentRejection::Unusable(_) => 0,
@@ -362,14 +361,14 @@ impl<'a> Search<'a> {
             ParentRejection::Missing | ParentRejection::Outside | ParentRejection::NotAFile { .. } => 4,
         };
         let mut tried = std::mem::take(&mut self.tried);
-        let telling = (0..tried.len()).min_by_key(|index| tried.get(*index).map(rank)).unwrap_or(0);
+        let best = (0..tried.len()).min_by_key(|index| tried.get(*index).map(rank)).unwrap_or(0);
         let name = self.locator.name().to_owned();
-        let kind = match tried.get(telling).map(|candidate| &candidate.outcome) {
+        let kind = match tried.get(best).map(|candidate| &candidate.outcome) {
             Some(ParentRejection::OtherIdentity { .. }) => {
                 ErrorKind::ParentMismatch { name, expected: self.locator.parent_linkage, tried }
             }
             Some(ParentRejection::InChain) => ErrorKind::ChainCycle,
-            Some(ParentRejection::Broken(_) | ParentRejection::Unusable(_)) => match tried.swap_remove(telling) {
+            Some(ParentRejection::Broken(_) | ParentRejection::Unusable(_)) => match tried.swap_remove(best) {
                 Candidate { path, outcome: ParentRejection::Broken(error) | ParentRejection::Unusable(error) } => {
                     return error.in_layer(self.layer.saturating_add(1), Some(&path));
                 }
@@ -381,7 +380,7 @@ impl<'a> Search<'a> {
     }
 }
 
-/// The same for one that the caller has not named: a stored name may well lead to something else than a file.
+/// Returns the rejection of a file that the caller did not name: a stored name may lead to something other than a file.
 fn outcome_of_searching(error: Error) -> ParentRejection {
     match error.kind() {
         ErrorKind::NotAFile { what } => ParentRejection::NotAFile { what },
@@ -389,16 +388,16 @@ fn outcome_of_searching(error: Error) -> ParentRejection {
     }
 }
 
-/// The identity of an image, by its headers alone.
+/// Returns the identity of an image, from its headers alone.
 fn identity_of(file: &OpenFile, strictness: Strictness) -> Result<Uuid, ParentRejection> {
     let (head, failed) = file.head(END_OF_HEADERS);
     let header = Image::header_of(Source::from_vec(head), strictness);
-    // Where one copy of the header can't be read, the other counts. Where none does, it may be for what can't be read.
+    // If one header cannot be read, the other counts. If neither is valid, the unreadable one may be the reason.
     header.map(|header| header.data_write_guid).map_err(|error| ParentRejection::Broken(failed.unwrap_or(error)))
 }
 
-/// For an image that is to be salvaged, and whose parent can't be told by its identity: the file that the caller has named
-/// for it. That is the first of them that has lost its identity, or else the only one that is not in the chain yet.
+/// In a salvage, returns the parent of an image that cannot be recognised by its identity: the file that the caller
+/// named. That is the first file that has lost its identity, or else the only file that is not part of the chain yet.
 pub(super) fn named(child: &Image, files: &KnownFiles, options: &OpenOptions) -> Option<Image> {
     let mut unknown = None;
     let mut others = Vec::new();

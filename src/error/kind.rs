@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::candidate::Tried;
 use super::{Candidate, Category, Error, Rule, Structure};
 
-/// Cause of an [`Error`](crate::Error). Numbers are as found in the file; lengths and offsets are in bytes.
+/// Cause of an [`Error`]. Numbers are as found in the file; lengths and offsets are in bytes.
 #[non_exhaustive]
 #[derive(Clone, Debug)]
 pub enum ErrorKind {
@@ -400,7 +400,7 @@ impl fmt::Display for ErrorKind {
             }
             Self::ParentMismatch { name, expected, tried } => write!(
                 f,
-                "identity mismatch: \"{}\" is not the image that the child refers to (expected DataWriteGuid {{{expected}}}){}",
+                "identity mismatch: \"{}\" is not the parent of the image (expected DataWriteGuid {{{expected}}}){}",
                 Name(name),
                 Tried(tried)
             ),

@@ -4,9 +4,9 @@ use zerocopy::FromBytes;
 
 use crate::format::U64;
 
-/// How many bits of `bytes`, from bit `first` of the first byte on (0 to 7), are equal to `bit`.
+/// Returns the number of bits of `bytes`, from bit `first` of the first byte on (0 to 7), that are equal to `bit`.
 pub(crate) fn equal_bits(bytes: &[u8], first: u64, bit: bool) -> u64 {
-    // Turned so that what differs is a 1.
+    // Inverted so that differing bits are 1.
     let turned = |byte: u8| if bit { !byte } else { byte };
     let Some((head, rest)) = bytes.split_first() else { return 0 };
     let differing = turned(*head) >> first;

@@ -1,7 +1,7 @@
-//! What is on a disk, by its signatures: a partition table, or a file system without one.
+//! Detection of the content of a disk by signatures: a partition table, or a file system without one.
 //!
-//! Whoever takes a disk without partition table for one that has one, or the other way round, looks for files in the
-//! wrong place. So both are looked for, and both are told where both are there.
+//! If a disk without a partition table is mistaken for one that has one, or vice versa, files are searched at the wrong
+//! offsets. So both are detected, and both are reported if both exist.
 
 mod partitions;
 mod volume;
@@ -13,20 +13,20 @@ use crate::num::{to_u64, to_usize_saturating};
 pub use partitions::{Partition, PartitionScheme, PartitionTable};
 pub use volume::Volume;
 
-/// What is on a disk.
+/// Layout of a disk.
 #[non_exhaustive]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DiskLayout {
     /// The partition table, if there is one.
     pub partition_table: Option<PartitionTable>,
-    /// What the disk holds as a whole, without regard to partitions, if that is known.
+    /// The volume on the disk as a whole, regardless of partitions, if it is recognised.
     pub volume: Option<Volume>,
 }
 
-/// Finds out what is on a disk. Reads a few sectors of it, and of each partition.
+/// Detects the layout of a disk. Reads a few sectors of the disk, and of each partition.
 ///
 /// # Errors
-/// If one of these sectors can't be read.
+/// Fails if one of these sectors cannot be read.
 pub fn detect(disk: &Disk) -> Result<DiskLayout> {
     let whole = Area { disk, start: 0, length: disk.size() };
     let volume = volume::recognise(&whole)?;
@@ -34,7 +34,7 @@ pub fn detect(disk: &Disk) -> Result<DiskLayout> {
     Ok(DiskLayout { partition_table, volume })
 }
 
-/// A part of a disk, from which small things are read.
+/// A part of a disk, for small reads.
 #[derive(Clone, Copy)]
 struct Area<'d> {
     disk: &'d Disk,
@@ -43,7 +43,7 @@ struct Area<'d> {
 }
 
 impl Area<'_> {
-    /// `N` bytes at an offset; none if the area ends before them.
+    /// Returns `N` bytes at an offset. Returns `None` if the area ends before them.
     fn bytes<const N: usize>(&self, offset: u64) -> Result<Option<[u8; N]>> {
         let end = offset.checked_add(to_u64(N));
         if end.is_none_or(|end| end > self.length) {
@@ -54,7 +54,7 @@ impl Area<'_> {
         Ok((read == N).then_some(bytes))
     }
 
-    /// `length` bytes at an offset, of which there are not many; none if the area ends before them.
+    /// Returns `length` bytes at an offset, a small number. Returns `None` if the area ends before them.
     fn read(&self, offset: u64, length: u64) -> Result<Option<Vec<u8>>> {
         if offset.checked_add(length).is_none_or(|end| end > self.length) {
             return Ok(None);
@@ -64,7 +64,7 @@ impl Area<'_> {
         Ok((to_u64(read) == length).then_some(bytes))
     }
 
-    /// Whether these bytes are at an offset.
+    /// Returns whether these bytes are at an offset.
     fn has<const N: usize>(&self, offset: u64, bytes: &[u8; N]) -> Result<bool> {
         Ok(self.bytes::<N>(offset)?.as_ref() == Some(bytes))
     }

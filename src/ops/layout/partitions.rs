@@ -14,17 +14,17 @@ use crate::format::Guid;
 use super::Area;
 use super::volume::{self, Volume};
 
-/// The kinds of partition table.
+/// Kind of a partition table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PartitionScheme {
-    /// The table of PCs before EFI.
+    /// MBR: the table of PCs before EFI.
     Mbr,
-    /// The GUID partition table of EFI.
+    /// GPT: the GUID partition table of EFI.
     Gpt,
 }
 
 impl PartitionScheme {
-    /// A short name.
+    /// Returns a short name.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -34,48 +34,48 @@ impl PartitionScheme {
     }
 }
 
-/// A partition table.
+/// Partition table.
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PartitionTable {
-    /// Which kind.
+    /// Kind of the table.
     pub scheme: PartitionScheme,
-    /// The sector size in which it counts, in bytes. Where it is not the disk's, the disk was copied from a medium with
+    /// Sector size of the table, in bytes. If it differs from that of the disk, the disk was copied from a medium with
     /// other sectors, and systems will not find its partitions.
     pub sector_size: u32,
-    /// Whether it is the backup at the end of the disk, since the first one is damaged.
+    /// Whether it is the backup at the end of the disk, since the first table is damaged.
     pub is_backup: bool,
-    /// Whether the master boot record says that there is a GPT. Systems that ask it first do not find the table elsewhere.
+    /// Whether the master boot record has an entry for a GPT. Systems that require it do not find the table otherwise.
     pub is_protected: bool,
     /// The partitions, in the order of the table.
     pub partitions: Vec<Partition>,
 }
 
-/// A partition.
+/// Partition.
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Partition {
-    /// Its number, as Linux counts: from 1, and logical ones from 5.
+    /// Number, as Linux counts: from 1, and logical partitions from 5.
     pub number: u32,
-    /// Where it begins, in bytes.
+    /// Offset in the disk, in bytes.
     pub start: u64,
     /// Length in bytes.
     pub length: u64,
-    /// Its type, in words if it is known.
+    /// Type, in words if it is known.
     pub kind: String,
-    /// Its name, which only GPT has. Not to be printed as it is.
+    /// Name, which only GPT has. It must be escaped before it is printed.
     pub name: String,
-    /// What it holds, if that is known.
+    /// The volume on the partition, if it is recognised.
     pub volume: Option<Volume>,
 }
 
-/// So many partitions are told, and no more. A hostile table can claim any number.
+/// Largest number of partitions that are listed. A crafted table can claim any number.
 const MOST_PARTITIONS: u32 = 256;
 
-/// The partition table of a disk on which `volume` was recognised.
+/// Reads the partition table of a disk on which `volume` was recognised.
 ///
-/// As systems do it: a master boot record that has an entry for a GPT stands for that GPT; one that has other partitions
-/// is the table itself, whatever a GPT that was left behind says; and where there is neither, a GPT still is one.
+/// Like systems do it: a master boot record with an entry for a GPT stands for that GPT; one with other partitions is
+/// the table itself, even if there is an old GPT; and without either, a GPT still counts.
 pub(super) fn read(disk: &Area<'_>, sector_size: u32, volume: Option<Volume>) -> Result<Option<PartitionTable>> {
     let entries = mbr_entries(disk, 0)?;
     let used = entries.iter().flatten().filter(|entry| !entry.is_empty());
@@ -94,9 +94,9 @@ pub(super) fn read(disk: &Area<'_>, sector_size: u32, volume: Option<Volume>) ->
         }
     }
     match entries {
-        // The two bytes at the end of a boot record, and nothing else of it: what is there is the file system.
+        // Only the two bytes at the end of a boot record: the content is the file system.
         Some(_) if volume.is_some() && used.count() == 0 => Ok(None),
-        // A file system's own boot record has code where the table is. Where that looks like one, it is one by chance.
+        // A file system's own boot record has code in place of the table, which may look like one by chance.
         Some(entries) if volume.is_some_and(Volume::has_boot_sector) && !plausible(&entries, disk, sector_size) => {
             Ok(None)
         }
@@ -105,10 +105,10 @@ pub(super) fn read(disk: &Area<'_>, sector_size: u32, volume: Option<Volume>) ->
     }
 }
 
-/// The type of the entry that stands for a GPT.
+/// Type of the entry that stands for a GPT.
 const PROTECTIVE: u8 = 0xee;
 
-/// Whether the partitions lie in the disk, and apart from each other.
+/// Returns whether the partitions are inside the disk, and do not overlap.
 fn plausible(entries: &[MbrEntry; 4], disk: &Area<'_>, sector_size: u32) -> bool {
     let used = entries.iter().filter(|entry| !entry.is_empty());
     let mut spans: Vec<(u64, u64)> = used
@@ -123,7 +123,7 @@ fn plausible(entries: &[MbrEntry; 4], disk: &Area<'_>, sector_size: u32) -> bool
     apart && spans.iter().all(|(first, end)| *first > 0 && inside(*end))
 }
 
-/// The end of a master boot record (UEFI 2.10, 5.2.1).
+/// End of a master boot record (UEFI 2.10, 5.2.1).
 #[derive(FromBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 struct MbrSector {
@@ -153,7 +153,7 @@ impl MbrEntry {
     }
 }
 
-/// The entries of a boot record that can be a partition table.
+/// Returns the entries of a boot record that can be a partition table.
 fn mbr_entries(disk: &Area<'_>, offset: u64) -> Result<Option<[MbrEntry; 4]>> {
     let Some(bytes) = disk.bytes::<512>(offset)? else { return Ok(None) };
     let sector: MbrSector = zerocopy::transmute!(bytes);
@@ -180,7 +180,7 @@ fn mbr(disk: &Area<'_>, entries: &[MbrEntry; 4], sector_size: u32) -> Result<Par
             extended = extended.or(Some(u64::from(entry.starting_lba.get())));
         }
     }
-    // Each logical partition has a record of its own, which names the next record, all of them counted from the first.
+    // Each logical partition has a record of its own, with a link to the next record. Links count from the first one.
     let mut next = extended;
     for number in 5..MOST_PARTITIONS {
         let (Some(base), Some(record)) = (extended, next) else { break };
@@ -188,7 +188,7 @@ fn mbr(disk: &Area<'_>, entries: &[MbrEntry; 4], sector_size: u32) -> Result<Par
         if !logical.is_empty() {
             add(number, record.saturating_add(logical.starting_lba.get().into()), &logical)?;
         }
-        // Records follow one another; one that leads back would be a circle.
+        // Records follow one another; a link back would be a loop.
         let ahead = base.saturating_add(link.starting_lba.get().into());
         next = Some(ahead).filter(|ahead| !link.is_empty() && *ahead > record);
     }
@@ -196,7 +196,7 @@ fn mbr(disk: &Area<'_>, entries: &[MbrEntry; 4], sector_size: u32) -> Result<Par
     Ok(PartitionTable { scheme, sector_size, is_backup: false, is_protected: true, partitions })
 }
 
-/// The header of a GPT (UEFI 2.10, 5.3.2).
+/// Header of a GPT (UEFI 2.10, 5.3.2).
 #[derive(Clone, Copy, FromBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 struct GptHeader {
@@ -216,7 +216,7 @@ struct GptHeader {
     partition_entry_array_crc32: U32,
 }
 
-/// An entry of a GPT (UEFI 2.10, 5.3.3).
+/// Entry of a GPT (UEFI 2.10, 5.3.3).
 #[derive(Clone, Copy, FromBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 struct GptEntry {
@@ -232,13 +232,13 @@ struct Gpt {
     header: GptHeader,
     sector_size: u32,
     is_backup: bool,
-    /// Where the entries begin, and how long each is, in bytes.
+    /// Offset of the entries, and the length of each, in bytes.
     entries: u64,
     entry_size: u64,
 }
 
 impl Gpt {
-    /// The table whose header is at an offset, if there is one, and both its checksums are right.
+    /// Returns the table with its header at an offset, if there is one with valid checksums.
     fn at(disk: &Area<'_>, sector_size: u32, offset: u64, is_backup: bool) -> Result<Option<Self>> {
         /// A table is 16 KiB long in practice.
         const LONGEST_ARRAY: u64 = 1 << 20;
@@ -253,7 +253,7 @@ impl Gpt {
         {
             return Ok(None);
         }
-        // The checksum counts as zero in its own sum. Nobody makes headers that are longer than 512 bytes.
+        // The checksum counts as zero in its own sum. Headers in use are not longer than 512 bytes.
         let mut zeroed = bytes;
         let field = offset_of!(GptHeader, header_crc32);
         zeroed.iter_mut().skip(field).take(4).for_each(|byte| *byte = 0);
@@ -296,7 +296,7 @@ impl Gpt {
     }
 }
 
-/// A part of the disk, as far as the disk has it.
+/// Returns a part of the disk, limited to the disk.
 fn part_of<'d>(disk: &Area<'d>, start: u64, length: u64) -> Area<'d> {
     let start = start.min(disk.length);
     Area { disk: disk.disk, start, length: length.min(disk.length.saturating_sub(start)) }

@@ -16,31 +16,31 @@ use crate::scan::{ScanError, ScanOptions};
 use super::Shard;
 use super::blocks::BlockRun;
 
-/// The version of the format. It counts up when a key changes its meaning.
+/// Version of the format. It is incremented when a key changes its meaning.
 const SCHEMA: u32 = 1;
 
-/// What the first line of a manifest says it is.
+/// Type in the first line of a manifest.
 const TYPE: &str = "vhdx-manifest";
 
-/// No line of a manifest is longer, in bytes.
+/// Longest line of a manifest, in bytes.
 pub(super) const LONGEST_LINE: u64 = 1 << 16;
 
-/// The block sizes that an image can have (MS-VHDX 2.6.2.1): smaller ones would make endless work of a short manifest.
+/// Valid block sizes of an image (MS-VHDX 2.6.2.1): smaller ones would make a short manifest very expensive.
 const BLOCK_SIZES: std::ops::RangeInclusive<u64> = 1 << 20..=1 << 28;
 
-/// What a disk is known by in manifests.
+/// Identity of a disk in manifests.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Identity {
     /// Size of the disk, in bytes.
     pub virtual_size: u64,
-    /// Size of a block of the image that was opened, in bytes.
+    /// Block size of the opened image, in bytes.
     pub block_size: u64,
-    /// Identity of the virtual disk, if the image has one.
+    /// VirtualDiskId of the image, if it has one.
     pub virtual_disk_id: Option<Uuid>,
-    /// Changes with the content.
+    /// DataWriteGuid of the image, which changes with the content.
     pub data_write_guid: Uuid,
-    /// Whether changes that the log of some layer holds were left out.
+    /// Whether changes in the log of some layer were left out.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub log_ignored: bool,
 }
@@ -57,12 +57,12 @@ impl Identity {
     }
 }
 
-/// Which share of the work a document has.
+/// A document's share of the work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Share {
     #[serde(flatten)]
     pub(super) shard: Shard,
-    /// What the share covers, in bytes of the disk.
+    /// Offset of the share in the disk, in bytes.
     pub(super) offset: u64,
     pub(super) length: u64,
 }
@@ -75,7 +75,7 @@ pub(super) struct Header {
     #[serde(flatten)]
     pub(super) identity: Identity,
     pub(super) algorithms: Vec<Algorithm>,
-    /// Of a share of a manifest.
+    /// Only in a share of a manifest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) share: Option<Share>,
 }
@@ -92,7 +92,7 @@ impl Header {
         }
     }
 
-    /// What is covered, in bytes of the disk.
+    /// Returns the covered range of the disk, in bytes.
     pub(super) fn range(&self) -> Range<u64> {
         match self.share {
             Some(share) => share.offset..share.offset.saturating_add(share.length),
@@ -100,13 +100,13 @@ impl Header {
         }
     }
 
-    /// The digests of digests to compute: of a share, there are none.
+    /// Returns the roots to compute: none for a share.
     fn roots(&self) -> Option<Roots> {
         self.share.is_none().then(|| Roots::new(&self.algorithms))
     }
 }
 
-/// A line for a block, or for several in a row that are zero and in the same state.
+/// A line for a block, or for several consecutive ones that are zero and in the same state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Line {
     pub(super) block: u64,
@@ -132,7 +132,7 @@ fn is_one(count: &u64) -> bool {
 }
 
 impl Line {
-    /// Whether `next` goes on where this line ends, and says the same.
+    /// Returns whether `next` continues this line with the same values.
     fn goes_on_in(&self, next: &Self) -> bool {
         let each = |line: &Self| line.length.checked_div(line.count);
         self.zero
@@ -141,19 +141,19 @@ impl Line {
             && (&self.state, &self.digests, each(self)) == (&next.state, &next.digests, each(next))
     }
 
-    /// The digests, in the order of `algorithms`; none unless they are all there.
+    /// Returns the digests, in the order of `algorithms`. Returns `None` unless all are present.
     pub(super) fn digests(&self, algorithms: &[Algorithm]) -> Option<Vec<Digest>> {
         let of = |algorithm: &Algorithm| Digest::from_hex(*algorithm, self.digests.get(algorithm)?);
         algorithms.iter().map(of).collect::<Option<Vec<Digest>>>().filter(|_| self.digests.len() == algorithms.len())
     }
 }
 
-/// A digest of digests: of those of all blocks, in order and as bytes. It is not the digest of the disk.
+/// Root of a manifest: a digest of the digests of all blocks, in order and as bytes. It is not the digest of the disk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Root {
-    /// By which algorithm, and of what.
+    /// Name: the algorithm, and what it covers.
     pub name: String,
-    /// In lower-case hexadecimal.
+    /// The digest in lower-case hexadecimal.
     pub digest: String,
 }
 
@@ -161,26 +161,26 @@ pub struct Root {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(super) struct Footer {
-    /// How many blocks there are.
+    /// Number of blocks.
     pub(super) blocks: u64,
-    /// Of a whole manifest.
+    /// Only in a whole manifest.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) root: Vec<Root>,
-    /// SHA-256 of all lines above: whoever changes one by mistake does not go unnoticed.
+    /// SHA-256 of all lines above: accidental changes are detected.
     pub(super) lines_sha256: String,
 }
 
-/// Digests of digests that are being computed.
+/// Roots in the making.
 ///
-/// A line of a few bytes may stand for 2^26 blocks, and all digests but CRC-32 have to go over that of each of them. So this
-/// work waits for as long as it can: until the manifest is whole and found to be right, or has brought many lines.
+/// A line of a few bytes may stand for 2^26 blocks, and all algorithms except CRC-32 have to process the digest of each
+/// of them. So this work waits as long as possible: until the manifest is complete and valid, or many lines were read.
 pub(super) struct Roots {
     running: Vec<Running>,
-    /// Digests of blocks, and how many blocks in a row have them, which have not been gone over.
+    /// Digests of blocks, and the number of consecutive blocks with them, which have not been processed.
     waiting: Vec<(Vec<Digest>, u64)>,
 }
 
-/// How many lines may wait for the digests of digests.
+/// Largest number of lines that may wait to be processed.
 const MOST_WAITING: usize = 4096;
 
 impl Roots {
@@ -214,14 +214,14 @@ impl Roots {
     }
 }
 
-/// Writes a manifest, line by line. Neighbouring runs of zero blocks become one, wherever the work was cut.
+/// Writes a manifest, line by line. Adjacent runs of zero blocks are joined, wherever the work was divided.
 pub(super) struct ManifestWriter<'w> {
     out: &'w mut dyn Write,
     options: ScanOptions<'w>,
-    /// Of all that was written.
+    /// Digest of all lines that were written.
     lines: Running,
     pending: Option<Line>,
-    /// Of a whole manifest.
+    /// Only for a whole manifest.
     roots: Option<Roots>,
     blocks: u64,
 }
@@ -247,7 +247,7 @@ impl<'w> ManifestWriter<'w> {
         self.out.write_all(&text).map_err(ScanError::manifest_io)
     }
 
-    /// A run of blocks, and the digests of each of them, in the order of the header.
+    /// Writes a run of blocks with the digests of each of them, in the order of the header.
     pub(super) fn run(&mut self, run: &BlockRun, digests: &[Digest]) -> Result<(), ScanError> {
         let line = Line {
             block: run.block,
@@ -289,26 +289,26 @@ impl<'w> ManifestWriter<'w> {
     }
 }
 
-/// A digest in hexadecimal.
+/// Returns a digest in hexadecimal.
 fn text_of(running: Running) -> String {
     running.finish().map(|digest| digest.to_string()).unwrap_or_default()
 }
 
-/// Reads a manifest line by line, and makes sure that it is a whole and consistent one.
+/// Reads a manifest line by line, and checks that it is complete and consistent.
 pub(super) struct ManifestReader<R> {
     input: R,
-    /// Of all that was read.
+    /// Digest of all lines that were read.
     lines: Running,
-    /// Which of several documents it is.
+    /// Number of the document, from 0.
     document: usize,
     pub(super) header: Header,
     line: u64,
-    /// Where the next block has to begin.
+    /// Expected offset of the next block.
     position: u64,
     blocks: u64,
-    /// Of a whole manifest, unless they are known to be right.
+    /// Only for a whole manifest, unless they were checked before.
     roots: Option<Roots>,
-    /// The SHA-256 of all lines but the last one: the one that it must have, or the one that it has.
+    /// The SHA-256 of all lines except the last one: the expected or the computed one.
     lines_sha256: Option<String>,
     is_done: bool,
 }
@@ -351,12 +351,12 @@ impl<R: BufRead> ManifestReader<R> {
         Ok(Self { input, lines, document, header, line: 1, position, blocks, roots, lines_sha256, is_done })
     }
 
-    /// Reads a manifest once more: `lines_sha256` is what was found the first time, when all of it was checked.
+    /// Reads a manifest again: `lines_sha256` is the value of the first time, when everything was checked.
     pub(super) fn again(input: R, document: usize, lines_sha256: Option<String>) -> Result<Self, ScanError> {
         Ok(Self { roots: None, lines_sha256, ..Self::new(input, document)? })
     }
 
-    /// The SHA-256 of all lines but the last one, once all are read.
+    /// Returns the SHA-256 of all lines except the last one, once all are read.
     pub(super) fn into_lines_sha256(self) -> Option<String> {
         self.lines_sha256
     }
@@ -365,7 +365,8 @@ impl<R: BufRead> ManifestReader<R> {
         ScanError::bad_manifest(Some(self.line), self.document, what)
     }
 
-    /// The next line and its digests in the order of the header; none behind the last, when all of it is known to be right.
+    /// Returns the next line and its digests in the order of the header. Returns `None` after the last one, if the
+    /// manifest is valid.
     pub(super) fn next(&mut self, options: &ScanOptions<'_>) -> Result<Option<(Line, Vec<Digest>)>, ScanError> {
         if self.is_done {
             return Ok(None);
@@ -422,7 +423,7 @@ impl<R: BufRead> ManifestReader<R> {
         if next_line(&mut self.input).map_err(|error| error.within(self.document, self.line))?.is_some() {
             return Err(self.bad("there is data after the last line"));
         }
-        // At last, since it may take long.
+        // At the end, since it may take long.
         if let Some(roots) = self.roots.take()
             && footer.root != roots.finish(options)?
         {
@@ -434,7 +435,7 @@ impl<R: BufRead> ManifestReader<R> {
     }
 }
 
-/// The next line without its end; none behind the last one.
+/// Returns the next line without its end. Returns `None` after the last one.
 fn next_line(input: &mut impl BufRead) -> Result<Option<String>, ScanError> {
     let mut bytes = Vec::new();
     let read = input.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut bytes);

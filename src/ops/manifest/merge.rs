@@ -1,4 +1,4 @@
-//! Putting together what several machines have done.
+//! Merging of shares: the results of several machines.
 
 use std::io::{BufRead, Chain, Cursor, Read, Write};
 
@@ -12,13 +12,13 @@ use super::format::{Header, Identity, ManifestReader, ManifestWriter, Root, Shar
 use super::shard::MAX_ABOUT_LENGTH;
 use super::{Algorithm, Digest, Part, Shard, check_algorithms};
 
-/// What a share of digests says it is.
+/// Type in a share of digests.
 const TYPE: &str = "vhdx-digests";
 
-/// How much of the beginning of a document tells what it is, in bytes.
+/// Length of the beginning of a document that identifies its kind, in bytes.
 const BEGINNING: u64 = 75;
 
-/// The longest document of a share of digests, in bytes: what its maker adds, and 64 KiB for all else. Subtrees are few,
+/// Largest length of a share of digests, in bytes: the `about` value, and 64 KiB for all else. There are few subtrees,
 /// whatever the disk.
 const LONGEST: u64 = MAX_ABOUT_LENGTH + (64 << 10);
 
@@ -37,7 +37,7 @@ pub(super) struct DigestsDocument {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     blake3: Option<Vec<(u64, u64, String)>>,
     about: serde_json::Value,
-    /// SHA-256 of the document without this: whoever changes it by mistake does not go unnoticed.
+    /// SHA-256 of the document without this field: accidental changes are detected.
     #[serde(default, rename = "document-sha256", skip_serializing_if = "String::is_empty")]
     document_sha256: String,
 }
@@ -69,7 +69,7 @@ impl DigestsDocument {
         document
     }
 
-    /// The digest of the document as it is written, but for the digest itself.
+    /// Returns the digest of the document as it is written, without the digest itself.
     fn digest(&self) -> String {
         let bare = Self { document_sha256: String::new(), ..self.clone() };
         let mut running = Running::new(Algorithm::Sha256);
@@ -77,7 +77,7 @@ impl DigestsDocument {
         running.finish().map(|digest| digest.to_string()).unwrap_or_default()
     }
 
-    /// The part that is in it, if all of it is.
+    /// Returns the part that the document contains. Returns `None` if it is incomplete.
     fn part(&self) -> Option<Part> {
         let has = |algorithm| self.algorithms.contains(&algorithm);
         let crc32 = match &self.crc32 {
@@ -101,18 +101,18 @@ impl DigestsDocument {
 
 const CONTRADICTION: &str = "the values in this share contradict each other";
 
-/// What was put together.
+/// Result of a merge.
 #[non_exhaustive]
 #[derive(Clone, Debug)]
 pub enum Merged {
     /// The digests of a disk.
     Digests {
-        /// In the order in which they were asked for.
+        /// The digests, in the order in which they were requested.
         digests: Vec<Digest>,
-        /// What the first share says of the image: what was handed to [`hash_share`](super::hash_share).
+        /// The `about` value of the first share, as passed to [`hash_share`](super::hash_share).
         about: serde_json::Value,
     },
-    /// A manifest, which was written, and its digests of digests.
+    /// A manifest, which was written, and its roots.
     Manifest(Vec<Root>),
 }
 
@@ -122,22 +122,23 @@ enum Document<R> {
     Manifest(ManifestReader<R>),
 }
 
-/// Puts shares of the work together, given in any order: to what one run gives. Where they are of a manifest, it is written to
-/// `out`.
+/// Merges shares of the work, in any order, into the result of a single run. Shares of a manifest are written to `out`
+/// as a manifest.
 ///
 /// # Errors
-/// [`ManifestError::Format`] if a share is missing, is there twice, is of another disk or was computed by another division of
-/// the work; otherwise see [`ManifestError`].
+/// [`ManifestError::Format`](super::ManifestError::Format) if a share is missing, occurs twice, is of another disk, or
+/// was computed by another division of the work; otherwise see [`ManifestError`](super::ManifestError).
 pub fn merge<R: BufRead>(shares: Vec<R>, out: &mut dyn Write) -> Result<Merged, ScanError> {
     merge_with(shares, &ScanOptions::new(), out)
 }
 
-/// Puts shares together like [`merge`], and can be stopped. Progress counts bytes of the disk. A few lines of a manifest may stand
-/// for millions of blocks, whose digests take seconds to put together: that is done at the end, when all shares are known
-/// to be right (or, of manifests of thousands of lines, when as many have been read).
+/// Merges shares like [`merge`], with progress reports and cancellation. Progress counts bytes of the disk. A few lines
+/// of a manifest may stand for millions of blocks, whose digests take seconds to combine: that is done at the end, when
+/// all shares are known to be valid (or earlier, if a manifest has thousands of lines).
 ///
 /// # Errors
-/// [`ScanError::Cancelled`] if [`Progress::advance`](crate::Progress::advance) asks for it; otherwise as for [`merge`].
+/// [`ScanError::Cancelled`] if [`Progress::advance`](crate::Progress::advance) cancels the merge; otherwise the errors
+/// of [`merge`].
 pub fn merge_with<R: BufRead>(
     shares: Vec<R>,
     options: &ScanOptions<'_>,
@@ -147,7 +148,7 @@ pub fn merge_with<R: BufRead>(
     for (number, input) in shares.into_iter().enumerate() {
         match open(input, number)? {
             Document::Digests(mut document) => {
-                // What the others say of the image is not handed on, and may be long.
+                // Other shares' values of `about` are not returned, and may be long.
                 if number > 0 {
                     document.about = serde_json::Value::Null;
                 }
@@ -168,12 +169,12 @@ fn bad(document: usize, what: impl Into<String>) -> ScanError {
     ScanError::bad_manifest(None, document, what)
 }
 
-/// A reader whose first bytes have been looked at.
+/// A reader whose first bytes have been read.
 type Begun<R> = Chain<Cursor<Vec<u8>>, R>;
 
-/// Finds out of which kind a share is, by its first bytes.
+/// Detects the kind of a share by its first bytes.
 fn open<R: BufRead>(mut input: R, number: usize) -> Result<Document<Begun<R>>, ScanError> {
-    // The buffer of a reader may be of any length, so it does not tell: these bytes are read, and put before the rest.
+    // The buffer of a reader may be short, so it is not used for this: these bytes are read, and put before the rest.
     let mut beginning = Vec::new();
     input.by_ref().take(BEGINNING).read_to_end(&mut beginning).map_err(ScanError::manifest_io)?;
     let is_digests = beginning.windows(TYPE.len()).any(|bytes| bytes == TYPE.as_bytes());
@@ -202,7 +203,7 @@ fn open<R: BufRead>(mut input: R, number: usize) -> Result<Document<Begun<R>>, S
     Ok(Document::Digests(document))
 }
 
-/// What has to be the same in all shares, and the place of each.
+/// The values that must be equal in all shares, and the place of each.
 struct Place<'a> {
     number: usize,
     identity: &'a Identity,
@@ -210,7 +211,7 @@ struct Place<'a> {
     share: Share,
 }
 
-/// Makes sure that these are all the shares of one work, and returns their numbers in order.
+/// Checks that these are all shares of one work, and returns their numbers in order.
 fn order(places: &[Place<'_>]) -> Result<Vec<usize>, ScanError> {
     let Some(first) = places.first() else { return Err(bad(0, "there is nothing to merge")) };
     for place in places {
@@ -326,11 +327,13 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
-    /// A share of a manifest by SHA-256 of a disk of `blocks` blocks of 1 MiB: those from `first` on, `count` of them, are zero.
+    /// A share of a manifest by SHA-256 of a disk of `blocks` blocks of 1 MiB: `count` blocks from `first` on, all
+    /// zero.
     fn share(index: u32, of: u32, blocks: u64, first: u64, count: u64) -> Vec<u8> {
         let header = json!({
             "schema": 1, "type": "vhdx-manifest", "virtual-size": blocks << 20, "block-size": MIB,
-            "virtual-disk-id": null, "data-write-guid": "00000000-0000-0000-0000-000000000001", "algorithms": ["sha256"],
+            "virtual-disk-id": null, "data-write-guid": "00000000-0000-0000-0000-000000000001",
+            "algorithms": ["sha256"],
             "share": { "index": index, "count": of, "offset": first << 20, "length": count << 20 },
         });
         let line = json!({
@@ -367,7 +370,7 @@ mod tests {
         let done = work::take();
         // By hashlib in Python.
         assert_eq!(roots[0].digest, "980e987f2e1198f5d2fb7d63297e1df20229f43033416f711ca890262499df70");
-        // The lines that are read and written have to be gone over as well.
+        // The lines that are read and written are hashed as well.
         assert!((DIGESTS..DIGESTS + 4096).contains(&done), "{done} bytes for {DIGESTS} bytes of digests");
         let last: Value = serde_json::from_slice(out.split(|byte| *byte == b'\n').rev().nth(1).unwrap()).unwrap();
         assert_eq!(
@@ -397,7 +400,7 @@ mod tests {
         assert!(work::take() < 4096);
     }
 
-    /// Asks for the end at call number `.0`.
+    /// Cancels at call number `.0`.
     struct EndAt(u64, AtomicU64);
 
     impl Progress for EndAt {

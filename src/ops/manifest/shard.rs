@@ -1,4 +1,4 @@
-//! Dividing the work on a disk among machines that share nothing but the image.
+//! Shards: division of the work on a disk among machines that share nothing but the image.
 
 use std::fmt;
 use std::io::Write;
@@ -16,7 +16,7 @@ use super::format::{Identity, Share};
 use super::merge::DigestsDocument;
 use super::{Algorithm, ManifestError, PartPlan, check_algorithms};
 
-/// One of several shares of the work: `index` of `count`, from 1.
+/// Shard: one of several shares of the work, `index` of `count`, from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "Unchecked")]
 pub struct Shard {
@@ -24,7 +24,7 @@ pub struct Shard {
     count: u32,
 }
 
-/// The fields of a [`Shard`] as they are read.
+/// The fields of a [`Shard`], not validated.
 #[derive(Deserialize)]
 struct Unchecked {
     index: u32,
@@ -39,34 +39,34 @@ impl TryFrom<Unchecked> for Shard {
     }
 }
 
-/// The most shares that there can be.
+/// Largest number of shards.
 const MOST_SHARDS: u32 = 1 << 20;
 
 impl Shard {
-    /// Share `index` of `count`; none unless 1 ≤ `index` ≤ `count` ≤ 2^20.
+    /// Makes shard `index` of `count`. Returns `None` unless 1 ≤ `index` ≤ `count` ≤ 2^20.
     #[must_use]
     pub const fn new(index: u32, count: u32) -> Option<Self> {
         if index >= 1 && index <= count && count <= MOST_SHARDS { Some(Self { index, count }) } else { None }
     }
 
-    /// Which one it is, from 1.
+    /// Returns the number of the shard, from 1.
     #[must_use]
     pub const fn index(self) -> u32 {
         self.index
     }
 
-    /// How many there are.
+    /// Returns the number of shards.
     #[must_use]
     pub const fn count(self) -> u32 {
         self.count
     }
 
-    /// The range of the disk that this share has to do with: all shares together are the disk, and each has about as much to
-    /// look at as any other. That is the same wherever it is computed, for it follows from the map of the disk alone. Ranges
-    /// begin at multiples of `step`.
+    /// Returns the range of the disk of this shard: all shards together cover the disk, and each has about the same
+    /// amount of data. The result depends only on the map of the disk, so it is the same on all machines. Ranges begin
+    /// at multiples of `step`.
     ///
     /// # Errors
-    /// If the map of the disk can't be read.
+    /// Fails if the map of the disk cannot be read.
     pub(super) fn range_of(self, disk: &Disk, step: u64, visit_zeros: bool) -> Result<Range<u64>, Error> {
         let weight_of = |is_data: bool, length: u64| if is_data || visit_zeros { length } else { 0 };
         let mut total = 0_u64;
@@ -74,7 +74,7 @@ impl Shard {
             let extent = extent?;
             total = total.saturating_add(weight_of(extent.is_data(), extent.len));
         }
-        // Where nothing has to be looked at, any division is as good as another.
+        // If there is nothing to read, any division will do.
         let even = total == 0;
         let total = if even { disk.size() } else { total };
         let part_of = |index: u32| {
@@ -86,13 +86,13 @@ impl Shard {
         for extent in disk.extents(..) {
             let extent = extent?;
             let weight = if even { extent.len } else { weight_of(extent.is_data(), extent.len) };
-            let behind = before.saturating_add(weight);
-            // The first place before which there is as much as that.
+            let after = before.saturating_add(weight);
+            // The first position before which there is as much data as that.
             let place =
-                |wanted: u64| (behind > wanted).then(|| extent.start.saturating_add(wanted.saturating_sub(before)));
+                |wanted: u64| (after > wanted).then(|| extent.start.saturating_add(wanted.saturating_sub(before)));
             start = start.or_else(|| place(from));
             end = end.or_else(|| place(to));
-            before = behind;
+            before = after;
         }
         let aligned = |place: Option<u64>| match place {
             Some(place) => place.saturating_sub(place.checked_rem(step).unwrap_or(0)),
@@ -107,7 +107,7 @@ impl Shard {
 impl FromStr for Shard {
     type Err = NotAShard;
 
-    /// `2/5` is the second of five.
+    /// Parses text such as `2/5`, the second of five.
     fn from_str(text: &str) -> Result<Self, NotAShard> {
         let (index, count) = text.split_once('/').ok_or(NotAShard)?;
         let number = |text: &str| text.parse().map_err(|_| NotAShard);
@@ -121,7 +121,7 @@ impl fmt::Display for Shard {
     }
 }
 
-/// A text that says no share of the work.
+/// Error: the text is not a shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotAShard;
 
@@ -133,10 +133,11 @@ impl fmt::Display for NotAShard {
 
 impl std::error::Error for NotAShard {}
 
-/// The longest `about` of a share of digests, as JSON, in bytes: 1 MiB. [`merge`](super::merge()) reads no longer ones.
+/// Largest length of the `about` value of a share of digests, as JSON, in bytes: 1 MiB. [`merge`](super::merge())
+/// rejects longer ones.
 pub const MAX_ABOUT_LENGTH: u64 = 1 << 20;
 
-/// Refuses what could be written, but not read again.
+/// Rejects values that could be written, but not read again.
 fn check_about(about: &serde_json::Value) -> Result<(), ScanError> {
     // In a share, it is nested in the document.
     let nested = serde_json::to_vec(&[about]).map_err(|error| ScanError::manifest_io(error.into()))?;
@@ -148,12 +149,12 @@ fn check_about(about: &serde_json::Value) -> Result<(), ScanError> {
     parsed.map(drop).map_err(|_| ManifestError::AboutTooDeep.into())
 }
 
-/// Computes the share `shard` of digests of a disk, and writes it to `out`, a line of JSON, for [`merge`](super::merge()). All
-/// `algorithms` must be [mergeable](Algorithm::is_mergeable). What is in `about` is handed through to the caller of `merge`: at most
-/// [`MAX_ABOUT_LENGTH`] bytes of JSON.
+/// Computes the share `shard` of digests of a disk, and writes it to `out`, a line of JSON, for
+/// [`merge`](super::merge()). All `algorithms` must be [mergeable](Algorithm::is_mergeable). `about` is passed to the
+/// caller of `merge`: at most [`MAX_ABOUT_LENGTH`] bytes of JSON.
 ///
 /// # Errors
-/// [`ManifestError::AboutTooLong`] and [`ManifestError::AboutTooDeep`] if `about` can't be handed through; otherwise see
+/// [`ManifestError::AboutTooLong`] and [`ManifestError::AboutTooDeep`] if `about` cannot be passed on; otherwise see
 /// [`ManifestError`].
 pub fn hash_share(
     disk: &Disk,

@@ -30,7 +30,7 @@ mod tests {
     use super::{ZERO_PAGES_LENGTH, is_zero, zero_pages};
 
     #[test]
-    fn one_set_bit_is_found_wherever_it_is() {
+    fn one_set_bit_is_found_anywhere() {
         for length in [0, 1, 31, 4095, 4096, 4097, 9000] {
             let mut bytes = vec![0_u8; length];
             assert!(is_zero(&bytes), "{length} zeros");
@@ -43,7 +43,7 @@ mod tests {
     }
 
     #[test]
-    fn zero_pages_are_as_many_as_asked_for_and_no_more_than_there_are() {
+    fn zero_pages_are_limited() {
         assert_eq!(zero_pages(0).len(), 0);
         assert_eq!(zero_pages(513).len(), 513);
         assert_eq!(zero_pages(u64::MAX).len(), ZERO_PAGES_LENGTH);

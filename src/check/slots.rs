@@ -112,7 +112,7 @@ mod tests {
     use super::{MIB, Slots};
 
     #[test]
-    fn what_nobody_uses_and_what_two_use_is_known() {
+    fn unused_and_shared_slots_are_known() {
         let slots = Slots::new(200 * MIB - 5);
         slots.mark(0, MIB);
         slots.claim(3 * MIB, 5 * MIB);

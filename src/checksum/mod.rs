@@ -35,13 +35,13 @@ mod tests {
     use super::{crc32, crc32c_of_structure};
 
     #[test]
-    fn check_values_are_those_of_the_two_polynomials() {
+    fn check_values_match_the_two_polynomials() {
         assert_eq!(crc32c_of_structure(b"123456789", 9), 0xe306_9283);
         assert_eq!(crc32(b"123456789"), 0xcbf4_3926);
     }
 
     #[test]
-    fn the_field_counts_as_zero_wherever_it_lies() {
+    fn checksum_field_counts_as_zero_at_any_offset() {
         let mut bytes: Vec<u8> = (1..=64).collect();
         for field in 0..=60 {
             let sum = crc32c_of_structure(&bytes, field);

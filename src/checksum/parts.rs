@@ -96,7 +96,7 @@ mod tests {
     use crate::checksum::crc32;
 
     #[test]
-    fn parts_and_zeros_sum_to_what_the_whole_does() {
+    fn crc32_of_parts_and_zeros_equals_whole() {
         let bytes: Vec<u8> = (0..100_000_u32).map(|n| n.to_le_bytes()[1]).collect();
         let whole = crc32(&bytes);
         for cut in [0, 1, 512, 65_536, bytes.len()] {
@@ -121,7 +121,7 @@ mod tests {
     // polynomial in 32-bit integers; that computation was compared with zlib for lengths up to 256 MiB.
 
     #[test]
-    fn crc32_of_zeros_is_right_for_every_length() {
+    fn crc32_of_zeros_is_correct_for_every_length() {
         for (zeros, alone, after_abc) in [
             (0, 0, 0x3524_41c2),
             (0xffff_ffff, 0, 0x3524_41c2),
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn crc32_of_parts_longer_than_a_u64_is_right() {
+    fn crc32_of_parts_longer_than_u64_is_correct() {
         // "abc", 2^63 zeros, "xyz", 2^63 zeros, "end".
         let part = |bytes: &[u8], zeros| {
             let mut part = Crc32::default();
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn crc32_of_repeated_content_is_that_of_the_content_written_out() {
+    fn crc32_of_repeated_content_equals_whole() {
         let mut part = Crc32::default();
         part.update(&[0xcb, 0xf4, 0x39, 0x26]);
         for (times, expected) in

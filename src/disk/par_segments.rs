@@ -17,7 +17,7 @@ impl Disk {
     /// threads, and rayon's adaptors that keep the order keep the order of the disk. The work is divided by the bytes
     /// in files: unallocated space is free.
     ///
-    /// Borrowed pages stay mapped. For a single pass over a large disk, [`Input::scan`](crate::Input::scan) limits this
+    /// Borrowed pages stay mapped. For a single pass over a large disk, `Input::scan` (feature `ops`) limits this
     /// memory, and reads uncached data in the order of the file.
     ///
     /// An error ends only the part of the range that contains it; adaptors like `try_for_each` end all parts.

@@ -103,7 +103,7 @@ mod tests {
     use super::{geometry, padded_size};
 
     #[test]
-    fn geometry_is_that_of_the_specification() {
+    fn geometry_follows_specification() {
         // Computed by hand from the appendix.
         assert_eq!(geometry(0), (0, 4, 17));
         assert_eq!(geometry(33 << 20), (993, 4, 17));

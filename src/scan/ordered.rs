@@ -373,7 +373,7 @@ mod tests {
 
     #[cfg(feature = "rayon")]
     #[test]
-    fn work_in_order_goes_on_with_as_many_threads_as_there_are() {
+    fn work_in_order_needs_no_threads() {
         use super::Consumer;
         use crate::disk::Segment;
         use crate::scan::{Access, Bulk, Input, ScanError, ScanOptions};

@@ -42,7 +42,7 @@ mod tests {
     use super::{Buffer, PAGE, whole_pages};
 
     #[test]
-    fn memory_begins_on_a_page_and_is_kept_while_it_suffices() {
+    fn memory_is_aligned_and_reused() {
         let mut buffer = Buffer::default();
         for length in [1, PAGE, 5 * PAGE + 1, 3] {
             let bytes = buffer.reserve(length);

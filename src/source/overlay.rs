@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn any_order_of_writes_reads_as_if_written_to_a_file() {
+    fn writes_in_any_order_equal_writes_to_a_file() {
         // A small generator suffices: 5000 histories of up to 12 writes.
         let mut state = 0x2545_f491_4f6c_dd1d_u64;
         let mut next = |below: u64| {
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_zero_range_of_any_length_is_one_patch() {
+    fn zero_range_of_any_length_is_one_patch() {
         let changes = [zero(1 << 8, 1 << 51), write(1 << 28, 1), zero(1 << 30, 1 << 31)];
         let overlay = overlay(&changes);
         assert!(matches!(overlay.at(1 << 39, u64::MAX), Stored::Zero(length) if length == 1 << 39));

@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn page_is_read_once_while_it_is_among_the_newest() {
+    fn recent_page_is_read_once() {
         let reader = Arc::new(Counted(AtomicUsize::new(0)));
         let source = Source::from_reader(Arc::clone(&reader)).unwrap();
         let pages = TablePages::default();

@@ -235,7 +235,7 @@ mod tests {
     use crate::error::{Category, Structure};
 
     #[test]
-    fn what_is_in_memory_is_copied_and_what_is_not_is_an_error() {
+    fn bytes_in_memory_are_copied_and_others_are_an_error() {
         let source = Source::from_vec((0..100).collect());
         let mut buffer = [0; 4];
         source.read_exact_at(96, &mut buffer).unwrap();
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn short_and_interrupted_reads_go_on_where_they_stopped() {
+    fn short_and_interrupted_reads_continue() {
         let content: Vec<u8> = (0..100).collect();
         let calls = Cell::new(0);
         // Every other call is interrupted, the others return three bytes at most.
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn threads_that_share_a_position_read_what_they_asked_for() {
+    fn threads_with_shared_position_read_correct_bytes() {
         const PIECE: usize = 64;
 
         let mut file = tempfile::tempfile().unwrap();

@@ -39,7 +39,7 @@ mod tests {
     use super::equal_bits;
 
     #[test]
-    fn every_run_of_every_length_at_every_bit_is_counted() {
+    fn runs_of_any_length_at_any_bit_are_counted() {
         for length in [1_usize, 7, 8, 9, 17, 40] {
             let bits = length * 8;
             for bit in [false, true] {

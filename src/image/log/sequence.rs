@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sequence_may_wrap_and_may_fill_the_ring() {
+    fn sequence_may_wrap_and_fill_the_ring() {
         let wrapped = [entry(0, 2, 6, 12), entry(6, 1, 6, 10), entry(7, 1, 6, 11)];
         assert_eq!(active(&wrapped, 8), Some(vec![10, 11, 12]));
         let full = [entry(0, 4, 4, 8), entry(4, 4, 4, 7)];
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn every_small_ring_gives_what_the_book_gives() {
+    fn every_small_ring_follows_specification() {
         // All ways to fill a ring of 5 sectors with entries of 1 or 2 sectors, numbers 1 to 3 and any tail would be too
         // many; a generator picks 200 000 of them.
         let mut state = 0x9e37_79b9_7f4a_7c15_u64;

@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn every_number_of_units_and_every_rest_gives_what_the_whole_does() {
+    fn parts_equal_whole_for_every_length() {
         let all = bytes(9 * UNIT + 1);
         for units in 0..=9 {
             for rest in [0, 1, 1024, UNIT / 2 + 512, UNIT - 1] {

@@ -362,7 +362,7 @@ mod tests {
     const DIGESTS: u64 = BLOCKS * 32;
 
     #[test]
-    fn merge_goes_over_repeated_digests_once() {
+    fn merge_hashes_repeated_digests_once() {
         let (one, other) = (share(1, 2, BLOCKS, 0, BLOCKS - 1), share(2, 2, BLOCKS, BLOCKS - 1, 1));
         let mut out = Vec::new();
         work::take();
@@ -380,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn shares_that_are_refused_cost_no_more_than_their_length() {
+    fn rejected_shares_need_little_work() {
         let (one, other) = (share(1, 2, BLOCKS, 0, BLOCKS - 1), share(2, 2, BLOCKS, BLOCKS - 1, 1));
         let text = String::from_utf8(other.clone()).unwrap();
         let changed = text.replace("NOT_PRESENT", "ZERO").into_bytes();
@@ -411,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn merge_ends_soon_after_it_is_asked_to() {
+    fn merge_ends_soon_after_cancellation() {
         let whole = share(1, 1, BLOCKS, 0, BLOCKS);
         for calls in 0..5 {
             let progress = EndAt(calls, AtomicU64::new(0));
@@ -441,7 +441,7 @@ mod tests {
     }
 
     #[test]
-    fn digests_by_algorithms_that_shares_cannot_have_are_refused() {
+    fn unmergeable_algorithms_in_shares_are_rejected() {
         let document = |algorithms: Value, size: u64| {
             let mut document: super::DigestsDocument = serde_json::from_value(json!({
                 "schema": 1, "type": "vhdx-digests", "virtual-size": size, "block-size": MIB, "virtual-disk-id": null,

@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn call_that_was_left_by_a_jump_does_not_count() {
+    fn call_left_by_a_jump_does_not_count() {
         let nesting = Nesting::new();
         let depth = |frame| nesting.enter(7, frame).depth();
         std::mem::forget(nesting.enter(7, 1000));

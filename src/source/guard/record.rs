@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn first_lost_byte_lies_in_the_range_that_was_asked_for() {
+    fn first_lost_byte_is_in_requested_range() {
         let lost = LostPages::none();
         assert!(lost.add(range(30, 2)) && lost.add(range(10, 2)));
         assert_eq!(lost.first_in(0, 100 * PAGE, PAGE), Some(10 * PAGE));

@@ -1,5 +1,5 @@
-//! What work on whole disks costs, beside its limits: a plain sum over the mapping, and reads of the file. Every answer is
-//! checked. The images are warm: they have just been written.
+//! Cost of work on whole disks, compared with its limits: a plain sum over the mapping, and reads of the file. Every
+//! result is checked. The images are in the page cache: they have just been written.
 #![expect(
     unsafe_code,
     clippy::arithmetic_side_effects,
@@ -47,7 +47,8 @@ fn kernels(c: &mut Criterion) {
     group.finish();
 }
 
-/// A sum over a fresh mapping of a file, by all threads of the current pool, each taking the next 2 MiB and letting go of it.
+/// Sums a fresh mapping of a file, by all threads of the current pool: each takes the next 2 MiB and releases it
+/// afterwards.
 fn sum_of_mapping(path: &Path) -> u64 {
     let source = map(path);
     let total = AtomicU64::new(0);
@@ -62,17 +63,17 @@ fn sum_of_mapping(path: &Path) -> u64 {
     total.into_inner()
 }
 
-/// A sum over a mapping that is made and taken down by hand: what a program without this library does.
+/// Sums a mapping that is made and removed by hand, like a program without this library.
 fn sum_by_hand(path: &Path) -> u64 {
     let file = File::open(path).unwrap();
-    // SAFETY: nobody changes the file.
+    // SAFETY: no process changes the file.
     let mapping = unsafe { memmap2::Mmap::map(&file) }.unwrap();
     let pieces = mapping.len().div_ceil(2 << 20);
     let piece = |index: usize| &mapping[index << 21..((index + 1) << 21).min(mapping.len())];
     (0..pieces).into_par_iter().map(|index| sum(piece(index))).reduce(|| 0, u64::wrapping_add)
 }
 
-/// A sum over what is read into memory that begins on a page.
+/// Sums data that is read into page-aligned memory.
 fn sum_by_reading(path: &Path) -> u64 {
     let file = File::open(path).unwrap();
     let pieces = file.metadata().unwrap().len() / MIB;
@@ -132,8 +133,8 @@ fn tables(c: &mut Criterion) {
     group.finish();
 }
 
-/// An image that claims 64 TiB in blocks of 1 MiB, all of them present one behind the other. They are not there: only the
-/// table is looked at.
+/// An image that claims 64 TiB in blocks of 1 MiB, all of them present and contiguous. The blocks do not exist: only
+/// the table is read.
 fn full_bat() -> std::path::PathBuf {
     let path = folder().join("bat.vhdx");
     let image = Spec { block_size: 1 << 20, ..Spec::empty(64 * TIB) }.build();
@@ -152,7 +153,7 @@ fn full_bat() -> std::path::PathBuf {
 }
 
 fn prepare(c: &mut Criterion) {
-    // The raw disk that the comparison is with.
+    // The raw disk for the comparison.
     let path = dense("scan.vhdx", 512);
     let disk = open(&path);
     let raw = File::create(folder().join("scan.raw")).unwrap();

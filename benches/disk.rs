@@ -1,4 +1,4 @@
-//! What opening and reading cost. Images are made in the build's folder; every answer is checked.
+//! Cost of opening and reading. Images are made in the build folder; every result is checked.
 #![expect(
     unsafe_code,
     clippy::arithmetic_side_effects,
@@ -39,8 +39,9 @@ fn segments(c: &mut Criterion) {
         let disk = open(&write(name, spec));
         assert!(name == "sparse" || sum_of(&disk) == plain);
         group.throughput(Throughput::Bytes(size));
-        group
-            .bench_function(BenchmarkId::new("lend", name), |b| b.iter(|| assert_eq!(disk.segments(..).count(), runs)));
+        group.bench_function(BenchmarkId::new("borrow", name), |b| {
+            b.iter(|| assert_eq!(disk.segments(..).count(), runs))
+        });
         group.bench_function(BenchmarkId::new("sum", name), |b| b.iter(|| black_box(sum_of(&disk))));
     }
     let bytes = map(&write("raw", &spec));
@@ -53,13 +54,13 @@ fn segments(c: &mut Criterion) {
     let mut copy = vec![0; memory.len()];
     group.bench_function("limit/memcpy", |b| b.iter(|| copy.copy_from_slice(black_box(&memory))));
 
-    // The most segments that a disk can have.
+    // The largest number of segments that a disk can have.
     let base = image(16 * MIB, |_| Some(Block::full()));
     for layers in [2, 5] {
         let disk = checkerboard(&base, layers);
         let runs = disk.segments(..).count();
         group.throughput(Throughput::Elements(u64::try_from(runs).unwrap()));
-        group.bench_function(BenchmarkId::new("lend/checkerboard of layers", layers), |b| {
+        group.bench_function(BenchmarkId::new("borrow/checkerboard of layers", layers), |b| {
             b.iter(|| assert_eq!(disk.segments(..).count(), runs));
         });
     }
@@ -72,7 +73,7 @@ fn random_reads(c: &mut Criterion) {
     let path = dense("random.vhdx", size / MIB);
     let disk = open(&path);
     let raw = disk.slice(0, size).unwrap().unwrap();
-    // All pages are mapped before: what is measured is the library, not the system.
+    // All pages are mapped before, so that the library is measured, not the system.
     assert_eq!(sum_of(&disk), sum(raw));
     let mut offset = random_pages(size);
     group.bench_function("borrow", |b| {

@@ -60,10 +60,10 @@
 //! | `serde` | no | `report`: what the command prints as JSON, as types; those about work on whole disks need `ops`, too |
 //! | `schema` | no | `report::schemas`: JSON Schema of all reports; enables `ops` and `serde` |
 //!
-//! The command `vhdx` is a package of its own, `vhdx-cli`.
+//! The command `vhdx` is a separate package, `vhdx-cli`.
 #![cfg_attr(
     not(all(feature = "ops", feature = "mmap", feature = "rayon")),
-    allow(dead_code, unused_imports, reason = "what optional parts need is there without them, too")
+    allow(dead_code, unused_imports, reason = "code that only optional parts need is compiled without them, too")
 )]
 
 #[cfg(feature = "ops")]

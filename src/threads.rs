@@ -1,4 +1,4 @@
-//! The threads that share work: those of the current rayon pool, or the one that asks where there is none.
+//! Threads that share work: those of the current rayon pool, or only the calling thread.
 
 #[cfg(feature = "rayon")]
 use std::sync::LazyLock;
@@ -7,7 +7,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 #[cfg(feature = "rayon")]
 use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
 
-/// Number of threads of the current pool: 1 without the feature `rayon`, and where the system has no threads for a pool.
+/// Returns the number of threads of the current pool: 1 without the feature `rayon`, and if the system has no threads
+/// for a pool.
 #[cfg(feature = "rayon")]
 pub(crate) fn count() -> usize {
     if has_pool() { rayon::current_num_threads() } else { 1 }
@@ -18,53 +19,54 @@ pub(crate) fn count() -> usize {
     1
 }
 
-/// Whether this thread is one of a pool, or the global pool runs. Rayon starts that one by itself, and panics if it can't.
+/// Returns whether this thread belongs to a pool, or the global pool runs. Rayon starts that one by itself, and panics
+/// if it cannot.
 #[cfg(feature = "rayon")]
 fn has_pool() -> bool {
     use std::error::Error as _;
 
     static HAS_GLOBAL: LazyLock<bool> = LazyLock::new(|| {
-        // Where there are no threads at all, rayon's global pool is the one thread that asks for it.
+        // Without threads, rayon's global pool consists of the calling thread.
         cfg!(target_family = "wasm")
             || match rayon::ThreadPoolBuilder::new().build_global() {
                 Ok(()) => true,
-                // An error without a cause says that it runs already.
+                // An error without a cause means that it runs already.
                 Err(error) => error.source().is_none(),
             }
     });
     rayon::current_thread_index().is_some() || *HAS_GLOBAL
 }
 
-/// Threads for work on whole disks: [`Threads::run`] has everything in it run on these, instead of on rayon's global pool or
-/// the pool to which the calling thread belongs. A process that forks makes its own after it: the threads of a pool do not
-/// survive that.
+/// Thread pool for work on whole disks. [`Threads::run`] runs work on its threads, instead of rayon's global pool or
+/// the pool of the calling thread. A process that forks has to make its own pool afterwards: the threads of a pool do
+/// not survive a fork.
 #[cfg(feature = "rayon")]
 #[derive(Debug)]
 pub struct Threads(rayon::ThreadPool);
 
 #[cfg(feature = "rayon")]
 impl Threads {
-    /// Starts `count` threads; as many as there are cores if `count` is 0.
+    /// Starts `count` threads, or one per core if `count` is 0.
     ///
     /// # Errors
-    /// If the system does not give them.
+    /// Fails if the system refuses the threads.
     pub fn new(count: usize) -> std::io::Result<Self> {
         rayon::ThreadPoolBuilder::new().num_threads(count).build().map(Self).map_err(std::io::Error::other)
     }
 
-    /// Number of threads.
+    /// Returns the number of threads.
     #[must_use]
     pub fn count(&self) -> usize {
         self.0.current_num_threads()
     }
 
-    /// Does `work` on one of these threads. What it shares with others, it shares with these.
+    /// Runs `work` on one of these threads, and its parallel parts on all of them.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         self.0.install(work)
     }
 }
 
-/// What each task returns, in their order. They run at the same time as far as there are threads.
+/// Returns the results of all tasks, in order. They run at the same time, as far as there are threads.
 #[cfg(feature = "rayon")]
 pub(crate) fn all_at_once<T: Send, F: FnOnce() -> T + Send>(tasks: Vec<F>) -> Vec<T> {
     if count() < 2 || tasks.len() < 2 {
@@ -78,11 +80,11 @@ pub(crate) fn all_at_once<T, F: FnOnce() -> T>(tasks: Vec<F>) -> Vec<T> {
     tasks.into_iter().map(|task| task()).collect()
 }
 
-/// What comes of all parts, numbered from 0, put together by `and`: their order and grouping must not matter. They run at the
-/// same time as far as there are threads, and nothing is kept for each.
+/// Combines the results of all `parts`, numbered from 0, with `and`, in any order and grouping. The parts run at the
+/// same time, as far as there are threads, and their results are not kept.
 ///
 /// # Errors
-/// That of a part; of the first one where there is one thread.
+/// The error of a part; of the first one if there is one thread.
 #[cfg(feature = "rayon")]
 pub(crate) fn try_reduce<T: Default + Send, E: Send>(
     parts: u64,
@@ -104,7 +106,7 @@ pub(crate) fn try_reduce<T: Default, E>(
     (0..parts).try_fold(T::default(), |sum, number| Ok(and(sum, part(number)?)))
 }
 
-/// Locks a mutex whose content is whole also after a panic of another thread.
+/// Locks a mutex whose content is valid also after a panic of another thread.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,24 +1,24 @@
-//! Zeros: telling that bytes are zero, and lending bytes that are.
+//! Zeros: detection, and memory to borrow them from.
 
-/// How many zero bytes can be lent in one piece.
+/// Largest number of zero bytes that can be borrowed in one piece.
 pub const ZERO_PAGES_LENGTH: usize = 64 << 10;
 
-/// On a page of its own, as direct writes want it.
+/// On a page of its own, as direct writes require.
 #[repr(align(4096))]
 struct ZeroPages([u8; ZERO_PAGES_LENGTH]);
 
 static ZEROS: ZeroPages = ZeroPages([0; ZERO_PAGES_LENGTH]);
 
-/// Up to `length` zero bytes, shared by the whole process: never more than [`ZERO_PAGES_LENGTH`].
+/// Returns `length` zero bytes, but at most [`ZERO_PAGES_LENGTH`], from memory that the whole process shares.
 #[must_use]
 pub fn zero_pages(length: u64) -> &'static [u8] {
     usize::try_from(length).ok().and_then(|length| ZEROS.0.get(..length)).unwrap_or(&ZEROS.0)
 }
 
-/// Whether all of `bytes` are zero. An empty slice is.
+/// Returns whether all of `bytes` are zero. An empty slice is.
 ///
-/// Works through 4 KiB at a time: within such a piece without a branch, so that the compiler makes SIMD of it. Most bytes that
-/// are not zero are told so by the first few.
+/// Checks 4 KiB at a time, without a branch in between, so that the compiler uses SIMD. Bytes that are not zero are
+/// mostly found in the first piece.
 #[must_use]
 pub fn is_zero(bytes: &[u8]) -> bool {
     bytes.iter().take(16).all(|byte| *byte == 0)
@@ -30,7 +30,7 @@ mod tests {
     use super::{ZERO_PAGES_LENGTH, is_zero, zero_pages};
 
     #[test]
-    fn one_set_bit_is_found_wherever_it_is() {
+    fn one_set_bit_is_found_anywhere() {
         for length in [0, 1, 31, 4095, 4096, 4097, 9000] {
             let mut bytes = vec![0_u8; length];
             assert!(is_zero(&bytes), "{length} zeros");
@@ -43,7 +43,7 @@ mod tests {
     }
 
     #[test]
-    fn zero_pages_are_as_many_as_asked_for_and_no_more_than_there_are() {
+    fn zero_pages_are_limited() {
         assert_eq!(zero_pages(0).len(), 0);
         assert_eq!(zero_pages(513).len(), 513);
         assert_eq!(zero_pages(u64::MAX).len(), ZERO_PAGES_LENGTH);

@@ -1,5 +1,6 @@
-//! How much of a file gets into the page cache when little of it is looked at: a page fault reads what lies around the page
-//! as well, as much as the system's read-ahead is. A test of its own, since it counts what is in memory of whole files.
+//! Counts how much of a file gets into the page cache when little of it is read: a page fault reads the surrounding
+//! pages as well, as many as the system's read-ahead is. A process of its own, since it counts the pages of whole
+//! files.
 #![cfg(all(target_os = "linux", feature = "mmap"))]
 #![expect(
     unsafe_code,
@@ -19,10 +20,11 @@ use kit::builder::Spec;
 use kit::page_cache::{cached, drop_cached};
 use kit::{Block, Fill, KIB, MIB, PAGE};
 
-/// Blocks of the disk, 1 MiB each.
+/// Number of blocks of the disk, 1 MiB each.
 const BLOCKS: u64 = 256;
 
-/// A dense image whose file is on its medium and no longer in the page cache; none where a file system keeps it there.
+/// Makes a dense image whose file is on its medium and not in the page cache. Returns `None` if a file system keeps it
+/// there.
 fn cold(folder: &Path) -> Option<PathBuf> {
     let path = folder.join("disk.vhdx");
     let block = || Block::full().fill(Fill::Pieces(Vec::new()));
@@ -41,12 +43,12 @@ fn cold(folder: &Path) -> Option<PathBuf> {
 }
 
 fn map(path: &Path) -> Source {
-    // SAFETY: nobody knows of the file but this test.
+    // SAFETY: no other process uses the file.
     unsafe { Source::map(path) }.unwrap()
 }
 
 #[test]
-fn cold_image_is_read_as_far_as_it_is_asked_for() {
+fn cold_image_is_read_only_as_requested() {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let Some(path) = cold(folder.path()) else { return };
     let disk = Disk::open(Source::open(&path).unwrap(), &OpenOptions::new()).unwrap();
@@ -60,7 +62,7 @@ fn cold_image_is_read_as_far_as_it_is_asked_for() {
     println!("{opened} bytes for opening");
     assert!((PAGE..=512 * KIB).contains(&opened), "{opened} bytes for opening");
 
-    // 60 pages here and there: each is read, and little else.
+    // 60 pages at random: each is read, and few others.
     for (number, length) in [(0, 4096), (1, 512), (2, 16 << 10)] {
         let before = cached(&path);
         let mut buffer = vec![0; length];
@@ -86,7 +88,7 @@ fn cold_image_is_read_as_far_as_it_is_asked_for() {
     println!("{read} bytes for 60 slices of 4096 bytes");
     assert!(read <= 60 * PAGE * 5 / 4, "{read} bytes for 60 slices");
 
-    // Somebody who goes through a long piece is read ahead for: most of it is there when a page of it is touched.
+    // A borrowed long piece is read ahead: most of it is in the page cache when one page of it is touched.
     let mut segments = disk.segments(64 * MIB..128 * MIB);
     let before = cached(&path);
     if let Some(Ok(vhdx_mmap::Segment::Data(bytes))) = segments.next() {

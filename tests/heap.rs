@@ -1,4 +1,4 @@
-//! How much memory it takes to open an image: a test of its own, since it counts what the whole process allocates.
+//! Counts the memory that is allocated to open an image: a process of its own, since the counter is global.
 #![expect(unsafe_code, reason = "an allocator is unsafe to write")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use vhdx_mmap::{Disk, OpenOptions, Segment, Source};
 use vhdx_testkit::builder::Spec;
 
-/// Counts the bytes that were ever asked for.
+/// Counts the bytes of all allocations.
 struct Counting(AtomicUsize);
 
 #[global_allocator]
 static ALLOCATED: Counting = Counting(AtomicUsize::new(0));
 
-// SAFETY: every call is passed on as it is to the allocator of the system.
+// SAFETY: every call is passed unchanged to the allocator of the system.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         self.0.fetch_add(layout.size(), Ordering::Relaxed);
@@ -28,14 +28,14 @@ unsafe impl GlobalAlloc for Counting {
 }
 
 #[test]
-fn a_disk_of_64_tib_takes_next_to_no_memory_to_open_and_to_read() {
+fn opening_and_reading_64_tib_needs_little_memory() {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let path = folder.path().join("disk.vhdx");
     // Blocks of 1 MiB: a BAT of 512 MiB, which is a hole.
     Spec { block_size: 1 << 20, ..Spec::empty(64 << 40) }.build().bytes.write_file(&path).unwrap();
 
     let before = ALLOCATED.0.load(Ordering::Relaxed);
-    // SAFETY: nobody knows of the file but this test.
+    // SAFETY: no other process uses the file.
     let source = unsafe { Source::map(&path) }.unwrap();
     let disk = Disk::open(source, &OpenOptions::new()).unwrap();
     let opened = ALLOCATED.0.load(Ordering::Relaxed).checked_sub(before).unwrap();

@@ -1,5 +1,5 @@
-//! How much memory stays in use while work on whole disks goes on: a test of its own, since it counts what the whole process
-//! has. What an image takes is given back behind the scan, whatever its size.
+//! Counts the memory that stays in use during work on whole disks: a process of its own, since it counts all memory of
+//! the process. Memory for an image is released after use, whatever its size.
 #![cfg(all(target_os = "linux", feature = "ops", feature = "mmap"))]
 #![expect(
     unsafe_code,
@@ -21,10 +21,10 @@ use vhdx_testkit as kit;
 use kit::builder::Spec;
 use kit::{Block, Fill, MIB, TIB};
 
-/// What DESIGN promises of any scan.
+/// The limit that `src/design.md` promises for any scan.
 const MOST: u64 = 64 * MIB;
 
-/// A value of `/proc/self/status`, in bytes.
+/// Returns a value of `/proc/self/status`, in bytes.
 fn status(key: &str) -> u64 {
     let text = fs::read_to_string("/proc/self/status").unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix(key)).unwrap();
@@ -32,9 +32,9 @@ fn status(key: &str) -> u64 {
     kibibytes << 10
 }
 
-/// How far the resident set grew beyond what it was before `work`.
+/// Returns the growth of the resident set during `work`.
 fn growth<T>(work: impl FnOnce() -> T) -> (u64, T) {
-    // The peak begins anew.
+    // Resets the peak.
     fs::write("/proc/self/clear_refs", "5").unwrap();
     let before = status("VmRSS");
     let done = work();
@@ -42,12 +42,12 @@ fn growth<T>(work: impl FnOnce() -> T) -> (u64, T) {
 }
 
 fn open(path: &Path) -> Disk {
-    // SAFETY: nobody knows of the file but this test.
+    // SAFETY: no other process uses the file.
     let source = unsafe { Source::map(path) }.unwrap();
     Disk::open(source, &OpenOptions::new()).unwrap()
 }
 
-/// A disk of 512 MiB in blocks of 1 MiB, all of them data, written to the file block by block.
+/// Writes a disk of 512 MiB in blocks of 1 MiB, all of them data, block by block.
 fn dense(path: &Path) {
     let size = 512 * MIB;
     let block = || Block::full().fill(Fill::Pieces(Vec::new()));
@@ -61,16 +61,16 @@ fn dense(path: &Path) {
 }
 
 #[test]
-fn no_scan_keeps_more_than_64_mib_of_an_image() {
+fn scan_keeps_at_most_64_mib() {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let path = folder.path().join("disk.vhdx");
     dense(&path);
     let disk = open(&path);
     let options = ScanOptions::new();
-    // Threads are started and stacks are touched before anything is counted.
+    // Starts threads and touches stacks before anything is counted.
     ops::hash(Input::disk(&disk).range(..8 * MIB), &Algorithm::ALL, &options).unwrap();
 
-    // Whoever keeps what it has read is seen.
+    // A program that keeps what it has read is detected.
     let (grown, length) = growth(|| vec![1_u8; 100 << 20].len());
     assert!(grown > 90 * MIB, "{grown} bytes for {length}");
 
@@ -87,7 +87,7 @@ fn no_scan_keeps_more_than_64_mib_of_an_image() {
     let (grown, extracted) = growth(|| ops::extract_to_file(Input::disk(&disk), &target, &ExtractOptions::new()));
     extracted.unwrap();
     check("extract", grown);
-    // SAFETY: nobody knows of the file but this test, which has written it.
+    // SAFETY: no other process uses the file, which this test has written.
     let raw = unsafe { Source::map(&raw_path) }.unwrap();
     let (grown, found) = growth(|| ops::first_difference(Input::disk(&disk), Input::raw(&raw), &options));
     assert_eq!(found.unwrap(), None);
@@ -112,7 +112,7 @@ fn no_scan_keeps_more_than_64_mib_of_an_image() {
     }
 }
 
-/// A disk of 16 TiB in blocks of 1 MiB, each of which its table of 128 MiB says to be zeros.
+/// Writes a disk of 16 TiB in blocks of 1 MiB, all of which are ZERO in its table of 128 MiB.
 fn full_table(path: &Path) {
     let image = Spec { block_size: 1 << 20, ..Spec::empty(16 * TIB) }.build();
     image.bytes.write_file(path).unwrap();

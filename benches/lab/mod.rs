@@ -1,4 +1,4 @@
-//! What the benchmarks share: images, and what their results are compared with.
+//! Shared code of the benchmarks: images, and expected results.
 
 #![allow(dead_code, reason = "each benchmark uses a part of it")]
 
@@ -12,7 +12,7 @@ pub(crate) use vhdx_testkit as kit;
 use kit::builder::{Slot, Spec};
 use kit::{Block, Fill, MIB};
 
-/// A folder of the build for images.
+/// Returns a folder of the build for images.
 pub(crate) fn folder() -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bench");
     std::fs::create_dir_all(&folder).unwrap();
@@ -20,7 +20,7 @@ pub(crate) fn folder() -> PathBuf {
 }
 
 pub(crate) fn map(path: &Path) -> Source {
-    // SAFETY: nobody but this process knows of the file, and it does not change it while it is mapped.
+    // SAFETY: no other process uses the file, and this one does not change it while it is mapped.
     unsafe { Source::map(path) }.unwrap()
 }
 
@@ -34,7 +34,7 @@ pub(crate) fn write(name: &str, spec: &Spec) -> PathBuf {
     path
 }
 
-/// An image of `size` bytes in blocks of 1 MiB, with those that `block` gives.
+/// Makes an image of `size` bytes in blocks of 1 MiB, with the blocks that `block` returns.
 pub(crate) fn image(size: u64, block: impl Fn(u64) -> Option<Block>) -> Spec {
     let spec = Spec::empty(size);
     (0..size / MIB).fold(spec, |spec, index| match block(index) {
@@ -43,7 +43,8 @@ pub(crate) fn image(size: u64, block: impl Fn(u64) -> Option<Block>) -> Spec {
     })
 }
 
-/// A dense image of so many MiB. Its bytes are written to the file past the builder, which keeps all in memory.
+/// Writes a dense image of `mebibytes` MiB. Its content does not pass through the builder, which keeps everything in
+/// memory.
 pub(crate) fn dense(name: &str, mebibytes: u64) -> PathBuf {
     let path = folder().join(name);
     let empty = || Block::full().fill(Fill::Pieces(Vec::new()));
@@ -57,14 +58,14 @@ pub(crate) fn dense(name: &str, mebibytes: u64) -> PathBuf {
     path
 }
 
-/// The same disk, its blocks in such an order that no two neighbours in the disk are neighbours in the file.
+/// Makes the same disk with a different block order: no two neighbours in the disk are neighbours in the file.
 pub(crate) fn fragmented(spec: &Spec) -> Spec {
     let blocks = spec.disk_size / MIB;
     let order = (0..blocks).map(|index| Slot::Block(index * 37 % blocks)).collect();
     Spec { order, ..spec.clone() }
 }
 
-/// A chain of so many images, the first of which is the base. Each has every other sector of what lies below it.
+/// Opens a chain of `layers` images above `base`. Each has every other sector of the content below it.
 pub(crate) fn checkerboard(base: &Spec, layers: u64) -> Disk {
     let blocks = base.disk_size / MIB;
     let mut paths = vec![write("layer0.vhdx", base)];
@@ -86,14 +87,14 @@ pub(crate) fn checkerboard(base: &Spec, layers: u64) -> Disk {
     Disk::open(top, &OpenOptions::new().parents(Parents::With(std::sync::Arc::new(finder)))).unwrap()
 }
 
-/// The sum of the words of some bytes: the least that can be done with all of them.
+/// Sums the words of some bytes: the minimum of work on all of them.
 pub(crate) fn sum(bytes: &[u8]) -> u64 {
     // SAFETY: any eight bytes are a u64.
     let (_, words, _) = unsafe { bytes.align_to::<u64>() };
     words.iter().fold(0, |sum, word| sum.wrapping_add(*word))
 }
 
-/// The sum over all that a pass lends.
+/// Sums all bytes that a pass borrows.
 pub(crate) fn sum_of(disk: &Disk) -> u64 {
     disk.segments(..).map(Result::unwrap).fold(0, |total, segment| match segment {
         Segment::Data(bytes) => total.wrapping_add(sum(bytes)),
@@ -101,7 +102,7 @@ pub(crate) fn sum_of(disk: &Disk) -> u64 {
     })
 }
 
-/// Numbers that look random and are the same in every run: multiples of 4096 below `end`.
+/// Returns numbers that look random and are the same in every run: multiples of 4096 below `end`.
 pub(crate) fn random_pages(end: u64) -> impl FnMut() -> u64 {
     let mut state = 0x2545_f491_4f6c_dd1d_u64;
     move || {
@@ -112,7 +113,7 @@ pub(crate) fn random_pages(end: u64) -> impl FnMut() -> u64 {
     }
 }
 
-/// Memory that begins on a page: elsewhere the system copies into it at a fraction of the speed.
+/// Page-aligned memory: the system copies into other memory at a fraction of the speed.
 pub(crate) struct Aligned(Vec<u8>, usize, usize);
 
 impl Aligned {

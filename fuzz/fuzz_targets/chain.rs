@@ -1,4 +1,4 @@
-//! Chains of any shape, and parent locators of any bytes: what is taken for a parent is one.
+//! Chains of any shape, and parent locators of any bytes: only a real parent is accepted.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

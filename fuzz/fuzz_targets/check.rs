@@ -1,4 +1,4 @@
-//! A check finds what keeps an image from being read.
+//! A check finds every problem that prevents reading an image.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,4 @@
-//! Every operation over a chain of which a file becomes shorter at some moment: an error, or the truth.
+//! Every operation over a chain of which a file becomes shorter at some moment returns an error, or correct content.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,4 @@
-//! The map of a chain and what has changed in it: both are what a comparison sector by sector finds.
+//! The map of a chain and its changes: both equal the result of a comparison sector by sector.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,4 @@
-//! Headers, region tables and metadata of any content: what the naive reader opens is opened, and nothing else.
+//! Headers, region tables and metadata of any content: the library opens what the naive reader opens, and nothing else.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,4 @@
-//! Images with changes in their structures: what opens must read as the naive reader reads it.
+//! Images with changes in their structures: an image that opens reads as with the naive reader.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,4 @@
-//! Logs of any entries: what a replay makes of a file is what a plain vector of bytes is after the same writes.
+//! Logs of any entries: a file after a replay equals a plain vector of bytes after the same writes.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

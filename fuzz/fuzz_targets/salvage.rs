@@ -1,4 +1,4 @@
-//! A salvage gives what is left of an image, and no more.
+//! A salvage returns what is left of an image, and no more.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,4 @@
-//! The images that changes are made to.
+//! The images to which changes are applied.
 
 use vhdx_mmap::{LogPolicy, OpenOptions, ParentRequest, Parents, Source};
 
@@ -25,14 +25,14 @@ impl Base {
         Self { scratch: Scratch::new(image.bytes.to_vec()), places: Places::of(image), parent }
     }
 
-    /// Options that find the parent.
+    /// Returns options that find the parent.
     pub(crate) fn options(&self, log_policy: LogPolicy) -> OpenOptions {
         let parent = self.parent.as_ref().map(|(_, source)| source.clone());
         let finder = move |_: &ParentRequest<'_>| Ok(parent.clone());
         OpenOptions::new().log_policy(log_policy).parents(Parents::With(Arc::new(finder)))
     }
 
-    /// The files of the chain, child first, of which there are so many.
+    /// Returns the first `layers` files of the chain, child first.
     pub(crate) fn files(&self, layers: usize) -> Vec<&dyn FileBytes> {
         let mut files: Vec<&dyn FileBytes> = vec![self.scratch.bytes()];
         files.extend(self.parent.as_ref().map(|(bytes, _)| bytes as &dyn FileBytes));
@@ -41,7 +41,7 @@ impl Base {
     }
 }
 
-/// The policies of library and oracle.
+/// Returns the policies of library and oracle.
 pub(crate) fn policies(ignores_log: bool) -> (LogPolicy, oracle::LogPolicy) {
     if ignores_log {
         (LogPolicy::Ignore, oracle::LogPolicy::Ignore)
@@ -50,7 +50,7 @@ pub(crate) fn policies(ignores_log: bool) -> (LogPolicy, oracle::LogPolicy) {
     }
 }
 
-/// A clean image, a child, one that is dirty in each way that the kit knows, and a dirty child.
+/// Makes a clean image, a child, one that is dirty in each way that the kit knows, and a dirty child.
 pub(crate) fn bases() -> Vec<Base> {
     let small = || Spec { disk_size: 3 * MIB, ..Spec::empty(3 * MIB) }.block(0, Block::full()).block(2, Block::full());
     let parent = small();

@@ -1,5 +1,4 @@
-//! Chains of any shape, and parent locators of any bytes: what is taken for a parent is one, and whatever leads round in a
-//! circle comes to an end.
+//! Chains of any shape, and parent locators of any bytes: only a real parent is accepted, and circles come to an end.
 
 use std::sync::Arc;
 
@@ -13,15 +12,15 @@ use crate::kit::oracle::{LogPolicy, Oracle};
 use crate::kit::{Block, FileBytes, Fill, KIB, MIB, pattern};
 use crate::scratch::mapped;
 
-/// Some images, and which of them a search finds.
+/// Some images, and the results of the searches.
 #[derive(Arbitrary, Debug)]
 pub struct Input {
     images: Vec<Layer>,
-    /// What is found for the layers, by number; nothing if there is no such image.
+    /// Image that is found for each layer, by number; none if the image does not exist.
     found: Vec<u8>,
-    /// Whether the last image is found again and again behind those.
+    /// Whether the last image is found again and again after those.
     goes_on: bool,
-    /// Whether the images are files, which can be told apart.
+    /// Whether the images are files, which can be distinguished.
     is_mapped: bool,
 }
 
@@ -54,7 +53,7 @@ enum How {
     None,
 }
 
-/// How a GUID is written.
+/// Notation of a GUID.
 #[derive(Arbitrary, Clone, Copy, Debug)]
 enum Form {
     Usual,
@@ -79,7 +78,7 @@ enum Text {
     Long(u16),
 }
 
-/// The DataWriteGuid of a number: 0 is nil.
+/// Makes the DataWriteGuid for a number: 0 is nil.
 fn identity(number: u8) -> Uuid {
     Uuid::from_u128(u128::from(number % 6) * 0xDA7A_0001_ABCD_0001)
 }
@@ -169,7 +168,7 @@ impl Layer {
             ..Spec::empty(size)
         };
         for (block, state) in self.states.iter().enumerate() {
-            // Some pages of content are enough to tell images apart.
+            // A few pages of content suffice to distinguish images.
             let fill = Fill::Pieces(vec![(0, pattern(spec.seed, 0, 8192)), (1000 * KIB, pattern(spec.seed, 1, 8192))]);
             let new = match state {
                 State::Absent => continue,
@@ -214,7 +213,7 @@ pub fn run(input: &Input) {
     judge(input, &images, chain, parent_of);
 }
 
-/// Follows the chain by what the images were meant to be, and compares.
+/// Follows the chain by the plan of the images, and compares.
 fn judge(input: &Input, images: &[Image], chain: vhdx_mmap::Result<Chain>, parent_of: impl Fn(usize) -> Option<usize>) {
     let mut numbers = vec![0];
     let is_whole = loop {
@@ -223,7 +222,7 @@ fn judge(input: &Input, images: &[Image], chain: vhdx_mmap::Result<Chain>, paren
             break true;
         }
         match parent_of(numbers.len() - 1) {
-            // The naive reader takes 256 files, the library 256 parents; what is longer is for its own limit.
+            // The naive reader accepts 256 files, the library 256 parents; a longer chain reaches the library's limit.
             Some(_) if numbers.len() > 200 => break false,
             Some(next) => numbers.push(next),
             None => break false,

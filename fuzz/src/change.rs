@@ -1,4 +1,4 @@
-//! Changes to the structures of an image, and checksums that are right again behind them.
+//! Changes to the structures of an image, with checksums corrected afterwards.
 
 use arbitrary::Arbitrary;
 
@@ -6,11 +6,11 @@ use crate::kit::builder::Image;
 use crate::kit::{FileBytes, SparseBytes};
 use crate::scratch::Scratch;
 
-/// What can be changed in place: an image that is kept, or one that is built for one input.
+/// Image that can be changed in place: one that is kept, or one that is built for one input.
 pub(crate) trait Patch {
-    /// Bytes of the image, if it has them all.
+    /// Returns bytes of the image. Returns `None` if some do not exist.
     fn peek(&self, at: usize, length: usize) -> Option<Vec<u8>>;
-    /// Writes over bytes of the image, if it has them all.
+    /// Overwrites bytes of the image, if all of them exist.
     fn poke(&mut self, at: usize, new: &[u8]);
 }
 
@@ -37,7 +37,7 @@ impl Patch for SparseBytes {
     }
 }
 
-/// Where the structures of an image lie.
+/// Offsets of the structures of an image.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Places {
     pub(crate) log: usize,
@@ -77,7 +77,7 @@ enum Place {
     Anywhere(u32),
 }
 
-/// A number: any, or one of those that mean something in many fields.
+/// A number: any, or one with a meaning in many fields.
 #[derive(Arbitrary, Clone, Copy, Debug)]
 pub(crate) enum Value {
     Any(u64),
@@ -112,14 +112,14 @@ impl Change {
         }
     }
 
-    /// The bytes of the change, and where they go.
+    /// Returns the bytes of the change, and their offset.
     pub(crate) fn bytes(&self, places: &Places) -> (usize, Vec<u8>) {
         let width = usize::from(self.width % 8) + 1;
         (self.start(places), self.value.number().to_le_bytes()[..width].to_vec())
     }
 }
 
-/// Makes the changes, and the checksums right behind them if they are to be.
+/// Applies the changes, and corrects the checksums afterwards if `mends` is true.
 pub(crate) fn apply(image: &mut impl Patch, places: &Places, changes: &[Change], mends: bool) {
     for change in changes {
         let (at, bytes) = change.bytes(places);
@@ -130,7 +130,7 @@ pub(crate) fn apply(image: &mut impl Patch, places: &Places, changes: &[Change],
     }
 }
 
-/// Makes every checksum right: of headers, region tables, and all that begins like an entry of the log.
+/// Corrects every checksum: of headers, region tables, and everything that begins like an entry of the log.
 fn mend(image: &mut impl Patch, log: usize) {
     for (start, length) in [(0x1_0000, 4096), (0x2_0000, 4096), (0x3_0000, 0x1_0000), (0x4_0000, 0x1_0000)] {
         seal(image, start, length);
@@ -138,12 +138,12 @@ fn mend(image: &mut impl Patch, log: usize) {
     for start in (log..log + (1 << 20)).step_by(4096) {
         let Some(head) = image.peek(start, 12).filter(|head| head.starts_with(b"loge")) else { continue };
         let length = u32::from_le_bytes([head[8], head[9], head[10], head[11]]);
-        // Behind the end of the ring it would go on at its beginning, and what stands there is no part of it.
+        // An entry would wrap at the end of the ring; the bytes after the ring do not belong to it.
         seal(image, start, (length as usize).min(log + (1 << 20) - start));
     }
 }
 
-/// Makes the checksum at 4..8 of a structure right.
+/// Corrects the checksum at 4..8 of a structure.
 fn seal(image: &mut impl Patch, start: usize, length: usize) {
     let Some(mut structure) = image.peek(start, length).filter(|found| found.len() >= 8) else { return };
     structure[4..8].fill(0);

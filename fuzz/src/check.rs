@@ -1,4 +1,4 @@
-//! A check finds what keeps an image from being read.
+//! A check finds every problem that prevents reading an image.
 
 pub use crate::damage::check as run;
 pub use crate::read::Input;

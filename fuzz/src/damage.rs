@@ -1,5 +1,5 @@
-//! Checking and salvaging images with changes in their structures: a check finds what keeps an image from being read, and a
-//! salvage gives what is left and no more.
+//! Checks and salvages of images with changes in their structures: a check finds every problem that prevents reading an
+//! image, and a salvage returns what is left and no more.
 
 use vhdx_mmap::ops::{self, CheckOptions};
 use vhdx_mmap::{Disk, Error, ErrorKind, Segment, Severity, Strictness};
@@ -7,7 +7,7 @@ use vhdx_mmap::{Disk, Error, ErrorKind, Segment, Severity, Strictness};
 use crate::bases::policies;
 use crate::read::{Input, with_changes};
 
-/// What keeps a disk from being read, if anything does.
+/// Returns the first error in reading a disk.
 fn first_error(disk: &Result<Disk, Error>) -> Option<String> {
     match disk {
         Ok(disk) => disk.segments(..).take(100_000).find_map(Result::err).map(|error| error.to_string()),
@@ -15,17 +15,17 @@ fn first_error(disk: &Result<Disk, Error>) -> Option<String> {
     }
 }
 
-/// A check agrees with what reading says.
+/// Asserts that a check agrees with reading.
 pub fn check(input: &Input) {
     with_changes(input, |base, input| {
         let options = base.options(policies(input.ignores_log).0);
         let report = ops::check(base.scratch.source(), &CheckOptions::new(options.clone()).payload(true))
-            .expect("nobody asks it to stop");
+            .expect("the check was not cancelled");
         for finding in &report.findings {
             assert!(finding.to_string().ends_with(&format!("[{}]", finding.rule.code())));
         }
-        let told: u64 = report.counts.values().sum();
-        assert!(told >= report.findings.len() as u64 && report.allocated_blocks <= report.blocks);
+        let counted: u64 = report.counts.values().sum();
+        assert!(counted >= report.findings.len() as u64 && report.allocated_blocks <= report.blocks);
         let disk = Disk::open(base.scratch.source(), &options);
         if let Some(error) = first_error(&disk) {
             assert!(report.worst() >= Some(Severity::Unchecked), "the check finds nothing, but: {error}");
@@ -33,7 +33,7 @@ pub fn check(input: &Input) {
     });
 }
 
-/// A salvage never gives another byte than reading, and never more than there is.
+/// Asserts that a salvage never returns other bytes than reading, and never more than exist.
 pub fn salvage(input: &Input) {
     with_changes(input, |base, input| {
         let options = base.options(policies(input.ignores_log).0);
@@ -68,7 +68,7 @@ pub fn salvage(input: &Input) {
             let is_lost = || salvaged.losses(at..at + length as u64).next().is_some();
             match disk.read_at(&mut expected, at) {
                 Ok(_) => assert!(found == expected, "another byte is salvaged at {at:#x}"),
-                // What only a claim is against is read, and told of.
+                // Blocks that only overlap a claimed structure are read, and reported.
                 Err(error) => assert!(is_lost() || is_disputed(&error), "not lost at {at:#x}, but: {error}"),
             }
         }

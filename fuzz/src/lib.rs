@@ -1,7 +1,7 @@
-//! What the fuzz targets do with an input, and what they share.
+//! The work of the fuzz targets on an input, and their shared code.
 //!
-//! It is a library, and not in the targets, so that `cargo test` can go through the inputs that are kept, without the fuzzer
-//! and its compiler.
+//! This is a library, not part of the targets, so that `cargo test` can run the stored inputs, without the fuzzer and
+//! its compiler.
 
 pub mod chain;
 pub mod check;
@@ -18,5 +18,5 @@ mod damage;
 mod judge;
 mod scratch;
 
-// The test kit of the library: it makes the images, and has the naive reader.
+// The test kit of the library: it makes the images, and contains the naive reader.
 use vhdx_testkit as kit;

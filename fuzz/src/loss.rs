@@ -1,12 +1,12 @@
-//! Every operation over a chain of which a file becomes shorter at some moment: an error, or the truth.
+//! Every operation over a chain of which a file becomes shorter at some moment returns an error, or correct content.
 //!
-//! The model, and the operations, are those of the library's own test; here, the bytes of the input make all choices.
+//! The model and the operations are those of the library's own test; here, the bytes of the input make all choices.
 
 use arbitrary::{Arbitrary, Result, Unstructured};
 use vhdx_testkit::loss::rounds::Verdict;
 use vhdx_testkit::loss::{dice, rounds};
 
-/// How many rounds the chain of an input serves for: a few, since the search wants many short runs.
+/// Number of rounds for the chain of an input: a few, since the search needs many short runs.
 const ROUNDS: usize = 6;
 
 /// Bytes that choose the chain, the operations, and the moments.

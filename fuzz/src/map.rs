@@ -1,4 +1,4 @@
-//! The map of a chain and what has changed in it: both are what a comparison sector by sector finds.
+//! The map of a chain and its changes: both equal the result of a comparison sector by sector.
 
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::kit::oracle::{Oracle, Origin};
 use crate::kit::{Block, FileBytes, Fill, KIB, MIB, pattern};
 use crate::scratch::mapped;
 
-/// A chain of images whose contents have much in common.
+/// A chain of images with much content in common.
 #[derive(Arbitrary, Debug)]
 pub struct Input {
     layers: Vec<Layer>,
@@ -46,13 +46,13 @@ enum State {
     Partial(Content, Vec<(u8, u8)>),
 }
 
-/// Few contents, so that layers often agree.
+/// A few different contents, so that layers are often equal.
 #[derive(Arbitrary, Clone, Copy, Debug)]
 enum Content {
     Zeros,
     One,
     Other,
-    /// As `One`, but for one byte.
+    /// As `One`, except for one byte.
     OneByte(u16),
 }
 
@@ -90,7 +90,7 @@ impl State {
 }
 
 impl Input {
-    /// The images, child first.
+    /// Builds the images, child first.
     fn build(&self) -> Vec<Image> {
         let mut specs: Vec<Spec> = Vec::new();
         for layer in self.layers.iter().take(3) {
@@ -151,7 +151,7 @@ pub fn run(input: &Input) {
     contents_agree(&disk, ancestor, &oracle, &below);
 }
 
-/// Compares the extents with where the naive reader finds their sectors; how far the map can be made.
+/// Compares the extents with the locations that the naive reader finds. Returns the end of the readable map.
 fn extents_agree(disk: &Disk, oracle: &Oracle<'_>) -> u64 {
     let mut end = 0;
     for extent in disk.extents(..) {
@@ -170,7 +170,7 @@ fn extents_agree(disk: &Disk, oracle: &Oracle<'_>) -> u64 {
 }
 
 fn extent_agrees(extent: &Run, at: u64, oracle: &Oracle<'_>) {
-    // Of a block that is cut off, the library tells the part that is there.
+    // Of a truncated block, the library returns the part that exists.
     let Ok(origin) = oracle.locate(at / oracle.sector_size()) else { return };
     match origin {
         Origin::File { layer, offset } => {
@@ -179,7 +179,7 @@ fn extent_agrees(extent: &Run, at: u64, oracle: &Oracle<'_>) {
             match extent.file_offset() {
                 Some(place) => assert_eq!(place + (at - extent.start), offset, "{at:#x} in {extent:?}"),
                 None if matches!(extent.at, Location::Log(_)) => {}
-                // Zeros that a replay makes, and the first sector of an extent may be cut.
+                // Zeros of a replay, and the first sector of an extent may be partial.
                 None => assert_eq!(oracle.file_bytes(layer, offset, 512), [0; 512], "{at:#x} in {extent:?}"),
             }
         }
@@ -197,7 +197,7 @@ fn extent_agrees(extent: &Run, at: u64, oracle: &Oracle<'_>) {
     }
 }
 
-/// Data is where the extents have it, and zeros are.
+/// Asserts that segments have data where the extents have it, and zeros elsewhere.
 fn segments_agree(disk: &Disk) {
     let mut by_extent = Vec::new();
     for extent in disk.extents(..).map_while(Result::ok) {
@@ -217,7 +217,7 @@ fn add(runs: &mut Vec<(bool, u64)>, next: (bool, u64)) {
     }
 }
 
-/// Collects changes, which are in order and apart.
+/// Collects changes, which are in order and disjoint.
 fn collect(all: &mut Vec<Changed>, next: Changed) -> ControlFlow<()> {
     assert!(next.range.start < next.range.end, "{next:?}");
     if let Some(last) = all.last() {
@@ -247,7 +247,7 @@ fn allocated_agree(disk: &Disk, ancestor: usize, oracle: &Oracle<'_>, mapped_to:
         };
         let change = change_at(&found, at);
         assert_eq!(change.is_some(), layer < ancestor, "{at:#x}: {change:?}");
-        // What a file has may be zeros that a replay makes.
+        // Data in a file may be zeros of a replay.
         assert!(change.is_none_or(|change| is_data || change.is_zero), "{at:#x}: {change:?}");
     }
 }
@@ -256,7 +256,7 @@ fn contents_agree(disk: &Disk, ancestor: usize, oracle: &Oracle<'_>, below: &Ora
     let mut found = Vec::new();
     let done = content_changes(disk, ancestor, &ScanOptions::new(), |change| collect(&mut found, change));
     if done.is_err() {
-        // Something of the disk or of the ancestor can't be read.
+        // A part of the disk or of the ancestor cannot be read.
         return;
     }
     for change in &found {
@@ -269,7 +269,7 @@ fn contents_agree(disk: &Disk, ancestor: usize, oracle: &Oracle<'_>, below: &Ora
     });
     for at in steps {
         let (Ok(now), Ok(mut before)) = (oracle.read(at, 512), below.read(at, 512)) else { continue };
-        // Behind the end of a smaller ancestor are zeros.
+        // A smaller ancestor is followed by zeros.
         before.resize(now.len(), 0);
         assert_eq!(change_at(&found, at).is_some(), now != before, "{at:#x} in {found:?}");
     }

@@ -1,4 +1,4 @@
-//! Headers, region tables and metadata of any content: what the naive reader opens is opened, and nothing else.
+//! Headers, region tables and metadata of any content: the library opens what the naive reader opens, and nothing else.
 
 use std::sync::Arc;
 
@@ -14,12 +14,12 @@ use crate::kit::oracle::Oracle;
 use crate::kit::{FileBytes, MIB, TIB};
 use crate::scratch::mapped;
 
-/// All that an image says of itself.
+/// Description of an image.
 #[derive(Arbitrary, Debug)]
 pub struct Input {
-    /// Fields that are not as usual, of both headers.
+    /// Unusual fields of both headers.
     headers: [Vec<(u8, Value)>; 2],
-    /// Which of the structures with two copies are damaged: bits.
+    /// Damaged copies of structures that exist twice, as bits.
     damaged: u8,
     regions: Option<Vec<Region>>,
     items: Vec<Item>,
@@ -160,12 +160,12 @@ pub fn run(input: &Input) {
     let image = input.build();
     let (policy, oracle_policy) = policies(input.ignores_log);
     look_at_log(mapped(&image.bytes));
-    // Whoever finds no parent has read the locator to the end.
-    let nobody = Parents::With(Arc::new(|_| Ok(None)));
-    let opened = Chain::open(mapped(&image.bytes), &OpenOptions::new().log_policy(policy).parents(nobody));
+    // A search that finds no parent, after the locator was read to its end.
+    let no_parent = Parents::With(Arc::new(|_| Ok(None)));
+    let opened = Chain::open(mapped(&image.bytes), &OpenOptions::new().log_policy(policy).parents(no_parent));
     if let Ok(chain) = &opened {
         look_at_everything(chain);
-        // Of an image that is in memory, the same is said.
+        // An image in memory gives the same results.
         if image.bytes.len() < 64 * MIB {
             let copy = Source::from_vec(image.bytes.to_vec());
             let copy = Chain::open(copy, &OpenOptions::new().log_policy(policy)).expect("an image that opens");
@@ -174,7 +174,7 @@ pub fn run(input: &Input) {
                 format!("{:?}", own_warnings(chain))
             );
         }
-        // The naive reader goes through a log bit by bit: not through one of many MiB.
+        // The naive reader goes through a log bit by bit: too slow for one of many MiB.
         if Disk::so_far(&chain).image().header().log_length > 16 << 20 && !input.ignores_log {
             return;
         }
@@ -195,7 +195,7 @@ pub fn run(input: &Input) {
     }
 }
 
-/// The warnings of the image alone, without those of the search for its parent.
+/// Returns the warnings about the image alone, without those of the search for its parent.
 fn own_warnings(chain: &Chain) -> Vec<(usize, &vhdx_mmap::Warning)> {
     chain.layers()[0].image().warnings().iter().map(|warning| (0, warning)).collect()
 }

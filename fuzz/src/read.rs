@@ -1,5 +1,5 @@
-//! Images with changes in their structures: what opens must read as the naive reader reads it, and what does not open it
-//! must not open either.
+//! Images with changes in their structures: an image that opens reads as with the naive reader, and the naive reader
+//! rejects all others, too.
 
 use std::cell::RefCell;
 
@@ -25,7 +25,7 @@ thread_local! {
     static BASES: RefCell<Vec<Base>> = RefCell::new(bases());
 }
 
-/// Has `judge` look at an image with the changes of `input` in it.
+/// Calls `judge` with an image to which the changes of `input` were applied.
 pub(crate) fn with_changes(input: &Input, judge: impl Fn(&Base, &Input)) {
     BASES.with_borrow_mut(|bases| {
         let count = bases.len();
@@ -39,7 +39,7 @@ pub(crate) fn with_changes(input: &Input, judge: impl Fn(&Base, &Input)) {
     });
 }
 
-/// What opens reads as the naive reader reads it.
+/// Asserts that an image that opens reads as with the naive reader.
 pub fn run(input: &Input) {
     with_changes(input, agree_with_oracle);
 }
@@ -52,7 +52,7 @@ fn agree_with_oracle(base: &Base, input: &Input) {
     if let Ok(chain) = &chain {
         look_at_everything(chain);
     }
-    // One that has become a base is not asked for parents.
+    // An image that has become a base is not asked for parents.
     let layers = chain
         .as_ref()
         .map_or(usize::MAX, |chain| if chain.broken().is_some() { usize::MAX } else { chain.layers().len() });

@@ -1,7 +1,7 @@
-//! Logs of any entries: what a replay makes of a file is what a plain vector of bytes is after the same writes.
+//! Logs of any entries: a file after a replay equals a plain vector of bytes after the same writes.
 //!
-//! The ring gets the remains of older sessions, and then a session that is right; the model knows which entries count, since
-//! it has put them there. If the input spoils the ring afterwards, the naive reader says what counts instead.
+//! The ring gets the remains of older sessions, and then a valid session; the model knows which entries count, since it
+//! made them. If the input damages the ring afterwards, the naive reader decides what counts.
 
 use std::cell::RefCell;
 
@@ -18,10 +18,10 @@ use crate::kit::oracle::{self, Oracle};
 use crate::kit::{Block, FileBytes, KIB, MIB, PAGE, pattern};
 use crate::scratch::Kept;
 
-/// Sectors of the ring.
+/// Number of sectors of the ring.
 const RING: u64 = 256;
 
-/// What is in the log.
+/// Content of the log.
 #[derive(Arbitrary, Debug)]
 pub struct Input {
     is_child: bool,
@@ -31,7 +31,7 @@ pub struct Input {
     session: Vec<Written>,
     older: Vec<Older>,
     torn: Option<Torn>,
-    /// An entry with a higher number, whose tail is no entry of its sequence.
+    /// An entry with a higher number, whose tail is not an entry of its sequence.
     lost: Option<u8>,
     spoiled: Vec<Change>,
     mends_checksums: bool,
@@ -42,7 +42,7 @@ enum FirstNumber {
     Usual,
     /// The low half overflows within the session.
     Long(u8),
-    /// The last entry has a number about the highest.
+    /// The last entry has a number near the highest one.
     Last(u8),
 }
 
@@ -60,7 +60,7 @@ enum Write {
     Zeros(Target, u8),
 }
 
-/// Where an entry writes.
+/// Destination of a write.
 #[derive(Arbitrary, Debug)]
 enum Target {
     RegionTable(u8),
@@ -74,9 +74,9 @@ enum Target {
 
 #[derive(Arbitrary, Debug)]
 enum Content {
-    /// What the image has there.
+    /// The content that the image has there.
     Same,
-    /// The same with a change.
+    /// The content that the image has there, with a change.
     Changed(u16, Value),
     Fill(u8),
 }
@@ -91,7 +91,7 @@ struct Older {
     writes: Vec<Write>,
 }
 
-/// What is wrong with the entry behind the session.
+/// The fault of the entry after the session.
 #[derive(Arbitrary, Debug)]
 enum Torn {
     Checksum,
@@ -109,7 +109,7 @@ enum Torn {
 
 struct Lab {
     base: Base,
-    /// The file as an eager replay would leave it.
+    /// The file after the writes of a replay.
     model: Kept,
 }
 
@@ -117,7 +117,7 @@ thread_local! {
     static LABS: RefCell<[Lab; 2]> = RefCell::new(labs());
 }
 
-/// An image of two blocks, and a child of it; their headers say that the log is in use.
+/// Makes an image of two blocks, and a child of it, both with a log in use.
 fn labs() -> [Lab; 2] {
     let size = MIB + 64 * KIB;
     let spec =
@@ -175,7 +175,7 @@ impl Lab {
         compare(disk, Oracle::open(&files, oracle::LogPolicy::Replay));
     }
 
-    /// Does to the model what an entry says.
+    /// Applies an entry to the model.
     fn replay(&mut self, entry: &Entry) {
         for descriptor in &entry.descriptors {
             let (at, bytes) = match descriptor {
@@ -189,7 +189,7 @@ impl Lab {
         }
     }
 
-    /// Writes all entries into the ring, and tells those that are to be replayed; none if there is no session.
+    /// Writes all entries into the ring, and returns those to replay. Returns `None` if there is no session.
     fn write_ring(&mut self, input: &Input) -> Option<Vec<Entry>> {
         for older in input.older.iter().take(12) {
             let mut entry = self.entry(u64::from(older.number) + 1, &older.writes);
@@ -231,7 +231,7 @@ impl Lab {
         Some(session.into_iter().skip(first).map(|(_, entry)| entry).collect())
     }
 
-    /// Writes what does not count behind the session, as far as there is room.
+    /// Writes entries that do not count after the session, as far as there is space.
     fn write_behind(&mut self, input: &Input, number: u64, mut at: u64, mut used: u64) {
         if let Some(torn) = &input.torn {
             let harm = [Write::Page(Target::Metadata(false), Content::Fill(7))];
@@ -240,7 +240,7 @@ impl Lab {
                 Torn::Checksum => next.bad_crc(),
                 Torn::Guid => Entry { guid: Uuid::from_u128(0xF1), ..next },
                 Torn::Reserved => next.reserved(1),
-                // Not the next one.
+                // Not the next number.
                 Torn::Number => Entry { sequence: 500, ..next },
                 Torn::DescriptorNumber => next.descriptor_sequence(0, number.wrapping_add(1)),
                 Torn::DescriptorSignature => next.descriptor_signature(0, *b"dess"),
@@ -258,17 +258,17 @@ impl Lab {
         if let Some(gap) = input.lost {
             let gap = 1 + u64::from(gap % 8);
             let mut lost = self.entry(number.saturating_add(7), &[Write::Zeros(Target::Metadata(false), 1)]);
-            // The sector behind it, where no entry of its sequence begins.
+            // The sector after it, where no entry of its sequence begins.
             lost.tail = ((at + gap + 1) % RING * PAGE) as u32;
             if used + gap + 2 <= RING && lost.sequence > number {
                 self.put((at + gap) % RING, &lost);
-                // Nothing may follow it.
+                // No entry may follow it.
                 self.base.scratch.write(self.ring((at + gap + 1) % RING), &[0; 4]);
             }
         }
     }
 
-    /// The file offset of a sector of the ring.
+    /// Returns the file offset of a sector of the ring.
     fn ring(&self, sector: u64) -> usize {
         self.base.places.log + (sector * PAGE) as usize
     }
@@ -304,7 +304,7 @@ impl Lab {
             Write::Zeros(target, pages) => {
                 let at = self.place(target)?;
                 let length = u64::from(pages % 40) * PAGE;
-                // Not over the log, which lies behind the first MiB.
+                // Not over the log, which is after the first MiB.
                 let clear = at >= 2 * MIB || at + length <= MIB;
                 clear.then_some(Descriptor::Zero(at, length))
             }
@@ -319,7 +319,7 @@ impl Lab {
             Target::Metadata(items) => page(places.metadata, u64::from(*items) * 16),
             Target::Bat => page(places.bat, 0),
             Target::Bitmap => page(places.bitmap.max(places.bat), 0),
-            // Blocks lie behind the table.
+            // Blocks are after the table.
             Target::Block(second, number) => page(places.bat, 256 * (1 + u64::from(*second)) + u64::from(number % 9)),
             Target::Behind(number) => page(self.base.scratch.bytes().len().next_multiple_of(4096), (*number).into()),
             Target::Any(number) => page(0x3_0000, u64::from(*number) % 2000),

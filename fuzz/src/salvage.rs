@@ -1,4 +1,4 @@
-//! A salvage gives what is left of an image, and no more.
+//! A salvage returns what is left of an image, and no more.
 
 pub use crate::damage::salvage as run;
 pub use crate::read::Input;

@@ -1,5 +1,5 @@
-//! Files that are changed for an input, mapped, and made as they were before: what an input costs does not depend on how
-//! long the image is.
+//! Files that are changed for an input, mapped, and restored: the cost of an input does not depend on the length of the
+//! image.
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -12,11 +12,11 @@ use crate::kit::SparseBytes;
 
 const PAGE: usize = 4096;
 
-/// Bytes that can be made what they were.
+/// Bytes that can be restored.
 pub(crate) struct Kept {
     pristine: Vec<u8>,
     bytes: Vec<u8>,
-    /// What stood where something was written, the newest last.
+    /// The overwritten bytes, the newest last.
     undo: Vec<(usize, Vec<u8>)>,
 }
 
@@ -29,7 +29,7 @@ impl Kept {
         &self.bytes
     }
 
-    /// Writes over bytes, if they are all there.
+    /// Overwrites bytes, if all of them exist. Returns false otherwise.
     pub(crate) fn write(&mut self, at: usize, new: &[u8]) -> bool {
         let Some(old) = at.checked_add(new.len()).and_then(|end| self.bytes.get_mut(at..end)) else { return false };
         self.undo.push((at, old.to_vec()));
@@ -37,7 +37,7 @@ impl Kept {
         true
     }
 
-    /// Makes them longer, with zeros.
+    /// Extends the bytes with zeros.
     pub(crate) fn grow(&mut self, length: usize) {
         let length = length.max(self.bytes.len());
         self.bytes.resize(length, 0);
@@ -58,13 +58,13 @@ impl Kept {
         }
     }
 
-    /// Makes them what they were at first.
+    /// Restores the original bytes.
     pub(crate) fn reset(&mut self) {
         self.restore(|_, _| {});
     }
 }
 
-/// An image in memory, and the same in a file.
+/// An image in memory, and a copy in a file.
 pub(crate) struct Scratch {
     kept: Kept,
     file: File,
@@ -77,11 +77,11 @@ fn memory_file() -> File {
 /// Maps a file in memory.
 fn map(file: &File) -> Source {
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-    // SAFETY: nobody else has the file, and it is changed only when nothing has it mapped.
+    // SAFETY: no other process has the file, and it is changed only while it is not mapped.
     unsafe { Source::map(path) }.expect("a mapping")
 }
 
-/// A file of its own for an image that is built for one input.
+/// Makes a file for an image that is built for one input.
 pub(crate) fn mapped(bytes: &SparseBytes) -> Source {
     let file = memory_file();
     file.set_len(bytes.len()).expect("a long file");
@@ -98,7 +98,7 @@ impl Scratch {
         scratch
     }
 
-    /// Writes the file anew from a place on; zeros become holes.
+    /// Rewrites the file from an offset on; zeros become holes.
     fn write_from(&self, start: usize) {
         let pristine = &self.kept.pristine;
         self.file.set_len(pristine.len() as u64).expect("a long file");
@@ -110,30 +110,30 @@ impl Scratch {
         }
     }
 
-    /// The image as it is now.
+    /// Returns the current image.
     pub(crate) fn bytes(&self) -> &Vec<u8> {
         self.kept.bytes()
     }
 
-    /// The image as it is now, mapped. Everything that is made of it must be gone before the image is changed again.
+    /// Returns the current image, mapped. All objects that use it must be dropped before the image is changed again.
     pub(crate) fn source(&self) -> Source {
         map(&self.file)
     }
 
-    /// Writes over bytes of the image, if it has them.
+    /// Overwrites bytes of the image, if they exist.
     pub(crate) fn write(&mut self, at: usize, new: &[u8]) {
         if self.kept.write(at, new) {
             self.file.write_all_at(new, at as u64).expect("room in memory");
         }
     }
 
-    /// Makes the image shorter.
+    /// Truncates the image.
     pub(crate) fn cut(&mut self, length: usize) {
         self.kept.bytes.truncate(length);
         self.file.set_len(self.bytes().len() as u64).expect("a shorter file");
     }
 
-    /// Makes the image what it was at first.
+    /// Restores the original image.
     pub(crate) fn restore(&mut self) {
         let cut = self.bytes().len();
         if cut < self.kept.pristine.len() {

@@ -1,5 +1,4 @@
-//! The inputs that are kept go through their targets: `seeds`, from which fuzzing starts, and `regressions`, each of which
-//! has failed once.
+//! Runs the stored inputs: `seeds`, from which fuzzing starts, and `regressions`, each of which failed once.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +11,7 @@ fn files(folder: &str, target: &str) -> Vec<PathBuf> {
     entries.map(|entry| entry.expect("a readable folder").path()).collect()
 }
 
-/// Runs every kept input of a target, and tells how many there are. Which one it is that fails, the output says.
+/// Runs every stored input of a target, and returns their number. The output names an input that fails.
 fn all<'a, T: Arbitrary<'a>>(target: &str, bytes: &'a mut Vec<Vec<u8>>, run: impl Fn(&T)) -> usize {
     let paths = [files("seeds", target), files("regressions", target)].concat();
     bytes.extend(paths.iter().map(|path| fs::read(path).expect("a readable input")));

@@ -1,4 +1,4 @@
-//! Going through the BAT entry by entry, to find everything that is wrong with it.
+//! Check of the BAT, entry by entry.
 
 use std::ops::{ControlFlow, Range};
 
@@ -12,19 +12,19 @@ use crate::threads::all_at_once;
 use super::finding::Findings;
 use super::slots::{MOST_ACCOUNTED, Slots};
 
-/// What a pass over the BAT has found, but for the findings.
+/// Summary of a pass over the BAT, without the findings.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct BatSummary {
-    /// Payload blocks that are present.
+    /// Number of allocated payload blocks.
     pub(crate) allocated: u64,
-    /// Those of them that do not follow the one before in the file.
+    /// Number of those that do not follow the previous one in the file.
     pub(crate) fragmented: u64,
     first: Option<u64>,
     last: Option<u64>,
 }
 
 impl BatSummary {
-    /// A block that is present, at this place.
+    /// Counts an allocated block at this file offset.
     fn place(&mut self, place: u64, block_size: u64) {
         if self.last.is_some_and(|last| last.checked_add(block_size) != Some(place)) {
             self.fragmented = self.fragmented.saturating_add(1);
@@ -34,7 +34,7 @@ impl BatSummary {
         self.last = Some(place);
     }
 
-    /// This part, and the one behind it.
+    /// Appends the summary of the part after this one.
     fn append(&mut self, other: &Self, block_size: u64) {
         let joint = self.last.zip(other.first);
         let is_broken = joint.is_some_and(|(last, first)| last.checked_add(block_size) != Some(first));
@@ -45,11 +45,11 @@ impl BatSummary {
     }
 }
 
-/// How many blocks one thread examines in one go, give or take a chunk.
+/// Number of blocks that one thread examines in one go. May be exceeded by a chunk.
 const EXAMINED_AT_ONCE: u64 = 1 << 20;
 
 impl Bat<'_> {
-    /// Examines every entry in use, and takes account in `slots` of what lies where.
+    /// Examines every entry in use, and marks in `slots` which part of the file it uses.
     pub(crate) fn examine(&self, slots: &Slots, findings: &mut Findings) -> BatSummary {
         let done = self.in_parts(|first, end| {
             let mut pass = Pass { bat: self, slots, findings: Findings::default(), summary: BatSummary::default() };
@@ -62,10 +62,10 @@ impl Bat<'_> {
             findings.append(found);
         }
         if slots.has_shared() {
-            self.shared_is_told(slots, findings);
+            self.report_shared(slots, findings);
         }
-        // The last block has all of its room, also where the disk ends before it does. That something else lies there harms
-        // nobody.
+        // The last block has all of its space, also if the disk ends before it does. It is no problem if something else
+        // uses the rest.
         if let Some(last) = self.geometry.payload_blocks().checked_sub(1)
             && let Ok((PayloadBlockState::FullyPresent | PayloadBlockState::PartiallyPresent, place)) =
                 self.payload(last)
@@ -78,7 +78,7 @@ impl Bat<'_> {
     /// Shows the entries of the blocks from `first` to `end` that are not zero, in order.
     ///
     /// # Errors
-    /// With the first block whose entry can't be read.
+    /// The first block whose entry cannot be read, with the error.
     pub(crate) fn visit(&self, first: u64, end: u64, mut visit: impl FnMut(u64, BatEntry)) -> Result<(), (u64, Error)> {
         self.entry_runs(first, end.saturating_sub(first), first, |block, run| {
             if let EntryRun::Entries(entries) = run {
@@ -89,8 +89,9 @@ impl Bat<'_> {
         })
     }
 
-    /// What `work` makes of the blocks of each part of the BAT, by several threads with the feature `rayon`, in order. A part
-    /// has whole chunks, so that the blocks of one are looked at together with its sector bitmap.
+    /// Returns the results of `work` for the blocks of each part of the BAT, in order. With the feature `rayon`,
+    /// several threads do it. A part has whole chunks, so that the blocks of one are processed together with its sector
+    /// bitmap.
     pub(crate) fn in_parts<T: Send>(&self, work: impl Fn(u64, u64) -> T + Sync) -> Vec<T> {
         let blocks = self.geometry.payload_blocks();
         let step = EXAMINED_AT_ONCE.next_multiple_of(self.geometry.chunk_blocks());
@@ -107,13 +108,13 @@ impl Bat<'_> {
         all_at_once((0..blocks.div_ceil(step)).map(part).collect())
     }
 
-    /// The last block of a chunk.
+    /// Returns the last block of a chunk.
     pub(crate) fn last_of(&self, chunk: u64) -> u64 {
-        let behind = chunk.saturating_add(1).saturating_mul(self.geometry.chunk_blocks());
-        behind.min(self.geometry.payload_blocks()).saturating_sub(1)
+        let end = chunk.saturating_add(1).saturating_mul(self.geometry.chunk_blocks());
+        end.min(self.geometry.payload_blocks()).saturating_sub(1)
     }
 
-    /// What of the disk a block is.
+    /// Returns the range of the disk that a block covers.
     pub(crate) fn range_of(&self, block: u64) -> Range<u64> {
         let start = self.geometry.block_start(block);
         start..start.saturating_add(self.used_of(block, 0))
@@ -129,10 +130,10 @@ struct Pass<'p, 'b> {
 }
 
 impl Pass<'_, '_> {
-    /// The blocks from `first` to `end`, and the sector bitmaps of their chunks.
+    /// Examines the blocks from `first` to `end`, and the sector bitmaps of their chunks.
     fn blocks(&mut self, first: u64, end: u64) {
         let bat = self.bat;
-        // The first and the last block of each chunk that are partially present: only then its sector bitmap is needed.
+        // The first and the last partially present block of each chunk: only then its sector bitmap is needed.
         let mut partial: Vec<(u64, u64, u64)> = Vec::new();
         let visited = bat.visit(first, end, |block, entry| {
             if self.block(block, entry) {
@@ -160,7 +161,7 @@ impl Pass<'_, '_> {
         }
     }
 
-    /// Judges an entry; whether the block is partially present, as far as that can be.
+    /// Examines an entry. Returns whether the block is partially present, if that is valid.
     fn block(&mut self, block: u64, entry: BatEntry) -> bool {
         let bat = self.bat;
         let at = bat.entry_offset(bat.geometry.payload_index(block));
@@ -168,14 +169,14 @@ impl Pass<'_, '_> {
         let range = || Some(bat.range_of(block));
         if entry.reserved() != 0 {
             let kind = || ErrorKind::Field { field: "reserved bits", found: entry.reserved(), expected: "0" };
-            self.findings.tell(Rule::BatReserved, Severity::Note, || (of_entry(kind()), range()));
+            self.findings.report(Rule::BatReserved, Severity::Note, || (of_entry(kind()), range()));
         }
         let (state, place) = match bat.judge(block, entry, at) {
             Ok(Judged { state, place }) => (state, place),
             Err(error) => {
                 let rule = error.rule().unwrap_or(Rule::BlockState);
-                self.findings.tell(rule, Severity::Corruption, || (error, range()));
-                // It is allocated, wherever that may be.
+                self.findings.report(rule, Severity::Corruption, || (error, range()));
+                // It is allocated, even if its offset is invalid.
                 if let Ok(state) = bat.judge_state(block, entry, at) {
                     self.summary.place(entry.file_offset(), bat.geometry.block_size());
                     return state == PayloadBlockState::PartiallyPresent;
@@ -186,20 +187,20 @@ impl Pass<'_, '_> {
         let Some((place, end)) = place else {
             if entry.file_offset() != 0 {
                 let kind = ErrorKind::PlaceOfAbsent { state: state.as_str(), offset: entry.file_offset() };
-                self.findings.tell(Rule::AbsentPlace, Severity::Note, || (of_entry(kind), range()));
+                self.findings.report(Rule::AbsentPlace, Severity::Note, || (of_entry(kind), range()));
             }
             return false;
         };
-        // What is there of it belongs to it.
+        // The part that exists belongs to it.
         self.slots.claim(place, end);
         let of_block = |kind| Error::at(Structure::PayloadBlock(block), place, kind);
         if !bat.view.has(place, end) {
             let kind = ErrorKind::OutOfBounds { length: end.saturating_sub(place), limit: bat.view.file_end() };
-            self.findings.tell(Rule::BlockPlace, Severity::Corruption, || (of_block(kind), range()));
+            self.findings.report(Rule::BlockPlace, Severity::Corruption, || (of_block(kind), range()));
         } else {
             if end > MOST_ACCOUNTED {
                 let kind = ErrorKind::OutOfBounds { length: 0, limit: MOST_ACCOUNTED };
-                self.findings.tell(Rule::TooFar, Severity::Unchecked, || (of_block(kind), range()));
+                self.findings.report(Rule::TooFar, Severity::Unchecked, || (of_block(kind), range()));
             }
             if end > bat.view.source().len() || bat.view.is_changed_by_replay(place, end) {
                 self.replayed(block, place, end);
@@ -209,22 +210,22 @@ impl Pass<'_, '_> {
         state == PayloadBlockState::PartiallyPresent
     }
 
-    /// Judges a block that a replay changes, or of which the file has not all before it.
+    /// Examines a block that a replay changes, or that was not complete in the file before the replay.
     fn replayed(&mut self, block: u64, place: u64, end: u64) {
         let (view, range) = (self.bat.view, self.bat.range_of(block));
         let at = |offset, what| Error::at(Structure::PayloadBlock(block), offset, ErrorKind::Text { what });
         let missing = place.max(view.source().len());
         if missing < end && !view.is_written_by_replay(missing, end) {
-            let what = "the file ends before it, and a replay puts zeros there";
-            // It may never have had anything, or the file was cut off.
-            self.findings.tell(Rule::LogGrowth, Severity::Unchecked, || (at(missing, what), Some(range)));
+            let what = "past the end of the file: reads as zeros after a replay";
+            // It may never have been written, or the file was truncated.
+            self.findings.report(Rule::LogGrowth, Severity::Unchecked, || (at(missing, what), Some(range)));
         } else if view.is_changed_by_replay(place, end) {
-            let what = "a replay changes its content, which is not for a log to do";
-            self.findings.tell(Rule::LoggedPayload, Severity::Leak, || (at(place, what), Some(range)));
+            let what = "a replay of the log changes its content";
+            self.findings.report(Rule::LoggedPayload, Severity::Leak, || (at(place, what), Some(range)));
         }
     }
 
-    /// Judges the entry of a sector bitmap block; `needed` is what of the disk can't be read without it.
+    /// Examines the entry of a sector bitmap block; `needed` is the range of the disk that cannot be read without it.
     fn bitmap(&mut self, chunk: u64, needed: Option<Range<u64>>) {
         let bat = self.bat;
         let index = bat.geometry.bitmap_index(chunk);
@@ -236,7 +237,7 @@ impl Pass<'_, '_> {
         let entry = bat.entry_place(structure, index).and_then(|at| Ok((at, bat.view.fetch::<U64>(structure, at)?)));
         let (at, entry) = match entry {
             Ok((at, entry)) => (at, BatEntry(entry.get())),
-            // In other images, nobody looks for it.
+            // In other images, it is not needed.
             Err(_) if bat.geometry.kind != ImageKind::Differencing => return,
             Err(error) => {
                 return self.findings.reject(Rule::BatSize, error, needed);
@@ -265,7 +266,7 @@ impl Pass<'_, '_> {
             return;
         }
         let place = entry.file_offset();
-        // As much of it as blocks of the disk have bits in.
+        // The part with the bits of blocks of the disk.
         let last = bat.last_of(chunk);
         let bits = bat.used_of(last, 0) >> bat.geometry.sector_shift();
         let length = bat.geometry.bitmap_start(last).saturating_add(bits.div_ceil(8));
@@ -285,7 +286,7 @@ impl Pass<'_, '_> {
         self.bits(chunk, place, last);
     }
 
-    /// Looks for bits that do not go with the states of the blocks.
+    /// Looks for bits that contradict the states of the blocks.
     fn bits(&mut self, chunk: u64, place: u64, last: u64) {
         let geometry = self.bat.geometry;
         let first = chunk.saturating_mul(geometry.chunk_blocks());
@@ -303,7 +304,7 @@ impl Pass<'_, '_> {
                     "only some bits of a fully present block are set"
                 }
                 PayloadBlockState::PartiallyPresent | PayloadBlockState::FullyPresent => continue,
-                _ if !are_all(false) => "bits of a block that is not present are set",
+                _ if !are_all(false) => "bits of an unallocated block are set",
                 _ => continue,
             };
             let detail = Error::at(structure, at, ErrorKind::Text { what });

@@ -1,4 +1,4 @@
-//! What an examination of an image finds: everything, and of each kind no more than anybody reads.
+//! Findings of a check: all are counted, and a limited number of each kind is kept.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -10,17 +10,17 @@ use crate::error::Error;
 use crate::error::{Rule, Severity};
 use crate::image::{Warning, severity_of};
 
-/// Something that an examination has found.
+/// Finding of a check: a breach of a rule in an image.
 #[non_exhaustive]
 #[derive(Clone, Debug)]
 pub struct Finding {
-    /// The rule that is broken.
+    /// The broken rule.
     pub rule: Rule,
-    /// How much that matters here.
+    /// Severity of the breach in this image.
     pub severity: Severity,
-    /// Where, what was found, and what was expected.
+    /// Location and problem, with the values found and expected.
     pub detail: Error,
-    /// What of the disk it is about, in bytes, where it is about a part of it.
+    /// The affected range of the disk, in bytes, if it is about a part of the disk.
     pub range: Option<Range<u64>>,
 }
 
@@ -37,10 +37,10 @@ impl From<Warning> for Finding {
     }
 }
 
-/// How many findings of one rule are kept. A table may break a rule in each of 64 million entries.
+/// Number of findings of one rule that are kept. A table may break a rule in each of 64 million entries.
 pub(crate) const MOST_OF_A_KIND: u64 = 100;
 
-/// How many findings are kept in all, but for the first of each kind in each layer.
+/// Number of findings that are kept in total, except for the first of each kind in each layer.
 const MOST: usize = 10_000;
 
 /// Findings, in the order in which they were made.
@@ -50,13 +50,13 @@ pub(crate) struct Findings {
     counts: Counts,
 }
 
-/// How many findings there are of each kind. There may be one for each of 64 million entries, and each is counted; of kinds,
-/// there are few.
+/// Number of findings of each kind. There may be one for each of 64 million entries, and each is counted; there are few
+/// kinds.
 #[derive(Debug, Default)]
 struct Counts(Vec<((Rule, Severity), u64)>);
 
 impl Counts {
-    /// Counts more of a kind, and returns how many there are of it then.
+    /// Counts more findings of a kind, and returns their new number.
     fn add(&mut self, kind: (Rule, Severity), more: u64) -> u64 {
         if let Some((_, count)) = self.0.iter_mut().find(|(known, _)| *known == kind) {
             *count = count.saturating_add(more);
@@ -72,7 +72,7 @@ impl Findings {
         self.add_as(rule, rule.severity(), detail, range);
     }
 
-    /// Something that keeps a part of the image from being read.
+    /// Adds a breach that prevents reading a part of the image.
     pub(crate) fn reject(&mut self, rule: Rule, detail: Error, range: Option<Range<u64>>) {
         let severity = severity_of(&detail);
         self.add_as(rule, severity, detail, range);
@@ -82,8 +82,8 @@ impl Findings {
         self.push(Finding { rule, severity, detail, range });
     }
 
-    /// The same of what may be found in every entry of a table: `say` is asked only where there is need to tell.
-    pub(crate) fn tell(&mut self, rule: Rule, severity: Severity, say: impl FnOnce() -> (Error, Option<Range<u64>>)) {
+    /// Adds a finding that may occur in every entry of a table: `say` is called only if the finding is kept.
+    pub(crate) fn report(&mut self, rule: Rule, severity: Severity, say: impl FnOnce() -> (Error, Option<Range<u64>>)) {
         if self.counts.add((rule, severity), 1) <= MOST_OF_A_KIND {
             let (detail, range) = say();
             self.list.push(Finding { rule, severity, detail, range });
@@ -92,30 +92,29 @@ impl Findings {
 
     pub(crate) fn push(&mut self, finding: Finding) {
         let Finding { rule, severity, detail, range } = finding;
-        self.tell(rule, severity, || (detail, range));
+        self.report(rule, severity, || (detail, range));
     }
 
-    /// Counts more of a kind without telling of them.
+    /// Counts more findings of a kind without keeping them.
     pub(crate) fn count_more(&mut self, rule: Rule, severity: Severity, more: u64) {
         if more > 0 {
             self.counts.add((rule, severity), more);
         }
     }
 
-    /// These, and others behind them.
+    /// Appends other findings.
     pub(crate) fn append(&mut self, other: Self) {
-        let mut told = Counts::default();
+        let mut reported = Counts::default();
         for finding in other.list {
-            told.add((finding.rule, finding.severity), 1);
+            reported.add((finding.rule, finding.severity), 1);
             self.push(finding);
         }
         for ((rule, severity), count) in other.counts.0 {
-            self.count_more(rule, severity, count.saturating_sub(told.add((rule, severity), 0)));
+            self.count_more(rule, severity, count.saturating_sub(reported.add((rule, severity), 0)));
         }
     }
 
-    /// These, and behind them what was found in a layer of a chain: as much as was kept of that, or one of each kind where
-    /// there are many already.
+    /// Appends the findings of a layer of a chain: all that were kept, or one of each kind if there are many already.
     pub(crate) fn append_layer(&mut self, found: Self, layer: usize, file: Option<&Path>) {
         let mut kinds = BTreeSet::new();
         for Finding { rule, severity, detail, range } in found.list {
@@ -128,7 +127,7 @@ impl Findings {
         }
     }
 
-    /// The findings, and how many there are of each kind.
+    /// Returns the findings, and their number for each kind.
     pub(crate) fn into_parts(self) -> (Vec<Finding>, BTreeMap<(Rule, Severity), u64>) {
         (self.list, self.counts.0.into_iter().collect())
     }

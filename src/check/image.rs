@@ -1,4 +1,4 @@
-//! Looking at everything in one file that no read depends on, and at all that one may depend on.
+//! Check of one file: everything that reads depend on, and everything else.
 
 use std::mem::offset_of;
 
@@ -18,32 +18,32 @@ use super::bat::BatSummary;
 use super::finding::Findings;
 use super::slots::Slots;
 
-/// What the examination of one file has found, but for the findings.
+/// Summary of the check of one file, without the findings.
 #[derive(Clone, Debug)]
 pub(crate) struct Examined {
     pub(crate) bat: BatSummary,
-    /// Where the last thing ends that something refers to, in bytes.
+    /// End of the last structure that something refers to, in bytes.
     pub(crate) end: u64,
-    /// How many MiB nothing refers to.
+    /// Number of MiB that nothing refers to.
     pub(crate) unreferenced: u64,
 }
 
 impl Image {
-    /// Looks for everything that is wrong, but for what was found when the image was opened. The content of blocks is not
-    /// looked at. With the feature `rayon`, the threads of the current pool do it.
+    /// Looks for all problems that were not found when the image was opened, except in the content of blocks. With the
+    /// feature `rayon`, the threads of the current pool do it.
     pub(crate) fn examine(&self, findings: &mut Findings) -> Examined {
-        self.identity_is_told(findings);
-        self.headers_agree(findings);
-        self.empty_is_empty(findings);
-        self.regions_are_known(findings);
-        self.log_is_in_order(findings);
+        self.check_identity(findings);
+        self.check_headers(findings);
+        self.check_unused(findings);
+        self.check_regions(findings);
+        self.check_log(findings);
         let slots = Slots::new(self.view.length());
         let bat = self.bat_by_the_book().examine(&slots, findings);
         for (start, end, _) in self.regions.reserved.ranges() {
             slots.mark(*start, *end);
         }
-        let unreferenced = self.everything_is_referred_to(&slots, findings);
-        // What was looked at may not have been what the file says.
+        let unreferenced = self.check_unreferenced(&slots, findings);
+        // The bytes that were read may not have been those of the file.
         let failed = self.view.failed_reads().first_but_for(&[]);
         if let Err(lost) = self.source().check_lost().and(failed.map_or(Ok(()), Err)) {
             findings.reject(Rule::Medium, lost, None);
@@ -53,27 +53,27 @@ impl Image {
         Examined { bat, end: slots.used_end().min(self.source().len()), unreferenced }
     }
 
-    /// The first block that lies where another one or something else does, and with which one it shares its place. Entries that
-    /// are against the format are left out; a table that was lost while it was looked at is the error.
+    /// Returns the first block that overlaps another block or structure, and what it overlaps. Entries that violate the
+    /// format are left out. A table that was lost during the search is the error.
     pub(crate) fn first_shared_block(&self) -> Option<Error> {
         let shared = self.bat_by_the_book().first_shared(self.reserved_for_salvage.as_ref());
         let table = self.source().check(Structure::Bat, self.regions.bat.offset, self.geometry.bat_length());
         self.check_tables().and(table).err().or(shared)
     }
 
-    /// The creator and the identities.
-    fn identity_is_told(&self, findings: &mut Findings) {
+    /// Checks the creator and the identities.
+    fn check_identity(&self, findings: &mut Findings) {
         let creator_at = to_u64(offset_of!(FileIdentifier, creator));
         let length = to_u64(size_of::<FileIdentifier>()).saturating_sub(creator_at);
         if let Ok(bytes) = self.view.bytes(Structure::FileIdentifier, creator_at, length) {
             let mut units = bytes.chunks_exact(2).map(|unit| unit != [0, 0]);
             let named = units.by_ref().take_while(|is_set| *is_set).count();
             let what = if units.any(|is_set| is_set) {
-                Some("something stands behind the end of Creator")
+                Some("there is data after the end of Creator")
             } else if named == 0 {
                 Some("Creator is empty")
             } else if self.creator.chars().any(char::is_control) {
-                Some("Creator has control characters in it")
+                Some("Creator has control characters")
             } else {
                 None
             };
@@ -82,10 +82,10 @@ impl Image {
                 findings.add(Rule::CreatorText, detail, None);
             }
         }
-        // Where no header counts, that is told.
+        // If no header is valid, that was reported.
         let is_known = self.warnings.as_slice().iter().all(|warning| warning.rule != Rule::Headers);
         let nil = [
-            (self.header.data_write_guid.is_nil(), "DataWriteGuid is nil: no child can be made of the image"),
+            (self.header.data_write_guid.is_nil(), "DataWriteGuid is nil: the image cannot have children"),
             (self.header.file_write_guid.is_nil(), "FileWriteGuid is nil"),
         ];
         for (_, what) in nil.into_iter().filter(|(is_nil, _)| *is_nil && is_known) {
@@ -94,19 +94,19 @@ impl Image {
             findings.add(Rule::NilIdentity, detail, None);
         }
         if self.virtual_disk_id.is_some_and(|id| id.is_nil()) {
-            let detail = Error::of(Structure::MetadataItem("VirtualDiskId"), ErrorKind::Text { what: "it is nil" });
+            let detail = Error::of(Structure::MetadataItem("VirtualDiskId"), ErrorKind::Text { what: "nil" });
             findings.add(Rule::NilIdentity, detail, None);
         }
     }
 
-    /// Where both headers are valid, they differ in what changes, and in nothing else.
-    fn headers_agree(&self, findings: &mut Findings) {
+    /// Checks that two valid headers differ only in values that change.
+    fn check_headers(&self, findings: &mut Findings) {
         let (Ok(one), Ok(other)) = (header::read(&self.view, 1), header::read(&self.view, 2)) else { return };
         let differ = [
             (one.version != other.version, "the two headers have different versions"),
             (
                 (one.log_offset, one.log_length) != (other.log_offset, other.log_length),
-                "the two headers have their logs at different places",
+                "the two headers have different logs",
             ),
         ];
         for (_, what) in differ.into_iter().filter(|(differ, _)| *differ) {
@@ -114,8 +114,8 @@ impl Image {
         }
     }
 
-    /// The reserved parts of the header section, of the tables and of the BAT region.
-    fn empty_is_empty(&self, findings: &mut Findings) {
+    /// Checks the reserved parts of the header section, of the tables and of the BAT region.
+    fn check_unused(&self, findings: &mut Findings) {
         let mut empty = |check, structure, start, end, what| {
             if let Some((offset, found)) = first_set(&self.view, structure, start, end) {
                 findings.add(check, Error::at(structure, offset, ErrorKind::NotEmpty { found, what }), None);
@@ -136,7 +136,7 @@ impl Image {
                 let fields_end = start.saturating_add(to_u64(size_of::<Header>()));
                 empty(Rule::HeaderReserved, structure, fields_end, checked_end, "the reserved part of the header");
             }
-            empty(Rule::NotEmpty, structure, checked_end, start.saturating_add(KIB_64), "the gap behind the header");
+            empty(Rule::NotEmpty, structure, checked_end, start.saturating_add(KIB_64), "the gap after the header");
         }
         let entries = to_u64(self.regions.all.len()).saturating_mul(to_u64(size_of::<RegionTableEntry>()));
         let used = to_u64(size_of::<RegionTableHeader>()).saturating_add(entries);
@@ -184,28 +184,28 @@ impl Image {
             let entry = |index: u64| bat.offset.saturating_add(index.saturating_mul(BatEntry::LENGTH));
             let start = entry(self.geometry.payload_index(last).saturating_add(1));
             let end = entry(self.geometry.bitmap_index(self.geometry.chunk_of(last)));
-            empty(Rule::NotEmpty, Structure::Bat, start, end, "an entry of the BAT behind that of the last block");
+            empty(Rule::NotEmpty, Structure::Bat, start, end, "an entry of the BAT after that of the last block");
         }
     }
 
-    /// There is no region but those that the format has.
-    fn regions_are_known(&self, findings: &mut Findings) {
+    /// Checks that there are only regions that the format defines.
+    fn check_regions(&self, findings: &mut Findings) {
         let known = [RegionTableEntry::BAT.to_uuid(), RegionTableEntry::METADATA.to_uuid()];
-        // Of those that are required, the opening told.
+        // Required ones were reported when the image was opened.
         for region in self.regions.all.iter().filter(|region| !region.required && !known.contains(&region.guid)) {
-            findings.tell(Rule::RegionUnknown, Severity::Note, || {
+            findings.report(Rule::RegionUnknown, Severity::Note, || {
                 let kind = ErrorKind::UnknownOptional { id: region.guid };
                 (Error::at(Structure::OtherRegion, region.offset, kind), None)
             });
         }
     }
 
-    /// What the log holds that is not replayed.
-    fn log_is_in_order(&self, findings: &mut Findings) {
+    /// Checks entries of the log that are not replayed.
+    fn check_log(&self, findings: &mut Findings) {
         let at = |offset: u64| self.header.log_offset.saturating_add(offset);
         let is_dirty = self.header.is_dirty();
         if is_dirty && (self.header.check_log_version().is_err() || self.header.check_log_length().is_err()) {
-            // Of a log that this crate does not know, nothing was looked for, and nothing is out of place.
+            // The format of the log is unknown, so nothing was searched in it.
             return;
         }
         let newest = match &self.log_state {
@@ -222,11 +222,11 @@ impl Image {
             let (check, kind) = match entry.status {
                 EntryStatus::Active => return,
                 EntryStatus::OtherLog => {
-                    (Rule::LogEntryGuid, ErrorKind::Text { what: "not replayed: it is of another log" })
+                    (Rule::LogEntryGuid, ErrorKind::Text { what: "not replayed: entry of another log" })
                 }
                 EntryStatus::Stale if entry.content.is_some_and(|content| content.sequence_number > newest) => {
                     newer = newer.saturating_add(1);
-                    // The first of them was told when the image was opened.
+                    // The first of them was reported when the image was opened.
                     if newer > 1 {
                         let detail = log::not_replayed_though_newer(at(entry.offset));
                         findings.add_as(Rule::LogEntrySequence, Severity::Warning, detail, None);
@@ -234,14 +234,14 @@ impl Image {
                     return;
                 }
                 EntryStatus::Stale => {
-                    let what = "not replayed: it is older than the tail, or in no sequence";
+                    let what = "not replayed: older than the tail, or not part of a sequence";
                     (Rule::LogEntrySequence, ErrorKind::Text { what })
                 }
                 EntryStatus::Broken(flaw) => (rule_of(flaw), ErrorKind::BrokenEntry { flaw: flaw.to_string() }),
             };
             findings.add(check, Error::at(Structure::LogEntry, at(entry.offset), kind), None);
         });
-        // Where the log can't be found, that was told when the image was opened.
+        // If the log was not found, that was reported when the image was opened.
         drop(visited);
         if let Some(first) = stale {
             let detail = Error::at(Structure::Log, at(first), ErrorKind::StaleEntries { count });
@@ -249,21 +249,21 @@ impl Image {
         }
     }
 
-    /// Looks at what nothing refers to, and returns how many MiB of it hold something.
-    fn everything_is_referred_to(&self, slots: &Slots, findings: &mut Findings) -> u64 {
+    /// Checks space that nothing refers to, and returns the number of MiB of it that are not zero.
+    fn check_unreferenced(&self, slots: &Slots, findings: &mut Findings) -> u64 {
         let length = self.source().len();
         let used_end = slots.used_end();
         let mut unreferenced = 0_u64;
-        // Up to where the file is known to be zero: there may be millions of runs in one hole.
+        // End of the known zeros: there may be millions of runs in one hole.
         let mut zero_end = 0;
         for (start, end) in slots.unused() {
             let end = end.min(length);
-            // Where a run begins that is empty as a whole, or holds something in each MiB.
+            // Start of a run that is zero as a whole, or not zero in each MiB.
             let (mut at, mut run_start, mut was_empty) = (start, start, true);
-            let mut tell = |start, end: u64, is_empty| {
+            let mut report = |start, end: u64, is_empty| {
                 let kind = ErrorKind::Unreferenced { length: end.saturating_sub(start), is_zero: is_empty };
                 let severity = if is_empty { Severity::Note } else { Severity::Leak };
-                findings.tell(Rule::Unreferenced, severity, || (Error::at(Structure::File, start, kind), None));
+                findings.report(Rule::Unreferenced, severity, || (Error::at(Structure::File, start, kind), None));
             };
             while at < end {
                 if at >= zero_end {
@@ -273,7 +273,7 @@ impl Image {
                 let next = if is_hole { zero_end.min(end) } else { at.saturating_add(MIB).min(end) };
                 let is_empty = is_hole || first_set(&self.view, Structure::File, at, next).is_none();
                 if is_empty != was_empty && at > run_start {
-                    tell(run_start, at, was_empty);
+                    report(run_start, at, was_empty);
                     run_start = at;
                 }
                 was_empty = is_empty;
@@ -281,7 +281,7 @@ impl Image {
                 at = next;
             }
             if at > run_start {
-                tell(run_start, at, was_empty);
+                report(run_start, at, was_empty);
             }
         }
         if !length.is_multiple_of(MIB) && used_end < length {
@@ -293,7 +293,7 @@ impl Image {
     }
 }
 
-/// The rule that a broken log entry breaks.
+/// Returns the rule that an invalid log entry breaks.
 fn rule_of(flaw: LogEntryError) -> Rule {
     match flaw {
         LogEntryError::OtherLog => Rule::LogEntryGuid,
@@ -305,7 +305,8 @@ fn rule_of(flaw: LogEntryError) -> Rule {
     }
 }
 
-/// The first byte between `start` and `end` that is not zero, and where it is. What can't be read is told elsewhere.
+/// Returns offset and value of the first nonzero byte between `start` and `end`. Unreadable bytes are reported
+/// elsewhere.
 fn first_set(view: &View, structure: Structure, start: u64, end: u64) -> Option<(u64, u8)> {
     let (mut at, mut kept_from, mut memory) = (start, start, Vec::new());
     while at < end {

@@ -1,4 +1,4 @@
-//! Finding everything that is wrong with one image, also what no read depends on.
+//! Check of one image, including values that no read depends on.
 
 mod bat;
 mod finding;

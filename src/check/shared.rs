@@ -1,4 +1,4 @@
-//! Blocks that lie in one place: which they are, and with whom they share it.
+//! Blocks that overlap in the file.
 
 use std::collections::{HashMap, HashSet};
 
@@ -13,7 +13,7 @@ use crate::num::to_usize_saturating;
 use super::finding::{Findings, MOST_OF_A_KIND};
 use super::slots::Slots;
 
-/// A place in the file that a block says is its own.
+/// A part of the file that a block uses.
 struct Claim {
     structure: Structure,
     place: u64,
@@ -23,8 +23,8 @@ struct Claim {
 }
 
 impl Bat<'_> {
-    /// The first block that shares its place, and with what it does: with another block, of which it reads the bytes, or, where
-    /// less is `held` than is taken, with something that claims to be there.
+    /// Returns the first block that shares its space: with another block, whose bytes it reads, or, if
+    /// `reserved_for_salvage` is less than what is reserved, with another structure.
     pub(crate) fn first_shared(&self, reserved_for_salvage: Option<&ReservedRanges>) -> Option<Error> {
         if let Some(reserved_for_salvage) = reserved_for_salvage {
             let first_of = |first, end| {
@@ -48,12 +48,12 @@ impl Bat<'_> {
             return None;
         }
         let mut findings = Findings::default();
-        self.shared_is_told(&slots, &mut findings);
+        self.report_shared(&slots, &mut findings);
         findings.into_parts().0.into_iter().next().map(|finding| finding.detail)
     }
 
-    /// Tells of every block that shares its place, and with whom it does: with the first other one of the same place.
-    pub(crate) fn shared_is_told(&self, slots: &Slots, findings: &mut Findings) {
+    /// Reports every block that shares its space, together with the first other block of the same space.
+    pub(crate) fn report_shared(&self, slots: &Slots, findings: &mut Findings) {
         let parts = self.in_parts(|first, end| {
             let (mut shared, mut count) = (Vec::new(), 0_u64);
             self.for_each_place(first, end, |claim| {
@@ -67,10 +67,10 @@ impl Bat<'_> {
             (shared, count)
         });
         let count = parts.iter().map(|(_, count)| *count).fold(0, u64::saturating_add);
-        let told = parts.into_iter().flat_map(|(shared, _)| shared);
-        let told: Vec<(Claim, u64)> = told.take(to_usize_saturating(MOST_OF_A_KIND)).collect();
-        let wanted: HashSet<u64> = told.iter().map(|(_, slot)| *slot).collect();
-        // The first two of each of these places.
+        let reported = parts.into_iter().flat_map(|(shared, _)| shared);
+        let reported: Vec<(Claim, u64)> = reported.take(to_usize_saturating(MOST_OF_A_KIND)).collect();
+        let wanted: HashSet<u64> = reported.iter().map(|(_, slot)| *slot).collect();
+        // The first two blocks of each of these places.
         let firsts = self.in_parts(|first, end| {
             let mut firsts: HashMap<u64, Vec<Structure>> = HashMap::new();
             self.for_each_place(first, end, |claim| {
@@ -83,8 +83,8 @@ impl Bat<'_> {
             });
             firsts
         });
-        let mut untold = count;
-        for (Claim { structure, place, block, .. }, slot) in &told {
+        let mut unreported = count;
+        for (Claim { structure, place, block, .. }, slot) in &reported {
             let of_slot = firsts.iter().filter_map(|firsts| firsts.get(slot)).flatten();
             let Some(with) = of_slot.copied().find(|other| other != structure) else { continue };
             let kind = ErrorKind::Overlap { with, offset: slot.saturating_mul(MIB) };
@@ -93,13 +93,13 @@ impl Bat<'_> {
                 _ => self.range_of(*block),
             };
             findings.add(Rule::BlockOverlap, Error::at(*structure, *place, kind), Some(range));
-            untold = untold.saturating_sub(1);
+            unreported = unreported.saturating_sub(1);
         }
-        findings.count_more(Rule::BlockOverlap, Severity::Corruption, untold);
+        findings.count_more(Rule::BlockOverlap, Severity::Corruption, unreported);
     }
 
-    /// Shows what has claimed its place among the blocks from `first` to `end`, and the sector bitmaps of their chunks. What
-    /// can't be read has been told.
+    /// Shows the space that each of the blocks from `first` to `end` uses, and that of the sector bitmaps of their
+    /// chunks. Unreadable entries were reported.
     fn for_each_place(&self, first: u64, end: u64, mut show: impl FnMut(Claim)) {
         let visited = self.visit(first, end, |block, entry| {
             let at = self.entry_offset(self.geometry.payload_index(block));

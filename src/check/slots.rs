@@ -1,4 +1,4 @@
-//! Which MiB of a file belong to something: blocks lie on multiples of 1 MiB, so one bit for each is enough.
+//! Use of the file per MiB: blocks are aligned to 1 MiB, so one bit for each is enough.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -7,10 +7,10 @@ use zerocopy::FromZeros;
 use crate::format::MIB;
 use crate::num::to_usize_saturating;
 
-/// How much of a file is kept account of: 256 TiB, four times the largest disk.
+/// Length of the part of a file that is tracked: 256 TiB, four times the largest disk.
 pub(crate) const MOST_ACCOUNTED: u64 = 1 << 48;
 
-/// The MiB of a file, each in use or not, or in use more than once.
+/// The MiB of a file: each is unused, in use, or in use more than once.
 #[derive(Debug)]
 pub(crate) struct Slots {
     count: u64,
@@ -19,16 +19,15 @@ pub(crate) struct Slots {
 }
 
 impl Slots {
-    /// Those of a file of `length` bytes; the last one may be one in part.
+    /// Makes a table for a file of `length` bytes; the last MiB may be partial.
     pub(crate) fn new(length: u64) -> Self {
         let count = length.min(MOST_ACCOUNTED).div_ceil(MIB);
-        // Memory that the system gives as zeros takes no room before something is written there: a replay may make a file
-        // of any length.
+        // Zeroed memory from the system takes no space before it is written to: a replay may make a file of any length.
         let words = || AtomicU64::new_vec_zeroed(to_usize_saturating(count.div_ceil(64))).unwrap_or_default();
         Self { count, used: words(), shared: words() }
     }
 
-    /// Takes the MiB that the bytes from `start` to `end` touch; those that somebody else has taken are shared from now on.
+    /// Marks the MiB that contain the bytes from `start` to `end` as in use; those in use before become shared.
     pub(crate) fn claim(&self, start: u64, end: u64) {
         for slot in self.range(start, end) {
             if set(&self.used, slot) {
@@ -37,14 +36,14 @@ impl Slots {
         }
     }
 
-    /// The same, but to be shared is no fault.
+    /// Marks the MiB that contain the bytes from `start` to `end` as in use, which may be shared.
     pub(crate) fn mark(&self, start: u64, end: u64) {
         for slot in self.range(start, end) {
             set(&self.used, slot);
         }
     }
 
-    /// The MiB between `start` and `end` that are shared, by number.
+    /// Returns the shared MiB between `start` and `end`, by number.
     pub(crate) fn shared(&self, start: u64, end: u64) -> impl Iterator<Item = u64> {
         self.range(start, end).filter(|slot| is_set(&self.shared, *slot))
     }
@@ -53,7 +52,7 @@ impl Slots {
         self.shared.iter().any(|word| word.load(Ordering::Relaxed) != 0)
     }
 
-    /// Where the last MiB that is in use ends.
+    /// Returns the end of the last MiB in use.
     pub(crate) fn used_end(&self) -> u64 {
         let last = (0_u64..).zip(&self.used).filter(|(_, word)| word.load(Ordering::Relaxed) != 0).last();
         last.map_or(0, |(index, word)| {
@@ -62,7 +61,7 @@ impl Slots {
         })
     }
 
-    /// The runs of MiB that nobody uses: first byte and end.
+    /// Returns the runs of unused MiB: first byte and end.
     pub(crate) fn unused(&self) -> impl Iterator<Item = (u64, u64)> {
         let mut slot = 0;
         std::iter::from_fn(move || {
@@ -74,7 +73,7 @@ impl Slots {
         })
     }
 
-    /// The first from `slot` on that is used, or not.
+    /// Returns the first MiB from `slot` on that is in use, or unused.
     fn next(&self, mut slot: u64, used: bool) -> Option<u64> {
         while slot < self.count {
             let word = self.used.get(to_usize_saturating(slot / 64)).map_or(0, |word| word.load(Ordering::Relaxed));
@@ -94,11 +93,11 @@ impl Slots {
     }
 }
 
-/// Sets a bit, and says whether it was set before.
+/// Sets a bit, and returns whether it was set before.
 fn set(words: &[AtomicU64], slot: u64) -> bool {
     let bit = 1_u64 << (slot % 64);
     let word = words.get(to_usize_saturating(slot / 64));
-    // To look costs nothing; to write takes the word from all other threads.
+    // Reading is cheap; writing takes the word from all other threads.
     let is_set = |word: &AtomicU64| word.load(Ordering::Relaxed) & bit != 0;
     word.is_some_and(|word| is_set(word) || word.fetch_or(bit, Ordering::Relaxed) & bit != 0)
 }
@@ -113,7 +112,7 @@ mod tests {
     use super::{MIB, Slots};
 
     #[test]
-    fn what_nobody_uses_and_what_two_use_is_known() {
+    fn unused_and_shared_slots_are_known() {
         let slots = Slots::new(200 * MIB - 5);
         slots.mark(0, MIB);
         slots.claim(3 * MIB, 5 * MIB);

@@ -7,9 +7,10 @@ mod parts;
 
 pub(crate) use parts::Crc32;
 
-/// CRC-32C of a structure whose checksum field, 4 bytes at `field`, counts as zero (MS-VHDX 2.2.2, 2.2.3.1, 2.3.1.1).
-///
-/// The structure is not copied for this: the sum runs up to the field, over four zeros, and on behind it. A field that
+/// Returns the CRC-32C of a structure whose checksum field, 4 bytes at `field`, counts as zero (MS-VHDX 2.2.2, 2.2.3.1,
+/// 2.3.1.1).
+/// The structure is not copied: the sum continues over four zeros instead of the field. A field outside the structure
+/// has no effect.
 /// does not lie inside leaves nothing to leave out, and gives the plain sum.
 pub(crate) fn crc32c_of_structure(bytes: &[u8], field: usize) -> u32 {
     let parts = bytes.split_at_checked(field).and_then(|(head, rest)| Some((head, rest.split_at_checked(4)?.1)));
@@ -19,12 +20,12 @@ pub(crate) fn crc32c_of_structure(bytes: &[u8], field: usize) -> u32 {
     }
 }
 
-/// The CRC-32C that goes on from `crc` over `bytes`.
+/// Continues the CRC-32C `crc` over `bytes`.
 pub(crate) fn crc32c_append(crc: u32, bytes: &[u8]) -> u32 {
     crc32c::crc32c_append(crc, bytes)
 }
 
-/// CRC-32 (IEEE) of content, as zlib computes it.
+/// Returns the CRC-32 (IEEE) of content, as zlib computes it.
 pub(crate) fn crc32(bytes: &[u8]) -> u32 {
     crc32fast::hash(bytes)
 }
@@ -34,13 +35,13 @@ mod tests {
     use super::{crc32, crc32c_of_structure};
 
     #[test]
-    fn check_values_are_those_of_the_two_polynomials() {
+    fn check_values_match_the_two_polynomials() {
         assert_eq!(crc32c_of_structure(b"123456789", 9), 0xe306_9283);
         assert_eq!(crc32(b"123456789"), 0xcbf4_3926);
     }
 
     #[test]
-    fn the_field_counts_as_zero_wherever_it_lies() {
+    fn checksum_field_counts_as_zero_at_any_offset() {
         let mut bytes: Vec<u8> = (1..=64).collect();
         for field in 0..=60 {
             let sum = crc32c_of_structure(&bytes, field);

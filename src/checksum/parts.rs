@@ -4,7 +4,7 @@ use crc32fast::Hasher;
 
 use crate::num::to_u64;
 
-/// The CRC-32 (IEEE) of content that is summed in parts: parts that lie side by side can be joined.
+/// CRC-32 (IEEE) of content in parts: the sums of adjacent parts can be joined.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Crc32 {
     sum: Hasher,
@@ -13,7 +13,7 @@ pub(crate) struct Crc32 {
 
 /// Length of content, as far as a CRC-32 depends on it: any number of bytes, of any number of parts, without overflow.
 ///
-/// To append `n` bytes multiplies the sum by `x^(8n)` modulo the polynomial, and `x^(2^32 - 1)` is 1 (the polynomial is
+/// Appending `n` bytes multiplies the sum by `x^(8n)` modulo the polynomial, and `x^(2^32 - 1)` is 1 (the polynomial is
 /// primitive). So only `n` modulo `2^32 - 1` counts. It is 0 for empty content, and between 1 and `2^32 - 1` otherwise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Length(u64);
@@ -30,38 +30,38 @@ impl Length {
     }
 
     fn and(self, next: Self) -> Self {
-        // Two numbers of 32 bits.
+        // The sum of two 32-bit numbers.
         Self::of(self.0.saturating_add(next.0))
     }
 }
 
 /// Appends content with the sum `next` to content with the sum `sum`.
 fn join(sum: &Hasher, next: u32, length: Length) -> Hasher {
-    // The library counts bytes in a u64, and adds without a check: it is handed no more than one length.
+    // The crate counts bytes in a u64, and adds without a check: it gets no more than one length.
     let mut joined = Hasher::new_with_initial_len(sum.clone().finalize(), 0);
     joined.combine(&Hasher::new_with_initial_len(next, length.0));
     Hasher::new_with_initial_len(joined.finalize(), 0)
 }
 
 impl Crc32 {
-    /// The sum of `length` bytes that is known already.
+    /// Makes the known sum of `length` bytes.
     pub(crate) fn of(sum: u32, length: u64) -> Self {
         Self { sum: Hasher::new_with_initial_len(sum, 0), length: Length::of(length) }
     }
 
-    /// Goes on over `bytes`.
+    /// Continues the sum over `bytes`.
     pub(crate) fn update(&mut self, bytes: &[u8]) {
         self.sum.update(bytes);
         self.length = self.length.and(Length::of(to_u64(bytes.len())));
     }
 
-    /// Goes on over what `other` is the sum of.
+    /// Appends the content of `other`.
     pub(crate) fn append(&mut self, other: &Self) {
         self.sum = join(&self.sum, other.value(), other.length);
         self.length = self.length.and(other.length);
     }
 
-    /// Goes on over what `other` is the sum of, repeated `times` times: one or two steps for each bit of `times`.
+    /// Appends the content of `other` `times` times: one or two steps for each bit of `times`.
     pub(crate) fn append_repeated(&mut self, other: &Self, times: u64) {
         let (mut power, mut left) = (other.clone(), times);
         while left > 0 {
@@ -74,7 +74,7 @@ impl Crc32 {
         }
     }
 
-    /// Goes on over zeros, in a time that hardly depends on how many they are.
+    /// Appends zeros, in a time that hardly depends on their number.
     pub(crate) fn append_zeros(&mut self, length: u64) {
         let length = Length::of(length);
         // Without the inversion at its beginning and end, a CRC of zeros is 0: nothing is added to the multiplied sum.
@@ -84,7 +84,7 @@ impl Crc32 {
         self.length = self.length.and(length);
     }
 
-    /// The sum.
+    /// Returns the sum.
     pub(crate) fn value(&self) -> u32 {
         self.sum.clone().finalize()
     }
@@ -96,7 +96,7 @@ mod tests {
     use crate::checksum::crc32;
 
     #[test]
-    fn parts_and_zeros_sum_to_what_the_whole_does() {
+    fn crc32_of_parts_and_zeros_equals_whole() {
         let bytes: Vec<u8> = (0..100_000_u32).map(|n| n.to_le_bytes()[1]).collect();
         let whole = crc32(&bytes);
         for cut in [0, 1, 512, 65_536, bytes.len()] {
@@ -117,12 +117,12 @@ mod tests {
         }
     }
 
-    // Input that is too long to look at. All expected sums below are computed in Python, by x^(8n) modulo the polynomial
-    // in 32-bit integers; that computation was compared with zlib for lengths up to 256 MiB.
+    // Input that is too long to process. All expected sums below are computed in Python, by x^(8n) modulo the
+    // polynomial in 32-bit integers; that computation was compared with zlib for lengths up to 256 MiB.
 
     #[test]
-    fn crc32_of_zeros_is_right_for_every_length() {
-        for (zeros, alone, behind_abc) in [
+    fn crc32_of_zeros_is_correct_for_every_length() {
+        for (zeros, alone, after_abc) in [
             (0, 0, 0x3524_41c2),
             (0xffff_ffff, 0, 0x3524_41c2),
             (1 << 40, 0x0d96_8558, 0x80cc_9ae1),
@@ -135,25 +135,25 @@ mod tests {
             (1 << 63, 0x4dbd_f21c, 0x7581_96c8),
             (u64::MAX, 0, 0x3524_41c2),
         ] {
-            let (mut sum, mut behind) = (Crc32::default(), Crc32::default());
+            let (mut sum, mut after) = (Crc32::default(), Crc32::default());
             sum.append_zeros(zeros);
             assert_eq!(sum.value(), alone, "{zeros} zeros");
-            behind.update(b"abc");
-            behind.append_zeros(zeros);
-            assert_eq!(behind.value(), behind_abc, "abc and {zeros} zeros");
+            after.update(b"abc");
+            after.append_zeros(zeros);
+            assert_eq!(after.value(), after_abc, "abc and {zeros} zeros");
             let mut joined = Crc32::default();
             joined.update(b"abc");
             joined.append(&sum);
-            assert_eq!(joined.value(), behind_abc, "abc and a part of {zeros} zeros");
+            assert_eq!(joined.value(), after_abc, "abc and a part of {zeros} zeros");
             let mut known = Crc32::default();
             known.update(b"abc");
             known.append(&Crc32::of(alone, zeros));
-            assert_eq!(known.value(), behind_abc, "abc and the known sum of {zeros} zeros");
+            assert_eq!(known.value(), after_abc, "abc and the known sum of {zeros} zeros");
         }
     }
 
     #[test]
-    fn crc32_of_parts_longer_than_a_u64_is_right() {
+    fn crc32_of_parts_longer_than_u64_is_correct() {
         // "abc", 2^63 zeros, "xyz", 2^63 zeros, "end".
         let part = |bytes: &[u8], zeros| {
             let mut part = Crc32::default();
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn crc32_of_repeated_content_is_that_of_the_content_written_out() {
+    fn crc32_of_repeated_content_equals_whole() {
         let mut part = Crc32::default();
         part.update(&[0xcb, 0xf4, 0x39, 0x26]);
         for (times, expected) in

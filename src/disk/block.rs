@@ -1,11 +1,11 @@
-//! A disk block by block.
+//! Blocks of a disk.
 
 use crate::error::Result;
 use crate::format::PayloadBlockState;
 
 use super::{Disk, Segments};
 
-/// A block of a disk: as much of it as one payload block of the image that was opened can hold (MS-VHDX 2.4.1).
+/// Block of a disk: the range that one payload block of the opened image covers (MS-VHDX 2.4.1).
 #[derive(Clone, Copy, Debug)]
 pub struct Block<'d> {
     disk: &'d Disk,
@@ -23,32 +23,32 @@ impl<'d> Block<'d> {
         Ok(Self { disk, index, start, length, state })
     }
 
-    /// Its number, from 0.
+    /// Returns the number of the block, from 0.
     #[must_use]
     pub fn index(&self) -> u64 {
         self.index
     }
 
-    /// Where it begins in the disk, in bytes.
+    /// Returns the offset of the block in the disk, in bytes.
     #[must_use]
     pub fn start(&self) -> u64 {
         self.start
     }
 
-    /// How many bytes of it belong to the disk: the block size, but for the last one.
+    /// Returns the length of the block, in bytes: the block size, except for the last block of the disk.
     #[must_use]
     #[expect(clippy::len_without_is_empty, reason = "a block is never empty")]
     pub fn len(&self) -> u64 {
         self.length
     }
 
-    /// Its state in the image that was opened. Its content may be that of parents, in part or as a whole.
+    /// Returns the state of the block in the opened image. The content may come from parents, in part or as a whole.
     #[must_use]
     pub fn state(&self) -> PayloadBlockState {
         self.state
     }
 
-    /// Its content.
+    /// Returns the content of the block.
     #[must_use]
     pub fn segments(&self) -> Segments<&'d Disk> {
         self.disk.segments(self.start..self.start.saturating_add(self.length))

@@ -1,4 +1,4 @@
-//! An image and its parents, from the image that was opened down to its base.
+//! Chain of images: the opened image, its parents, and the base.
 
 use std::sync::Arc;
 
@@ -12,19 +12,19 @@ use super::options::OpenOptions;
 use super::parents::FoundBy;
 use super::search::{self, Found, KnownFiles, NotFound, Search};
 
-/// How many parents an image can have, one behind the other.
+/// Largest number of parents that an image can have.
 pub const MAX_PARENTS: usize = 256;
 
-/// A chain as far as it could be followed: for whoever wants to know what is there, even where it is not enough for a
-/// [`Disk`].
+/// Chain of images, as far as it could be followed. A chain can be inspected even if it is not complete enough for a
+/// [`Disk`](crate::Disk).
 #[derive(Debug)]
 pub struct Chain {
     layers: Arc<[Layer]>,
     is_salvaged: bool,
     end: End,
-    /// The rule that the end breaks, where that is known.
+    /// Rule that the end of the chain breaks, if known.
     broken_rule: Option<Rule>,
-    /// What else is wrong with a parent that is there and can't be used.
+    /// Other problems of a parent that was found but cannot be used.
     unusable: Vec<Warning>,
 }
 
@@ -32,9 +32,9 @@ pub struct Chain {
 enum End {
     /// The last layer needs no parent.
     Base,
-    /// The last layer needs a parent, and none was to be looked for.
+    /// The last layer needs a parent, and the options allow no search.
     NotAttached,
-    /// The last layer needs a parent, and there is none that could be taken.
+    /// The last layer needs a parent, and none was accepted.
     Broken(Error),
 }
 
@@ -42,8 +42,8 @@ impl Chain {
     /// Opens an image and follows its parents.
     ///
     /// # Errors
-    /// Only if the image itself can't be opened, or with [`ErrorKind::OtherFiles`] if the files are not those of
-    /// [`OpenOptions::expect`]. What is wrong with its parents is kept: [`Chain::broken`].
+    /// Fails only if the image itself cannot be opened, or with [`ErrorKind::OtherFiles`] if the files differ from
+    /// [`OpenOptions::expect`]. Problems of parents are kept in [`Chain::broken`].
     pub fn open(source: Source, options: &OpenOptions) -> Result<Self> {
         let image = Image::open_with(source, options.log_policy, options.strictness, &options.overrides)?;
         let chain = Self::of(image, options);
@@ -53,7 +53,7 @@ impl Chain {
         }
     }
 
-    /// The chain of an image that has been opened.
+    /// Returns the chain of an opened image.
     pub(crate) fn of(image: Image, options: &OpenOptions) -> Self {
         let is_salvaged = options.strictness == Strictness::Salvage;
         let mut files = KnownFiles::default();
@@ -78,40 +78,40 @@ impl Chain {
         Self { layers: layers.into(), is_salvaged, end, broken_rule, unusable }
     }
 
-    /// The rule that keeps the chain from going on, where it is one of the parent locator or of the parent's own structures.
+    /// Returns the rule that ends the chain, if it is a rule of the parent locator or of the parent's own structures.
     pub(crate) fn broken_rule(&self) -> Option<Rule> {
         self.broken_rule
     }
 
-    /// What is wrong with a parent that is there and can't be used, but for [`Chain::broken`].
+    /// Returns the problems of a parent that was found but cannot be used, except for [`Chain::broken`].
     pub(crate) fn unusable(&self) -> &[Warning] {
         &self.unusable
     }
 
-    /// The layers: the image that was opened first, its base last. There is at least one.
+    /// Returns the layers, at least one: the opened image first, its base last.
     #[must_use]
     pub fn layers(&self) -> &[Layer] {
         &self.layers
     }
 
-    /// The same, to be shared with a disk.
+    /// Returns the layers, to be shared with a disk.
     pub(super) fn shared_layers(&self) -> Arc<[Layer]> {
         Arc::clone(&self.layers)
     }
 
-    /// Whether it was opened with [`Strictness::Salvage`].
+    /// Returns whether the chain was opened with [`Strictness::Salvage`].
     #[must_use]
     pub fn is_salvaged(&self) -> bool {
         self.is_salvaged
     }
 
-    /// Which files the layers are, and in which state.
+    /// Returns the fingerprint of the chain: its files and their states.
     #[must_use]
     pub fn fingerprint(&self) -> ChainFingerprint {
         ChainFingerprint::of(&self.layers)
     }
 
-    /// Why the chain ends before its base, if something is wrong.
+    /// Returns the reason why the chain ends before its base, if it does.
     #[must_use]
     pub fn broken(&self) -> Option<&Error> {
         match &self.end {
@@ -120,7 +120,7 @@ impl Chain {
         }
     }
 
-    /// Whether the last layer needs a parent that is not there.
+    /// Returns whether the last layer needs a parent that was not found.
     #[must_use]
     pub fn needs_parent(&self) -> bool {
         !matches!(self.end, End::Base)
@@ -153,7 +153,7 @@ fn next_layer(layers: &mut [Layer], files: &mut KnownFiles, options: &OpenOption
             let Some(image) = search::named(child.image(), files, options) else {
                 return Err(NotFound { error, warnings });
             };
-            let what = "not known by its identity: taken for the parent since it was named";
+            let what = "identity not verified: used because the caller named it";
             let detail = Error::of(Structure::Parent, ErrorKind::Text { what });
             child.warnings.add_as(
                 Rule::ParentIdentity,
@@ -167,7 +167,7 @@ fn next_layer(layers: &mut [Layer], files: &mut KnownFiles, options: &OpenOption
     }
 }
 
-/// Finds the parent of `child`, which needs one, by its identity.
+/// Finds the parent of `child` by its identity.
 fn find_parent(
     child: &mut Layer,
     layer: usize,
@@ -188,10 +188,10 @@ fn find_parent(
         child.warnings.add(Rule::ParentSize, in_child(Error::of(Structure::Parent, kind), child.image()));
     }
     if linkage == Linkage::ParentLinkage2 {
-        let kind = ErrorKind::Text { what: "the parent is linked by parent_linkage2: a merge into it was in progress" };
+        let kind = ErrorKind::Text { what: "linked by parent_linkage2: a merge into the parent was in progress" };
         child.warnings.add(Rule::ParentIdentity, in_child(Error::of(Structure::ParentLocator, kind), child.image()));
     }
-    // What it says of itself has been read: the pages in which that stands would add up in a long chain.
+    // In a long chain, the pages with the structures of all images would add up.
     image.source().forget(0, image.source().len());
     Ok(Next::Layer(Box::new(Layer::new(image, Some(ParentLink { found_by, linkage }), options.strictness))))
 }

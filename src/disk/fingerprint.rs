@@ -1,4 +1,4 @@
-//! Which files a chain consists of, and in which state: so that a plan that was made from them is not used with others.
+//! Fingerprints of chains: they prevent that a plan for some files is used with others.
 
 use std::time::UNIX_EPOCH;
 
@@ -8,32 +8,32 @@ use crate::error::{Error, ErrorKind, Result, Structure};
 
 use super::layer::Layer;
 
-/// Which files the images of a chain are, and in which state. A later opening can be held to it
-/// ([`OpenOptions::expect`](crate::OpenOptions::expect)): on another machine, or after a pause.
+/// Fingerprint of a chain: its files and their states. [`OpenOptions::expect`](crate::OpenOptions::expect) compares a
+/// later opening with it, on another machine or after a pause.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct ChainFingerprint {
-    /// Of each layer: the image that was opened first, its base last.
+    /// Fingerprints of the layers: the opened image first, its base last.
     pub layers: Vec<LayerFingerprint>,
 }
 
-/// What tells one state of an image from another.
+/// Fingerprint of one image: the values that distinguish its states.
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct LayerFingerprint {
     /// Length of the file, in bytes.
     pub len: u64,
-    /// When the file was last changed: seconds since 1970, and nanoseconds. None of what is not a regular file; not compared
-    /// then.
+    /// Time of the last change of the file: seconds since 1970, and nanoseconds. `None` if the source is not a regular
+    /// file; the time is not compared then.
     pub modified: Option<(i64, u32)>,
-    /// Identity of the content (MS-VHDX 2.2.2).
+    /// DataWriteGuid: identity of the content (MS-VHDX 2.2.2).
     pub data_write_guid: Uuid,
-    /// Changes with each session that writes to the file (MS-VHDX 2.2.2).
+    /// FileWriteGuid: changes with each session that writes to the file (MS-VHDX 2.2.2).
     pub file_write_guid: Uuid,
-    /// Number of the current header (MS-VHDX 2.2.2).
+    /// SequenceNumber of the current header (MS-VHDX 2.2.2).
     pub sequence_number: u64,
-    /// CRC-32C of all changes that a replay of the log made; none of a clean log.
+    /// CRC-32C of all changes that a replay of the log made. `None` if the log is clean.
     pub log_crc32c: Option<u32>,
 }
 
@@ -42,7 +42,7 @@ impl ChainFingerprint {
         Self { layers: layers.iter().map(LayerFingerprint::of).collect() }
     }
 
-    /// Whether `found` is the same state of the same files.
+    /// Checks that `found` is the same state of the same files.
     pub(super) fn check(&self, found: &Self) -> Result<()> {
         let other =
             |layer: usize, what| Err(Error::of(Structure::File, ErrorKind::OtherFiles { what }).in_layer(layer, None));
@@ -76,7 +76,7 @@ impl LayerFingerprint {
         }
     }
 
-    /// The first thing in which another state differs.
+    /// Returns the name of the first difference from another state.
     fn difference(&self, other: &Self) -> Option<&'static str> {
         let has_other_time = self.modified.zip(other.modified).is_some_and(|(one, other)| one != other);
         let differences = [

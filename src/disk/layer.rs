@@ -1,4 +1,4 @@
-//! One image of a chain, as an opening of the chain reads it.
+//! Images of a chain.
 
 use std::ops::Range;
 
@@ -7,24 +7,24 @@ use crate::source::{LostRanges, SourceRef};
 
 use super::parents::FoundBy;
 
-/// One image of a chain.
+/// Image of a chain.
 #[derive(Debug)]
 pub struct Layer {
     pub(super) image: Image,
     link: Option<ParentLink>,
-    /// What is out of the ordinary in its link to its parent.
+    /// Warnings about the link to the parent.
     pub(super) warnings: Warnings,
-    /// Of a layer that is salvaged: what its medium has failed to give so far.
+    /// In a salvage: the ranges that the medium has failed to return so far.
     lost: Option<LostRanges>,
 }
 
-/// How a layer was found for the one above it.
+/// Reason why an image was accepted as the parent of the layer above it.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ParentLink {
-    /// By which way.
+    /// How the file was found.
     pub found_by: FoundBy,
-    /// By which identity it was verified.
+    /// Identity by which the file was verified.
     pub linkage: Linkage,
 }
 
@@ -34,30 +34,30 @@ impl Layer {
         Self { image, link, warnings: Warnings::default(), lost }
     }
 
-    /// The file, as this layer reads it.
+    /// Returns the file, as this layer reads it.
     pub(crate) fn file(&self) -> SourceRef<'_> {
         SourceRef::new(self.image.source(), self.lost.as_ref())
     }
 
-    /// What of `length` bytes of the file, from `offset` on, its medium has failed to give so far: the first such range. None
-    /// of a layer that is not salvaged.
+    /// Returns the first range of `length` bytes of the file, from `offset` on, that the medium has failed to return so
+    /// far. Returns `None` without a salvage.
     pub(crate) fn first_unread(&self, offset: u64, length: u64) -> Option<Range<u64>> {
         self.lost.as_ref()?.first_in(offset, length)
     }
 
-    /// The image.
+    /// Returns the image.
     #[must_use]
     pub fn image(&self) -> &Image {
         &self.image
     }
 
-    /// How it was found; none for the image that was opened.
+    /// Returns how the image was found as a parent. Returns `None` for the opened image.
     #[must_use]
     pub fn link(&self) -> Option<ParentLink> {
         self.link
     }
 
-    /// What is out of the ordinary in the image, and in its link to its parent.
+    /// Returns the warnings about the image and its link to its parent.
     pub fn warnings(&self) -> impl Iterator<Item = &Warning> {
         self.image.warnings().iter().chain(self.warnings.as_slice())
     }

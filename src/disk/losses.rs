@@ -1,4 +1,4 @@
-//! What of a disk can't be read.
+//! Lost ranges of a disk.
 
 use std::iter::FusedIterator;
 use std::ops::Range;
@@ -8,25 +8,25 @@ use crate::error::{Error, ErrorKind, Structure};
 use super::Disk;
 use super::runs::{Location, Run, Walk};
 
-/// A range of the disk that can't be read.
+/// Lost range of a disk: it cannot be read.
 #[non_exhaustive]
 #[derive(Debug)]
 pub struct Loss {
-    /// Where, in bytes of the disk.
+    /// The range, in bytes of the disk.
     pub range: Range<u64>,
-    /// Why. Where neighbours are lost for reasons of one kind, such as entries that have the same state, they are one loss, and
-    /// this is the reason of the first.
+    /// Reason for the loss. Neighbouring ranges with reasons of one kind, such as BAT entries in the same state, are
+    /// one loss with the reason of the first range.
     pub reason: Error,
 }
 
-/// What of a range can't be read, in order. Made by [`Disk::losses`].
+/// Iterator over the lost ranges of a range, in order. Made by [`Disk::losses`].
 #[derive(Debug)]
 pub struct Losses<'d> {
     disk: &'d Disk,
     walk: Walk,
-    /// What is left of a run of which a part was found to be lost.
+    /// Rest of a run of which a part is lost.
     rest: Option<Run>,
-    /// A loss that may go on.
+    /// A loss that may continue in the next range.
     pending: Option<Loss>,
 }
 
@@ -35,14 +35,14 @@ impl<'d> Losses<'d> {
         Self { disk, walk: Walk::new(start, end), rest: None, pending: None }
     }
 
-    /// The next loss that is one by itself.
+    /// Returns the next loss, not joined with its neighbours.
     fn next_one(&mut self) -> Option<Loss> {
         loop {
             let run = match self.rest.take() {
                 Some(rest) => rest,
                 None => match self.walk.next(self.disk)? {
                     Ok(run) => run,
-                    // Nothing is known from there on.
+                    // The map is unknown from here on.
                     Err(reason) => return Some(Loss { range: self.walk.unknown(), reason }),
                 },
             };
@@ -72,7 +72,7 @@ impl<'d> Losses<'d> {
 impl Iterator for Losses<'_> {
     type Item = Loss;
 
-    /// The next loss. Neighbours whose reasons differ only in where they are, are one.
+    /// Returns the next loss. Neighbours whose reasons differ only in their locations are joined.
     fn next(&mut self) -> Option<Loss> {
         loop {
             let next = self.next_one();
@@ -96,8 +96,8 @@ impl Iterator for Losses<'_> {
 
 impl FusedIterator for Losses<'_> {}
 
-/// Whether two reasons are one: said of the same sort of thing in the same file, and the same but for where that is. A table may
-/// be wrong from end to end, and a loss for each of its entries would be of no use to anyone.
+/// Returns whether two reasons are equal except for their locations. A table may be damaged from end to end, and a loss
+/// for each of its entries would be of no use.
 fn is_same(one: &Error, other: &Error) -> bool {
     use ErrorKind::{
         Lost, MediumFailed, NoParentAttached, NoSectorBitmap, OutOfBounds, Overlap, PartiallyPresentWithoutParent,
@@ -118,7 +118,7 @@ fn is_same(one: &Error, other: &Error) -> bool {
     is_one && one.layer() == other.layer() && is_same_sort(one.structure(), other.structure())
 }
 
-/// Whether two things are of one sort, though not the same one.
+/// Returns whether two structures are of the same kind.
 fn is_same_sort(one: Structure, other: Structure) -> bool {
     use Structure::{BitmapBatEntry, PayloadBatEntry, PayloadBlock, SectorBitmap};
 

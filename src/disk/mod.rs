@@ -1,4 +1,4 @@
-//! The disk that a guest sees: an image and its parents, as one.
+//! The virtual disk that a guest sees: an image and its parents.
 
 mod block;
 mod chain;
@@ -45,22 +45,22 @@ pub use runs::{Extents, Location, Run, Runs};
 pub use segments::{Segment, Segments};
 pub use shared::SharedBytes;
 
-/// What is longer than this, in bytes, is read from the file instead of copied from the mapping. A copy takes a page fault
-/// where the page has not been looked at before, which costs more than to read four pages.
+/// Longer requests, in bytes, are read from the file instead of being copied from the mapping. A copy takes a page
+/// fault for each page that has not been touched before, which costs more than reading four pages.
 const MOST_COPIED: usize = 4096;
 
-/// A virtual disk: an image and the chain of its parents.
+/// Virtual disk: an image and the chain of its parents.
 ///
-/// It owns its files, can be shared between threads, and every read takes `&self`. Nothing in it changes.
+/// A disk owns its files and can be shared between threads. All reads take `&self`, and nothing in it changes.
 #[derive(Debug)]
 pub struct Disk {
-    /// The image that was opened first; there is at least one.
+    /// The opened image first; at least one.
     layers: Arc<[Layer]>,
-    /// Which of them is the first of this disk: another one than the first for the disk of an ancestor.
+    /// Index of the first layer of this disk. Not 0 for the disk of an ancestor.
     top: usize,
-    /// Whether what can't be read is zero.
+    /// Whether ranges that cannot be read are zero.
     is_salvaged: bool,
-    /// Why the last layer has no parent, though it needs one.
+    /// Why the last layer has no parent, although it needs one.
     missing: Option<Error>,
 }
 
@@ -68,31 +68,31 @@ impl Disk {
     /// Opens an image, and its parents as `options` allow.
     ///
     /// # Errors
-    /// As for [`Image::open`]; [`Category::ParentNotFound`](crate::Category::ParentNotFound) and
-    /// [`Category::ParentMismatch`](crate::Category::ParentMismatch) if a parent is needed and was looked for in vain. The
-    /// error says in which layer it is.
+    /// The errors of [`Image::open`]; [`Category::ParentNotFound`](crate::Category::ParentNotFound) or
+    /// [`Category::ParentMismatch`](crate::Category::ParentMismatch) if a parent is needed but was not found. The error
+    /// contains the layer.
     pub fn open(source: Source, options: &OpenOptions) -> Result<Self> {
         Self::from_chain(&Chain::open(source, options)?)
     }
 
-    /// Whether it was opened with [`Strictness::Salvage`](crate::Strictness::Salvage): what can't be read is zero then, and
-    /// [`Disk::losses`] tells what that is.
+    /// Returns whether the disk was opened with [`Strictness::Salvage`](crate::Strictness::Salvage). Ranges that cannot
+    /// be read are zero then, and [`Disk::losses`] lists them.
     #[must_use]
     pub fn is_salvaged(&self) -> bool {
         self.is_salvaged
     }
 
-    /// What of a range can't be read, in order, and why: by what the files say, and by what their media have failed to give so
-    /// far. Looks at the map, not at the content.
+    /// Returns the lost ranges of a range, in order, with the reasons: contradictions in the files, and failures of
+    /// their media so far. Looks at the map, not at the content.
     pub fn losses(&self, range: impl RangeBounds<u64>) -> Losses<'_> {
         let (start, end) = self.bounds(range);
         Losses::new(self, start, end)
     }
 
-    /// The disk of a chain that has been opened.
+    /// Returns the disk of an opened chain.
     ///
     /// # Errors
-    /// What is wrong with the chain ([`Chain::broken`]), unless it is salvaged.
+    /// The reason why the chain is broken ([`Chain::broken`]), unless it was opened for a salvage.
     pub fn from_chain(chain: &Chain) -> Result<Self> {
         match chain.broken() {
             Some(error) if !chain.is_salvaged() => Err(error.clone()),
@@ -100,28 +100,28 @@ impl Disk {
         }
     }
 
-    /// The disk of a chain, as far as the layers found make it. What lies in a parent that was not found can't be read from
-    /// it: [`ErrorKind::NoParentAttached`].
+    /// Returns the disk of a chain, as far as its layers were found. Reading content of a missing parent fails with
+    /// [`ErrorKind::NoParentAttached`].
     #[must_use]
     pub fn so_far(chain: &Chain) -> Self {
         let missing = chain.broken().cloned();
         Self { layers: chain.shared_layers(), top: 0, is_salvaged: chain.is_salvaged(), missing }
     }
 
-    /// Which files the layers are, and in which state: for [`OpenOptions::expect`].
+    /// Returns the fingerprint of the chain, for [`OpenOptions::expect`].
     #[must_use]
     pub fn fingerprint(&self) -> ChainFingerprint {
         ChainFingerprint::of(self.layers())
     }
 
-    /// The layers: the image that was opened first, its base last. There is at least one.
+    /// Returns the layers, at least one: the opened image first, its base last.
     #[must_use]
     pub fn layers(&self) -> &[Layer] {
         self.layers.get(self.top..).unwrap_or_default()
     }
 
-    /// The disk of a parent, with the same files: what the guest would see if layer `layer` had been opened. Layer 0 is the
-    /// disk itself; none if there is no such layer.
+    /// Returns the disk of a parent, over the same files: the disk that a guest would see if layer `layer` had been
+    /// opened. Layer 0 is this disk. Returns `None` if the layer does not exist.
     #[must_use]
     pub fn ancestor(&self, layer: usize) -> Option<Self> {
         let top = self.top.checked_add(layer).filter(|top| *top < self.layers.len())?;
@@ -133,26 +133,26 @@ impl Disk {
         })
     }
 
-    /// The image that was opened.
+    /// Returns the opened image.
     #[must_use]
     #[expect(clippy::indexing_slicing, reason = "a chain has at least the image that was opened")]
     pub fn image(&self) -> &Image {
         self.layers()[0].image()
     }
 
-    /// Size of the disk, in bytes: 0 to 64 TiB.
+    /// Returns the size of the disk, in bytes: 0 to 64 TiB.
     #[must_use]
     pub fn size(&self) -> u64 {
         self.image().virtual_disk_size()
     }
 
-    /// Size of a block of the image that was opened, in bytes.
+    /// Returns the block size of the opened image, in bytes.
     #[must_use]
     pub fn block_size(&self) -> u64 {
         self.image().block_size()
     }
 
-    /// What is out of the ordinary in the layers, with the number of each.
+    /// Returns the warnings about all layers, with the number of the layer.
     pub fn warnings(&self) -> impl Iterator<Item = (usize, &Warning)> {
         self.layers()
             .iter()
@@ -160,58 +160,60 @@ impl Disk {
             .flat_map(|(number, layer)| layer.warnings().map(move |warning| (number, warning)))
     }
 
-    /// The content of a range of bytes of the disk, as bytes lent from the files and as lengths of zeros: in order, and
-    /// each run as long as can be. What lies behind the end of the disk is left out.
+    /// Returns the content of a range of the disk, in order: bytes borrowed from the files, and lengths of zeros. Each
+    /// run is as long as possible. The part of the range past the end of the disk is left out.
     ///
-    /// Nothing is copied, whatever the range. An error is the last item, behind all that is good before it.
+    /// Nothing is copied. An error is the last item, after all valid items before it.
     pub fn segments(&self, range: impl RangeBounds<u64>) -> Segments<&Self> {
         Segments::new(self, range)
     }
 
-    /// The map of a range of bytes of the disk, in order, without a look at the content. What lies behind the end of the
-    /// disk is left out. An error is the last item, behind all that is good before it.
+    /// Returns the allocation map of a range of the disk, in order, without reading the content. The part of the range
+    /// past the end of the disk is left out. An error is the last item, after all valid items before it.
     pub fn extents(&self, range: impl RangeBounds<u64>) -> Extents<&Self> {
         Extents::new(self, range)
     }
 
-    /// What lies where in a range of bytes of the disk, in order, as it is found: the parts of which [`Disk::extents`] makes
-    /// extents. What lies past the end of the disk is left out. An error is the last item, after all that is good before it.
+    /// Returns the runs of a range of the disk, in order, as they are found. [`Disk::extents`] joins them to extents.
+    /// The part of the range past the end of the disk is left out. An error is the last item, after all valid items
+    /// before it.
     pub fn runs(&self, range: impl RangeBounds<u64>) -> Runs<&Self> {
         Runs::new(self, range)
     }
 
-    /// The runs of a range, those of data with all that follow them in the same file.
+    /// Returns the runs of a range. Data runs that are contiguous in a file are joined.
     pub(crate) fn runs_in_files(&self, (start, end): (u64, u64)) -> impl Iterator<Item = Result<Run>> + Send {
         let mut walk = Walk::new(start, end);
         std::iter::from_fn(move || walk.next_joined(self, Run::goes_on_in))
     }
 
-    /// The extent at `offset`, at most `most` bytes of it; none past the end of the disk. Costs no more than it looks at: `most`
+    /// Returns the extent at `offset`, at most `most` bytes of it. Returns `None` past the end of the disk. `most` also
     /// bounds the work.
     ///
     /// # Errors
-    /// If the block at `offset` can't be read.
+    /// Fails if the block at `offset` cannot be read.
     pub fn extent_at(&self, offset: u64, most: u64) -> Result<Option<Run>> {
         self.extents(offset..offset.saturating_add(most)).next().transpose()
     }
 
-    /// A block of the disk, by number.
+    /// Returns a block of the disk, by number.
     ///
     /// # Errors
-    /// [`ErrorKind::OutsideDisk`] if there is no such block; [`ErrorKind::ReservedState`] or
-    /// [`ErrorKind::PartiallyPresentWithoutParent`] if its state can't be.
+    /// [`ErrorKind::OutsideDisk`] if the block does not exist; [`ErrorKind::ReservedState`] or
+    /// [`ErrorKind::PartiallyPresentWithoutParent`] if its state is invalid.
     pub fn block(&self, index: u64) -> Result<Block<'_>> {
         Block::new(self, index)
     }
 
-    /// Copies bytes from `offset` on into `buffer`, and returns how many: all that `buffer` has room for, or as many as
-    /// there are up to the end of the disk; 0 behind it.
+    /// Copies bytes from `offset` on into `buffer`, and returns their number: the length of `buffer`, or fewer at the
+    /// end of the disk; 0 past the end.
     ///
-    /// More than a page is read from the file, past the mapping: that reads no more of the medium than is asked for, and
-    /// the memory of the process does not grow. All that is copied has been there: no [`Disk::check_lost`] is needed after it.
+    /// Requests of more than a page are read from the file instead of the mapping. So the medium reads no more than was
+    /// requested, and the memory of the process does not grow. The copied bytes are valid: no [`Disk::check_lost`] is
+    /// needed.
     ///
     /// # Errors
-    /// If a block of the range can't be read. What `buffer` holds then is of no meaning.
+    /// Fails if a block of the range cannot be read. The content of `buffer` is undefined then.
     pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
         if buffer.len() <= MOST_COPIED
             && !self.is_salvaged
@@ -224,7 +226,7 @@ impl Disk {
         let end = offset.saturating_add(to_u64(buffer.len()));
         let mut rest: &mut [u8] = buffer;
         let before = rest.len();
-        // With the last run, this asks for the tables.
+        // The last run comes after a check of the tables.
         for run in self.runs(offset..end) {
             let run = run?;
             let (piece, after) = rest.split_at_mut(to_usize_saturating(run.len).min(rest.len()));
@@ -243,23 +245,23 @@ impl Disk {
         Ok(before.saturating_sub(rest.len()))
     }
 
-    /// The bytes at the beginning of a run.
+    /// Returns the bytes at the beginning of a run.
     ///
     /// # Errors
-    /// [`ErrorKind::NotBorrowable`]; [`ErrorKind::Lost`] if that is known of the first byte.
+    /// [`ErrorKind::NotBorrowable`]; [`ErrorKind::Lost`] if the first byte is known to be lost.
     #[inline]
     pub(crate) fn borrow_run(&self, run: &Run) -> Result<Bytes<'_>> {
         let (Location::File(offset) | Location::Log(offset)) = run.at else { return Ok(Bytes::Zero(run.len)) };
         let Some(image) = self.layers().get(run.layer).map(Layer::image) else { return Ok(Bytes::Zero(run.len)) };
         let borrowed = image.borrow(offset, run.len).map_err(|error| error.in_layer(run.layer, image.path()))?;
         if let (Location::File(_), Bytes::Data(bytes)) = (run.at, borrowed) {
-            // The borrower may go through them.
+            // The borrower may read them in order.
             image.source().will_walk(offset, offset.saturating_add(to_u64(bytes.len())));
         }
         Ok(borrowed)
     }
 
-    /// That what was borrowed of a run, before this call, was really what its file holds.
+    /// Checks that the bytes of a run that were borrowed before this call were those of the file.
     pub(crate) fn check_run(&self, run: &Run) -> Result<()> {
         let (Location::File(at), Some(layer)) = (run.at, self.layers().get(run.layer)) else { return Ok(()) };
         let file = layer.image().source();
@@ -268,16 +270,18 @@ impl Disk {
         checked.map_err(|error| error.in_layer(run.layer, file.path()))
     }
 
-    /// Whether bytes can be borrowed from all layers: [`Source::can_borrow`].
+    /// Returns whether bytes can be borrowed from all layers: [`Source::can_borrow`].
     #[must_use]
     pub fn can_borrow(&self) -> bool {
         self.layers().iter().all(|layer| layer.image().source().can_borrow())
     }
 
-    /// Lends the bytes of a range, if they lie together: in one run of one file, or all zero and no more than 64 KiB.
+    /// Borrows the bytes of a range if they are contiguous: in one run of one file, or all zero and at most 64 KiB.
+    /// Returns `None` otherwise.
     ///
     /// # Errors
-    /// [`ErrorKind::OutsideDisk`] if the range ends behind the disk; otherwise as for [`Disk::read_at`].
+    /// [`ErrorKind::OutsideDisk`] if the range goes past the end of the disk; otherwise the errors of
+    /// [`Disk::read_at`].
     #[inline]
     pub fn slice(&self, offset: u64, length: u64) -> Result<Option<&[u8]>> {
         match self.borrow_at_once(offset, length) {
@@ -286,12 +290,12 @@ impl Disk {
         }
     }
 
-    /// The bytes at `offset`, at most `length`, as many as lie together (of zeros, at most 64 KiB), with a share in the disk:
-    /// `'static`, and never copied. None past the end of the disk.
+    /// Borrows up to `length` contiguous bytes at `offset` (of zeros, at most 64 KiB), with a share in the disk: the
+    /// result is `'static`, and nothing is copied. Returns `None` past the end of the disk.
     ///
     /// # Errors
-    /// As for [`Disk::slice`]; [`ErrorKind::NotBorrowable`] where the bytes lie in a source that is neither mapped nor in
-    /// memory.
+    /// The errors of [`Disk::slice`]; [`ErrorKind::NotBorrowable`] if the bytes are in a source that is neither mapped
+    /// nor in memory.
     pub fn shared_slice(self: &Arc<Self>, offset: u64, length: u64) -> Result<Option<SharedBytes>> {
         SharedBytes::new(self, offset, length)
     }
@@ -312,7 +316,8 @@ impl Disk {
         })
     }
 
-    /// Bytes that lie together in one layer, the case of most small reads, and the layer; none where it takes more to find out.
+    /// Returns contiguous bytes of one layer, and the layer: the fast path for small reads. Returns `None` if more work
+    /// is needed.
     #[inline]
     fn borrow_at_once(&self, offset: u64, length: u64) -> Option<(usize, &[u8])> {
         let end = offset.checked_add(length).filter(|end| *end > offset)?;
@@ -332,24 +337,26 @@ impl Disk {
         None
     }
 
-    /// Checks that what was borrowed of a range of the disk, before this call, was really what the files hold. Two things can
-    /// make zeros of bytes of a mapped file under its reader: the end of a file that has become shorter lies in the middle of
-    /// a page, or a page could not be read and
+    /// Checks that the bytes that were borrowed of a range of the disk before this call were those of the files. Bytes
+    /// of a mapped file may read as zeros in two cases: in the last page of a file that has become shorter, and in a
+    /// page that could not be read after
     #[cfg_attr(all(unix, feature = "mmap"), doc = "[`guard_mappings`](super::guard_mappings)")]
     #[cfg_attr(not(all(unix, feature = "mmap")), doc = "`guard_mappings`")]
-    /// has been called. To be called after the use of what [`Disk::slice`], [`Disk::segments`] or `Disk::par_segments` gave
-    /// (zeros included: the tables may be what is lost), unless the iterator has been asked for its last item. Costs a system
-    /// call for each layer while the files are whole, and a look at the map of the range otherwise.
+    /// was called.
+    ///
+    /// Call this after the use of the bytes and zeros that [`Disk::slice`], [`Disk::segments`] or `Disk::par_segments`
+    /// returned, unless the iterator has returned `None` or an error. (Zeros count, since the tables may be lost.) It
+    /// costs a system call for each layer while the files are complete, and a look at the map of the range otherwise.
     ///
     /// # Errors
-    /// [`ErrorKind::Lost`], with layer and file offset of a byte that was lost; or what is wrong with the map of the range.
+    /// [`ErrorKind::Lost`], with layer and file offset of a lost byte; or the error in the map of the range.
     #[inline]
     pub fn check_lost(&self, range: impl RangeBounds<u64>) -> Result<()> {
         let (start, end) = self.bounds(range);
         self.check_looked_at(start..end, self.layers().len())
     }
 
-    /// The same where only the first `layers` layers have been asked for the range.
+    /// Checks a range of which only the first `layers` layers have been used.
     #[inline]
     fn check_looked_at(&self, range: Range<u64>, layers: usize) -> Result<()> {
         if range.is_empty() {
@@ -369,30 +376,30 @@ impl Disk {
         self.runs(range).try_for_each(|run| self.check_run(&run?))
     }
 
-    /// That no file of the chain has lost its tables since it was mapped: [`Image::check_tables`].
+    /// Checks that no file of the chain has lost its tables since it was mapped: [`Image::check_tables`].
     pub(crate) fn check_tables(&self) -> Result<()> {
         self.check_tables_of(self.layers().len())
     }
 
-    /// The same of the first `layers` layers.
+    /// Checks the tables of the first `layers` layers.
     pub(crate) fn check_tables_of(&self, layers: usize) -> Result<()> {
         let mut layers = self.layers().iter().map(Layer::image).enumerate().take(layers);
         layers.try_for_each(|(layer, image)| image.check_tables().map_err(|error| error.in_layer(layer, image.path())))
     }
 
-    /// The disk as a stream.
+    /// Returns the disk as a stream.
     #[must_use]
     pub fn reader(&self) -> Reader<&Self> {
         Reader::new(self)
     }
 
-    /// The first byte and the end of a range, as far as it lies in the disk.
+    /// Returns the first byte and the end of a range, limited to the disk.
     pub(crate) fn bounds(&self, range: impl RangeBounds<u64>) -> (u64, u64) {
         bounds(range, self.size())
     }
 }
 
-/// The first byte and the end of a range, as far as it lies in `size` bytes.
+/// Returns the first byte and the end of a range, limited to `size` bytes.
 pub(crate) fn bounds(range: impl RangeBounds<u64>, size: u64) -> (u64, u64) {
     let start = match range.start_bound() {
         Bound::Included(start) => *start,

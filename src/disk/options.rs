@@ -1,4 +1,4 @@
-//! How an image and its parents are opened.
+//! Options for opening an image and its parents.
 
 use crate::error::{Error, ErrorKind, Result, Structure};
 use crate::image::{LogPolicy, MetadataOverrides, Strictness};
@@ -7,59 +7,60 @@ use crate::source::Source;
 use super::fingerprint::ChainFingerprint;
 use super::parents::Parents;
 
-/// How an image and its parents are to be opened.
+/// Options for opening an image and its parents.
 #[non_exhaustive]
 #[derive(Clone, Debug, Default)]
 pub struct OpenOptions {
-    /// What to do with a log that holds changes: of the image and of each parent.
+    /// Policy for dirty logs, of the image and of each parent.
     pub log_policy: LogPolicy,
-    /// Where parents may be looked for.
+    /// Places where parents may be searched.
     pub parents: Parents,
-    /// What to do with images that are damaged. With [`Strictness::Salvage`], what can't be read is zero, and [`Disk::losses`]
-    /// tells what that is. Where a medium fails, that holds for bytes that are read ([`Disk::read_at`], scans and what
-    /// `ops` has); those that are lent from a mapping ([`Disk::segments`], [`Disk::slice`]) are an error there.
+    /// Policy for damaged images. With [`Strictness::Salvage`], ranges that cannot be read are zero, and
+    /// [`Disk::losses`](crate::Disk::losses) lists them. If a medium fails, this applies to bytes that are read
+    /// ([`Disk::read_at`](crate::Disk::read_at), scans and operations in `ops`); bytes that are borrowed from a mapping
+    /// ([`Disk::segments`](crate::Disk::segments), [`Disk::slice`](crate::Disk::slice)) fail with an error.
     pub strictness: Strictness,
-    /// What counts instead of what the metadata of the image say. Of its parents, nothing is assumed.
+    /// Values that replace the metadata of the image. They do not apply to its parents.
     pub overrides: MetadataOverrides,
     maps_parents: bool,
     pub(super) expected: Option<ChainFingerprint>,
 }
 
 impl OpenOptions {
-    /// Logs are replayed in memory, and no file is opened but the one that is given.
+    /// Makes the default options: logs are replayed in memory, and only the given file is opened.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Sets what to do with a log that holds changes.
+    /// Sets the policy for dirty logs.
     #[must_use]
     pub fn log_policy(mut self, log_policy: LogPolicy) -> Self {
         self.log_policy = log_policy;
         self
     }
 
-    /// Sets what to do with images that are damaged.
+    /// Sets the policy for damaged images.
     #[must_use]
     pub fn strictness(mut self, strictness: Strictness) -> Self {
         self.strictness = strictness;
         self
     }
 
-    /// Sets what counts instead of what the metadata of the image say.
+    /// Sets values that replace the metadata of the image.
     #[must_use]
     pub fn overrides(mut self, overrides: MetadataOverrides) -> Self {
         self.overrides = overrides;
         self
     }
 
-    /// Maps the parents that a search finds and opens ([`Parents::Beside`], [`Parents::Within`], [`Parents::Explicit`]), as
-    /// [`Source::map`] does. Without this they are opened by [`Source::open`], and nothing can be borrowed of what lies in
-    /// them.
+    /// Maps the parents that a search finds and opens ([`Parents::Beside`], [`Parents::Within`],
+    /// [`Parents::Explicit`]), like [`Source::map`]. By default, they are opened with [`Source::open`], and their bytes
+    /// cannot be borrowed.
     ///
     /// # Safety
-    /// The promise of [`Source::map`], made for all files that such a search opens: their content and their length do not
-    /// change while a disk of them lives.
+    /// The promise of [`Source::map`] for all files that such a search opens: their content and length do not change
+    /// while a disk uses them.
     #[cfg(feature = "mmap")]
     #[expect(unsafe_code, reason = "a promise about files, which no type can make")]
     #[must_use]
@@ -76,21 +77,21 @@ impl OpenOptions {
                 return Err(Error::of(Structure::Parent, ErrorKind::Text { what: "it is in use while it is opened" }));
             };
             #[expect(unsafe_code, reason = "a promise about files is passed on")]
-            // SAFETY: only `map_parents` sets this, whose caller has promised it for all parents.
+            // SAFETY: only `map_parents` sets this, whose caller has made the promise for all parents.
             return unsafe { Source::map_open(file) };
         }
         Ok(file)
     }
 
-    /// Sets where parents may be looked for.
+    /// Sets the places where parents may be searched.
     #[must_use]
     pub fn parents(mut self, parents: Parents) -> Self {
         self.parents = parents;
         self
     }
 
-    /// Sets which files the opening must find: it fails with [`ErrorKind::OtherFiles`](crate::ErrorKind::OtherFiles) if an image of the chain is
-    /// another one, or was written to since the fingerprint was taken.
+    /// Sets the expected fingerprint. Opening fails with [`ErrorKind::OtherFiles`](crate::ErrorKind::OtherFiles) if an
+    /// image of the chain differs, or was written to since the fingerprint was taken.
     #[must_use]
     pub fn expect(mut self, fingerprint: ChainFingerprint) -> Self {
         self.expected = Some(fingerprint);

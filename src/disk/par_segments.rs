@@ -1,4 +1,4 @@
-//! The content of a disk, for many threads at once.
+//! The content of a disk, for several threads.
 
 use std::ops::RangeBounds;
 use std::sync::Arc;
@@ -12,22 +12,22 @@ use super::pieces::{Pieces, SEGMENT_GRAIN};
 use super::{Disk, Run, Segment};
 
 impl Disk {
-    /// The content of a range of bytes of the disk, for many threads at once: what [`Disk::segments`] gives, each with its
-    /// place in the disk, and cut at multiples of 8 MiB of the disk. The pieces are the same for any number of threads, and
-    /// rayon's adaptors that keep the order keep that of the disk. The work is divided by what has to be looked at: zeros
-    /// that are nowhere weigh nothing, however many they are.
+    /// Returns the content of a range of the disk, for several threads: the segments of [`Disk::segments`], each with
+    /// its offset in the disk, cut at multiples of 8 MiB of the disk. The pieces are the same for any number of
+    /// threads, and rayon's adaptors that keep the order keep the order of the disk. The work is divided by the bytes
+    /// in files: unallocated space is free.
     ///
-    /// What is lent stays mapped. For a single pass over a large disk, [`Input::scan`](crate::Input::scan) bounds the
-    /// memory that this takes, and reads what is not in memory yet in the order of the file.
+    /// Borrowed pages stay mapped. For a single pass over a large disk, `Input::scan` (feature `ops`) limits this
+    /// memory, and reads uncached data in the order of the file.
     ///
-    /// An error ends the part of the range in which it is, and no other; `try_for_each` and the like end the whole.
+    /// An error ends only the part of the range that contains it; adaptors like `try_for_each` end all parts.
     pub fn par_segments(&self, range: impl RangeBounds<u64>) -> ParSegments<'_> {
         let (start, end) = self.bounds(range);
         ParSegments { disk: self, start, end }
     }
 }
 
-/// A parallel iterator over segments. Made by [`Disk::par_segments`].
+/// Parallel iterator over segments. Made by [`Disk::par_segments`].
 #[derive(Clone, Copy, Debug)]
 pub struct ParSegments<'d> {
     disk: &'d Disk,
@@ -45,14 +45,14 @@ impl<'d> ParallelIterator for ParSegments<'d> {
     }
 }
 
-/// How many parts there are at most.
+/// Largest number of parts.
 const MOST_PARTS: usize = 4096;
 
-/// Where a range is cut so that all parts have about as much data: its beginning first, its end last. Cuts lie at multiples of
-/// [`SEGMENT_GRAIN`], so that they make no further pieces.
+/// Returns the bounds of parts with about the same amount of data: the beginning of the range first, its end last.
+/// Bounds are multiples of [`SEGMENT_GRAIN`], so they make no further pieces.
 fn cuts(disk: &Disk, start: u64, end: u64) -> Vec<u64> {
     let (mut cuts, mut grain, mut weight) = (vec![start], SEGMENT_GRAIN, 0_u64);
-    // What can't be mapped is one part, and an error when its turn comes.
+    // A map that cannot be read makes one part, which returns the error.
     for extent in disk.extents(start..end).map_while(Result::ok).filter(Run::is_data) {
         let (mut at, extent_end) = (extent.start, extent.start.saturating_add(extent.len));
         while at < extent_end {
@@ -78,7 +78,7 @@ fn cuts(disk: &Disk, start: u64, end: u64) -> Vec<u64> {
     cuts
 }
 
-/// Some of the parts.
+/// A range of parts.
 #[derive(Clone, Debug)]
 struct Parts<'d> {
     disk: &'d Disk,
@@ -95,9 +95,9 @@ impl<'d> UnindexedProducer for Parts<'d> {
         if head == 0 {
             return (self, None);
         }
-        let behind =
+        let tail =
             Self { first: self.first.saturating_add(head), parts: self.parts.saturating_sub(head), ..self.clone() };
-        (Self { parts: head, ..self }, Some(behind))
+        (Self { parts: head, ..self }, Some(tail))
     }
 
     fn fold_with<F: Folder<Self::Item>>(self, mut folder: F) -> F {

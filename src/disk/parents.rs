@@ -9,46 +9,46 @@ use crate::error::Result;
 use crate::image::{Image, ParentLocator};
 use crate::source::Source;
 
-/// Where parents may be looked for. An image can name any file as its parent, so it is the caller who says which files
-/// may be opened; whatever is found is taken only if it has the identity that the child asks for.
+/// Places where parents may be searched. An image can name any file as its parent, so the caller decides which files
+/// may be opened. A file is accepted only if it has the identity that the child stores.
 #[non_exhaustive]
 #[derive(Clone, Default)]
 pub enum Parents {
-    /// Nowhere. A differencing image can be opened, and what it holds itself can be read; the rest is
+    /// No search. A differencing disk can be opened, and the blocks in its own file can be read; others fail with
     /// [`ErrorKind::NoParentAttached`].
     #[default]
     None,
-    /// In the child's folder and the folders below it: by the stored relative path, and where that leads nowhere, by the
-    /// stored file name beside the child. Upper and lower case may differ. Symbolic links that lead out are not followed,
-    /// and only regular files are opened.
+    /// The child's folder and its subfolders: the stored relative path, or if that does not exist, the stored file name
+    /// beside the child. Upper and lower case may differ. Symbolic links out of the folder are not followed, and only
+    /// regular files are opened.
     Beside,
-    /// In these folders and the folders below them: by the ends of the stored paths, longest first. Otherwise as
+    /// These folders and their subfolders: the ends of the stored paths, longest first. Otherwise like
     /// [`Parents::Beside`].
     Within(Vec<PathBuf>),
-    /// Exactly these files, in any order: for each child the one that has the identity that it asks for.
+    /// Exactly these files, in any order: each child takes the file with the identity that it stores.
     Explicit(Vec<PathBuf>),
-    /// What each of these finds, in this order.
+    /// The results of these searches, in this order.
     FirstOf(Vec<Parents>),
-    /// What the caller's own search finds.
+    /// The result of the caller's own search.
     With(ParentFinder),
 }
 
-/// A search of the caller's own: returns the bytes of the parent, or nothing. The result is checked like any other.
+/// Search of the caller: returns the source of the parent, or `None`. The result is verified like any other.
 pub type ParentFinder = Arc<dyn Fn(&ParentRequest<'_>) -> Result<Option<Source>> + Send + Sync>;
 
-/// What a search of the caller's own is told.
+/// Arguments for a search of the caller.
 #[non_exhaustive]
 #[derive(Debug)]
 pub struct ParentRequest<'a> {
     /// The image that needs a parent.
     pub child: &'a Image,
-    /// How it knows its parent.
+    /// The parent locator of the image.
     pub locator: &'a ParentLocator,
-    /// The child's layer: 0 for the image that was opened.
+    /// Layer of the image: 0 for the opened image.
     pub layer: usize,
 }
 
-// A search of the caller's own that panics leaves nothing of this crate half done.
+// A panic in a search of the caller leaves no object of this crate in an inconsistent state.
 impl UnwindSafe for Parents {}
 impl RefUnwindSafe for Parents {}
 
@@ -66,7 +66,7 @@ impl fmt::Debug for Parents {
 }
 
 impl Parents {
-    /// The files that the caller has named.
+    /// Returns the files that the caller named.
     pub(super) fn explicit(&self) -> Vec<&Path> {
         match self {
             Self::Explicit(paths) => paths.iter().map(PathBuf::as_path).collect(),
@@ -75,7 +75,7 @@ impl Parents {
         }
     }
 
-    /// Whether there is anything to look for at all.
+    /// Returns whether there is any place to search.
     pub(super) fn searches(&self) -> bool {
         match self {
             Self::None => false,
@@ -89,7 +89,7 @@ impl Parents {
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FoundBy {
-    /// It is one of the files of [`Parents::Explicit`].
+    /// As one of the files of [`Parents::Explicit`].
     Given,
     /// By the relative path in the child's parent locator.
     RelativePath,
@@ -102,7 +102,7 @@ pub enum FoundBy {
 }
 
 impl FoundBy {
-    /// The name in words.
+    /// Returns the name in words.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {

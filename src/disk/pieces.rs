@@ -1,14 +1,14 @@
-//! Segments in pieces of a bounded length.
+//! Segments in pieces of limited length.
 
 use crate::error::Result;
 
 use super::{Disk, Segment, Segments};
 
-/// Segments are cut at multiples of this many bytes of the disk, so that one long run keeps several threads busy, and so
-/// that the cuts do not depend on the threads: 8 MiB.
+/// Segments are cut at multiples of this number of bytes of the disk: 8 MiB. So one long run keeps several threads
+/// busy, and the cuts do not depend on the threads.
 pub(super) const SEGMENT_GRAIN: u64 = 8 << 20;
 
-/// The segments of a range with their places in the disk, cut at multiples of [`SEGMENT_GRAIN`].
+/// Segments of a range with their offsets in the disk, cut at multiples of [`SEGMENT_GRAIN`].
 #[derive(Debug)]
 pub(super) struct Pieces<'d> {
     segments: Segments<&'d Disk>,
@@ -36,8 +36,8 @@ impl<'d> Iterator for Pieces<'d> {
         let position = self.position;
         let cut = position.saturating_add(1).next_multiple_of(SEGMENT_GRAIN).saturating_sub(position);
         let piece = match segment.split_at(cut) {
-            Some((piece, behind)) => {
-                self.rest = Some(behind);
+            Some((piece, remaining)) => {
+                self.rest = Some(remaining);
                 piece
             }
             None => segment,

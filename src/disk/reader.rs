@@ -1,4 +1,4 @@
-//! A disk as a stream.
+//! Streams over a disk.
 
 use std::io::{self, BufRead, Read, Seek, SeekFrom};
 use std::ops::{Deref, Range};
@@ -8,30 +8,30 @@ use crate::zero::zero_pages;
 
 use super::{Disk, DiskRange, Segment};
 
-/// How far [`BufRead::fill_buf`] looks ahead where bytes are borrowed, in bytes. This bounds work, not memory.
+/// How far [`BufRead::fill_buf`] looks ahead if bytes are borrowed, in bytes. This limits work, not memory.
 const LOOK_AHEAD: u64 = 1 << 20;
 
-/// How much [`BufRead::fill_buf`] reads at once where nothing is borrowed, in bytes.
+/// How much [`BufRead::fill_buf`] reads at once if nothing can be borrowed, in bytes.
 const READ_AHEAD: usize = 64 << 10;
 
-/// A disk, or a part of one, as a stream that can be read and sought in. Holds the disk by any pointer: `&Disk`, `Arc<Disk>`,
-/// `Box<Disk>`.
+/// Stream over a disk or a part of it, with [`Read`] and [`Seek`]. The stream holds the disk by any pointer: `&Disk`,
+/// `Arc<Disk>`, `Box<Disk>`.
 ///
-/// Where bytes can be borrowed ([`Disk::can_borrow`]), [`BufRead`] borrows those of the file itself, and no buffer is filled.
-/// If some of them turn out to be lost ([`Disk::check_lost`]), the next call says so, also at the end of the disk.
+/// If bytes can be borrowed ([`Disk::can_borrow`]), [`BufRead`] borrows those of the file itself, without a buffer. If
+/// some of them were lost ([`Disk::check_lost`]), the next call fails, also at the end of the disk.
 #[derive(Clone, Debug)]
 pub struct Reader<D> {
     range: DiskRange<D>,
     position: u64,
-    /// What was borrowed last: somebody may have looked at it.
+    /// The range that was borrowed last: the caller may have read it.
     borrowed: Range<u64>,
-    /// Where nothing can be borrowed: what was read ahead, and where it begins.
+    /// If nothing can be borrowed: the bytes that were read ahead.
     buffer: Vec<u8>,
     buffer_at: u64,
 }
 
 impl<D: Deref<Target = Disk>> Reader<D> {
-    /// A stream that begins at the beginning of the disk.
+    /// Makes a stream at the beginning of the disk.
     pub fn new(disk: D) -> Self {
         Self::of(DiskRange::whole(disk))
     }
@@ -40,18 +40,18 @@ impl<D: Deref<Target = Disk>> Reader<D> {
         Self { range, position: 0, borrowed: 0..0, buffer: Vec::new(), buffer_at: 0 }
     }
 
-    /// The disk.
+    /// Returns the disk.
     pub fn disk(&self) -> &Disk {
         self.range.disk()
     }
 
-    /// That what was borrowed last was not lost when somebody looked at it.
+    /// Checks that the bytes that were borrowed last were not lost when the caller read them.
     fn check_borrowed(&mut self) -> io::Result<()> {
         let borrowed = std::mem::take(&mut self.borrowed);
         Ok(self.range.check_lost(borrowed)?)
     }
 
-    /// Length of what was read ahead from the position on.
+    /// Returns the bytes that were read ahead, from the position on.
     fn buffered(&self) -> &[u8] {
         let within = self.position.checked_sub(self.buffer_at).and_then(|within| usize::try_from(within).ok());
         within.and_then(|within| self.buffer.get(within..)).unwrap_or_default()
@@ -100,7 +100,7 @@ impl<D: Deref<Target = Disk>> BufRead for Reader<D> {
 }
 
 impl<D: Deref<Target = Disk>> Seek for Reader<D> {
-    /// Seeks to any place, also past the end, where there is nothing to read.
+    /// Seeks to any offset, also past the end, where reads return no bytes.
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
         self.check_borrowed()?;
         let position = match to {

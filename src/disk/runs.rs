@@ -1,4 +1,4 @@
-//! The resolver: which layer has what of a disk, and where. Everything that reads a disk or maps it goes by this.
+//! The resolver: maps offsets of the disk to layers and file offsets. All reads and maps use it.
 
 use std::iter::FusedIterator;
 use std::ops::{Deref, Range, RangeBounds};
@@ -10,43 +10,43 @@ use crate::source::Stored;
 
 use super::{Disk, Layer};
 
-/// How many layers keep the part of their BAT that was looked at last. Of a longer chain, those below them give it back at once:
-/// the system may show 2 MiB of a file for one byte of it, and there may be hundreds of them.
+/// Number of layers that keep the part of their BAT that was read last. Layers further down give it back at once: the
+/// system may map 2 MiB of a file for one byte of it, and a chain may have hundreds of files.
 pub(super) const FEW_LAYERS: usize = 16;
 
-/// A part of the disk that one layer answers for, all of it in one place.
+/// Run: a part of the disk that one layer defines, contiguous in one location.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Run {
-    /// Where it begins in the disk, in bytes.
+    /// Offset of the run in the disk, in bytes.
     pub start: u64,
     /// Length in bytes, at least 1.
     pub len: u64,
-    /// The layer that answers for it: 0 is the image that was opened.
+    /// The layer that defines the run: 0 is the opened image.
     pub layer: usize,
-    /// The state of the block in that layer; none past the end of a parent that is smaller than its child, and where it
-    /// is not known.
+    /// State of the block in that layer. `None` past the end of a parent that is smaller than its child, and if the
+    /// state is unknown.
     pub state: Option<PayloadBlockState>,
-    /// Where its bytes are.
+    /// Location of the bytes.
     pub at: Location,
 }
 
-/// Where the bytes of a run are.
+/// Location of the bytes of a run.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Location {
-    /// In the layer's file, from this file offset on.
+    /// In the layer's file, at this file offset.
     File(u64),
-    /// Rebuilt from the layer's log, which puts them at this file offset.
+    /// In the layer's log, which writes them to this file offset.
     Log(u64),
-    /// Unallocated, or zero by the state of the block or by a replay: they read as zeros.
+    /// Zeros: unallocated, or zero by the state of the block or by a replay.
     Zero,
-    /// They can't be read, and read as zeros: only of a disk that is salvaged.
+    /// Lost: cannot be read, and reads as zeros. Only in a salvage.
     Lost,
 }
 
 impl Location {
-    /// The location `length` bytes further on.
+    /// Returns the location `length` bytes further on.
     pub(crate) fn after(self, length: u64) -> Self {
         match self {
             Self::File(offset) => Self::File(offset.saturating_add(length)),
@@ -57,13 +57,14 @@ impl Location {
 }
 
 impl Run {
-    /// Where it ends in the disk, in bytes.
+    /// Returns the end of the run in the disk, in bytes.
     #[must_use]
     pub fn end(&self) -> u64 {
         self.start.saturating_add(self.len)
     }
 
-    /// Where its bytes begin in the layer's file, in bytes; none if they are not in their place in the file.
+    /// Returns the file offset of the run in the layer's file, in bytes. Returns `None` if the bytes are not in the
+    /// file.
     #[must_use]
     pub fn file_offset(&self) -> Option<u64> {
         match self.at {
@@ -72,92 +73,93 @@ impl Run {
         }
     }
 
-    /// Whether a file or its log holds bytes for it. Everything else reads as zeros.
+    /// Returns whether a file or its log has bytes for the run. Other runs read as zeros.
     #[must_use]
     pub fn is_data(&self) -> bool {
         matches!(self.at, Location::File(_) | Location::Log(_))
     }
 
-    /// Whether some layer has decided what it reads as, data or zeros. What is not present is zero because it was never
-    /// written.
+    /// Returns whether some layer defines the content, as data or as zeros. Runs that are not present are zero because
+    /// they were never written.
     #[must_use]
     pub fn is_present(&self) -> bool {
         !matches!(self.state, None | Some(PayloadBlockState::NotPresent))
     }
 
-    /// What remains of the run after its first `length` bytes, if anything does.
+    /// Returns the rest of the run after its first `length` bytes, if any.
     pub(crate) fn after(&self, length: u64) -> Option<Self> {
         let left = self.len.checked_sub(length).filter(|left| *left > 0)?;
         Some(Self { start: self.start.saturating_add(length), len: left, at: self.at.after(length), ..*self })
     }
 
-    /// Whether the bytes of `next` follow those of this run, in the same file or log.
+    /// Returns whether `next` follows this run in the same file or log.
     pub(super) fn goes_on_in(&self, next: &Self) -> bool {
         self.layer == next.layer && self.is_data() && self.at.after(self.len) == next.at
     }
 
-    /// Whether both are one extent.
+    /// Returns whether both are one extent.
     fn is_one_extent(&self, next: &Self) -> bool {
         let both_zero = !self.is_data() && self.at == next.at;
         (self.goes_on_in(next) || both_zero) && self.layer == next.layer && self.state == next.state
     }
 }
 
-/// What a layer has said of the disk.
+/// A run of one layer.
 #[derive(Clone, Copy, Debug)]
 struct Answer {
     start: u64,
     lookup: BlockLookup,
-    /// Where the part of the BAT begins that has been read and not given back.
+    /// Start of the part of the BAT that was read and not given back.
     kept_from: u64,
 }
 
 impl Answer {
-    /// Up to where it holds.
+    /// Returns the end of the run.
     fn end(&self) -> u64 {
         self.start.saturating_add(self.lookup.length())
     }
 }
 
-/// Goes through a range of a disk once, and through each layer's part of it at most once: what a layer has said is kept until it
-/// is used up, however finely the other layers cut it. The disk is given with each call, so that its owner can be of any kind.
+/// Walk over a range of a disk: it looks at each layer's part of the range at most once. The run of a layer is kept
+/// until it is used up, however finely the other layers cut it. The disk is an argument of each call, so its owner can
+/// be of any type.
 #[derive(Clone, Debug)]
 pub(super) struct Walk {
     start: u64,
     position: u64,
     end: u64,
-    /// The last answer of the image that was opened: apart, since most disks have no other, and need no vector.
+    /// Last run of the opened image. A field of its own, since most disks have no other layer and need no vector.
     top: Option<Answer>,
-    /// The last answers of its parents.
+    /// Last runs of the parents.
     parents: Vec<Answer>,
     /// Why the last run is lost, if it is.
     lost: Option<Error>,
-    /// From where on nothing is known, since the last item was an error.
+    /// Offset from which on the map is unknown, since the last item was an error.
     failed_at: u64,
-    /// How many layers have been asked for anything.
+    /// Number of layers that were asked for anything.
     layers_asked: usize,
-    /// What was looked at ahead, to find out whether it goes on.
+    /// The item that was fetched in advance, to find out whether a run continues.
     next: Option<Option<Result<Run>>>,
 }
 
 impl Walk {
-    /// The range must lie inside the disk.
+    /// Makes a walk over a range that is inside the disk.
     pub(super) fn new(start: u64, end: u64) -> Self {
         let (top, parents, lost, next) = (None, Vec::new(), None, None);
         Self { start, position: start, end, top, parents, lost, failed_at: end, layers_asked: 0, next }
     }
 
-    /// From where on nothing is known, and where the range ends, if the last item was an error.
+    /// Returns the range in which the map is unknown, if the last item was an error.
     pub(super) fn unknown(&self) -> Range<u64> {
         self.failed_at..self.end
     }
 
-    /// Why the last run is lost.
+    /// Returns why the last run is lost.
     pub(super) fn take_lost(&mut self) -> Option<Error> {
         self.lost.take()
     }
 
-    /// The next run. An error is the last item; in place of the last run, one says if the tables were not whole.
+    /// Returns the next run. An error is the last item. It replaces the last run if the tables were not complete.
     #[inline]
     pub(super) fn next(&mut self, disk: &Disk) -> Option<Result<Run>> {
         if let Some(next) = self.next.take() {
@@ -174,8 +176,8 @@ impl Walk {
                 self.position = self.end;
             }
         }
-        // Before the last item is given, since somebody who knows how far to go does not ask for what comes after it. What is
-        // against the format may have been zeros that stood in for what is lost.
+        // Checked before the last item is returned, since a caller who knows the end of the range does not ask for
+        // another one. An invalid value may be zeros that replace lost bytes.
         if self.position >= self.end
             && let Err(lost) = disk.check_tables_of(self.layers_asked)
         {
@@ -185,7 +187,7 @@ impl Walk {
         Some(run)
     }
 
-    /// The next run, with all after it that `are_one` with what comes before.
+    /// Returns the next run, joined with all following ones for which `are_one` is true.
     #[inline]
     pub(super) fn next_joined(&mut self, disk: &Disk, are_one: fn(&Run, &Run) -> bool) -> Option<Result<Run>> {
         let mut run = match self.next(disk)? {
@@ -238,11 +240,11 @@ impl Walk {
             self.lost = Some(disk.missing.clone().unwrap_or_else(unattached));
             return Ok(Run { start, len: end.saturating_sub(start), layer, state: None, at: Location::Lost });
         }
-        // Whoever opened the disk without its parents can read what it has itself, and nothing else.
+        // A disk that was opened without its parents has only its own content.
         Err(unattached())
     }
 
-    /// What can't be read, as far as that goes: to the end of the block, of which more may be readable after that.
+    /// Returns the range that cannot be read as lost: to the end of the block, since later blocks may be readable.
     #[cold]
     fn lose(&mut self, disk: &Disk, error: Error) -> Result<Run> {
         if !disk.is_salvaged() {
@@ -251,15 +253,15 @@ impl Walk {
         let (start, layer) = (self.position, error.layer());
         let image = disk.layers().get(layer).map(Layer::image);
         let lost_end = match (error.structure(), error.kind()) {
-            // So are the entries of all blocks after this one, of which there may be millions.
+            // The entries of all blocks after this one are missing, too; there may be millions of them.
             _ if is_past_the_table(&error) => image.map_or(0, Image::virtual_disk_size),
-            // The bytes that the file has not got, and nothing else of the block.
+            // Only the bytes that are missing in the file, not the rest of the block.
             (Structure::PayloadBlock(_) | Structure::File, ErrorKind::OutOfBounds { length, .. }) => {
                 start.saturating_add(*length)
             }
             _ => start.saturating_add(1).next_multiple_of(image.map_or(1 << 20, Image::block_size)),
         };
-        // What a layer above has is not lost with what it would hide.
+        // Content of the layers above hides this loss.
         let above = self.top.iter().chain(&self.parents).take(layer).map(Answer::end);
         let end = above.fold(self.end.min(lost_end), u64::min);
         self.lost = Some(error);
@@ -267,7 +269,7 @@ impl Walk {
         Ok(Run { start, len: length, layer, state: None, at: Location::Lost })
     }
 
-    /// What a layer has at the position. Every layer above it has been asked, and has nothing.
+    /// Returns the run of a layer at the position. All layers above it leave the content to their parents.
     #[inline]
     fn ask(&mut self, layer: usize, image: &Image) -> Result<Answer> {
         let start = self.position;
@@ -279,7 +281,7 @@ impl Walk {
             return Ok(answer);
         }
         self.layers_asked = self.layers_asked.max(layer.saturating_add(1));
-        // Asked for all that is left, not only for what the layers above leave to it.
+        // Asks for all that is left of the range, not only for the part that the layers above leave to this one.
         let most = self.end.min(image.virtual_disk_size()).saturating_sub(start);
         let lookup = image.lookup(start, most).map_err(|error| error.in_layer(layer, image.path()))?;
         let end = start.saturating_add(lookup.length());
@@ -301,7 +303,7 @@ impl Walk {
     }
 }
 
-/// Whether a block has no entry, since the table ends before it would come.
+/// Returns whether the error is that the table ends before the entry of a block.
 fn is_past_the_table(error: &Error) -> bool {
     match (error.structure(), error.offset(), error.kind()) {
         (Structure::PayloadBatEntry(_), Some(offset), ErrorKind::OutOfBounds { length, limit }) => {
@@ -311,7 +313,8 @@ fn is_past_the_table(error: &Error) -> bool {
     }
 }
 
-/// The runs of a range, in order, as they are found: neighbours may go on in the same place. Made by [`Disk::runs`].
+/// Iterator over the runs of a range, in order, as they are found: neighbours may be contiguous. Made by
+/// [`Disk::runs`].
 #[derive(Clone, Debug)]
 pub struct Runs<D> {
     disk: D,
@@ -319,7 +322,7 @@ pub struct Runs<D> {
 }
 
 impl<D: Deref<Target = Disk>> Runs<D> {
-    /// The runs of a range of bytes of the disk: [`Disk::runs`], for any owner of a disk.
+    /// Makes an iterator over the runs of a range of the disk, for any owner of a disk. See [`Disk::runs`].
     pub fn new(disk: D, range: impl RangeBounds<u64>) -> Self {
         let (start, end) = disk.bounds(range);
         Self { disk, walk: Walk::new(start, end) }
@@ -337,12 +340,12 @@ impl<D: Deref<Target = Disk>> Iterator for Runs<D> {
 
 impl<D: Deref<Target = Disk>> FusedIterator for Runs<D> {}
 
-/// The extents of a range, in order: runs that are as long as can be. Made by [`Disk::extents`].
+/// Iterator over the extents of a range, in order: runs that are as long as possible. Made by [`Disk::extents`].
 #[derive(Clone, Debug)]
 pub struct Extents<D>(Runs<D>);
 
 impl<D: Deref<Target = Disk>> Extents<D> {
-    /// The extents of a range of bytes of the disk: [`Disk::extents`], for any owner of a disk.
+    /// Makes an iterator over the extents of a range of the disk, for any owner of a disk. See [`Disk::extents`].
     pub fn new(disk: D, range: impl RangeBounds<u64>) -> Self {
         Self(Runs::new(disk, range))
     }

@@ -13,18 +13,18 @@ use super::options::OpenOptions;
 use super::parents::{FoundBy, ParentRequest, Parents};
 use super::stored_path::{names_of, outcome_of_opening, resolve, walks};
 
-/// A parent that has the identity that its child asks for.
+/// A parent with the identity that its child stores.
 pub(super) struct Found {
     pub(super) image: Image,
     pub(super) found_by: FoundBy,
-    /// The key of the parent locator under which the identity stands.
+    /// Key of the parent locator with the identity.
     pub(super) linkage: Linkage,
 }
 
-/// Why there is no parent.
+/// Reason why there is no parent.
 pub(super) struct NotFound {
     pub(super) error: Error,
-    /// What else is wrong with the file that should be the parent, where it could be looked at.
+    /// Other problems of the file that should be the parent, if it could be read.
     pub(super) warnings: Warnings,
 }
 
@@ -34,30 +34,30 @@ impl From<Error> for NotFound {
     }
 }
 
-/// What is known of files while a chain is followed.
+/// Facts about files, kept while a chain is followed.
 #[derive(Default)]
 pub(super) struct KnownFiles {
-    /// The files that are in the chain already.
+    /// Files that are part of the chain.
     pub(super) chain: Vec<FileId>,
-    /// Files that the caller named, once they have been looked at: which file, and its identity.
+    /// Files that the caller named and that were inspected, with their identities.
     given: HashMap<PathBuf, (FileId, Uuid)>,
 }
 
-/// The search for the parent of one image.
+/// Search for the parent of one image.
 pub(super) struct Search<'a> {
     child: &'a Image,
     locator: &'a ParentLocator,
     layer: usize,
     files: &'a mut KnownFiles,
     options: &'a OpenOptions,
-    /// What was found that is not the parent, in order.
+    /// Rejected files, in order.
     tried: Vec<Candidate>,
-    /// What is wrong with the first file that has the right identity and can't be used.
+    /// Problems of the first file with the right identity that cannot be used.
     unusable: Option<Warnings>,
     seen: HashSet<PathBuf>,
 }
 
-/// How many components of a stored path are tried below a root.
+/// Largest number of path components that are tried below a root.
 const MOST_COMPONENTS: usize = 16;
 
 impl<'a> Search<'a> {
@@ -74,7 +74,7 @@ impl<'a> Search<'a> {
     /// Finds the parent.
     ///
     /// # Errors
-    /// What is wrong with the files that were found; [`ErrorKind::ParentNotFound`] if there was none.
+    /// The problems of the files that were found; [`ErrorKind::ParentNotFound`] if no file was found.
     pub(super) fn run(mut self, parents: &Parents) -> Result<Found, NotFound> {
         let error = match self.look(parents) {
             Ok(Some(found)) => return Ok(found),
@@ -101,10 +101,10 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// A file that the caller names.
+    /// Tries a file that the caller named.
     fn given(&mut self, path: &Path) -> Option<Found> {
         if let Some((id, identity)) = self.files.given.get(path) {
-            // One of those that were given for other layers: not worth opening again, nor mentioning.
+            // A file that was given for another layer: neither opened again nor reported.
             if self.files.chain.contains(id) {
                 return None;
             }
@@ -129,7 +129,7 @@ impl<'a> Search<'a> {
         self.take(path.to_path_buf(), found, FoundBy::Given)
     }
 
-    /// By the stored names, in the child's folder and below.
+    /// Tries the stored names, in the child's folder and below.
     fn beside(&mut self) -> Option<Found> {
         let folder = std::fs::canonicalize(self.child.path()?).ok()?.parent()?.to_path_buf();
         let locator = self.locator;
@@ -149,7 +149,7 @@ impl<'a> Search<'a> {
         names.find_map(|name| self.search(&folder, Path::new(name), FoundBy::FileName))
     }
 
-    /// By the ends of the stored paths, below a folder.
+    /// Tries the ends of the stored paths, below a folder.
     fn below(&mut self, root: &Path) -> Option<Found> {
         let folder = match std::fs::canonicalize(root) {
             Ok(folder) => folder,
@@ -170,7 +170,7 @@ impl<'a> Search<'a> {
         })
     }
 
-    /// Tries what a path below `folder`, which has no links in it, leads to.
+    /// Tries the files to which a path below `folder`, which contains no links, leads.
     fn search(&mut self, folder: &Path, inside: &Path, found_by: FoundBy) -> Option<Found> {
         walks(folder, inside).into_iter().find_map(|walked| {
             let path = walked.as_ref().map_or_else(|_| folder.join(inside), PathBuf::clone);
@@ -189,7 +189,7 @@ impl<'a> Search<'a> {
         })
     }
 
-    /// Takes a file for the parent, or notes why not.
+    /// Accepts a file as the parent, or notes why it is rejected.
     fn take(
         &mut self,
         path: PathBuf,
@@ -205,14 +205,13 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Opens a file as an image, once its identity is known to be the right one: before that, nothing of it but its
-    /// headers is read.
+    /// Opens a file as an image after its identity was verified. Before that, only its headers are read.
     fn check(&mut self, file: Source, identity: Uuid) -> Result<(Image, Linkage), ParentRejection> {
         let linkage = self.linkage_of(identity)?;
         self.open(self.options.open_parent(file), linkage)
     }
 
-    /// The same for bytes that are in memory already.
+    /// Verifies and opens bytes that are in memory.
     fn check_source(&mut self, source: Source) -> Result<(Image, Linkage), ParentRejection> {
         if source.id().is_some_and(|id| self.files.chain.contains(&id)) {
             return Err(ParentRejection::InChain);
@@ -227,7 +226,7 @@ impl<'a> Search<'a> {
         self.locator.linkage_of(found).ok_or(ParentRejection::OtherIdentity { found })
     }
 
-    /// Opens what has the right identity.
+    /// Opens a file with the right identity.
     fn open(&mut self, source: Result<Source>, linkage: Linkage) -> Result<(Image, Linkage), ParentRejection> {
         let OpenOptions { log_policy, strictness, .. } = *self.options;
         let mut warnings = Warnings::new(strictness);
@@ -245,7 +244,7 @@ impl<'a> Search<'a> {
         Ok((image, linkage))
     }
 
-    /// Why no parent was found: what was there says more than what was not.
+    /// Returns why no parent was found. Files that exist explain more than missing ones.
     fn failure(&mut self) -> Error {
         let rank = |candidate: &Candidate| match candidate.outcome {
             ParentRejection::Unusable(_) => 0,
@@ -274,7 +273,7 @@ impl<'a> Search<'a> {
     }
 }
 
-/// The same for one that the caller has not named: a stored name may well lead to something else than a file.
+/// Returns the rejection of a file that the caller did not name: a stored name may lead to something other than a file.
 fn outcome_of_searching(error: Error) -> ParentRejection {
     match error.kind() {
         ErrorKind::NotAFile { what } => ParentRejection::NotAFile { what },
@@ -287,14 +286,14 @@ fn open_file(path: &Path, allow: Allow) -> Result<Source> {
     OpenFile::open(path, allow).map(Source::of_file)
 }
 
-/// The identity of an image, by its headers alone.
+/// Returns the identity of an image, from its headers alone.
 fn identity_of(file: &Source, strictness: Strictness) -> Result<Uuid, ParentRejection> {
     let header = Image::header_of(file.clone(), strictness);
     header.map(|header| header.data_write_guid).map_err(ParentRejection::Broken)
 }
 
-/// For an image that is to be salvaged, and whose parent can't be told by its identity: the file that the caller has named
-/// for it. That is the first of them that has lost its identity, or else the only one that is not in the chain yet.
+/// In a salvage, returns the parent of an image that cannot be recognised by its identity: the file that the caller
+/// named. That is the first file that has lost its identity, or else the only file that is not part of the chain yet.
 pub(super) fn named(child: &Image, files: &KnownFiles, options: &OpenOptions) -> Option<Image> {
     let mut unknown = None;
     let mut others = Vec::new();

@@ -1,4 +1,4 @@
-//! The content of a disk: bytes lent from the files, and lengths of zeros.
+//! The content of a disk: bytes borrowed from the files, and lengths of zeros.
 
 use std::iter::FusedIterator;
 use std::ops::{Deref, RangeBounds};
@@ -11,17 +11,17 @@ use crate::zero::zero_pages;
 use super::Disk;
 use super::runs::{Run, Walk};
 
-/// A run of content.
+/// Run of content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Segment<'d> {
-    /// These bytes, which are in a file or were rebuilt from its log. They may be zeros all the same.
+    /// Bytes in a file or rebuilt from its log. They may be zeros.
     Data(&'d [u8]),
-    /// So many zeros, which are nowhere.
+    /// Number of zeros that are not in a file.
     Zero(u64),
 }
 
 impl<'d> Segment<'d> {
-    /// Length in bytes, at least 1.
+    /// Returns the length in bytes, at least 1.
     #[must_use]
     #[expect(clippy::len_without_is_empty, reason = "a segment is never empty")]
     pub fn len(&self) -> u64 {
@@ -31,7 +31,7 @@ impl<'d> Segment<'d> {
         }
     }
 
-    /// The content as slices, zeros included: those are lent from shared pages, piece by piece.
+    /// Returns the content as slices. Zeros are borrowed from shared pages, piece by piece.
     pub fn slices(self) -> impl Iterator<Item = &'d [u8]> {
         let (data, mut zeros) = match self {
             Self::Data(bytes) => (Some(bytes), 0),
@@ -45,7 +45,7 @@ impl<'d> Segment<'d> {
         data.into_iter().chain(pages)
     }
 
-    /// The segment in two: `at` bytes, and the rest. None if there would be no rest, or nothing before it.
+    /// Splits the segment into its first `at` bytes and the rest. Returns `None` if one of them would be empty.
     pub(crate) fn split_at(self, at: u64) -> Option<(Self, Self)> {
         if at == 0 || at >= self.len() {
             return None;
@@ -60,10 +60,10 @@ impl<'d> Segment<'d> {
     }
 }
 
-/// The segments of a range, in order, each as long as can be. Made by [`Disk::segments`].
+/// Iterator over the segments of a range, in order, each as long as possible. Made by [`Disk::segments`].
 ///
-/// With `D = &Disk` it is an iterator. With any other owner of a disk, such as `Arc<Disk>`, [`Segments::next_segment`] gives
-/// the same segments, each borrowed for as long as the caller looks at it.
+/// With `D = &Disk`, this type is an iterator. With other owners of a disk, such as `Arc<Disk>`,
+/// [`Segments::next_segment`] returns the segments, each borrowed until the next call.
 #[derive(Clone, Debug)]
 pub struct Segments<D> {
     disk: D,
@@ -73,20 +73,20 @@ pub struct Segments<D> {
 #[derive(Clone, Debug)]
 struct SegmentWalk {
     walk: Walk,
-    /// Data whose bytes have not been given out yet.
+    /// Data that was not returned yet.
     data: Option<Run>,
-    /// Zeros that have not been given out yet: more may follow.
+    /// Number of zeros that were not returned yet: more may follow.
     zeros: u64,
-    /// What was borrowed last. Somebody may have looked at it.
+    /// The run that was borrowed last. The caller may have read it.
     borrowed: Option<Run>,
-    /// Why there is nothing after them.
+    /// Error to return after the pending items.
     failed: Option<Error>,
-    /// The range of the disk, until somebody has asked whether all that was borrowed of it was really there.
+    /// The range of the disk, until all borrowed bytes of it were checked.
     unchecked: Option<(u64, u64)>,
 }
 
 impl<D: Deref<Target = Disk>> Segments<D> {
-    /// The content of a range of bytes of the disk: [`Disk::segments`], for any owner of a disk.
+    /// Makes an iterator over the segments of a range of the disk, for any owner of a disk. See [`Disk::segments`].
     pub fn new(disk: D, range: impl RangeBounds<u64>) -> Self {
         let (start, end) = disk.bounds(range);
         let (data, zeros, borrowed, failed) = (None, 0, None, None);
@@ -94,8 +94,8 @@ impl<D: Deref<Target = Disk>> Segments<D> {
         Self { disk, walk: SegmentWalk { walk, data, zeros, borrowed, failed, unchecked: Some((start, end)) } }
     }
 
-    /// The next segment. An error is the last item, and comes after all that is good before it. If a part of the segment
-    /// before was lost while it was looked at, that is the error; after the last segment, the same is asked for all of them.
+    /// Returns the next segment. An error is the last item, after all valid items before it. It is an error if a part
+    /// of the previous segment was lost while the caller read it; after the last segment, all segments are checked.
     #[inline]
     pub fn next_segment(&mut self) -> Option<Result<Segment<'_>>> {
         self.walk.next(&self.disk)
@@ -103,13 +103,13 @@ impl<D: Deref<Target = Disk>> Segments<D> {
 }
 
 impl SegmentWalk {
-    /// What was lost of all that was borrowed, if something was. Asked once, after the last segment.
+    /// Returns the error if any borrowed byte was lost. Checked once, after the last segment.
     fn check_all(&mut self, disk: &Disk) -> Option<Error> {
         let (start, end) = self.unchecked.take()?;
         disk.check_lost(start..end).err()
     }
 
-    /// That what was borrowed last was not lost when somebody looked at it.
+    /// Checks that the bytes that were borrowed last were not lost when the caller read them.
     #[cold]
     fn check_borrowed(&mut self, disk: &Disk) -> Result<()> {
         match self.borrowed.take() {
@@ -124,7 +124,7 @@ impl SegmentWalk {
         self.data = None;
     }
 
-    /// The zeros that are not given out yet.
+    /// Returns the zeros that were not returned yet.
     #[inline]
     fn take_zeros<'d>(&mut self) -> Option<Segment<'d>> {
         let length = std::mem::take(&mut self.zeros);
@@ -182,7 +182,7 @@ impl SegmentWalk {
 impl<'d> Iterator for Segments<&'d Disk> {
     type Item = Result<Segment<'d>>;
 
-    /// As [`Segments::next_segment`].
+    /// Calls [`Segments::next_segment`].
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         self.walk.next(self.disk)

@@ -1,4 +1,4 @@
-//! Bytes of a disk that keep the disk alive: for other threads, other languages, and everything that outlives a stack frame.
+//! Bytes of a disk that keep the disk alive: for other threads, other languages, and data that outlives a stack frame.
 
 use std::fmt;
 use std::ops::Deref;
@@ -15,17 +15,17 @@ use super::{Disk, Layer};
 /// Bytes borrowed from a disk, with a share in the disk: `'static`, cheap to clone, and never copied. Made by
 /// [`Disk::shared_slice`].
 ///
-/// Of a mapped file, they are the pages of the file. After their use, [`SharedBytes::check_lost`] says whether all of them
-/// were really there.
+/// The bytes of a mapped file are the pages of the file. [`SharedBytes::check_lost`], called after they were used,
+/// returns whether they were valid.
 #[derive(Clone)]
 pub struct SharedBytes {
     disk: Arc<Disk>,
-    /// Where the bytes are: in one file, in one sector of a log, or zeros of which there are pages.
+    /// Location of the bytes: in one file, in one sector of a log, or zeros that fit into the zero pages.
     run: Run,
 }
 
 impl SharedBytes {
-    /// The bytes from `offset` on, at most `length`, as many as lie together; none past the end of the disk.
+    /// Borrows up to `length` contiguous bytes from `offset` on. Returns `None` past the end of the disk.
     pub(super) fn new(disk: &Arc<Disk>, offset: u64, length: u64) -> Result<Option<Self>> {
         let Some(run) = disk.runs_in_files(disk.bounds(offset..offset.saturating_add(length))).next().transpose()?
         else {
@@ -38,19 +38,19 @@ impl SharedBytes {
         Ok(Some(Self { disk: Arc::clone(disk), run: Run { len: length, ..run } }))
     }
 
-    /// The disk.
+    /// Returns the disk.
     #[must_use]
     pub fn disk(&self) -> &Arc<Disk> {
         &self.disk
     }
 
-    /// Where they begin in the disk, in bytes.
+    /// Returns the offset of the bytes in the disk.
     #[must_use]
     pub fn offset(&self) -> u64 {
         self.run.start
     }
 
-    /// Checks that the bytes that were looked at before this call were really those of the file: [`Disk::check_lost`].
+    /// Checks that the bytes that were read before this call were those of the file. See [`Disk::check_lost`].
     ///
     /// # Errors
     /// [`ErrorKind::Lost`](crate::ErrorKind::Lost).
@@ -68,14 +68,14 @@ impl Deref for SharedBytes {
         };
         let bytes = match self.run.at {
             Location::File(offset) => image.source().borrow(offset, self.run.len),
-            // What a log holds is in memory, and stays.
+            // Changes of a log are in memory, and stay there.
             Location::Log(_) => match self.disk.borrow_run(&self.run) {
                 Ok(Bytes::Data(bytes)) => bytes.get(..to_usize_saturating(self.run.len)),
                 _ => None,
             },
             Location::Zero | Location::Lost => Some(zero_pages(self.run.len)),
         };
-        // They were borrowed when this was made, and nothing of it changes.
+        // They were borrowed when this was made, and nothing has changed since.
         bytes.unwrap_or_default()
     }
 }

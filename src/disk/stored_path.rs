@@ -1,4 +1,4 @@
-//! From the names that an image stores for its parent to files: confined to a folder, whatever the names say.
+//! Conversion of stored parent paths to files, confined to a folder.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, ErrorKind, ParentRejection, Result, Structure};
 
-/// What becomes of a candidate that can't be opened.
+/// Returns the rejection of a candidate that cannot be opened.
 pub(super) fn outcome_of_opening(error: Error) -> ParentRejection {
     match error.kind() {
         ErrorKind::Open(cause) if is_nowhere(cause) => ParentRejection::Missing,
@@ -14,20 +14,20 @@ pub(super) fn outcome_of_opening(error: Error) -> ParentRejection {
     }
 }
 
-/// Whether there is nothing at a path, or can't be: another system may have longer names than this one.
+/// Returns whether nothing can exist at a path. Another system may allow longer names than this one.
 fn is_nowhere(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::InvalidFilename)
 }
 
-/// The names in a stored path, without drive, share markers, volume and the dots that stand for folders.
+/// Returns the names in a stored path, without drive, share markers, volume, and the dots for folders.
 pub(super) fn names_of(stored: &str) -> impl Iterator<Item = &str> {
     stored
         .split(['\\', '/', ':'])
         .filter(|name| !matches!(*name, "" | "." | ".." | "?") && !name.starts_with("Volume{"))
 }
 
-/// A stored relative path as a path in the file system: `folder` and the path are joined by their names alone, without a
-/// look at what is there. None if it is not relative, or leads above the root.
+/// Joins `folder` and a stored relative path by their names, without access to the file system. Returns `None` if the
+/// path is not relative, or leads above the root.
 pub(super) fn resolve(folder: &Path, stored: &str) -> Option<PathBuf> {
     if stored.starts_with(['\\', '/']) || stored.contains(':') {
         return None;
@@ -47,32 +47,32 @@ pub(super) fn resolve(folder: &Path, stored: &str) -> Option<PathBuf> {
     Some(path)
 }
 
-/// How many links are followed in one path.
+/// Largest number of links that are followed in one path.
 const MOST_LINKS: usize = 40;
 
-/// How many files one path may lead to, where names differ in upper and lower case only.
+/// Largest number of files to which one path may lead, if names differ only in upper and lower case.
 const MOST_WALKS: usize = 64;
 
-/// Length of the longest path that is looked at, in bytes: Windows has none of more than 32767 UTF-16 units.
+/// Length of the longest path that is tried, in bytes: Windows has none of more than 32767 UTF-16 units.
 const LONGEST_PATH: usize = 3 * 32767;
 
-/// A way through folders.
+/// A walk through folders.
 struct Walk {
-    /// Where it has come to.
+    /// The current path.
     path: PathBuf,
-    /// The steps that are left; the last one is the next.
+    /// The remaining steps, the next one last.
     ahead: Vec<OsString>,
-    /// How many links it has followed.
+    /// Number of links that were followed.
     links: usize,
 }
 
-/// The files to which the path `inside` leads below `folder`, an absolute path without links. Upper and lower case may
-/// differ where no name is the exact one; so there may be several, in the order of their names.
+/// Returns the files to which the path `inside` leads below `folder`, an absolute path without links. If no name
+/// matches exactly, upper and lower case may differ; so there may be several files, in the order of their names.
 ///
-/// Links are followed step by step and by their text, so that nothing outside of the folder is even looked at.
+/// Links are followed step by step and by their text, so that no file outside the folder is accessed.
 ///
-/// The outcome of a way that leads to no file is [`ParentRejection::Missing`], [`ParentRejection::Outside`], or [`ParentRejection::Broken`] if a
-/// folder can't be read.
+/// A walk that leads to no file returns [`ParentRejection::Missing`], [`ParentRejection::Outside`], or
+/// [`ParentRejection::Broken`] if a folder cannot be read.
 pub(super) fn walks(folder: &Path, inside: &Path) -> Vec<Result<PathBuf, ParentRejection>> {
     if inside.as_os_str().len() > LONGEST_PATH {
         return vec![Err(ParentRejection::Missing)];
@@ -85,12 +85,12 @@ pub(super) fn walks(folder: &Path, inside: &Path) -> Vec<Result<PathBuf, ParentR
     found
 }
 
-/// The steps of a path, the first one last.
+/// Returns the steps of a path, the first one last.
 fn steps(path: &Path) -> Vec<OsString> {
     path.components().rev().map(|step| step.as_os_str().to_owned()).collect()
 }
 
-/// The names in a folder that differ from this one in upper and lower case only, the first in order last.
+/// Returns the names in a folder that differ from `name` only in upper and lower case, the first in order last.
 fn names_alike(folder: &Path, name: &OsStr) -> io::Result<Vec<OsString>> {
     let lower = |name: &OsStr| name.to_string_lossy().to_lowercase();
     let wanted = lower(name);
@@ -100,7 +100,7 @@ fn names_alike(folder: &Path, name: &OsStr) -> io::Result<Vec<OsString>> {
     Ok(names)
 }
 
-/// Goes one way to its end; where it parts, the other ways are put to `ways`.
+/// Follows one walk to its end. If it branches, the other branches are added to `ways`.
 fn walk(folder: &Path, way: Walk, ways: &mut Vec<Walk>) -> Result<PathBuf, ParentRejection> {
     let broken = |error: io::Error| outcome_of_opening(Error::of(Structure::File, ErrorKind::Open(error.into())));
     let Walk { mut path, mut ahead, mut links } = way;

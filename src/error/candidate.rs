@@ -1,4 +1,4 @@
-//! The places where a parent was looked for: part of the error that says that it was not found.
+//! Paths that were tried for a parent: part of the error that reports that no parent was found.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -7,38 +7,38 @@ use uuid::Uuid;
 
 use super::Error;
 
-/// A place where a parent was looked for, and why it was not taken.
+/// A path that was tried for a parent, and why it was rejected.
 #[derive(Clone, Debug)]
 pub struct Candidate {
-    /// The path.
+    /// Path of the candidate.
     pub path: PathBuf,
-    /// What was found there.
+    /// Reason for the rejection.
     pub outcome: ParentRejection,
 }
 
-/// Why a candidate for a parent was not taken.
+/// Reason why a candidate for a parent was rejected.
 #[non_exhaustive]
 #[derive(Clone, Debug)]
 pub enum ParentRejection {
-    /// There is no such file.
+    /// The file does not exist.
     Missing,
-    /// The path leads out of the folders in which the search is allowed.
+    /// The path is outside the folders in which the search is allowed.
     Outside,
-    /// It is a file of the chain already.
+    /// The file is already part of the chain.
     InChain,
-    /// It is a readable image with another identity than the child asks for.
+    /// The image is readable, but its identity differs from the one that the child stores.
     OtherIdentity {
-        /// Its DataWriteGuid.
+        /// DataWriteGuid of the candidate.
         found: Uuid,
     },
-    /// It is no regular file, but what is said here.
+    /// The path is not a regular file.
     NotAFile {
-        /// "a directory", "a pipe" and so on.
+        /// Kind of the file, such as "a directory" or "a pipe".
         what: &'static str,
     },
-    /// It could not be opened as an image, so that its identity is not known.
+    /// The file cannot be opened as an image, so its identity is unknown.
     Broken(Error),
-    /// It has the identity that the child asks for, but can't be opened, or can't be this child's parent.
+    /// The file has the identity that the child stores, but cannot be opened, or cannot be the parent of this child.
     Unusable(Error),
 }
 
@@ -47,8 +47,8 @@ impl fmt::Display for Candidate {
         write!(f, "{} (", self.path.display())?;
         match &self.outcome {
             ParentRejection::Missing => f.write_str("no such file")?,
-            ParentRejection::Outside => f.write_str("outside of the folders allowed")?,
-            ParentRejection::InChain => f.write_str("in the chain already")?,
+            ParentRejection::Outside => f.write_str("outside the allowed folders")?,
+            ParentRejection::InChain => f.write_str("already in the chain")?,
             ParentRejection::OtherIdentity { found } => write!(f, "DataWriteGuid {{{found}}}")?,
             ParentRejection::NotAFile { what } => write!(f, "is {what}")?,
             ParentRejection::Broken(error) | ParentRejection::Unusable(error) => write!(f, "{error}")?,
@@ -57,7 +57,7 @@ impl fmt::Display for Candidate {
     }
 }
 
-/// Where a parent was looked for, as the end of a message.
+/// The tried paths, as the end of a message.
 pub(super) struct Tried<'a>(pub(super) &'a [Candidate]);
 
 impl fmt::Display for Tried<'_> {

@@ -1,4 +1,4 @@
-//! What can be wrong, with the values found and expected.
+//! Causes of errors, with the values found and expected.
 
 use std::fmt;
 use std::io;
@@ -10,278 +10,278 @@ use uuid::Uuid;
 use super::candidate::Tried;
 use super::{Candidate, Category, Error, Rule, Structure};
 
-/// What is wrong. Numbers are as found in the file; lengths and offsets are bytes.
+/// Cause of an [`Error`]. Numbers are as found in the file; lengths and offsets are in bytes.
 #[non_exhaustive]
 #[derive(Clone, Debug)]
 pub enum ErrorKind {
-    /// The file does not begin as a VHDX does.
+    /// The file is not a VHDX file.
     NotVhdx {
-        /// What it looks like instead.
+        /// The format that its first bytes suggest.
         looks_like: &'static str,
     },
-    /// The file ends too early.
+    /// The file is shorter than it must be.
     FileTooShort {
         /// Length of the file.
         found: u64,
-        /// Length that it must have at least.
+        /// Smallest allowed length.
         expected: u64,
     },
     /// A signature is wrong.
     Signature {
-        /// The bytes found; a signature of four bytes is followed by zeros.
+        /// The bytes found; four zeros follow a signature of 4 bytes.
         found: [u8; 8],
         /// The bytes expected, as text.
         expected: &'static str,
     },
     /// A CRC-32C is wrong.
     Checksum {
-        /// The checksum that is stored.
+        /// The stored checksum.
         found: u32,
-        /// The checksum of what is there.
+        /// The checksum computed from the content.
         expected: u32,
     },
-    /// Neither of two copies is usable.
+    /// Neither copy of a structure is usable.
     NoValidCopy {
-        /// What is wrong with the first copy.
+        /// Error in the first copy.
         first: Error,
-        /// What is wrong with the second copy.
+        /// Error in the second copy.
         second: Error,
     },
-    /// Two different valid headers have the same sequence number, so neither is the current one.
+    /// Two different valid headers have the same sequence number, so neither is the current header (MS-VHDX 2.2.2).
     AmbiguousHeaders {
-        /// The sequence number of both.
+        /// The SequenceNumber of both headers.
         sequence_number: u64,
     },
     /// A field has a value that the format does not allow.
     Field {
-        /// The field, by its name in MS-VHDX.
+        /// Name of the field in MS-VHDX.
         field: &'static str,
-        /// Its value.
+        /// Value of the field.
         found: u64,
-        /// What is allowed.
+        /// Allowed values.
         expected: &'static str,
     },
-    /// A field asks for a version or a kind that this crate does not know.
+    /// A field has a value that this crate does not support.
     UnsupportedValue {
-        /// The field, by its name in MS-VHDX.
+        /// Name of the field in MS-VHDX.
         field: &'static str,
-        /// Its value.
+        /// Value of the field.
         found: u64,
-        /// What is supported.
+        /// Supported values.
         expected: &'static str,
     },
-    /// Something reaches beyond what contains it: the file, its region, or its table.
+    /// A structure reaches past the end of its container: the file, a region, or a table.
     OutOfBounds {
-        /// Length of what begins at the error's offset.
+        /// Length of the structure, which begins at the error's offset.
         length: u64,
-        /// Where what contains it ends.
+        /// End of the container (file offset).
         limit: u64,
     },
-    /// Two things that must be apart share bytes of the file.
+    /// Two structures share bytes of the file.
     Overlap {
-        /// What it overlaps.
+        /// The other structure.
         with: Structure,
-        /// Where that begins.
+        /// File offset of the other structure.
         offset: u64,
     },
-    /// Something that must be unique is there twice.
+    /// A region or metadata item occurs twice.
     Duplicate {
-        /// Its identifier.
+        /// Its GUID.
         id: Uuid,
     },
-    /// Something that must be there is not.
+    /// A required structure is missing.
     Missing {
-        /// Its name.
+        /// Name of the structure.
         what: &'static str,
     },
-    /// A region or metadata item that readers must understand is unknown.
+    /// A region or metadata item that is marked as required is unknown.
     UnknownRequired {
-        /// Its identifier.
+        /// Its GUID.
         id: Uuid,
     },
-    /// A region is not known, and readers need not understand it (MS-VHDX 2.2.3).
+    /// A region is unknown, but not marked as required (MS-VHDX 2.2.3).
     UnknownOptional {
-        /// What it is.
+        /// Its GUID.
         id: Uuid,
     },
-    /// The parent locator is of a type that this crate does not know.
+    /// The parent locator has an unknown type (MS-VHDX 2.6.2.6.1).
     UnknownLocatorType {
-        /// The type.
+        /// The LocatorType.
         id: Uuid,
     },
-    /// The image carries the marker of an image whose creation was never finished.
+    /// The image is marked as incomplete: its creation was never finished.
     IncompleteFile,
     /// The BAT region is too small for the disk.
     BatTooSmall {
         /// Length of the region.
         found: u64,
-        /// Length that the disk needs.
+        /// Length that the size of the disk requires.
         expected: u64,
     },
-    /// The log holds changes that are not in the file yet, and the caller asked for such images to be refused.
+    /// The log holds changes that are not in the file yet, and the caller refuses such images.
     DirtyLog {
-        /// The log's GUID.
+        /// LogGuid of the current header.
         log_guid: Uuid,
     },
-    /// The log is not empty, but it holds no complete sequence of entries to replay.
+    /// The log is dirty, but has no complete sequence of entries to replay (MS-VHDX 2.3.2).
     NoActiveSequence {
-        /// The log's GUID.
+        /// LogGuid of the current header.
         log_guid: Uuid,
-        /// How many valid entries of this GUID the log holds.
+        /// Number of valid entries with this GUID.
         entries: u64,
     },
-    /// A BAT entry has a state that does not exist.
+    /// A BAT entry has a reserved state.
     ReservedState {
         /// The state, 0 to 7.
         state: u8,
     },
     /// A block is partially present in a disk that has no parent.
     PartiallyPresentWithoutParent,
-    /// A block is partially present, but its sector bitmap block is not there.
+    /// A block is partially present, but its sector bitmap block is not allocated.
     NoSectorBitmap {
-        /// The state of the sector bitmap block's BAT entry, 0 to 7.
+        /// State in the BAT entry of the sector bitmap block, 0 to 7.
         state: u8,
     },
-    /// A block that is not present has a place in the file.
+    /// The BAT entry of an unallocated block has a nonzero file offset.
     PlaceOfAbsent {
-        /// Its state.
+        /// Name of the block state in MS-VHDX.
         state: &'static str,
-        /// The place, in bytes.
+        /// File offset in the BAT entry.
         offset: u64,
     },
     /// Nothing refers to these bytes of the file.
     Unreferenced {
-        /// How many they are.
+        /// Number of bytes.
         length: u64,
-        /// Whether all of them are zero.
+        /// Whether all bytes are zero.
         is_zero: bool,
     },
-    /// What the format leaves empty is not.
+    /// Bytes that the format reserves or leaves unused are not zero.
     NotEmpty {
-        /// The first byte of it that is not zero.
+        /// The first nonzero byte.
         found: u8,
-        /// What it is.
+        /// Name of the unused part.
         what: &'static str,
     },
-    /// Blocks that are present hold zeros only.
+    /// Allocated blocks hold only zeros.
     ZeroBlocks {
-        /// How many.
+        /// Number of blocks.
         count: u64,
-        /// How much room they take, in bytes.
+        /// Space that they take in the file.
         length: u64,
     },
-    /// A log holds entries that are none of it any more.
+    /// A log holds entries of earlier sessions, which are never replayed.
     StaleEntries {
-        /// How many.
+        /// Number of entries.
         count: u64,
     },
-    /// A log entry is not valid.
+    /// A log entry is invalid (MS-VHDX 2.3.2).
     BrokenEntry {
-        /// Why.
+        /// Reason.
         flaw: String,
     },
-    /// A value of the image was replaced by one that was said by hand.
+    /// A value of the image was replaced by one that the caller gave ([`MetadataOverrides`](crate::MetadataOverrides)).
     Overridden {
-        /// Its name in MS-VHDX.
+        /// Name of the field in MS-VHDX.
         field: &'static str,
     },
-    /// Something is not as it must be, for which a few words say most.
+    /// Another problem, in words.
     Text {
-        /// What is wrong with it.
+        /// The problem.
         what: &'static str,
     },
-    /// Two copies that must be equal are both valid and differ.
+    /// Two copies that must be equal are both valid, but differ.
     CopiesDiffer,
     /// The parent locator has no usable GUID under a key.
     LocatorGuid {
         /// The key.
         key: &'static str,
-        /// The text found there.
+        /// Text found for this key.
         found: String,
     },
-    /// The image needs a parent, and the caller gave none and allowed no search.
+    /// The image needs a parent, but the caller gave none and allowed no search.
     NoParentAttached,
-    /// No file was found for a parent.
+    /// No parent was found.
     ParentNotFound {
-        /// The path or name by which the child knows it.
+        /// Path of the parent that the child stores.
         name: String,
-        /// Where it was looked for, and what was there.
+        /// Paths that were tried, and why each was rejected.
         tried: Vec<Candidate>,
     },
-    /// The files found for a parent are not the one that the child was made from.
+    /// Files were found for a parent, but none has the identity that the child stores.
     ParentMismatch {
-        /// The path or name by which the child knows it.
+        /// Path of the parent that the child stores.
         name: String,
-        /// The identity that the child asks for.
+        /// DataWriteGuid of the parent that the child stores.
         expected: Uuid,
-        /// Where it was looked for, and what was there.
+        /// Paths that were tried, and why each was rejected.
         tried: Vec<Candidate>,
     },
-    /// The parents of an image form a circle.
+    /// The chain of parents leads back to one of its files.
     ChainCycle,
     /// The chain has more parents than this crate follows.
     ChainTooLong {
-        /// How many parents it follows.
+        /// Largest number of parents.
         limit: usize,
     },
     /// Parent and child have different logical sector sizes.
     SectorSizeMismatch {
-        /// The parent's.
+        /// Sector size of the parent, in bytes.
         found: u32,
-        /// The child's.
+        /// Sector size of the child, in bytes.
         expected: u32,
     },
-    /// The medium of the file has failed to give these bytes.
+    /// The medium of the file failed to return these bytes.
     MediumFailed,
-    /// The caller asked for bytes that the disk does not have.
+    /// The caller asked for bytes past the end of the disk.
     OutsideDisk {
-        /// Where the request ends.
+        /// End of the request.
         end: u64,
         /// Size of the disk.
         size: u64,
     },
-    /// The caller asked for a content of more bytes than a `u64` counts.
+    /// The caller asked for content of more than `u64::MAX` bytes.
     ContentTooLong {
-        /// Length of the content, in bytes.
+        /// Length of the content.
         found: u128,
     },
-    /// The caller asked to borrow bytes of a source that does not lend any: one that is neither mapped nor in memory.
+    /// The caller asked to borrow bytes of a source that is neither mapped nor in memory.
     NotBorrowable,
-    /// The caller asked for a layer that the chain does not have, or for the first one where one below it is meant.
+    /// The caller asked for a layer that the chain does not have, or for layer 0 where a parent is required.
     NoSuchLayer {
-        /// Its number.
+        /// Number of the layer.
         layer: usize,
     },
-    /// The path is not of a file that can be read at any place.
+    /// The path is neither a regular file nor a block device.
     NotAFile {
-        /// What it is.
+        /// Kind of the file, such as "a directory".
         what: &'static str,
     },
-    /// The file could not be opened.
+    /// The file cannot be opened.
     Open(Arc<io::Error>),
-    /// The operating system reports an error.
+    /// The operating system reported an error.
     Io(Arc<io::Error>),
-    /// The bytes were there when the file was mapped, and can't be read any more: the file has become shorter, or its medium
-    /// failed. The offset is that of the first one.
+    /// The file has become shorter, or its medium failed, since it was opened. The offset of the error is that of the
+    /// first byte that cannot be read any more.
     Lost,
     /// The file was changed while it was read.
     Changed,
-    /// The files are not those of the fingerprint that the caller has given, or were written to since it was taken.
+    /// The files differ from the fingerprint that the caller gave, or were written to since it was taken.
     OtherFiles {
-        /// What differs first.
+        /// Name of the first difference.
         what: &'static str,
     },
 }
 
 impl ErrorKind {
-    /// A wrong signature, of 4 or 8 bytes.
+    /// Makes an error for a wrong signature of 4 or 8 bytes.
     pub(crate) fn signature(bytes: &[u8], expected: &'static str) -> Self {
         let mut found = [0; 8];
         found.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
         Self::Signature { found, expected }
     }
 
-    /// The rule that is broken wherever this is wrong with `structure`, where that is one rule.
+    /// Returns the rule that this error in `structure` always breaks, if there is exactly one.
     pub(super) fn rule(&self, structure: Structure) -> Option<Rule> {
         Some(match (self, structure) {
             (Self::Io(_) | Self::Lost | Self::MediumFailed | Self::Changed, _) => Rule::Medium,
@@ -347,7 +347,7 @@ impl fmt::Display for ErrorKind {
             }
             Self::NoValidCopy { first, second } => write!(f, "no usable copy ({first}; {second})"),
             Self::AmbiguousHeaders { sequence_number } => {
-                write!(f, "both valid and different, with the same SequenceNumber (found {sequence_number} twice)")
+                write!(f, "two different valid headers have the same SequenceNumber (found {sequence_number})")
             }
             Self::Field { field, found, expected } => {
                 write!(f, "bad {field} (found {}, expected {expected})", Number(*found))
@@ -356,92 +356,101 @@ impl fmt::Display for ErrorKind {
                 write!(f, "unsupported {field} (found {}, expected {expected})", Number(*found))
             }
             Self::OutOfBounds { length, limit } => {
-                write!(f, "{length} bytes do not fit (expected to end at or before {limit:#x})")
+                write!(
+                    f,
+                    "{} not fit (expected to end at or before {limit:#x})",
+                    Count(*length, "byte does", "bytes do")
+                )
             }
             Self::Overlap { with, offset } => write!(f, "overlaps {with} at {offset:#x}"),
-            Self::Duplicate { id } => write!(f, "{{{id}}} is there twice"),
+            Self::Duplicate { id } => write!(f, "{{{id}}} occurs twice"),
             Self::Missing { what } => write!(f, "{what} is missing"),
-            Self::UnknownOptional { id } => write!(f, "{{{id}}} is unknown, and not required"),
+            Self::UnknownOptional { id } => write!(f, "{{{id}}} is unknown, but not required"),
             Self::UnknownRequired { id } => write!(f, "{{{id}}} is required and unknown"),
             Self::UnknownLocatorType { id } => {
                 write!(f, "unknown LocatorType (found {{{id}}}, expected {{b04aefb7-d19e-4a81-b789-25b8e9445913}})")
             }
-            Self::IncompleteFile => f.write_str("marked as incomplete: the creation of this image was never finished"),
+            Self::IncompleteFile => f.write_str("marked as incomplete: the creation of the image was never finished"),
             Self::BatTooSmall { found, expected } => {
                 write!(f, "too small for the disk (found {found} bytes, expected at least {expected})")
             }
             Self::DirtyLog { log_guid } => {
-                write!(f, "holds changes that are not in the file yet (found LogGuid {{{log_guid}}}, expected none)")
+                write!(f, "holds changes that are not in the file yet (found LogGuid {{{log_guid}}}, expected nil)")
             }
             Self::NoActiveSequence { log_guid, entries } => write!(
                 f,
-                "not empty, but without a complete sequence to replay \
-                 (found {entries} valid entries of LogGuid {{{log_guid}}}, expected a sequence that holds its own tail)"
+                "dirty, without a complete sequence to replay \
+                 (found {} with LogGuid {{{log_guid}}}, expected a sequence that includes its tail)",
+                Count(*entries, "valid entry", "valid entries")
             ),
             Self::ReservedState { state } => write!(f, "reserved state (found {state}, expected 0 to 3, 6 or 7)"),
             Self::PartiallyPresentWithoutParent => {
-                f.write_str("partially present in a disk without parent (found state 7, expected 0 to 3 or 6)")
+                f.write_str("partially present, but the disk has no parent (found state 7, expected 0 to 3 or 6)")
             }
             Self::NoSectorBitmap { state } => {
-                write!(f, "a block is partially present without sector bitmap (found state {state}, expected 6)")
+                write!(f, "missing, but a block is partially present (found state {state}, expected 6)")
             }
-            Self::Overridden { field } => write!(f, "{field} is another than the one that was assumed"),
+            Self::Overridden { field } => write!(f, "{field} differs from the value given with --assume"),
             Self::Text { what } => f.write_str(what),
-            Self::CopiesDiffer => f.write_str("valid, but not equal to the other copy"),
+            Self::CopiesDiffer => f.write_str("valid, but differs from the other copy"),
             Self::LocatorGuid { key, found } => {
                 write!(f, "bad {key} (found \"{}\", expected a GUID in braces)", Name(found))
             }
-            Self::NoParentAttached => f.write_str("needed, but none was given and no search allowed"),
+            Self::NoParentAttached => f.write_str("needed, but none was given and no search was allowed"),
             Self::ParentNotFound { name, tried } => {
                 write!(f, "\"{}\" not found{}", Name(name), Tried(tried))
             }
             Self::ParentMismatch { name, expected, tried } => write!(
                 f,
-                "\"{}\" is not the image that the child was made from (expected DataWriteGuid {{{expected}}}){}",
+                "identity mismatch: \"{}\" is not the parent of the image (expected DataWriteGuid {{{expected}}}){}",
                 Name(name),
                 Tried(tried)
             ),
             Self::ChainCycle => f.write_str("the chain leads back to a file that is already in it"),
             Self::ChainTooLong { limit } => write!(f, "the chain has more than {limit} parents"),
             Self::SectorSizeMismatch { found, expected } => {
-                write!(f, "another LogicalSectorSize than its child's (found {found}, expected {expected})")
+                write!(f, "LogicalSectorSize differs from that of the child (found {found}, expected {expected})")
             }
             Self::OutsideDisk { end, size } => {
-                write!(f, "the request ends behind the disk (found end {end}, expected at most {size})")
+                write!(f, "the request goes past the end of the disk (found end {end}, expected at most {size})")
             }
             Self::ContentTooLong { found } => {
                 write!(f, "the content is too long (found {found} bytes, expected at most {})", u64::MAX)
             }
             Self::PlaceOfAbsent { state, offset } => {
-                write!(f, "the block is {state} and has a place all the same (found {offset:#x}, expected 0)")
+                write!(f, "{state} block has a nonzero file offset (found {offset:#x}, expected 0)")
             }
-            Self::Unreferenced { length, is_zero: false } => write!(f, "{length} bytes that nothing refers to"),
+            Self::Unreferenced { length, is_zero: false } => {
+                write!(f, "{} that nothing refers to", Count(*length, "byte", "bytes"))
+            }
             Self::Unreferenced { length, is_zero: true } => {
-                write!(f, "{length} bytes that nothing refers to, all of them zero")
+                write!(f, "{} that nothing refers to, all zero", Count(*length, "byte", "bytes"))
             }
             Self::NotEmpty { found, what } => write!(f, "{what} is not empty (found {found:#04x}, expected 0)"),
             Self::ZeroBlocks { count, length } => {
-                write!(
-                    f,
-                    "{count} blocks are present and hold only zeros: compacted, the file is {length} bytes shorter"
-                )
+                let blocks = Count(*count, "allocated block holds", "allocated blocks hold");
+                write!(f, "{blocks} only zeros: compacted, the file is {length} bytes shorter")
             }
-            Self::StaleEntries { count } => write!(f, "{count} entries of earlier sessions"),
-            Self::BrokenEntry { flaw } => write!(f, "not valid: {flaw}"),
+            Self::StaleEntries { count } => {
+                write!(f, "{} of earlier sessions", Count(*count, "entry", "entries"))
+            }
+            Self::BrokenEntry { flaw } => write!(f, "invalid: {flaw}"),
             Self::NotBorrowable => f.write_str("cannot be borrowed: the source is neither mapped nor in memory"),
-            Self::MediumFailed => f.write_str("the medium has failed to give it"),
-            Self::NoSuchLayer { layer } => write!(f, "the chain has no ancestor with number {layer}"),
+            Self::MediumFailed => f.write_str("the medium failed to return it"),
+            Self::NoSuchLayer { layer } => write!(f, "the chain has no parent with number {layer}"),
             Self::NotAFile { what } => write!(f, "is {what} (expected a regular file or a block device)"),
             Self::Open(error) => write!(f, "cannot be opened: {error}"),
             Self::Io(error) => write!(f, "cannot be read: {error}"),
-            Self::Lost => f.write_str("cannot be read any more: the file has become shorter, or its medium failed"),
+            Self::Lost => f.write_str(
+                "cannot be read any more: the file has become shorter since it was opened, or its medium failed",
+            ),
             Self::Changed => f.write_str("changed while it was read"),
             Self::OtherFiles { what } => write!(f, "{what} differs from the expected fingerprint"),
         }
     }
 }
 
-/// A text from a file, with what would act on a terminal written as escapes.
+/// Text from a file, with control characters escaped.
 struct Name<'a>(&'a str);
 
 impl fmt::Display for Name<'_> {
@@ -452,7 +461,16 @@ impl fmt::Display for Name<'_> {
     }
 }
 
-/// A number from a file: small ones in decimal, others in both notations.
+/// A number and its noun: one, or several.
+struct Count(u64, &'static str, &'static str);
+
+impl fmt::Display for Count {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.0, if self.0 == 1 { self.1 } else { self.2 })
+    }
+}
+
+/// A number from a file: below 10 in decimal, otherwise in decimal and hexadecimal.
 struct Number(u64);
 
 impl fmt::Display for Number {

@@ -1,11 +1,11 @@
-//! What went wrong, and where: [`Error`] names the structure, its file offset, and the layer of the chain.
+//! Errors: [`Error`] names the problem, the structure, its file offset, and the layer of the chain.
 
 use std::fmt;
 use std::io;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::path::{Path, PathBuf};
 
-/// Shows a type as the text that its `as_str` returns.
+/// Implements `Display` for a type by its `as_str`.
 macro_rules! display_as_str {
     ($name:ty) => {
         impl std::fmt::Display for $name {
@@ -28,13 +28,13 @@ pub use kind::ErrorKind;
 pub use rule::{Rule, Severity};
 pub use structure::Structure;
 
-/// The result of everything in this crate that can fail.
+/// Result type of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// An error that says where it is: which structure, at which file offset, in which layer of a chain.
+/// Error with its location: the structure, its file offset, and the layer of the chain.
 ///
-/// It is one pointer wide. Its text is `<structure> at 0x<offset>: <what is wrong> (<found>, <expected>)`, without the
-/// name of the file, which the caller knows; only for a parent that the crate opened by itself the name is part of it.
+/// The type is one pointer wide. Its text is `<structure> at 0x<offset>: <problem> (<found>, <expected>)`. The text
+/// names the file only if the crate opened it as a parent, or if the caller named several files.
 #[derive(Clone)]
 pub struct Error(Box<Inner>);
 
@@ -49,17 +49,17 @@ struct Inner {
 }
 
 impl Error {
-    /// An error in `structure` at file offset `offset` (bytes).
+    /// Makes an error in `structure` at file offset `offset` (bytes).
     pub(crate) fn at(structure: Structure, offset: u64, kind: ErrorKind) -> Self {
         Self(Box::new(Inner { kind, structure, offset: Some(offset), layer: 0, file: None, rule: None }))
     }
 
-    /// An error in `structure` as a whole.
+    /// Makes an error in `structure` as a whole.
     pub(crate) fn of(structure: Structure, kind: ErrorKind) -> Self {
         Self(Box::new(Inner { kind, structure, offset: None, layer: 0, file: None, rule: None }))
     }
 
-    /// The same error, said of `layer` of a chain, whose file is `file`.
+    /// Returns this error with `layer` of a chain, whose file is `file`.
     pub(crate) fn in_layer(mut self, layer: usize, file: Option<&Path>) -> Self {
         self.0.layer = layer;
         if layer > 0 {
@@ -68,7 +68,7 @@ impl Error {
         self
     }
 
-    /// The same error, where it is about one of several files that the caller has named: it says which.
+    /// Returns this error with the name of its file, one of several that the caller named.
     pub(crate) fn in_file(mut self, file: Option<&Path>) -> Self {
         if self.0.file.is_none() {
             self.0.file = file.map(Path::to_path_buf);
@@ -76,7 +76,7 @@ impl Error {
         self
     }
 
-    /// The same error, said of `structure`, where it is about no more than the file.
+    /// Returns this error with `structure`, if it names only the file as a whole.
     pub(crate) fn said_of(mut self, structure: Structure) -> Self {
         if self.0.structure == Structure::File {
             self.0.structure = structure;
@@ -84,57 +84,58 @@ impl Error {
         self
     }
 
-    /// The same error, as a breach of `rule`, unless it is known to be one of another rule.
+    /// Returns this error as a breach of `rule`, unless it already has a rule.
     pub(crate) fn breaking(mut self, rule: Rule) -> Self {
         self.0.rule.get_or_insert(rule);
         self
     }
 
-    /// The rule of the format that is broken, or [`Rule::Medium`] where bytes can't be read. None where the file is not at
-    /// fault: it can't be opened, or the caller asked for something that does not exist.
+    /// Returns the broken rule of the format, or [`Rule::Medium`] if bytes cannot be read. Returns `None` if the file
+    /// is not at fault: it cannot be opened, or the caller asked for something that does not exist.
     #[must_use]
     pub fn rule(&self) -> Option<Rule> {
         self.0.rule.or_else(|| self.0.kind.rule(self.0.structure))
     }
 
-    /// What is wrong, with the values found and expected.
+    /// Returns the problem, with the values found and expected.
     #[must_use]
     pub fn kind(&self) -> &ErrorKind {
         &self.0.kind
     }
 
-    /// The structure in which it is.
+    /// Returns the structure that the error is about.
     #[must_use]
     pub fn structure(&self) -> Structure {
         self.0.structure
     }
 
-    /// The file offset of the structure, or of the field within it where one field is wrong, in bytes.
+    /// Returns the file offset (bytes) of the structure, or of the field in it that is wrong.
     #[must_use]
     pub fn offset(&self) -> Option<u64> {
         self.0.offset
     }
 
-    /// The layer of the chain: 0 is the image that was opened, 1 its parent, and so on.
+    /// Returns the layer of the chain: 0 is the image that was opened, 1 its parent, and so on.
     #[must_use]
     pub fn layer(&self) -> usize {
         self.0.layer
     }
 
-    /// The file in which the error is, where that is a parent whose path is known, or one of several that were named.
+    /// Returns the path of the file, if that is a parent with a known path, or one of several files that the caller
+    /// named.
     #[must_use]
     pub fn file(&self) -> Option<&Path> {
         self.0.file.as_deref()
     }
 
-    /// What sort of failure this is: what a program decides by, and what the exit code of the command is made from.
+    /// Returns the category of the failure, on which programs base decisions and the command its exit code.
     #[must_use]
     pub fn category(&self) -> Category {
         self.0.kind.category()
     }
 }
 
-// The causes from the system that some kinds hold do not say so themselves, and nothing in them changes.
+// `io::Error` is neither, since it may hold any error; those that some kinds hold are never changed.
 impl UnwindSafe for Error {}
 impl RefUnwindSafe for Error {}
 
@@ -195,26 +196,26 @@ impl From<Error> for io::Error {
     }
 }
 
-/// The sorts of failure, one for each answer that a program may want to give.
+/// Category of a failure, by how a program may want to respond.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Category {
-    /// The file is a VHDX, but what it says is against the format, or bytes that it promises are missing.
+    /// The file is a VHDX file, but violates the format, or some of its bytes are missing.
     Corrupt,
-    /// The file is something else.
+    /// The file is not a VHDX file.
     NotVhdx,
-    /// The file may be in order, but it needs something that this crate does not know.
+    /// The file may be valid, but needs something that this crate does not support.
     Unsupported,
-    /// The file could not be opened.
+    /// The file cannot be opened.
     Open,
     /// The file was opened, but reading it failed.
     Io,
-    /// The log holds changes that are not in the file yet, and the caller asked for such images to be refused.
+    /// The log holds changes that are not in the file yet, and the caller refuses such images.
     DirtyLog,
-    /// No file was found for a parent, or the caller gave none.
+    /// No parent was found, or the caller gave none.
     ParentNotFound,
-    /// A file was found for a parent, but it is not the one that the child was made from.
+    /// A file was found for a parent, but its identity differs from the one that the child stores.
     ParentMismatch,
-    /// The caller asked for something that does not exist, such as bytes behind the end of the disk.
+    /// The caller asked for something that does not exist, such as bytes past the end of the disk.
     InvalidInput,
 }

@@ -1,24 +1,24 @@
-//! The rules of the format, each with a code that stays the same in all versions.
+//! The rules of the format, each with a code that is the same in all versions.
 
-/// How much the breach of a rule matters.
+/// Severity of a breach of a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Severity {
-    /// A habit of some writer. Many images in good health have it.
+    /// A habit of some writer. Many healthy images have it.
     Note,
-    /// A sign that something was damaged, or that the image is in the middle of something.
+    /// A sign of damage, or of an unfinished operation.
     Warning,
-    /// Room in the file that nothing refers to.
+    /// Space in the file that nothing refers to.
     Leak,
-    /// It could not be found out whether all is well.
+    /// The check could not determine whether this is correct.
     Unchecked,
-    /// The file may be in order, but it needs something that this crate does not know.
+    /// The image may be valid, but needs something that this crate does not support.
     Unsupported,
-    /// Something is damaged: the image can't be opened, or a part of it can't be read, or what it says contradicts itself.
+    /// The image or a part of it cannot be read, or it contradicts itself.
     Corruption,
 }
 
 impl Severity {
-    /// The name in lower case.
+    /// Returns the name in lower case.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -34,12 +34,11 @@ impl Severity {
 
 super::display_as_str!(Severity);
 
-/// Makes the list of rules: for each, what it says, its name, its code, and how much its breach matters where that does not
-/// keep the image from being read.
+/// Makes the enum of rules from their texts, names, codes, and severities (of a breach that does not prevent reading).
 macro_rules! rules {
     ($($(#[doc = $text:literal])+ $name:ident = $code:literal, $severity:ident;)+) => {
-        /// The rules that an image is held against. Those with a V are numbered as in the checklist of the format, in the order
-        /// in which an image is read; the others go beyond what the format asks for.
+/// Rule that an image must follow. Codes with a V are the rules of the format, in the order in which an image is read;
+        /// the other rules go beyond the format.
         #[non_exhaustive]
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Rule {
@@ -47,10 +46,10 @@ macro_rules! rules {
         }
 
         impl Rule {
-            /// All of them.
+/// All rules, in the order of their codes.
             pub const ALL: &'static [Self] = &[$(Self::$name),+];
 
-            /// A short name that stays the same in all versions.
+/// Returns the code of the rule, such as `V68`, which is the same in all versions.
             #[must_use]
             pub const fn code(self) -> &'static str {
                 match self {
@@ -58,7 +57,7 @@ macro_rules! rules {
                 }
             }
 
-            /// How much its breach matters, where it is not one that keeps the image, or a part of it, from being read.
+/// Returns the severity of a breach that does not prevent reading the image or a part of it.
             #[must_use]
             pub const fn severity(self) -> Severity {
                 match self {
@@ -66,7 +65,7 @@ macro_rules! rules {
                 }
             }
 
-            /// What the rule says.
+/// Returns the text of the rule: one sentence.
             #[must_use]
             pub const fn text(self) -> &'static str {
                 match self {
@@ -100,7 +99,7 @@ rules! {
     LogAlignment = "V10", Note;
     /// A log in use has a length.
     LogLength = "V11", Corruption;
-    /// The log lies behind the header section and inside the file, also where it is not in use.
+    /// The log lies after the header section and inside the file, also where it is not in use.
     LogPlace = "V12", Note;
     /// A log in use is not longer than 1 GiB.
     LogTooLong = "V13", Unsupported;
@@ -158,7 +157,7 @@ rules! {
     MetadataReserved = "V39", Note;
     /// Metadata items are unique.
     MetadataUnique = "V40", Warning;
-    /// Metadata items lie in their region, behind the table.
+    /// Metadata items lie in their region, after the table.
     MetadataPlace = "V41", Warning;
     /// Metadata items do not overlap.
     MetadataOverlap = "V42", Warning;
@@ -194,8 +193,8 @@ rules! {
     ParentLinkage = "V57", Note;
     /// The parent locator has a path.
     LocatorPath = "V58", Note;
-    /// The parent has the identity that `parent_linkage` asks for, not that of `parent_linkage2`, which stands for a merge in
-    /// progress.
+    /// The parent has the identity that `parent_linkage` asks for, not that of `parent_linkage2`, which stands for a
+    /// merge in progress.
     ParentIdentity = "V59", Warning;
     /// Parent and child have the same logical sector size.
     ParentSectorSize = "V60", Corruption;
@@ -211,7 +210,7 @@ rules! {
     BlockState = "V65", Corruption;
     /// Only blocks of a differencing image are partially present.
     PartialWithoutParent = "V66", Corruption;
-    /// A block that is present lies behind the header section.
+    /// A block that is present lies after the header section.
     BlockOffset = "V67", Corruption;
     /// A block that is present lies inside the file.
     BlockPlace = "V68", Corruption;
@@ -225,23 +224,24 @@ rules! {
     Bitmap = "V72", Corruption;
     /// A block that is not present has no place in the file.
     AbsentPlace = "V73", Note;
-    /// Everything in the file that is not zero is referred to.
+    /// Everything in the file is referred to.
     Unreferenced = "L1", Leak;
     /// The file ends where its last structure does, or at a multiple of 1 MiB.
     Trailing = "L2", Note;
-    /// A log changes structures, and no payload: what a replay would change of a block is hidden, and still in the file.
+    /// A log changes structures, and no payload: a replay that changes a block hides bytes that are still in the file.
     LoggedPayload = "L3", Leak;
-    /// What the format leaves empty is zero: the rest of the header section, gaps and the unused parts of tables.
+    /// What the format leaves empty is zero: the rest of the header section, gaps, the unused parts of tables and
+    /// regions, and BAT entries after that of the last block.
     NotEmpty = "N1", Note;
     /// An empty log holds no entries of earlier sessions.
     StaleLog = "N2", Note;
-    /// The creator is a name that can be printed, and nothing stands behind its end.
+    /// The creator is a name that can be printed, and nothing follows its end.
     CreatorText = "N3", Note;
     /// The identities in the header and of the disk are not nil.
     NilIdentity = "N4", Note;
-    /// A block that is present holds something else than zeros.
+    /// A block that is present does not consist of zeros only.
     ZeroBlock = "N5", Note;
-    /// The sector bitmap says nothing else than the states of the blocks.
+    /// The sector bitmap agrees with the states of the blocks.
     BitmapBits = "N6", Note;
     /// Where both headers are valid, they have the same version and the same log.
     HeadersDiffer = "N7", Note;

@@ -1,8 +1,8 @@
-//! The structures that an error can be about.
+//! Structures that an error can be about.
 
 use std::fmt;
 
-/// A structure of a VHDX file, as MS-VHDX names it, or what else an error can be about.
+/// Structure that an error is about: of a VHDX file, as MS-VHDX names it, or of a chain.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Structure {
@@ -40,9 +40,9 @@ pub enum Structure {
     PayloadBlock(u64),
     /// A sector bitmap block, by chunk number (MS-VHDX 2.4.2).
     SectorBitmap(u64),
-    /// A region that this crate does not know.
+    /// A region that this crate does not know (MS-VHDX 2.2.3).
     OtherRegion,
-    /// The first MiB of the file, which belongs to the headers and region tables (MS-VHDX 2.2).
+    /// The first MiB of the file, with the headers and the region tables (MS-VHDX 2.2).
     HeaderSection,
     /// The virtual disk.
     Disk,

@@ -1,16 +1,16 @@
-//! The entries of the block allocation table (MS-VHDX 2.5.1).
+//! Entries of the block allocation table (MS-VHDX 2.5.1).
 
-/// An entry of the BAT: the state of a block and its place in the file (MS-VHDX 2.5.1).
+/// Entry of the BAT: state and file offset of a block (MS-VHDX 2.5.1).
 ///
-/// This is the value, not an overlay: an entry is fetched from the file once, and judged and used as fetched.
+/// This is the value, not an overlay: an entry is fetched from the file once, and validated and used as fetched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatEntry(pub u64);
 
 impl BatEntry {
-    /// Size of an entry in the file, in bytes.
+    /// Length of an entry in the file, in bytes.
     pub const LENGTH: u64 = 8;
 
-    /// The state, 0 to 7: see [`PayloadBlockState`] and [`SectorBitmapState`].
+    /// Returns the state, 0 to 7: see [`PayloadBlockState`] and [`SectorBitmapState`].
     #[must_use]
     #[inline]
     #[expect(clippy::as_conversions, reason = "three bits fit")]
@@ -18,14 +18,14 @@ impl BatEntry {
         (self.0 & 7) as u8
     }
 
-    /// File offset of the block in bytes, a multiple of 1 MiB. What it means depends on the state.
+    /// Returns the file offset of the block in bytes, a multiple of 1 MiB. Its meaning depends on the state.
     #[must_use]
     #[inline]
     pub const fn file_offset(self) -> u64 {
         self.0 & !0xf_ffff
     }
 
-    /// Bits 3 to 19, which are zero in every entry in use.
+    /// Returns bits 3 to 19, which are zero in valid entries.
     #[must_use]
     #[inline]
     pub const fn reserved(self) -> u64 {
@@ -33,20 +33,20 @@ impl BatEntry {
     }
 }
 
-/// The states of a payload block (MS-VHDX 2.5.1.1).
+/// State of a payload block (MS-VHDX 2.5.1.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum PayloadBlockState {
-    /// 0: nothing is known of the block here; its content is the parent's, or zeros.
+    /// 0: never written; reads as the parent, or as zeros.
     NotPresent,
-    /// 1: the content is undefined; zeros.
+    /// 1: the content is undefined; reads as zeros.
     Undefined,
     /// 2: zeros.
     Zero,
-    /// 3: the content was given up by the guest; zeros.
+    /// 3: discarded by the guest; reads as zeros.
     Unmapped,
     /// 6: the block is in the file.
     FullyPresent,
-    /// 7: some sectors are in the file, others in the parent; the sector bitmap tells which.
+    /// 7: some sectors are in the file, others in the parent; see the sector bitmap.
     PartiallyPresent,
 }
 
@@ -55,7 +55,7 @@ impl PayloadBlockState {
     pub const ALL: [Self; 6] =
         [Self::NotPresent, Self::Undefined, Self::Zero, Self::Unmapped, Self::FullyPresent, Self::PartiallyPresent];
 
-    /// The state with this number; none for 4 and 5, which are reserved.
+    /// Returns the state with this number. Returns `None` for 4 and 5, which are reserved.
     #[must_use]
     #[inline]
     pub const fn from_number(number: u8) -> Option<Self> {
@@ -70,7 +70,7 @@ impl PayloadBlockState {
         }
     }
 
-    /// The name as MS-VHDX writes it, without the prefix `PAYLOAD_BLOCK_`.
+    /// Returns the name in MS-VHDX, without the prefix `PAYLOAD_BLOCK_`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -84,17 +84,17 @@ impl PayloadBlockState {
     }
 }
 
-/// The states of a sector bitmap block (MS-VHDX 2.5.1.2).
+/// State of a sector bitmap block (MS-VHDX 2.5.1.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SectorBitmapState {
-    /// 0: there is none.
+    /// 0: not allocated.
     NotPresent,
     /// 6: the block is in the file.
     Present,
 }
 
 impl SectorBitmapState {
-    /// The state with this number; none for those that are reserved.
+    /// Returns the state with this number. Returns `None` for reserved ones.
     #[must_use]
     #[inline]
     pub const fn from_number(number: u8) -> Option<Self> {

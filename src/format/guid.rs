@@ -1,4 +1,4 @@
-//! GUIDs as they lie in the file.
+//! Stored GUIDs.
 
 use std::fmt;
 
@@ -11,22 +11,22 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 pub struct Guid([u8; 16]);
 
 impl Guid {
-    /// The GUID that means "none".
+    /// The nil GUID, which means "none".
     pub const NIL: Self = Self([0; 16]);
 
-    /// The stored form of `id`.
+    /// Makes the stored form of `id`.
     #[must_use]
     pub const fn new(id: Uuid) -> Self {
         Self(id.to_bytes_le())
     }
 
-    /// The GUID with its fields in the order that people write.
+    /// Returns the GUID as a [`Uuid`].
     #[must_use]
     pub const fn to_uuid(self) -> Uuid {
         Uuid::from_bytes_le(self.0)
     }
 
-    /// Whether all bytes are zero.
+    /// Returns whether all bytes are zero.
     #[must_use]
     pub fn is_nil(&self) -> bool {
         *self == Self::NIL

@@ -1,4 +1,4 @@
-//! The file type identifier and the headers (MS-VHDX 2.2.1, 2.2.2).
+//! File type identifier and headers (MS-VHDX 2.2.1, 2.2.2).
 
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
@@ -13,17 +13,17 @@ pub const CREATOR_UNITS: usize = 256;
 pub struct FileIdentifier {
     /// `vhdxfile`.
     pub signature: [u8; 8],
-    /// The program that made the file, UTF-16, ended by NUL only where it is shorter. For people; nothing may depend
-    /// on it.
+    /// Name of the program that made the file, in UTF-16, ended by NUL unless it has the full length. Informational;
+    /// nothing may depend on it.
     pub creator: [U16; CREATOR_UNITS],
 }
 
 impl FileIdentifier {
-    /// What [`FileIdentifier::signature`] must be.
+    /// Value of [`FileIdentifier::signature`].
     pub const SIGNATURE: &'static str = "vhdxfile";
 }
 
-/// A header, at 64 KiB and at 128 KiB (MS-VHDX 2.2.2). The rest of its 4 KiB is reserved.
+/// Header, at 64 KiB and at 128 KiB (MS-VHDX 2.2.2). The rest of its 4 KiB is reserved.
 #[derive(Clone, Copy, Debug, FromBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct Header {
@@ -33,11 +33,11 @@ pub struct Header {
     pub checksum: U32,
     /// The valid header with the greater number is the current one.
     pub sequence_number: U64,
-    /// Changes when a session begins to change the file.
+    /// Changes when a session begins to write to the file.
     pub file_write_guid: Guid,
     /// Changes when the content of the disk does: the identity by which a child knows its parent.
     pub data_write_guid: Guid,
-    /// Which entries of the log are to be replayed; zero means none.
+    /// GUID of the log entries to replay; nil if the log is clean.
     pub log_guid: Guid,
     /// 0.
     pub log_version: U16,
@@ -50,9 +50,9 @@ pub struct Header {
 }
 
 impl Header {
-    /// What [`Header::signature`] must be.
+    /// Value of [`Header::signature`].
     pub const SIGNATURE: &'static str = "head";
-    /// The length over which the checksum is computed, in bytes.
+    /// Length over which the checksum is computed, in bytes.
     pub const CHECKED_LENGTH: u64 = 4096;
 }
 

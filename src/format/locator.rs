@@ -1,14 +1,14 @@
-//! The parent locator item (MS-VHDX 2.6.2.6).
+//! Parent locator item (MS-VHDX 2.6.2.6).
 
 use uuid::uuid;
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
 use super::{Guid, U16, U32};
 
-/// The only type of parent locator that is defined (MS-VHDX 2.6.2.6.3).
+/// Only defined type of parent locator (MS-VHDX 2.6.2.6.3).
 pub const VHDX_LOCATOR: Guid = Guid::new(uuid!("b04aefb7-d19e-4a81-b789-25b8e9445913"));
 
-/// The head of a parent locator (MS-VHDX 2.6.2.6.1).
+/// Header of a parent locator (MS-VHDX 2.6.2.6.1).
 #[derive(Clone, Copy, Debug, FromBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct LocatorHeader {
@@ -20,13 +20,13 @@ pub struct LocatorHeader {
     pub key_value_count: U16,
 }
 
-/// An entry of a parent locator (MS-VHDX 2.6.2.6.2). Strings are UTF-16 without terminator.
+/// Entry of a parent locator (MS-VHDX 2.6.2.6.2). Strings are UTF-16 without terminator.
 #[derive(Clone, Copy, Debug, FromBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct LocatorEntry {
-    /// Where the key lies, in bytes from the beginning of the item.
+    /// Offset of the key, in bytes from the beginning of the item.
     pub key_offset: U32,
-    /// Where the value lies, in bytes from the beginning of the item.
+    /// Offset of the value, in bytes from the beginning of the item.
     pub value_offset: U32,
     /// Length of the key in bytes.
     pub key_length: U16,

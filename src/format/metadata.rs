@@ -1,10 +1,10 @@
-//! The metadata table and its items (MS-VHDX 2.6).
+//! Metadata table and its items (MS-VHDX 2.6).
 
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
 use super::{Guid, U16, U32};
 
-/// The head of the metadata table (MS-VHDX 2.6.1.1).
+/// Header of the metadata table (MS-VHDX 2.6.1.1).
 #[derive(Clone, Copy, Debug, FromBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct MetadataTableHeader {
@@ -19,19 +19,20 @@ pub struct MetadataTableHeader {
 }
 
 impl MetadataTableHeader {
-    /// What [`MetadataTableHeader::signature`] must be.
+    /// Value of [`MetadataTableHeader::signature`].
     pub const SIGNATURE: &'static str = "metadata";
-    /// Length of the whole table, before which no item can lie, in bytes.
+    /// Length of the whole table, in bytes. Items are after it.
     pub const TABLE_LENGTH: u64 = super::KIB_64;
 }
 
-/// An entry of the metadata table (MS-VHDX 2.6.1.2).
+/// Entry of the metadata table (MS-VHDX 2.6.1.2).
 #[derive(Clone, Copy, Debug, FromBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct MetadataEntry {
-    /// What the item is: see [`item`]. Items of users and of the system are known apart by [`MetadataEntry::IS_USER`].
+    /// GUID of the item: see [`item`]. [`MetadataEntry::IS_USER`] distinguishes items of users from those of the
+    /// system.
     pub item_id: Guid,
-    /// Where the item lies, in bytes from the beginning of the region, at least 64 KiB; 0 for an empty item.
+    /// Offset of the item, in bytes from the beginning of the region, at least 64 KiB; 0 for an empty item.
     pub offset: U32,
     /// Length of the item in bytes, at most 1 MiB.
     pub length: U32,
@@ -42,19 +43,19 @@ pub struct MetadataEntry {
 }
 
 impl MetadataEntry {
-    /// The item belongs to a user, not to the system.
+    /// Flag: the item belongs to a user, not to the system.
     pub const IS_USER: u32 = 1;
-    /// The item describes the virtual disk, not the file.
+    /// Flag: the item describes the virtual disk, not the file.
     pub const IS_VIRTUAL_DISK: u32 = 2;
-    /// A reader that does not know the item must refuse the file.
+    /// Flag: a reader that does not know the item must refuse the file.
     pub const IS_REQUIRED: u32 = 4;
-    /// The longest item, in bytes.
+    /// Largest length of an item, in bytes.
     pub const MAX_LENGTH: u32 = 1 << 20;
-    /// How many items of users there can be.
+    /// Largest number of items of users.
     pub const MAX_USER_ENTRIES: usize = 1024;
 }
 
-/// The item [`item::FILE_PARAMETERS`] (MS-VHDX 2.6.2.1).
+/// Item [`item::FILE_PARAMETERS`] (MS-VHDX 2.6.2.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct FileParameters {
@@ -65,9 +66,9 @@ pub struct FileParameters {
 }
 
 impl FileParameters {
-    /// The file is of the fixed kind.
+    /// Flag: the file is a fixed image.
     pub const LEAVE_BLOCKS_ALLOCATED: u32 = 1;
-    /// The file is of the differencing kind.
+    /// Flag: the file is a differencing image.
     pub const HAS_PARENT: u32 = 2;
 }
 
@@ -77,7 +78,7 @@ const _: () = {
     assert!(size_of::<FileParameters>() == 8);
 };
 
-/// The metadata items of the system (MS-VHDX 2.6.2), and three that are in use without being in it.
+/// Metadata items of the system (MS-VHDX 2.6.2), and three that are in use without being defined there.
 pub mod item {
     use super::Guid;
     use uuid::uuid;
@@ -92,7 +93,7 @@ pub mod item {
     pub const LOGICAL_SECTOR_SIZE: Guid = Guid::new(uuid!("8141bf1d-a96f-4709-ba47-f233a8faab5f"));
     /// Physical sector size: a `u32`, 512 or 4096 bytes.
     pub const PHYSICAL_SECTOR_SIZE: Guid = Guid::new(uuid!("cda348c7-445d-4471-9cc9-e9885251c556"));
-    /// How a differencing file finds its parent: [`LocatorHeader`](crate::format::LocatorHeader).
+    /// Parent locator of a differencing image: [`LocatorHeader`](crate::format::LocatorHeader).
     pub const PARENT_LOCATOR: Guid = Guid::new(uuid!("a8d35f2d-b30b-454d-abf7-d3d84834ab0c"));
     /// CHS geometry; not in MS-VHDX, without meaning for a reader.
     pub const CHS_PARAMETERS: Guid = Guid::new(uuid!("da02d7bc-3d3a-423c-ac88-2a36ab21479b"));

@@ -1,11 +1,11 @@
-//! The region tables (MS-VHDX 2.2.3).
+//! Region tables (MS-VHDX 2.2.3).
 
 use uuid::uuid;
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
 use super::{Guid, U32, U64};
 
-/// The head of a region table, at 192 KiB and at 256 KiB (MS-VHDX 2.2.3.1).
+/// Header of a region table, at 192 KiB and at 256 KiB (MS-VHDX 2.2.3.1).
 #[derive(Clone, Copy, Debug, FromBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct RegionTableHeader {
@@ -20,30 +20,30 @@ pub struct RegionTableHeader {
 }
 
 impl RegionTableHeader {
-    /// What [`RegionTableHeader::signature`] must be.
+    /// Value of [`RegionTableHeader::signature`].
     pub const SIGNATURE: &'static str = "regi";
-    /// The length of the whole table, over which the checksum is computed, in bytes.
+    /// Length of the whole table, over which the checksum is computed, in bytes.
     pub const TABLE_LENGTH: u64 = super::KIB_64;
 }
 
-/// An entry of a region table (MS-VHDX 2.2.3.2).
+/// Entry of a region table (MS-VHDX 2.2.3.2).
 #[derive(Clone, Copy, Debug, FromBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct RegionTableEntry {
-    /// What the region is: [`RegionTableEntry::BAT`], [`RegionTableEntry::METADATA`], or something else.
+    /// GUID of the region: [`RegionTableEntry::BAT`], [`RegionTableEntry::METADATA`], or another one.
     pub guid: Guid,
     /// File offset in bytes, a multiple of 1 MiB.
     pub file_offset: U64,
     /// Length in bytes, a multiple of 1 MiB.
     pub length: U32,
-    /// 1 where a reader that does not know the region must refuse the file, 0 elsewhere.
+    /// 1 if a reader that does not know the region must refuse the file, 0 otherwise.
     pub required: U32,
 }
 
 impl RegionTableEntry {
-    /// The region of the block allocation table.
+    /// GUID of the region of the block allocation table.
     pub const BAT: Guid = Guid::new(uuid!("2dc27766-f623-4200-9d64-115e9bfd4a08"));
-    /// The metadata region.
+    /// GUID of the metadata region.
     pub const METADATA: Guid = Guid::new(uuid!("8b7ca206-4790-4b9a-b8fe-575f050f886e"));
 }
 

@@ -1,7 +1,7 @@
-//! What somebody says of an image that does not say it itself any more.
+//! Values of the caller for images whose metadata are damaged.
 
-/// Values that are taken instead of those in the metadata of an image: for images whose metadata are damaged. They must be what the
-/// image was made with, or what is read is nonsense.
+/// Values that replace those in the metadata of an image, for images whose metadata are damaged. With wrong values, the
+/// content that is read is meaningless.
 #[non_exhaustive]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MetadataOverrides {
@@ -11,12 +11,12 @@ pub struct MetadataOverrides {
     pub disk_size: Option<u64>,
     /// Logical sector size, in bytes: 512 or 4096.
     pub sector_size: Option<u32>,
-    /// That the image has a parent, whatever its flags say (MS-VHDX 2.6.2.1).
+    /// Whether the image has a parent, whatever its flags are (MS-VHDX 2.6.2.1).
     pub has_parent: bool,
 }
 
 impl MetadataOverrides {
-    /// Whether nothing is.
+    /// Returns whether no value is replaced.
     #[must_use]
     pub fn is_nothing(&self) -> bool {
         *self == Self::default()

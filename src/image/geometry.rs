@@ -1,5 +1,5 @@
-//! The sizes of the disk and of its blocks, once they are known to be possible, and what follows from them for the BAT
-//! (MS-VHDX 2.5, 2.6.2).
+//! Geometry: the validated sizes of the disk and its blocks, and the layout of the BAT that follows from them (MS-VHDX
+//! 2.5, 2.6.2).
 
 use std::mem::offset_of;
 
@@ -11,19 +11,19 @@ use super::metadata::Metadata;
 use super::warning::Warnings;
 use crate::error::Rule;
 
-/// The kinds of VHDX file.
+/// Kind of a VHDX file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ImageKind {
-    /// All blocks were allocated when the file was made. Only a label: the BAT says what is there.
+    /// Fixed: all blocks were allocated when the file was made. Only a label: the BAT decides.
     Fixed,
-    /// Blocks are allocated when they are written.
+    /// Dynamic: blocks are allocated when they are written.
     Dynamic,
-    /// What is not in the file is in its parent.
+    /// Differencing: content that is not in the file is in its parent.
     Differencing,
 }
 
 impl ImageKind {
-    /// The name in lower case.
+    /// Returns the name in lower case.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -34,7 +34,7 @@ impl ImageKind {
     }
 }
 
-/// Sizes in bytes and numbers of blocks. Small powers of two are kept as their exponents, so that nothing divides.
+/// Sizes in bytes and numbers of blocks. Small powers of two are kept as exponents, to avoid divisions.
 #[derive(Clone, Debug)]
 pub(crate) struct Geometry {
     pub(crate) kind: ImageKind,
@@ -43,15 +43,15 @@ pub(crate) struct Geometry {
     pub(crate) physical_sector_size: Option<u32>,
     /// log2 of the block size: 20 to 28.
     block_shift: u32,
-    /// log2 of the number of payload blocks that one sector bitmap block describes: 4 to 15.
+    /// log2 of the chunk ratio, the number of payload blocks per sector bitmap block: 4 to 15.
     chunk_shift: u32,
 }
 
 impl Geometry {
     /// # Errors
-    /// If a value is not one that the format allows.
+    /// Fails if the format does not allow a value.
     pub(crate) fn new(metadata: &Metadata, warnings: &mut Warnings) -> Result<Self> {
-        // Without these nothing can be read; all that are wrong are told.
+        // Without these values, nothing can be read; all wrong ones are reported.
         let mut breaches = Vec::new();
         let parameters = &metadata.file_parameters;
         let block_size = parameters.value.block_size.get();
@@ -84,7 +84,7 @@ impl Geometry {
             let detail = Error::at(Structure::MetadataItem("LogicalSectorSize"), logical.offset, kind);
             breaches.push((Rule::LogicalSectorSize, detail));
         }
-        // Informational, and smaller than the logical one in some images: nothing depends on it.
+        // Informational, and smaller than the logical sector size in some images: nothing depends on it.
         let physical = &metadata.physical_sector_size;
         if let Some(item) = physical.as_ref().filter(|item| !matches!(item.value.get(), 512 | 4096)) {
             let found = u64::from(item.value.get());
@@ -129,50 +129,50 @@ impl Geometry {
         1 << self.block_shift
     }
 
-    /// The payload block in which a byte of the disk lies.
+    /// Returns the payload block that contains a byte of the disk.
     #[inline]
     pub(crate) fn block_of(&self, position: u64) -> u64 {
         position >> self.block_shift
     }
 
-    /// Where a payload block begins in the disk. Blocks up to the last one only.
+    /// Returns the offset of a payload block in the disk. The block must exist.
     #[inline]
     pub(crate) fn block_start(&self, block: u64) -> u64 {
         block << self.block_shift
     }
 
-    /// How many payload blocks the disk has; the last one may be used in part only.
+    /// Returns the number of payload blocks of the disk; the last one may be used in part only.
     #[inline]
     pub(crate) fn payload_blocks(&self) -> u64 {
         self.virtual_disk_size.div_ceil(self.block_size())
     }
 
-    /// How many payload blocks one sector bitmap block describes.
+    /// Returns the chunk ratio: the number of payload blocks per sector bitmap block.
     pub(crate) fn chunk_blocks(&self) -> u64 {
         1 << self.chunk_shift
     }
 
-    /// The chunk, hence the sector bitmap block, to which a payload block belongs.
+    /// Returns the chunk of a payload block, which is the number of its sector bitmap block.
     #[inline]
     pub(crate) fn chunk_of(&self, block: u64) -> u64 {
         block >> self.chunk_shift
     }
 
-    /// Place in the BAT of a payload block's entry: behind each chunk's entries lies that of its sector bitmap block, in
-    /// every kind of file.
+    /// Returns the index of a payload block's entry in the BAT. The entries of each chunk are followed by that of its
+    /// sector bitmap block, in every kind of file.
     #[inline]
     pub(crate) fn payload_index(&self, block: u64) -> u64 {
         block.saturating_add(self.chunk_of(block))
     }
 
-    /// Place in the BAT of a sector bitmap block's entry.
+    /// Returns the index of a sector bitmap block's entry in the BAT.
     #[inline]
     pub(crate) fn bitmap_index(&self, chunk: u64) -> u64 {
         let chunk_ratio = 1_u64 << self.chunk_shift;
         chunk.saturating_mul(chunk_ratio.saturating_add(1)).saturating_add(chunk_ratio)
     }
 
-    /// How many payload blocks have their entries before `index` in the BAT.
+    /// Returns the number of payload blocks whose entries are before `index` in the BAT.
     #[inline]
     pub(crate) fn payload_blocks_before(&self, index: u64) -> u64 {
         let chunk_ratio = 1_u64 << self.chunk_shift;
@@ -181,7 +181,7 @@ impl Geometry {
         index.saturating_sub(whole)
     }
 
-    /// How many entries of the BAT are in use. What the region holds behind them is padding.
+    /// Returns the number of BAT entries in use. The rest of the region is padding.
     pub(crate) fn bat_entries(&self) -> u64 {
         let Some(last) = self.payload_blocks().checked_sub(1) else { return 0 };
         match self.kind {
@@ -190,20 +190,20 @@ impl Geometry {
         }
     }
 
-    /// Length of the entries in use, in bytes.
+    /// Returns the length of the entries in use, in bytes.
     pub(crate) fn bat_length(&self) -> u64 {
         self.bat_entries().saturating_mul(BatEntry::LENGTH)
     }
 
-    /// The sector bitmap of a payload block: where it begins in its sector bitmap block, in bytes. It is as many bytes
-    /// long as the block has sectors by eight: always whole bytes, and never over the end.
+    /// Returns the offset of the bitmap of a payload block in its sector bitmap block, in bytes. The bitmap has one bit
+    /// for each sector of the block: always whole bytes, and never past the end.
     #[inline]
     pub(crate) fn bitmap_start(&self, block: u64) -> u64 {
         let within_chunk = block & (1_u64 << self.chunk_shift).saturating_sub(1);
         (within_chunk << self.block_shift) >> self.sector_shift().saturating_add(3)
     }
 
-    /// log2 of the logical sector size.
+    /// Returns log2 of the logical sector size.
     #[inline]
     pub(crate) fn sector_shift(&self) -> u32 {
         self.logical_sector_size.trailing_zeros()

@@ -1,4 +1,4 @@
-//! Which of the two headers counts (MS-VHDX 2.2.2).
+//! Selection of the current header (MS-VHDX 2.2.2).
 
 use std::mem::offset_of;
 
@@ -14,22 +14,22 @@ use crate::source::View;
 use super::warning::Warnings;
 use crate::error::Rule;
 
-/// The longest log that is replayed, in bytes. The format sets no limit; what a replay keeps in memory is bounded by this.
+/// Longest log that is replayed, in bytes. The format has no limit; this one limits the memory for a replay.
 const MAX_LOG_LENGTH: u32 = 1 << 30;
 
-/// The current header.
+/// Current header (MS-VHDX 2.2.2).
 #[non_exhaustive]
 #[derive(Clone, Debug)]
 pub struct CurrentHeader {
-    /// Which of the two it is: 1 or 2.
+    /// Number of the header: 1 or 2.
     pub copy: u8,
-    /// Its number; the other header has a smaller one, or is not valid.
+    /// SequenceNumber. The other header has a smaller one, or is invalid.
     pub sequence_number: u64,
-    /// Changes when a session begins to change the file.
+    /// FileWriteGuid: changes when a session begins to write to the file.
     pub file_write_guid: Uuid,
-    /// The identity of the content, by which children know it.
+    /// DataWriteGuid: identity of the content, which children store.
     pub data_write_guid: Uuid,
-    /// Which entries of the log are to be replayed; nil means none.
+    /// LogGuid: identifies the log entries to replay; nil if the log is clean.
     pub log_guid: Uuid,
     /// Version of the log's format: 0.
     pub log_version: u16,
@@ -42,7 +42,7 @@ pub struct CurrentHeader {
 }
 
 impl CurrentHeader {
-    /// What is left where neither header is valid: no log, and no identity.
+    /// Makes the header of a file without a valid one: no log, and no identity.
     fn unknown() -> Self {
         Self {
             copy: 1,
@@ -57,24 +57,24 @@ impl CurrentHeader {
         }
     }
 
-    /// Whether the log holds changes that are not in the file yet.
+    /// Returns whether the log is dirty: it holds changes that may not be in the file yet.
     #[must_use]
     pub fn is_dirty(&self) -> bool {
         !self.log_guid.is_nil()
     }
 
-    /// Where the log ends, if that is a number.
+    /// Returns the end of the log (file offset), without overflow.
     pub(crate) fn log_end(&self) -> Option<u64> {
         self.log_offset.checked_add(u64::from(self.log_length))
     }
 
-    /// An error in the field `field` bytes into this header.
+    /// Makes an error in the field `field` bytes into this header.
     fn at(&self, field: usize, kind: ErrorKind) -> Error {
         let offset = header_offset(self.copy).saturating_add(to_u64(field));
         Error::at(Structure::Header(self.copy), offset, kind)
     }
 
-    /// Whether the log lies where a log can lie.
+    /// Checks that the log is inside the file and after the header section.
     pub(crate) fn check_log_place(&self, file_length: u64) -> Result<()> {
         let length = u64::from(self.log_length);
         if length > 0 && self.log_offset < MIB {
@@ -127,8 +127,8 @@ impl CurrentHeader {
 /// Finds the current header: the only valid one, or the valid one with the greater sequence number.
 ///
 /// # Errors
-/// [`ErrorKind::NoValidCopy`] if neither is valid, [`ErrorKind::AmbiguousHeaders`] if both are, with the same number and
-/// different content, [`ErrorKind::UnsupportedValue`] if the current one is of another version.
+/// [`ErrorKind::NoValidCopy`] if neither is valid, [`ErrorKind::AmbiguousHeaders`] if both are valid, with the same
+/// number and different content, [`ErrorKind::UnsupportedValue`] if the current one has another version.
 pub(crate) fn select(view: &View, warnings: &mut Warnings) -> Result<CurrentHeader> {
     let current = match (read(view, 1), read(view, 2)) {
         (Ok(first), Ok(second)) => {
@@ -160,14 +160,14 @@ pub(crate) fn select(view: &View, warnings: &mut Warnings) -> Result<CurrentHead
     Ok(current)
 }
 
-/// Headers with the same number are accepted where they are the same to the last byte, as some writers leave them.
+/// Accepts headers with the same number if all their bytes are equal: some writers leave them like that.
 fn accept_equal(view: &View, first: &CurrentHeader, warnings: &mut Warnings) -> Result<()> {
     let sequence_number = first.sequence_number;
     if bytes(view, 1)? != bytes(view, 2)? {
         let detail = Error::of(Structure::Headers, ErrorKind::AmbiguousHeaders { sequence_number });
         return warnings.reject(Rule::HeaderSequence, detail);
     }
-    let expected = "another number than that of header 1";
+    let expected = "a value that differs from that of header 1";
     let kind = ErrorKind::Field { field: "SequenceNumber", found: sequence_number, expected };
     let offset = header_offset(2).saturating_add(to_u64(offset_of!(Header, sequence_number)));
     warnings.add(Rule::HeaderSequence, Error::at(Structure::Header(2), offset, kind));
@@ -180,7 +180,7 @@ fn bytes(view: &View, copy: u8) -> Result<Vec<u8>> {
 
 pub(crate) fn read(view: &View, copy: u8) -> Result<CurrentHeader> {
     let (structure, offset) = (Structure::Header(copy), header_offset(copy));
-    // A copy, so that what was checked is what is used.
+    // A copy, so that the checked bytes are those that are used.
     let bytes = bytes(view, copy)?;
     let expected = crc32c_of_structure(&bytes, offset_of!(Header, checksum));
     let Ok((header, _)) = Header::read_from_prefix(&bytes) else {
@@ -198,7 +198,7 @@ pub(crate) fn read(view: &View, copy: u8) -> Result<CurrentHeader> {
     Ok(fields(copy, &header))
 }
 
-/// What a header says, whether or not it is valid.
+/// Returns the fields of a header, valid or not.
 fn fields(copy: u8, header: &Header) -> CurrentHeader {
     CurrentHeader {
         copy,
@@ -213,18 +213,18 @@ fn fields(copy: u8, header: &Header) -> CurrentHeader {
     }
 }
 
-/// What there is beside the current header.
+/// The other copy of the header than the current one.
 pub(crate) enum Other {
-    /// A header that is valid.
+    /// A valid header.
     Valid,
-    /// One that is not; what it says, and whether it still looks like a header.
+    /// An invalid header: its fields, and whether it still looks like a header.
     Damaged(CurrentHeader, bool),
-    /// Nothing that can be read.
+    /// Unreadable.
     Lost,
 }
 
-/// Looks at the other copy than the current one. A header that was being written when the power failed looks like a damaged one, too:
-/// whether it counted is for the log to say.
+/// Reads the other header than the current one. A header that was being written when the power failed looks like a
+/// damaged one, too: the log shows whether it was current.
 pub(crate) fn other(view: &View, current: &CurrentHeader) -> Other {
     let copy = 3_u8.saturating_sub(current.copy);
     if read(view, copy).is_ok() {

@@ -1,4 +1,4 @@
-//! The file type identifier (MS-VHDX 2.2.1), and what a file may be that has none.
+//! File type identifier (MS-VHDX 2.2.1), and guesses about files without one.
 
 use crate::error::{Error, ErrorKind, Result, Structure};
 use crate::format::{FileIdentifier, MIB};
@@ -9,10 +9,10 @@ use crate::zero::is_zero;
 use super::warning::Warnings;
 use crate::error::Rule;
 
-/// Checks that the file begins as a VHDX does.
+/// Checks that the file begins with the signature of a VHDX file.
 ///
 /// # Errors
-/// [`ErrorKind::NotVhdx`] if it does not, [`ErrorKind::Lost`] if nobody can tell.
+/// [`ErrorKind::NotVhdx`] if it does not, [`ErrorKind::Lost`] if it cannot be read.
 pub(crate) fn check_signature(view: &View) -> Result<()> {
     match view.copy(Structure::FileIdentifier, 0, 8) {
         Ok(bytes) if bytes == FileIdentifier::SIGNATURE.as_bytes() => return Ok(()),
@@ -20,7 +20,7 @@ pub(crate) fn check_signature(view: &View) -> Result<()> {
         _ => {}
     }
     let looks_like = looks_like(view);
-    // The guess may be one by zeros that are none.
+    // The guess may be based on zeros that replace lost bytes.
     view.check(Structure::File, 0, MIB)?;
     Err(Error::at(Structure::FileIdentifier, 0, ErrorKind::NotVhdx { looks_like }))
 }
@@ -29,10 +29,10 @@ fn is_lost(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Lost)
 }
 
-/// Checks the identifier, and that the file has more than the header section; returns the creator, as text.
+/// Checks the identifier, and that the file is longer than the header section. Returns the creator, as text.
 ///
 /// # Errors
-/// [`ErrorKind::NotVhdx`] if the signature is not there, [`ErrorKind::FileTooShort`] if the file ends in the header
+/// [`ErrorKind::NotVhdx`] if the signature is missing, [`ErrorKind::FileTooShort`] if the file ends in the header
 /// section.
 pub(crate) fn read(view: &View, warnings: &mut Warnings) -> Result<String> {
     let signature = check_signature(view);
@@ -62,7 +62,7 @@ pub(crate) fn read(view: &View, warnings: &mut Warnings) -> Result<String> {
     Ok(creator)
 }
 
-/// What a file is that is not a VHDX, in words. A guess, to help whoever mistook it.
+/// Returns a guess, in words, at the format of a file that is not a VHDX file.
 fn looks_like(view: &View) -> &'static str {
     const BY_SIGNATURE: &[(u64, &[u8], &str)] = &[
         (0, b"conectix", "a dynamic VHD image"),
@@ -98,7 +98,7 @@ fn looks_like(view: &View) -> &'static str {
         let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         view.copy(Structure::File, offset, length).is_ok_and(|found| found == bytes)
     };
-    // The footer of a fixed VHD lies in its last sector, behind a raw disk.
+    // The footer of a fixed VHD is its last sector, after a raw disk.
     if view.length().checked_sub(512).is_some_and(|offset| has(offset, b"conectix")) && !has(0, b"conectix") {
         return "a fixed VHD image";
     }
@@ -107,6 +107,6 @@ fn looks_like(view: &View) -> &'static str {
     }
     match view.run(Structure::File, 0, MIB, &mut Vec::new()) {
         Ok(Bytes::Data(bytes)) if !is_zero(bytes.get(..to_usize_saturating(MIB)).unwrap_or(bytes)) => "raw data",
-        _ => "zeros: a blank raw disk, or an image that lost its beginning",
+        _ => "zeros: a blank raw disk, or an image whose beginning is lost",
     }
 }

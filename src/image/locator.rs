@@ -1,4 +1,4 @@
-//! The parent locator (MS-VHDX 2.6.2.6): by which names a child knows its parent, and by which identity.
+//! Parent locator (MS-VHDX 2.6.2.6): the stored paths and the identity of the parent.
 
 use std::collections::BTreeMap;
 use std::mem::offset_of;
@@ -14,34 +14,33 @@ use crate::source::View;
 use super::warning::Warnings;
 use crate::error::Rule;
 
-/// How a differencing image knows its parent (MS-VHDX 2.6.2.6). Everything in it was written by whoever wrote the image:
-/// it may name any file.
+/// Parent locator of a differencing image (MS-VHDX 2.6.2.6). Its content is not trustworthy: it may name any file.
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParentLocator {
     /// Identity of the parent: its DataWriteGuid when the child was made (`parent_linkage`).
     pub parent_linkage: Uuid,
-    /// Another identity that the parent may have, while a child is being merged into it (`parent_linkage2`).
+    /// Second identity, which the parent may have while a child is being merged into it (`parent_linkage2`).
     pub parent_linkage2: Option<Uuid>,
-    /// Path from the child's folder, with backslashes (`relative_path`).
+    /// Path relative to the child's folder, with backslashes (`relative_path`).
     pub relative_path: Option<String>,
     /// Path with a volume GUID (`volume_path`).
     pub volume_path: Option<String>,
     /// Path with a drive letter or of a network share (`absolute_win32_path`).
     pub absolute_win32_path: Option<String>,
-    /// Every key and its value, those above included, in the order of the file.
+    /// All keys with their values, including those above, in the order of the file.
     pub entries: Vec<(String, String)>,
 }
 
 impl ParentLocator {
-    /// The name by which people know the parent: the first path there is.
+    /// Returns a name for the parent: the first stored path.
     #[must_use]
     pub fn name(&self) -> &str {
         let paths = [&self.relative_path, &self.absolute_win32_path, &self.volume_path];
         paths.into_iter().flatten().next().map_or("(without path)", String::as_str)
     }
 
-    /// Which of the two identities `data_write_guid` is, if it is one of them. The nil GUID is no identity.
+    /// Returns which of the two identities `data_write_guid` is, if any. The nil GUID is not an identity.
     #[must_use]
     pub fn linkage_of(&self, data_write_guid: Uuid) -> Option<Linkage> {
         if data_write_guid.is_nil() {
@@ -56,20 +55,20 @@ impl ParentLocator {
     }
 }
 
-/// By which identity a parent was verified (MS-VHDX 2.6.2.6.3).
+/// Identity by which a parent was verified (MS-VHDX 2.6.2.6.3).
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Linkage {
-    /// By the GUID under the key `parent_linkage`.
+    /// The GUID under the key `parent_linkage`.
     ParentLinkage,
-    /// By the GUID under the key `parent_linkage2`: a merge into the parent was in progress.
+    /// The GUID under the key `parent_linkage2`: a merge into the parent was in progress.
     ParentLinkage2,
-    /// Not at all: in a salvage, the caller named the file.
+    /// None: in a salvage, the caller named the file.
     Unverified,
 }
 
 impl Linkage {
-    /// The key of the parent locator; `none` if the identity was not verified.
+    /// Returns the key of the parent locator, or `none` if the identity was not verified.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -82,10 +81,11 @@ impl Linkage {
 
 crate::error::display_as_str!(Linkage);
 
-/// Reads the item of `length` bytes at `offset`.
+/// Reads the parent locator of `length` bytes at `offset`.
 ///
 /// # Errors
-/// If it is not of the type that MS-VHDX defines, its entries do not fit into it, or it has no `parent_linkage`.
+/// Fails if its type is not the one that MS-VHDX defines, its entries do not fit into it, or it has no
+/// `parent_linkage`.
 pub(crate) fn read(view: &View, (offset, length): (u64, u64), warnings: &mut Warnings) -> Result<ParentLocator> {
     let most = u64::from(MetadataEntry::MAX_LENGTH);
     let bytes = if length > most {
@@ -107,7 +107,7 @@ pub(crate) fn read(view: &View, (offset, length): (u64, u64), warnings: &mut War
     let mut by_key: BTreeMap<&str, &str> = BTreeMap::new();
     for (key, value) in &entries {
         if by_key.insert(key, value).is_some() {
-            return Err(warnings.fatal(Rule::Locator, item.at(0, ErrorKind::Text { what: "a key is there twice" })));
+            return Err(warnings.fatal(Rule::Locator, item.at(0, ErrorKind::Text { what: "a key occurs twice" })));
         }
     }
     let mut guid = |key: &'static str| {
@@ -129,7 +129,7 @@ pub(crate) fn read(view: &View, (offset, length): (u64, u64), warnings: &mut War
         Ok(id) => id,
         Err(error) => return Err(warnings.fatal(Rule::ParentLinkage, error)),
     };
-    // Hyper-V writes it as nil, which stands for none. One that makes no sense identifies nothing either.
+    // Hyper-V writes nil for a missing identity. An invalid one identifies nothing either.
     let parent_linkage2 = match guid("parent_linkage2") {
         Some(Ok(id)) => Some(id).filter(|id| !id.is_nil()),
         Some(Err(detail)) => {
@@ -154,16 +154,16 @@ pub(crate) fn read(view: &View, (offset, length): (u64, u64), warnings: &mut War
     Ok(locator)
 }
 
-/// A GUID as it is written in a locator, and whether it is in braces, as it should be.
+/// Parses a GUID, and returns whether it is in braces, as it should be.
 fn parse_guid(text: &str) -> Option<(Uuid, bool)> {
     let inner = text.strip_prefix('{').and_then(|text| text.strip_suffix('}'));
     let hyphenated = inner.unwrap_or(text);
-    // The parser knows other notations too, which are not meant here.
+    // The parser accepts other notations, which are not valid here.
     let id = Some(hyphenated).filter(|text| text.len() == 36).and_then(|text| Uuid::try_parse(text).ok())?;
     Some((id, inner.is_some()))
 }
 
-/// How many bytes of strings a locator can have: as many as the longest item.
+/// Largest length of all strings of a locator, in bytes: that of the longest item.
 const MOST_TEXT: usize = 1 << 20;
 
 struct Item<'a> {
@@ -181,7 +181,7 @@ impl Item<'_> {
         self.at(within, ErrorKind::OutOfBounds { length, limit })
     }
 
-    /// Keys and values, in the order of the entries.
+    /// Returns keys and values, in the order of the entries.
     fn entries(&self) -> Result<Vec<(String, String)>> {
         let Ok((head, rest)) = LocatorHeader::ref_from_prefix(self.bytes) else {
             return Err(self.out_of_bounds(0, to_u64(size_of::<LocatorHeader>())));
@@ -195,7 +195,7 @@ impl Item<'_> {
             let length = to_u64(count.saturating_mul(size_of::<LocatorEntry>()));
             return Err(self.out_of_bounds(field, length));
         };
-        // A string may be 64 KiB long, and entries may share it, 65535 of them: what is decoded is bounded as a whole.
+        // A string may be 64 KiB long, and 65535 entries may share it: the total is limited.
         let mut left = MOST_TEXT;
         let mut texts = Vec::new();
         for (index, entry) in entries.iter().enumerate() {
@@ -212,7 +212,7 @@ impl Item<'_> {
         Ok(texts)
     }
 
-    /// The string of `length` bytes, `start` bytes into the item, which the entry at `place` names.
+    /// Returns the string of `length` bytes, `start` bytes into the item, of the entry at `place`.
     fn text(&self, place: usize, start: u32, length: u16) -> Result<String> {
         let bad = |what| self.at(place, ErrorKind::Text { what });
         if start == 0 || length == 0 {
@@ -227,7 +227,7 @@ impl Item<'_> {
             .collect::<Result<_, _>>()
             .map_err(|_| bad("not UTF-16"))?;
         if text.contains('\0') {
-            return Err(bad("there is a NUL in it"));
+            return Err(bad("it contains a NUL"));
         }
         Ok(text)
     }

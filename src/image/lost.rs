@@ -1,4 +1,4 @@
-//! What a file may have lost without harm: a copy of something that there is twice.
+//! Tolerated losses of a file: one copy of a structure that exists twice.
 
 use crate::error::{ErrorKind, Result, Structure};
 use crate::source::{FailedReads, Source};
@@ -6,11 +6,11 @@ use crate::source::{FailedReads, Source};
 use super::warning::Warnings;
 use crate::error::Rule;
 
-/// That nothing was lost of a file that was looked at, but for the identifier, and copies of headers and region tables, of which
-/// `noted` says so: nothing was made of these, and there was another copy.
+/// Checks that no byte of a file that was used is lost, except the identifier, and copies of headers and region tables
+/// with warnings in `noted`: these were ignored, and the other copy was used.
 ///
 /// # Errors
-/// [`ErrorKind::Lost`], or why the file could not be read.
+/// [`ErrorKind::Lost`], or the error of reading the file.
 pub(crate) fn check(file: &Source, failed: &FailedReads, noted: &Warnings) -> Result<()> {
     let redundant = [Rule::Signature, Rule::HeaderCopies, Rule::RegionTableCopies];
     let lost =

@@ -1,4 +1,4 @@
-//! The metadata region (MS-VHDX 2.6): the items that a reader needs.
+//! Metadata region (MS-VHDX 2.6): the items that a reader needs.
 
 use std::mem::offset_of;
 
@@ -16,7 +16,7 @@ use super::region::Region;
 use super::warning::Warnings;
 use crate::error::{Rule, Severity};
 
-/// The items as they are in the file, found and of the right length, but not yet judged.
+/// The items of the file, found and with the right lengths, but not validated yet.
 #[derive(Debug)]
 pub(crate) struct Metadata {
     pub(crate) file_parameters: Item<FileParameters>,
@@ -24,20 +24,20 @@ pub(crate) struct Metadata {
     pub(crate) logical_sector_size: Item<U32>,
     pub(crate) physical_sector_size: Option<Item<U32>>,
     pub(crate) virtual_disk_id: Option<Uuid>,
-    /// Where the parent locator lies: file offset and length in bytes.
+    /// File offset and length of the parent locator, in bytes.
     pub(crate) parent_locator: Option<(u64, u64)>,
-    /// How many entries the table has.
+    /// Number of entries of the table.
     pub(crate) entries: usize,
 }
 
-/// A value and where it was found, in bytes from the beginning of the file.
+/// A value, and its file offset in bytes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Item<T> {
     pub(crate) value: T,
     pub(crate) offset: u64,
 }
 
-/// What MS-VHDX 2.6.2 says of an item.
+/// Description of an item (MS-VHDX 2.6.2).
 struct Known {
     id: Guid,
     name: &'static str,
@@ -60,14 +60,14 @@ const KNOWN: [Known; 6] = [
 const MEANINGLESS: [Guid; 2] = [item::CHS_PARAMETERS, item::PMEM_LABEL_AREA];
 
 fn known(entry: &MetadataEntry) -> Option<&'static Known> {
-    // Users may use any GUID for their items: theirs is another name space.
+    // Users may use any GUID for their items, which have a name space of their own.
     KNOWN.iter().find(|known| entry.flags.get() & MetadataEntry::IS_USER == 0 && known.id == entry.item_id)
 }
 
 /// Reads the metadata table and the items that a reader needs.
 ///
 /// # Errors
-/// If the table is damaged, an item that must be there is not, or one that must be understood is unknown.
+/// Fails if the table is damaged, a required item is missing, or an unknown item is marked as required.
 pub(crate) fn read(
     view: &View,
     region: &Region,
@@ -116,8 +116,8 @@ pub(crate) fn read(
     })
 }
 
-/// The parts of the metadata region behind its table in which no item lies: where they begin in the file, and end. `entries` is
-/// how many entries the table has.
+/// Returns the unused parts of the metadata region after its table: begin and end of each (file offsets). `entries` is
+/// the number of entries of the table.
 pub(crate) fn unused(view: &View, region: &Region, entries: usize) -> Vec<(u64, u64)> {
     let head = to_u64(size_of::<MetadataTableHeader>());
     let at = |within: u64| region.offset.saturating_add(within);
@@ -130,23 +130,23 @@ pub(crate) fn unused(view: &View, region: &Region, entries: usize) -> Vec<(u64, 
         .map(|(offset, length)| (offset, offset.saturating_add(length)))
         .collect();
     items.sort_unstable();
-    let mut behind = MetadataTableHeader::TABLE_LENGTH;
+    let mut used_end = MetadataTableHeader::TABLE_LENGTH;
     let mut unused = Vec::new();
     for (start, end) in items.into_iter().chain([(region.len.into(), u64::MAX)]) {
-        if start > behind {
-            unused.push((at(behind), at(start.min(region.len.into()))));
+        if start > used_end {
+            unused.push((at(used_end), at(start.min(region.len.into()))));
         }
-        behind = behind.max(end);
+        used_end = used_end.max(end);
     }
     unused
 }
 
-/// What may be entries, whatever the table says of their number.
+/// Returns all possible entries, regardless of the count in the table.
 fn entries_in(table: &[u8]) -> impl Iterator<Item = MetadataEntry> {
     table.chunks(size_of::<MetadataEntry>()).filter_map(|entry| MetadataEntry::read_from_bytes(entry).ok())
 }
 
-/// Where an item lies in its region, and which entry says so.
+/// Location of an item in its region, and the index of its entry.
 #[derive(Clone, Copy)]
 struct Span {
     start: u64,
@@ -155,7 +155,7 @@ struct Span {
 }
 
 impl Span {
-    /// The other span, if this one, which does not begin before it, begins inside it.
+    /// Returns the other span, if this one, which does not begin before it, begins inside it.
     fn runs_into(&self, other: Option<Self>) -> Option<Self> {
         other.filter(|other| self.start < other.end)
     }
@@ -166,11 +166,11 @@ impl Span {
 }
 
 struct Table {
-    /// Where the region begins and ends in the file.
+    /// Begin and end of the region (file offsets).
     start: u64,
     length: u64,
     entries: Vec<MetadataEntry>,
-    /// Why it has no entries, where the file has lost it: what it said, nobody knows.
+    /// Why there are no entries, if the file has lost the table: its content is unknown.
     lost: Option<Error>,
 }
 
@@ -188,7 +188,7 @@ impl Table {
         if head.signature != *MetadataTableHeader::SIGNATURE.as_bytes() {
             let kind = ErrorKind::Signature { found: head.signature, expected: MetadataTableHeader::SIGNATURE };
             warnings.reject(Rule::MetadataTable, at(0, kind))?;
-            // What stands there is no table, unless an item that every table has is in it.
+            // This is not a table, unless it contains an item that every table has.
             if !entries_in(rest).take(64).any(|entry| known(&entry).is_some()) {
                 return Ok(nothing);
             }
@@ -212,7 +212,7 @@ impl Table {
         }
         let reserved = [
             (offset_of!(MetadataTableHeader, reserved), "Reserved", u64::from(head.reserved.get())),
-            // Which of its bytes is of no interest: the first that is not zero.
+            // The byte does not matter: the first one that is not zero.
             (
                 offset_of!(MetadataTableHeader, reserved2),
                 "Reserved2",
@@ -226,7 +226,7 @@ impl Table {
         Ok(Self { entries, ..nothing })
     }
 
-    /// An error in a field of an entry.
+    /// Makes an error in a field of an entry.
     fn at(&self, index: usize, field: usize, kind: ErrorKind) -> Error {
         let within = index
             .saturating_mul(size_of::<MetadataEntry>())
@@ -235,7 +235,7 @@ impl Table {
         Error::at(Structure::MetadataTable, self.start.saturating_add(to_u64(within)), kind)
     }
 
-    /// No item is required and unknown. An item of a user is always unknown.
+    /// Checks that no unknown item is required. Items of users are always unknown.
     fn check_understood(&self, warnings: &mut Warnings) -> Result<()> {
         for (index, entry) in self.entries.iter().enumerate() {
             let flags = entry.flags.get();
@@ -274,7 +274,7 @@ impl Table {
         Ok(())
     }
 
-    /// Items lie in the region, behind the table.
+    /// Checks that items are in the region, after the table.
     fn check_places(&self, warnings: &mut Warnings) -> Result<()> {
         for (index, entry) in self.entries.iter().enumerate() {
             let (offset, length) = (entry.offset.get(), entry.length.get());
@@ -313,7 +313,7 @@ impl Table {
             .map(|(index, entry)| (entry.offset.get(), entry.length.get(), index))
             .collect();
         order.sort_unstable();
-        // Of all items so far, and of the known ones, the one that reaches farthest: a long one may cover several.
+        // Of all previous items, and of the known ones, the one that reaches farthest: a long one may cover several.
         let (mut farthest, mut farthest_known): (Option<Span>, Option<Span>) = (None, None);
         for (offset, length, index) in order {
             let span = Span { start: offset.into(), end: u64::from(offset).saturating_add(length.into()), index };
@@ -364,18 +364,18 @@ impl Table {
         }
     }
 
-    /// The entry of a system item.
+    /// Returns the entry of a system item.
     fn find(&self, id: Guid) -> Option<(usize, &MetadataEntry)> {
         let is_it = |entry: &&MetadataEntry| known(entry).is_some_and(|known| known.id == id);
         self.entries.iter().enumerate().find(|(_, entry)| is_it(entry))
     }
 
-    /// Where an item lies in the file: offset and length in bytes.
+    /// Returns file offset and length of an item, in bytes.
     fn place_of(&self, entry: &MetadataEntry) -> (u64, u64) {
         (self.start.saturating_add(u64::from(entry.offset.get())), u64::from(entry.length.get()))
     }
 
-    /// What was said by hand counts for more than an item, and whoever reads the disk is told: all that is read depends on it.
+    /// Replaces the value of an item by the caller's, with a warning: everything that is read depends on it.
     fn assume<T: PartialEq>(
         &self,
         found: Result<Item<T>>,
@@ -396,7 +396,7 @@ impl Table {
         Ok(Item { value, offset: self.start })
     }
 
-    /// An item that must be there, with exactly the length of a `T`.
+    /// Reads a required item, which must have exactly the length of a `T`.
     fn need<T: FromBytes>(&self, view: &View, id: Guid, name: &'static str) -> Result<Item<T>> {
         let Some((index, entry)) = self.find(id) else {
             let missing = || Error::at(Structure::MetadataTable, self.start, ErrorKind::Missing { what: name });
@@ -418,7 +418,7 @@ impl Table {
         Ok(Item { value, offset })
     }
 
-    /// An item that should be there; a warning where it is not.
+    /// Reads an optional item, with a warning if it is missing.
     fn want<T: FromBytes>(
         &self,
         view: &View,

@@ -1,4 +1,4 @@
-//! One VHDX file: what it says of itself, and what it has of its disk.
+//! One VHDX file: its structures, and its part of the disk.
 
 mod assumed;
 pub(crate) mod bat;
@@ -35,9 +35,9 @@ pub use region::Region;
 pub use warning::{Strictness, Warning};
 pub(crate) use warning::{Warnings, severity_of};
 
-/// One VHDX file, opened: its headers checked, its log replayed in memory, its tables found.
+/// Open VHDX file, with its headers checked, its log replayed in memory, and its tables found.
 ///
-/// An image of the differencing kind is not a disk yet: see [`Disk`](crate::Disk).
+/// A differencing image is only a part of a disk: see [`Disk`](crate::Disk).
 #[derive(Debug)]
 pub struct Image {
     pub(crate) view: View,
@@ -45,13 +45,13 @@ pub struct Image {
     pub(crate) header: CurrentHeader,
     pub(crate) log_state: LogState,
     pub(crate) regions: Regions,
-    /// Of an image that is being salvaged, what blocks really can't share: a region is no longer than what is in it.
+    /// In a salvage: the ranges that blocks certainly cannot share. A region is no longer than its content.
     pub(crate) reserved_for_salvage: Option<ReservedRanges>,
     pub(crate) geometry: Geometry,
     pub(crate) virtual_disk_id: Option<Uuid>,
-    /// Where the parent locator item lies: file offset and length in bytes.
+    /// File offset and length of the parent locator item, in bytes.
     parent_locator: Option<(u64, u64)>,
-    /// How many entries the metadata table has.
+    /// Number of entries of the metadata table.
     pub(crate) metadata_entries: usize,
     pub(crate) warnings: Warnings,
 }
@@ -65,29 +65,29 @@ const HEADERS: [u64; 3] = [0, KIB_64, 2 * KIB_64];
 /// Where the region tables begin and end, in bytes (MS-VHDX 2.2).
 const REGION_TABLES: (u64, u64) = (3 * KIB_64, 5 * KIB_64);
 
-/// The metadata table, and as much room for items as most images use, in bytes (MS-VHDX 2.6).
+/// The metadata table, and the space for items that most images use, in bytes (MS-VHDX 2.6).
 const USUAL_METADATA: u64 = MetadataTableHeader::TABLE_LENGTH + 4096;
 
 impl Image {
-    /// Opens an image. What this costs depends on its log, and on nothing else: the BAT is looked at when it is needed.
+    /// Opens an image. The cost depends only on its log: the BAT is read when it is needed.
     ///
-    /// The order is the format's: identifier, headers, log, region tables, metadata, BAT (MS-VHDX 2.2 to 2.6). Nothing
-    /// behind the headers is looked at before the log has been replayed.
+    /// The order is that of the format: identifier, headers, log, region tables, metadata, BAT (MS-VHDX 2.2 to 2.6).
+    /// Nothing after the headers is read before the log has been replayed.
     ///
     /// # Errors
     /// [`Category::NotVhdx`](crate::Category::NotVhdx), [`Category::Corrupt`](crate::Category::Corrupt),
     /// [`Category::Unsupported`](crate::Category::Unsupported), or [`Category::DirtyLog`](crate::Category::DirtyLog) by
-    /// `log_policy`; [`ErrorKind::Lost`], unless that is one copy of something that there is twice.
+    /// `log_policy`; [`ErrorKind::Lost`], unless only one copy of a structure that exists twice is lost.
     pub fn open(source: Source, log_policy: LogPolicy) -> Result<Self> {
         Self::open_noting(source, log_policy, &MetadataOverrides::default(), &mut Warnings::default())
     }
 
-    /// Opens an image, or what is left of one: with [`Strictness::Salvage`], whatever can be opened is, and the warnings say
-    /// what is wrong. What `assumed` says counts instead of what the metadata say.
+    /// Opens an image, also a damaged one: with [`Strictness::Salvage`], everything that can be opened is, and the
+    /// warnings list the problems. Values in `assumed` replace those of the metadata.
     ///
     /// # Errors
-    /// As for [`Image::open`]; with [`Strictness::Salvage`], only where there is no region table, or a size that is needed is not
-    /// known.
+    /// The errors of [`Image::open`]; with [`Strictness::Salvage`], only if there is no region table, or a necessary
+    /// size is unknown.
     pub fn open_with(
         source: Source,
         log_policy: LogPolicy,
@@ -97,7 +97,7 @@ impl Image {
         Self::open_noting(source, log_policy, assumed, &mut Warnings::new(strictness))
     }
 
-    /// The same; what is found goes to `warnings` also where it can't be opened.
+    /// Opens an image, and adds warnings to `warnings` also if that fails.
     pub(crate) fn open_noting(
         source: Source,
         log_policy: LogPolicy,
@@ -110,7 +110,7 @@ impl Image {
         file.read_exactly(true);
         let opened = Self::parse(view, log_policy, assumed, warnings);
         file.read_exactly(false);
-        // Whatever is said of a file that is not there any more, it is not what the file said.
+        // If a part of the file is lost, other errors are not those of the file's content.
         let noted = opened.as_ref().map_or(&*warnings, |image| &image.warnings);
         match (lost::check(&file, &failed, noted), opened) {
             (Ok(()), opened) => opened,
@@ -143,7 +143,7 @@ impl Image {
             let expected = "2 (HasParent), since there is a parent locator";
             let found = u64::from(metadata.file_parameters.value.flags.get());
             let kind = ErrorKind::Field { field: "flags", found, expected };
-            // If it had a parent, what it has not itself reads as zeros now.
+            // If it had a parent, content of the parent reads as zeros now.
             let detail = Error::at(Structure::ParentLocator, offset, kind);
             warnings.add_as(Rule::ParentLocator, Severity::Unchecked, detail);
         }
@@ -169,15 +169,15 @@ impl Image {
     /// images. Reads three pages of 4 KiB (MS-VHDX 2.2).
     ///
     /// # Errors
-    /// As for [`Image::open`], if the file is not an image, or has no current header.
+    /// The errors of [`Image::open`], if the file is not an image, or has no current header.
     pub fn identity(source: &Source) -> Result<CurrentHeader> {
         Self::header_of(source.clone(), Strictness::Strict)
     }
 
-    /// What the current header says. With [`Strictness::Salvage`], a file without the signature of an image has one, too.
+    /// Returns the current header. With [`Strictness::Salvage`], the signature of the file is not required.
     ///
     /// # Errors
-    /// As for [`Image::identity`].
+    /// The errors of [`Image::identity`].
     pub(crate) fn header_of(source: Source, strictness: Strictness) -> Result<CurrentHeader> {
         source.read_exactly(true);
         let file = source.clone();
@@ -194,121 +194,123 @@ impl Image {
             Strictness::Strict => identifier::check_signature(&view),
         };
         let header = signature.and_then(|()| header::select(&view, &mut noted));
-        // Both are sure of the pages that they have looked at, and no other is of interest here; a part of one can be gone.
+        // Both have checked the pages that they have read, except for the end of a file that has become shorter.
         view.source().check_length(view.length())?;
         header
     }
 
-    /// The file's bytes as they are, without what a replay changes.
+    /// Returns the source: the bytes of the file, without the changes of a replay.
     #[must_use]
     pub fn source(&self) -> &Source {
         self.view.source()
     }
 
-    /// The path under which the file was opened, if it was.
+    /// Returns the path under which the file was opened, if any.
     #[must_use]
     pub fn path(&self) -> Option<&Path> {
         self.source().path()
     }
 
-    /// Length of the file in bytes, with what a replay of its log adds.
+    /// Returns the length of the file in bytes, including growth by a replay of its log.
     #[must_use]
     pub fn file_len(&self) -> u64 {
         self.view.length()
     }
 
-    /// The program that made the file, as it calls itself (MS-VHDX 2.2.1). Not to be trusted, nor to be printed as it is.
+    /// Returns the name of the program that made the file (MS-VHDX 2.2.1). It is not trustworthy, and must be escaped
+    /// before it is printed.
     #[must_use]
     pub fn creator(&self) -> &str {
         &self.creator
     }
 
-    /// The current header (MS-VHDX 2.2.2).
+    /// Returns the current header (MS-VHDX 2.2.2).
     #[must_use]
     pub fn header(&self) -> &CurrentHeader {
         &self.header
     }
 
-    /// CRC-32C of all changes that a replay of the log made; none of a clean log.
+    /// Returns the CRC-32C of all changes that a replay of the log made. Returns `None` if the log is clean.
     pub(crate) fn log_crc32c(&self) -> Option<u32> {
         self.view.overlay_crc32c()
     }
 
-    /// What became of the log.
+    /// Returns the state of the log.
     #[must_use]
     pub fn log_state(&self) -> &LogState {
         &self.log_state
     }
 
-    /// Which copy of the region table is in use: 1 or 2 (MS-VHDX 2.2.3).
+    /// Returns the number of the region table in use: 1 or 2 (MS-VHDX 2.2.3).
     #[must_use]
     pub fn region_table_copy(&self) -> u8 {
         self.regions.copy
     }
 
-    /// The regions, in the order of the table.
+    /// Returns the regions, in the order of the table.
     #[must_use]
     pub fn regions(&self) -> &[Region] {
         &self.regions.all
     }
 
-    /// The kind of file (MS-VHDX 2.6.2.1).
+    /// Returns the kind of the image (MS-VHDX 2.6.2.1).
     #[must_use]
     pub fn kind(&self) -> ImageKind {
         self.geometry.kind
     }
 
-    /// Size of the virtual disk, in bytes: 0 to 64 TiB, a multiple of the logical sector size.
+    /// Returns the size of the virtual disk, in bytes: 0 to 64 TiB, a multiple of the logical sector size.
     #[must_use]
     pub fn virtual_disk_size(&self) -> u64 {
         self.geometry.virtual_disk_size
     }
 
-    /// Size of a payload block, in bytes: a power of two from 1 MiB to 256 MiB.
+    /// Returns the size of a payload block, in bytes: a power of two from 1 MiB to 256 MiB.
     #[must_use]
     pub fn block_size(&self) -> u64 {
         self.geometry.block_size()
     }
 
-    /// Number of payload blocks; of the last one only a part may belong to the disk.
+    /// Returns the number of payload blocks; the last one may belong to the disk only in part.
     #[must_use]
     pub fn payload_blocks(&self) -> u64 {
         self.geometry.payload_blocks()
     }
 
-    /// Size of a sector of the disk, in bytes: 512 or 4096.
+    /// Returns the logical sector size, in bytes: 512 or 4096.
     #[must_use]
     pub fn logical_sector_size(&self) -> u32 {
         self.geometry.logical_sector_size
     }
 
-    /// Size of a sector of the medium that the disk claims to be, in bytes; none where the file does not say. Nothing
-    /// depends on it.
+    /// Returns the physical sector size that the disk claims to have, in bytes. Returns `None` if the file has no valid
+    /// one. Nothing depends on it.
     #[must_use]
     pub fn physical_sector_size(&self) -> Option<u32> {
         self.geometry.physical_sector_size
     }
 
-    /// Identity of the virtual disk, the same in parent and child; none where the file does not say.
+    /// Returns the VirtualDiskId, which is the same in parent and child. Returns `None` if the file has none.
     #[must_use]
     pub fn virtual_disk_id(&self) -> Option<Uuid> {
         self.virtual_disk_id
     }
 
-    /// State of a payload block, and its place in the file in bytes, which has a meaning only where the state says that
-    /// the block is present (MS-VHDX 2.5.1.1).
+    /// Returns state and file offset (bytes) of a payload block. The offset has a meaning only if the block is
+    /// allocated (MS-VHDX 2.5.1.1).
     ///
     /// # Errors
-    /// [`ErrorKind::OutsideDisk`] if there is no such block, [`ErrorKind::ReservedState`] if its state does not exist,
-    /// [`ErrorKind::PartiallyPresentWithoutParent`]; [`ErrorKind::Lost`] if the file has become shorter than the BAT needs.
+    /// [`ErrorKind::OutsideDisk`] if the block does not exist, [`ErrorKind::ReservedState`] if its state is invalid,
+    /// [`ErrorKind::PartiallyPresentWithoutParent`]; [`ErrorKind::Lost`] if the file has become shorter than the BAT
+    /// needs.
     pub fn payload_block(&self, block: u64) -> Result<(PayloadBlockState, u64)> {
         let found = self.block_state(block);
         self.check_tables()?;
         found
     }
 
-    /// State and place of a payload block, as [`Image::payload_block`] gives them, for those who ask for the tables themselves
-    /// when they have seen all that they want: [`Image::check_tables`].
+    /// Returns state and file offset of a payload block, like [`Image::payload_block`], but for callers that check the
+    /// tables themselves after all reads: [`Image::check_tables`].
     pub(crate) fn block_state(&self, block: u64) -> Result<(PayloadBlockState, u64)> {
         if block >= self.payload_blocks() {
             let end = block.saturating_add(1).saturating_mul(self.block_size());
@@ -318,31 +320,31 @@ impl Image {
         self.bat().payload(block)
     }
 
-    /// How many blocks behind `block`, at most `most`, are in the same state. The caller has to ask for the tables, too:
-    /// [`Image::check_tables`].
+    /// Returns the number of blocks after `block`, at most `most`, in the same state. The caller has to call
+    /// [`Image::check_tables`], too.
     ///
     /// # Errors
-    /// If the BAT can't be read.
+    /// Fails if the BAT cannot be read.
     pub(crate) fn same_state_count(&self, block: u64, most: u64) -> Result<u64> {
-        Ok(self.bat().alike(block, self.bat().payload(block)?.0, most))
+        Ok(self.bat().same_state_count(block, self.bat().payload(block)?.0, most))
     }
 
-    /// Counts the payload blocks by state. Looks at the whole BAT, but for its holes.
+    /// Counts the payload blocks by state. Reads the whole BAT, except for its holes.
     ///
     /// # Errors
-    /// [`ErrorKind::Lost`] if the file has become shorter, or its medium fails; otherwise none that [`Image::open`] would not
-    /// have given.
+    /// [`ErrorKind::Lost`] if the file has become shorter, or its medium failed; otherwise only errors that
+    /// [`Image::open`] returns.
     pub fn block_states(&self) -> Result<BlockStates> {
         let states = self.bat().states();
         self.check_tables()?;
         states
     }
 
-    /// How the image knows its parent; none unless it is of the differencing kind (MS-VHDX 2.6.2.6).
+    /// Returns the parent locator (MS-VHDX 2.6.2.6). Returns `None` if the image is not a differencing one.
     ///
     /// # Errors
-    /// [`Category::Corrupt`](crate::Category::Corrupt) if the locator is missing or broken,
-    /// [`Category::Unsupported`](crate::Category::Unsupported) if it is of an unknown type.
+    /// [`Category::Corrupt`](crate::Category::Corrupt) if the locator is missing or damaged,
+    /// [`Category::Unsupported`](crate::Category::Unsupported) if its type is unknown.
     pub fn parent_locator(&self) -> Result<Option<ParentLocator>> {
         self.read_parent_locator(&mut Warnings::default())
     }
@@ -354,9 +356,9 @@ impl Image {
                 self.source().read_exactly(true);
                 let read = locator::read(&self.view, place, warnings).map(Some);
                 self.source().read_exactly(false);
-                // A part of a page that is gone can still be touched.
+                // A partial page at the end of a truncated file can still be read.
                 self.source().check_length(self.source().len()).map_err(|lost| warnings.fatal(Rule::Medium, lost))?;
-                // A chain may be long, and the pages around what was looked at would add up.
+                // In a long chain, the pages around these structures would add up.
                 self.view.forget(0, self.source().len());
                 read
             }
@@ -368,19 +370,19 @@ impl Image {
         }
     }
 
-    /// What is against the format, without harm to what is read.
+    /// Returns the warnings: breaches of the format that do not affect reads.
     #[must_use]
     pub fn warnings(&self) -> &[Warning] {
         self.warnings.as_slice()
     }
 
-    /// The BAT as it is read.
+    /// Returns the BAT as it is read.
     #[inline]
     fn bat(&self) -> Bat<'_> {
         Bat { reserved: self.reserved_for_salvage.as_ref().unwrap_or(&self.regions.reserved), ..self.bat_by_the_book() }
     }
 
-    /// The BAT with all that no block may overlap.
+    /// Returns the BAT with all ranges that no block may overlap.
     #[inline]
     pub(crate) fn bat_by_the_book(&self) -> Bat<'_> {
         let Region { offset, len: length, .. } = self.regions.bat;
@@ -393,7 +395,7 @@ impl Image {
         }
     }
 
-    /// What this file has of the disk at `position`: a run of at most `most` bytes, which is not 0. Both lie inside the
+    /// Returns the file's run of the disk at `position`, at most `most` bytes, which is not 0. Both are inside the
     /// disk.
     #[inline]
     pub(crate) fn lookup(&self, position: u64, most: u64) -> Result<BlockLookup> {
@@ -401,8 +403,8 @@ impl Image {
         self.bat().lookup(position, most)
     }
 
-    /// That the tables are still in the file, as a whole. Asked after a look at them, the answer holds for what was seen:
-    /// where a file ends in the middle of a page, the rest of the page reads as zeros, and no signal tells.
+    /// Checks that the tables are still complete in the file. Called after they were read, the answer holds for what
+    /// was read: if a file ends in the middle of a page, the rest of the page reads as zeros without a signal.
     ///
     /// # Errors
     /// [`ErrorKind::Lost`].
@@ -415,24 +417,24 @@ impl Image {
         self.source().check_length(end)
     }
 
-    /// What is stored at a file offset, and how far that goes, at most `most` bytes.
+    /// Returns the location of the bytes at a file offset, at most `most`.
     #[inline]
     pub(crate) fn stored(&self, offset: u64, most: u64) -> Result<Stored<'_>> {
         self.view.stored(offset, most).ok_or_else(|| self.view.missing(offset, most))
     }
 
-    /// Gives back the memory of the part of the BAT that tells of the disk from `from` to `to`, if that is worth it, and
-    /// returns from where on it is kept then.
+    /// Releases the memory of the part of the BAT for the disk range `from` to `to`, if that is worthwhile, and returns
+    /// the start of the part that is kept.
     pub(crate) fn forget_bat(&self, from: u64, to: u64) -> u64 {
         if self.bat().forget(from, to) { to } else { from }
     }
 
-    /// Gives back all memory of that part of the BAT.
+    /// Releases all memory of that part of the BAT.
     pub(crate) fn forget_all_bat(&self, from: u64, to: u64) {
         self.bat().forget_all(from, to);
     }
 
-    /// The bytes at a file offset, at most `most`, where the file lends them.
+    /// Borrows up to `most` bytes at a file offset, if the source can borrow.
     #[inline]
     pub(crate) fn borrow(&self, offset: u64, most: u64) -> Result<Bytes<'_>> {
         self.view.borrow(Structure::File, offset, most)

@@ -1,4 +1,4 @@
-//! The region table (MS-VHDX 2.2.3): where the BAT and the metadata lie, and which parts of the file are taken.
+//! Region table (MS-VHDX 2.2.3): the locations of BAT and metadata, and the reserved parts of the file.
 
 use std::mem::offset_of;
 
@@ -18,24 +18,24 @@ use super::header::CurrentHeader;
 use super::warning::{Strictness, Warnings};
 use crate::error::{Rule, Severity};
 
-/// A region of the file.
+/// Region of the file (MS-VHDX 2.2.3.2).
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Region {
-    /// What it is.
+    /// GUID of the region's type.
     pub guid: Uuid,
     /// File offset, in bytes.
     pub offset: u64,
     /// Length, in bytes.
     pub len: u32,
-    /// Whether a reader that does not know it must refuse the file.
+    /// Whether a reader that does not know the region must refuse the file.
     pub required: bool,
 }
 
 impl Region {
-    /// Where it ends, if that is a number.
+    /// Returns the end (file offset), without overflow.
     fn end(&self) -> Option<u64> {
         self.offset.checked_add(u64::from(self.len))
     }
@@ -44,7 +44,7 @@ impl Region {
 /// The region table in use.
 #[derive(Debug)]
 pub(crate) struct Regions {
-    /// Which copy it is: 1 or 2.
+    /// Number of the copy: 1 or 2.
     pub(crate) copy: u8,
     pub(crate) all: Vec<Region>,
     pub(crate) bat: Region,
@@ -55,7 +55,7 @@ pub(crate) struct Regions {
 /// Reads the region table from its first usable copy.
 ///
 /// # Errors
-/// [`ErrorKind::NoValidCopy`] if neither is usable; see the table of VHDX checks for the others.
+/// [`ErrorKind::NoValidCopy`] if neither is usable, and errors in the table itself.
 pub(crate) fn read(view: &View, header: &CurrentHeader, warnings: &mut Warnings) -> Result<Regions> {
     let (copy, table) = match (Table::read(view, 1), Table::read(view, 2)) {
         (Ok(first), Ok(second)) => {
@@ -88,7 +88,7 @@ pub(crate) fn read(view: &View, header: &CurrentHeader, warnings: &mut Warnings)
     Regions::of(view, header, copy, &table, warnings)
 }
 
-/// This copy of the table, or the other one, whatever its checksum says, where that makes more sense.
+/// In a salvage, returns this copy of the table, or the second one if that has fewer errors, whatever its checksum is.
 fn more_sensible(
     view: &View,
     header: &CurrentHeader,
@@ -101,7 +101,7 @@ fn more_sensible(
         let Ok(regions) = Regions::of(view, header, copy, table, &mut trial) else { return usize::MAX };
         let signature = view.copy(Structure::MetadataTable, regions.metadata.offset, 8);
         let has_metadata = signature.is_ok_and(|found| found == MetadataTableHeader::SIGNATURE.as_bytes());
-        // Only what keeps an image from being read in any other way: where it can be read, the same is read here.
+        // Only errors that prevent any other way of reading: otherwise, the same table is read as without a salvage.
         let bad = trial.as_slice().iter().filter(|warning| warning.severity >= Severity::Unchecked).count();
         let has_bat = regions.bat.offset < view.length();
         bad.saturating_add(usize::from(!has_metadata)).saturating_add(usize::from(!has_bat))
@@ -112,7 +112,7 @@ fn more_sensible(
         && let Some(better) = Table::read_unchecked(view, other)
         && nonsense(other, &better) < found
     {
-        let what = "what it says can't be; the other copy is reserved";
+        let what = "invalid values: the other copy is used";
         let detail = Error::at(Structure::RegionTable(copy), region_table_offset(copy), ErrorKind::Text { what });
         warnings.reject(Rule::RegionTables, detail)?;
         return Ok((other, better));
@@ -121,7 +121,7 @@ fn more_sensible(
 }
 
 impl Regions {
-    /// The regions of a table that was read.
+    /// Returns the regions of a table.
     fn of(view: &View, header: &CurrentHeader, copy: u8, table: &Table, warnings: &mut Warnings) -> Result<Self> {
         if table.reserved != 0 {
             let found = u64::from(table.reserved);
@@ -140,8 +140,8 @@ impl Regions {
         Ok(Self { copy, all, bat, metadata, reserved })
     }
 
-    /// What of the file is in use for anything else than blocks, whatever is claimed: the log if it looks like one, of the BAT
-    /// `bat_length` bytes, of the metadata region what a table and small items take.
+    /// Returns the parts of the file that are certainly not used by blocks: the log, if it looks like one, `bat_length`
+    /// bytes of the BAT, and in the metadata region the space of a table and small items.
     pub(crate) fn reserved_for_salvage(&self, view: &View, header: &CurrentHeader, bat_length: u64) -> ReservedRanges {
         let mut header = header.clone();
         let begins_with = view.bytes(Structure::Log, header.log_offset, 4).unwrap_or_default();
@@ -154,13 +154,13 @@ impl Regions {
             Region { len: region.len.min(most), ..*region }
         };
         let regions = [up_to(&self.bat, bat_length), up_to(&self.metadata, MIB)];
-        // That they overlap has been told.
+        // Their overlaps were reported.
         let reserved = ReservedRanges::new(&regions, &header, view.length(), &mut Warnings::new(Strictness::Salvage));
         reserved.unwrap_or_else(|_| ReservedRanges { ranges: Vec::new() })
     }
 }
 
-/// A copy of the table that is whole: signature, checksum and count are right.
+/// A valid copy of the table: signature, checksum and count are right.
 struct Table {
     bytes: Vec<u8>,
     reserved: u32,
@@ -172,7 +172,7 @@ impl Table {
         Self::parse(view, copy, true)
     }
 
-    /// A copy whose signature or checksum is wrong, if it has what is needed: better than nothing.
+    /// Reads a copy with a wrong signature or checksum, if it has the necessary entries: better than none.
     fn read_unchecked(view: &View, copy: u8) -> Option<Self> {
         let table = Self::parse(view, copy, false).ok()?;
         let has = |guid: Guid| table.entries.iter().any(|entry| entry.guid == guid);
@@ -182,7 +182,7 @@ impl Table {
     fn parse(view: &View, copy: u8, is_checked: bool) -> Result<Self> {
         let (structure, offset) = (Structure::RegionTable(copy), region_table_offset(copy));
         let at = |field: usize, kind| Error::at(structure, offset.saturating_add(to_u64(field)), kind);
-        // A copy, so that what was checked is what is used.
+        // A copy, so that the checked bytes are those that are used.
         let bytes = view.copy(structure, offset, RegionTableHeader::TABLE_LENGTH)?;
         let expected = crc32c_of_structure(&bytes, offset_of!(RegionTableHeader, checksum));
         let Ok((head, rest)) = RegionTableHeader::read_from_prefix(&bytes) else {
@@ -210,7 +210,7 @@ impl Table {
     }
 }
 
-/// The entries of the table in use, with what is needed to say where they are.
+/// The entries of the table in use, and their location for errors.
 struct Entries<'a> {
     copy: u8,
     entries: &'a [RegionTableEntry],
@@ -218,7 +218,7 @@ struct Entries<'a> {
 }
 
 impl Entries<'_> {
-    /// An error in a field of an entry.
+    /// Makes an error in a field of an entry.
     fn at(&self, index: usize, field: usize, kind: ErrorKind) -> Error {
         let within = index
             .saturating_mul(size_of::<RegionTableEntry>())
@@ -228,7 +228,7 @@ impl Entries<'_> {
         Error::at(Structure::RegionTable(self.copy), offset, kind)
     }
 
-    /// No region is there twice, and none is required and unknown.
+    /// Checks that no region occurs twice, and that no unknown region is required.
     fn check_known(&self, warnings: &mut Warnings) -> Result<()> {
         let mut order: Vec<_> =
             self.entries.iter().enumerate().map(|(index, entry)| (entry.guid.to_uuid(), index)).collect();
@@ -248,7 +248,7 @@ impl Entries<'_> {
         Ok(())
     }
 
-    /// A region that must be there, and must be well placed.
+    /// Returns a required region, after checks of its location.
     fn find(&self, guid: Guid, what: &'static str, warnings: &mut Warnings) -> Result<Region> {
         let Some((index, entry)) = self.entries.iter().enumerate().find(|(_, entry)| entry.guid == guid) else {
             let structure = Structure::RegionTable(self.copy);
@@ -260,7 +260,7 @@ impl Entries<'_> {
             let kind = ErrorKind::Field { field: "Length", found: 0, expected: "at least 1 MiB" };
             warnings.reject(Rule::RegionLength, self.at(index, offset_of!(RegionTableEntry, length), kind))?;
         }
-        // Its writers forget this flag (T5), and set it to other values than 1.
+        // Writers forget this flag (T5), and set it to other values than 1.
         let required = entry.required.get();
         if required != 1 {
             let kind = ErrorKind::Field { field: "Required", found: u64::from(required), expected: "1" };
@@ -285,7 +285,8 @@ impl Entries<'_> {
         Ok(())
     }
 
-    /// The metadata region lies in the file. (Of the BAT only a part may be needed; its reader sees to that.)
+    /// Checks that the metadata region is inside the file. (The BAT may be needed only in part, which its reader
+    /// checks.)
     fn check_metadata_place(&self, metadata: &Region) -> Result<()> {
         if metadata.end().is_some_and(|end| end <= self.file_length) {
             return Ok(());
@@ -294,13 +295,13 @@ impl Entries<'_> {
         Err(Error::at(Structure::MetadataRegion, metadata.offset, kind))
     }
 
-    /// All regions; what is odd about those that are not needed is only warned of.
+    /// Returns all regions. Problems of those that are not needed are only warnings.
     fn all(&self, warnings: &mut Warnings) -> Vec<Region> {
         let mut all = Vec::with_capacity(self.entries.len());
         for (index, entry) in self.entries.iter().enumerate() {
             let region = region_of(entry);
             let structure = structure_of(&region);
-            // Of the others it has been told.
+            // The others were reported.
             if structure == Structure::OtherRegion {
                 warnings.add_if_err(Rule::RegionAlignment, self.check_alignment(index, entry));
             }
@@ -333,17 +334,17 @@ fn structure_of(region: &Region) -> Structure {
     }
 }
 
-/// The parts of the file that belong to something else than blocks.
+/// The parts of the file that belong to structures other than blocks.
 #[derive(Debug)]
 pub(crate) struct ReservedRanges {
-    /// First byte, end, and what it is: in order and disjoint.
+    /// First byte, end, and structure: in order and disjoint.
     ranges: Vec<(u64, u64, Structure)>,
 }
 
 impl ReservedRanges {
     fn new(regions: &[Region], header: &CurrentHeader, file_length: u64, warnings: &mut Warnings) -> Result<Self> {
         let mut ranges = vec![(0, MIB, Structure::HeaderSection)];
-        // A place that no log can have is of no interest to anyone (T23, T30): the log is not in use, or it is ignored.
+        // An impossible location of a log is not reserved (T23, T30): the log is not in use, or it is ignored.
         let log_counts = header.check_log_alignment().is_ok() && header.check_log_place(file_length).is_ok();
         if let Some(end) = header.log_end().filter(|end| log_counts && *end > header.log_offset) {
             ranges.push((header.log_offset, end, Structure::Log));
@@ -371,12 +372,12 @@ impl ReservedRanges {
         Ok(Self { ranges: disjoint })
     }
 
-    /// First byte, end, and what it is: in order and disjoint.
+    /// Returns first byte, end, and structure of each part: in order and disjoint.
     pub(crate) fn ranges(&self) -> &[(u64, u64, Structure)] {
         &self.ranges
     }
 
-    /// What the bytes from `start` to `end` share with something else: what it is, and where that begins.
+    /// Returns the structure that the bytes from `start` to `end` overlap, and its file offset.
     #[inline]
     pub(crate) fn overlap(&self, start: u64, end: u64) -> Option<(Structure, u64)> {
         let index = self.ranges.partition_point(|(_, taken_end, _)| *taken_end <= start);

@@ -1,4 +1,4 @@
-//! What is against the format in an image: collected as it is found.
+//! Warnings: breaches of the format, collected while an image is opened.
 
 use std::fmt;
 
@@ -6,14 +6,14 @@ use crate::error::{Category, Error, Result};
 
 use crate::error::{Rule, Severity};
 
-/// Something in an image that is against the format, or out of the ordinary.
+/// Warning: a breach of the format in an image, or something unusual.
 #[derive(Clone, Debug)]
 pub struct Warning {
-    /// The rule that is broken.
+    /// The broken rule.
     pub rule: Rule,
-    /// How much that matters here.
+    /// Severity of the breach in this image.
     pub severity: Severity,
-    /// Where, what was found, and what was expected.
+    /// Location and problem, with the values found and expected.
     pub detail: Error,
 }
 
@@ -23,23 +23,23 @@ impl fmt::Display for Warning {
     }
 }
 
-/// What to do with an image that is against the format in a way that makes reading it a guess.
+/// Policy for images that violate the format in a way that makes their content uncertain.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Strictness {
-    /// Refuse it, or the part of it that can't be read for certain.
+    /// Refuse the image, or the part of it that cannot be read for certain.
     #[default]
     Strict,
-    /// Open whatever can be opened, and note what is wrong as a [`Severity::Corruption`]: for the examination of damaged
-    /// images and for saving what is left in them.
+    /// Open everything that can be opened, and report problems as [`Severity::Corruption`]: for the examination of
+    /// damaged images, and for the recovery of their content.
     Salvage,
 }
 
-/// The warnings of one image, as they are found: at most a few for each entry of its tables.
+/// The warnings of one image, in the order in which they are found: at most a few for each entry of its tables.
 #[derive(Debug, Default)]
 pub(crate) struct Warnings {
     list: Vec<Warning>,
     strictness: Strictness,
-    /// The rule whose breach was the end, where one was.
+    /// The rule whose breach was fatal, if any.
     ended_by: Option<Rule>,
 }
 
@@ -48,34 +48,33 @@ impl Warnings {
         Self { strictness, ..Self::default() }
     }
 
-    /// Whether everything is to be opened that can be.
+    /// Returns whether to open everything that can be opened.
     pub(crate) fn is_lenient(&self) -> bool {
         self.strictness == Strictness::Salvage
     }
 
-    /// Notes that `rule` fails, as `detail` says.
+    /// Adds a breach of `rule`.
     pub(crate) fn add(&mut self, rule: Rule, detail: Error) {
         self.add_as(rule, rule.severity(), detail);
     }
 
-    /// The same, where it matters more or less than it does as a rule.
+    /// Adds a breach of `rule` with a severity that differs from that of the rule.
     pub(crate) fn add_as(&mut self, rule: Rule, severity: Severity, detail: Error) {
         let detail = detail.breaking(rule);
         self.list.push(Warning { rule, severity, detail });
     }
 
-    /// Notes that `rule` fails, if it does.
+    /// Adds a breach of `rule`, if `result` is an error.
     pub(crate) fn add_if_err(&mut self, rule: Rule, result: Result<()>) {
         if let Err(detail) = result {
             self.add(rule, detail);
         }
     }
 
-    /// A breach that keeps an image from being opened; noted, where everything is to be opened that can be and the caller can
-    /// go on in some way.
+    /// Handles a breach that prevents opening. In a salvage, it becomes a warning, if the caller can continue.
     ///
     /// # Errors
-    /// `detail`, unless it was noted.
+    /// `detail`, unless it became a warning.
     pub(crate) fn reject(&mut self, rule: Rule, detail: Error) -> Result<()> {
         if self.is_lenient() {
             let severity = severity_of(&detail);
@@ -85,18 +84,18 @@ impl Warnings {
         Err(self.fatal(rule, detail))
     }
 
-    /// The same of an outcome.
+    /// Handles the breach in `result`, if it is an error.
     ///
     /// # Errors
-    /// That of `result`, unless it was noted.
+    /// That of `result`, unless it became a warning.
     pub(crate) fn require(&mut self, rule: Rule, result: Result<()>) -> Result<()> {
         result.or_else(|detail| self.reject(rule, detail))
     }
 
-    /// The outcome, if there is one; none where it was noted why there is not.
+    /// Returns the value in `result`. Returns `None` if its error became a warning.
     ///
     /// # Errors
-    /// That of `result`, unless it was noted.
+    /// That of `result`, unless it became a warning.
     pub(crate) fn accept<T>(&mut self, rule: Rule, result: Result<T>) -> Result<Option<T>> {
         match result {
             Ok(value) => Ok(Some(value)),
@@ -104,10 +103,11 @@ impl Warnings {
         }
     }
 
-    /// The outcome of something that ended as [`Self::fatal`] says, if there is one; none where it was noted why there is not.
+    /// Returns the value in `result`, whose error is from [`Self::fatal`]. Returns `None` if the error became a
+    /// warning.
     ///
     /// # Errors
-    /// That of `result`, unless it was noted.
+    /// That of `result`, unless it became a warning.
     pub(crate) fn recover<T>(&mut self, or: Rule, result: Result<T>) -> Result<Option<T>> {
         match result {
             Ok(value) => Ok(Some(value)),
@@ -119,10 +119,10 @@ impl Warnings {
         }
     }
 
-    /// Both outcomes, each of which ended as [`Self::fatal`] says if it did: where both did, both are noted.
+    /// Returns both values, whose errors are from [`Self::fatal`]. If both are errors, both are recorded.
     ///
     /// # Errors
-    /// The first of them.
+    /// The first error.
     pub(crate) fn both<A, B>(&mut self, or: Rule, one: Result<A>, other: Result<B>) -> Result<(A, B)> {
         match (one, other) {
             (Ok(one), Ok(other)) => Ok((one, other)),
@@ -134,10 +134,10 @@ impl Warnings {
         }
     }
 
-    /// The breaches of several rules at once, behind which nobody can go on: all are noted.
+    /// Handles several fatal breaches at once: all are recorded.
     ///
     /// # Errors
-    /// The first of them, if there are any.
+    /// The first breach, if there are any.
     pub(crate) fn fatal_all(&mut self, breaches: impl IntoIterator<Item = (Rule, Error)>) -> Result<()> {
         let mut breaches = breaches.into_iter();
         let Some((rule, first)) = breaches.next() else { return Ok(()) };
@@ -147,13 +147,13 @@ impl Warnings {
         Err(self.fatal(rule, first))
     }
 
-    /// A breach behind which nobody can go on.
+    /// Handles a breach after which no caller can continue.
     pub(crate) fn fatal(&mut self, rule: Rule, detail: Error) -> Error {
         self.ended_by = Some(rule);
         detail.breaking(rule)
     }
 
-    /// The rule whose breach was the end, where one was.
+    /// Returns the rule whose breach was fatal, if any.
     pub(crate) fn ended_by(&self) -> Option<Rule> {
         self.ended_by
     }
@@ -167,7 +167,7 @@ impl Warnings {
     }
 }
 
-/// How much an error matters that keeps something from being read.
+/// Returns the severity of an error that prevents reading.
 pub(crate) fn severity_of(error: &Error) -> Severity {
     match error.category() {
         Category::Unsupported => Severity::Unsupported,

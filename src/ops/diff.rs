@@ -1,4 +1,4 @@
-//! What has changed between a disk and an ancestor in its chain: what an incremental backup has to hold.
+//! Changes between a disk and an ancestor in its chain: the content of an incremental backup.
 
 use std::ops::{ControlFlow, Range};
 
@@ -8,21 +8,21 @@ use crate::scan::{Input, ScanError, ScanOptions};
 
 use super::compare::compare;
 
-/// A range of a disk that is not as in the ancestor.
+/// Range of a disk that differs from the ancestor.
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// Where, in bytes of the disk.
+    /// The range, in bytes of the disk.
     pub range: Range<u64>,
-    /// Whether the disk has zeros there that are nowhere.
+    /// Whether the range is zero in the disk, without being in a file.
     pub is_zero: bool,
 }
 
-/// Tells `on_change` of the ranges that the layers above `ancestor` hold, in order, until it has enough: from the BATs and
-/// the sector bitmaps alone, whatever is in them. `ancestor` is the number of a layer, at least 1.
+/// Calls `on_change` for the ranges that the layers above `ancestor` define, in order, until it breaks. Only BATs and
+/// sector bitmaps are read, not the content. `ancestor` is the number of a layer, at least 1.
 ///
 /// # Errors
-/// [`ScanError::Read`] if there is no such layer, or if the map of the disk can't be read.
+/// [`ScanError::Read`] if the layer does not exist, or if the map of the disk cannot be read.
 pub fn allocated_changes(
     disk: &Disk,
     ancestor: usize,
@@ -43,12 +43,12 @@ pub fn allocated_changes(
     Ok(())
 }
 
-/// Tells `on_change` of the ranges in which the disk really differs from its ancestor, in order and in steps of
-/// [`COMPARE_STEP`](super::COMPARE_STEP), until it has enough. What both have in the same place is not looked at. With the
-/// feature `rayon`, the threads of the current pool do it.
+/// Calls `on_change` for the ranges in which the content of the disk differs from its ancestor, in order and in steps
+/// of [`COMPARE_STEP`](super::COMPARE_STEP), until it breaks. Ranges with the same bytes of the same file are not read.
+/// With the feature `rayon`, the threads of the current pool do it.
 ///
 /// # Errors
-/// See [`ScanError`]; [`ScanError::Read`] also if there is no such layer.
+/// See [`ScanError`]; [`ScanError::Read`] also if the layer does not exist.
 pub fn content_changes(
     disk: &Disk,
     ancestor: usize,
@@ -57,7 +57,7 @@ pub fn content_changes(
 ) -> Result<(), ScanError> {
     let ancestor = layer_of(disk, ancestor)?;
     let (mut pending, mut has_enough, mut failed) = (Pending::default(), false, None);
-    // What a larger ancestor has behind the end of the disk is no part of it.
+    // The part of a larger ancestor past the end of the disk does not count.
     let before = Input::disk(&ancestor).range(..disk.size());
     compare(Input::disk(disk), before, options, |difference| {
         for extent in disk.extents(difference.range) {
@@ -91,7 +91,7 @@ pub fn content_changes(
     }
 }
 
-/// The disk that a layer below the first one is.
+/// Returns the disk of a layer below the first one.
 fn layer_of(disk: &Disk, ancestor: usize) -> Result<Disk, Error> {
     let below = disk.ancestor(ancestor).filter(|_| ancestor > 0);
     below.ok_or_else(|| Error::of(Structure::Parent, ErrorKind::NoSuchLayer { layer: ancestor }))
@@ -102,17 +102,17 @@ fn layer_of(disk: &Disk, ancestor: usize) -> Result<Disk, Error> {
 struct Pending(Option<Change>);
 
 impl Pending {
-    fn add(&mut self, next: Change, tell: impl FnMut(Change) -> ControlFlow<()>) -> ControlFlow<()> {
+    fn add(&mut self, next: Change, report: impl FnMut(Change) -> ControlFlow<()>) -> ControlFlow<()> {
         match &mut self.0 {
             Some(before) if before.range.end == next.range.start && before.is_zero == next.is_zero => {
                 before.range.end = next.range.end;
                 ControlFlow::Continue(())
             }
-            _ => self.0.replace(next).map_or(ControlFlow::Continue(()), tell),
+            _ => self.0.replace(next).map_or(ControlFlow::Continue(()), report),
         }
     }
 
-    fn end(&mut self, tell: impl FnMut(Change) -> ControlFlow<()>) -> ControlFlow<()> {
-        self.0.take().map_or(ControlFlow::Continue(()), tell)
+    fn end(&mut self, report: impl FnMut(Change) -> ControlFlow<()>) -> ControlFlow<()> {
+        self.0.take().map_or(ControlFlow::Continue(()), report)
     }
 }

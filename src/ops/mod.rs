@@ -1,4 +1,4 @@
-//! Work on disks, one operation a file.
+//! Operations on whole disks.
 
 mod check;
 mod compare;

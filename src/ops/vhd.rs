@@ -1,4 +1,4 @@
-//! The footer that makes a fixed VHD of a raw disk: what Azure takes for an upload.
+//! Footer of a fixed VHD, the format that Azure requires for uploads.
 //!
 //! A fixed VHD is the raw disk, followed by one sector that describes it. So it can be written as a stream.
 
@@ -35,8 +35,8 @@ struct Footer {
 
 const _: () = assert!(size_of::<Footer>() == 512);
 
-/// The size that a VHD of a disk of `size` bytes has: rounded up to whole MiB, as Azure demands. [`u64::MAX`] if no `u64` is
-/// that large: no disk is, and a content of that length has no room for a footer.
+/// Returns the size of a VHD of a disk of `size` bytes: rounded up to whole MiB, as Azure requires. Returns
+/// [`u64::MAX`] if the result does not fit into a `u64`; an input of that length has no space for a footer.
 #[must_use]
 pub const fn padded_size(size: u64) -> u64 {
     match size.checked_next_multiple_of(1 << 20) {
@@ -45,7 +45,7 @@ pub const fn padded_size(size: u64) -> u64 {
     }
 }
 
-/// The footer of a fixed VHD of `size` bytes. The same for the same arguments: it carries no time.
+/// Returns the footer of a fixed VHD of `size` bytes. It contains no time, so equal arguments give equal footers.
 #[must_use]
 pub fn fixed_footer(size: u64, unique_id: Uuid) -> [u8; 512] {
     let (cylinders, heads, sectors_per_track) = geometry(size);
@@ -57,7 +57,7 @@ pub fn fixed_footer(size: u64, unique_id: Uuid) -> [u8; 512] {
         // A fixed disk has no further header.
         data_offset: U64::new(u64::MAX),
         time_stamp: U32::new(0),
-        // Readers decide by this name whether the size or the geometry holds. Of a disk from Hyper-V it is the size.
+        // By this name, readers decide whether the size or the geometry counts. For a disk from Hyper-V it is the size.
         creator_application: *b"win ",
         creator_version: U32::new(0x000a_0000),
         creator_host_os: *b"Wi2k",
@@ -77,8 +77,8 @@ pub fn fixed_footer(size: u64, unique_id: Uuid) -> [u8; 512] {
     zerocopy::transmute!(footer)
 }
 
-/// Cylinders, heads and sectors per track of a disk of `size` bytes, by the rule of the specification's appendix "CHS
-/// Calculation": the largest geometry is that of 127 GiB, which larger disks have too.
+/// Returns cylinders, heads and sectors per track of a disk of `size` bytes, according to the specification's appendix
+/// "CHS Calculation": the largest geometry is that of 127 GiB, which larger disks have, too.
 fn geometry(size: u64) -> (u16, u8, u8) {
     let total = (size / FOOTER_LENGTH).min(65535 * 16 * 255);
     let (heads, sectors_per_track) = if total >= 65535 * 16 * 63 {
@@ -103,8 +103,8 @@ mod tests {
     use super::{geometry, padded_size};
 
     #[test]
-    fn geometry_is_that_of_the_specification() {
-        // Worked through by hand from the appendix.
+    fn geometry_follows_specification() {
+        // Computed by hand from the appendix.
         assert_eq!(geometry(0), (0, 4, 17));
         assert_eq!(geometry(33 << 20), (993, 4, 17));
         assert_eq!(geometry(34 << 20), (140, 16, 31));
@@ -116,7 +116,7 @@ mod tests {
     #[test]
     fn sizes_are_rounded_up_to_whole_mebibytes() {
         assert_eq!([0, 1, 1 << 20, (1 << 20) + 512].map(padded_size), [0, 1 << 20, 1 << 20, 2 << 20]);
-        // The last whole MiB that a u64 can count, and what has none above it: never less than the disk.
+        // The last whole MiB that a u64 can count, and larger sizes: never less than the disk.
         let last = u64::MAX - (1 << 20) + 1;
         assert_eq!([last - 1, last, last + 1, u64::MAX].map(padded_size), [last, last, u64::MAX, u64::MAX]);
     }

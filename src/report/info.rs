@@ -121,7 +121,7 @@ pub struct InfoData {
     pub kind: ImageKind,
     /// Length of the file, in bytes.
     pub file_length: u64,
-    /// Size of a sector of the disk, in bytes: 512 or 4096.
+    /// Logical sector size, in bytes: 512 or 4096.
     pub logical_sector_size: u32,
     /// Size of a sector of the drive that the disk claims to be, in bytes; none if the image does not say.
     pub physical_sector_size: Option<u32>,
@@ -195,7 +195,7 @@ pub struct InfoLog {
 pub struct InfoRegionTable {
     /// Which of the two region tables is in use: 1 or 2.
     pub copy: u8,
-    /// The regions, in the order of the table.
+    /// Regions, in the order of the table.
     pub regions: Vec<Region>,
 }
 

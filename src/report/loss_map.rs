@@ -44,7 +44,7 @@ pub struct LossMapStart {
     pub range: Span,
 }
 
-/// A range of the disk that can't be read.
+/// Lost range of a disk: it cannot be read.
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

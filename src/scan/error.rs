@@ -1,21 +1,21 @@
-//! Why work over whole disks ended before its end: one error for all operations.
+//! Errors of work on whole disks.
 
 use std::fmt;
 use std::io;
 
 use crate::error::Error;
 
-/// Why an operation on a whole disk ended before its end.
+/// Reason why an operation on a whole disk did not complete.
 #[non_exhaustive]
 #[derive(Debug)]
 pub enum ScanError {
-    /// The disk or file can't be read.
+    /// The disk or file cannot be read.
     Read(Error),
-    /// The target can't be written to.
+    /// The target cannot be written to.
     Write(io::Error),
-    /// The manifest or a share can't be used.
+    /// The manifest or a share cannot be used.
     Manifest(ManifestError),
-    /// [`Progress::advance`](crate::Progress::advance) asked for it.
+    /// [`Progress::advance`](crate::Progress::advance) cancelled the operation.
     Cancelled,
 }
 
@@ -53,37 +53,37 @@ impl From<ManifestError> for ScanError {
     }
 }
 
-/// What is wrong with a manifest or a share: [`ScanError::Manifest`].
+/// Error in a manifest or a share: [`ScanError::Manifest`].
 #[non_exhaustive]
 #[derive(Debug)]
 pub enum ManifestError {
-    /// The manifest can't be read or written.
+    /// The manifest cannot be read or written.
     Io(io::Error),
-    /// The manifest, or one of several, is not what it should be.
+    /// The manifest, or one of several, is invalid.
     Format {
-        /// The number of the line, from 1; none if it is about the whole.
+        /// Number of the line, from 1. `None` if the error is about the whole document.
         line: Option<u64>,
-        /// Which of several it is, from 0.
+        /// Number of the document, from 0.
         document: usize,
-        /// What is wrong.
+        /// The problem.
         what: String,
     },
-    /// The manifest is a share that covers no blocks, as there are where a disk has fewer blocks than there are shares: a
-    /// comparison with it would say nothing of the disk.
+    /// The manifest is a share without blocks, which exist if a disk has fewer blocks than there are shares: a
+    /// comparison with it would verify nothing.
     EmptyShare {
         /// Number of the share, from 1.
         index: u32,
         /// Number of shares.
         count: u32,
     },
-    /// What `hash_share` is to hand through to `merge` is too long.
+    /// The `about` value that `hash_share` passes to `merge` is too long.
     AboutTooLong {
         /// Its length as JSON, in bytes.
         length: u64,
-        /// The longest that is handed through, in bytes.
+        /// Largest allowed length, in bytes.
         limit: u64,
     },
-    /// What `hash_share` is to hand through to `merge` is nested more deeply than readers of JSON accept.
+    /// The `about` value that `hash_share` passes to `merge` is nested more deeply than JSON readers accept.
     AboutTooDeep,
 }
 
@@ -94,7 +94,7 @@ impl fmt::Display for ManifestError {
             Self::Format { line: Some(line), what, .. } => write!(f, "line {line}: {what}"),
             Self::Format { line: None, what, .. } => f.write_str(what),
             Self::EmptyShare { index, count } => {
-                write!(f, "share {index}/{count} covers no blocks: nothing can be verified with it")
+                write!(f, "share {index}/{count} covers no blocks, so it cannot verify anything")
             }
             Self::AboutTooLong { length, limit } => {
                 write!(f, "`about` is too long for a share (found {length} bytes, expected at most {limit})")
@@ -114,17 +114,17 @@ impl std::error::Error for ManifestError {
 }
 
 impl ScanError {
-    /// A manifest that is not what it should be.
+    /// Makes an error for an invalid manifest.
     pub(crate) fn bad_manifest(line: Option<u64>, document: usize, what: impl Into<String>) -> Self {
         Self::Manifest(ManifestError::Format { line, document, what: what.into() })
     }
 
-    /// A manifest that can't be read or written.
+    /// Makes an error for a manifest that cannot be read or written.
     pub(crate) fn manifest_io(error: io::Error) -> Self {
         Self::Manifest(ManifestError::Io(error))
     }
 
-    /// The same error, said of a line of a document.
+    /// Returns this error with its document and line.
     pub(crate) fn within(self, document: usize, line: u64) -> Self {
         match self {
             Self::Manifest(ManifestError::Format { what, .. }) => Self::bad_manifest(Some(line), document, what),

@@ -1,4 +1,4 @@
-//! Getting at the bytes of a unit: borrowed from the mapping, or read into memory of the worker's own.
+//! Access to the bytes of a unit: borrowed from the mapping, or read into memory of the worker.
 
 use crate::disk::Segment;
 use crate::error::{Error, ErrorKind, Result, Structure};
@@ -10,21 +10,21 @@ use super::options::Access;
 use super::plan::UNIT;
 use super::release::Released;
 
-/// What a worker reads into memory of its own for one unit, at most: what is beyond is borrowed, where it can be. Only a unit whose
-/// sectors come from many layers has so much.
+/// Largest number of bytes that a worker reads into its memory for one unit. Further bytes are borrowed, if possible.
+/// Only a unit whose sectors come from many layers needs that much.
 const MOST_READ: u64 = 16 * UNIT;
 
-/// Runs that lie closer to each other than this are read as one piece.
+/// Runs that are closer to each other than this are read in one request.
 const MOST_GAP: u64 = 64 << 10;
 
-/// A part of a file in which bytes of a unit lie.
+/// A part of a file that contains bytes of a unit.
 #[derive(Debug)]
 struct ReadSpan<'a> {
     source: SourceRef<'a>,
     layer: usize,
     start: u64,
     end: u64,
-    /// Where in the memory of the worker it was read to; none if it is borrowed.
+    /// Offset in the memory of the worker. `None` if the part is borrowed.
     read_to: Option<usize>,
 }
 
@@ -33,7 +33,7 @@ impl ReadSpan<'_> {
         self.end.saturating_sub(self.start)
     }
 
-    /// Reads only what the unit has in it, to where it lies in `memory`.
+    /// Reads only the bytes that belong to the unit, to their offsets in `memory`.
     fn read_apart(&self, pieces: &[Piece<'_>], memory: &mut [u8]) -> Result<()> {
         for piece in pieces {
             let Origin::File(source, offset) = piece.origin else { continue };
@@ -46,29 +46,29 @@ impl ReadSpan<'_> {
         Ok(())
     }
 
-    /// Spans may overlap, so one that has the first byte need not have the last.
+    /// Spans may overlap, so one that contains the first byte need not contain the last.
     fn contains(&self, source: SourceRef<'_>, offset: u64, length: u64) -> bool {
         self.source.is(source) && self.start <= offset && offset.saturating_add(length) <= self.end
     }
 }
 
-/// A worker's hold of the bytes of one unit.
+/// The bytes of one unit, as a worker holds them.
 #[derive(Debug, Default)]
 pub(super) struct UnitBuffer<'a> {
     spans: Vec<ReadSpan<'a>>,
     read: Buffer,
-    /// Whether errors say which file they are about, since there are several inputs.
+    /// Whether errors name their file, since there are several inputs.
     names_files: bool,
 }
 
 impl<'a> UnitBuffer<'a> {
-    /// Takes hold of the bytes of a unit, and lets go of those that were held before.
+    /// Loads the bytes of a unit, and releases those of the previous one.
     pub(super) fn load(&mut self, pieces: &[Piece<'a>], access: Access, names_files: bool) -> Result<()> {
         self.names_files = names_files;
         self.spans = spans(pieces, MOST_GAP);
         let mut needed = self.place(access);
         if to_u64(needed) > MOST_READ {
-            // Of a source that does not lend, all has to be read: then only what the unit has in it.
+            // If the source cannot borrow, everything has to be read: then only the bytes of the unit.
             self.spans = spans(pieces, 0);
             needed = self.place(access);
         }
@@ -78,7 +78,7 @@ impl<'a> UnitBuffer<'a> {
             let (piece, rest) = memory.split_at_mut(taken);
             let wanted = piece.get_mut(..to_usize_saturating(span.length())).unwrap_or_default();
             let read = span.source.read_exact_at(span.start, wanted);
-            // It may be for what lies between, which is of no interest.
+            // The reason may be the bytes in between, which are not needed.
             let read = read.or_else(|_| span.read_apart(pieces, wanted));
             read.map_err(|error| said_of(error, span.layer, span.source, names_files))?;
             memory = rest;
@@ -86,7 +86,7 @@ impl<'a> UnitBuffer<'a> {
         Ok(())
     }
 
-    /// Finds out which spans are to be read, and to where. Returns how much memory that takes, in bytes.
+    /// Decides which spans are read, and to where. Returns the necessary memory, in bytes.
     fn place(&mut self, access: Access) -> usize {
         let mut needed = 0_usize;
         for span in &mut self.spans {
@@ -104,7 +104,7 @@ impl<'a> UnitBuffer<'a> {
         needed
     }
 
-    /// The bytes of the unit that was loaded, which has these pieces.
+    /// Returns the bytes of the loaded unit, which has these pieces.
     pub(super) fn segments<'b>(&'b self, pieces: &[Piece<'b>]) -> Result<Vec<Segment<'b>>> {
         pieces.iter().map(|piece| self.segment(piece)).collect()
     }
@@ -119,20 +119,20 @@ impl<'a> UnitBuffer<'a> {
                 None => source.source().borrow(offset, piece.length),
             },
         };
-        // Pieces lie in their files, so this can't be; if it is, nobody shall get fewer bytes than there are.
+        // Impossible, since pieces are inside their files. If it happens, an error is better than missing bytes.
         let missing = || ErrorKind::OutOfBounds { length: piece.length, limit: 0 };
         Ok(Segment::Data(bytes.ok_or_else(|| Error::of(Structure::File, missing()))?))
     }
 
-    /// Where the bytes of a piece were read to: the memory of their span, and how far into it they begin; none if they are
-    /// borrowed.
+    /// Returns the memory of the span that contains a piece, and the offset of the piece in it. Returns `None` if the
+    /// piece is borrowed.
     fn span_of(&self, source: SourceRef<'_>, offset: u64, length: u64) -> Option<(usize, u64)> {
         let span = self.spans.iter().rev().find(|span| span.contains(source, offset, length))?;
         Some((span.read_to?, offset.checked_sub(span.start)?))
     }
 
-    /// That nothing was lost of what was borrowed of the unit that was loaded, which has these pieces. Asked after a look at
-    /// the bytes, it is certain.
+    /// Checks that no borrowed byte of the loaded unit, which has these pieces, was lost. Certain if called after the
+    /// bytes were read.
     pub(super) fn check(&self, pieces: &[Piece<'_>]) -> Result<()> {
         self.check_lengths()?;
         if !any_lost() {
@@ -148,10 +148,10 @@ impl<'a> UnitBuffer<'a> {
         Ok(())
     }
 
-    /// That no file has become shorter of which the unit has borrowed bytes: in its last page, that can't be seen when it is
-    /// touched.
+    /// Checks that no file with borrowed bytes of the unit has become shorter: access to its last page does not show
+    /// that.
     fn check_lengths(&self) -> Result<()> {
-        // Files are few, and what a unit has of one is asked for once.
+        // There are few files, and each is checked once.
         let mut ends: Vec<(SourceRef<'_>, usize, u64)> = Vec::new();
         for span in self.spans.iter().filter(|span| span.read_to.is_none()) {
             match ends.iter_mut().find(|(source, ..)| source.is(span.source)) {
@@ -164,23 +164,23 @@ impl<'a> UnitBuffer<'a> {
         })
     }
 
-    /// What is not needed any more, since nobody looks at these bytes again; with `uncache`, nor at the system's own copy.
+    /// Returns the ranges that are not needed any more; with `uncache`, not even in the page cache.
     pub(super) fn leave(&mut self, uncache: bool) -> impl Iterator<Item = Released<'a>> {
         self.spans.drain(..).filter_map(move |span| {
             let ReadSpan { source, start, end, .. } = span;
-            let is_lent = span.read_to.is_none();
-            (is_lent || uncache).then_some(Released { source: source.source(), start, end, is_lent, uncache })
+            let is_borrowed = span.read_to.is_none();
+            (is_borrowed || uncache).then_some(Released { source: source.source(), start, end, is_borrowed, uncache })
         })
     }
 }
 
-/// An error in the file of a layer; with its name, if there are several inputs.
+/// Adds the layer to an error, and the name of the file if there are several inputs.
 fn said_of(error: Error, layer: usize, source: SourceRef<'_>, names_files: bool) -> Error {
     let file = source.source().path();
     error.in_layer(layer, file).in_file(file.filter(|_| names_files))
 }
 
-/// The parts of the files that a unit has bytes in. Those that are not farther apart than `most_gap` are one.
+/// Returns the parts of files with bytes of a unit. Parts with gaps of at most `most_gap` bytes are joined.
 fn spans<'a>(pieces: &[Piece<'a>], most_gap: u64) -> Vec<ReadSpan<'a>> {
     let mut spans: Vec<ReadSpan<'a>> = Vec::new();
     for Piece { length, layer, origin } in pieces {
@@ -191,7 +191,7 @@ fn spans<'a>(pieces: &[Piece<'a>], most_gap: u64) -> Vec<ReadSpan<'a>> {
                 && start <= span.end.saturating_add(most_gap)
                 && span.start <= end.saturating_add(most_gap)
         };
-        // From the last one on: the next run of a file mostly lies after the last one.
+        // The last one first: the next run of a file is mostly near it.
         match spans.iter_mut().rev().find(near) {
             Some(span) => {
                 span.start = span.start.min(start);
@@ -203,7 +203,7 @@ fn spans<'a>(pieces: &[Piece<'a>], most_gap: u64) -> Vec<ReadSpan<'a>> {
     spans
 }
 
-/// The bytes of a unit as one slice: borrowed where they lie together, put together in `whole` where they do not.
+/// Returns the bytes of a unit as one slice: borrowed if they are contiguous, or else copied into `whole`.
 pub(crate) fn contiguous<'b>(segments: &[Segment<'b>], whole: &'b mut Buffer) -> &'b [u8] {
     if let [Segment::Data(bytes)] = segments {
         return bytes;

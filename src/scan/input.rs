@@ -1,4 +1,4 @@
-//! What bulk work goes through: a range of a disk, or of a file as it lies there.
+//! Input of work on whole disks: a range of a disk or of a file.
 
 use std::ops::{Bound, RangeBounds};
 use std::path::Path;
@@ -8,21 +8,21 @@ use crate::error::{Error, ErrorKind, Result, Structure};
 use crate::num::{to_u64, to_usize_saturating};
 use crate::source::{Bytes, Source, SourceRef};
 
-/// Bytes to work through: those of a disk, or those of a file as it lies there; all of them, or a range; and, where that is
-/// wanted, zeros and a tail after them.
+/// Bytes to process: of a disk or of a file, as a whole or a range, optionally followed by zeros and a tail.
 ///
-/// Every byte has a place: its offset in the disk or file. What follows the disk or file has the places after its last byte.
+/// Every byte has a position: its offset in the disk or file. The positions of padding and tail follow those of the
+/// disk or file.
 #[derive(Clone, Copy, Debug)]
 pub struct Input<'a> {
     of: Of<'a>,
-    /// The place of the first byte.
+    /// Position of the first byte.
     place: u128,
     /// The bytes of the disk or file: offset of the first one, and their end.
     start: u64,
     end: u64,
-    /// Zeros after these, in bytes.
+    /// Number of zeros after them.
     padding: u64,
-    /// What follows them.
+    /// Bytes after the zeros.
     tail: &'a [u8],
 }
 
@@ -33,24 +33,25 @@ enum Of<'a> {
 }
 
 impl<'a> Input<'a> {
-    /// What a guest sees of a disk.
+    /// Makes an input of the content of a disk.
     #[must_use]
     pub fn disk(disk: &'a Disk) -> Self {
         Self { of: Of::Disk(disk), place: 0, start: 0, end: disk.size(), padding: 0, tail: &[] }
     }
 
-    /// The bytes of a file, whatever they mean: a raw disk, or the file of an image itself.
+    /// Makes an input of the bytes of a file, without interpreting them: a raw disk, or the file of an image itself.
     #[must_use]
     pub fn raw(source: &'a Source) -> Self {
         Self { of: Of::Raw(source), place: 0, start: 0, end: source.len(), padding: 0, tail: &[] }
     }
 
-    /// Restricts the content to the places in `range`, which count from the beginning of the disk or file. What the content
-    /// does not have is left out: a range of a range is what both have in common, and padding and tail are included as far
+    /// Restricts the input to the positions in `range`, which count from the beginning of the disk or file. Positions
+    /// without bytes are left out: a range of a range is their intersection, and padding and tail are included as far
     /// as the range reaches them.
     #[must_use]
     pub fn range(self, range: impl RangeBounds<u64>) -> Self {
-        // In 128 bits, so that padding may end at any place, and a range may end after the last one that a u64 can name.
+        // In 128 bits, so that padding may end at any position, and a range may end after the last position that a u64
+        // can name.
         let start = match range.start_bound() {
             Bound::Included(start) => u128::from(*start),
             Bound::Excluded(before) => u128::from(*before).saturating_add(1),
@@ -64,14 +65,14 @@ impl<'a> Input<'a> {
         self.between(start.saturating_sub(self.place), end.saturating_sub(self.place))
     }
 
-    /// The same content, followed by `padding` zeros and by `tail`: what makes another format of a raw disk. They replace those
-    /// of an earlier call.
+    /// Appends `padding` zeros and `tail` to the input, for formats that consist of a raw disk and a footer. They
+    /// replace those of an earlier call.
     #[must_use]
     pub fn followed_by(self, padding: u64, tail: &'a [u8]) -> Self {
         Self { padding, tail, ..self }
     }
 
-    /// A part of the content: `start` and `end` count from its first byte.
+    /// Returns a part of the input: `start` and `end` count from its first byte.
     pub(crate) fn part(self, start: u64, end: u64) -> Self {
         self.between(start.into(), end.into())
     }
@@ -80,7 +81,7 @@ impl<'a> Input<'a> {
         let end = end.max(start);
         let own = self.end.saturating_sub(self.start);
         let tail_at = u128::from(own).saturating_add(self.padding.into());
-        // How much of a piece, which begins at `from`, lies before a place.
+        // The part of `length` bytes from position `from` on that is before `place`.
         let before = |place: u128, from: u128, length: u64| {
             u64::try_from(place.saturating_sub(from)).unwrap_or(u64::MAX).min(length)
         };
@@ -96,14 +97,14 @@ impl<'a> Input<'a> {
         }
     }
 
-    /// Place of the first byte: its offset in the disk or file, unless it is one of the bytes that follow these.
+    /// Returns the position of the first byte: its offset in the disk or file, unless it belongs to padding or tail.
     #[must_use]
     pub fn start(&self) -> u64 {
         u64::try_from(self.place).unwrap_or(u64::MAX)
     }
 
-    /// Length in bytes. A content whose padding and tail make it longer than [`u64::MAX`] can't be worked through
-    /// ([`ErrorKind::ContentTooLong`]), and has that length here.
+    /// Returns the length in bytes. If padding and tail make it longer than [`u64::MAX`], returns that value, and all
+    /// operations fail with [`ErrorKind::ContentTooLong`].
     #[must_use]
     #[expect(clippy::len_without_is_empty, reason = "an input without bytes is one like any other")]
     pub fn len(&self) -> u64 {
@@ -115,7 +116,7 @@ impl<'a> Input<'a> {
         own.saturating_add(self.padding.into()).saturating_add(to_u64(self.tail.len()).into())
     }
 
-    /// Length in bytes, of a content that can be worked through.
+    /// Returns the length in bytes, if the input can be processed.
     pub(crate) fn checked_length(&self) -> Result<u64> {
         let found = self.full_length();
         let structure = match self.of {
@@ -125,12 +126,12 @@ impl<'a> Input<'a> {
         u64::try_from(found).map_err(|_| Error::of(structure, ErrorKind::ContentTooLong { found }))
     }
 
-    /// Whether what can't be read is zero: that can't be left to the system.
+    /// Returns whether unreadable bytes are zero: the system cannot copy such files by itself.
     pub(crate) fn is_salvaged(&self) -> bool {
         matches!(self.of, Of::Disk(disk) if disk.is_salvaged())
     }
 
-    /// The file of the disk's image, or the file itself, if there is one.
+    /// Returns the path of the image or file, if any.
     pub(crate) fn path(&self) -> Option<&'a Path> {
         match self.of {
             Of::Disk(disk) => disk.image().path(),
@@ -138,7 +139,7 @@ impl<'a> Input<'a> {
         }
     }
 
-    /// That all that was looked at was really there: tables and bytes.
+    /// Checks that everything that was read is valid: tables and bytes.
     pub(crate) fn check_looked_at(&self) -> Result<()> {
         match self.of {
             Of::Disk(disk) => disk.check_lost(self.start..self.end),
@@ -149,7 +150,7 @@ impl<'a> Input<'a> {
         }
     }
 
-    /// That the tables by which it was read are still there.
+    /// Checks that the tables by which the input was read still exist.
     pub(crate) fn check_tables(&self) -> Result<()> {
         match self.of {
             Of::Disk(disk) => disk.check_tables(),
@@ -157,7 +158,8 @@ impl<'a> Input<'a> {
         }
     }
 
-    /// Where its bytes are, in order. An error is the last item: the only one of a content that is too long.
+    /// Returns the locations of the bytes, in order. An error is the last item, and the only one if the input is too
+    /// long.
     pub(crate) fn pieces(self) -> Pieces<'a> {
         if let Err(error) = self.checked_length() {
             return Box::new(std::iter::once(Err(error)));
@@ -173,7 +175,7 @@ impl<'a> Input<'a> {
         let after = [(self.padding, Origin::Zero), (to_u64(self.tail.len()), Origin::Memory(self.tail))];
         let after = after.map(|(length, origin)| Ok(Piece { length, layer: 0, origin }));
         let mut all = own.chain(after).filter(|piece| piece.as_ref().map_or(true, |piece| piece.length > 0));
-        // What would come after an error comes at another place.
+        // After an error, the offsets of further pieces would be wrong.
         let mut has_failed = false;
         Box::new(std::iter::from_fn(move || {
             let next = if has_failed { None } else { all.next() };
@@ -183,23 +185,23 @@ impl<'a> Input<'a> {
     }
 }
 
-/// The pieces of a content.
+/// The pieces of an input.
 pub(crate) type Pieces<'a> = Box<dyn Iterator<Item = Result<Piece<'a>>> + Send + 'a>;
 
-/// Bytes of a content that lie together.
+/// Contiguous bytes of an input.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Piece<'a> {
     /// Length in bytes, at least 1.
     pub(crate) length: u64,
-    /// The layer of the chain that has it.
+    /// The layer of the chain with the bytes.
     pub(crate) layer: usize,
     pub(crate) origin: Origin<'a>,
 }
 
-/// Where the bytes of a piece come from.
+/// Location of the bytes of a piece.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Origin<'a> {
-    /// They are zeros, which are nowhere.
+    /// Zeros that are not in a file.
     Zero,
     /// A file, from this offset on.
     File(SourceRef<'a>, u64),
@@ -215,7 +217,7 @@ impl<'a> Origin<'a> {
         }
     }
 
-    /// The origin of what comes after `length` bytes.
+    /// Returns the location `length` bytes further on.
     pub(crate) fn after(self, length: u64) -> Self {
         match self {
             Self::Zero => Self::Zero,
@@ -226,7 +228,7 @@ impl<'a> Origin<'a> {
 }
 
 impl Piece<'_> {
-    /// Where its bytes lie, if they are in a file: layer and offset.
+    /// Returns layer and file offset, if the bytes are in a file.
     pub(crate) fn in_file(&self) -> Option<(usize, u64)> {
         match self.origin {
             Origin::File(_, offset) => Some((self.layer, offset)),
@@ -234,14 +236,14 @@ impl Piece<'_> {
         }
     }
 
-    /// What remains of the piece after its first `length` bytes, if anything does.
+    /// Returns the rest of the piece after its first `length` bytes, if any.
     pub(crate) fn after(self, length: u64) -> Option<Self> {
         let left = self.length.checked_sub(length).filter(|left| *left > 0)?;
         Some(Self { length: left, origin: self.origin.after(length), ..self })
     }
 }
 
-/// The runs of a disk, with their files.
+/// Returns the runs of a disk, with their files.
 fn pieces_of(disk: &Disk, start: u64, end: u64) -> impl Iterator<Item = Result<Piece<'_>>> + Send {
     let (mut runs, mut rest) = (disk.runs_in_files((start, end)), None);
     std::iter::from_fn(move || {
@@ -251,7 +253,7 @@ fn pieces_of(disk: &Disk, start: u64, end: u64) -> impl Iterator<Item = Result<P
         };
         let origin = match (run.at, disk.layers().get(run.layer)) {
             (Location::File(offset), Some(layer)) => Origin::of_file(layer.file(), offset, run.len),
-            // Of what the log holds, only a sector lies together.
+            // Changes of a log are contiguous only within a sector.
             (Location::Log(_), _) => match disk.borrow_run(&run) {
                 Ok(Bytes::Data(bytes)) => Origin::Memory(bytes),
                 Ok(Bytes::Zero(_)) => Origin::Zero,

@@ -1,4 +1,4 @@
-//! How bulk work is done.
+//! Options for work on whole disks.
 
 use std::fmt;
 
@@ -6,24 +6,24 @@ use super::error::ScanError;
 use super::plan::UNIT;
 use super::progress::Progress;
 
-/// What becomes of the machine's own copy of what was read.
+/// Policy for the page cache.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PageCachePolicy {
-    /// The system keeps it for as long as it likes, so that it is there for whoever reads next.
+    /// Leaves the decision to the system, so that the data may be in the page cache for the next reader.
     #[default]
     Keep,
-    /// What was not in memory before is given back behind the work, so that a large image does not push out what others
-    /// need. Linux only.
+    /// Drops data that was not in the page cache before, after it was used, so that a large image does not displace
+    /// other data. Linux only.
     Drop,
 }
 
-/// How bulk work is done.
+/// Options for work on whole disks.
 #[non_exhaustive]
 #[derive(Clone, Copy)]
 pub struct ScanOptions<'p> {
-    /// What becomes of the machine's own copy of what was read.
+    /// Policy for the page cache.
     pub cache: PageCachePolicy,
-    /// Who wants to know how far it is, and may stop it.
+    /// Receiver of the progress, which can cancel the work.
     pub progress: &'p dyn Progress,
 }
 
@@ -40,23 +40,23 @@ impl Default for ScanOptions<'_> {
 }
 
 impl<'p> ScanOptions<'p> {
-    /// Length of a unit of work, in bytes: each begins at a multiple of it, counted from where the input begins.
+    /// Length of a unit of work, in bytes. Units begin at multiples of it, counted from the beginning of the input.
     pub const UNIT: u64 = UNIT;
 
-    /// The system keeps what was read, and nobody waits.
+    /// Makes the default options: the system manages the page cache, and progress is not reported.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Sets what becomes of the machine's own copy of what was read.
+    /// Sets the policy for the page cache.
     #[must_use]
     pub fn cache(mut self, cache: PageCachePolicy) -> Self {
         self.cache = cache;
         self
     }
 
-    /// Sets who wants to know how far it is.
+    /// Sets the receiver of the progress.
     #[must_use]
     pub fn progress(mut self, progress: &'p dyn Progress) -> Self {
         self.progress = progress;
@@ -65,18 +65,18 @@ impl<'p> ScanOptions<'p> {
 }
 
 impl ScanOptions<'_> {
-    /// Says that so many more bytes are done.
+    /// Reports that `bytes` more bytes are done.
     pub(crate) fn advance(&self, bytes: u64) -> Result<(), ScanError> {
         if self.progress.advance(bytes).is_break() { Err(ScanError::Cancelled) } else { Ok(()) }
     }
 }
 
-/// How bytes that are in a file are got at.
+/// How bytes in files are accessed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
-    /// Borrowed from the mapping where the system has them in memory, read where it does not: what is fastest if they are looked
-    /// at once. Reading keeps the medium busier than page faults do, and makes the system keep them in larger pages.
+    /// Borrowed from the mapping if the page cache contains them, or else read: the fastest way if they are used once.
+    /// Reading keeps the medium busier than page faults do, and makes the system cache them in larger pages.
     Borrow,
-    /// Always read: what is fastest if they are to be copied anyhow, since no page has to be mapped for it.
+    /// Always read: the fastest way if they are copied anyway, since no page has to be mapped.
     Read,
 }

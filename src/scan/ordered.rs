@@ -1,8 +1,8 @@
-//! Work that has to go through a content in order: a digest that can't be computed in parts, a pipe that has to be written to.
+//! Work in the order of the input: digests that cannot be computed in parts, and writing to a pipe.
 //!
-//! Every such consumer has a thread of its own, and goes through the units one after the other. The threads of the pool run
-//! ahead of them, as far as there is room: they get the bytes, and do with each unit what can be done in any order. Where the
-//! system has no thread for each consumer, several share one.
+//! Each such consumer has a thread of its own, and processes the units one after the other. The threads of the pool run
+//! ahead of them, as far as there is space: they get the bytes, and do the work on each unit that can be done in any
+//! order. If the system refuses a thread for each consumer, several consumers share one.
 
 use std::collections::VecDeque;
 use std::io;
@@ -19,16 +19,16 @@ use super::plan::{Planner, Window};
 use super::release::release;
 use super::unordered::{Bulk, Done, UnitBytes, on_all_threads};
 
-/// How many units are in hand at once.
+/// Number of units in progress at once.
 const ROOM: usize = 6;
 
-/// How much is planned at once, in bytes.
+/// Number of bytes that are planned at once.
 const WINDOW: u64 = 64 << 20;
 
-/// What goes through a content in order.
+/// Consumer of an input in order.
 pub(crate) type Consumer<'c, E> = Box<dyn FnMut(&UnitBytes<'_>) -> Result<(), E> + Send + 'c>;
 
-/// A unit in hand.
+/// A unit in progress.
 #[derive(Default)]
 struct Slot<'a> {
     start: u64,
@@ -45,7 +45,7 @@ impl<'a> Slot<'a> {
         Ok(UnitBytes { start: self.start, length: self.length, segments })
     }
 
-    /// That nothing was lost of what somebody has looked at by now.
+    /// Checks that no byte that was used so far was lost.
     fn check(&self) -> Result<(), ScanError> {
         Ok(self.loaded.check(&self.pieces)?)
     }
@@ -67,7 +67,7 @@ impl<'a> Units<'a> {
         Self { planner, window: Window::default(), next: 0 }
     }
 
-    /// Puts the next unit into `slot`; false behind the last one.
+    /// Puts the next unit into `slot`. Returns false after the last one.
     fn next(&mut self, slot: &mut Slot<'a>) -> Result<bool, ScanError> {
         if self.next >= self.window.units.len() {
             let Some(window) = self.planner.next_window() else { return Ok(false) };
@@ -82,31 +82,31 @@ impl<'a> Units<'a> {
     }
 }
 
-/// What became of a unit that is in hand.
+/// State of a unit in progress.
 enum Progress<P> {
-    /// Somebody works on it.
+    /// A thread works on it.
     InWork,
-    /// So many threads have still to show it to their consumers; and what the work on it gave.
+    /// `waiting_for` threads have yet to show it to their consumers; `value` is the result of the work on it.
     Ready { waiting_for: usize, value: P },
 }
 
-/// What all threads agree on.
+/// State that all threads share.
 struct State<'a, P, E, T> {
     units: Units<'a>,
-    /// Of the units in hand, from the first one that is not done.
+    /// The units in progress, from the first one that is not done.
     in_hand: VecDeque<Progress<P>>,
-    /// The number of the first unit in hand.
+    /// Number of the first unit in progress.
     first: usize,
-    /// How many threads show units to consumers.
+    /// Number of threads that show units to consumers.
     consuming: usize,
-    /// The number of the unit that is the end, once that is known: behind the last one, or one that failed.
+    /// Number of the unit at which the work ends, once it is known: after the last one, or one that failed.
     end: Option<usize>,
     failed: Option<E>,
     take: T,
 }
 
 impl<P, E, T> State<'_, P, E, T> {
-    /// Nothing from unit `number` on counts any more.
+    /// Ends the work before unit `number`.
     fn end_at(&mut self, number: usize, failed: Option<E>) {
         if self.end.is_none_or(|end| number < end) {
             (self.end, self.failed) = (Some(number), failed);
@@ -117,12 +117,12 @@ impl<P, E, T> State<'_, P, E, T> {
         self.first.saturating_add(self.in_hand.len())
     }
 
-    fn is_behind_the_end(&self, number: usize) -> bool {
+    fn is_past_end(&self, number: usize) -> bool {
         self.end.is_some_and(|end| number >= end)
     }
 }
 
-/// The units in hand, and all that work on them.
+/// The units in progress, and the threads that work on them.
 struct Ring<'a, P, E, T> {
     slots: Vec<RwLock<Slot<'a>>>,
     state: Mutex<State<'a, P, E, T>>,
@@ -130,12 +130,13 @@ struct Ring<'a, P, E, T> {
 }
 
 impl<'a> Bulk<'a, '_, 1> {
-    /// Shows every unit to `map`, in any order and on all threads of the current pool, and to each of `consumers` in order,
-    /// zeros included. What comes of `map` goes to `take`, in order, when all are done with the unit.
+    /// Shows every unit to `map`, in any order and on all threads of the current pool, and to each of `consumers` in
+    /// order, zeros included. The results of `map` go to `take`, in order, after all are done with the unit.
     ///
     /// # Errors
-    /// The first in order that there is: of reading, of `map`, of a consumer, of `take`. All that comes before an error in
-    /// reading has been shown to the consumers. It is no error if the system has fewer threads than there are consumers.
+    /// The first error in the order of the input: of reading, of `map`, of a consumer, or of `take`. Everything before
+    /// an error in reading has been shown to the consumers. It is not an error if the system has fewer threads than
+    /// there are consumers.
     pub(crate) fn in_order<P: Send, E: Send + From<ScanError>>(
         &self,
         map: impl Fn(&UnitBytes<'_>, &mut Buffer) -> Result<P, E> + Sync,
@@ -154,7 +155,7 @@ impl<'a> Bulk<'a, '_, 1> {
             changed: Condvar::new(),
         };
         let is_done = std::thread::scope(|scope| {
-            // Each thread waits for its consumers: who gets which is known when it is known how many threads there are.
+            // Each thread waits for its consumers, which are assigned once the number of threads is known.
             let start = || {
                 let (hand_over, consumers) = mpsc::channel::<&mut [Consumer<'_, E>]>();
                 let ring = &ring;
@@ -169,9 +170,9 @@ impl<'a> Bulk<'a, '_, 1> {
             let shares = consumers.chunks_mut(most);
             let consuming = shares.len();
             lock(&ring.state).consuming = consuming;
-            // A thread that can't take them has panicked, and that ends the scope with a panic.
+            // A thread that cannot receive them has panicked, which ends the scope with a panic.
             spawned.into_iter().zip(shares).for_each(|(thread, share)| drop(thread.send(share)));
-            // No more threads than cores: whoever waits for a core holds up the consumers.
+            // No more threads than cores: a thread that waits for a core delays the consumers.
             on_all_threads(threads::count().saturating_sub(consuming).max(1), &|| {
                 ring.work(self, &map);
                 Vec::<()>::new()
@@ -188,10 +189,10 @@ impl<'a> Bulk<'a, '_, 1> {
         }
     }
 
-    /// The same on the thread that calls it alone.
+    /// Does the work on the calling thread alone.
     ///
     /// # Errors
-    /// As for [`Bulk::in_order`].
+    /// The errors of [`Bulk::in_order`].
     pub(crate) fn on_one_thread<P, E: From<ScanError>>(
         &self,
         map: impl Fn(&UnitBytes<'_>, &mut Buffer) -> Result<P, E>,
@@ -218,13 +219,13 @@ impl<'a> Bulk<'a, '_, 1> {
 }
 
 impl<'a, P: Send, E: Send + From<ScanError>, T: FnMut(Done<P>) -> Result<(), E> + Send> Ring<'a, P, E, T> {
-    /// Works on one unit after the other, as long as there is room.
+    /// Works on one unit after the other, as long as there is space.
     fn work(&self, bulk: &Bulk<'a, '_, 1>, map: impl Fn(&UnitBytes<'_>, &mut Buffer) -> Result<P, E>) {
         let _let_others_go = EndOnPanic(self);
         loop {
             let mut state = self.wait(|state| state.in_hand.len() < ROOM || state.end.is_some());
             let number = state.next();
-            if state.is_behind_the_end(number) {
+            if state.is_past_end(number) {
                 return;
             }
             let Some(slot) = self.slot(number) else { return };
@@ -232,9 +233,9 @@ impl<'a, P: Send, E: Send + From<ScanError>, T: FnMut(Done<P>) -> Result<(), E> 
             match state.units.next(&mut slot) {
                 Ok(true) => state.in_hand.push_back(Progress::InWork),
                 Ok(false) => state.end_at(number, None),
-                Err(stopped) => state.end_at(number, Some(stopped.into())),
+                Err(error) => state.end_at(number, Some(error.into())),
             }
-            let is_end = state.is_behind_the_end(number);
+            let is_end = state.is_past_end(number);
             drop(state);
             if is_end {
                 self.changed.notify_all();
@@ -263,10 +264,10 @@ impl<'a, P: Send, E: Send + From<ScanError>, T: FnMut(Done<P>) -> Result<(), E> 
         for number in 0_usize.. {
             let is_ready = |state: &State<'a, P, E, T>| {
                 let progress = number.checked_sub(state.first).and_then(|place| state.in_hand.get(place));
-                matches!(progress, Some(Progress::Ready { .. })) || state.is_behind_the_end(number)
+                matches!(progress, Some(Progress::Ready { .. })) || state.is_past_end(number)
             };
             let state = self.wait(is_ready);
-            if state.is_behind_the_end(number) {
+            if state.is_past_end(number) {
                 return;
             }
             drop(state);
@@ -282,7 +283,7 @@ impl<'a, P: Send, E: Send + From<ScanError>, T: FnMut(Done<P>) -> Result<(), E> 
         }
     }
 
-    /// The consumers of one thread have looked at a unit.
+    /// Notes that the consumers of one thread have processed a unit.
     fn consumed(&self, number: usize, consumed: Result<(), E>) {
         let mut state = lock(&self.state);
         if let Err(error) = consumed {
@@ -292,7 +293,7 @@ impl<'a, P: Send, E: Send + From<ScanError>, T: FnMut(Done<P>) -> Result<(), E> 
             if let Some(Progress::Ready { waiting_for, .. }) = state.in_hand.get_mut(place) {
                 *waiting_for = waiting_for.saturating_sub(1);
             }
-            // All consumers go in order, so what is done is at the beginning.
+            // All consumers go in order, so finished units are at the front.
             while let Some(Progress::Ready { waiting_for: 0, .. }) = state.in_hand.front() {
                 let Some(Progress::Ready { value, .. }) = state.in_hand.pop_front() else { break };
                 let number = state.first;
@@ -327,7 +328,7 @@ fn spawn<'scope>(scope: &'scope Scope<'scope, '_>, work: impl FnOnce() + Send + 
     std::thread::Builder::new().spawn_scoped(scope, work).map(drop)
 }
 
-/// A panic in somebody's own code (there is none in ours) must not leave the others waiting for ever.
+/// A panic in a callback must not leave the other threads waiting for ever.
 struct EndOnPanic<'r, 'a, P, E, T>(&'r Ring<'a, P, E, T>);
 
 impl<P, E, T> Drop for EndOnPanic<'_, '_, P, E, T> {
@@ -340,7 +341,7 @@ impl<P, E, T> Drop for EndOnPanic<'_, '_, P, E, T> {
 }
 
 impl<'a> Slot<'a> {
-    /// Gets the bytes, and does with them what can be done in any order.
+    /// Gets the bytes, and does the work that can be done in any order.
     fn work<P, E: From<ScanError>>(
         &mut self,
         bulk: &Bulk<'a, '_, 1>,
@@ -360,7 +361,7 @@ mod tests {
     use std::io;
 
     thread_local! {
-        /// How many threads the system still has for work that begins in this one.
+        /// Number of threads that the system has left for work that begins in this thread.
         static THREADS_LEFT: Cell<usize> = const { Cell::new(usize::MAX) };
     }
 
@@ -372,7 +373,7 @@ mod tests {
 
     #[cfg(feature = "rayon")]
     #[test]
-    fn work_in_order_goes_on_with_as_many_threads_as_there_are() {
+    fn work_in_order_needs_no_threads() {
         use super::Consumer;
         use crate::disk::Segment;
         use crate::scan::{Access, Bulk, Input, ScanError, ScanOptions};
@@ -383,8 +384,8 @@ mod tests {
         for size in [2, 5] {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(size).build().unwrap();
             for threads in 0..=3 {
-                let (contents, options) = ([Input::raw(&source)], ScanOptions::new());
-                let bulk = Bulk { contents, access: Access::Read, visit_zeros: true, options };
+                let (inputs, options) = ([Input::raw(&source)], ScanOptions::new());
+                let bulk = Bulk { inputs, access: Access::Read, visit_zeros: true, options };
                 let (mut found, mut starts) = (vec![Vec::new(); 3], Vec::new());
                 let left = pool.install(|| {
                     THREADS_LEFT.set(threads);

@@ -1,8 +1,8 @@
-//! The plan of bulk work: what is to be looked at, cut into even units, as much at a time as can be kept in mind.
+//! The plan of work on whole disks: the data to process, cut into units of equal length.
 //!
-//! A disk can have more runs than memory has room for (every other sector of it may be one), so the plan is made window by
-//! window. Units are cut at the same places whatever the threads, the layers or the files: at multiples of [`UNIT`], counted
-//! from where the content begins.
+//! A disk can have more runs than memory can hold (for instance, every other sector may be one), so the plan is made
+//! window by window. Units are cut at the same positions for any number of threads, layers or files: at multiples of
+//! [`UNIT`], counted from the beginning of the input.
 
 use std::path::Path;
 
@@ -10,17 +10,17 @@ use crate::error::{Error, Result};
 
 use super::input::{Input, Origin, Piece, Pieces};
 
-/// How much one unit of work is at most, in bytes: large enough that nothing done once for each of them counts, small
-/// enough that its bytes stay in the cache of a core from one step to the next.
+/// Largest length of a unit, in bytes: large enough that work done once for each unit does not matter, and small enough
+/// that its bytes stay in the cache of a core from one step to the next.
 pub(crate) const UNIT: u64 = 1 << 20;
 
-/// How many runs, and how many units, a window has at most, give or take a unit.
+/// Largest number of runs, and of units, in a window. May be exceeded by one unit.
 const MOST_PIECES: usize = 1 << 16;
 
-/// Shorter holes of a file are read like data.
+/// Shorter holes of a file, in bytes, are read like data.
 const MIN_HOLE: u64 = 64 << 10;
 
-/// A run of bytes that lies together in each of `N` contents.
+/// A run of bytes that is contiguous in each of `N` inputs.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct AlignedRun<'a, const N: usize> {
     pub(super) length: u64,
@@ -29,7 +29,8 @@ pub(super) struct AlignedRun<'a, const N: usize> {
 }
 
 impl<const N: usize> AlignedRun<'_, N> {
-    /// Whether nothing has to be looked at: all of it is zeros that are nowhere, or the same bytes of the same file.
+    /// Returns whether there is nothing to read: zeros that are not in a file in all inputs, or the same bytes of the
+    /// same file.
     fn is_idle(&self) -> bool {
         let all_zero = self.pieces.iter().all(|piece| matches!(piece.origin, Origin::Zero));
         all_zero
@@ -46,7 +47,7 @@ fn is_same(one: &Piece<'_>, other: &Piece<'_>) -> bool {
     }
 }
 
-/// `N` contents side by side, the shorter ones with zeros behind them.
+/// `N` inputs side by side, the shorter ones followed by zeros.
 struct Zip<'a, const N: usize> {
     sides: [Side<'a>; N],
 }
@@ -63,7 +64,7 @@ impl<'a, const N: usize> Zip<'a, N> {
             if side.piece.is_none() {
                 match side.pieces.next().transpose() {
                     Ok(piece) => side.piece = piece,
-                    // Of one content, the caller knows which it is.
+                    // If there is only one input, the caller knows its name.
                     Err(error) => return Some(Err(error.in_file(side.path.filter(|_| N > 1)))),
                 }
             }
@@ -78,15 +79,15 @@ impl<'a, const N: usize> Zip<'a, N> {
     }
 }
 
-/// A piece of work: at most [`UNIT`] bytes, unless there is nothing to look at in it.
+/// A unit of work: at most [`UNIT`] bytes, unless there is nothing to read in it.
 #[derive(Clone, Debug)]
 pub(super) struct Unit {
-    /// Where it begins, counted from the beginning of the content.
+    /// Start, counted from the beginning of the input.
     pub(super) start: u64,
     pub(super) length: u64,
-    /// Its pieces in the window; none of a unit in which there is nothing to look at.
+    /// Indices of its pieces in the window. Empty for a unit with nothing to read.
     pub(super) pieces: std::ops::Range<usize>,
-    /// Whether its bytes were not in the memory of the system when the plan was made; only found out if asked for.
+    /// Whether its bytes were not in the page cache when the plan was made. Only determined on request.
     pub(super) was_cold: bool,
 }
 
@@ -99,29 +100,29 @@ impl Unit {
 /// A part of the plan.
 #[derive(Debug, Default)]
 pub(super) struct Window<'a> {
-    /// Of every run one after the other of each input.
+    /// The pieces of every run, one after the other of each input.
     pieces: Vec<Piece<'a>>,
-    /// In the order of the content.
+    /// In the order of the input.
     pub(super) units: Vec<Unit>,
-    /// Bytes that have to be looked at.
+    /// Number of bytes to read.
     data: u64,
 }
 
 impl<'a> Window<'a> {
-    /// A unit, and the pieces of its runs, one after the other of each input.
+    /// Returns a unit, and the pieces of its runs, one after the other of each input.
     #[expect(clippy::indexing_slicing, reason = "numbers of units come from this window")]
     pub(super) fn unit(&self, index: usize) -> (&Unit, &[Piece<'a>]) {
         let unit = &self.units[index];
         (unit, self.pieces.get(unit.pieces.clone()).unwrap_or_default())
     }
 
-    /// The units that there is work in, in the order of the content.
+    /// Returns the indices of the units with work, in the order of the input.
     pub(super) fn in_order(&self) -> Vec<usize> {
         let has_work = |index: &usize| self.units.get(*index).is_some_and(|unit| !unit.is_idle());
         (0..self.units.len()).filter(has_work).collect()
     }
 
-    /// The same in the order in which their bytes lie in the files.
+    /// Returns the indices of the units with work, in the order of their bytes in the files.
     pub(super) fn in_file_order(&self) -> Vec<usize> {
         let mut order = self.in_order();
         order.sort_by_cached_key(|index| self.unit(*index).1.iter().find_map(Piece::in_file));
@@ -129,18 +130,18 @@ impl<'a> Window<'a> {
     }
 }
 
-/// How a plan is to be made.
+/// How a plan is made.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Planning {
-    /// Bytes to be looked at in one window, give or take a unit.
+    /// Number of bytes to read in one window. May be exceeded by one unit.
     pub(super) window: u64,
-    /// Whether zeros have to be looked at, too: they are cut into units then.
+    /// Whether zeros are visited, too: they are cut into units then.
     pub(super) visit_zeros: bool,
-    /// Whether it is of interest what the system has in memory.
+    /// Whether to determine which data is in the page cache.
     pub(super) find_cold: bool,
 }
 
-/// Makes the plan of work on `N` contents of the same length, side by side.
+/// Makes the plan of work on `N` inputs of the same length, side by side.
 pub(super) struct Planner<'a, const N: usize> {
     zip: Zip<'a, N>,
     planning: Planning,
@@ -151,12 +152,12 @@ pub(super) struct Planner<'a, const N: usize> {
 }
 
 impl<'a, const N: usize> Planner<'a, N> {
-    pub(super) fn new(contents: [Input<'a>; N], planning: Planning) -> Self {
-        let sides = contents.map(|content| Side { path: content.path(), pieces: content.pieces(), piece: None });
+    pub(super) fn new(inputs: [Input<'a>; N], planning: Planning) -> Self {
+        let sides = inputs.map(|input| Side { path: input.path(), pieces: input.pieces(), piece: None });
         Self { zip: Zip { sides }, planning, position: 0, pending: None, failed: None, is_done: false }
     }
 
-    /// The next window. An error comes behind all that is good before it.
+    /// Returns the next window. An error comes after all valid windows.
     pub(super) fn next_window(&mut self) -> Option<Result<Window<'a>>> {
         let mut window = Window::default();
         let mut open = UnitBuilder::at(self.position);
@@ -184,7 +185,7 @@ impl<'a, const N: usize> Planner<'a, N> {
         window.data >= self.planning.window || window.pieces.len() >= MOST_PIECES || window.units.len() >= MOST_PIECES
     }
 
-    /// The next run: inside of one unit, or as many whole units as there are with nothing to look at.
+    /// Returns the next run: within one unit, or as many whole units as there are with nothing to read.
     fn next_run(&mut self) -> Option<Result<AlignedRun<'a, N>>> {
         let whole = match self.pending.take() {
             Some(run) => run,
@@ -218,7 +219,7 @@ impl<'a, const N: usize> Planner<'a, N> {
     }
 }
 
-/// A unit that is being put together.
+/// A unit in the making.
 struct UnitBuilder {
     start: u64,
     first: Option<usize>,
@@ -244,7 +245,7 @@ impl UnitBuilder {
         window.pieces.extend_from_slice(&run.pieces);
     }
 
-    /// Adds the unit to the window, if there is anything in it, and begins the next one.
+    /// Adds the unit to the window, if it is not empty, and begins the next one.
     fn close(&mut self, window: &mut Window<'_>, planning: Planning, end: u64) {
         let Self { start, first, is_idle } = std::mem::replace(self, Self::at(end));
         let Some(first) = first else { return };

@@ -1,25 +1,26 @@
-//! How long work says how far it is, and learns that nobody waits for it any more.
+//! Progress reports of long work, and its cancellation.
 
 use std::fmt;
 use std::ops::ControlFlow;
 
-/// Whoever waits for long work. The library itself prints nothing.
+/// Receiver of progress reports, which can cancel the work. The library itself prints nothing.
 pub trait Progress: Sync {
-    /// So many more bytes of the disk are done. To break means to stop the work as soon as can be.
+    /// Receives the number of further bytes of the disk that are done. Returns `Break` to cancel the work as soon as
+    /// possible.
     ///
-    /// May be called from several threads at once, thousands of times in a second.
+    /// May be called from several threads at once, thousands of times per second.
     fn advance(&self, bytes: u64) -> ControlFlow<()>;
 }
 
-/// Nobody waits, or they wait for as long as it takes.
+/// Ignores progress, and never cancels.
 impl Progress for () {
     fn advance(&self, _: u64) -> ControlFlow<()> {
         ControlFlow::Continue(())
     }
 }
 
-/// Work that somebody waits for, but that has been counted already, or is no part of the whole: it can be stopped, and nothing
-/// else.
+/// Adapter for work that was counted already, or is not part of the total: cancels it like the wrapped receiver,
+/// without reporting progress.
 pub struct Uncounted<'p>(pub &'p dyn Progress);
 
 impl Progress for Uncounted<'_> {

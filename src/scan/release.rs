@@ -1,14 +1,14 @@
-//! Letting go of what the work has left behind, in large pieces.
+//! Release of memory after use, in large pieces.
 //!
-//! Every call that takes pages from a mapping interrupts the other threads, and one that takes a part of a large page makes
-//! the system cut it into small ones first. So the ranges are collected, and neighbours become one.
+//! Every call that takes pages from a mapping interrupts the other threads, and a call for a part of a large page makes
+//! the system split it first. So the ranges are collected, and neighbours are joined.
 
 use std::sync::Mutex;
 
 use crate::source::Source;
 use crate::threads::lock;
 
-/// How much may wait to be let go of, in bytes.
+/// Number of bytes that may wait for their release.
 const MOST_WAITING: u64 = 16 << 20;
 
 /// A range of a file that is not needed any more.
@@ -17,9 +17,9 @@ pub(super) struct Released<'a> {
     pub(super) source: &'a Source,
     pub(super) start: u64,
     pub(super) end: u64,
-    /// Whether it counts as memory of this process, since the mapping has lent it.
-    pub(super) is_lent: bool,
-    /// Whether the system's own copy is to go, too.
+    /// Whether it counts as memory of this process, since it was borrowed from the mapping.
+    pub(super) is_borrowed: bool,
+    /// Whether it is dropped from the page cache, too.
     pub(super) uncache: bool,
 }
 
@@ -28,15 +28,15 @@ impl Released<'_> {
         self.end.saturating_sub(self.start)
     }
 
-    /// Whether `next` goes on where this one ends, or overlaps it, and the same has to be done with it.
+    /// Returns whether `next` continues or overlaps this range, and needs the same treatment.
     fn goes_on_in(&self, next: &Self) -> bool {
         std::ptr::eq(self.source, next.source)
             && next.start <= self.end
-            && (self.is_lent, self.uncache) == (next.is_lent, next.uncache)
+            && (self.is_borrowed, self.uncache) == (next.is_borrowed, next.uncache)
     }
 
     fn release(&self) {
-        if self.is_lent {
+        if self.is_borrowed {
             self.source.forget(self.start, self.end);
         }
         if self.uncache {
@@ -45,7 +45,7 @@ impl Released<'_> {
     }
 }
 
-/// Lets go of all these ranges.
+/// Releases all these ranges.
 pub(super) fn release(mut left: Vec<Released<'_>>) {
     left.sort_unstable_by_key(|range| (std::ptr::from_ref(range.source).addr(), range.start));
     let mut before: Option<Released<'_>> = None;
@@ -61,12 +61,12 @@ pub(super) fn release(mut left: Vec<Released<'_>>) {
     before.iter().for_each(Released::release);
 }
 
-/// What waits to be let go of.
+/// Ranges that wait for their release.
 #[derive(Debug, Default)]
 pub(super) struct ReleaseQueue<'a>(Mutex<(Vec<Released<'a>>, u64)>);
 
 impl<'a> ReleaseQueue<'a> {
-    /// Adds what a worker has left behind.
+    /// Adds the ranges that a worker has finished.
     pub(super) fn add(&self, left: impl Iterator<Item = Released<'a>>) {
         let mut waiting = lock(&self.0);
         for range in left {

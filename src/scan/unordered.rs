@@ -1,4 +1,4 @@
-//! Doing the planned work: every core takes the next unit, results come in the order of the content.
+//! Execution of the planned work: every core takes the next unit, and results come in the order of the input.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,13 +22,14 @@ use super::plan::{Planner, Planning, Window};
 use super::release::ReleaseQueue;
 
 impl Input<'_> {
-    /// Shows all of it to `map`, unit by unit, on all threads of the current pool (with the feature `rayon`; otherwise on one),
-    /// and what comes of it to `take`, in order. Units are at most [`ScanOptions::UNIT`] bytes long, and begin at multiples of
-    /// that, counted from where the content begins; what `take` gets is the same for any number of threads.
+    /// Shows the input to `map`, unit by unit, on all threads of the current pool (with the feature `rayon`; otherwise
+    /// on one), and the results to `take`, in order. Units are at most [`ScanOptions::UNIT`] bytes long, and begin at
+    /// multiples of that, counted from the beginning of the input. The calls of `take` are the same for any number of
+    /// threads.
     ///
-    /// `map` is given where a unit begins, and its bytes and zeros. What is zero and nowhere is not shown to it: `take` is told
-    /// of it as a range with nothing, of any length. The order in which units are shown is that of the files, the bytes are
-    /// lent for the call only, and memory does not grow with the disk.
+    /// `map` receives the start of a unit, and its bytes and zeros. Unallocated space is not shown to it: `take`
+    /// receives it as a range of any length with `None`. Units are shown in the order of the files. The bytes are
+    /// borrowed for the call only, and memory does not grow with the disk.
     ///
     /// # Errors
     /// See [`ScanError`].
@@ -38,7 +39,7 @@ impl Input<'_> {
         map: impl Fn(u64, &[Segment<'_>]) -> T + Sync,
         mut take: impl FnMut(Range<u64>, Option<T>),
     ) -> Result<(), ScanError> {
-        Bulk { contents: [self], access: Access::Borrow, visit_zeros: false, options: *options }.each(
+        Bulk { inputs: [self], access: Access::Borrow, visit_zeros: false, options: *options }.each(
             |unit, _| Ok::<_, ScanError>(map(unit.start, &unit.segments)),
             |done| {
                 if done.value.is_none() {
@@ -54,51 +55,52 @@ impl Input<'_> {
 /// The bytes of a unit of work.
 #[derive(Debug)]
 pub(crate) struct UnitBytes<'b> {
-    /// Where it begins, counted from the beginning of the input.
+    /// Start, counted from the beginning of the input.
     pub(crate) start: u64,
     /// At most [`ScanOptions::UNIT`].
     pub(crate) length: u64,
-    /// Its bytes, and the lengths of its zeros, in order. Of several inputs, one segment of each, of the same length, and so on.
+    /// Its bytes, and the lengths of its zeros, in order. For several inputs: one segment of each, of the same length,
+    /// and so on.
     pub(crate) segments: Vec<Segment<'b>>,
 }
 
 impl UnitBytes<'_> {
-    /// Its bytes, and the lengths of its zeros, in order.
+    /// Returns the bytes, and the lengths of the zeros, in order.
     pub(crate) fn segments(&self) -> impl Iterator<Item = Segment<'_>> + Clone {
         self.segments.iter().copied()
     }
 }
 
-/// A part of the work that is done.
+/// A finished part of the work.
 #[derive(Debug)]
 pub(crate) struct Done<T> {
-    /// Where it begins, counted from the beginning of the content.
+    /// Start, counted from the beginning of the input.
     pub(crate) start: u64,
     pub(crate) length: u64,
-    /// What became of it; none where there was nothing to look at, since all is zero, or the same on both sides.
+    /// Result. `None` if there was nothing to read, since all is zero, or the same in both inputs.
     pub(crate) value: Option<T>,
 }
 
-/// Bulk work on `N` contents side by side, the shorter ones with zeros behind them.
+/// Work on `N` inputs side by side, the shorter ones followed by zeros.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bulk<'a, 'p, const N: usize> {
-    pub(crate) contents: [Input<'a>; N],
+    pub(crate) inputs: [Input<'a>; N],
     pub(crate) access: Access,
-    /// Whether zeros have to be looked at, too.
+    /// Whether zeros are visited, too.
     pub(crate) visit_zeros: bool,
     pub(crate) options: ScanOptions<'p>,
 }
 
-/// How much is planned ahead, in bytes to be looked at.
+/// Number of bytes to read that are planned in advance.
 const WINDOW: u64 = 256 << 20;
 
 impl<'a, const N: usize> Bulk<'a, '_, N> {
-    /// Shows every unit to `map`, on all threads of the current pool, in the order in which the bytes lie in the files. What
-    /// comes of it goes to `take`, in the order of the content: the same for any number of threads. Where there is nothing to
-    /// look at, it is for `take` to say that this is done.
+    /// Shows every unit to `map`, on all threads of the current pool, in the order of their bytes in the files. The
+    /// results go to `take`, in the order of the input: the same calls for any number of threads. If there is nothing
+    /// to read, `take` has to report the progress.
     ///
     /// # Errors
-    /// The first that there is: of the plan, of reading, of `map`, of `take`.
+    /// The first error: of the plan, of reading, of `map`, or of `take`.
     pub(crate) fn each<T: Send, E: Send + From<ScanError>>(
         &self,
         map: impl Fn(&UnitBytes<'_>, &mut Buffer) -> Result<T, E> + Sync,
@@ -118,19 +120,19 @@ impl<'a, const N: usize> Bulk<'a, '_, N> {
         Ok(self.check_tables()?)
     }
 
-    /// That the tables by which the contents were read are still there.
+    /// Checks that the tables by which the inputs were read still exist.
     pub(crate) fn check_tables(&self) -> Result<(), ScanError> {
-        let in_file = |content: &Input<'_>, error: Error| error.in_file(content.path().filter(|_| N > 1));
-        let check = |content: &Input<'_>| content.check_tables().map_err(|error| in_file(content, error));
-        Ok(self.contents.iter().try_for_each(check)?)
+        let in_file = |input: &Input<'_>, error: Error| error.in_file(input.path().filter(|_| N > 1));
+        let check = |input: &Input<'_>| input.check_tables().map_err(|error| in_file(input, error));
+        Ok(self.inputs.iter().try_for_each(check)?)
     }
 
     pub(super) fn planner(&self, window: u64) -> Planner<'a, N> {
         let find_cold = self.options.cache == PageCachePolicy::Drop;
-        Planner::new(self.contents, Planning { window, visit_zeros: self.visit_zeros, find_cold })
+        Planner::new(self.inputs, Planning { window, visit_zeros: self.visit_zeros, find_cold })
     }
 
-    /// Does one unit, which is not idle.
+    /// Processes one unit, which is not idle.
     fn one<T, E: From<ScanError>>(
         &self,
         window: &Window<'a>,
@@ -142,7 +144,7 @@ impl<'a, const N: usize> Bulk<'a, '_, N> {
         worker.loaded.load(pieces, self.access, N > 1).map_err(ScanError::Read)?;
         let segments = worker.loaded.segments(pieces).map_err(ScanError::Read)?;
         let mapped = map(&UnitBytes { start: unit.start, length: unit.length, segments }, &mut worker.memory);
-        // Before anything is made of it, be it an error: zeros that stand in for lost bytes are none.
+        // Before the result is used, even if it is an error: zeros that replace lost bytes are not content.
         worker.loaded.check(pieces).map_err(ScanError::Read)?;
         pool.to_release.add(worker.loaded.leave(unit.was_cold));
         let mapped = mapped?;
@@ -151,15 +153,15 @@ impl<'a, const N: usize> Bulk<'a, '_, N> {
     }
 }
 
-/// What a worker works with.
+/// Objects that a worker keeps.
 #[derive(Debug, Default)]
 struct Worker<'a> {
     loaded: UnitBuffer<'a>,
-    /// For whatever `map` needs memory for.
+    /// Memory for `map`.
     memory: Buffer,
 }
 
-/// The workers' things, kept from one window to the next.
+/// The workers' objects, kept from one window to the next.
 #[derive(Debug, Default)]
 struct WorkerPool<'a> {
     free: Mutex<Vec<Worker<'a>>>,
@@ -167,11 +169,11 @@ struct WorkerPool<'a> {
 }
 
 impl<'a> WorkerPool<'a> {
-    /// Does the work `each` for every item of `order`, on as many threads as there are, each taking the next. Returns what
-    /// came of it, in the order of the items' numbers.
+    /// Calls `each` for every item of `order`, on as many threads as there are, each taking the next. Returns the
+    /// results in the order of the items' numbers.
     ///
-    /// Whoever takes an item does it, and nobody takes one behind an error: so all before the first error in `order` are
-    /// done, and that is the one which is returned, whatever the threads.
+    /// A thread that takes an item finishes it, and no item after an error is taken: so all items before the first
+    /// error in `order` are done, and that error is returned, for any number of threads.
     fn work<T: Send, E: Send>(
         &self,
         order: &[usize],
@@ -188,7 +190,7 @@ impl<'a> WorkerPool<'a> {
                 match each(&mut worker, *index) {
                     Ok(value) => done.push((*index, value)),
                     Err(error) => {
-                        // Nobody takes anything any more.
+                        // Prevents that further items are taken.
                         next.fetch_max(order.len(), Ordering::Relaxed);
                         let mut first = lock(&first_failure);
                         if first.as_ref().is_none_or(|(before, _)| place < *before) {
@@ -210,7 +212,8 @@ impl<'a> WorkerPool<'a> {
     }
 }
 
-/// What `worker` returns, once for each thread of the current pool, but not more often than there are items of work.
+/// Returns the results of `worker`, called once on each thread of the current pool, but not more often than there are
+/// items of work.
 #[cfg(feature = "rayon")]
 pub(super) fn on_all_threads<T: Send>(items: usize, worker: &(impl Fn() -> Vec<T> + Sync)) -> Vec<T> {
     let threads = threads::count().min(items);

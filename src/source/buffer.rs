@@ -1,38 +1,38 @@
-//! Memory for reads: page-aligned, since the system copies into other memory several times slower, and direct writes take
-//! no other.
+//! Memory for reads: page-aligned, since the system copies into other memory several times slower, and direct writes
+//! require it.
 
 use crate::num::to_u64;
 
-/// What pages are aligned to.
+/// Alignment of pages, in bytes.
 const PAGE: usize = 4096;
 
-/// Bytes in memory that begin on a page. What they hold is of no meaning before something is read into them.
+/// Memory that begins on a page. Its content is undefined before something is read into it.
 #[derive(Debug, Default)]
 pub(crate) struct Buffer {
     bytes: Vec<u8>,
-    /// Where the first page begins.
+    /// Offset of the first page.
     skip: usize,
 }
 
 impl Buffer {
-    /// Makes sure that there are `length` bytes, and lends them. What they held may be lost.
+    /// Makes sure that there are `length` bytes, and returns them. Their old content may be lost.
     pub(crate) fn reserve(&mut self, length: usize) -> &mut [u8] {
         let needed = length.saturating_add(PAGE);
         if self.bytes.len() < needed {
-            // Not resized, which would copy what nobody needs.
+            // Not resized, which would copy the old content.
             self.bytes = vec![0; needed];
             self.skip = self.bytes.as_ptr().align_offset(PAGE).min(PAGE);
         }
         self.bytes.get_mut(self.skip..).and_then(|bytes| bytes.get_mut(..length)).unwrap_or_default()
     }
 
-    /// `length` bytes from `start` on, if there are so many.
+    /// Returns `length` bytes from `start` on, if they exist.
     pub(crate) fn get(&self, start: usize, length: usize) -> Option<&[u8]> {
         self.bytes.get(self.skip.checked_add(start)?..)?.get(..length)
     }
 }
 
-/// A length, rounded up to whole pages.
+/// Rounds a length up to whole pages.
 pub(crate) fn whole_pages(length: u64) -> u64 {
     length.saturating_add(to_u64(PAGE).saturating_sub(1)) & !to_u64(PAGE).saturating_sub(1)
 }
@@ -42,7 +42,7 @@ mod tests {
     use super::{Buffer, PAGE, whole_pages};
 
     #[test]
-    fn memory_begins_on_a_page_and_is_kept_while_it_suffices() {
+    fn memory_is_aligned_and_reused() {
         let mut buffer = Buffer::default();
         for length in [1, PAGE, 5 * PAGE + 1, 3] {
             let bytes = buffer.reserve(length);

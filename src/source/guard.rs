@@ -1,17 +1,17 @@
-//! SIGBUS in a mapping: the page counts as lost, and the process goes on.
+//! SIGBUS in a mapping: the page counts as lost, and the process continues.
 //!
-//! The system sends this signal when a page of a mapped file is touched and cannot be read: the file was truncated, or
-//! its medium failed. The handler records which pages are lost, puts pages of zeros in their place, and returns; the
-//! thread that touched one goes on with zeros. Zeros are never taken for content, because every reader asks the record
-//! *after* it has looked at bytes and before it uses what it saw. The record is written before the zeros appear, and
-//! nothing is ever taken out of it: so one question is enough, and no lost page is missed.
+//! The system sends this signal when a page of a mapped file is accessed and cannot be read: the file was truncated, or
+//! its medium failed. The handler records which pages are lost, replaces them with zero pages, and returns; the thread
+//! that accessed the page continues with zeros. Zeros are never taken for content, because every reader checks the
+//! record *after* it has read bytes and before it uses them. The record is written before the zeros appear, and entries
+//! are never removed: so one check is enough, and no lost page is missed.
 //!
 //! The handler uses atomic numbers in memory that is never freed, and system calls that are allowed in a handler: it
-//! takes no lock and allocates nothing, and any number of threads may be in it.
+//! takes no lock and allocates nothing, and any number of threads may run it at once.
 //!
 //! # How many pages a fault replaces
-//! A mapping with a hole of zeros is three mappings of the process, and their number is limited (`vm.max_map_count`).
-//! So a mapping is never cut into more pieces than its record has ranges:
+//! A mapping with a range of zero pages in it is three mappings of the process, and their number is limited
+//! (`vm.max_map_count`). So a mapping is never cut into more pieces than its record has ranges:
 //! - *Past the end of the file*, all pages up to the end of the mapping are replaced at once.
 //! - *Before it*, where a medium fails, the page alone; when the record has no room for another range, the aligned span
 //!   of 64 KiB around it, of 1 MiB, and so on, and in the end the whole mapping.
@@ -36,19 +36,19 @@ use self::nesting::Nesting;
 use self::record::{LostPages, PageRange};
 use crate::num::to_u64;
 
-/// Number of faults in all mappings since the process began: asked first, and 0 in most lives of a process.
+/// Number of faults in all mappings since the process began: checked first, and 0 in most processes.
 static FAULTS: AtomicUsize = AtomicUsize::new(0);
 
-/// Whether any page of any mapping is lost, of all that were looked at before this call.
+/// Returns whether any page of any mapping is lost, of all that were read before this call.
 #[inline]
 pub(crate) fn any_lost() -> bool {
-    // What was read before stays before: a fault in it has been counted by now.
+    // Keeps earlier reads before this: a fault in them has been counted by now.
     fence(Ordering::Acquire);
     FAULTS.load(Ordering::Relaxed) != 0
 }
 
-/// Whether any page of any mapping is known to be lost, for callers that have not looked at bytes yet: later losses are
-/// found by the question after the look.
+/// Returns whether any page of any mapping is known to be lost, for callers that have not read bytes yet: later losses
+/// are found by the check after the read.
 #[inline]
 pub(super) fn any_known_lost() -> bool {
     FAULTS.load(Ordering::Relaxed) != 0
@@ -60,15 +60,16 @@ const SLOTS: usize = 16;
 /// All mappings.
 static TABLE: Table = Table::new();
 
-/// A piece of the table of mappings. More are added when needed, and stay: the handler may look at them at any time.
+/// A piece of the table of mappings. Pieces are added when needed, and never removed: the handler may read them at any
+/// time.
 struct Table {
     slots: [Slot; SLOTS],
     more: OnceLock<Box<Table>>,
 }
 
-/// A mapping in the table, or room for one.
+/// A mapping in the table, or space for one.
 struct Slot {
-    /// Whether some mapping owns this slot, also before it can be found here and after that.
+    /// Whether a mapping owns this slot, also before it can be found here and after that.
     is_taken: AtomicBool,
     /// Odd while a mapping can be found here.
     version: AtomicUsize,
@@ -79,8 +80,8 @@ struct Slot {
     lost: LostPages,
 }
 
-/// Numbers of pages that are replaced at once, at multiples of themselves: 4 KiB, 64 KiB, 1 MiB, up to 64 GiB in pages
-/// of 4 KiB.
+/// Numbers of pages that are replaced at once, aligned to their size: 4 KiB, 64 KiB, 1 MiB, up to 64 GiB in pages of 4
+/// KiB.
 const SPANS: [u64; 7] = [1, 1 << 4, 1 << 8, 1 << 12, 1 << 16, 1 << 20, 1 << 24];
 
 impl Table {
@@ -88,12 +89,12 @@ impl Table {
         Self { slots: [const { Slot::free() }; SLOTS], more: OnceLock::new() }
     }
 
-    /// The pieces of the table that exist.
+    /// Returns the pieces of the table.
     fn pieces(&'static self) -> impl Iterator<Item = &'static Self> {
         std::iter::successors(Some(self), |piece| piece.more.get().map(Box::as_ref))
     }
 
-    /// A free slot, which the caller owns from now on.
+    /// Returns a free slot, which the caller owns from now on.
     fn take(&'static self) -> &'static Slot {
         let mut piece = self;
         loop {
@@ -105,7 +106,7 @@ impl Table {
         }
     }
 
-    /// The mapping that has the byte at `address`, and the offset of the byte in it.
+    /// Returns the mapping that contains `address`, and the offset of the address in it.
     fn find(&'static self, address: usize) -> Option<(&'static Slot, usize)> {
         let mut slots = self.pieces().flat_map(|piece| &piece.slots);
         slots.find_map(|slot| Some((slot, slot.offset_of(address)?)))
@@ -124,39 +125,39 @@ impl Slot {
         }
     }
 
-    /// Offset of an address in the mapping, if the mapping has it.
+    /// Returns the offset of an address in the mapping, if the mapping contains it.
     fn offset_of(&self, address: usize) -> Option<usize> {
         let version = self.version.load(Ordering::Acquire);
         if version & 1 == 0 {
             return None;
         }
         let (start, end) = (self.start.load(Ordering::Relaxed), self.end.load(Ordering::Relaxed));
-        // Read while the slot got another mapping, the two may be halves of different ones. The mapping that is looked
-        // for cannot be one that comes or goes meanwhile, since a thread is touching it.
+        // If the slot got another mapping meanwhile, the two values may belong to different ones. The mapping that is
+        // searched cannot come or go meanwhile, since a thread is accessing it.
         fence(Ordering::Acquire);
         let is_whole = self.version.load(Ordering::Relaxed) == version;
         address.checked_sub(start).filter(|_| is_whole && address < end)
     }
 
-    /// Number of pages of the mapping.
+    /// Returns the number of pages of the mapping.
     fn page_count(&self) -> u64 {
         let length = self.end.load(Ordering::Relaxed).saturating_sub(self.start.load(Ordering::Relaxed));
         to_u64(length.div_ceil(page_size()))
     }
 
-    /// Number of pages that the file has now, with the partial one at its end: none if it is no regular file, or the
-    /// system does not say.
+    /// Returns the number of pages of the file now, with the partial one at its end. Returns `None` if it is not a
+    /// regular file, or if the system does not report it.
     fn file_page_count(&self) -> Option<u64> {
         // SAFETY: the owner of the mapping takes it out of the table before it closes the file, and a thread is
-        // touching the mapping now, so the owner is still there.
+        // accessing the mapping now, so the owner still exists.
         let file = unsafe { BorrowedFd::borrow_raw(self.file.load(Ordering::Relaxed)) };
         let status = rustix::fs::fstat(file).ok()?;
         let length = u64::try_from(status.st_size).ok()?;
         FileType::from_raw_mode(status.st_mode).is_file().then_some(length.div_ceil(to_u64(page_size())))
     }
 
-    /// Records a page that could not be read as lost, with as many others as it takes, and replaces all of these with
-    /// zeros. Returns false if the system does not let it.
+    /// Records an unreadable page as lost, with as many others as necessary, and replaces all of them with zeros.
+    /// Returns false if the system refuses.
     fn lose(&self, page: u64) -> bool {
         let is_done = match self.file_page_count().filter(|count| *count <= page) {
             Some(count) => self.lose_rest(count),
@@ -165,8 +166,8 @@ impl Slot {
         is_done || self.lose_rest(0) || (release_reserve() && self.lose_rest(0))
     }
 
-    /// Loses the aligned span of `length` pages, a power of two, around a page. Returns false if the record has no room
-    /// for it, or the system none for a mapping.
+    /// Loses the aligned span of `length` pages, a power of two, around a page. Returns false if the record has no
+    /// space for it, or the system refuses a mapping.
     fn lose_span(&self, page: u64, length: u64) -> bool {
         let first = page & !length.wrapping_sub(1);
         let count = length.min(self.page_count().saturating_sub(first));
@@ -175,29 +176,31 @@ impl Slot {
         self.put_zeros(span.first, span.count)
     }
 
-    /// Loses everything from a page to the end of the mapping. Returns false if the system has no room for a mapping.
+    /// Loses all pages from `first` to the end of the mapping. Returns false if the system refuses a mapping.
     fn lose_rest(&self, first: u64) -> bool {
         self.lost.add_rest(first);
         FAULTS.fetch_add(1, Ordering::Release);
         self.put_zeros(first, self.page_count().saturating_sub(first))
     }
 
-    /// Puts zeros in the place of pages that are recorded as lost.
+    /// Replaces pages that are recorded as lost with zeros.
     fn put_zeros(&self, first: u64, count: u64) -> bool {
         let in_bytes = |pages: u64| usize::try_from(pages).ok()?.checked_mul(page_size());
         let place = || in_bytes(first)?.checked_add(self.start.load(Ordering::Relaxed));
         let (Some(start), Some(length)) = (place(), in_bytes(count)) else { return false };
         let start = std::ptr::without_provenance_mut::<c_void>(start);
-        // SAFETY: all these pages lie in a mapping that its owner has put into the table, and takes out of it before it
-        // is unmapped. The thread is touching it by a borrow, so the owner is still there, and no page of anything else
-        // is replaced. The pages are read-only before and after, and stay mapped all the time.
+        // SAFETY: all these pages are in a mapping that its owner has put into the table, and takes out of it before it
+        // is unmapped. The thread is accessing it by a borrow, so the owner still exists, and no other page is
+        // replaced. The pages are read-only before and after, and stay mapped all the time.
         //
-        // Borrowed bytes may change to zeros by this, which a shared reference does not allow for. It happens only
-        // after the promise of `Source::map` was broken: the file was truncated, or does not give the content any more
-        // that it had. From then on, the bytes of *any* page of such a file may turn into zeros, whatever happens here:
-        // the system can drop a page that was read, and fail to read it when it is touched again. What rests on the
-        // promise is that nothing else happens: each byte is one that the file had or a zero, and the loss is on record
-        // before the first zero can be seen. Everybody who asks after the look (`check_lost`) knows.
+        // Borrowed bytes may change to zeros, which a shared reference does not allow for. This happens only after the
+        // promise of `Source::map` was broken: the file was truncated, or its medium does not return the content any
+        // more. From then on, the bytes of *any* page of such a file may turn into zeros, with or without this call:
+        // the system can drop a page that was read, and fail to read it again. What remains guaranteed is that nothing
+        // else happens: each byte is one that the file had or a zero, and the loss is recorded before the first zero
+        // can be seen. Every caller who checks after reading (`check_lost`) gets the error.
+        //
+        // The call itself changes nothing else; on Linux it is made without libc, so `errno` is not changed.
         //
         // By the call itself, nothing else is changed; on Linux it is made without libc, so `errno` stays what it was.
         let replaced =
@@ -206,24 +209,24 @@ impl Slot {
     }
 }
 
-/// The place of a mapping in the table, for as long as the mapping lives.
+/// Entry of a mapping in the table, for as long as the mapping exists.
 pub(super) struct Guarded(&'static Slot);
 
 impl Guarded {
-    /// Puts a mapping of a file into the table. The file must stay open until this is dropped: by another file under
-    /// the same descriptor, more would count as lost than is (never less).
+    /// Puts a mapping of a file into the table. The file must stay open until this is dropped: if another file had the
+    /// same descriptor, more pages would count as lost than are lost (never fewer).
     ///
-    /// If [`guard_mappings`] was called before, and the handler was displaced since, it is installed again.
+    /// If [`guard_mappings`] was called before, and its handler was displaced since, the handler is installed again.
     ///
     /// # Errors
-    /// If the system refuses the handler.
+    /// Fails if the system refuses the handler.
     pub(super) fn new(mapping: &[u8], file: &File) -> io::Result<Self> {
         if FIRST.get().is_some() {
             guard_mappings()?;
         }
         let slot = TABLE.take();
         slot.lost.clear();
-        // Whoever sees one of these sees that the version has changed since.
+        // A thread that sees one of these values sees that the version has changed.
         fence(Ordering::Release);
         let addresses = mapping.as_ptr_range();
         slot.start.store(addresses.start.addr(), Ordering::Relaxed);
@@ -233,7 +236,7 @@ impl Guarded {
         Ok(Self(slot))
     }
 
-    /// The first offset in the mapping, from `start` on and before `end`, that was lost since it was made.
+    /// Returns the first offset in the mapping, from `start` on and before `end`, that was lost since it was made.
     pub(super) fn first_lost(&self, start: u64, end: u64) -> Option<u64> {
         self.0.lost.first_in(start, end, to_u64(page_size()))
     }
@@ -246,76 +249,77 @@ impl Drop for Guarded {
     }
 }
 
-/// What a signal did before the handler was installed.
+/// Action for a signal before the handler was installed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Displaced {
     handler: libc::sighandler_t,
     flags: c_int,
 }
 
-/// What the handler displaced when it was installed for the first time.
+/// The action that the handler displaced when it was installed for the first time.
 static FIRST: OnceLock<&'static Displaced> = OnceLock::new();
 
-/// What the handler displaced last; null until there is any. What this points to is never freed.
+/// The action that the handler displaced last; null until there is one. The target is never freed.
 static NEWEST: AtomicPtr<Displaced> = AtomicPtr::new(std::ptr::null_mut());
 
-/// All that was ever displaced, each once. Locked while the handler is installed.
+/// All displaced actions, each once. Locked while the handler is installed.
 static ALL_DISPLACED: Mutex<Vec<&'static Displaced>> = Mutex::new(Vec::new());
 
-/// The threads that are in handlers which were displaced.
+/// The threads that are running displaced handlers.
 static NESTING: Nesting = Nesting::new();
 
-/// Makes the process survive when a mapped image cannot be read.
+/// Lets the process survive when a mapped image cannot be read.
 ///
-/// Without it, a read of a page that is gone (the file was truncated, or its medium failed) ends the process with
-/// SIGBUS. With it, the operation that touched the page fails with [`ErrorKind::Lost`](crate::ErrorKind::Lost), which
-/// names the file offset. It holds for all threads and all sources of [`Source::map`](crate::Source::map), existing and
-/// future ones.
+/// Without this call, access to an unreadable page (the file was truncated, or its medium failed) ends the process with
+/// SIGBUS. With it, the operation that accessed the page fails with [`ErrorKind::Lost`](crate::ErrorKind::Lost), which
+/// contains the file offset. It applies to all threads and all sources of [`Source::map`](crate::Source::map), existing
+/// and future ones.
 ///
-/// # What it does to the process
-/// It installs a handler for SIGBUS. Signals that do not come from these mappings go to the handler that was installed
-/// before, or end the process as they would have. The alternate signal stack of a thread is used if it has one.
+/// # Effects on the process
+/// The call installs a handler for SIGBUS. Signals that do not come from these mappings go to the handler that was
+/// installed before, or end the process as they would have. The alternate signal stack of a thread is used if it has
+/// one.
 ///
 /// A handler that another library installs later displaces this one, unless it passes signals on. [`guard_is_active`]
-/// says so. To call `guard_mappings` again installs the handler again, on top of that one; so does each later call of
-/// [`Source::map`](crate::Source::map). Foreign signals then go to the handler that was displaced last; if that passes
-/// them on to this one, they go to the handler that was there before the first call of `guard_mappings`. Handlers that
-/// are displaced must therefore stay in memory. While this handler is not active, a lost page ends the process, or does
-/// what the other handler makes of it.
+/// reports that. Another call of `guard_mappings` installs the handler again, on top of that one; so does each later
+/// call of [`Source::map`](crate::Source::map). Foreign signals then go to the handler that was displaced last; if that
+/// passes them on to this one, they go to the handler that was installed before the first call of `guard_mappings`.
+/// Displaced handlers must therefore stay in memory. While this handler is not active, a lost page ends the process, or
+/// the other handler decides.
 ///
-/// # What is lost
-/// - If the file was truncated: all whole pages past its end, at once. In the partial page at the end, no signal comes;
+/// # Lost pages
+/// - If the file was truncated: all whole pages past its end, at once. The partial page at the end causes no signal;
 ///   the crate compares the length of the file instead ([`Source::check_lost`](crate::Source::check_lost)).
-/// - If its medium failed: the page that was touched. The record of a mapping has room for 128 ranges of lost pages.
-///   After that, or when the process has as many mappings as the system allows, a lost page takes others with it, which
-///   could have been read: those in the same aligned 64 KiB, 1 MiB, 16 MiB, 256 MiB, 4 GiB or 64 GiB of the file, or
-///   the whole file. All of them are reported as lost. So more may be reported than is lost, never less.
+/// - If its medium failed: the accessed page. The record of a mapping has space for 128 ranges of lost pages. After
+///   that, or when the process has as many mappings as the system allows, other pages that could have been read are
+///   lost with it: those in the same aligned 64 KiB, 1 MiB, 16 MiB, 256 MiB, 4 GiB or 64 GiB of the file, or the whole
+///   file. All of them are reported as lost. So more may be reported than is lost, never less.
 ///
-/// # What you have to do
+/// # What callers have to do
 /// In borrowed bytes ([`Disk::segments`](crate::Disk::segments), [`Disk::slice`](crate::Disk::slice)), a lost page
 /// reads as zeros. The bytes of a failing file may turn into zeros while they are borrowed, also those that were read
-/// before. So if you use borrowed bytes, call [`Disk::check_lost`](crate::Disk::check_lost) *after* you have looked at
-/// them and before you rely on what you saw. The crate does that for everything it looks at itself; an iterator and a
-/// [`Reader`](crate::Reader) do it for what they returned when they are asked for the next item. A system call that
-/// gets borrowed bytes, such as a write to a file, fails with `EFAULT` where a page cannot be read.
+/// before. So if you use borrowed bytes, call [`Disk::check_lost`](crate::Disk::check_lost) *after* you have read them
+/// and before you rely on them. The crate does that for everything that it reads itself; an iterator and a
+/// [`Reader`](crate::Reader) check the bytes that they returned when they are asked for the next item. A system call
+/// that gets borrowed bytes, such as a write to a file, fails with `EFAULT` if a page cannot be read.
 ///
 /// # Errors
-/// If the system refuses the handler, or a mapping of one page that is kept in reserve.
+/// Fails if the system refuses the handler, or a mapping of one page that is kept in reserve.
 pub fn guard_mappings() -> io::Result<()> {
     let mut all_displaced = ALL_DISPLACED.lock().unwrap_or_else(PoisonError::into_inner);
     reserve_mapping()?;
-    // The handler asks for it, too, and shall find it there.
+    // The handler needs it, too, and must not be the first to ask.
     page_size();
     let current = sigaction(None)?;
     if is_ours(&current) {
         return Ok(());
     }
-    // Known before the handler is there: it may be called at once.
+    // Before the handler is installed: it may be called at once.
     remember(&mut all_displaced, &current);
     let mut action = current;
     action.sa_sigaction = our_handler();
-    // What the displaced handler wants to be blocked stays blocked, since it is called from this one. Not the signal
-    // itself: that handler may touch a mapping, too.
+    // Signals that the displaced handler blocks stay blocked, since it is called from this one. Not SIGBUS itself: that
+    // handler may access a mapping, too.
     action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_NODEFER | (current.sa_flags & libc::SA_RESTART);
     let displaced = sigaction(Some(&action))?;
     // Another thread may have installed a handler between the two calls.
@@ -325,16 +329,16 @@ pub fn guard_mappings() -> io::Result<()> {
     Ok(())
 }
 
-/// Whether the handler that [`guard_mappings`] installs is the one that the process has now for SIGBUS.
+/// Returns whether the handler that [`guard_mappings`] installs is the current one of the process for SIGBUS.
 ///
-/// False before `guard_mappings` was called, and after another library has installed a handler of its own. (That one
-/// may pass signals on to this one; it does not show.)
+/// Returns false before `guard_mappings` was called, and after another library has installed a handler of its own.
+/// (That one may pass signals on to this one, which cannot be detected.)
 #[must_use]
 pub fn guard_is_active() -> bool {
     sigaction(None).is_ok_and(|current| is_ours(&current))
 }
 
-/// The handler, as the system takes it.
+/// Returns the handler, as the system takes it.
 fn our_handler() -> libc::sighandler_t {
     let handler: extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) = on_bus_error;
     #[expect(clippy::as_conversions, reason = "how libc wants a function")]
@@ -346,7 +350,7 @@ fn is_ours(action: &libc::sigaction) -> bool {
     action.sa_sigaction == our_handler()
 }
 
-/// Makes an action the newest that was displaced.
+/// Makes an action the newest displaced one.
 fn remember(all: &mut Vec<&'static Displaced>, action: &libc::sigaction) {
     let displaced = Displaced { handler: action.sa_sigaction, flags: action.sa_flags };
     let known = all.iter().copied().find(|known| **known == displaced);
@@ -359,49 +363,49 @@ fn remember(all: &mut Vec<&'static Displaced>, action: &libc::sigaction) {
     FIRST.get_or_init(|| displaced);
 }
 
-/// Sets what SIGBUS does, if that is given, and returns what it did before.
+/// Sets the action for SIGBUS, if one is given, and returns the previous one.
 fn sigaction(action: Option<&libc::sigaction>) -> io::Result<libc::sigaction> {
     let mut before = default_action();
     let action = action.map_or(std::ptr::null(), std::ptr::from_ref);
     // SAFETY: both pointers are of such structures, or null, which is allowed for the first. A handler that is
-    // installed is that of this module, whose signature is what SA_SIGINFO asks for, or none.
+    // installed is that of this module, whose signature is the one that SA_SIGINFO requires, or none.
     let result = unsafe { libc::sigaction(libc::SIGBUS, action, &raw mut before) };
     if result == 0 { Ok(before) } else { Err(io::Error::last_os_error()) }
 }
 
-/// What a signal does by default.
+/// Returns the default action.
 fn default_action() -> libc::sigaction {
-    // SAFETY: numbers, a set of bits, and a function that may be none: all of them may be zero, which is SIG_DFL, no
-    // flags, and an empty set.
+    // SAFETY: numbers, a set of bits, and an optional function: all of them may be zero, which is SIG_DFL, no flags,
+    // and an empty set.
     unsafe { std::mem::zeroed() }
 }
 
-/// A mapping of one page that is given back when the process is past the limit of its mappings; null if not mapped.
+/// A mapping of one page that is released when the process exceeds the limit of its mappings; null if not mapped.
 static RESERVE: AtomicPtr<c_void> = AtomicPtr::new(std::ptr::null_mut());
 
-/// Makes the mapping in reserve, if there is none. Called under the lock of [`ALL_DISPLACED`].
+/// Makes the reserved mapping, if there is none. Called under the lock of [`ALL_DISPLACED`].
 fn reserve_mapping() -> io::Result<()> {
     if RESERVE.load(Ordering::Relaxed).is_null() {
-        // A shared one, which is never merged with a neighbour: giving it back frees exactly one.
+        // Shared, so it is never merged with a neighbour: releasing it frees exactly one mapping.
         let (length, flags) = (page_size(), MapFlags::SHARED);
-        // SAFETY: the system chooses the place, and nobody can read or write there.
+        // SAFETY: the system chooses the address, and no access is allowed there.
         let page = unsafe { rustix::mm::mmap_anonymous(std::ptr::null_mut(), length, ProtFlags::empty(), flags) }?;
         RESERVE.store(page, Ordering::Release);
     }
     Ok(())
 }
 
-/// Gives the mapping in reserve back. Returns false if there was none.
+/// Releases the reserved mapping. Returns false if there was none.
 fn release_reserve() -> bool {
     let page = RESERVE.swap(std::ptr::null_mut(), Ordering::Acquire);
     if page.is_null() {
         return false;
     }
-    // SAFETY: the mapping is of this length, nobody else has its address any more, and nothing refers into it.
+    // SAFETY: the mapping has this length, no other thread has its address any more, and nothing refers to it.
     unsafe { rustix::mm::munmap(page, page_size()) }.is_ok()
 }
 
-/// Length of a page, in bytes.
+/// Returns the length of a page, in bytes.
 fn page_size() -> usize {
     static PAGE_SIZE: AtomicUsize = AtomicUsize::new(0);
 
@@ -425,18 +429,18 @@ extern "C" fn on_bus_error(signal: c_int, info: *mut libc::siginfo_t, context: *
     }
 }
 
-/// Whether the thread that got the signal has touched a page, and was not sent the signal by somebody.
+/// Returns whether the signal was caused by an access of the thread, and was not sent by a process.
 fn is_fault(info: &libc::siginfo_t) -> bool {
-    // BUS_ADRALN, BUS_ADRERR, BUS_OBJERR, and of Linux BUS_MCEERR_AR: a page whose memory is broken, and was touched.
+    // BUS_ADRALN, BUS_ADRERR, BUS_OBJERR, and on Linux BUS_MCEERR_AR: a page with broken memory was accessed.
     matches!(info.si_code, 1..=4)
 }
 
-/// Takes a page of a mapping as lost, if it is one, and puts zeros in its place.
+/// Records the page as lost and replaces it with zeros, if it belongs to a mapping.
 fn is_lost_page(info: &libc::siginfo_t) -> bool {
     if !is_fault(info) {
         return false;
     }
-    // SAFETY: this signal, when it comes of a touched page, carries the address.
+    // SAFETY: this signal, if caused by an access, contains the address.
     let address = unsafe { info.si_addr() };
     let Some((slot, offset)) = TABLE.find(address.addr()) else { return false };
     slot.lose(to_u64(offset.checked_div(page_size()).unwrap_or(0)))
@@ -453,19 +457,19 @@ fn pass_on(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
     // SAFETY: as in `on_bus_error`.
     let is_fault = unsafe { info.as_ref() }.is_some_and(is_fault);
     match displaced.handler {
-        // A touched page cannot be ignored: the system ends the process then, too.
+        // An access cannot be ignored: the system ends the process then, too.
         libc::SIG_IGN if !is_fault => {}
         libc::SIG_DFL | libc::SIG_IGN => {
             drop(sigaction(Some(&default_action())));
-            // The page is touched again when this returns; a signal that somebody sent has to be sent again.
+            // An access is repeated when this returns; a signal that was sent has to be sent again.
             if !is_fault {
                 // SAFETY: it sends a signal, and may be called in handlers.
                 unsafe { libc::raise(signal) };
             }
         }
         handler if displaced.flags & libc::SA_SIGINFO != 0 => {
-            // SAFETY: neither SIG_DFL nor SIG_IGN, so it is the address of a function; and whoever installed it with
-            // SA_SIGINFO has promised that it has this signature.
+            // SAFETY: neither SIG_DFL nor SIG_IGN, so it is the address of a function; and the code that installed it
+            // with SA_SIGINFO has promised that it has this signature.
             let handler = unsafe { std::mem::transmute::<libc::sighandler_t, Informed>(handler) };
             handler(signal, info, context);
         }
@@ -477,8 +481,8 @@ fn pass_on(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
     }
 }
 
-/// Who gets a foreign signal: the handler that was displaced last; from a call that comes from there, the one that was
-/// displaced first; and from a call that comes even from there, the system.
+/// Returns the action that gets a foreign signal: the one that was displaced last; for a call from there, the one that
+/// was displaced first; and for a call even from there, the default.
 fn displaced_at(depth: usize) -> Displaced {
     // SAFETY: null, or a structure that is never freed and never changes.
     let newest = unsafe { NEWEST.load(Ordering::Acquire).as_ref() };
@@ -490,9 +494,9 @@ fn displaced_at(depth: usize) -> Displaced {
     displaced.copied().unwrap_or(Displaced { handler: libc::SIG_DFL, flags: 0 })
 }
 
-/// What tells the calling thread from others; not 0.
+/// Returns a number that identifies the calling thread; not 0.
 fn thread_id() -> usize {
-    // SAFETY: it has no conditions, and only reads what the thread was given at its start.
+    // SAFETY: it has no conditions, and only reads data that the thread got at its start.
     let thread = unsafe { libc::pthread_self() };
     #[expect(clippy::as_conversions, reason = "a number on some systems, a pointer on others")]
     let id = thread as usize;

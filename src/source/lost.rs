@@ -1,4 +1,4 @@
-//! What became of a file while it was read: pages that were lost, and changes that others made.
+//! Detection of lost pages, and of changes to a file while it is read.
 
 use std::io;
 
@@ -12,7 +12,7 @@ use super::guard::any_known_lost;
 #[cfg(all(unix, feature = "mmap"))]
 pub(crate) use super::guard::any_lost;
 
-/// Whether any page of any mapping was ever lost.
+/// Returns whether any page of any mapping was ever lost.
 #[cfg(not(all(unix, feature = "mmap")))]
 pub(crate) const fn any_lost() -> bool {
     false
@@ -24,13 +24,13 @@ const fn any_known_lost() -> bool {
 }
 
 impl Source {
-    /// Whether all bytes that were ever looked at were really those of the file: see
+    /// Checks that all bytes that were ever read were those of the file. See
     #[cfg_attr(all(unix, feature = "mmap"), doc = "[`guard_mappings`](super::guard_mappings).")]
     #[cfg_attr(not(all(unix, feature = "mmap")), doc = "`guard_mappings`.")]
     ///
     /// # Errors
-    /// [`ErrorKind::Lost`], with the offset of the first page that could not be read, or of the end of the file if that has
-    /// become shorter.
+    /// [`ErrorKind::Lost`], with the offset of the first page that could not be read, or of the end of the file if it
+    /// has become shorter.
     pub fn check_lost(&self) -> Result<()> {
         self.check(Structure::File, 0, self.len())?;
         if let Door::Reader(reader) = &self.0.door {
@@ -40,16 +40,16 @@ impl Source {
         self.check_length(self.len())
     }
 
-    /// Whether the file has been changed since it was opened, as far as its size and the time of its last change tell; of a
-    /// block device, only the size does. A copy in memory does not change, nor do bytes that never were in a file.
+    /// Returns whether the file has been changed since it was opened, according to its size and the time of its last
+    /// change; for a block device, only its size. Bytes in memory never change.
     ///
     /// # Errors
-    /// If the system does not say.
+    /// Fails if the system does not report size or time.
     pub fn has_changed(&self) -> io::Result<bool> {
         self.own_open_file().map_or(Ok(false), OpenFile::has_changed)
     }
 
-    /// That of the bytes from `offset` on, which have been looked at, none was lost.
+    /// Checks that none of the bytes from `offset` on, which have been read, was lost.
     #[inline]
     pub(crate) fn check(&self, what: Structure, offset: u64, length: u64) -> Result<()> {
         if any_lost() { self.check_pages(what, offset, length) } else { Ok(()) }
@@ -61,10 +61,10 @@ impl Source {
         lost.map_or(Ok(()), |at| Err(Error::at(what, at, ErrorKind::Lost)))
     }
 
-    /// As many of `bytes`, which begin at `offset`, as come before the first one that is known to be lost.
+    /// Returns the bytes of `bytes`, which begin at `offset`, before the first one that is known to be lost.
     ///
     /// # Errors
-    /// If that is the first one.
+    /// Fails if the first byte is lost.
     #[inline]
     pub(crate) fn good<'b>(&self, what: Structure, offset: u64, bytes: &'b [u8]) -> Result<&'b [u8]> {
         if any_known_lost() { self.good_pages(what, offset, bytes) } else { Ok(bytes) }
@@ -90,18 +90,18 @@ impl Source {
         }
     }
 
-    /// Whether the file is as long as it was when it was mapped. Asked after a look at bytes of it, a yes is certain: where a
-    /// file ends in the middle of a page, the rest of that page reads as zeros, and no signal tells.
+    /// Returns whether the file is as long as when it was mapped. The answer is certain for bytes that were read before
+    /// the call: if a file ends in the middle of a page, the rest of that page reads as zeros without a signal.
     ///
     /// # Errors
-    /// If the system does not say.
+    /// Fails if the system does not report the length.
     pub(crate) fn is_whole(&self) -> Result<bool> {
         let Some(open) = self.own_open_file() else { return Ok(true) };
         Ok(open.length_now().map_err(length_unknown)? >= self.len())
     }
 
-    /// That the first `length` bytes, which were there when the file was mapped, are still there. Where it has become shorter, what
-    /// was behind its end is lost, also in its last page, which can still be touched.
+    /// Checks that the first `length` bytes, which existed when the file was mapped, still exist. If the file has
+    /// become shorter, bytes past its end are lost, also in its last page, which can still be accessed.
     pub(crate) fn check_length(&self, length: u64) -> Result<()> {
         let Some(open) = self.own_open_file() else { return Ok(()) };
         let now = open.length_now().map_err(length_unknown)?;
@@ -109,7 +109,7 @@ impl Source {
     }
 }
 
-/// What it means that the system does not say how long a file is.
+/// Returns the error for a length that the system does not report.
 fn length_unknown(error: io::Error) -> Error {
     Error::of(Structure::File, ErrorKind::Io(error.into()))
 }

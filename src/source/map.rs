@@ -1,4 +1,4 @@
-//! The only place where files are mapped.
+//! Mappings of files. No other module maps files.
 #![expect(unsafe_code, reason = "mapping a file is a promise about the file, which no type can make")]
 
 use std::io;
@@ -15,29 +15,29 @@ use super::{Door, Source};
 use crate::error::{Error, ErrorKind, Result, Structure};
 
 impl Source {
-    /// Maps the file at `path`: costs the same for any length, and reads lend the pages of the file itself.
+    /// Maps the file at `path`. The cost does not depend on the length of the file, and reads borrow its pages.
     ///
     /// # Safety
-    /// From this call until the source and its clones are dropped, and with them whatever holds one (an
-    /// [`Image`](crate::Image), a [`Disk`](crate::Disk)), the content and the length of the file at `path` must not
-    /// change, neither by this process nor by another. The promise is about this file alone: parents that are found for
-    /// it are opened by [`Source::open`], unless
-    /// [`OpenOptions::map_parents`](crate::OpenOptions::map_parents) promises for them, too.
+    /// From this call until the source, its clones, and all objects that hold one (an [`Image`](crate::Image), a
+    /// [`Disk`](crate::Disk)) are dropped, the content and the length of the file at `path` must not change, neither by
+    /// this process nor by another. The promise is about this file alone: parents that are found for it are opened by
+    /// [`Source::open`], unless [`OpenOptions::map_parents`](crate::OpenOptions::map_parents) promises the same for
+    /// them.
     ///
-    /// The crate lends references to the mapped bytes. If the bytes change under them, the behaviour is undefined. No lock
-    /// that the system offers makes this certain. Where the promise can't be made, use [`Source::open`]; where it was
-    /// broken, [`Source::has_changed`] says so, for the most part.
+    /// The crate hands out references to the mapped bytes. If the bytes change while they are borrowed, the behaviour
+    /// is undefined. No file lock prevents this for certain. If the promise cannot be made, use [`Source::open`]. If it
+    /// was broken, [`Source::has_changed`] reports it in most cases.
     ///
-    /// If the file becomes shorter, or the medium fails where nothing has been read yet, touching what is gone ends the
-    /// process with SIGBUS, unless
+    /// If the file becomes shorter, or its medium fails for bytes that were not read before, access to these bytes ends
+    /// the process with SIGBUS, unless
     #[cfg_attr(unix, doc = "[`guard_mappings`](super::guard_mappings)")]
     #[cfg_attr(not(unix), doc = "`guard_mappings`")]
-    /// has been called: then it is an error.
+    /// was called: then it is an error.
     ///
     /// # Errors
-    /// [`Category::Open`](crate::Category::Open) if there is no such file, it can't be read, or it is a directory, a
-    /// pipe, a socket or a character device; [`Category::Io`](crate::Category::Io) if its file system can't map files, or
-    /// `guard_mappings` was called before and its handler cannot be installed again.
+    /// [`Category::Open`](crate::Category::Open) if the file does not exist or cannot be read, or is a directory, a
+    /// pipe, a socket or a character device; [`Category::Io`](crate::Category::Io) if its file system cannot map files,
+    /// or if `guard_mappings` was called before and its handler cannot be installed again.
     pub unsafe fn map(path: impl AsRef<Path>) -> Result<Self> {
         let file = OpenFile::open(path.as_ref(), Allow::Named)?;
         // SAFETY: the caller makes the promise for this file.
@@ -45,7 +45,7 @@ impl Source {
     }
 
     /// # Safety
-    /// As for [`FileMapping::new`].
+    /// The conditions of [`FileMapping::new`].
     pub(crate) unsafe fn map_open(file: OpenFile) -> Result<Self> {
         // SAFETY: the caller's promise is passed on.
         let door =
@@ -56,23 +56,23 @@ impl Source {
 }
 
 /// # Safety
-/// As for [`FileMapping::new`].
+/// The conditions of [`FileMapping::new`].
 unsafe fn door_of(open: &OpenFile) -> io::Result<Door> {
     match open.length_in_memory()? {
-        // Nothing can be mapped of an empty file.
+        // An empty file cannot be mapped.
         0 => Ok(Door::Owned(Vec::new())),
         // SAFETY: the caller's promise is passed on.
         length => Ok(Door::Mapped(unsafe { FileMapping::new(open, length) }?)),
     }
 }
 
-/// A file, mapped for reading.
+/// Mapping of a file, for reading.
 ///
-/// A page fault makes the system read what lies around the page as well: 8 MiB of it on some machines. That is right for those
-/// who go on to read it, and waste for a look at a table. So the mapping is advised as one that is looked at here and there,
-/// but for the ranges that somebody borrows to go through them.
+/// A page fault makes the system read the surrounding pages as well: 8 MiB on some machines. That is right for callers
+/// who go on to read them, and waste for a look at a table. So the mapping is advised as randomly accessed, except for
+/// ranges that are borrowed to be read in order.
 pub(super) struct FileMapping {
-    /// Before the mapping, since that is dropped behind it.
+    /// Before the mapping, since fields are dropped in order.
     #[cfg(unix)]
     guarded: Guarded,
     mapping: Mmap,
@@ -80,16 +80,16 @@ pub(super) struct FileMapping {
     walked: Mutex<Walked>,
 }
 
-/// Shorter ranges are not worth advice of their own, in bytes.
+/// Shorter ranges, in bytes, are not worth advice of their own.
 #[cfg(unix)]
 const MIN_WALK: usize = 128 << 10;
 
-/// Number of ranges of one mapping that get advice of their own. For the system, each cuts the mapping into more mappings, of
-/// which a process may have 65,530, and a chain has up to 257 files.
+/// Number of ranges of one mapping that get advice of their own. Each of them splits the mapping into more mappings. A
+/// process may have 65,530 of them, and a chain has up to 257 files.
 #[cfg(unix)]
 const MOST_WALKS: u32 = 64;
 
-/// The range that was advised last as one that somebody goes through, and the number of such ranges.
+/// The range that was advised last, and the number of such ranges.
 #[cfg(unix)]
 #[derive(Debug, Default)]
 struct Walked {
@@ -108,7 +108,7 @@ impl FileMapping {
         options.len(length);
         // SAFETY: memmap2 asks that the file does not change while it is mapped, which is the caller's promise.
         let mapping = unsafe { options.map(&open.file) }?;
-        // It is advice: where it fails, more is read than needed.
+        // Advice: if it fails, more is read than needed.
         #[cfg(unix)]
         drop(mapping.advise(memmap2::Advice::Random));
         Ok(Self {
@@ -125,8 +125,8 @@ impl FileMapping {
         &self.mapping
     }
 
-    /// The bytes from `start` to `end` have been borrowed by somebody who may go through them one after the other. It is advice:
-    /// where it fails, that takes longer.
+    /// Informs the system that the bytes from `start` to `end` have been borrowed, and may be read in order. Advice: if
+    /// it fails, reading takes longer.
     #[cfg(unix)]
     pub(super) fn will_walk(&self, start: usize, end: usize) {
         if end.saturating_sub(start) < MIN_WALK {
@@ -154,30 +154,30 @@ impl FileMapping {
     #[expect(clippy::unused_self, reason = "other systems have no such advice")]
     pub(super) fn will_walk(&self, _: usize, _: usize) {}
 
-    /// The first place from `start` on and before `end` that could not be read when it was touched.
+    /// Returns the first offset from `start` on and before `end` that could not be read when it was accessed.
     #[cfg(unix)]
     pub(super) fn first_lost(&self, start: u64, end: u64) -> Option<u64> {
         self.guarded.first_lost(start, end)
     }
 
     #[cfg(not(unix))]
-    #[expect(clippy::unused_self, reason = "other systems do not tell in this way")]
+    #[expect(clippy::unused_self, reason = "other systems have no such record")]
     pub(super) fn first_lost(&self, _: u64, _: u64) -> Option<u64> {
         None
     }
 
-    /// Detaches the pages from `start` to `end`. It is advice: where it fails, nothing is lost but memory.
+    /// Detaches the pages from `start` to `end`. Advice: if it fails, they stay in memory.
     #[cfg(unix)]
     pub(super) fn forget(&self, start: usize, end: usize) {
         let all = self.mapping.len();
         let start = start.min(all);
         let Some(length) = end.min(all).checked_sub(start).filter(|length| *length > 0) else { return };
-        // SAFETY: memmap2 leaves MADV_DONTNEED unchecked because it may change bytes that are borrowed: in private
-        // memory, it throws away what was written there. This is a shared mapping of a file that can't be written to.
-        // Its pages are only detached; whoever touches one again, through a borrow that is older or newer, gets the page
-        // of the file, whose bytes are the same as before by the promise under which the mapping was made. So no
-        // borrowed byte ever changes, which is all that a shared reference asks for. Pages of zeros that stand in for lost ones
-        // (`guard`) cannot be written to either, and stay what they are.
+        // SAFETY: memmap2 marks MADV_DONTNEED as unchecked because it may change borrowed bytes: in private memory, it
+        // discards what was written there. This is a shared mapping of a file that cannot be written to. Its pages are
+        // only detached. A later access, through an older or a newer borrow, gets the page of the file, whose bytes are
+        // the same as before by the promise under which the mapping was made. So no borrowed byte ever changes, which
+        // is what a shared reference requires. Zero pages that replace lost pages (`guard`) cannot be written to
+        // either, and stay in place.
         let advised = unsafe { self.mapping.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, length) };
         drop(advised);
     }
@@ -187,11 +187,11 @@ impl FileMapping {
     pub(super) fn forget(&self, _: usize, _: usize) {}
 }
 
-/// Memory that takes room only where it was written.
+/// Memory that takes space only where it was written.
 pub(super) struct Memory(Mmap);
 
 impl Memory {
-    /// Memory of `length` zeros, which `fill` may write to before it becomes read-only.
+    /// Allocates `length` zero bytes, which `fill` may write to before they become read-only.
     pub(super) fn filled(length: usize, fill: impl FnOnce(&mut [u8]) -> io::Result<()>) -> io::Result<Self> {
         let mut memory: MmapMut = MmapOptions::new().len(length).no_reserve_swap().map_anon()?;
         fill(&mut memory)?;

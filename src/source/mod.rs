@@ -1,4 +1,4 @@
-//! The bytes of one file: opened for reading only, through one of four doors.
+//! Sources: the bytes of one file, opened for reading only.
 
 mod buffer;
 #[cfg(all(unix, feature = "mmap"))]
@@ -36,26 +36,26 @@ pub use read_at::ReadAt;
 pub(crate) use salvage::{LostRanges, SourceRef};
 pub(crate) use view::{Bytes, FailedReads, View};
 
-/// The bytes of one file, before anything is known about them.
+/// Bytes of one file, before anything is known about them.
 ///
-/// There are four doors. Each opens the file for reading only, never locks it and never writes to it.
+/// There are four ways to open a file. All of them open it for reading only, and never lock or write it.
 ///
-/// | door | safe | borrows | for |
+/// | constructor | safe | borrows | for |
 /// |---|---|---|---|
-/// | `Source::map` | `unsafe fn`: the file does not change meanwhile | yes | speed |
-/// | [`Source::open`] | yes | no | files of others, network shares, failing media, files in use |
+/// | `Source::map` | `unsafe fn`: the file must not change meanwhile | yes | speed |
+/// | [`Source::open`] | yes | no | untrusted files, network shares, failing media, files in use |
 /// | [`Source::from_reader`] | yes | no | object stores, HTTP, archives: any [`ReadAt`] |
 /// | [`Source::load`], [`Source::from_vec`] | yes | yes | small images, tests, fuzzing |
 ///
-/// All doors give the same answers. Where a source does not borrow ([`Source::can_borrow`]), calls that return borrowed
-/// bytes fail with [`ErrorKind::NotBorrowable`], and everything else works. A clone is another handle to the same bytes.
+/// All sources return the same content. If a source cannot borrow ([`Source::can_borrow`]), calls that return borrowed
+/// bytes fail with [`ErrorKind::NotBorrowable`], and all others work. A clone is another handle to the same bytes.
 #[derive(Clone)]
 pub struct Source(Arc<Inner>);
 
 struct Inner {
     door: Door,
     file: Option<OpenFile>,
-    /// In bytes, as it was when the source was made.
+    /// Length in bytes when the source was made.
     length: u64,
 }
 
@@ -67,23 +67,23 @@ enum Door {
     Owned(Vec<u8>),
     /// Read from the file, piece by piece.
     File,
-    /// A caller's own reader. Nothing of ours is in an inconsistent state where it panics.
+    /// The caller's reader. A panic in it leaves no object of this crate in an inconsistent state.
     Reader(AssertUnwindSafe<Box<dyn ReadAt>>),
 }
 
 impl Source {
-    /// Opens the file at `path`, and reads it piece by piece (`pread`). Works on files of any size that others may write to,
-    /// and on file systems that cannot map files. Nothing is borrowed from it.
+    /// Opens the file at `path`, to be read piece by piece (`pread`). This works on files of any size that others may
+    /// write to, and on file systems that cannot map files. Nothing can be borrowed.
     ///
     /// # Errors
-    /// [`Category::Open`](crate::Category::Open) if there is no such file, it can't be read, or it is a directory, a
+    /// [`Category::Open`](crate::Category::Open) if the file does not exist or cannot be read, or is a directory, a
     /// pipe, a socket or a character device.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Ok(Self::of_file(OpenFile::open(path.as_ref(), Allow::Named)?))
     }
 
-    /// Reads through `reader`, whose length is asked for once. The source has no path: parents are found by
-    /// [`Parents::With`](crate::Parents::With) or by their paths only.
+    /// Makes a source that reads through `reader`, and asks it for its length once. The source has no path: its parents
+    /// are found only by [`Parents::With`](crate::Parents::With) or in given folders and files.
     ///
     /// # Errors
     /// [`Category::Io`](crate::Category::Io) if `reader` does not know its length.
@@ -92,13 +92,13 @@ impl Source {
         Ok(Self::new(Door::Reader(AssertUnwindSafe(Box::new(reader))), None, length))
     }
 
-    /// Copies the file at `path` into memory: for small images and for tests. Holes of the file take no memory where the
-    /// feature `mmap` is on.
+    /// Copies the file at `path` into memory: for small images and for tests. With the feature `mmap`, holes of the
+    /// file take no memory.
     ///
     /// # Errors
-    /// [`Category::Open`](crate::Category::Open) if there is no such file, it can't be read, or it is a directory, a
-    /// pipe, a socket or a character device; [`Category::Io`](crate::Category::Io) if reading it fails, memory does
-    /// not suffice, or the file was changed *during* this call, as far as its size and times tell.
+    /// [`Category::Open`](crate::Category::Open) if the file does not exist or cannot be read, or is a directory, a
+    /// pipe, a socket or a character device; [`Category::Io`](crate::Category::Io) if reading fails, memory does not
+    /// suffice, or the file was changed *during* this call, according to its size and times.
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         let file = OpenFile::open(path.as_ref(), Allow::Named)?;
         let failed = |error: std::io::Error| Error::of(Structure::File, ErrorKind::Io(error.into()));
@@ -110,7 +110,7 @@ impl Source {
         Ok(Self::new(door, Some(file), length))
     }
 
-    /// Takes bytes that are in memory already. Such a source has no path, so parents can't be found beside it.
+    /// Makes a source of bytes in memory. It has no path, so parents cannot be found beside it.
     #[must_use]
     pub fn from_vec(bytes: Vec<u8>) -> Self {
         let length = to_u64(bytes.len());
@@ -126,50 +126,51 @@ impl Source {
         Arc::into_inner(self.0)?.file
     }
 
-    /// An open file, to be read piece by piece.
+    /// Makes a source of an open file, to be read piece by piece.
     pub(crate) fn of_file(file: OpenFile) -> Self {
         let length = file.length();
         Self::new(Door::File, Some(file), length)
     }
 
-    /// The path under which the file was opened, if it was.
+    /// Returns the path under which the file was opened, if any.
     #[must_use]
     pub fn path(&self) -> Option<&Path> {
         self.0.file.as_ref().map(|open| open.path.as_path())
     }
 
-    /// The open file, if there is one. Its position is of no meaning.
+    /// Returns the open file, if any. Its position has no meaning.
     #[must_use]
     pub fn file(&self) -> Option<&File> {
         self.0.file.as_ref().map(|open| &open.file)
     }
 
-    /// When the file was last changed before it was opened; none of a block device, and of what is not a file.
+    /// Returns the time of the last change of the file before it was opened. Returns `None` for block devices, and for
+    /// sources that are not files.
     #[must_use]
     pub fn modified(&self) -> Option<SystemTime> {
         self.0.file.as_ref()?.modified()
     }
 
-    /// Which file it is, whatever path leads to it; none for bytes from memory.
+    /// Returns the identity of the file, which does not depend on the path. Returns `None` for bytes in memory.
     #[must_use]
     pub fn id(&self) -> Option<FileId> {
         self.0.file.as_ref().map(|open| open.id.clone())
     }
 
-    /// Whether another source has the bytes of the same file, even if it was opened by another path.
+    /// Returns whether another source has the bytes of the same file, even if it was opened by another path.
     pub(crate) fn is_same_as(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
             || (self.own_file().is_some() && other.own_file().is_some() && self.id() == other.id())
     }
 
-    /// Length in bytes, as it was when the source was made.
+    /// Returns the length in bytes when the source was made.
     #[must_use]
-    #[expect(clippy::len_without_is_empty, reason = "an empty file is no image, and nobody asks")]
+    #[expect(clippy::len_without_is_empty, reason = "an empty file is not an image, so callers do not need it")]
     pub fn len(&self) -> u64 {
         self.0.length
     }
 
-    /// Whether the bytes are those of a mapping of the file.
+    /// Returns whether the source is a mapping of the file.
     #[must_use]
     pub fn is_mapped(&self) -> bool {
         match &self.0.door {
@@ -179,18 +180,18 @@ impl Source {
         }
     }
 
-    /// Whether the bytes are in memory of this process, as a whole.
+    /// Returns whether all bytes are in memory of this process.
     pub(crate) fn is_in_memory(&self) -> bool {
         self.can_borrow() && !self.is_mapped()
     }
 
-    /// Whether bytes can be borrowed from this source: it is mapped, or in memory.
+    /// Returns whether bytes can be borrowed: the source is mapped, or in memory.
     #[must_use]
     pub fn can_borrow(&self) -> bool {
         self.as_bytes().is_some()
     }
 
-    /// All bytes, where the source can lend them.
+    /// Returns all bytes, if they can be borrowed.
     #[inline]
     pub(crate) fn as_bytes(&self) -> Option<&[u8]> {
         match &self.0.door {
@@ -203,7 +204,7 @@ impl Source {
         }
     }
 
-    /// The file, if the bytes are those of the file itself, not of a copy in memory.
+    /// Returns the file, if the bytes are those of the file itself, not a copy in memory.
     pub(crate) fn own_file(&self) -> Option<&File> {
         self.own_open_file().map(|open| &open.file)
     }
@@ -212,8 +213,8 @@ impl Source {
         self.0.file.as_ref().filter(|_| self.is_mapped() || matches!(self.0.door, Door::File))
     }
 
-    /// Up to where, from `offset` on and at most to `end`, the file is known to be a hole: bytes that are zero without
-    /// having to be looked at. `offset` itself where nothing is known.
+    /// Returns the end of the known hole at `offset`, at most `end`: bytes that are zero without being read. Returns
+    /// `offset` if nothing is known.
     pub(crate) fn hole_end(&self, offset: u64, end: u64) -> u64 {
         match (&self.0.door, self.own_file()) {
             (Door::Reader(reader), _) => reader.hole_end(offset, end).clamp(offset, end.max(offset)),
@@ -222,7 +223,7 @@ impl Source {
         }
     }
 
-    /// Up to where, from `offset` on and at most to `end`, the file has no hole: `end` where nothing is known.
+    /// Returns the end of the data at `offset`, at most `end`. Returns `end` if nothing is known.
     pub(crate) fn data_end(&self, offset: u64, end: u64) -> u64 {
         match (&self.0.door, self.own_file()) {
             (Door::Reader(reader), _) => match reader.data_end(offset, end) {
@@ -234,8 +235,8 @@ impl Source {
         }
     }
 
-    /// Tells the system that somebody may go through the bytes from `offset` to `end` of the mapping, one after the other. It
-    /// reads ahead of them then.
+    /// Informs the system that the caller may read the bytes from `offset` to `end` of the mapping in order, so that it
+    /// reads ahead.
     pub(crate) fn will_walk(&self, offset: u64, end: u64) {
         #[cfg(feature = "mmap")]
         if let Door::Mapped(mapping) = &self.0.door {
@@ -245,8 +246,8 @@ impl Source {
         let _ = (offset, end);
     }
 
-    /// Tells the system that the bytes from `offset` to `end` are not needed soon, so that they do not count as memory of
-    /// this process. They can be read again at any time.
+    /// Informs the system that the bytes from `offset` to `end` are not needed soon, so that they do not count as
+    /// memory of this process. They can be read again at any time.
     pub(crate) fn forget(&self, offset: u64, end: u64) {
         #[cfg(feature = "mmap")]
         if let Door::Mapped(mapping) = &self.0.door {

@@ -1,4 +1,4 @@
-//! Opening a file so that nothing but a file is opened: no pipe that waits for a writer, no device with side effects.
+//! Opening of files, and of nothing else: no pipe that waits for a writer, no device with side effects.
 
 use std::fs::{File, FileType, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use crate::error::{Error, ErrorKind, Result, Structure};
 
-/// Which file it is, whatever path leads to it.
+/// Identity of a file, which does not depend on the path.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct FileId(Id);
 
@@ -17,19 +17,19 @@ type Id = (u64, u64);
 type Id = PathBuf;
 
 impl FileId {
-    /// Which file is at `path`, by any path that leads there. Nothing is opened.
+    /// Returns the identity of the file at `path`, without opening it.
     ///
     /// # Errors
-    /// If there is none, or it can't be looked at.
+    /// Fails if the file does not exist or cannot be accessed.
     pub fn of(path: impl AsRef<Path>) -> io::Result<Self> {
         let path = path.as_ref();
         id(&std::fs::metadata(path)?, path).map(Self)
     }
 
-    /// Which file an open file is.
+    /// Returns the identity of an open file.
     ///
     /// # Errors
-    /// If it can't be looked at.
+    /// Fails if the file cannot be accessed.
     #[cfg(unix)]
     pub fn of_open(file: &File) -> io::Result<Self> {
         id(&file.metadata()?, Path::new("")).map(Self)
@@ -43,15 +43,15 @@ pub(crate) struct OpenFile {
     pub(super) path: PathBuf,
     pub(super) id: FileId,
     length: u64,
-    /// When it was last changed before it was opened; none of a block device.
+    /// Last change before the file was opened. `None` for block devices.
     changed: Option<LastChange>,
 }
 
-/// When a file was last changed, by what its system says.
+/// Last change of a file, as reported by its system.
 #[derive(Debug, PartialEq, Eq)]
 struct LastChange {
     content: SystemTime,
-    /// Of anything about it: seconds and nanoseconds. Whoever sets the other time back can't do that with this one.
+    /// Status change time: seconds and nanoseconds. Unlike the modification time, it cannot be set back.
     #[cfg(unix)]
     status: (i64, i64),
 }
@@ -69,21 +69,21 @@ impl LastChange {
     }
 }
 
-/// What an opened path may be.
+/// Kinds of paths that may be opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Allow {
-    /// What a user names: a regular file or a block device, by any path.
+    /// A path named by a user: a regular file or a block device, by any path.
     Named,
-    /// What an image names: a regular file, and not by a link.
+    /// A path named by an image: a regular file, without a link.
     Searched,
 }
 
 impl OpenFile {
-    /// Opens the file at `path`, or says why it can't be.
+    /// Opens the file at `path`.
     pub(crate) fn open(path: &Path, allow: Allow) -> Result<Self> {
         let failed = |error: io::Error| Error::of(Structure::File, ErrorKind::Open(error.into()));
-        // Looked at before it is opened, since opening a device can do things; and again after, since it may have been
-        // exchanged between.
+        // Inspected before it is opened, since opening a device can have side effects, and again afterwards, since it
+        // may have been replaced in between.
         let before = match allow {
             Allow::Named => std::fs::metadata(path),
             Allow::Searched => std::fs::symlink_metadata(path),
@@ -92,27 +92,27 @@ impl OpenFile {
         let mut file = open_without_waiting(path, allow).map_err(failed)?;
         let metadata = file.metadata().map_err(failed)?;
         require_file(metadata.file_type(), allow)?;
-        // A block device has no length but where its end is.
+        // The length of a block device is only known by its end.
         let length = if metadata.is_file() { metadata.len() } else { file.seek(SeekFrom::End(0)).map_err(failed)? };
         let changed = if metadata.is_file() { LastChange::of(&metadata).ok() } else { None };
         let id = FileId(id(&metadata, path).map_err(failed)?);
         Ok(Self { file, path: path.to_path_buf(), id, length, changed })
     }
 
-    /// When it was last changed before it was opened.
+    /// Returns the time of the last change before the file was opened.
     pub(super) fn modified(&self) -> Option<SystemTime> {
         self.changed.as_ref().map(|changed| changed.content)
     }
 
-    /// How long the file was when it was opened, in bytes.
+    /// Returns the length when the file was opened, in bytes.
     pub(super) fn length(&self) -> u64 {
         self.length
     }
 
-    /// How long the file is now, in bytes.
+    /// Returns the current length, in bytes.
     #[cfg(unix)]
     pub(super) fn length_now(&self) -> io::Result<u64> {
-        // Asked after every small read, so by the one call that is made for it.
+        // Called after every small read, so by the one system call that is made for it.
         let stat = rustix::fs::fstat(&self.file)?;
         match rustix::fs::FileType::from_raw_mode(stat.st_mode) {
             rustix::fs::FileType::RegularFile => Ok(u64::try_from(stat.st_size).unwrap_or(0)),
@@ -126,7 +126,8 @@ impl OpenFile {
         if metadata.is_file() { Ok(metadata.len()) } else { (&self.file).seek(SeekFrom::End(0)) }
     }
 
-    /// Whether the file has been changed since it was opened, as far as its size and the times of its last change tell.
+    /// Returns whether the file has been changed since it was opened, according to its size and the times of its last
+    /// change.
     pub(super) fn has_changed(&self) -> io::Result<bool> {
         let is_same_time = match &self.changed {
             Some(before) => LastChange::of(&self.file.metadata()?)? == *before,
@@ -135,7 +136,7 @@ impl OpenFile {
         Ok(!is_same_time || self.length_now()? != self.length)
     }
 
-    /// The length, if memory can hold so much at all.
+    /// Returns the length, if memory can hold that many bytes.
     pub(super) fn length_in_memory(&self) -> io::Result<usize> {
         usize::try_from(self.length)
             .ok()
@@ -144,7 +145,7 @@ impl OpenFile {
     }
 }
 
-/// Refuses what can't be read at any place.
+/// Rejects files that cannot be read at any offset.
 fn require_file(file_type: FileType, allow: Allow) -> Result<()> {
     if file_type.is_file() || (allow == Allow::Named && is_block_device(file_type)) {
         return Ok(());
@@ -169,15 +170,16 @@ fn open_without_waiting(path: &Path, allow: Allow) -> io::Result<File> {
         OpenOptions::new().read(true).custom_flags(flags).open(path)
     };
     let no_link = if allow == Allow::Searched { OFlags::NOFOLLOW } else { OFlags::empty() };
-    // Where the file has become a pipe since it was looked at, opening it must not wait for a writer.
+    // If the file was replaced by a pipe since it was inspected, opening it must not wait for a writer.
     match open(no_link | OFlags::NONBLOCK) {
-        // Of a regular file this means that another machine's lease on it is being broken, which takes a moment.
+        // For a regular file, this means that another machine's lease on it is being broken, which takes a moment.
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => open(no_link),
         opened => opened,
     }
 }
 
-/// Opens a path of which no part may have become a link since it was looked at; none where the system can't do that.
+/// Opens a path without following links, in case a part of it was replaced by one. Returns `None` if the system cannot
+/// do that.
 #[cfg(target_os = "linux")]
 fn open_without_links(path: &Path, flags: rustix::fs::OFlags) -> Option<io::Result<File>> {
     use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};

@@ -1,4 +1,4 @@
-//! What a log replay would write to the file, kept in memory: 4 KiB sectors, and ranges of zeros.
+//! Changes that a log replay makes, kept in memory: 4 KiB sectors, and ranges of zeros.
 
 use std::collections::BinaryHeap;
 
@@ -8,21 +8,21 @@ use crate::num::{to_u64, to_usize_saturating};
 /// A rebuilt sector of the log.
 pub(crate) type Sector = [u8; 4096];
 
-/// One change to a file, from `start` to `end`: to a sector, of which `S` tells how it is made, or to zeros.
+/// One change to a file, from `start` to `end`: to a sector, made from an `S`, or to zeros.
 pub(crate) struct Change<S> {
     pub(crate) start: u64,
     pub(crate) end: u64,
     pub(crate) sector: Option<S>,
 }
 
-/// All changes of a replay, as they are at its end.
+/// All changes of a replay, in their final state.
 ///
 /// A zero range is a pair of numbers, whatever its length: a log entry may ask for 2^63 zero bytes.
 #[derive(Debug, Default)]
 pub(crate) struct Overlay {
     /// In order, and disjoint.
     patches: Vec<Patch>,
-    /// Where the last byte that was ever written ends.
+    /// End of the last byte that was ever written.
     end: u64,
 }
 
@@ -30,23 +30,23 @@ pub(crate) struct Overlay {
 struct Patch {
     start: u64,
     end: u64,
-    /// None: zeros.
+    /// `None`: zeros.
     sector: Option<Box<Sector>>,
 }
 
-/// Where bytes of a file are after a replay, and how many of them lie together there.
+/// Location of bytes of a file after a replay, and the number of contiguous bytes there.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Stored<'a> {
     /// In the file, this many.
     File(u64),
     /// Rebuilt from the log.
     Log(&'a [u8]),
-    /// This many zeros that the replay has made.
+    /// This many zeros, made by the replay.
     Zero(u64),
 }
 
 impl Stored<'_> {
-    /// Length in bytes.
+    /// Returns the length in bytes.
     #[inline]
     pub(crate) fn length(&self) -> u64 {
         match self {
@@ -57,10 +57,10 @@ impl Stored<'_> {
 }
 
 impl Overlay {
-    /// The outcome of `changes`, made in this order: later ones hide earlier ones. Only sectors of which something is left
-    /// are made. All bounds are multiples of 4 KiB, so that is always the whole of a sector.
+    /// Applies `changes` in this order: later ones hide earlier ones. Only sectors that are not hidden as a whole are
+    /// made. All bounds are multiples of 4 KiB, so that is always a whole sector.
     ///
-    /// One sweep over the file, with the changes that reach the place at hand in a heap, the latest on top.
+    /// One sweep over the file, with the changes at the current position in a heap, the latest on top.
     pub(crate) fn new<S>(changes: &[Change<S>], make: impl Fn(&S) -> Box<Sector>) -> Self {
         let start_of = |index: usize| changes.get(index).map_or(u64::MAX, |change| change.start);
         let real = |index: &usize| changes.get(*index).is_some_and(|change| change.start < change.end);
@@ -91,7 +91,7 @@ impl Overlay {
         overlay
     }
 
-    /// Adds a patch behind all others.
+    /// Adds a patch after all others.
     fn push(&mut self, start: u64, end: u64, sector: Option<Box<Sector>>) {
         match self.patches.last_mut() {
             Some(last) if last.end == start && last.sector.is_none() && sector.is_none() => last.end = end,
@@ -104,7 +104,7 @@ impl Overlay {
         self.patches.is_empty()
     }
 
-    /// CRC-32C of all changes and their places.
+    /// Returns the CRC-32C of all changes and their offsets.
     pub(super) fn crc32c(&self) -> u32 {
         self.patches.iter().fold(0, |crc, patch| {
             let crc = crc32c_append(crc, &patch.start.to_le_bytes());
@@ -113,12 +113,12 @@ impl Overlay {
         })
     }
 
-    /// How long the file is at least, after these changes.
+    /// Returns the smallest length of the file after these changes.
     pub(super) fn end(&self) -> u64 {
         self.end
     }
 
-    /// Whether all the bytes from `start` to `end` were written.
+    /// Returns whether all bytes from `start` to `end` were written.
     pub(super) fn covers(&self, mut start: u64, end: u64) -> bool {
         while start < end {
             start = match self.at(start, u64::MAX) {
@@ -129,7 +129,8 @@ impl Overlay {
         true
     }
 
-    /// What there is at `offset`, at most `most` bytes. What was not written is in the file, if the file has it.
+    /// Returns the location of `offset`, at most `most` bytes. Bytes that were not written are in the file, if it
+    /// contains them.
     pub(super) fn at(&self, offset: u64, most: u64) -> Stored<'_> {
         let index = self.patches.partition_point(|patch| patch.end <= offset);
         let up_to = |end: u64| end.saturating_sub(offset).min(most);
@@ -165,7 +166,7 @@ mod tests {
         Overlay::new(changes, |value| Box::new([*value; 4096]))
     }
 
-    /// One byte for each 4 KiB of a file of 32; 0xff where nothing was written.
+    /// One byte for each 4 KiB of a file of 32; 0xff if nothing was written.
     fn read(overlay: &Overlay) -> Vec<u8> {
         let mut out = Vec::new();
         while out.len() < 32 {
@@ -188,8 +189,8 @@ mod tests {
     }
 
     #[test]
-    fn any_order_of_writes_reads_as_if_written_to_a_file() {
-        // A small generator will do: 5000 histories of up to 12 writes.
+    fn writes_in_any_order_equal_writes_to_a_file() {
+        // A small generator suffices: 5000 histories of up to 12 writes.
         let mut state = 0x2545_f491_4f6c_dd1d_u64;
         let mut next = |below: u64| {
             state ^= state << 13;
@@ -217,13 +218,13 @@ mod tests {
     }
 
     #[test]
-    fn a_zero_range_of_any_length_is_one_patch() {
+    fn zero_range_of_any_length_is_one_patch() {
         let changes = [zero(1 << 8, 1 << 51), write(1 << 28, 1), zero(1 << 30, 1 << 31)];
         let overlay = overlay(&changes);
         assert!(matches!(overlay.at(1 << 39, u64::MAX), Stored::Zero(length) if length == 1 << 39));
-        let behind = (1 << 40) + 4096;
-        assert!(matches!(overlay.at(behind, u64::MAX), Stored::Zero(length) if behind + length == 1 << 63));
-        assert!(matches!(overlay.at(behind, 5), Stored::Zero(5)));
+        let after = (1 << 40) + 4096;
+        assert!(matches!(overlay.at(after, u64::MAX), Stored::Zero(length) if after + length == 1 << 63));
+        assert!(matches!(overlay.at(after, 5), Stored::Zero(5)));
         assert_eq!((overlay.end(), overlay.patches.len()), (1 << 63, 3));
     }
 }

@@ -1,7 +1,7 @@
-//! A few pages of tables, kept in memory for sources that are read piece by piece.
+//! Cache of a few pages of tables, for sources that are read piece by piece.
 //!
-//! Most small reads need one entry of the BAT, and most of these lie near each other. Without this, each of them would
-//! be a request of its own, which may go to another machine.
+//! Most small reads need one entry of the BAT, and most of these are near each other. Without this cache, each of them
+//! would be a request of its own, possibly to another machine.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -14,7 +14,7 @@ const PAGE: u64 = 8 << 10;
 /// Number of pages that are kept: 256 KiB.
 const MOST: usize = 32;
 
-/// The pages that were looked at last, the newest first.
+/// The pages that were used last, the newest first.
 #[derive(Debug, Default)]
 pub(super) struct TablePages(Mutex<Vec<Page>>);
 
@@ -26,7 +26,7 @@ struct Page {
 }
 
 impl TablePages {
-    /// Fills `buf` with the bytes at `offset`, if they lie in one page and that can be read. Returns false otherwise.
+    /// Fills `buf` with the bytes at `offset`, if they are in one page that can be read. Returns false otherwise.
     pub(super) fn read(&self, source: &Source, offset: u64, buf: &mut [u8]) -> bool {
         let start = offset & !PAGE.saturating_sub(1);
         let within = to_usize_saturating(offset.saturating_sub(start));
@@ -61,7 +61,7 @@ impl TablePages {
         })
     }
 
-    /// Gives back the pages that lie between `start` and `end`.
+    /// Removes the pages between `start` and `end`.
     pub(super) fn forget(&self, start: u64, end: u64) {
         let mut pages = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         pages.retain(|page| page.offset >= end || page.offset.saturating_add(PAGE) <= start);
@@ -77,7 +77,7 @@ mod tests {
     use super::{MOST, PAGE, TablePages};
     use crate::source::{ReadAt, Source};
 
-    /// Counts requests; the page at 3 * PAGE can't be read.
+    /// Counts requests; the page at 3 * PAGE cannot be read.
     struct Counted(AtomicUsize);
 
     impl ReadAt for Counted {
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn page_is_read_once_while_it_is_among_the_newest() {
+    fn recent_page_is_read_once() {
         let reader = Arc::new(Counted(AtomicUsize::new(0)));
         let source = Source::from_reader(Arc::clone(&reader)).unwrap();
         let pages = TablePages::default();

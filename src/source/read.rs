@@ -1,8 +1,8 @@
-//! Reading a file piece by piece, into memory that others lend.
+//! Reads of a file piece by piece, into memory of the caller.
 //!
-//! A mapping is the fastest way to bytes that are in memory already. Where they are not, or where they have to be copied
-//! anyhow, the system is asked for them in large pieces: that is as fast as the medium, an error of it is an error here and
-//! no signal, and the memory of this process does not grow.
+//! A mapping is the fastest access to bytes in memory. If they are not in memory, or have to be copied anyway, they are
+//! read in large pieces: that is as fast as the medium, failures are errors instead of signals, and the memory of this
+//! process does not grow.
 
 use std::fs::File;
 use std::io;
@@ -12,11 +12,11 @@ use super::{Door, Source};
 use crate::error::{Error, ErrorKind, Result, Structure};
 use crate::num::{to_u64, to_usize_saturating};
 
-/// How much is read at once to find the first byte that can't be read, in bytes.
+/// Length of the reads that search the first unreadable byte, in bytes.
 const SEARCHED_AT_ONCE: u64 = 1 << 20;
 
 impl Source {
-    /// Copies the bytes at `offset` into all of `buffer`: read from the file where it is mapped, so that no page of it is.
+    /// Fills `buffer` with the bytes at `offset`. A mapped file is read, too, so that none of its pages is mapped.
     ///
     /// # Errors
     /// [`ErrorKind::Lost`] at the first byte that the file or its medium does not have any more; [`ErrorKind::Io`] if
@@ -26,11 +26,10 @@ impl Source {
         read.map_err(|error| self.unreadable(offset, to_u64(buffer.len()), error))
     }
 
-    /// Copies as many of the bytes at `offset` into `buffer` as come before the first one that can't be read, and returns
-    /// their number.
+    /// Copies the bytes at `offset` before the first one that cannot be read into `buffer`, and returns their number.
     ///
     /// # Errors
-    /// As for [`Source::read_exact_at`], if that is the first one.
+    /// The errors of [`Source::read_exact_at`], if the first byte cannot be read.
     pub(super) fn read_before_loss(&self, offset: u64, buffer: &mut [u8]) -> Result<usize> {
         let Err(error) = self.read_exact_at(offset, buffer) else { return Ok(buffer.len()) };
         let good = error.offset().and_then(|at| at.checked_sub(offset)).filter(|good| *good > 0);
@@ -38,7 +37,7 @@ impl Source {
         self.read_exact_at(offset, good).map(|()| good.len())
     }
 
-    /// Copies the bytes at `offset` into all of `buffer`, with the error of whoever has them.
+    /// Fills `buffer` with the bytes at `offset`, with the original error.
     pub(super) fn read_raw(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         if let Some(file) = self.own_file() {
             return read_exact_at(file, buffer, offset);
@@ -51,8 +50,8 @@ impl Source {
         Ok(())
     }
 
-    /// What it means that not all of `length` bytes at `offset` can be read. Where the file has become shorter, or its
-    /// medium fails, the first of them that is missing is lost, as it is for readers of a mapping that touch it.
+    /// Returns the error for `length` bytes at `offset` that cannot all be read. If the file has become shorter, or its
+    /// medium fails, the first missing byte is lost, as for readers of a mapping.
     pub(crate) fn unreadable(&self, offset: u64, length: u64, error: io::Error) -> Error {
         let lost = match error.kind() {
             io::ErrorKind::UnexpectedEof => {
@@ -68,8 +67,8 @@ impl Source {
         }
     }
 
-    /// The first of `length` bytes at `offset`, which can't be read as a whole, that can't be read: `offset`, or where a
-    /// page begins.
+    /// Returns the offset of the first unreadable byte of `length` bytes at `offset`, which cannot be read as a whole:
+    /// `offset`, or the beginning of a page.
     #[cold]
     fn first_unreadable(&self, offset: u64, length: u64) -> u64 {
         let mut buffer = vec![0; to_usize_saturating(length.min(SEARCHED_AT_ONCE))];
@@ -89,7 +88,7 @@ impl Source {
         loop {
             let next_page = (start | PAGE.saturating_sub(1)).saturating_add(1);
             if end <= next_page {
-                // It could be read after all where nothing is left.
+                // If nothing is left, all of it could be read after all.
                 return if start < last { start } else { offset };
             }
             let middle = start.saturating_add(end.saturating_sub(start) / 2) & !PAGE.saturating_sub(1);
@@ -98,14 +97,14 @@ impl Source {
         }
     }
 
-    /// The bytes from `offset` on, where the source can lend them and has them.
+    /// Borrows the bytes from `offset` on, if the source can borrow and contains them.
     pub(crate) fn borrow(&self, offset: u64, length: u64) -> Option<&[u8]> {
         let start = usize::try_from(offset).ok()?;
         self.as_bytes()?.get(start..)?.get(..usize::try_from(length).ok()?)
     }
 
-    /// Whether the system has the page at `offset` in memory, so that the mapping shows it without waiting for the medium.
-    /// Yes where it can't be told, for then nothing is gained by asking.
+    /// Returns whether the page at `offset` is in the page cache, so that access to the mapping does not wait for the
+    /// medium. Returns true if that is unknown, since asking would gain nothing.
     pub(crate) fn is_cached(&self, offset: u64) -> bool {
         self.own_file().is_none_or(|file| is_cached(file, offset))
     }
@@ -118,18 +117,18 @@ impl Source {
         }
     }
 
-    /// Tells the system that these bytes of the file are about to be looked at, so that it reads them at once. They may as
-    /// well be elsewhere in memory already, or not be there.
+    /// Informs the system that these bytes of the file are about to be read. They may be in memory already, or past the
+    /// end of the file.
     pub(crate) fn will_need(&self, offset: u64, length: u64) {
         match (&self.0.door, self.own_file()) {
             (Door::Reader(reader), _) => reader.will_need(offset, length),
-            // No length would mean all of the file.
+            // A length of 0 would mean the whole file.
             (_, Some(file)) if length > 0 => will_need(file, offset, length),
             _ => {}
         }
     }
 
-    /// Tells the system that nobody needs its copy of these bytes of the file any more.
+    /// Informs the system that these bytes are not needed in the page cache any more.
     pub(crate) fn uncache(&self, offset: u64, length: u64) {
         if let Some(file) = self.own_file() {
             uncache(file, offset, length);
@@ -137,7 +136,7 @@ impl Source {
     }
 }
 
-/// Whether an error says that the medium does not give the bytes, and not that something else is wrong.
+/// Returns whether an error means that the medium failed.
 fn is_failure_of_medium(error: &io::Error) -> bool {
     #[cfg(unix)]
     let failed = rustix::io::Errno::IO.raw_os_error();
@@ -159,14 +158,15 @@ pub(super) fn read_exact_at(file: &File, bytes: &mut [u8], offset: u64) -> io::R
     read_in_pieces(|piece, at| file.seek_read(piece, at), bytes, offset)
 }
 
-/// Where the system cannot read at an offset, the threads that share a handle share its position: one that moves it between the
-/// seek and the read of another makes that one read other bytes. So only one thread at a time does both.
+/// If the system cannot read at an offset, threads that share a handle share its position. A thread that moves it
+/// between the seek and the read of another thread would make that one read other bytes. So only one thread at a time
+/// does both.
 #[cfg(any(test, not(any(unix, windows))))]
 fn read_exact_by_seeking(mut file: &File, bytes: &mut [u8], offset: u64) -> io::Result<()> {
     use std::io::{Read, Seek, SeekFrom};
     use std::sync::{Mutex, PoisonError};
 
-    // One lock for all files: the same position can belong to several handles.
+    // One lock for all files: several handles can share a position.
     static POSITION: Mutex<()> = Mutex::new(());
 
     let _locked = POSITION.lock().unwrap_or_else(PoisonError::into_inner);
@@ -179,7 +179,7 @@ pub(super) fn read_exact_at(file: &File, bytes: &mut [u8], offset: u64) -> io::R
     read_exact_by_seeking(file, bytes, offset)
 }
 
-/// Fills `bytes` by reads at offsets, each of which may give less than it was asked for.
+/// Fills `bytes` by reads at offsets, each of which may return fewer bytes than requested.
 #[cfg(any(test, windows))]
 fn read_in_pieces(
     read_at: impl Fn(&mut [u8], u64) -> io::Result<usize>,
@@ -207,7 +207,7 @@ fn is_cached(file: &File, offset: u64) -> bool {
 
     let mut byte = [0];
     let read = rustix::io::preadv2(file, &mut [io::IoSliceMut::new(&mut byte)], offset, ReadWriteFlags::NOWAIT);
-    // Nothing is there where the file has become shorter: reading will say so.
+    // A file that has become shorter has no byte there: reading it will fail.
     !matches!(read, Ok(0) | Err(Errno::AGAIN))
 }
 
@@ -216,7 +216,7 @@ fn is_cached(_: &File, _: u64) -> bool {
     true
 }
 
-/// It is advice: where it fails, nothing is lost but memory of the machine.
+/// Advice: if it fails, the bytes stay in the page cache.
 #[cfg(target_os = "linux")]
 fn uncache(file: &File, offset: u64, length: u64) {
     let _ = rustix::fs::fadvise(file, offset, std::num::NonZeroU64::new(length), rustix::fs::Advice::DontNeed);
@@ -235,7 +235,7 @@ fn read_exactly(file: &File, is_wanted: bool) {
 #[cfg(not(target_os = "linux"))]
 fn read_exactly(_: &File, _: bool) {}
 
-/// It is advice: where it fails, the bytes are read when they are looked at.
+/// Advice: if it fails, the bytes are read when they are needed.
 #[cfg(target_os = "linux")]
 fn will_need(file: &File, offset: u64, length: u64) {
     let _ = rustix::fs::fadvise(file, offset, std::num::NonZeroU64::new(length), rustix::fs::Advice::WillNeed);
@@ -253,7 +253,7 @@ mod tests {
     use crate::error::{Category, Structure};
 
     #[test]
-    fn what_is_in_memory_is_copied_and_what_is_not_is_an_error() {
+    fn bytes_in_memory_are_copied_and_others_are_an_error() {
         let source = Source::from_vec((0..100).collect());
         let mut buffer = [0; 4];
         source.read_exact_at(96, &mut buffer).unwrap();
@@ -263,10 +263,10 @@ mod tests {
     }
 
     #[test]
-    fn short_and_interrupted_reads_go_on_where_they_stopped() {
+    fn short_and_interrupted_reads_continue() {
         let content: Vec<u8> = (0..100).collect();
         let calls = Cell::new(0);
-        // Every other call is interrupted, the others give three bytes at most.
+        // Every other call is interrupted, the others return three bytes at most.
         let read_at = |piece: &mut [u8], offset: u64| {
             calls.set(calls.get() + 1);
             if calls.get() % 2 == 1 {
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn threads_that_share_a_position_read_what_they_asked_for() {
+    fn threads_with_shared_position_read_correct_bytes() {
         const PIECE: usize = 64;
 
         let mut file = tempfile::tempfile().unwrap();

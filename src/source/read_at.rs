@@ -1,4 +1,4 @@
-//! What a caller's own source of bytes has to offer.
+//! Interface to a caller's own source of bytes.
 
 use std::fs::File;
 use std::io;
@@ -10,39 +10,37 @@ use crate::num::to_u64;
 /// Bytes that can be read at any offset: of an object store, over HTTP, inside another file. For
 /// [`Source::from_reader`](crate::Source::from_reader).
 ///
-/// Several threads read at the same time. The bytes must stay the same for as long as the source lives.
+/// Several threads read at the same time. The bytes must not change while the source exists.
 pub trait ReadAt: Send + Sync {
-    /// Length in bytes.
+    /// Returns the length in bytes.
     ///
     /// # Errors
-    /// If it is not known.
-    #[expect(
-        clippy::len_without_is_empty,
-        reason = "an empty source is an error of opening it, and nobody asks before"
-    )]
+    /// Fails if the length is unknown.
+    #[expect(clippy::len_without_is_empty, reason = "opening an empty source is an error, so callers do not need it")]
     fn len(&self) -> io::Result<u64>;
 
     /// Fills all of `buf` with the bytes at `offset`.
     ///
     /// # Errors
-    /// If any of them can't be read: [`io::ErrorKind::UnexpectedEof`] where the source ends before them. What `buf`
-    /// holds then has no meaning.
+    /// Fails if any of the bytes cannot be read: with [`io::ErrorKind::UnexpectedEof`] if the source ends before them.
+    /// The content of `buf` is undefined then.
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()>;
 
-    /// A hint: the end of the hole in which `offset` lies, at most `end`; `offset` itself where it lies in data, or where
-    /// that is not known. The bytes of a hole are zeros, and are not read.
+    /// Returns, as a hint, the end of the hole that contains `offset`, at most `end`. Returns `offset` if it is in
+    /// data, or if nothing is known. The bytes of a hole are zeros, and are not read.
     fn hole_end(&self, offset: u64, end: u64) -> u64 {
         let _ = end;
         offset
     }
 
-    /// A hint: the end of the data in which `offset` lies, at most `end`; `end` where that is not known.
+    /// Returns, as a hint, the end of the data that contains `offset`, at most `end`. Returns `end` if nothing is
+    /// known.
     fn data_end(&self, offset: u64, end: u64) -> u64 {
         let _ = offset;
         end
     }
 
-    /// A hint: `len` bytes at `offset` are about to be read, in pieces.
+    /// Receives a hint: `len` bytes at `offset` are about to be read, in pieces.
     fn will_need(&self, offset: u64, len: u64) {
         let _ = (offset, len);
     }

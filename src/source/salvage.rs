@@ -1,4 +1,4 @@
-//! Reading what a failing medium still gives.
+//! Reads from a failing medium.
 
 use std::collections::BTreeMap;
 use std::ops::{Deref, Range};
@@ -9,14 +9,14 @@ use crate::num::to_u64;
 
 use super::Source;
 
-/// The unit in which media fail, in bytes: most have sectors of this size, and the system reads no less.
+/// Unit in which media fail, in bytes: most have sectors of this size, and the system reads no less.
 pub(super) const PAGE: u64 = 4096;
 
-/// The ranges of a file that one salvage could not read so far. It belongs to the opening that salvages, never to the
-/// [`Source`]: another handle to the same file knows nothing of it.
+/// The ranges of a file that one salvage could not read so far. They belong to the layer that is salvaged, not to the
+/// [`Source`]: another handle to the same file does not know them.
 #[derive(Debug, Default)]
 pub(crate) struct LostRanges(
-    /// Start and end of each range: disjoint, and no two touch.
+    /// Start and end of each range: disjoint, and not adjacent.
     Mutex<BTreeMap<u64, u64>>,
 );
 
@@ -25,7 +25,7 @@ impl LostRanges {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The first of `length` bytes at `offset` that could not be read so far.
+    /// Returns the first range of `length` bytes at `offset` that could not be read so far.
     pub(crate) fn first_in(&self, offset: u64, length: u64) -> Option<Range<u64>> {
         let end = offset.saturating_add(length);
         let lost = self.lock();
@@ -49,7 +49,7 @@ impl LostRanges {
         lost.insert(start, end);
     }
 
-    /// Reads what the medium gives of the bytes at `offset`, page by page in the end. The rest is zero, and lost.
+    /// Reads the bytes at `offset` that the medium returns, page by page in the end. The others are zero, and lost.
     fn read(&self, source: &Source, offset: u64, buffer: &mut [u8]) {
         if source.read_raw(offset, buffer).is_ok() {
             return;
@@ -60,7 +60,7 @@ impl LostRanges {
             self.add(offset, offset.saturating_add(length));
             return;
         }
-        // In two, at a page: what is good is read in pieces as large as can be.
+        // In two halves, at a page: readable parts are read in large pieces.
         let middle = offset.saturating_add(length / 2) & !PAGE.saturating_sub(1);
         let middle = middle.max((offset | PAGE.saturating_sub(1)).saturating_add(1));
         let at = usize::try_from(middle.saturating_sub(offset)).unwrap_or(buffer.len());
@@ -70,11 +70,11 @@ impl LostRanges {
     }
 }
 
-/// A source as one opening of it reads it: strictly, or with zeros for what the medium does not give.
+/// A source as one layer reads it: strictly, or with zeros for bytes that the medium does not return.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SourceRef<'a> {
     source: &'a Source,
-    /// Where a salvage writes down what it could not read; none for those who want an error.
+    /// The ranges that a salvage could not read. `None`: failures are errors.
     lost: Option<&'a LostRanges>,
 }
 
@@ -83,25 +83,26 @@ impl<'a> SourceRef<'a> {
         Self { source, lost }
     }
 
-    /// The source.
+    /// Returns the source.
     pub(crate) fn source(self) -> &'a Source {
         self.source
     }
 
-    /// Whether what can't be read is zero, and written down as lost.
+    /// Returns whether unreadable bytes are zero, and recorded as lost.
     pub(crate) fn is_salvaged(self) -> bool {
         self.lost.is_some()
     }
 
-    /// Whether both read the same source for the same opening.
+    /// Returns whether both read the same source for the same layer.
     pub(crate) fn is(self, other: Self) -> bool {
         std::ptr::eq(self.source, other.source) && self.is_salvaged() == other.is_salvaged()
     }
 
-    /// Copies the bytes at `offset` into all of `buffer`.
+    /// Fills `buffer` with the bytes at `offset`.
     ///
     /// # Errors
-    /// As for [`Source::read_exact_at`]; of a file that is salvaged, only if that is a copy in memory and ends before them.
+    /// The errors of [`Source::read_exact_at`]; in a salvage, only if the source is a copy in memory that ends before
+    /// them.
     pub(crate) fn read_exact_at(self, offset: u64, buffer: &mut [u8]) -> Result<()> {
         match self.lost.filter(|_| !self.source.is_in_memory()) {
             Some(lost) => {
@@ -122,7 +123,7 @@ impl Deref for SourceRef<'_> {
 }
 
 impl<'a> From<&'a Source> for SourceRef<'a> {
-    /// Read strictly.
+    /// Makes a strict reader.
     fn from(source: &'a Source) -> Self {
         Self { source, lost: None }
     }

@@ -1,4 +1,4 @@
-//! The one gate to the bytes of a file: every range is checked here, and replayed changes are folded in here.
+//! The only access to the bytes of a file: checks every range, and applies replayed changes.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -11,7 +11,7 @@ use super::pages::TablePages;
 use super::{Source, to_u64, to_usize_saturating};
 use crate::error::{Error, ErrorKind, Result, Structure};
 
-/// Longer structures are asked for as a whole before they are looked at page by page, in bytes.
+/// Longer structures are read in one request before they are parsed, in bytes.
 const SEVERAL_PAGES: u64 = 16 << 10;
 
 /// A file as it would be after the replay of its log.
@@ -20,22 +20,22 @@ pub(crate) struct View {
     source: Source,
     overlay: Overlay,
     length: u64,
-    /// Up to where the file once had content; what it does not have of that any more is lost, and not zero.
-    had: u64,
-    /// Of a source that does not lend: what an opening has asked for at once, with its place.
+    /// Length that the file once had. Bytes before it that are missing now are lost, not zero.
+    length_before_truncation: u64,
+    /// For sources that cannot borrow: bytes that were read in advance, with their offsets.
     preloaded: Vec<(u64, Vec<u8>)>,
-    /// Of a source that does not lend: parts of tables.
+    /// For sources that cannot borrow: cached parts of tables.
     pages: TablePages,
     failed: Arc<FailedReads>,
 }
 
-/// Reads of structures that have failed. Who asked may have done without: of two copies, one is enough, and a log entry that
-/// can't be read looks like the end of the log. Of a mapping, the record of lost pages says the same.
+/// Failed reads of structures. The caller may not have needed them: of two copies, one is enough, and a log entry that
+/// cannot be read looks like the end of the log. For mappings, the record of lost pages has the same purpose.
 #[derive(Debug, Default)]
 pub(crate) struct FailedReads(Mutex<BTreeMap<u64, Error>>);
 
 impl FailedReads {
-    /// Structures that there are twice have 64 KiB of their own each, in the first 320 KiB: failures are kept apart by that.
+    /// Each structure that exists twice has 64 KiB of its own, in the first 320 KiB: failures are recorded per slot.
     pub(crate) const SLOT: u64 = 64 << 10;
 
     fn note(&self, error: Error) -> Error {
@@ -44,14 +44,14 @@ impl FailedReads {
         error
     }
 
-    /// The first failure that is none in these slots of 64 KiB, which are among the first eight.
+    /// Returns the first failure outside these slots of 64 KiB, which are among the first eight.
     pub(crate) fn first_but_for(&self, slots: &[u64]) -> Option<Error> {
         let failed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         failed.iter().find(|(slot, _)| !slots.contains(slot)).map(|(_, error)| error.clone())
     }
 }
 
-/// Bytes that lie together, or are known to be zero without being anywhere.
+/// Contiguous bytes, or known zeros.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Bytes<'a> {
     Data(&'a [u8]),
@@ -59,14 +59,14 @@ pub(crate) enum Bytes<'a> {
 }
 
 impl View {
-    /// The file as it is.
+    /// Makes a view of the file as it is.
     pub(crate) fn new(source: Source) -> Self {
         let length = source.len();
         let (overlay, pages, failed) = (Overlay::default(), TablePages::default(), Arc::default());
-        Self { source, overlay, length, had: 0, preloaded: Vec::new(), pages, failed }
+        Self { source, overlay, length, length_before_truncation: 0, preloaded: Vec::new(), pages, failed }
     }
 
-    /// Gets `length` bytes at `offset` in one request, since all of them are about to be looked at.
+    /// Reads `length` bytes at `offset` in one request, since all of them are about to be used.
     pub(crate) fn preload(&mut self, offset: u64, length: u64) {
         if self.source.can_borrow() {
             self.will_need(offset, length);
@@ -74,60 +74,62 @@ impl View {
         }
         let length = self.source.len().saturating_sub(offset).min(length);
         let mut bytes = vec![0; to_usize_saturating(length)];
-        // Where that fails, each structure is asked for by itself, and says what is wrong.
+        // If this fails, each structure is read separately, and reports its own error.
         if self.source.read_exact_at(offset, &mut bytes).is_ok() {
             self.preloaded.push((offset, bytes));
         }
     }
 
-    /// Gives back what was preloaded.
+    /// Releases the preloaded bytes.
     pub(crate) fn release_preloaded(&mut self) {
         self.preloaded = Vec::new();
     }
 
-    /// Folds in the changes of a log, after which the file is at least `length` bytes long. What that adds is zero, but for
-    /// what the file `had` before: that is missing. Where it has lost some of that, nobody knows what was behind it.
-    pub(crate) fn replay(&mut self, overlay: Overlay, length: u64, had: u64) {
+    /// Applies the changes of a log, after which the file is at least `length` bytes long. Added bytes are zero, except
+    /// below `length_before_truncation`: if the file has lost some of those, their content is unknown.
+    pub(crate) fn replay(&mut self, overlay: Overlay, length: u64, length_before_truncation: u64) {
         self.length = self.length.max(length).max(overlay.end());
-        self.had = if self.source.len() < had { self.length } else { had };
+        self.length_before_truncation =
+            if self.source.len() < length_before_truncation { self.length } else { length_before_truncation };
         self.overlay = overlay;
     }
 
-    /// The reads of structures that fail, also while the view belongs to somebody else.
+    /// Returns the record of failed reads, which outlives the view.
     pub(crate) fn failed_reads(&self) -> Arc<FailedReads> {
         Arc::clone(&self.failed)
     }
 
-    /// CRC-32C of all changes of a replay; none if there are none.
+    /// Returns the CRC-32C of all changes of a replay, if there are any.
     pub(crate) fn overlay_crc32c(&self) -> Option<u32> {
         (!self.overlay.is_empty()).then(|| self.overlay.crc32c())
     }
 
-    /// The file beneath.
+    /// Returns the source.
     pub(crate) fn source(&self) -> &Source {
         &self.source
     }
 
-    /// Length in bytes, with what a replay adds.
+    /// Returns the length in bytes after the replay.
     pub(crate) fn length(&self) -> u64 {
         self.length
     }
 
-    /// Where the file ends that is really there, with what a replay adds where nothing is missing before it.
+    /// Returns the end of the bytes that exist, including those that a replay adds if nothing is missing before them.
     pub(crate) fn file_end(&self) -> u64 {
-        if self.source.len() < self.had { self.source.len() } else { self.length }
+        if self.source.len() < self.length_before_truncation { self.source.len() } else { self.length }
     }
 
-    /// Whether all the bytes from `start` to `end` can be had.
+    /// Returns whether all bytes from `start` to `end` are available.
     pub(crate) fn has(&self, start: u64, end: u64) -> bool {
-        let missing = self.source.len()..self.had;
+        let missing = self.source.len()..self.length_before_truncation;
         end <= self.length
             && (end <= missing.start
                 || start >= missing.end
                 || self.overlay.covers(start.max(missing.start), end.min(missing.end)))
     }
 
-    /// Where the bytes at `offset` are, and how many lie together there, at most `most`; none past the end of the file.
+    /// Returns the location of the bytes at `offset`, and the number of contiguous bytes there, at most `most`. Returns
+    /// `None` past the end of the file.
     #[inline]
     pub(crate) fn stored(&self, offset: u64, most: u64) -> Option<Stored<'_>> {
         let most = self.length.checked_sub(offset).filter(|left| *left > 0)?.min(most);
@@ -138,12 +140,12 @@ impl View {
         // The file itself may be shorter than the view.
         match self.source.len().checked_sub(offset) {
             Some(left) if left > 0 => Some(Stored::File(left.min(length))),
-            _ if offset < self.had => None,
+            _ if offset < self.length_before_truncation => None,
             _ => Some(Stored::Zero(length)),
         }
     }
 
-    /// Whether a replay changes any of the bytes from `start` to `end`.
+    /// Returns whether a replay changes any of the bytes from `start` to `end`.
     pub(crate) fn is_changed_by_replay(&self, start: u64, end: u64) -> bool {
         match self.overlay.at(start, end.saturating_sub(start)) {
             Stored::File(length) => length < end.saturating_sub(start),
@@ -151,27 +153,29 @@ impl View {
         }
     }
 
-    /// Whether a replay writes all the bytes from `start` to `end`.
+    /// Returns whether a replay writes all bytes from `start` to `end`.
     pub(crate) fn is_written_by_replay(&self, start: u64, end: u64) -> bool {
         self.overlay.covers(start, end)
     }
 
-    /// Why nothing is stored at `offset`, and how far that goes, at most `most` bytes.
+    /// Returns the error for missing bytes at `offset`, at most `most`.
     #[cold]
     pub(crate) fn missing(&self, offset: u64, most: u64) -> Error {
         let length = match self.overlay.at(offset, most) {
-            Stored::File(length) if offset < self.had => self.had.saturating_sub(offset).min(length),
+            Stored::File(length) if offset < self.length_before_truncation => {
+                self.length_before_truncation.saturating_sub(offset).min(length)
+            }
             _ => most,
         };
         let kind = ErrorKind::OutOfBounds { length, limit: self.file_end() };
         Error::at(Structure::File, offset, kind)
     }
 
-    /// The bytes at `offset`, at most `most`, where the source can lend them. There is at least one, unless `most` is 0.
+    /// Borrows up to `most` bytes at `offset`: at least one, unless `most` is 0.
     ///
     /// # Errors
-    /// [`ErrorKind::OutOfBounds`], said of `what`, if the file ends at or before `offset`; [`ErrorKind::Lost`] if that is known
-    /// of the first byte; [`ErrorKind::NotBorrowable`]. Whoever looks at the bytes has to ask again after that:
+    /// [`ErrorKind::OutOfBounds`] in `what` if the file ends at or before `offset`; [`ErrorKind::Lost`] if the first
+    /// byte is known to be lost; [`ErrorKind::NotBorrowable`]. After the bytes were used, the caller has to call
     /// [`View::check`].
     #[inline]
     pub(crate) fn borrow(&self, what: Structure, offset: u64, most: u64) -> Result<Bytes<'_>> {
@@ -186,11 +190,11 @@ impl View {
         }
     }
 
-    /// The bytes at `offset`, at most `most`: borrowed where the source lends, read into `memory` where it does not. There is
-    /// at least one, unless `most` is 0. The caller bounds `most`, which is what is read.
+    /// Returns up to `most` bytes at `offset`, at least one, unless `most` is 0: borrowed if the source can borrow, or
+    /// else read into `memory`. The caller limits `most`, which is what is read.
     ///
     /// # Errors
-    /// As for [`View::borrow`], and what is wrong with reading.
+    /// The errors of [`View::borrow`], and those of reading.
     #[inline]
     pub(crate) fn run<'v>(
         &'v self,
@@ -202,7 +206,7 @@ impl View {
         if self.source.can_borrow() { self.borrow(what, offset, most) } else { self.read(what, offset, most, memory) }
     }
 
-    /// All of `length` bytes at `offset`, where they lie together and the source can lend them.
+    /// Borrows all of `length` bytes at `offset`, if they are contiguous and the source can borrow.
     #[inline]
     fn borrow_whole(&self, what: Structure, offset: u64, length: u64) -> Option<&[u8]> {
         if !self.source.can_borrow() {
@@ -239,18 +243,18 @@ impl View {
         })
     }
 
-    /// That none of the bytes is lost that were looked at: `length` of them from `offset` on.
+    /// Checks that none of the `length` bytes from `offset` on, which were used, was lost.
     #[inline]
     pub(crate) fn check(&self, what: Structure, offset: u64, length: u64) -> Result<()> {
         self.source.check(what, offset, length)
     }
 
-    /// The `length` bytes at `offset`: borrowed where they lie together and can be, put together where not. For structures,
-    /// whose length the caller has bounded.
+    /// Returns `length` bytes at `offset`: borrowed if they are contiguous and the source can borrow, or else copied
+    /// together. For structures, whose length the caller has limited.
     ///
     /// # Errors
-    /// [`ErrorKind::OutOfBounds`], said of `what`, if they reach past the end of the file; [`ErrorKind::Lost`] and others as
-    /// for [`View::run`].
+    /// [`ErrorKind::OutOfBounds`] in `what` if they go past the end of the file; [`ErrorKind::Lost`] and others as for
+    /// [`View::run`].
     pub(crate) fn bytes(&self, what: Structure, offset: u64, length: u64) -> Result<Cow<'_, [u8]>> {
         if length == 0 {
             return Ok(Cow::Borrowed(&[]));
@@ -283,21 +287,21 @@ impl View {
         Ok(Cow::Owned(bytes))
     }
 
-    /// The same as a copy, of which nothing is lost: zeros that stand in for what is are never taken for a structure, be it a wrong
-    /// one.
+    /// Returns a copy of `length` bytes at `offset`, none of which is lost: zeros that replace lost bytes are never
+    /// parsed as a structure.
     ///
     /// # Errors
-    /// As for [`View::bytes`]; [`ErrorKind::Lost`] of any of them.
+    /// The errors of [`View::bytes`]; [`ErrorKind::Lost`] if any byte is lost.
     pub(crate) fn copy(&self, what: Structure, offset: u64, length: u64) -> Result<Vec<u8>> {
         let copy = self.bytes(what, offset, length)?.into_owned();
         self.check(what, offset, length)?;
         Ok(copy)
     }
 
-    /// A copy of the structure at `offset`, fetched once: what is checked is what is used.
+    /// Returns a copy of the structure at `offset`, fetched once: the checked bytes are those that are used.
     ///
     /// # Errors
-    /// [`ErrorKind::OutOfBounds`], said of `what`, if it reaches behind the end of the file; [`ErrorKind::Lost`].
+    /// [`ErrorKind::OutOfBounds`] in `what` if the structure goes past the end of the file; [`ErrorKind::Lost`].
     #[inline]
     pub(crate) fn fetch<T: FromBytes>(&self, what: Structure, offset: u64) -> Result<T> {
         let length = to_u64(size_of::<T>());
@@ -310,13 +314,13 @@ impl View {
         Ok(fetched)
     }
 
-    /// The same where it does not lie together, has to be read, or is not there.
+    /// Fetches a structure that is not contiguous, has to be read, or is missing.
     fn fetch_in_pieces<T: FromBytes>(&self, what: Structure, offset: u64, length: u64) -> Result<T> {
         let bytes = self.bytes(what, offset, length)?;
         T::read_from_bytes(&bytes).map_err(|_| self.out_of_bounds(what, offset, length))
     }
 
-    /// Up to where, from `offset` on and at most to `end`, the bytes are known to be zero without being looked at.
+    /// Returns the end of the bytes at `offset` that are known to be zero without being read, at most `end`.
     pub(crate) fn known_zero_end(&self, offset: u64, end: u64) -> u64 {
         match self.overlay.at(offset, end.saturating_sub(offset)) {
             Stored::Log(_) => offset,
@@ -325,12 +329,12 @@ impl View {
         }
     }
 
-    /// Up to where, from `offset` on and at most to `end`, the file itself has no hole, as far as that is known.
+    /// Returns the end of the data of the file itself at `offset`, as far as that is known, at most `end`.
     pub(crate) fn data_end(&self, offset: u64, end: u64) -> u64 {
         self.source.data_end(offset, end)
     }
 
-    /// Tells the system that these bytes are not needed soon.
+    /// Informs the system that these bytes are not needed soon.
     pub(crate) fn forget(&self, offset: u64, end: u64) {
         self.source.forget(offset, end);
         if !self.source.can_borrow() {
@@ -338,7 +342,7 @@ impl View {
         }
     }
 
-    /// Tells the system that these bytes are about to be looked at.
+    /// Informs the system that these bytes are about to be used.
     pub(crate) fn will_need(&self, offset: u64, length: u64) {
         self.source.will_need(offset, length);
     }

@@ -1,4 +1,4 @@
-//! Whatever is legal reads the same through every door of the library as by the model, which knows what was meant, and
+//! Every legal disk reads the same by every way of the library as by the model, which knows the intended content, and
 //! by the oracle, which reads plainly and slowly.
 
 use std::io::{BufRead, Read, Seek, SeekFrom};
@@ -23,7 +23,7 @@ pub(crate) fn cases(cases: u32) -> ProptestConfig {
     ProptestConfig { cases, failure_persistence: None, rng_seed, max_shrink_iters: 200, ..ProptestConfig::default() }
 }
 
-/// A block as chance wants it. Numbers are taken modulo what there is.
+/// A random block. Numbers are taken modulo the number of choices.
 #[derive(Clone, Debug)]
 struct BlockPlan {
     number: u8,
@@ -33,16 +33,16 @@ struct BlockPlan {
     present: Vec<(u32, u16)>,
 }
 
-/// An image as chance wants it.
+/// A random image.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     block_shift: u32,
     sectors: u64,
     blocks: Vec<BlockPlan>,
     bitmap_bits: Vec<(u32, u16)>,
-    /// Decides the layout of the file.
+    /// Seed of the layout of the file.
     layout: u64,
-    /// Decides the history of the log, if it has one.
+    /// Seed of the history of the log, if it has one.
     dirty: Option<u64>,
 }
 
@@ -76,7 +76,7 @@ pub(crate) fn chain_plan() -> impl Strategy<Value = (bool, bool, Vec<Plan>)> {
 }
 
 impl Plan {
-    /// The largest disk with blocks of this size that a test can afford, in bytes.
+    /// Returns the size of the largest disk with blocks of this size that a test can afford, in bytes.
     fn most(&self) -> u64 {
         [10, 12, 14, 16, 0, 40][size(u64::from(self.block_shift - 20))] * MIB
     }
@@ -118,7 +118,7 @@ impl Plan {
                 };
                 block.fill = Some(Fill::Pieces(plan.present.iter().map(piece).collect()));
             }
-            // What is not present may have a place all the same: any place.
+            // An unallocated block may have any file offset.
             block.place = match plan.stale.filter(|_| block.state < 6) {
                 Some(stale) => Place::At(stale >> 20 << 20),
                 None => Place::Auto,
@@ -131,7 +131,7 @@ impl Plan {
         }
     }
 
-    /// Where things lie in the file, and what says nothing about the disk.
+    /// Adds the layout of the file, and values that do not affect the disk.
     fn add_layout(&self, spec: &mut Spec) {
         let mut rng = Rng::new(self.layout);
         spec.seed = rng.next();
@@ -156,7 +156,7 @@ impl Plan {
         spec.file_length = rng.pick(&[FileLength::Auto, FileLength::Short, FileLength::Trailing(junk)]);
     }
 
-    /// Builds the file, and breaks copies of which one is enough.
+    /// Builds the file, and damages copies of structures of which one is enough.
     fn build(&self, spec: &Spec) -> Image {
         let mut image = spec.build();
         let mut rng = Rng::new(self.layout ^ 1);
@@ -173,7 +173,7 @@ impl Plan {
     }
 }
 
-/// The images of a chain, child first.
+/// Builds the images of a chain, child first.
 pub(crate) fn build_chain(sector: u32, same_size: bool, plans: &[Plan]) -> Vec<Image> {
     let mut specs: Vec<Spec> = Vec::new();
     for (above, plan) in plans.iter().rev().enumerate() {
@@ -187,7 +187,7 @@ proptest! {
     #![proptest_config(cases(128))]
 
     #[test]
-    fn any_chain_reads_the_same_by_every_way(
+    fn chain_reads_the_same_in_every_way(
         (large_sectors, same_size, plans) in chain_plan(),
         seed in any::<u64>(),
     ) {
@@ -203,7 +203,7 @@ proptest! {
     #![proptest_config(cases(48))]
 
     #[test]
-    fn any_disk_of_several_chunks_reads_the_same_by_every_way(
+    fn disk_of_several_chunks_reads_the_same_in_every_way(
         sector in prop_oneof![3 => Just(512_u32), 1 => Just(4096_u32)],
         sectors in any::<u64>(),
         blocks in proptest::collection::vec((any::<u64>(), 0_u8..6, 0_u64..1500), 1..12),
@@ -218,7 +218,7 @@ proptest! {
         add_far_blocks(&mut base, &blocks, &mut rng);
         let geometry = Geometry::of(base.disk_size, base.block_size, sector, false);
         for chunk in 0..(geometry.blocks - 1) / geometry.ratio {
-            // Where nobody has a parent, nobody looks at the entries of sector bitmaps.
+            // Without a parent, the entries of sector bitmaps are not read.
             base.raw_bat.insert(geometry.bitmap_index(chunk), junk);
         }
         let mut images = vec![base.build()];
@@ -236,7 +236,7 @@ proptest! {
     }
 }
 
-/// Blocks about the borders of chunks and at the end of the disk.
+/// Adds blocks near the borders of chunks and at the end of the disk.
 fn add_far_blocks(spec: &mut Spec, blocks: &[(u64, u8, u64)], rng: &mut Rng) {
     let geometry = Geometry::of(spec.disk_size, spec.block_size, spec.sector_size, spec.has_parent);
     for (at, state, sector) in blocks {
@@ -251,7 +251,7 @@ fn add_far_blocks(spec: &mut Spec, blocks: &[(u64, u8, u64)], rng: &mut Rng) {
 }
 
 #[test]
-fn every_way_to_be_dirty_reads_the_same_by_every_way() {
+fn dirty_image_reads_the_same_in_every_way() {
     let mut rng = Rng::new(1);
     for dirty in Dirty::ALL {
         let base = Spec::default().block(7, Block::full().bytes(b"the last one"));
@@ -264,7 +264,7 @@ fn every_way_to_be_dirty_reads_the_same_by_every_way() {
     }
 }
 
-/// Whether all ways to read a disk give what the model and the oracle give.
+/// Asserts that all ways to read a disk agree with the model and the oracle.
 fn all_ways_agree(disk: &Disk, chain: &[&Image], rng: &mut Rng) {
     let content = Expected::of(chain);
     let oracle = oracle(chain, LogPolicy::Replay);
@@ -297,7 +297,7 @@ fn all_ways_agree(disk: &Disk, chain: &[&Image], rng: &mut Rng) {
 /// Pieces of `par_segments` are cut at multiples of this, in bytes.
 const SEGMENT_GRAIN: u64 = 8 * MIB;
 
-/// A range of the disk, often about the end of a run or the beginning of a block.
+/// Returns a range of the disk, often near the end of a run or the beginning of a block.
 fn some_range(disk: &Disk, rng: &mut Rng, whole: &[(u64, Segment<'_>)]) -> Range<u64> {
     let border = match rng.below(3) {
         0 => rng.pick(whole).0,
@@ -310,7 +310,7 @@ fn some_range(disk: &Disk, rng: &mut Rng, whole: &[(u64, Segment<'_>)]) -> Range
     start..(start + length).min(disk.size())
 }
 
-/// Checks the segments of a range, and returns them with their places.
+/// Checks the segments of a range, and returns them with their offsets.
 fn segments<'d>(disk: &'d Disk, range: Range<u64>, content: &Expected) -> Vec<(u64, Segment<'d>)> {
     let mut out: Vec<(u64, Segment<'d>)> = Vec::new();
     let mut at = range.start;
@@ -330,7 +330,7 @@ fn segments<'d>(disk: &'d Disk, range: Range<u64>, content: &Expected) -> Vec<(u
     out
 }
 
-/// Where nothing can be borrowed: the segments of a range are its zeros, up to the first data, and an error that says so.
+/// If nothing can be borrowed: checks that the segments of a range are its zeros before the first data, and an error.
 fn no_segments(disk: &Disk, range: Range<u64>) -> Vec<(u64, Segment<'_>)> {
     let data = disk.runs(range.clone()).map(Result::unwrap).find(|run| matches!(run.at, Location::File(_)));
     let mut at = range.start;
@@ -377,7 +377,7 @@ fn extents(disk: &Disk, range: Range<u64>, chain: &[&Image], oracle: &Oracle<'_>
     }
 }
 
-/// Checks where an extent says that the sector of a byte comes from.
+/// Checks the origin of the sector of a byte in an extent.
 fn check_origin(extent: &Run, at: u64, chain: &[&Image], oracle: &Oracle<'_>) {
     let sector = at / oracle.sector_size();
     let origin = oracle.locate(sector).unwrap();
@@ -386,7 +386,7 @@ fn check_origin(extent: &Run, at: u64, chain: &[&Image], oracle: &Oracle<'_>) {
         Origin::File { layer, offset } => {
             let (within, length) = (at % oracle.sector_size(), 1);
             let byte = oracle.read(at, length).unwrap();
-            // Where it is not the file that holds it, it must be what a replay has put there.
+            // If the bytes are not in the file, a replay must have written them.
             let is_there = match extent.file_offset() {
                 Some(found) => {
                     found + (at - extent.start) == offset + within
@@ -404,13 +404,13 @@ fn check_origin(extent: &Run, at: u64, chain: &[&Image], oracle: &Oracle<'_>) {
     assert!(expected, "{extent:?} at {at:#x}, which is {origin:?}");
 }
 
-/// Whether the current header of an image has a LogGuid.
+/// Returns whether the current header of an image has a LogGuid.
 fn is_dirty(image: &Image) -> bool {
     let header = Image::header_at(image.current_header());
     image.bytes.read(header + 48, 16) != [0; 16]
 }
 
-/// Checks what is copied, and what is lent as one piece.
+/// Checks copies, and borrowed slices.
 fn copies(disk: &Disk, range: Range<u64>, content: &Expected) {
     let expected = content.read(range.clone());
     let length = range.end - range.start;
@@ -459,7 +459,7 @@ fn blocks(disk: &Disk, content: &Expected, rng: &mut Rng) {
     assert!(disk.block(count).is_err());
 }
 
-/// Checks the stream: reads, lent pieces and seeks in any order.
+/// Checks the stream: reads, borrowed pieces and seeks in any order.
 fn reader(disk: &Disk, content: &Expected, rng: &mut Rng) {
     let mut reader = disk.reader();
     let mut at = 0;
@@ -478,10 +478,13 @@ fn reader(disk: &Disk, content: &Expected, rng: &mut Rng) {
                 at = to;
             }
             1 | 2 => {
-                let lent = reader.fill_buf().unwrap();
-                assert_eq!(lent.is_empty(), at >= end, "nothing lent at {at:#x}");
-                assert!(lent.is_empty() || content.differs(at, Segment::Data(lent)).is_none(), "lent at {at:#x}");
-                let used = rng.below(wide(lent.len()) + 1);
+                let borrowed = reader.fill_buf().unwrap();
+                assert_eq!(borrowed.is_empty(), at >= end, "nothing borrowed at {at:#x}");
+                assert!(
+                    borrowed.is_empty() || content.differs(at, Segment::Data(borrowed)).is_none(),
+                    "borrowed at {at:#x}"
+                );
+                let used = rng.below(wide(borrowed.len()) + 1);
                 reader.consume(size(used));
                 at += used;
             }
@@ -505,7 +508,7 @@ fn reader(disk: &Disk, content: &Expected, rng: &mut Rng) {
     }
 }
 
-/// Checks that one thread and several find the same pieces, which are those of the segments, cut where they must be.
+/// Checks that one thread and several find the same pieces: those of the segments, cut at the right offsets.
 fn threads(disk: &Disk, whole: &[(u64, Segment<'_>)]) {
     static POOLS: LazyLock<[ThreadPool; 2]> =
         LazyLock::new(|| [1, 3].map(|threads| ThreadPoolBuilder::new().num_threads(threads).build().unwrap()));

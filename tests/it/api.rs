@@ -1,4 +1,4 @@
-//! What programs rely on, beyond the bytes.
+//! Properties that programs rely on, other than the content.
 
 use std::io::{BufRead, Read, Seek, SeekFrom};
 use std::path::Path;
@@ -11,13 +11,13 @@ use vhdx_mmap::{
 
 use crate::support::map;
 
-/// SHA-256 of the disk in it, and how it was made: `tests/images/SOURCES.md`.
+/// An image whose content is documented in `tests/images/SOURCES.md`.
 pub(crate) fn hello() -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/images/hello.vhdx")
 }
 
 #[test]
-fn what_users_hold_can_be_shared_between_threads() {
+fn public_types_are_send_and_sync() {
     fn shared<T: Send + Sync>() {}
     shared::<Source>();
     shared::<Image>();
@@ -34,7 +34,7 @@ fn what_users_hold_can_be_shared_between_threads() {
 }
 
 #[test]
-fn what_users_hold_survives_a_panic_of_others() {
+fn public_types_are_unwind_safe() {
     fn unwinds<T: std::panic::UnwindSafe + std::panic::RefUnwindSafe>() {}
     unwinds::<Source>();
     unwinds::<Image>();
@@ -51,7 +51,7 @@ fn what_users_hold_survives_a_panic_of_others() {
 }
 
 #[test]
-fn assumptions_are_nothing_until_one_is_set() {
+fn metadata_overrides_are_empty_by_default() {
     let with = |change: fn(&mut MetadataOverrides)| {
         let mut assumed = MetadataOverrides::default();
         change(&mut assumed);
@@ -65,16 +65,16 @@ fn assumptions_are_nothing_until_one_is_set() {
 }
 
 #[test]
-fn an_error_is_one_pointer_wide() {
+fn error_is_one_pointer_wide() {
     assert_eq!(size_of::<Error>(), size_of::<usize>());
 }
 
 #[test]
-fn a_reader_may_own_its_disk() {
+fn reader_may_own_its_disk() {
     let disk = Arc::new(Disk::open(map(&hello()), &OpenOptions::new()).unwrap());
     let mut reader = Reader::new(Arc::clone(&disk));
     drop(disk);
-    // The superblock of the ext4 file system that the disk is.
+    // The superblock of the disk's ext4 file system.
     reader.seek(SeekFrom::Start(1024 + 56)).unwrap();
     let mut magic = [0; 2];
     reader.read_exact(&mut magic).unwrap();
@@ -84,18 +84,18 @@ fn a_reader_may_own_its_disk() {
     assert!(reader.fill_buf().unwrap().is_empty());
     assert!(reader.seek(SeekFrom::Current(-(17 << 20))).is_err());
     assert_eq!(reader.seek(SeekFrom::Current(5)).unwrap(), (16 << 20) + 5);
-    assert_eq!(reader.read(&mut magic).unwrap(), 0, "behind the end there is nothing, and that is no error");
+    assert_eq!(reader.read(&mut magic).unwrap(), 0, "reads past the end return nothing, without an error");
 }
 
 #[test]
-fn segments_lend_the_bytes_of_the_file_itself() {
+fn segments_borrow_bytes_of_the_file() {
     let disk = Disk::open(map(&hello()), &OpenOptions::new()).unwrap();
     let first = disk.segments(..).next().unwrap().unwrap();
     let again = disk.slice(0, 512).unwrap().unwrap();
     let Segment::Data(bytes) = first else { panic!("{first:?}") };
-    assert_eq!(bytes.as_ptr(), again.as_ptr(), "one place, lent twice");
+    assert_eq!(bytes.as_ptr(), again.as_ptr(), "one location, borrowed twice");
     assert_eq!(bytes.len(), 1 << 20);
-    // The place is the one that the map tells.
+    // The offset is that in the map.
     let extent = disk.extents(..).next().unwrap().unwrap();
     let mut file = std::fs::File::open(hello()).unwrap();
     file.seek(SeekFrom::Start(extent.file_offset().unwrap())).unwrap();
@@ -105,7 +105,7 @@ fn segments_lend_the_bytes_of_the_file_itself() {
 }
 
 #[test]
-fn ranges_end_where_the_disk_ends() {
+fn ranges_end_with_the_disk() {
     let disk = Disk::open(map(&hello()), &OpenOptions::new()).unwrap();
     let size = disk.size();
     let length = |segments: Segments<&Disk>| segments.map(|segment| segment.unwrap().len()).sum::<u64>();
@@ -128,7 +128,7 @@ fn ranges_end_where_the_disk_ends() {
 }
 
 #[test]
-fn zeros_can_be_lent_as_slices() {
+fn zeros_can_be_borrowed_as_slices() {
     let lengths = |segment: Segment<'static>| segment.slices().map(<[u8]>::len).collect::<Vec<_>>();
     assert_eq!(lengths(Segment::Zero(5)), [5]);
     assert_eq!(lengths(Segment::Zero(64 << 10)), [64 << 10]);

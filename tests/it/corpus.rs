@@ -1,5 +1,5 @@
-//! Images that others made, with the content that each must read as. They are not part of the project: `VHDX_CORPUS` names
-//! the folder, and `../shared/corpus` is looked at where it does not.
+//! Images made by other programs, with their expected content. They are not part of the project: `VHDX_CORPUS` names
+//! the folder, with the default `../shared/corpus`.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::support::{is_zero, open, sha256, skip};
 
-/// The unpacked corpus; none, with a word about it, where there is none.
+/// Returns the unpacked corpus. Without one, prints that the tests are skipped.
 fn corpus() -> Option<&'static PathBuf> {
     static UNPACKED: LazyLock<Option<PathBuf>> = LazyLock::new(unpack);
     UNPACKED.as_ref()
@@ -34,16 +34,16 @@ fn records(folder: &Path) -> Vec<Value> {
     manifest["images"].as_array().unwrap().clone()
 }
 
-/// What is wrong with how an image reads; nothing if all is as its record says.
+/// Returns the difference between an image and its record, if any.
 fn verdict(folder: &Path, record: &Value) -> Result<(), String> {
     let path = folder.join(record["file"].as_str().unwrap());
     let read = open(&path).map_err(|error| format!("refused: {error}")).and_then(|disk| {
-        let told = |key: &str| record[key].as_u64().unwrap();
+        let recorded = |key: &str| record[key].as_u64().unwrap();
         let image = disk.image();
-        let same = disk.size() == told("virtual_size")
-            && disk.block_size() == told("block_size")
-            && u64::from(image.logical_sector_size()) == told("logical_sector_size")
-            && image.physical_sector_size().map(u64::from) == Some(told("physical_sector_size"))
+        let same = disk.size() == recorded("virtual_size")
+            && disk.block_size() == recorded("block_size")
+            && u64::from(image.logical_sector_size()) == recorded("logical_sector_size")
+            && image.physical_sector_size().map(u64::from) == Some(recorded("physical_sector_size"))
             && image.header().is_dirty() == record["dirty_log"].as_bool().unwrap();
         if !same {
             return Err(format!("other sizes or log state: {image:?}"));
@@ -88,12 +88,12 @@ fn content(disk: &vhdx_mmap::Disk, record: &Value) -> Result<(), String> {
         at = start + length;
     }
     if !is_zero(disk, at..disk.size()).map_err(said)? {
-        return Err(format!("not zero behind {at}"));
+        return Err(format!("not zero after {at}"));
     }
     Ok(())
 }
 
-/// Whether `expected` is `found` without one of its digits.
+/// Returns whether `expected` is `found` without one of its digits.
 fn lost_one_digit(found: &str, expected: &str) -> bool {
     expected.len() == 63
         && (0..64).any(|lost| found[..lost] == expected[..lost] && found[lost + 1..] == expected[lost..])
@@ -112,11 +112,11 @@ fn all_images_of(name: &str) {
 }
 
 #[test]
-fn images_made_by_windows_read_as_known() {
+fn images_made_by_windows_read_correctly() {
     all_images_of("windows");
 }
 
 #[test]
-fn images_made_by_another_implementation_read_as_known() {
+fn images_made_by_other_programs_read_correctly() {
     all_images_of("foreign");
 }

@@ -1,4 +1,4 @@
-//! Checking and salvaging: that a check finds what keeps an image from being read, and that a salvage gives what is left.
+//! Checks and salvages: a check finds every problem that prevents reading an image, and a salvage returns what is left.
 
 mod codes;
 mod cuts;
@@ -11,12 +11,12 @@ use vhdx_mmap::{Disk, Error, ErrorKind, OpenOptions, Segment, Severity, Strictne
 
 use crate::support::map;
 
-/// The check of an image in a file.
+/// Checks the image in a file.
 fn check(path: &Path, options: &OpenOptions) -> CheckReport {
     ops::check(map(path), &CheckOptions::new(options.clone())).unwrap()
 }
 
-/// What keeps a disk from being read from end to end.
+/// Returns the first error in reading a disk from end to end.
 fn first_error(disk: &Result<Disk, Error>) -> Option<String> {
     match disk {
         Ok(disk) => disk.segments(..).find_map(Result::err).map(|error| error.to_string()),
@@ -24,26 +24,26 @@ fn first_error(disk: &Result<Disk, Error>) -> Option<String> {
     }
 }
 
-/// A check calls an image readable if, and only if, it can be read; `disk` is what opening it gave.
+/// Asserts that a check calls an image readable if, and only if, it can be read; `disk` is the result of opening it.
 pub(crate) fn check_agrees(path: &Path, options: &OpenOptions, disk: &Result<Disk, Error>) -> Result<(), String> {
     let report = check(path, options);
     let is_readable = report.worst() < Some(Severity::Unchecked);
     match first_error(disk) {
         Some(error) if is_readable => Err(format!("the check finds nothing, but: {error}")),
-        // A leaf that is in order may need a parent that is not.
+        // A valid leaf may need a damaged parent.
         None if report.worst() >= Some(Severity::Unsupported) => {
-            let told = report.findings.iter().find(|finding| finding.severity >= Severity::Unsupported);
-            // Blocks that share their place can be read, and so can those of which nothing is needed.
+            let finding = report.findings.iter().find(|finding| finding.severity >= Severity::Unsupported);
+            // Overlapping blocks can be read, and so can those of which nothing is needed.
             let is_overlap = report.counts.keys().all(|(check, severity)| {
                 *severity < Severity::Unsupported || ["V68", "V69", "V72"].contains(&check.code())
             });
-            if is_overlap { Ok(()) } else { Err(format!("it can be read, but the check says: {}", told.unwrap())) }
+            if is_overlap { Ok(()) } else { Err(format!("it can be read, but the check says: {}", finding.unwrap())) }
         }
         _ => Ok(()),
     }
 }
 
-/// A salvage gives everything that can be read otherwise, and everything but what it says is lost.
+/// Asserts that a salvage returns everything that can be read otherwise, and lists all other ranges as lost.
 pub(crate) fn salvage_agrees(path: &Path, options: &OpenOptions, disk: &Result<Disk, Error>) -> Result<(), String> {
     let salvaged = Disk::open(map(path), &options.clone().strictness(Strictness::Salvage));
     let (disk, salvaged) = match (disk, salvaged) {
@@ -62,10 +62,10 @@ pub(crate) fn salvage_agrees(path: &Path, options: &OpenOptions, disk: &Result<D
     Ok(())
 }
 
-/// How much is compared at once, in bytes.
+/// Number of bytes that are compared at once.
 const STEP: u64 = 256 << 10;
 
-/// What can be read of some bytes is what is salvaged, and what can't be is lost.
+/// Asserts that a salvage returns what can be read of some bytes, and lists the others as lost.
 fn same_or_lost(disk: &Disk, salvaged: &Disk, at: u64, length: u64) -> Result<(), String> {
     let room = usize::try_from(length).unwrap();
     let (mut found, mut expected) = (vec![0xa5; room], vec![0x5a; room]);
@@ -82,9 +82,9 @@ fn same_or_lost(disk: &Disk, salvaged: &Disk, at: u64, length: u64) -> Result<()
             }
             Ok(())
         }
-        // Of 4 KiB, a part may be lost.
+        // A part of 4 KiB may be lost.
         Err(_) if salvaged.losses(at..at + length).next().is_some() => Ok(()),
-        // What only a claim is against is read, and told of.
+        // Blocks that only overlap a claimed structure are read, and reported.
         Err(error) if matches!(error.kind(), ErrorKind::Overlap { .. }) && !ops::shared_blocks(salvaged).is_empty() => {
             Ok(())
         }
@@ -92,10 +92,10 @@ fn same_or_lost(disk: &Disk, salvaged: &Disk, at: u64, length: u64) -> Result<()
     }
 }
 
-/// All of a disk that is being salvaged can be read, and its losses are in order and inside of it.
+/// Asserts that all of a salvaged disk can be read, and its losses are in order and inside it.
 fn covers(disk: &Disk) -> Result<(), String> {
     let mut at = 0_u64;
-    // A disk may say that it is 64 TiB long.
+    // A disk may claim to be 64 TiB long.
     for segment in disk.segments(..).take(10_000) {
         at += segment.as_ref().map(Segment::len).map_err(|error| format!("salvaged at {at:#x}: {error}"))?;
     }

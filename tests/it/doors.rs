@@ -1,4 +1,4 @@
-//! The doors to the bytes of a file: how little they ask for, what they refuse, and what is built on them.
+//! Sources: the number of their requests, their errors, and objects that are built on them.
 
 use std::io::{self, BufRead, Read, Seek, SeekFrom};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::kit::{Block, KIB, MIB, PAGE, SparseBytes, TIB, pattern};
 use crate::lab::{Door, open_chain, run, size, source, wide};
 use crate::support::{map, temp_dir};
 
-/// Bytes of an image that count what is asked of them, know their holes if they are to, and fail somewhere.
+/// Bytes of an image that count requests, know their holes if they should, and fail somewhere.
 struct Counted {
     bytes: SparseBytes,
     knows_holes: bool,
@@ -30,7 +30,7 @@ impl Counted {
         Arc::new(Self { bytes: image.bytes.clone(), knows_holes: true, fails_at: None, requests, read })
     }
 
-    /// Requests since the last time that this was asked, and how many bytes they were for.
+    /// Returns the number of requests since the last call, and their bytes.
     fn take(&self) -> (u64, u64) {
         (self.requests.swap(0, Ordering::Relaxed), self.read.swap(0, Ordering::Relaxed))
     }
@@ -64,7 +64,7 @@ impl ReadAt for Counted {
     }
 }
 
-/// Whatever the size of the disk and of its table, and wherever the regions lie.
+/// For any size of the disk and of its table, and any location of the regions.
 #[test]
 fn opening_takes_few_requests() {
     let mut far = Spec::empty(8 * TIB);
@@ -76,7 +76,7 @@ fn opening_takes_few_requests() {
         let disk = Disk::open(Source::from_reader(Arc::clone(&reader)).unwrap(), &OpenOptions::new()).unwrap();
         let (requests, bytes) = reader.take();
         assert!(requests <= 6 && bytes <= 512 * KIB, "{what}: {requests} requests for {bytes} bytes");
-        // A read takes one for the table, and one for the bytes, if there are any.
+        // A read takes one request for the table, and one for the bytes, if there are any.
         let mut sector = [0xA5; 512];
         assert_eq!(disk.read_at(&mut sector, 5 * 512).unwrap(), 512);
         let (requests, bytes) = reader.take();
@@ -92,7 +92,7 @@ fn opening_takes_few_requests() {
 
 /// A table of 512 MiB that is one hole, and one that is not known to be.
 #[test]
-fn holes_are_not_read_where_they_are_known() {
+fn known_holes_are_not_read() {
     let image = Spec::empty(64 * TIB).block(30_000_000, Block::full()).build();
     let reader = Counted::of(&image);
     let disk = Disk::open(Source::from_reader(Arc::clone(&reader)).unwrap(), &OpenOptions::new()).unwrap();
@@ -110,7 +110,7 @@ fn holes_are_not_read_where_they_are_known() {
     assert!(bytes <= 2 * MIB, "{requests} requests for {bytes} bytes of a table");
 }
 
-/// The error of a reader is told, with its text, of the structure that could not be read.
+/// The error names the structure that could not be read, and contains the reader's text.
 #[test]
 fn failure_of_a_reader_is_an_error_with_its_cause() {
     let image = Spec::empty(8 * MIB).block(1, Block::full()).block(2, Block::full()).build();
@@ -126,11 +126,11 @@ fn failure_of_a_reader_is_an_error_with_its_cause() {
     let error = disk.read_at(&mut piece, MIB).unwrap_err();
     assert_eq!((error.category(), error.rule()), (Category::Io, Some(Rule::Medium)));
     assert!(error.to_string().contains("the store does not answer"), "{error}");
-    // Before it and after it, all can be read.
+    // All bytes before and after it can be read.
     assert_eq!(disk.read_at(&mut piece[..4096], MIB).unwrap(), 4096);
     assert_eq!(piece[..4096], pattern(image.spec.seed, MIB, 4096));
     assert_eq!(disk.read_at(&mut piece, MIB + 8192).unwrap(), piece.len());
-    // A salvage says what is missing, to the page.
+    // A salvage lists what is missing, to the page.
     let salvaged = Disk::open(failing(place), &OpenOptions::new().strictness(Strictness::Salvage)).unwrap();
     salvaged.read_at(&mut piece, MIB).unwrap();
     let mut expected = pattern(image.spec.seed, MIB, 64 << 10);
@@ -138,7 +138,7 @@ fn failure_of_a_reader_is_an_error_with_its_cause() {
     assert!(piece == expected);
     let losses: Vec<_> = salvaged.losses(..).map(|loss| loss.range).collect();
     assert_eq!(losses, [MIB + 4096..MIB + 8192]);
-    // One of two headers will do; the table of the regions that can't be read is an error.
+    // One of two headers is enough; an unreadable region table is an error.
     for at in [Image::header_at(1) + 7, Image::header_at(2) + 7] {
         assert_eq!(Disk::open(failing(at), &OpenOptions::new()).unwrap().warnings().count(), 1, "{at:#x}");
     }
@@ -150,9 +150,9 @@ fn failure_of_a_reader_is_an_error_with_its_cause() {
     assert_eq!(error.category(), Category::Io, "{error}");
 }
 
-/// A log in whose place nothing can be read is an error, not a clean image.
+/// An unreadable log is an error, not a clean image.
 #[test]
-fn log_that_cannot_be_read_is_an_error_through_every_door() {
+fn unreadable_log_is_an_error_for_every_source() {
     for dirty in [Dirty::OneEntry, Dirty::StaleBeforeTail] {
         let image = dirty.build(&Spec::default());
         let log = image.spec.log_offset;
@@ -167,7 +167,7 @@ fn log_that_cannot_be_read_is_an_error_through_every_door() {
 }
 
 #[test]
-fn bytes_are_borrowed_where_the_source_lends_them() {
+fn bytes_are_borrowed_if_the_source_can() {
     let image = Spec::empty(4 * MIB).block(1, Block::full()).build();
     let folder = temp_dir();
     let path = folder.path().join("disk.vhdx");
@@ -188,12 +188,12 @@ fn bytes_are_borrowed_where_the_source_lends_them() {
                 assert_eq!((error.category(), error.rule()), (Category::InvalidInput, None));
             }
         }
-        // Zeros are nobody's.
+        // Zeros do not depend on the source.
         assert_eq!(disk.slice(0, 512).unwrap(), Some(&[0; 512][..]), "{door:?}");
     }
 }
 
-/// Shared bytes go to other threads and outlive what they were made from.
+/// Shared bytes go to other threads and outlive the objects from which they were made.
 #[test]
 fn shared_bytes_keep_their_disk_alive() {
     fn is_static<T: Send + Sync + 'static + Clone + AsRef<[u8]>>(_: &T) {}
@@ -223,7 +223,7 @@ fn shared_bytes_keep_their_disk_alive() {
 }
 
 #[test]
-fn range_of_a_disk_is_a_disk_of_its_own() {
+fn disk_range_acts_like_a_disk() {
     let spec = Spec::empty(8 * MIB).block(1, Block::full()).block(2, Block::full());
     let image = spec.build();
     let disk = Arc::new(open_chain(&[&image]).unwrap());
@@ -258,7 +258,7 @@ fn range_of_a_disk_is_a_disk_of_its_own() {
     assert_eq!(DiskRange::new(&disk, 0..8 * MIB + 1).unwrap_err().category(), Category::InvalidInput);
 }
 
-/// Iterators that own the disk give what those that borrow it give.
+/// Iterators that own the disk return the same items as those that borrow it.
 #[test]
 fn iterators_may_own_the_disk() {
     let image = Dirty::OneEntry.build(&Spec::empty(8 * MIB).block(1, Block::full()).block(5, Block::full()));
@@ -283,7 +283,7 @@ fn iterators_may_own_the_disk() {
 }
 
 #[test]
-fn fingerprint_holds_a_later_opening_to_the_same_files() {
+fn fingerprint_detects_other_files() {
     let base = Spec::empty(4 * MIB).block(1, Block::full());
     let child = Spec::child_of(&base, "base").block(2, Block::full());
     let (base, child) = (base.build(), child.build());
@@ -312,7 +312,7 @@ fn fingerprint_holds_a_later_opening_to_the_same_files() {
     assert_eq!(refused(&child, &longer), (1, "length"));
     let dirty = Dirty::OneEntry.build(&child.spec);
     assert_eq!(refused(&dirty, &base).0, 0);
-    // A chain that has lost its base, and one that has another layer.
+    // A chain that has lost its base, and one with another layer.
     let alone = Disk::open(source(&child), &OpenOptions::new().expect(fingerprint.clone())).unwrap_err();
     assert!(matches!(alone.kind(), ErrorKind::OtherFiles { what: "number of layers" }), "{alone}");
     let same_log = |dirty: Dirty| open_chain(&[&dirty.build(&base.spec)]).unwrap().fingerprint().layers[0].log_crc32c;
@@ -320,9 +320,9 @@ fn fingerprint_holds_a_later_opening_to_the_same_files() {
     assert_ne!(same_log(Dirty::OneEntry), None);
 }
 
-/// What others do to a file that is read piece by piece is seen when it is read, and reported at the end.
+/// Changes to a file that is read piece by piece are seen when it is read, and reported at the end.
 #[test]
-fn file_that_is_written_to_can_be_opened() {
+fn file_in_use_can_be_opened() {
     use std::os::unix::fs::FileExt;
 
     let image = Spec::empty(4 * MIB).block(1, Block::full()).build();
@@ -341,7 +341,7 @@ fn file_that_is_written_to_can_be_opened() {
 }
 
 #[test]
-fn headers_alone_name_an_image() {
+fn identity_needs_only_headers() {
     let image = Spec::empty(4 * MIB).build();
     let folder = temp_dir();
     let path = folder.path().join("disk.vhdx");

@@ -1,7 +1,7 @@
-//! Every check that is made: one field is wrong, and the error says which one it is, where, what was found and what was
-//! expected; or the image reads right, and the warning says so. The numbers V1 to V75 are those of the checks.
+//! Every check: one field is wrong, and the error names the field, its offset, and the values found and expected; or
+//! the image reads correctly, with a warning. The numbers V1 to V75 are the codes of the rules.
 //!
-//! What is checked in the log's entries (V15 to V24) has its tests in `replay`.
+//! The checks of log entries (V15 to V24) are tested in `replay`.
 
 mod blocks;
 mod headers;
@@ -15,7 +15,7 @@ use vhdx_mmap::{Category, Error, ErrorKind, Rule, Severity, Structure};
 use crate::kit::builder::Image;
 use crate::lab::{Expected, open_chain, open_image, size};
 
-/// Whether an error is of the kind that the pattern says.
+/// Returns whether an error is of the kind of the pattern.
 macro_rules! kind {
     ($($pattern:tt)+) => {
         &|kind: &vhdx_mmap::ErrorKind| matches!(kind, $($pattern)+)
@@ -23,7 +23,7 @@ macro_rules! kind {
 }
 use kind;
 
-/// Where an error is, and of which sort.
+/// Location and category of an error.
 type Place = (Structure, Option<u64>, Category);
 
 type IsIt<'a> = &'a dyn Fn(&ErrorKind) -> bool;
@@ -40,22 +40,22 @@ fn unsupported(name: &'static str, value: impl Into<u64>) -> impl Fn(&ErrorKind)
     move |kind| matches!(kind, ErrorKind::UnsupportedValue { field, found, .. } if (*field, *found) == (name, value))
 }
 
-/// An overlap with what begins at an offset.
+/// An overlap with a structure at an offset.
 fn overlaps(what: Structure, at: u64) -> impl Fn(&ErrorKind) -> bool {
     move |kind| matches!(kind, ErrorKind::Overlap { with, offset } if (*with, *offset) == (what, at))
 }
 
-/// Something that should end before this limit.
+/// A structure that should end before this limit.
 fn outside(end: u64) -> impl Fn(&ErrorKind) -> bool {
     move |kind| matches!(kind, ErrorKind::OutOfBounds { limit, .. } if *limit == end)
 }
 
-/// A checksum that is stored, and the right one.
+/// A stored checksum, and the right one.
 fn checksum((stored, right): (u32, u32)) -> impl Fn(&ErrorKind) -> bool {
     move |kind| matches!(kind, ErrorKind::Checksum { found, expected } if (*found, *expected) == (stored, right))
 }
 
-/// The checksum that is stored in a structure of an image, and the right one.
+/// Returns the stored checksum of a structure of an image, and the right one.
 fn checksums(image: &Image, at: u64, length: u64) -> (u32, u32) {
     let mut bytes = image.bytes.read(at, size(length));
     let stored = u32::from_le_bytes(bytes[4..8].try_into().unwrap());
@@ -63,17 +63,17 @@ fn checksums(image: &Image, at: u64, length: u64) -> (u32, u32) {
     (stored, crc32c::crc32c(&bytes))
 }
 
-/// Something that must be unique.
+/// A region or item that must be unique.
 fn duplicate(what: Uuid) -> impl Fn(&ErrorKind) -> bool {
     move |kind| matches!(kind, ErrorKind::Duplicate { id } if *id == what)
 }
 
-/// Something that must be understood.
+/// A region or item that must be known.
 fn unknown(what: Uuid) -> impl Fn(&ErrorKind) -> bool {
     move |kind| matches!(kind, ErrorKind::UnknownRequired { id } if *id == what)
 }
 
-/// Something that must be there.
+/// A structure that must exist.
 fn missing(name: &'static str) -> impl Fn(&ErrorKind) -> bool {
     move |kind| matches!(kind, ErrorKind::Missing { what } if *what == name)
 }
@@ -85,7 +85,7 @@ struct Rows {
 }
 
 impl Rows {
-    /// An error that is as it must be.
+    /// An error that must be as described.
     fn error(&mut self, what: &str, error: &Error, place: Place, is_it: IsIt<'_>) {
         let found = (error.structure(), error.offset(), error.category());
         if found != place || !is_it(error.kind()) {
@@ -114,13 +114,13 @@ impl Rows {
         self.failed(what, open_image(image), place, is_it);
     }
 
-    /// An image that must be read as it was meant, and warned of as it is said here and not otherwise.
+    /// An image that must be read as intended, with exactly these warnings.
     fn warned(&mut self, what: &str, image: &Image, expected: &[(Rule, Structure, Option<u64>)]) {
         let in_layer = |&(check, structure, offset): &(_, _, _)| (0, check, structure, offset);
         self.warned_chain(what, &[image], &expected.iter().map(in_layer).collect::<Vec<_>>());
     }
 
-    /// The same of a chain, child first; with the layers of the warnings.
+    /// A chain, child first, that must be read as intended, with exactly these warnings and their layers.
     fn warned_chain(&mut self, what: &str, chain: &[&Image], expected: &[(usize, Rule, Structure, Option<u64>)]) {
         let disk = match open_chain(chain) {
             Ok(disk) => disk,
@@ -149,7 +149,7 @@ impl Rows {
 }
 
 #[test]
-fn every_check_has_its_number_and_its_severity() {
+fn rules_have_codes_and_severities() {
     use Rule::{
         Creator, EmptyDisk, FileParametersReserved, HeaderCopies, HeaderSequence, LocatorPath, LogAlignment,
         LogFileOffsets, LogPlace, LogVersion, MetadataFlags, MetadataOverlap, MetadataPlace, MetadataPresent,

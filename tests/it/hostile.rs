@@ -1,5 +1,5 @@
-//! Files that lie, are cut, or are damaged: whatever is read from them is right, or an error says why not. Nothing
-//! panics, nothing runs on for ever, and what was lost is never zeros.
+//! Crafted, truncated and damaged files: everything that is read from them is correct, or an error. Nothing panics,
+//! nothing runs for ever, and lost bytes are never zeros.
 
 mod cuts;
 mod damage;
@@ -24,18 +24,18 @@ use crate::kit::{Block, MIB};
 use crate::lab::{Expected, Rng, file_of, run, size, wide};
 use crate::support::{map, temp_dir};
 
-/// What became of a damaged image.
+/// Result of reading a damaged image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
-    /// It is refused.
+    /// It is rejected.
     Refused,
-    /// It reads as if nothing had happened.
+    /// It reads as if it were not damaged.
     Same,
-    /// Something reads otherwise, as it must, or not at all.
+    /// Some of it reads differently, as it must, or not at all.
     Other,
 }
 
-/// How often each verdict was given, so that a test can tell that it has tested something.
+/// Number of images with each verdict, so that a test can assert that it has tested something.
 #[derive(Debug, Default)]
 struct Tally {
     refused: u32,
@@ -104,17 +104,17 @@ impl Victim {
         })))
     }
 
-    /// Compares what is read with what was meant, and with what the oracle reads where that is something else.
+    /// Compares what is read with the intended content, or, if that differs, with what the oracle reads.
     fn judge(&mut self) -> Result<Verdict, String> {
         look_at_everything(&self.path);
         let disk = Disk::open(map(&self.path), &self.options());
         check_agrees(&self.path, &self.options(), &disk)?;
-        // To look at everything again takes its time.
+        // Reading everything again takes time.
         if self.rng.one_in(4) {
             salvage_agrees(&self.path, &self.options(), &disk)?;
         }
         let mut files: Vec<&dyn FileBytes> = std::iter::once(&self.image).chain(&self.parents).map(file_of).collect();
-        // One that has become a base is not asked for parents.
+        // An image that has become a base is not asked for parents.
         files.truncate(disk.as_ref().map_or(files.len(), |disk| disk.layers().len()));
         let below = Oracle::open(&files[1..], LogPolicy::Replay).ok().filter(|_| files.len() > 1);
         match (disk, Oracle::open(&files, LogPolicy::Replay)) {
@@ -126,12 +126,12 @@ impl Victim {
     }
 }
 
-/// The beginning of what may be long.
+/// Returns the beginning of bytes that may be long.
 fn brief(bytes: &[u8]) -> &[u8] {
     &bytes[..bytes.len().min(8)]
 }
 
-/// Asks for everything that can be asked of a file of which nothing is known.
+/// Calls every query for an unknown file.
 fn look_at_everything(path: &Path) {
     look_at_log(map(path));
     match Chain::open(map(path), &OpenOptions::new()) {
@@ -141,29 +141,29 @@ fn look_at_everything(path: &Path) {
 }
 
 fn look_at_log(source: Source) {
-    let told = match LogReport::read(source) {
+    let output = match LogReport::read(source) {
         Ok(report) => format!("{report:?}"),
         Err(error) => error.to_string(),
     };
-    assert!(!told.is_empty());
+    assert!(!output.is_empty());
 }
 
 fn look_at_chain(chain: &Chain) {
     let disk = &Disk::so_far(&chain);
     let image = disk.image();
-    let mut told = format!("{:?}{image:?}", chain.broken().map(ToString::to_string));
-    told.extend(disk.warnings().map(|(_, warning)| warning.to_string()));
-    told += &format!("{:?}{:?}", image.parent_locator(), image.block_states());
+    let mut output = format!("{:?}{image:?}", chain.broken().map(ToString::to_string));
+    output.extend(disk.warnings().map(|(_, warning)| warning.to_string()));
+    output += &format!("{:?}{:?}", image.parent_locator(), image.block_states());
     let blocks = image.payload_blocks();
     for block in [0, 1, 2, blocks / 2, blocks.saturating_sub(1), blocks, u64::MAX] {
-        told += &format!("{:?}", disk.block(block).map(|block| block.state()));
+        output += &format!("{:?}", disk.block(block).map(|block| block.state()));
     }
     let length: u64 = disk.extents(..).take(5000).map_while(Result::ok).map(|extent| extent.len).sum();
-    assert!(length <= disk.size() && !told.is_empty());
+    assert!(length <= disk.size() && !output.is_empty());
 }
 
-/// Compares a disk with what it was meant to be, and, where it is not that, with what the oracle reads of its chain.
-/// The second oracle is of its parents alone.
+/// Compares a disk with the intended content, or, if that differs, with what the oracle reads of its chain. The second
+/// oracle has only its parents.
 fn compare(
     disk: &Disk,
     [oracle, below]: [Option<&Oracle<'_>>; 2],
@@ -190,7 +190,7 @@ fn compare(
         match (read, oracle.read(at, length)) {
             (Ok(_), Ok(expected)) if found == expected => {}
             (Err(_), Err(_)) => {}
-            // Of a block that the file has lost in part, or of which the parent has a part, something may be read.
+            // A part of a block that is truncated, or of which the parent has a part, may be readable.
             (Ok(_), Err(Fault::Corrupt("payload block past end of file")))
                 if before_the_end(oracle, at, length).as_ref() == Some(&found)
                     || below.is_some_and(|below| below.read(at, length).as_ref() == Ok(&found)) => {}
@@ -203,8 +203,8 @@ fn compare(
     Ok(if as_meant { Verdict::Same } else { Verdict::Other })
 }
 
-/// The bytes of a sector of a block that begins in the file, if they lie before its end. The images here have their
-/// BAT at 3 MiB, and their disks one chunk.
+/// Returns the bytes of a sector of a block that begins in the file, if they are before its end. The images here have
+/// their BAT at 3 MiB, and their disks one chunk.
 fn before_the_end(oracle: &Oracle<'_>, at: u64, length: usize) -> Option<Vec<u8>> {
     let block_size = oracle.block_size(0);
     let entry = oracle.file_bytes(0, 3 * MIB + at / block_size * 8, 8);
@@ -213,7 +213,7 @@ fn before_the_end(oracle: &Oracle<'_>, at: u64, length: usize) -> Option<Vec<u8>
     (end <= oracle.file_len(0)).then(|| oracle.file_bytes(0, end - wide(length), length))
 }
 
-/// Whether every byte of a disk of the right size can be read and is right.
+/// Returns whether every byte of a disk of the right size can be read and is correct.
 fn reads_as_meant(disk: &Disk, content: &Expected) -> bool {
     let mut at = 0;
     for segment in disk.segments(..) {
@@ -225,7 +225,7 @@ fn reads_as_meant(disk: &Disk, content: &Expected) -> bool {
     at == content.size()
 }
 
-/// How far a disk can be read before there is an error; every byte up to there must be right.
+/// Returns the end of the readable part of a disk, all of which must be correct.
 fn right_up_to(disk: &Disk, content: &Expected) -> Result<u64, u64> {
     let mut at = 0;
     for segment in disk.segments(..) {
@@ -238,7 +238,7 @@ fn right_up_to(disk: &Disk, content: &Expected) -> Result<u64, u64> {
     Ok(at)
 }
 
-/// A small image in good order.
+/// A small valid image.
 fn clean() -> Spec {
     Spec { disk_size: 4 * MIB - 512, ..Spec::empty(MIB) }
         .block(0, Block::full())
@@ -265,7 +265,7 @@ fn victims() -> [Victim; 4] {
     ]
 }
 
-/// The segments of a disk that can be read without an error, as lengths: of data, and of zeros.
+/// Returns the total lengths of the segments of a disk before an error: of data, and of zeros.
 fn totals(disk: &Disk) -> (u64, u64) {
     disk.segments(..).fold((0, 0), |(data, zeros), segment| match segment.unwrap() {
         Segment::Data(bytes) => (data + wide(bytes.len()), zeros),

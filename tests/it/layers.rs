@@ -1,4 +1,4 @@
-//! The layers of `src/design.md`: what lies lower imports nothing that lies higher; and what else holds of all packages.
+//! The layers of `src/design.md`: a lower layer imports nothing from a higher one. And other rules for all packages.
 
 use std::path::{Path, PathBuf};
 
@@ -23,12 +23,12 @@ fn layer(module: &str) -> Option<usize> {
     LAYERS.iter().find(|(name, _)| *name == module).map(|(_, layer)| *layer)
 }
 
-/// A folder of the project.
+/// Returns a folder of the project.
 fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
 }
 
-/// The files of Rust in a folder, but for what a build has left there.
+/// Returns the Rust files in a folder, except build output.
 fn rust_files(folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap() {
@@ -44,7 +44,7 @@ fn rust_files(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// The names that follow `crate::` in code, comments left out.
+/// Returns the names that follow `crate::` in code, without comments.
 fn names_of_the_crate(source: &str) -> Vec<&str> {
     source
         .lines()
@@ -55,9 +55,9 @@ fn names_of_the_crate(source: &str) -> Vec<&str> {
         .collect()
 }
 
-/// What a test depends on time by. Words are put together here, so that this file does not have them.
+/// Words that make a test depend on time. They are put together here, so that this file does not contain them.
 #[test]
-fn no_test_sleeps_or_measures_time() {
+fn tests_neither_sleep_nor_measure_time() {
     let words =
         [["thread::", "sleep"], ["sleep", "_ms("], [".elapsed", "()"], ["Instant", "::now"], ["SystemTime", "::now"]];
     for (name, most) in [("tests", 40), ("crates/vhdx-cli/tests", 30), ("crates/vhdx-testkit/src", 15)] {
@@ -73,7 +73,7 @@ fn no_test_sleeps_or_measures_time() {
 }
 
 #[test]
-fn no_layer_imports_a_higher_one() {
+fn layers_import_only_lower_ones() {
     let src = folder("src");
     let (mut wrong, mut imports) = (Vec::new(), 0);
     for path in rust_files(&src) {
@@ -85,7 +85,7 @@ fn no_layer_imports_a_higher_one() {
         let own = layer(module).unwrap_or_else(|| panic!("{module} is in no layer"));
         for name in names_of_the_crate(&std::fs::read_to_string(&path).unwrap()) {
             imports += 1;
-            // A name that is no module is a re-export of `lib.rs`, which hides where it comes from.
+            // A name that is not a module is a re-export of `lib.rs`, which hides its origin.
             if layer(name).is_none_or(|layer| layer > own) {
                 wrong.push(format!("{} imports crate::{name}", inside.display()));
             }
@@ -96,7 +96,7 @@ fn no_layer_imports_a_higher_one() {
 }
 
 #[test]
-fn unsafe_is_only_where_the_design_puts_it() {
+fn unsafe_code_is_only_in_known_files() {
     let files = |name: &str| {
         let src = folder(name);
         let mut files: Vec<String> = rust_files(&src)
@@ -111,10 +111,10 @@ fn unsafe_is_only_where_the_design_puts_it() {
     assert_eq!(files("crates/vhdx-cli/src"), ["open.rs"]);
 }
 
-/// So the command uses the public interface only, and what several tests share is in the test kit. The word is put together
-/// here, so that this file does not have it.
+/// So the command uses only the public interface, and shared code of tests is in the test kit. The word is put together
+/// here, so that this file does not contain it.
 #[test]
-fn no_package_takes_in_a_file_of_another() {
+fn packages_include_no_files_of_others() {
     let word = ["#[", "path"].concat();
     let mut count = 0;
     for path in ["src", "tests", "benches", "crates", "fuzz"].iter().flat_map(|name| rust_files(&folder(name))) {
@@ -125,10 +125,10 @@ fn no_package_takes_in_a_file_of_another() {
     assert!(count > 200, "{count}");
 }
 
-/// Expected content comes from the builders and the naive reader, so these must not know what the library knows, and the
-/// reader not what the builders know.
+/// Expected content comes from the builders and the naive reader, so these must not depend on the library, and the
+/// reader not on the builders.
 #[test]
-fn builders_and_the_naive_reader_stand_on_nothing_that_they_test() {
+fn builders_and_naive_reader_are_independent() {
     let kit = folder("crates/vhdx-testkit/src");
     let read = |name: &str| std::fs::read_to_string(kit.join(name)).unwrap();
     for name in ["lib.rs", "builder.rs", "log.rs", "oracle.rs"] {

@@ -1,4 +1,4 @@
-//! Tests from outside: the library through its public interface.
+//! Tests of the library through its public interface.
 #![expect(
     clippy::arithmetic_side_effects,
     clippy::indexing_slicing,
@@ -22,5 +22,5 @@ mod replay;
 mod report;
 mod traps;
 
-// Tests name what they share with others as if it were here.
+// So that tests use shared code by short paths.
 use vhdx_testkit::{self as kit, lab, support, watchdog};

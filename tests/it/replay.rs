@@ -1,4 +1,5 @@
-//! A log in use is replayed in memory, refused, or ignored, as the caller says; and the replay is that of the format.
+//! A log in use is replayed in memory, refused, or ignored, as the caller decides; and the replay is that of the
+//! format.
 
 mod entries;
 
@@ -16,7 +17,7 @@ use crate::lab::{
 };
 use crate::support::{map, temp_dir};
 
-/// What was replayed in an image.
+/// Returns the summary of the replay of an image.
 fn replayed(image: &Image) -> Replay {
     match open_image(image).unwrap().log_state() {
         LogState::Replayed(replay) => replay.clone(),
@@ -28,7 +29,7 @@ fn report(image: &Image) -> Vec<LogReportEntry> {
     LogReport::read(source(image)).unwrap().entries().to_vec()
 }
 
-/// Ring offset and status of every entry.
+/// Returns ring offset and status of every entry.
 fn statuses(image: &Image) -> Vec<(u64, EntryStatus)> {
     report(image).iter().map(|entry| (entry.offset, entry.status)).collect()
 }
@@ -48,7 +49,7 @@ fn child_of(base: &Spec) -> Spec {
 }
 
 #[test]
-fn every_way_to_be_dirty_reads_like_the_clean_image() {
+fn dirty_image_reads_like_clean_one() {
     for base in bases() {
         for dirty in Dirty::ALL {
             let image = dirty.build(&base);
@@ -61,7 +62,7 @@ fn every_way_to_be_dirty_reads_like_the_clean_image() {
 }
 
 #[test]
-fn the_logs_of_child_and_parent_are_both_replayed() {
+fn logs_of_child_and_parent_are_replayed() {
     for (number, base) in bases().iter().enumerate() {
         let clean = base.build();
         for dirty in Dirty::ALL {
@@ -74,7 +75,7 @@ fn the_logs_of_child_and_parent_are_both_replayed() {
 }
 
 #[test]
-fn a_dirty_log_is_refused_on_demand() {
+fn dirty_log_is_refused_on_request() {
     let dirty = Dirty::ManyEntries.build(&Spec::default());
     let error = vhdx_mmap::Image::open(source(&dirty), LogPolicy::Refuse).unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::DirtyLog { log_guid } if *log_guid == LOG_GUID), "{error:?}");
@@ -83,7 +84,7 @@ fn a_dirty_log_is_refused_on_demand() {
 }
 
 #[test]
-fn a_dirty_log_of_a_parent_is_refused_on_demand() {
+fn dirty_log_of_parent_is_refused_on_request() {
     let base = Spec::default();
     let (dirty, child) = (Dirty::OneEntry.build(&base), child_of(&base).build());
     let error = open_chain_with(&[&child, &dirty], LogPolicy::Refuse).unwrap_err();
@@ -92,7 +93,7 @@ fn a_dirty_log_of_a_parent_is_refused_on_demand() {
 }
 
 #[test]
-fn a_clean_log_is_not_refused() {
+fn clean_log_is_not_refused() {
     let image = Spec::default().build();
     let disk = open_chain_with(&[&image], LogPolicy::Refuse).unwrap();
     Expected::of(&[&image]).assert_read_from(&disk);
@@ -100,7 +101,7 @@ fn a_clean_log_is_not_refused() {
 }
 
 #[test]
-fn an_ignored_log_leaves_the_file_as_it_lies_there() {
+fn ignored_log_is_not_replayed() {
     let mut read = 0;
     for dirty in Dirty::ALL {
         let image = dirty.build(&Spec::default());
@@ -121,7 +122,7 @@ fn an_ignored_log_leaves_the_file_as_it_lies_there() {
 }
 
 #[test]
-fn the_worked_example_is_replayed_from_its_tail() {
+fn worked_example_is_replayed_from_its_tail() {
     let image = worked_example();
     assert_eq!(image.bytes.len(), 0x240_0000);
     let replay = replayed(&image);
@@ -137,14 +138,14 @@ fn the_worked_example_is_replayed_from_its_tail() {
 }
 
 #[test]
-fn the_worked_example_is_zeros_without_its_log() {
+fn worked_example_is_zeros_without_its_log() {
     let disk = open_chain_with(&[&worked_example()], LogPolicy::Ignore).unwrap();
     let segments: Vec<_> = disk.segments(..).collect::<Result<_, _>>().unwrap();
     assert_eq!(segments, [vhdx_mmap::Segment::Zero(GIB)]);
 }
 
 #[test]
-fn the_report_of_the_worked_example_is_its_table() {
+fn report_of_worked_example_is_its_table() {
     let found: Vec<_> = report(&worked_example())
         .into_iter()
         .map(|entry| {
@@ -167,7 +168,7 @@ fn the_report_of_the_worked_example_is_its_table() {
 }
 
 #[test]
-fn a_log_may_change_everything_behind_the_headers() {
+fn log_may_change_everything_after_headers() {
     let base = Spec::default();
     let spec = child_of(&base);
     let clean = base.build();
@@ -193,7 +194,7 @@ fn a_log_may_change_everything_behind_the_headers() {
 }
 
 #[test]
-fn any_order_of_changes_ends_as_if_written_to_the_file() {
+fn changes_in_any_order_equal_writes_to_file() {
     // The changes go to a payload block, which then shows them.
     for seed in 0..60 {
         let mut rng = Rng::new(seed);
@@ -225,7 +226,7 @@ fn any_order_of_changes_ends_as_if_written_to_the_file() {
 }
 
 #[test]
-fn the_file_becomes_as_long_as_the_last_entry_says() {
+fn replay_extends_file_to_last_file_offset() {
     let mut image = Spec::default().build();
     let before = image.bytes.len();
     let mut journal = Journal::new(0, 10);
@@ -240,18 +241,18 @@ fn the_file_becomes_as_long_as_the_last_entry_says() {
 }
 
 #[test]
-fn a_replay_never_makes_the_file_shorter() {
+fn replay_never_truncates_file() {
     let mut image = Spec::default().build();
     let before = image.bytes.len();
     Journal::new(0, 10).append(&mut image, &[]);
     image.set_log_guid(LOG_GUID);
-    // Its entry says 1 MiB.
+    // Its entry has 1 MiB.
     assert_eq!((replayed(&image).growth, open_image(&image).unwrap().file_len()), (0, before));
     assert_reads(&[&image]);
 }
 
 #[test]
-fn a_change_behind_the_end_makes_the_file_longer() {
+fn change_past_end_extends_file() {
     let mut image = Spec::default().build();
     let before = image.bytes.len();
     Journal::new(0, 10).append(&mut image, &[Descriptor::Data(before + 8 * PAGE, vec![1; size(PAGE)])]);
@@ -261,11 +262,11 @@ fn a_change_behind_the_end_makes_the_file_longer() {
 }
 
 #[test]
-fn a_file_shorter_than_its_last_entry_knew_it_is_refused() {
+fn file_shorter_than_flushed_length_is_rejected() {
     let mut image = Spec::default().build();
     let found = image.bytes.len();
     let mut journal = Journal::new(3 * 4096, 10);
-    // What earlier entries knew does not count.
+    // The lengths in earlier entries do not count.
     journal.flushed = 900 * MIB;
     journal.append(&mut image, &[]);
     journal.flushed = found;
@@ -284,7 +285,7 @@ fn a_file_shorter_than_its_last_entry_knew_it_is_refused() {
     assert!(is_it, "{error:?}");
     let said = (error.structure(), error.offset(), error.category());
     assert_eq!(said, (Structure::LogEntry, Some(MIB + u64::from(at)), Category::Corrupt));
-    // The sequence is the active one all the same, and replayed by a salvage.
+    // The sequence is the active one nevertheless, and replayed by a salvage.
     let found = statuses(&image);
     assert!(found.iter().all(|(_, status)| *status == EntryStatus::Active), "{found:?}");
     let report = LogReport::read(source(&image)).unwrap();
@@ -292,7 +293,7 @@ fn a_file_shorter_than_its_last_entry_knew_it_is_refused() {
 }
 
 #[test]
-fn entries_of_another_log_are_told_and_not_replayed() {
+fn entries_of_other_log_are_reported_not_replayed() {
     let image = Dirty::ForeignGuid.build(&Spec::default());
     assert_reads(&[&image]);
     let found = statuses(&image);
@@ -302,7 +303,7 @@ fn entries_of_another_log_are_told_and_not_replayed() {
 }
 
 #[test]
-fn a_log_that_is_not_in_use_is_not_looked_at() {
+fn unused_log_is_not_read() {
     let mut image = Spec::default().build();
     Journal::new(0, 7).append(&mut image, &[Descriptor::Zero(2 * MIB, MIB)]);
     let opened = open_image(&image).unwrap();
@@ -313,7 +314,7 @@ fn a_log_that_is_not_in_use_is_not_looked_at() {
 }
 
 #[test]
-fn zeros_of_enormous_length_cost_nothing() {
+fn huge_zero_ranges_are_free() {
     let mut image = Spec::default().build();
     let end = image.bytes.len();
     Journal::new(0, 7).append(&mut image, &[Descriptor::Zero(end, (u64::MAX - end) / PAGE * PAGE)]);
@@ -323,7 +324,7 @@ fn zeros_of_enormous_length_cost_nothing() {
 }
 
 #[test]
-fn zeros_over_everything_behind_the_metadata_leave_an_empty_disk() {
+fn zeros_over_everything_after_metadata_leave_empty_disk() {
     let mut image = Spec::default().build();
     Journal::new(0, 7).append(&mut image, &[Descriptor::Zero(3 * MIB, 1 << 62)]);
     image.set_log_guid(LOG_GUID);
@@ -335,7 +336,7 @@ fn zeros_over_everything_behind_the_metadata_leave_an_empty_disk() {
 }
 
 #[test]
-fn a_sparse_log_of_one_gibibyte_is_replayed() {
+fn sparse_log_of_one_gibibyte_is_replayed() {
     let mut spec = Spec::default();
     (spec.log_offset, spec.log_length) = (16 * MIB, 1 << 30);
     let mut image = spec.build();
@@ -359,7 +360,7 @@ fn a_sparse_log_of_one_gibibyte_is_replayed() {
 }
 
 #[test]
-fn a_report_needs_nothing_behind_the_headers() {
+fn report_needs_only_headers() {
     let image = Dirty::OneEntry.build(&Spec::default());
     let mut bytes = image.bytes.to_vec();
     bytes[size(192 * KIB)..size(MIB)].fill(0xEE);
@@ -370,7 +371,7 @@ fn a_report_needs_nothing_behind_the_headers() {
 }
 
 #[test]
-fn a_log_outside_of_the_file_has_no_report() {
+fn log_outside_file_has_no_report() {
     let mut image = Spec::default().build();
     image.patch_headers(72, &(1_u64 << 40).to_le_bytes());
     let report = LogReport::read(source(&image)).unwrap();
@@ -381,7 +382,7 @@ fn a_log_outside_of_the_file_has_no_report() {
 }
 
 #[test]
-fn file_lengths_in_the_log_that_are_not_whole_are_told() {
+fn unaligned_file_lengths_in_log_are_reported() {
     let mut image = Spec::default().build();
     let mut journal = Journal::new(8192, 7);
     (journal.flushed, journal.last) = (MIB + 4096, MIB + 512);
@@ -393,8 +394,8 @@ fn file_lengths_in_the_log_that_are_not_whole_are_told() {
 }
 
 #[test]
-fn a_lost_block_of_a_truncated_file_is_reported_with_the_end_of_that_file() {
-    // The file ends at 7 MiB, the log says that it had 9 MiB, and block 3 lies at 8 MiB.
+fn lost_block_of_truncated_file_is_reported_with_file_end() {
+    // The file ends at 7 MiB, the log requires 9 MiB, and block 3 is at 8 MiB.
     let mut image = Spec { raw_bat: [(3, (8 * MIB) | 6)].into(), ..Spec::default() }.build();
     assert_eq!(image.bytes.len(), 7 * MIB);
     image.put_entry(0, &Entry { flushed: 9 * MIB, last: 9 * MIB, ..Entry::new(LOG_GUID, 1, 0) });
@@ -409,8 +410,8 @@ fn a_lost_block_of_a_truncated_file_is_reported_with_the_end_of_that_file() {
 }
 
 #[test]
-fn a_replay_that_clears_a_page_of_the_block_table_clears_its_entries_and_no_others() {
-    // Entries of 512 blocks in each page; in the file, those of the second page say that each block is present.
+fn replay_that_clears_table_page_clears_only_its_entries() {
+    // Entries of 512 blocks in each page; in the file, all blocks of the second page are present.
     let mut image = Spec::empty(2 * GIB).block(0, Block::full()).block(1100, Block::full()).build();
     let page = image.bat_entry_at(512);
     for number in 512..1024 {
@@ -426,8 +427,8 @@ fn a_replay_that_clears_a_page_of_the_block_table_clears_its_entries_and_no_othe
 }
 
 #[test]
-fn a_replay_may_change_the_page_before_the_log() {
-    // The last page of block 0 ends where the log begins.
+fn replay_may_change_page_before_log() {
+    // The last page of block 0 ends at the begin of the log.
     let spec = Spec { log_offset: 16 * MIB, ..Spec::default() };
     let mut image = spec.block(0, Block::full().at(15 * MIB)).build();
     let page = 16 * MIB - PAGE;
@@ -439,8 +440,8 @@ fn a_replay_may_change_the_page_before_the_log() {
 }
 
 #[test]
-fn an_entry_cut_by_the_end_of_the_file_goes_on_in_what_a_replay_adds() {
-    // The file ends after four bytes of the entry of block 1; the log makes it longer, by zeros.
+fn entry_at_end_of_file_continues_in_replayed_growth() {
+    // The file ends after four bytes of the entry of block 1; the log extends it with zeros.
     let mut image = Spec { raw_bat: [(1, (5 * MIB) | 6)].into(), ..Spec::empty(8 * MIB) }.build();
     image.bytes.truncate(3 * MIB + 12);
     image.put_entry(0, &Entry { flushed: 3 * MIB, last: 8 * MIB, ..Entry::new(LOG_GUID, 1, 0) });
@@ -457,8 +458,8 @@ fn an_entry_cut_by_the_end_of_the_file_goes_on_in_what_a_replay_adds() {
 }
 
 #[test]
-fn extents_keep_zeros_made_by_a_replay_apart_from_bytes_in_the_file() {
-    // Block 0 lies at 4 MiB, and the log clears its 16th page.
+fn extents_separate_replayed_zeros_from_file_data() {
+    // Block 0 is at 4 MiB, and the log clears its 16th page.
     let mut image = Spec::empty(MIB).block(0, Block::full()).build();
     image.put_entry(0, &Entry::new(LOG_GUID, 1, 0).zero(4 * MIB + 15 * PAGE, PAGE));
     image.set_log_guid(LOG_GUID);

@@ -1,4 +1,4 @@
-//! What other readers got wrong, or what other writers do: the traps T1 to T31 of the format.
+//! The traps T1 to T31 of the format: mistakes of other readers, and peculiarities of other writers.
 
 mod log;
 
@@ -16,7 +16,7 @@ fn checks(image: &Image) -> Vec<Rule> {
     open_image(image).unwrap().warnings().iter().map(|warning| warning.rule).collect()
 }
 
-/// The bytes of a range.
+/// Returns the bytes of a range.
 fn read(disk: &Disk, range: Range<u64>) -> vhdx_mmap::Result<Vec<u8>> {
     let mut bytes = vec![0xA5; size(range.end - range.start)];
     let read = disk.read_at(&mut bytes, range.start)?;
@@ -26,7 +26,7 @@ fn read(disk: &Disk, range: Range<u64>) -> vhdx_mmap::Result<Vec<u8>> {
 
 // T1
 #[test]
-fn one_good_header_and_one_good_region_table_are_enough() {
+fn one_valid_header_and_region_table_are_enough() {
     for header in [1, 2] {
         for table in [1, 2] {
             let mut image = Spec::default().build();
@@ -44,7 +44,7 @@ fn one_good_header_and_one_good_region_table_are_enough() {
 
 // T1
 #[test]
-fn a_damaged_header_of_a_dirty_image_does_not_stop_its_replay() {
+fn damaged_header_does_not_prevent_replay() {
     for header in [1, 2] {
         let mut image = Dirty::ManyEntries.build(&Spec::default());
         image.patch_header_raw(header, 4000, &[1]);
@@ -54,7 +54,7 @@ fn a_damaged_header_of_a_dirty_image_does_not_stop_its_replay() {
 
 // T2
 #[test]
-fn a_newer_header_with_a_wrong_checksum_is_not_the_current_one() {
+fn newer_header_with_wrong_checksum_is_not_current() {
     for newer in [1, 2] {
         let mut image = Spec { sequence: [7, 7], ..Spec::default() }.build();
         // It would make the file dirty, with nothing to replay.
@@ -75,7 +75,7 @@ fn two_equal_headers_are_accepted() {
     }
 }
 
-/// A disk of more than two chunks, with blocks about their borders.
+/// A disk of more than two chunks, with blocks near their borders.
 fn three_chunks(sector_size: u32) -> Spec {
     let ratio = u64::from(sector_size) * 8;
     let mut spec = Spec::empty((2 * ratio + 5) * MIB);
@@ -92,7 +92,7 @@ fn assert_reads_from_file(image: &Image) {
 
 // T4
 #[test]
-fn sector_bitmap_entries_of_a_disk_without_parent_are_ignored() {
+fn sector_bitmap_entries_without_parent_are_ignored() {
     let junk = [7, 6, (3 * MIB) | 6, (4 * MIB) | 6, 0xFFFF_FFFF_FFFF_FFFF, 5 | (1 << 60), 0x8_0000];
     for leave_blocks_allocated in [false, true] {
         for pair in junk.windows(2) {
@@ -105,7 +105,7 @@ fn sector_bitmap_entries_of_a_disk_without_parent_are_ignored() {
 
 // T5
 #[test]
-fn regions_that_are_not_marked_as_required_are_found() {
+fn regions_not_marked_as_required_are_found() {
     let image = Spec { regions_required: 0, ..Spec::default() }.build();
     assert_reads(&[&image]);
     assert_eq!(checks(&image), [Rule::RegionRequired, Rule::RegionRequired]);
@@ -113,12 +113,12 @@ fn regions_that_are_not_marked_as_required_are_found() {
 
 // T6
 #[test]
-fn a_bitmap_entry_follows_each_chunk_in_fixed_dynamic_and_differencing_images() {
+fn bitmap_entry_follows_each_chunk_in_all_kinds() {
     for sector_size in [512, 4096] {
         let mut dynamic = three_chunks(sector_size);
         let built = dynamic.build();
         let ratio = u64::from(sector_size) * 8;
-        // Block `ratio` is the first of the second chunk: one entry lies between.
+        // Block `ratio` is the first of the second chunk: one entry is between.
         assert_eq!(built.block_entry_at(ratio), 3 * MIB + 8 * (ratio + 1));
         assert_eq!(built.block_entry_at(2 * ratio), 3 * MIB + 8 * (2 * ratio + 2));
         assert_reads_from_file(&built);
@@ -136,7 +136,7 @@ fn a_bitmap_entry_follows_each_chunk_in_fixed_dynamic_and_differencing_images() 
 
 // T7
 #[test]
-fn sectors_of_4096_bytes_change_neither_the_size_nor_the_bytes() {
+fn sectors_of_4096_bytes_change_neither_size_nor_content() {
     let mut spec = Spec::default();
     (spec.sector_size, spec.disk_size) = (4096, 7 * MIB + 4096);
     let image = spec.build();
@@ -150,14 +150,14 @@ fn sectors_of_4096_bytes_change_neither_the_size_nor_the_bytes() {
 
 // T16
 #[test]
-fn a_block_that_is_not_present_is_not_read_from_the_beginning_of_the_file() {
+fn unallocated_block_is_not_read_from_offset_zero() {
     let disk = open_chain(&[&Spec::default().build()]).unwrap();
     assert_eq!(disk.segments(MIB..2 * MIB).next().unwrap().unwrap(), Segment::Zero(MIB));
 }
 
 // T16
 #[test]
-fn a_present_block_without_place_is_an_error() {
+fn allocated_block_with_offset_zero_is_an_error() {
     let base = Spec::default().build();
     for state in [6, 7] {
         let mut child = Spec::child_of(&base.spec, "base").block(3, Block::partial(&run(0..2048))).build();
@@ -170,7 +170,7 @@ fn a_present_block_without_place_is_an_error() {
     }
 }
 
-/// What a read of a block gives.
+/// Result of reading a block.
 #[derive(Debug, PartialEq)]
 enum Gives {
     Zeros,
@@ -185,13 +185,13 @@ fn gives(disk: &Disk, own: &[u8], parents: &[u8]) -> Gives {
         Ok(bytes) if bytes.iter().all(|byte| *byte == 0) => Gives::Zeros,
         Ok(bytes) if bytes == own => Gives::Own,
         Ok(bytes) if bytes == parents => Gives::Parents,
-        Ok(_) => unreachable!("bytes from nowhere"),
+        Ok(_) => unreachable!("bytes without a source"),
     }
 }
 
 // T17
 #[test]
-fn every_state_reads_as_its_number_says() {
+fn every_state_reads_as_defined() {
     use Gives::{Error, Own, Parents, Zeros};
 
     let base = Spec::empty(MIB).block(0, Block::full());
@@ -216,12 +216,12 @@ fn every_state_reads_as_its_number_says() {
 
 // T18
 #[test]
-fn a_zero_undefined_or_unmapped_block_of_a_child_hides_its_parent() {
+fn zero_blocks_of_child_hide_parent() {
     let base = Spec::default().build();
     for state in 1..=3 {
         for bits in [vec![], run(0..4096).to_vec()] {
             let mut spec = Spec::child_of(&base.spec, "base").block(0, Block::new(state)).block(2, Block::new(state));
-            // The sector bitmap has nothing to say there, whatever is in it.
+            // The sector bitmap does not count there, whatever it contains.
             spec.bitmaps.insert(0, Bitmap { state: 6, place: Place::Auto, present: bits });
             assert_reads(&[&spec.build(), &base]);
         }
@@ -230,20 +230,20 @@ fn a_zero_undefined_or_unmapped_block_of_a_child_hides_its_parent() {
 
 // T18
 #[test]
-fn the_sector_bitmap_is_not_asked_for_blocks_that_are_fully_or_not_present() {
+fn sector_bitmap_is_only_read_for_partially_present_blocks() {
     let base = Spec::default().build();
     for bits in [vec![], run(0..16384).to_vec()] {
         let mut spec = Spec::child_of(&base.spec, "base").block(2, Block::full());
         spec.bitmaps.insert(0, Bitmap { state: 6, place: Place::Auto, present: bits });
         assert_reads(&[&spec.build(), &base]);
     }
-    // Nor must there be one.
+    // It need not even exist.
     assert_reads(&[&Spec::child_of(&base.spec, "base").block(2, Block::full()).build(), &base]);
 }
 
 // T19
 #[test]
-fn places_of_blocks_that_are_not_present_are_ignored() {
+fn offsets_of_unallocated_blocks_are_ignored() {
     let base = Spec::default().build();
     for state in 0..=3 {
         for place in [0, MIB, 2 * MIB, base.block_at(0), 1 << 50, u64::MAX >> 20 << 20] {
@@ -256,7 +256,7 @@ fn places_of_blocks_that_are_not_present_are_ignored() {
 
 // T20
 #[test]
-fn states_0_2_and_3_mixed_read_as_one_run_of_zeros() {
+fn states_0_2_and_3_are_one_run_of_zeros() {
     let mut spec = Spec::empty(64 * MIB);
     for number in 0..64 {
         spec.blocks.insert(number, Block::new([2, 2, 0, 3][size(number % 4)]));
@@ -268,7 +268,7 @@ fn states_0_2_and_3_mixed_read_as_one_run_of_zeros() {
 
 // T21
 #[test]
-fn a_file_may_end_with_the_addressable_part_of_its_last_block() {
+fn file_may_end_with_used_part_of_last_block() {
     for has_parent in [false, true] {
         let base = Spec { disk_size: 3 * MIB + 700 * 512, ..Spec::default() };
         let mut spec = if has_parent { Spec::child_of(&base, "base") } else { base.clone() };
@@ -284,7 +284,7 @@ fn a_file_may_end_with_the_addressable_part_of_its_last_block() {
 
 // T22
 #[test]
-fn a_file_may_have_any_length() {
+fn file_may_have_any_length() {
     for extra in [1, 511, 4095, 12_345, MIB + 1] {
         let image = Spec { file_length: FileLength::Trailing(extra), ..Spec::default() }.build();
         assert_ne!(image.bytes.len() % MIB, 0);
@@ -295,7 +295,7 @@ fn a_file_may_have_any_length() {
 
 // T23
 #[test]
-fn a_fixed_image_may_have_an_empty_bat_of_another_length_and_a_log_anywhere() {
+fn fixed_image_may_have_unusual_bat_and_log() {
     let mut spec = Spec { leave_blocks_allocated: true, ..Spec::empty(9 * MIB + 512) };
     (spec.log_offset, spec.log_length, spec.bat_length) = (9 * MIB + 512, 1 << 20, Some(2 << 20));
     let image = spec.build();
@@ -303,14 +303,14 @@ fn a_fixed_image_may_have_an_empty_bat_of_another_length_and_a_log_anywhere() {
     assert_eq!(opened.kind(), ImageKind::Fixed);
     assert_eq!(checks(&image), [Rule::LogAlignment]);
     assert_reads(&[&image]);
-    // Blocks that lie where such a log seems to be are read all the same.
+    // Blocks at the apparent location of such a log are read nevertheless.
     let spec = spec.block(1, Block::full().at(9 * MIB));
     assert_reads(&[&spec.build()]);
 }
 
 // T24
 #[test]
-fn a_disk_may_have_any_number_of_sectors() {
+fn disk_may_have_any_number_of_sectors() {
     for (sector_size, sectors) in [(512, 1), (512, 2047), (512, 2049), (512, 16_383), (4096, 1), (4096, 257)] {
         let mut spec = Spec { sector_size, ..Spec::default() };
         spec.disk_size = sectors * u64::from(sector_size);
@@ -321,7 +321,7 @@ fn a_disk_may_have_any_number_of_sectors() {
 
 // T24
 #[test]
-fn a_disk_size_that_is_not_of_sectors_is_refused() {
+fn disk_size_must_be_multiple_of_sector_size() {
     for (sector_size, disk_size) in [(512, 8 * MIB + 256), (512, 1), (4096, 8 * MIB + 512), (4096, 8 * MIB + 2048)] {
         let spec = Spec { sector_size, disk_size, ..Spec::default() };
         let error = open_image(&spec.build()).unwrap_err();
@@ -335,7 +335,7 @@ fn a_disk_size_that_is_not_of_sectors_is_refused() {
 
 // T25
 #[test]
-fn a_parent_locator_as_hyper_v_writes_it_leads_to_the_parent() {
+fn parent_locator_of_hyper_v_leads_to_parent() {
     let base = Spec::default();
     let mut child = Spec::child_of(&base, "1.vhdx").block(0, Block::partial(&run(5..6)));
     let mut locator = Locator::linked_to(base.data_write_guid, "1.vhdx");
@@ -361,7 +361,7 @@ fn disk_locator(image: &Image) -> vhdx_mmap::ParentLocator {
 
 // T26
 #[test]
-fn a_differencing_image_may_leave_its_blocks_allocated() {
+fn differencing_image_may_leave_blocks_allocated() {
     let base = Spec::default().build();
     let mut child = Spec::child_of(&base.spec, "base").block(1, Block::partial(&run(0..9)));
     child.leave_blocks_allocated = true;
@@ -374,7 +374,7 @@ fn a_differencing_image_may_leave_its_blocks_allocated() {
 
 // T27
 #[test]
-fn unusual_flags_and_unknown_items_are_no_reason_to_refuse() {
+fn unusual_flags_and_unknown_items_are_accepted() {
     let mut spec = Spec::default();
     spec.items.iter_mut().for_each(|item| item.flags = IS_REQUIRED);
     assert_reads(&[&spec.build()]);
@@ -393,7 +393,7 @@ fn unusual_flags_and_unknown_items_are_no_reason_to_refuse() {
 
 // T28
 #[test]
-fn runs_of_a_bitmap_begin_and_end_at_any_bit() {
+fn bitmap_runs_begin_and_end_at_any_bit() {
     let base = Spec { blocks: (0..8).map(|number| (number, Block::full())).collect(), ..Spec::default() };
     let bits: Vec<Range<u64>> = [0..1, 2..3, 7..9, 15..17, 20..41, 43..64, 2030..2031, 2040..2048].into();
     let mut child = Spec::child_of(&base, "base");
@@ -416,13 +416,13 @@ fn runs_of_a_bitmap_begin_and_end_at_any_bit() {
 
 // T29
 #[test]
-fn a_bat_may_end_with_its_last_entry() {
+fn bat_may_end_with_its_last_entry() {
     // 131041 payload blocks have 31 bitmap entries between them: 131072 entries, which fill 1 MiB.
     let mut spec = Spec::empty(131_041 * MIB).block(131_040, Block::full()).block(0, Block::full());
     let image = spec.build();
     assert_eq!((image.geometry.entries * 8, image.regions[0].length), (MIB, 1 << 20));
     assert_reads_from_file(&image);
-    // And the file may end there too, though its region is longer.
+    // And the file may end there, too, although its region is longer.
     spec = Spec::empty(5 * GIB);
     spec.bat_length = Some(3 << 20);
     spec.file_length = FileLength::Exact(3 * MIB + 8 * (5 * 1024 + 1));
@@ -434,7 +434,7 @@ fn a_bat_may_end_with_its_last_entry() {
 
 // T30
 #[test]
-fn version_and_place_of_a_log_that_is_not_in_use_do_not_matter() {
+fn unused_log_version_and_location_are_ignored() {
     let far = 1_u64 << 60;
     let fields: [(u64, Vec<u8>, &[Rule]); 5] = [
         (64, vec![9, 0], &[Rule::LogVersion]),
@@ -453,7 +453,7 @@ fn version_and_place_of_a_log_that_is_not_in_use_do_not_matter() {
 
 // T31
 #[test]
-fn a_parent_locator_in_a_disk_without_parent_is_no_reason_to_refuse() {
+fn parent_locator_without_parent_flag_is_accepted() {
     let spec = Spec { locator: Some(Locator::linked_to(Uuid::from_u128(5), "x")), ..Spec::default() };
     let image = spec.build();
     assert_reads(&[&image]);
@@ -472,12 +472,12 @@ fn differencing_images_are_read() {
 
 // T6, T19: the order of the blocks in the file is free.
 #[test]
-fn blocks_lie_in_the_file_in_any_order() {
+fn blocks_may_be_in_any_order_in_file() {
     let mut spec = Spec::default().block(3, Block::full()).block(4, Block::full());
     spec.order = [5, 0, 4, 3, 2].map(Slot::Block).to_vec();
     let image = spec.build();
     assert!(image.block_at(5) < image.block_at(0) && image.block_at(4) < image.block_at(3));
     assert_reads(&[&image]);
-    // 0, zeros, 2, 3, 4, 5, zeros: nothing follows its neighbour in the file as well.
+    // 0, zeros, 2, 3, 4, 5, zeros: no two neighbours are contiguous in the file.
     assert_eq!(open_chain(&[&image]).unwrap().segments(..).count(), 7);
 }

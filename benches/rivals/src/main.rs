@@ -1,8 +1,8 @@
-//! What `benches/rivals.py` can't do by starting programs: images with parents, and reads by libraries.
+//! Measurements that `benches/rivals.py` cannot make by starting programs: images with parents, and reads by libraries.
 //!
-//! `chain FOLDER` makes `base.vhdx`, `child.avhdx` and `chain.raw`; `table FILE` makes an image of 64 TiB in blocks of 1 MiB whose
-//! block allocation table is a hole; `random IMAGE RAW` and `pass IMAGE` print the time of each
-//! library, in nanoseconds for a read and in seconds for a pass.
+//! `chain FOLDER` makes `base.vhdx`, `child.avhdx` and `chain.raw`; `table FILE` makes an image of 64 TiB in blocks of
+//! 1 MiB whose block allocation table is a hole; `random IMAGE RAW` and `pass IMAGE` print the time of each library, in
+//! nanoseconds for a read and in seconds for a pass.
 
 use std::fs::File;
 use std::hint::black_box;
@@ -29,7 +29,7 @@ fn main() {
     }
 }
 
-/// A disk of 512 MiB, of which the child has every eighth block, and every fourth sector of others.
+/// Makes a disk of 512 MiB, of which the child has every eighth block, and every fourth sector of others.
 fn chain(folder: &Path) {
     let blocks = 512;
     let base = (0..blocks).fold(Spec::empty(blocks * MIB), |spec, block| spec.block(block, Block::full()));
@@ -65,7 +65,7 @@ fn sum(bytes: &[u8]) -> u64 {
     bytes.chunks_exact(8).fold(0, |sum, word| sum.wrapping_add(u64::from_le_bytes(word.try_into().unwrap())))
 }
 
-/// Memory that begins on a page, for all alike.
+/// Page-aligned memory, the same for all libraries.
 struct Aligned(Vec<u8>, usize, usize);
 
 impl Aligned {
@@ -89,7 +89,7 @@ fn random(image: &str, raw: &str) {
     let raw = unsafe { memmap2::Mmap::map(&File::open(raw).unwrap()) }.unwrap();
     let size = disk.size();
     let mut total = 0;
-    // All pages are mapped before, so that the system has no part in what is measured.
+    // All pages are mapped before, so that the system is not measured.
     for at in (0..size).step_by(4096) {
         total ^= u64::from(disk.slice(at, 1).unwrap().unwrap()[0]) ^ u64::from(raw[at as usize]);
     }
@@ -138,7 +138,7 @@ fn pass(image: &str) {
         assert_eq!(*expected.get_or_insert(total), total, "{name} has read something else");
     };
     let disk = open(image);
-    // The first pass is nobody's: it brings the buffer into memory.
+    // The first pass is not measured: it brings the buffer into memory.
     time("(warming up)", &mut |buffer, at| disk.read_at(buffer, at).unwrap() > 0);
     time("vhdx-mmap", &mut |buffer, at| disk.read_at(buffer, at).unwrap() > 0);
     let mut peer = vhdx::VhdxReader::open(Path::new(image)).unwrap();

@@ -366,7 +366,7 @@ pub struct Bitmap {
 pub struct Geometry {
     /// Payload blocks of one chunk.
     pub ratio: u64,
-    /// Payload blocks of the disk.
+    /// Number of payload blocks of the disk.
     pub blocks: u64,
     /// BAT entries that the format requires.
     pub entries: u64,

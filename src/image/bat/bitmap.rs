@@ -4,9 +4,9 @@ use zerocopy::FromBytes;
 
 use crate::format::U64;
 
-/// How many bits of `bytes`, from bit `first` of the first byte on (0 to 7), are equal to `bit`.
+/// Returns the number of bits of `bytes`, from bit `first` of the first byte on (0 to 7), that are equal to `bit`.
 pub(crate) fn equal_bits(bytes: &[u8], first: u64, bit: bool) -> u64 {
-    // Turned so that what differs is a 1.
+    // Inverted so that differing bits are 1.
     let turned = |byte: u8| if bit { !byte } else { byte };
     let Some((head, rest)) = bytes.split_first() else { return 0 };
     let differing = turned(*head) >> first;
@@ -39,7 +39,7 @@ mod tests {
     use super::equal_bits;
 
     #[test]
-    fn every_run_of_every_length_at_every_bit_is_counted() {
+    fn runs_of_any_length_at_any_bit_are_counted() {
         for length in [1_usize, 7, 8, 9, 17, 40] {
             let bits = length * 8;
             for bit in [false, true] {

@@ -1,4 +1,4 @@
-//! The block allocation table (MS-VHDX 2.5): what an image itself has of its disk.
+//! Block allocation table (MS-VHDX 2.5): the image's own part of the disk.
 
 mod bitmap;
 mod walk;
@@ -18,19 +18,19 @@ pub(crate) use bitmap::equal_bits;
 pub use walk::BlockStates;
 pub(crate) use walk::EntryRun;
 
-/// What an image itself has of its disk at some position: a run of bytes of one nature.
+/// Run of an image's own part of the disk, at some position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BlockLookup {
-    /// They are in the file, `length` bytes from file offset `offset` on.
+    /// In the file: `length` bytes at file offset `offset`.
     Data { offset: u64, length: u64, state: PayloadBlockState },
-    /// They are zero.
+    /// Zeros.
     Zero { length: u64, state: PayloadBlockState },
-    /// They are the parent's.
+    /// Content of the parent.
     Parent { length: u64 },
 }
 
 impl BlockLookup {
-    /// Length of the run, in bytes.
+    /// Returns the length of the run, in bytes.
     #[inline]
     pub(crate) fn length(&self) -> u64 {
         match self {
@@ -39,29 +39,29 @@ impl BlockLookup {
     }
 }
 
-/// What the entry of a payload block says, once it is known that this can be.
+/// A valid entry of a payload block.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Judged {
     pub(crate) state: PayloadBlockState,
-    /// Of a block that is present: where its bytes are, as far as they belong to the disk.
+    /// For allocated blocks: the range of the file with the bytes that belong to the disk.
     pub(crate) place: Option<(u64, u64)>,
 }
 
-/// How much of a sector bitmap is read first, in bytes.
+/// Length of the first read of a sector bitmap, in bytes.
 const FIRST_BITMAP_READ: u64 = 64;
 
-/// The BAT of an image, with all that is needed to make sense of it.
+/// The BAT of an image, with everything that is needed to interpret it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bat<'a> {
     pub(crate) view: &'a View,
     pub(crate) geometry: &'a Geometry,
     pub(crate) reserved: &'a ReservedRanges,
     pub(crate) offset: u64,
-    /// Length of the region, in bytes: what is behind it are no entries, whatever the disk needs.
+    /// Length of the region, in bytes: there are no entries after it, even if the disk needs more.
     pub(crate) length: u64,
 }
 
-/// Checks that the BAT region, at least the part that is needed, is there.
+/// Checks that the necessary part of the BAT region is in the file.
 pub(crate) fn check_region(view: &View, region: &Region, geometry: &Geometry) -> Result<()> {
     let (found, expected) = (u64::from(region.len), geometry.bat_length());
     if found < expected {
@@ -75,11 +75,11 @@ pub(crate) fn check_region(view: &View, region: &Region, geometry: &Geometry) ->
 }
 
 impl Bat<'_> {
-    /// What there is at byte `position` of the disk: the longest run, of at most `most` bytes, that costs little to find.
-    /// `position` lies inside the disk, and so does all of `most`, which is not 0.
+    /// Returns the run at byte `position` of the disk: as long as can be found at little cost, at most `most` bytes.
+    /// `position` and all of `most`, which is not 0, are inside the disk.
     ///
     /// # Errors
-    /// If the block at `position` can't be read. A run ends before a block that can't be.
+    /// Fails if the block at `position` cannot be read. A run ends before a block that cannot be read.
     #[inline]
     pub(crate) fn lookup(&self, position: u64, most: u64) -> Result<BlockLookup> {
         let block = self.geometry.block_of(position);
@@ -95,14 +95,14 @@ impl Bat<'_> {
         }
     }
 
-    /// State of a payload block, and its place in the file, which has a meaning only if it is present.
+    /// Returns state and file offset of a payload block. The offset has a meaning only if the block is allocated.
     pub(crate) fn payload(&self, block: u64) -> Result<(PayloadBlockState, u64)> {
         let (entry, offset) = self.payload_entry(block)?;
         let state = self.judge_state(block, entry, offset)?;
         Ok((state, entry.file_offset()))
     }
 
-    /// The entry of a payload block, and where it lies in the file.
+    /// Returns the entry of a payload block, and its file offset.
     #[inline]
     fn payload_entry(&self, block: u64) -> Result<(BatEntry, u64)> {
         let structure = Structure::PayloadBatEntry(block);
@@ -110,7 +110,7 @@ impl Bat<'_> {
         Ok((BatEntry(self.view.fetch::<U64>(structure, offset)?.get()), offset))
     }
 
-    /// Whether the entry of a payload block, which lies at `offset`, has a state that the block can be in.
+    /// Returns the state in the entry of a payload block, which is at `offset`, if the block can be in that state.
     #[inline]
     pub(crate) fn judge_state(&self, block: u64, entry: BatEntry, offset: u64) -> Result<PayloadBlockState> {
         let breach = |rule, kind| Err(Error::at(Structure::PayloadBatEntry(block), offset, kind).breaking(rule));
@@ -123,8 +123,8 @@ impl Bat<'_> {
         }
     }
 
-    /// Whether the entry of a payload block, which lies at `offset`, can be followed: by its state, and by what else lies where it
-    /// says that the block is. Reading, checking and salvaging all go by this.
+    /// Validates the entry of a payload block, which is at `offset`: its state, and what overlaps the block. Reads,
+    /// checks and salvages all use this function.
     #[inline]
     pub(crate) fn judge(&self, block: u64, entry: BatEntry, offset: u64) -> Result<Judged> {
         let state = self.judge_state(block, entry, offset)?;
@@ -139,10 +139,10 @@ impl Bat<'_> {
         }
     }
 
-    /// Where an entry lies in the file.
+    /// Returns the file offset of an entry.
     ///
     /// # Errors
-    /// If the region has no such entry.
+    /// Fails if the region has no such entry.
     #[inline]
     pub(crate) fn entry_place(&self, structure: Structure, index: u64) -> Result<u64> {
         let offset = self.entry_offset(index);
@@ -158,33 +158,33 @@ impl Bat<'_> {
         self.offset.saturating_add(index.saturating_mul(BatEntry::LENGTH))
     }
 
-    /// How many bytes are left in a block behind `position`.
+    /// Returns the number of bytes of a block after `position`.
     #[inline]
     fn left_in_block(&self, block: u64, position: u64) -> u64 {
         self.geometry.block_start(block).saturating_add(self.geometry.block_size()).saturating_sub(position)
     }
 
-    /// How many blocks of which the run may go on in, behind the one that has `left` bytes of it.
+    /// Returns the number of blocks to which a run may extend, after the one with `left` bytes of it.
     #[inline]
-    fn blocks_behind(&self, left: u64, most: u64) -> u64 {
+    fn blocks_after(&self, left: u64, most: u64) -> u64 {
         most.saturating_sub(left).div_ceil(self.geometry.block_size())
     }
 
-    /// Length of the run of blocks in the same state.
+    /// Returns the length of the run of blocks in the same state.
     #[inline]
     fn same_state(&self, block: u64, state: PayloadBlockState, position: u64, most: u64) -> u64 {
         let left = self.left_in_block(block, position);
         if left >= most {
             return most;
         }
-        let blocks = self.alike(block, state, self.blocks_behind(left, most));
+        let blocks = self.same_state_count(block, state, self.blocks_after(left, most));
         left.saturating_add(self.geometry.block_start(blocks)).min(most)
     }
 
-    /// How many blocks behind `block`, at most `most`, are in this state, before one that can't be read.
-    pub(crate) fn alike(&self, block: u64, state: PayloadBlockState, most: u64) -> u64 {
+    /// Returns the number of blocks after `block`, at most `most`, in this state, before one that cannot be read.
+    pub(crate) fn same_state_count(&self, block: u64, state: PayloadBlockState, most: u64) -> u64 {
         let (first, mut blocks) = (block.saturating_add(1), 0_u64);
-        // The page with the entry of the block has been looked at, and most runs end there.
+        // The page with the entry of the block has been read, and most runs end there.
         let walked = self.walk(first, most, self.next_page(block), |found, count| {
             if PayloadBlockState::from_number(found) != Some(state) {
                 return ControlFlow::Break(());
@@ -195,14 +195,14 @@ impl Bat<'_> {
         before_unread(walked, first, blocks)
     }
 
-    /// The run of data in a block that is fully present, and in those after it that follow it in the file as well.
+    /// Returns the run of data in a fully present block, and in the following ones that are contiguous in the file.
     #[inline]
     fn data(&self, block: u64, place: u64, position: u64, most: u64) -> Result<BlockLookup> {
         let left = self.left_in_block(block, position);
-        let mut blocks = if left < most { self.following(block, place, self.blocks_behind(left, most)) } else { 0 };
+        let mut blocks = if left < most { self.following(block, place, self.blocks_after(left, most)) } else { 0 };
         if blocks > 0 {
-            // All of the last block counts, whatever the request takes of it. Where one lies where it must not, it is left
-            // to a run of its own, which then says which one it is.
+            // The whole last block counts, even if the request needs only a part of it. A block with an invalid
+            // location is left to a run of its own, which then reports it.
             let end = place.saturating_add(self.used_of(block, blocks));
             if let Some((_, reserved)) = self.reserved.overlap(place, end) {
                 blocks = self.geometry.block_of(reserved.saturating_sub(place)).saturating_sub(1);
@@ -214,8 +214,8 @@ impl Bat<'_> {
         Ok(BlockLookup::Data { offset, length, state: PayloadBlockState::FullyPresent })
     }
 
-    /// How many blocks after `block`, at most `most`, are fully present and follow it in the file, before one that can't
-    /// be read.
+    /// Returns the number of blocks after `block`, at most `most`, that are fully present and contiguous in the file,
+    /// before one that cannot be read.
     #[inline]
     fn following(&self, block: u64, place: u64, most: u64) -> u64 {
         let (first, mut found, mut next) = (block.saturating_add(1), 0_u64, place);
@@ -235,8 +235,8 @@ impl Bat<'_> {
         before_unread(walked, first, found)
     }
 
-    /// The entries from that of `block` on, at most `most`, as many as lie together: those of one chunk, before the entry of
-    /// its sector bitmap block. Whole entries only: none where the first one is cut by the end of a file that a replay has
+    /// Returns the contiguous entries from that of `block` on, at most `most`: those of one chunk, before the entry of
+    /// its sector bitmap block. Only whole entries: none if the first one is cut by the end of a file that a replay has
     /// made longer.
     #[inline]
     fn entries<'v>(&'v self, block: u64, most: u64, memory: &'v mut Vec<u8>) -> Result<Bytes<'v>> {
@@ -251,7 +251,7 @@ impl Bat<'_> {
         })
     }
 
-    /// The run of sectors that are present, or not, in a block that is partially present.
+    /// Returns the run of sectors that are present, or not, in a partially present block.
     fn partial(&self, block: u64, place: u64, position: u64, most: u64) -> Result<BlockLookup> {
         let sector_shift = self.geometry.sector_shift();
         let within = position.saturating_sub(self.geometry.block_start(block));
@@ -259,7 +259,7 @@ impl Bat<'_> {
         let most = most.min(self.left_in_block(block, position));
         let last = within.saturating_add(most).saturating_sub(1) >> sector_shift;
         let (present, sectors) = self.bits(block, sector, last.saturating_sub(sector).saturating_add(1))?;
-        // The first sector may have begun before `position`, and the last may end behind the request.
+        // The first sector may have begun before `position`, and the last may end after the request.
         let end = sector.saturating_add(sectors) << sector_shift;
         let length = end.saturating_sub(within).min(most);
         if !present {
@@ -270,7 +270,7 @@ impl Bat<'_> {
         Ok(BlockLookup::Data { offset, length, state: PayloadBlockState::PartiallyPresent })
     }
 
-    /// Whether a sector of a block is present, and how many from it on, at most `most`, are like it.
+    /// Returns whether a sector of a block is present, and the number of equal bits from it on, at most `most`.
     fn bits(&self, block: u64, sector: u64, most: u64) -> Result<(bool, u64)> {
         let chunk = self.geometry.chunk_of(block);
         let bitmap = self.bitmap_place(chunk)?;
@@ -284,12 +284,12 @@ impl Bat<'_> {
 
         let mut bit = None;
         let (mut found, mut at, mut left, mut skip) = (0_u64, start, bytes, first_bit);
-        // What is borrowed costs what is looked at; what is read costs what is asked for, and most runs are short.
+        // Borrowed bytes cost what is looked at; reads cost what is requested, and most runs are short.
         let mut at_once = if self.view.source().can_borrow() { u64::MAX } else { FIRST_BITMAP_READ };
         let mut memory = Vec::new();
         while left > 0 {
             let run = match self.view.run(structure, at, left.min(at_once), &mut memory) {
-                // The bitmap is cut off: what comes before that is good.
+                // The bitmap is truncated: the part before that is valid.
                 Err(_) if found > 0 => break,
                 run => run?,
             };
@@ -316,7 +316,7 @@ impl Bat<'_> {
         Ok((bit.unwrap_or(false), found.min(most)))
     }
 
-    /// Where the sector bitmap block of a chunk lies.
+    /// Returns the file offset of the sector bitmap block of a chunk.
     pub(crate) fn bitmap_place(&self, chunk: u64) -> Result<u64> {
         let structure = Structure::BitmapBatEntry(chunk);
         let offset = self.entry_place(structure, self.geometry.bitmap_index(chunk))?;
@@ -327,15 +327,15 @@ impl Bat<'_> {
         Ok(entry.file_offset())
     }
 
-    /// How many bytes of a block, and of so many behind it, belong to the disk: of the last block of the disk only a part
-    /// may, and only that needs to be in the file (T21).
+    /// Returns the number of bytes of a block, and of `more` blocks after it, that belong to the disk: the last block
+    /// may belong to it only in part, and only that part has to be in the file (T21).
     #[inline]
     pub(crate) fn used_of(&self, block: u64, more: u64) -> u64 {
         let all = self.geometry.block_start(more).saturating_add(self.geometry.block_size());
         self.geometry.virtual_disk_size.saturating_sub(self.geometry.block_start(block)).min(all)
     }
 
-    /// Nothing may lie where something else does.
+    /// Checks that the range overlaps no other structure.
     #[inline]
     pub(crate) fn check_clear(&self, structure: Structure, start: u64, end: u64) -> Result<()> {
         match self.reserved.overlap(start, end) {
@@ -344,7 +344,7 @@ impl Bat<'_> {
         }
     }
 
-    /// How much of a run of data the file has; an error if it has nothing of it.
+    /// Returns the length of the part of a run of data that is in the file; an error if it is 0.
     #[inline]
     fn in_file(&self, block: u64, offset: u64, length: u64) -> Result<u64> {
         match self.view.length().checked_sub(offset) {
@@ -357,7 +357,8 @@ impl Bat<'_> {
     }
 }
 
-/// How many of the `found` blocks from `first` on come before one that can't be read. Whoever asks for that one gets the reason.
+/// Returns how many of the `found` blocks from `first` on are before one that cannot be read. A request for that block
+/// returns the error.
 fn before_unread(walked: Result<(), (u64, Error)>, first: u64, found: u64) -> u64 {
     walked.map_or_else(|(unread, _)| found.min(unread.saturating_sub(first)), |()| found)
 }

@@ -1,4 +1,4 @@
-//! Going through the BAT: only what state the blocks are in.
+//! Walks over the states in the BAT.
 
 use std::ops::ControlFlow;
 
@@ -12,7 +12,7 @@ use crate::threads;
 
 use super::Bat;
 
-/// How many payload blocks are in which state.
+/// Number of payload blocks in each state.
 #[non_exhaustive]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BlockStates {
@@ -20,21 +20,21 @@ pub struct BlockStates {
 }
 
 impl BlockStates {
-    /// The number of blocks in a state.
+    /// Returns the number of blocks in a state.
     #[must_use]
     pub fn count(&self, state: PayloadBlockState) -> u64 {
         let is_it = |number: &u8| PayloadBlockState::from_number(*number) == Some(state);
         (0_u8..).zip(self.by_number).filter(|(number, _)| is_it(number)).map(|(_, count)| count).sum()
     }
 
-    /// These blocks, and others.
+    /// Adds other blocks.
     fn and(&self, other: &Self) -> Self {
         let mut by_number = self.by_number;
         by_number.iter_mut().zip(other.by_number).for_each(|(sum, count)| *sum = sum.saturating_add(count));
         Self { by_number }
     }
 
-    /// The number of blocks in a state that does not exist: reading them fails.
+    /// Returns the number of blocks in a reserved state: reading them fails.
     #[must_use]
     pub fn reserved(&self) -> u64 {
         let is_none = |number: u8| PayloadBlockState::from_number(number).is_none();
@@ -42,31 +42,31 @@ impl BlockStates {
     }
 }
 
-/// How many blocks one thread counts in one go: 8 MiB of entries.
+/// Number of blocks that one thread counts in one go: 8 MiB of entries.
 const COUNTED_AT_ONCE: u64 = 1 << 20;
 
-/// How much of the BAT is gone through before its memory is given back: 1 MiB.
+/// Length of the part of the BAT that is read before its memory is released: 1 MiB.
 const FORGET_STEP: u64 = MIB;
 
 /// Length of a page of the system, in bytes.
 const PAGE: usize = 4096;
 
-/// Number of entries that are looked at as one.
+/// Number of entries that are compared at once.
 const ENTRIES_AT_ONCE: usize = 512;
 
-/// Asks for the entries that a walk through the BAT is about to look at: nothing before the first page, since most walks
-/// end there, and then more and more.
+/// Read-ahead of a walk through the BAT: nothing before the first page, since most walks end there, and then larger and
+/// larger steps.
 #[derive(Debug, Default)]
 struct ReadAhead {
-    /// Up to where the walk may look without asking, as a file offset.
+    /// File offset up to which the walk needs no further request.
     until: u64,
-    /// How much to ask for next, in bytes; 0 before the first page.
+    /// Length of the next request, in bytes; 0 before the first page.
     step: u64,
 }
 
 impl ReadAhead {
-    /// The walk has come to `block`, and looks at `most` blocks from there on, if it does not end before. Returns how many of
-    /// them to look at in one go.
+    /// Notes that the walk is at `block`, and will read up to `most` blocks from there on. Returns how many of them to
+    /// read in one go.
     #[inline]
     fn advance(&mut self, bat: &Bat<'_>, block: u64, most: u64) -> u64 {
         let offset = |block| bat.entry_offset(bat.geometry.payload_index(block));
@@ -74,7 +74,7 @@ impl ReadAhead {
         if start >= self.until {
             self.ask(bat, start, offset(block.saturating_add(most)));
         }
-        // What is borrowed costs what is looked at; what is read costs what is asked for.
+        // Borrowed bytes cost what is looked at; reads cost what is requested.
         if bat.view.source().can_borrow() {
             return most;
         }
@@ -97,29 +97,29 @@ impl ReadAhead {
     }
 }
 
-/// When to ask the system again for a hole, going through the BAT: not sooner than after as much as may then be looked at in vain.
-/// To look into a hole makes the system fill it, and much of what lies around.
+/// When to ask the system for the next hole during a walk through the BAT: not before the walk has read as much as it
+/// may read in vain. Reading in a hole makes the system fill it, and many pages around.
 struct HoleProbe {
-    /// The first block whose entry may lie in a hole.
+    /// The first block whose entry may be in a hole.
     at: u64,
-    /// How many blocks to go on for without asking.
+    /// Number of blocks before the next question.
     step: u64,
 }
 
 impl HoleProbe {
-    /// Up to block `seen_to`, it is known that there is no hole.
+    /// Makes a probe for a walk: there is no hole before block `seen_to`.
     fn from(seen_to: u64) -> Self {
         Self { at: seen_to, step: to_u64(PAGE) / BatEntry::LENGTH }
     }
 
-    /// How many blocks from `block` on are in a hole.
+    /// Returns the number of blocks from `block` on in a hole.
     fn hole(&mut self, bat: &Bat<'_>, block: u64) -> u64 {
         if block < self.at {
             return 0;
         }
         let hole = bat.blocks_in_hole(block);
         if hole > 0 {
-            // After it there is a page at least.
+            // There is at least a page after it.
             let step = Self::from(0).step;
             *self = Self { at: block.saturating_add(hole).saturating_add(step), step };
         } else {
@@ -129,15 +129,15 @@ impl HoleProbe {
         hole
     }
 
-    /// How many blocks from `block` on can be looked at.
+    /// Returns the number of blocks from `block` on that can be read.
     fn left(&self, block: u64) -> u64 {
         self.at.saturating_sub(block)
     }
 }
 
-/// Entries of payload blocks, one after the other.
+/// Consecutive entries of payload blocks.
 pub(crate) enum EntryRun<'e> {
-    /// This many that are zero.
+    /// This many zero entries.
     Zero(u64),
     Entries(&'e [U64]),
 }
@@ -151,17 +151,17 @@ impl EntryRun<'_> {
     }
 }
 
-/// Which entries of sector bitmap blocks lie in a hole of the file, asked of chunk after chunk: they are zero, which needs no look.
-/// They are so far apart that to look at all of them makes the system fill most of the hole.
+/// Finds the entries of sector bitmap blocks in holes of the file, asked chunk by chunk: they are zero without being
+/// read. They are so far apart that reading all of them makes the system fill most of the hole.
 pub(crate) struct BitmapHoles<'b> {
     bat: Bat<'b>,
     table_end: u64,
-    /// Up to where the table is known to be zero.
+    /// End of the known zeros of the table.
     zero_end: u64,
 }
 
 impl BitmapHoles<'_> {
-    /// Whether the entry of this chunk is known to be zero.
+    /// Returns whether the entry of this chunk is known to be zero.
     pub(crate) fn has(&mut self, chunk: u64) -> bool {
         let at = self.bat.entry_offset(self.bat.geometry.bitmap_index(chunk));
         if at >= self.zero_end && at < self.table_end {
@@ -179,13 +179,13 @@ impl<'a> Bat<'a> {
 }
 
 impl Bat<'_> {
-    /// Shows the entries of `count` payload blocks from `first` on, in order, until `visit` has enough: the first block of a
-    /// run, and the run. The one walk through the BAT: holes of the file are skipped before they are touched, what lies
-    /// ahead is asked for in time, and the memory of what was shown is given back. Up to block `seen_to`, it is known that
-    /// there is no hole.
+    /// Shows the entries of `count` payload blocks from `first` on, in order, until `visit` breaks: the first block of
+    /// a run, and the run. This is the only walk through the BAT: holes of the file are skipped before they are read,
+    /// entries are requested in advance, and the memory of those that were shown is released. There is no hole before
+    /// block `seen_to`.
     ///
     /// # Errors
-    /// With the first block that can't be read; what was shown from there on counts for nothing.
+    /// The first block that cannot be read; entries that were shown from there on are invalid.
     pub(crate) fn entry_runs(
         &self,
         first: u64,
@@ -218,7 +218,7 @@ impl Bat<'_> {
                 Bytes::Data(bytes) if !bytes.is_empty() => {
                     EntryRun::Entries(<[U64]>::ref_from_bytes(bytes).unwrap_or_default())
                 }
-                // An entry that does not lie together, or is cut by the end of the file.
+                // An entry that is not contiguous, or is cut by the end of the file.
                 _ => {
                     single = [self.view.fetch::<U64>(Structure::PayloadBatEntry(block), offset).map_err(at)?];
                     EntryRun::Entries(&single)
@@ -235,11 +235,11 @@ impl Bat<'_> {
         Ok(())
     }
 
-    /// Shows the states of `count` payload blocks from `first` on, in order, until `visit` has enough: a state's number, and
-    /// how many blocks in a row are in it. Otherwise as [`Bat::entry_runs`].
+    /// Shows the states of `count` payload blocks from `first` on, in order, until `visit` breaks: the number of a
+    /// state, and the number of consecutive blocks in it. Otherwise like [`Bat::entry_runs`].
     ///
     /// # Errors
-    /// As for [`Bat::entry_runs`].
+    /// The errors of [`Bat::entry_runs`].
     pub(crate) fn walk(
         &self,
         first: u64,
@@ -253,7 +253,7 @@ impl Bat<'_> {
         })
     }
 
-    /// How many blocks from `block` on have their entries in a hole of the file.
+    /// Returns the number of blocks from `block` on whose entries are in a hole of the file.
     fn blocks_in_hole(&self, block: u64) -> u64 {
         let index = self.geometry.payload_index(block);
         let entries = self.geometry.bat_entries().min(self.length / BatEntry::LENGTH);
@@ -263,7 +263,7 @@ impl Bat<'_> {
         before(index.saturating_add(zeros)).saturating_sub(before(index))
     }
 
-    /// The first block whose entry lies in another page than that of `block`.
+    /// Returns the first block whose entry is in another page than that of `block`.
     pub(crate) fn next_page(&self, block: u64) -> u64 {
         let index = self.geometry.payload_index(block);
         let offset = self.entry_offset(index);
@@ -272,7 +272,7 @@ impl Bat<'_> {
         self.geometry.payload_blocks_before(index.saturating_add(left)).max(block.saturating_add(1))
     }
 
-    /// Gives back the memory of the entries of the blocks from `first` to `end`, if there are enough of them.
+    /// Releases the memory of the entries of the blocks from `first` to `end`, if there are enough of them.
     pub(crate) fn forget_blocks(&self, first: u64, end: u64) -> bool {
         if end.saturating_sub(first) < FORGET_STEP / BatEntry::LENGTH {
             return false;
@@ -286,17 +286,18 @@ impl Bat<'_> {
         self.view.forget(offset(first), offset(end));
     }
 
-    /// The same for all that tells of the disk from `from` to `to`, in bytes.
+    /// Releases the memory of the entries for the disk range `from` to `to`, in bytes, if there are enough of them.
     pub(crate) fn forget(&self, from: u64, to: u64) -> bool {
         self.forget_blocks(self.geometry.block_of(from), self.geometry.block_of(to))
     }
 
-    /// The same however few they are, with the entry of the block in which `to` lies.
+    /// Releases the memory of the entries for the disk range `from` to `to`, including the block that contains `to`.
     pub(crate) fn forget_all(&self, from: u64, to: u64) {
         self.forget_entries(self.geometry.block_of(from), self.geometry.block_of(to).saturating_add(1));
     }
 
-    /// Counts the payload blocks by state. With the feature `rayon`, the threads of the current pool do it, if there are many.
+    /// Counts the payload blocks by state. With the feature `rayon`, the threads of the current pool do it, if there
+    /// are many.
     pub(crate) fn states(&self) -> Result<BlockStates> {
         let blocks = self.geometry.payload_blocks();
         let part = |part: u64| {
@@ -306,7 +307,7 @@ impl Bat<'_> {
         threads::try_reduce(blocks.div_ceil(COUNTED_AT_ONCE), part, |one, other| one.and(&other))
     }
 
-    /// The same of `count` blocks from `first` on.
+    /// Counts the states of `count` blocks from `first` on.
     fn states_of(&self, first: u64, count: u64) -> Result<BlockStates> {
         let mut states = BlockStates::default();
         self.walk(first, count, first, |state, count| {
@@ -326,10 +327,11 @@ fn show(entries: &[U64], visit: &mut impl FnMut(u8, u64) -> ControlFlow<()>) -> 
     for entries in entries.chunks(ENTRIES_AT_ONCE) {
         let Some((first, rest)) = entries.split_first() else { continue };
         let first = BatEntry(first.get());
-        // One entry says whether it is worth to look at all of them.
+        // One entry shows whether it is worth comparing all of them.
         let second = rest.first().map_or(first, |entry| BatEntry(entry.get()));
         if first.state() == second.state() {
-            // In one pass without a branch, which the compiler makes SIMD of: most pages of most tables are in one state.
+            // In one pass without a branch, which the compiler turns into SIMD: most pages of most tables are in one
+            // state.
             let differ = rest.iter().fold(0, |differ, entry| differ | (entry.get() ^ first.0));
             if BatEntry(differ).state() == 0 {
                 visit(first.state(), to_u64(entries.len()))?;

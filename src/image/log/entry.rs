@@ -1,4 +1,4 @@
-//! One entry of the log (MS-VHDX 2.3.1): whether it is valid, and what it changes.
+//! Entries of the log (MS-VHDX 2.3.1): validation, and their changes.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -16,19 +16,19 @@ use crate::source::{Bytes, Change, Sector, View};
 use super::super::header::CurrentHeader;
 use super::sectors;
 
-/// Sectors to look at before their memory is given back: 1 MiB, of which the length of a log is a multiple.
+/// Number of sectors to read before their memory is released: 1 MiB, of which the length of a log is a multiple.
 pub(crate) const STEP: u64 = 256;
 
-/// Sectors that are read at once from a source that does not lend: 256 KiB.
+/// Number of sectors that are read at once from a source that cannot borrow: 256 KiB.
 const READ_AT_ONCE: u64 = 64;
 
-/// The ring of sectors in which entries lie. An entry that reaches the end goes on at the beginning.
+/// The ring of sectors with the entries. An entry that reaches the end continues at the beginning.
 #[derive(Debug)]
 pub(crate) struct Ring<'a> {
     view: &'a View,
     offset: u64,
     sectors: u64,
-    /// Of a source that does not lend: what was read last.
+    /// For sources that cannot borrow: the sectors that were read last.
     read: RefCell<ReadSectors>,
 }
 
@@ -50,11 +50,11 @@ impl ReadSectors {
     }
 }
 
-/// A sector of the log as it lies there.
+/// A stored sector of the log.
 type LogSector = [u8; 4096];
 
 impl<'a> Ring<'a> {
-    /// The log of a file whose header says that it lies inside the file.
+    /// Makes the ring of a log that is inside the file.
     pub(crate) fn new(view: &'a View, header: &CurrentHeader) -> Self {
         let sectors = sectors(u64::from(header.log_length));
         Self { view, offset: header.log_offset, sectors, read: RefCell::default() }
@@ -64,7 +64,7 @@ impl<'a> Ring<'a> {
         self.sectors
     }
 
-    /// The sector `index` places from the beginning of the ring, counted on through its end.
+    /// Returns the sector with this index. The index continues after the end of the ring.
     fn sector(&self, index: u64) -> Option<Cow<'a, LogSector>> {
         let index = index.checked_rem(self.sectors)?;
         if !self.view.source().can_borrow() {
@@ -81,7 +81,7 @@ impl<'a> Ring<'a> {
         if let Some(sector) = read.get(index) {
             return Some(*sector);
         }
-        // Whoever goes through sectors in order gets many at once; whoever looks here and there does not.
+        // Sequential access reads many sectors at once, random access does not.
         let most = if index == read.end() { READ_AT_ONCE } else { 1 };
         self.read_sectors(&mut read, index, most);
         if read.get(index).is_none() {
@@ -90,38 +90,38 @@ impl<'a> Ring<'a> {
         read.get(index).copied()
     }
 
-    /// Reads `count` sectors from `first` on, or as many as come before one that can't be read.
+    /// Reads `count` sectors from `first` on, or those before one that cannot be read.
     fn read_sectors(&self, read: &mut ReadSectors, first: u64, count: u64) {
         let count = count.min(self.sectors.saturating_sub(first));
         let length = count.saturating_mul(SECTOR_4K);
         let mut memory = std::mem::take(&mut read.bytes);
         let got = match self.view.run(Structure::Log, self.file_offset(first), length, &mut memory) {
-            // What was preloaded is not in `memory`.
+            // Preloaded bytes are not in `memory`.
             Ok(Bytes::Data(bytes)) => bytes.to_vec(),
             _ => Vec::new(),
         };
         *read = ReadSectors { first, bytes: got };
     }
 
-    /// Whether an entry may begin at a sector: whether its signature is there.
+    /// Returns whether an entry may begin at a sector: whether the sector has its signature.
     pub(crate) fn may_begin(&self, index: u64) -> bool {
         self.sector(index).is_some_and(|sector| sector.starts_with(&LogEntryHeader::SIGNATURE))
     }
 
-    /// Up to which sector, from `index` on, the ring is a hole of the file.
+    /// Returns the end of the hole of the file at sector `index`.
     pub(crate) fn hole_end(&self, index: u64) -> u64 {
         let end = self.view.known_zero_end(self.file_offset(index), self.file_offset(self.sectors));
         sectors(end.saturating_sub(self.offset))
     }
 
-    /// Up to which sector, from `index` on, the ring has no hole of the file.
+    /// Returns the end of the data of the file at sector `index`.
     pub(crate) fn data_end(&self, index: u64) -> u64 {
         let end = self.view.data_end(self.file_offset(index), self.file_offset(self.sectors));
-        // A sector that is a hole in part is looked at.
+        // A sector that is a hole in part is read.
         end.saturating_sub(self.offset).div_ceil(SECTOR_4K)
     }
 
-    /// The sectors from `start` to `end` are about to be looked at.
+    /// Informs the system that the sectors from `start` to `end` are about to be read.
     pub(crate) fn will_need(&self, start: u64, end: u64) {
         let offset = self.file_offset(start);
         if self.view.source().can_borrow() {
@@ -131,12 +131,12 @@ impl<'a> Ring<'a> {
         }
     }
 
-    /// Lets go of the memory behind the sectors from `start` to `end`.
+    /// Releases the memory of the sectors from `start` to `end`.
     pub(crate) fn forget(&self, start: u64, end: u64) {
         self.view.forget(self.file_offset(start), self.file_offset(end));
     }
 
-    /// For whoever goes through sectors in their order, told of each: lets go of the memory behind every `STEP` of them.
+    /// Notes a sector of a sequential pass: releases the memory of every `STEP` sectors.
     fn pass(&self, index: u64) {
         let Some(index) = index.checked_rem(self.sectors) else { return };
         if index.is_multiple_of(STEP) {
@@ -145,18 +145,18 @@ impl<'a> Ring<'a> {
         }
     }
 
-    /// Where a sector lies in the file.
+    /// Returns the file offset of a sector.
     pub(crate) fn file_offset(&self, index: u64) -> u64 {
         self.offset.saturating_add(index.saturating_mul(SECTOR_4K))
     }
 
-    /// The file range of the log, first byte and end.
+    /// Returns the file range of the log: first byte and end.
     fn file_range(&self) -> (u64, u64) {
         (self.offset, self.file_offset(self.sectors))
     }
 }
 
-/// A valid entry. Places and lengths in the ring are counted in sectors of 4 KiB.
+/// A valid entry. Offsets and lengths in the ring are in sectors of 4 KiB.
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
     pub(crate) start: u64,
@@ -169,27 +169,27 @@ pub(crate) struct Entry {
     pub(crate) last_file_offset: u64,
 }
 
-/// Why something that begins like a log entry is none.
+/// Reason why something that begins like a log entry is invalid.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogEntryError {
-    /// It belongs to another log, by its GUID.
+    /// Its GUID is that of another log.
     OtherLog,
     /// A reserved field is not zero.
     Reserved,
     /// Its sequence number is 0.
     SequenceNumber,
-    /// Its length is not a multiple of 4 KiB, or more than the log has, or not what its descriptors make.
+    /// Its length is not a multiple of 4 KiB, is longer than the log, or contradicts its descriptors.
     Length,
     /// Its tail is not a multiple of 4 KiB, or not in the log.
     Tail,
-    /// A descriptor is not one of this entry.
+    /// The descriptor with this index does not belong to the entry.
     Descriptor(u32),
-    /// What a descriptor changes does not lie on multiples of 4 KiB, or ends nowhere.
+    /// The range that the descriptor with this index changes is not aligned to 4 KiB, or its end overflows.
     DescriptorRange(u32),
-    /// A descriptor changes the headers or the log itself.
+    /// The descriptor with this index changes the headers or the log itself.
     DescriptorPlace(u32),
-    /// A data sector is not one of this entry.
+    /// The data sector with this index does not belong to the entry.
     DataSector(u32),
     /// Its checksum is wrong.
     Checksum,
@@ -204,7 +204,7 @@ impl fmt::Display for LogEntryError {
             Self::Length => f.write_str("wrong EntryLength"),
             Self::Tail => f.write_str("wrong Tail"),
             Self::Descriptor(index) => write!(f, "wrong descriptor {index}"),
-            Self::DescriptorRange(index) => write!(f, "descriptor {index} not of sectors of 4 KiB"),
+            Self::DescriptorRange(index) => write!(f, "descriptor {index} is not aligned to 4 KiB"),
             Self::DescriptorPlace(index) => write!(f, "descriptor {index} changes headers or log"),
             Self::DataSector(index) => write!(f, "wrong data sector {index}"),
             Self::Checksum => f.write_str("wrong CRC-32C"),
@@ -212,18 +212,18 @@ impl fmt::Display for LogEntryError {
     }
 }
 
-/// Descriptors that fit behind the head of an entry in its first sector, and in each sector behind it.
+/// Descriptors that fit after the header of an entry in its first sector, and in each following sector.
 const FIRST_DESCRIPTORS: u64 = 126;
 const NEXT_DESCRIPTORS: u64 = 128;
 
 impl Entry {
-    /// The entry that begins at sector `start`, which holds an entry's signature, if it is valid. Where `log_guid` is given,
-    /// entries of another log are not valid.
+    /// Reads and validates the entry that begins at sector `start`, which has the signature of an entry. If `log_guid`
+    /// is given, entries of other logs are invalid.
     ///
-    /// The checks are made in an order that makes the work on a whole ring linear, whatever lies in it. Every sector of
-    /// an entry but its first begins with `desc`, `zero` or `data`, never with `loge`; so by checking the sectors one by
-    /// one first, no sector is looked at for more than one beginning, and only entries that do not overlap get as far as
-    /// having their checksum computed.
+    /// The order of the checks makes the work on a whole ring linear, whatever it contains. Every sector of an entry
+    /// except the first begins with `desc`, `zero` or `data`, never with `loge`; so if the sectors are checked one by
+    /// one first, no sector is read for more than one beginning, and checksums are computed only for entries that do
+    /// not overlap.
     pub(crate) fn read(ring: &Ring<'_>, start: u64, log_guid: Option<Uuid>) -> Result<Self, LogEntryError> {
         let first = ring.sector(start).ok_or(LogEntryError::Length)?;
         let (head, _) = LogEntryHeader::ref_from_prefix(&first[..]).map_err(|_| LogEntryError::Length)?;
@@ -259,17 +259,17 @@ impl Entry {
         if entry.checksum(ring) == Some(head.checksum.get()) { Ok(entry) } else { Err(LogEntryError::Checksum) }
     }
 
-    /// How many sectors head and descriptors take.
+    /// Returns the number of sectors with header and descriptors.
     fn descriptor_sectors(&self) -> u64 {
         u64::from(self.descriptors).saturating_sub(FIRST_DESCRIPTORS).div_ceil(NEXT_DESCRIPTORS).saturating_add(1)
     }
 
-    /// The descriptors, with their numbers. None where the sector can't be read.
+    /// Returns the descriptors, with their indices. `None` if the sector cannot be read.
     fn descriptors<'r>(&self, ring: &'r Ring<'_>) -> impl Iterator<Item = (u32, Option<Descriptor>)> + use<'r> {
         let start = self.start;
         let mut sector: Option<Cow<'r, LogSector>> = None;
         (0..self.descriptors).map(move |index| {
-            // The head takes the room of two descriptors.
+            // The header takes the space of two descriptors.
             let place = u64::from(index).saturating_add(2);
             let (at, within) = (start.saturating_add(place / NEXT_DESCRIPTORS), place % NEXT_DESCRIPTORS);
             if within == 0 {
@@ -286,7 +286,7 @@ impl Entry {
         })
     }
 
-    /// Checks every descriptor, and the length of the whole.
+    /// Checks all descriptors, and the total length.
     fn check_descriptors(&self, ring: &Ring<'_>) -> Result<(), LogEntryError> {
         if self.descriptor_sectors() > self.length {
             return Err(LogEntryError::Length);
@@ -311,7 +311,7 @@ impl Entry {
                 return Err(LogEntryError::DescriptorRange(index));
             }
             let (log, log_end) = ring.file_range();
-            // A log that changed the headers or itself would change the ground it stands on.
+            // A log must not change the headers or itself while it is replayed.
             if offset < 3 * KIB_64 || (offset < log_end && end > log) {
                 return Err(LogEntryError::DescriptorPlace(index));
             }
@@ -323,7 +323,7 @@ impl Entry {
         }
     }
 
-    /// The numbers of the data sectors, in the order of the data descriptors: zero descriptors have none.
+    /// Returns the numbers of the data sectors, in the order of the data descriptors: zero descriptors have none.
     fn data_sectors<'r>(&self, ring: &'r Ring<'_>) -> impl Iterator<Item = u64> + use<'r> {
         let start = self.start;
         (self.descriptor_sectors()..self.length).map(move |index| {
@@ -345,7 +345,7 @@ impl Entry {
         Ok(())
     }
 
-    /// The checksum of the entry as it lies in the ring.
+    /// Computes the checksum of the stored entry.
     fn checksum(&self, ring: &Ring<'_>) -> Option<u32> {
         let first = ring.sector(self.start)?;
         let crc = crc32c_of_structure(&first[..], std::mem::offset_of!(LogEntryHeader, checksum));
@@ -355,7 +355,7 @@ impl Entry {
         })
     }
 
-    /// The changes of a valid entry, in order.
+    /// Returns the changes of a valid entry, in order.
     pub(crate) fn changes<'r>(&self, ring: &'r Ring<'_>) -> impl Iterator<Item = Change<Rebuild>> + use<'r> {
         let mut data_sectors = self.data_sectors(ring);
         self.descriptors(ring).filter_map(move |(_, descriptor)| {
@@ -371,7 +371,7 @@ impl Entry {
     }
 }
 
-/// What a sector is rebuilt from: the descriptor has its two ends, which made room for the stamps of the data sector.
+/// The parts of a sector: the descriptor has its two ends, which are replaced by stamps in the data sector.
 #[derive(Clone, Copy)]
 pub(crate) struct Rebuild {
     leading_bytes: [u8; 8],
@@ -381,7 +381,7 @@ pub(crate) struct Rebuild {
 }
 
 impl Rebuild {
-    /// The sector. None if the data sector, which was read before, can't be read any more.
+    /// Rebuilds the sector. Returns `None` if the data sector, which was read before, cannot be read any more.
     pub(crate) fn sector(&self, ring: &Ring<'_>) -> Option<Box<Sector>> {
         let data = ring.sector(self.data)?;
         let data = DataSector::ref_from_bytes(&data[..]).ok()?;

@@ -1,6 +1,6 @@
-//! The log (MS-VHDX 2.3): changes to the structures of the file that may not have reached their places yet.
+//! The log (MS-VHDX 2.3): changes to the structures of the file that may not be in the file yet.
 //!
-//! It is read here and replayed in memory. The file stays as it is.
+//! The log is replayed in memory. The file is not changed.
 
 mod entry;
 mod report;
@@ -22,52 +22,52 @@ use entry::{Entry, Ring};
 pub use entry::LogEntryError;
 pub use report::{EntryContent, EntryStatus, LogReport, LogReportEntry};
 
-/// What to do with an image whose log holds changes that are not in the file yet.
+/// Policy for dirty logs, which hold changes that may not be in the file yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum LogPolicy {
-    /// Replay the log in memory, and read the disk as a system would that had replayed it into the file.
+    /// Replay the log in memory, and read the disk as it is after a replay.
     #[default]
     Replay,
     /// Refuse the image, with [`ErrorKind::DirtyLog`].
     Refuse,
-    /// Read the file as it lies there. What is read was, in general, never the content of the disk: for examinations.
+    /// Read the file without a replay. Its content is usually not that of the disk at any time: for examinations.
     Ignore,
 }
 
-/// What became of the log when the image was opened.
+/// State of the log when the image was opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LogState {
-    /// The log is empty: the file is as it should be.
+    /// The log is clean.
     Clean,
     /// The log was replayed in memory.
     Replayed(Replay),
-    /// The log holds changes, but was ignored on demand: what is read may be stale, in part or as a whole.
+    /// The log is dirty, but was ignored on request: the content may be stale, in part or as a whole.
     Ignored,
 }
 
-/// What a replay did.
+/// Summary of a log replay.
 #[non_exhaustive]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Replay {
-    /// Entries replayed, from the tail to the head of the active sequence.
+    /// Number of replayed entries, from the tail to the head of the active sequence.
     pub entries: u64,
     /// Sequence number of the first entry.
     pub first_sequence_number: u64,
     /// Sequence number of the last entry.
     pub last_sequence_number: u64,
-    /// Sectors of 4 KiB that the entries write; one that is written twice counts twice.
+    /// Number of sectors of 4 KiB that the entries write; one that is written twice counts twice.
     pub data_sectors: u64,
-    /// Ranges that the entries fill with zeros.
+    /// Number of ranges that the entries fill with zeros.
     pub zero_ranges: u64,
-    /// By how many bytes the file is longer than before.
+    /// Growth of the file, in bytes.
     pub growth: u64,
 }
 
-/// Does with the log what `policy` says: afterwards, `view` shows the file as it should be.
+/// Applies `policy` to the log. Afterwards, `view` shows the file after a replay.
 ///
 /// # Errors
-/// [`ErrorKind::DirtyLog`] by policy, [`ErrorKind::NoActiveSequence`] if the log is in use and there is nothing to replay,
-/// [`ErrorKind::FileTooShort`] if the file has lost its end since; others if the log's place is wrong.
+/// [`ErrorKind::DirtyLog`] by policy, [`ErrorKind::NoActiveSequence`] if the log is dirty and there is nothing to
+/// replay, [`ErrorKind::FileTooShort`] if the file was truncated since; others if the location of the log is wrong.
 pub(crate) fn replay(
     view: &mut View,
     header: &CurrentHeader,
@@ -89,29 +89,29 @@ pub(crate) fn replay(
         return Err(warnings.fatal(Rule::LogRefused, detail));
     }
     let active = active_sequence(view, header, warnings);
-    // Not to be replayed, and to be read all the same: as it lies there.
+    // Cannot be replayed, and is read anyway: without a replay.
     let Some(active) = warnings.recover(Rule::LogSequence, active)? else { return Ok(LogState::Ignored) };
     let (overlay, mut summary) = changes_of(&Ring::new(view, header), &active);
     let before = view.length();
     let last = active.last().map_or((0, 0), |last| (last.flushed_file_offset, last.last_file_offset));
-    // What was in the file once, and is not any more, is not zero: it is lost.
+    // Bytes that were in the file once, and are missing now, are not zero: they are lost.
     view.replay(overlay, last.1, last.0);
     summary.growth = view.length().saturating_sub(before);
     Ok(LogState::Replayed(summary))
 }
 
-/// Whether the other header, which is damaged, was the current one, and names changes that are not in the file: without it, they
-/// would be left out, and nobody would know. Where that can't be told, it is noted.
+/// Checks whether the other header, which is damaged, was the current one, and its log has changes that are not in the
+/// file: they would silently be left out. If that is uncertain, there is a warning.
 ///
 /// # Errors
-/// If it was.
+/// Fails if that is certain.
 fn other_header_counted(view: &View, header: &CurrentHeader, warnings: &mut Warnings) -> Result<bool> {
     let copy = 3_u8.saturating_sub(header.copy);
     let detail = |what| Error::at(Structure::Header(copy), header_offset(copy), ErrorKind::Text { what });
     let (is_settled, may_be_newer) = match header::other(view, header) {
         Other::Valid => return Ok(false),
         Other::Lost => (false, true),
-        // The sequence of this log that counts is found by whatever header.
+        // The active sequence of this log is found with either header.
         Other::Damaged(says, _) if says.is_dirty() && says.log_guid == header.log_guid => return Ok(false),
         Other::Damaged(says, looks_like_one) => {
             let CurrentHeader { log_offset, log_length, log_version, .. } = *header;
@@ -122,7 +122,7 @@ fn other_header_counted(view: &View, header: &CurrentHeader, warnings: &mut Warn
             let named: Vec<Option<bool>> = places.map(|says| unapplied::is_unapplied(view, says)).collect();
             let is_newer = says.sequence_number > header.sequence_number;
             if says.is_dirty() && is_newer && named.contains(&Some(true)) {
-                let what = "it is damaged and was the current one: the log that it names holds changes";
+                let what = "damaged, and was the current header: its log holds changes";
                 warnings.reject(Rule::HeaderCopies, detail(what))?;
                 return Ok(true);
             }
@@ -131,7 +131,7 @@ fn other_header_counted(view: &View, header: &CurrentHeader, warnings: &mut Warn
         }
     };
     let is_missed = || !is_settled && unapplied::has_another(view, header, true);
-    // What the log of this header changes may have been made long ago, and undone by a later session.
+    // The changes of this header's log may have been made long ago, and undone by a later session.
     let is_undone = || {
         header.is_dirty()
             && may_be_newer
@@ -140,13 +140,13 @@ fn other_header_counted(view: &View, header: &CurrentHeader, warnings: &mut Warn
     };
     if is_missed() || is_undone() {
         // A sequence of an earlier session looks the same.
-        let what = "it is damaged and may have been the current one: the log holds changes that are not in the file";
+        let what = "damaged, and may have been the current header: the log holds changes that are not in the file";
         warnings.add_as(Rule::HeaderCopies, Severity::Unchecked, detail(what));
     }
     Ok(false)
 }
 
-/// The entries to replay, in order: never none.
+/// Returns the entries to replay, in order: at least one.
 fn active_sequence(view: &View, header: &CurrentHeader, warnings: &mut Warnings) -> Result<Vec<Entry>> {
     let too_long = |error: &Error| matches!(error.kind(), ErrorKind::UnsupportedValue { .. });
     header.check_log_version().map_err(|error| warnings.fatal(Rule::LogVersionInUse, error))?;
@@ -166,8 +166,8 @@ fn active_sequence(view: &View, header: &CurrentHeader, warnings: &mut Warnings)
         return Err(warnings.fatal(Rule::LogSequence, Error::at(Structure::Log, header.log_offset, kind)));
     };
     check_file_lengths(&ring, last, view.length(), warnings)?;
-    // A power failure can tear the last entries that were being written, and leave one of them whole. Or else one was damaged
-    // later: then the changes of all those behind it are lost.
+    // A power failure can tear the last entries that were being written, and leave one of them complete. Or one was
+    // damaged later: then the changes of all entries after it are lost.
     if let Some(newer) = entries.iter().find(|entry| entry.sequence_number > last.sequence_number) {
         let detail = not_replayed_though_newer(ring.file_offset(newer.start));
         warnings.add_as(Rule::LogEntrySequence, Severity::Warning, detail);
@@ -175,13 +175,13 @@ fn active_sequence(view: &View, header: &CurrentHeader, warnings: &mut Warnings)
     Ok(active)
 }
 
-/// What is to be told of an entry at this place in the file.
+/// Makes the warning about an entry at this file offset.
 pub(crate) fn not_replayed_though_newer(offset: u64) -> Error {
-    let what = "not replayed, though it is newer than what is: an entry before it is not valid";
+    let what = "not replayed, although newer than the replayed entries: an entry before it is invalid";
     Error::at(Structure::LogEntry, offset, ErrorKind::Text { what })
 }
 
-/// The file is as long as it was when the last entry was written, or longer.
+/// Checks that the file is at least as long as when the last entry was written.
 fn check_file_lengths(ring: &Ring<'_>, last: &Entry, file_length: u64, warnings: &mut Warnings) -> Result<()> {
     for (field, value) in [("FlushedFileOffset", last.flushed_file_offset), ("LastFileOffset", last.last_file_offset)] {
         if !value.is_multiple_of(MIB) {
@@ -196,7 +196,7 @@ fn check_file_lengths(ring: &Ring<'_>, last: &Entry, file_length: u64, warnings:
     Ok(())
 }
 
-/// What is left of the changes of these entries, made in their order.
+/// Combines the changes of these entries, made in this order.
 fn changes_of(ring: &Ring<'_>, active: &[Entry]) -> (Overlay, Replay) {
     let (mut changes, mut looked_at) = (Vec::new(), 0_u64);
     for entry in active {
@@ -217,20 +217,20 @@ fn changes_of(ring: &Ring<'_>, active: &[Entry]) -> (Overlay, Replay) {
         zero_ranges: to_u64(changes.len()).saturating_sub(data_sectors),
         growth: 0,
     };
-    // The sectors are made in the order of their places in the file, which lie anywhere in the log.
+    // Sectors are made in the order of their file offsets, and may be anywhere in the log.
     let made = Cell::new(0_u64);
     let overlay = Overlay::new(&changes, |rebuild| {
         made.set(made.get().saturating_add(1));
         if made.get().is_multiple_of(entry::STEP) {
             ring.forget(0, ring.sectors());
         }
-        // What can't be read any more is no sector of zeros: opening asks for that in the end, and fails.
+        // Sectors that cannot be read any more are not zero: opening checks for losses at the end, and fails.
         rebuild.sector(ring).unwrap_or_else(|| Box::new([0; 4096]))
     });
     (overlay, summary)
 }
 
-/// Bytes as sectors of the log.
+/// Converts bytes to sectors of the log.
 const fn sectors(bytes: u64) -> u64 {
     bytes / SECTOR_4K
 }

@@ -1,4 +1,4 @@
-//! What the log holds, entry by entry, for people who want to know why it was or was not replayed.
+//! Report on the log, entry by entry: it shows why the log was or was not replayed.
 
 use uuid::Uuid;
 
@@ -13,7 +13,7 @@ use super::entry::{Entry, LogEntryError, Ring};
 use super::sequence;
 use crate::error::Rule;
 
-/// Everything in a log that is, or begins like, an entry.
+/// Report on a log: everything that is, or begins like, an entry.
 #[derive(Debug)]
 pub struct LogReport {
     header: CurrentHeader,
@@ -22,19 +22,19 @@ pub struct LogReport {
     entries: Vec<LogReportEntry>,
 }
 
-/// One entry, or what begins like one.
+/// Entry of a log, or something that begins like one.
 #[non_exhaustive]
 #[derive(Clone, Debug)]
 pub struct LogReportEntry {
-    /// Where it begins, in bytes from the beginning of the log.
+    /// Offset from the beginning of the log, in bytes.
     pub offset: u64,
-    /// Whether it counts, and if not, why.
+    /// Whether the entry is replayed, and if not, why.
     pub status: EntryStatus,
-    /// What it says, unless it is broken.
+    /// Fields of the entry. `None` if it is invalid.
     pub content: Option<EntryContent>,
 }
 
-/// The fields of a valid entry.
+/// Fields of a valid log entry (MS-VHDX 2.3.1.1).
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
@@ -42,49 +42,50 @@ pub struct LogReportEntry {
 pub struct EntryContent {
     /// Length in bytes.
     pub len: u64,
-    /// Where the oldest entry lies that was still needed when this one was written, in bytes from the beginning of the
+    /// Offset of the oldest entry that was still needed when this one was written, in bytes from the beginning of the
     /// log.
     pub tail: u64,
-    /// Its number.
+    /// Sequence number.
     pub sequence_number: u64,
-    /// How many changes it makes.
+    /// Number of changes.
     pub descriptors: u32,
-    /// The log to which it belongs.
+    /// LogGuid of the log to which the entry belongs.
     pub log_guid: Uuid,
-    /// How long the file was known to be, in bytes.
+    /// FlushedFileOffset: length of the file that is certain to be on the medium, in bytes.
     pub flushed_file_offset: u64,
-    /// How long the file should be, in bytes.
+    /// LastFileOffset: length that the file must have to contain all structures, in bytes.
     pub last_file_offset: u64,
 }
 
-/// Whether an entry counts.
+/// State of a log entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EntryStatus {
-    /// Part of the active sequence: to be replayed.
+    /// Part of the active sequence: replayed.
     Active,
-    /// Valid and of this log, but older than the tail of the active sequence, or not part of it at all.
+    /// Valid and of this log, but older than the tail of the active sequence, or not part of it.
     Stale,
     /// Valid, but of another log: left from an earlier session.
     OtherLog,
-    /// Not valid.
+    /// Invalid.
     Broken(LogEntryError),
 }
 
 impl LogReport {
-    /// Reads the log of a file. Nothing behind the headers needs to be in order for that.
+    /// Reads the log of a file. Structures after the headers need not be valid.
     ///
     /// # Errors
-    /// As for [`Image::open`](crate::Image::open), if the file is not a VHDX or has no current header.
+    /// The errors of [`Image::open`](crate::Image::open), if the file is not a VHDX file or has no current header.
     pub fn read(source: Source) -> Result<Self> {
         let mut entries = Vec::new();
         let report = Self::visit(source, |entry| entries.push(entry))?;
         Ok(Self { entries, ..report })
     }
 
-    /// The same, with the entries shown to `found` instead of kept: a log may hold a million of them.
+    /// Reads the log of a file, and shows the entries to `found` instead of keeping them: a log may hold a million of
+    /// them.
     ///
     /// # Errors
-    /// As for [`LogReport::read`].
+    /// The errors of [`LogReport::read`].
     pub(crate) fn visit(source: Source, found: impl FnMut(LogReportEntry)) -> Result<Self> {
         let view = View::new(source);
         let mut warnings = Warnings::default();
@@ -99,7 +100,7 @@ impl LogReport {
         let placement = header.check_log_alignment().and_then(|()| header.check_log_place(view.length()));
         let (mut active, mut replay) = (Vec::new(), Ok(()));
         if header.is_dirty() {
-            // A sequence is the active one also where the file has lost its end since.
+            // The active sequence does not change if the file is truncated later.
             let mut noted = Warnings::new(Strictness::Salvage);
             match super::active_sequence(view, &header, &mut noted) {
                 Ok(entries) => {
@@ -117,32 +118,32 @@ impl LogReport {
         Ok(Self { header, placement, replay, entries: Vec::new() })
     }
 
-    /// The current header, which says where the log lies and whether it is in use.
+    /// Returns the current header, with the location of the log and its LogGuid.
     #[must_use]
     pub fn header(&self) -> &CurrentHeader {
         &self.header
     }
 
-    /// Why there are no entries, if the log's place makes no sense.
+    /// Returns why there are no entries, if the location of the log is invalid.
     #[must_use]
     pub fn placement_error(&self) -> Option<&Error> {
         self.placement.as_ref().err()
     }
 
-    /// Why the log can't be replayed, if it has to be and can't.
+    /// Returns why a dirty log cannot be replayed, if it cannot.
     #[must_use]
     pub fn replay_error(&self) -> Option<&Error> {
         self.replay.as_ref().err()
     }
 
-    /// The entries, in the order of their places.
+    /// Returns the entries, in the order of their offsets.
     #[must_use]
     pub fn entries(&self) -> &[LogReportEntry] {
         &self.entries
     }
 }
 
-/// Shows everything that begins like an entry; `active` are the places of those to be replayed, in order.
+/// Shows everything that begins like an entry; `active` contains the offsets of those to replay, in order.
 fn visit_entries(view: &View, header: &CurrentHeader, active: &[u64], mut found: impl FnMut(LogReportEntry)) {
     let ring = Ring::new(view, header);
     sequence::for_each_beginning(&ring, |index| {

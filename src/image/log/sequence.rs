@@ -1,15 +1,15 @@
-//! Which entries of the log are active (MS-VHDX 2.3.2, 2.3.3).
+//! Active sequence of the log (MS-VHDX 2.3.2, 2.3.3).
 
 use uuid::Uuid;
 
 use super::entry::{Entry, Ring, STEP};
 
-/// Calls `found` for every sector of the ring that may begin an entry, in order. Holes cost nothing, however many there
-/// are, and the memory of what was looked at is given back.
+/// Calls `found` for every sector of the ring that may begin an entry, in order. Holes are free, and the memory of
+/// sectors that were read is released.
 pub(crate) fn for_each_beginning(ring: &Ring<'_>, mut found: impl FnMut(u64)) {
     let (mut index, mut data_end, mut kept_from) = (0, 0, 0);
     while index < ring.sectors() {
-        // Asked once for each run of data: to find its end, some file systems go through all of it.
+        // Asked once for each run of data: some file systems read all of it to find its end.
         if index >= data_end {
             index = index.max(ring.hole_end(index));
             data_end = ring.data_end(index);
@@ -17,42 +17,43 @@ pub(crate) fn for_each_beginning(ring: &Ring<'_>, mut found: impl FnMut(u64)) {
         let stop = index.saturating_add(STEP).min(data_end).min(ring.sectors());
         ring.will_need(index, stop);
         (index..stop).filter(|index| ring.may_begin(*index)).for_each(&mut found);
-        // From where the last one ended: the system maps pages around those that are looked at, those of holes included.
+        // From the end of the previous release: the system maps pages around those that are read, including those of
+        // holes.
         ring.forget(kept_from, stop);
         kept_from = stop;
         index = stop.max(index.saturating_add(1));
     }
 }
 
-/// The valid entries of a log, or of all logs, in the order of their places.
+/// Returns the valid entries of a log, or of all logs, in the order of their offsets.
 pub(crate) fn valid_entries(ring: &Ring<'_>, log_guid: Option<Uuid>) -> Vec<Entry> {
     let mut entries = Vec::new();
     for_each_beginning(ring, |index| entries.extend(Entry::read(ring, index, log_guid)));
     entries
 }
 
-/// A chain of entries: each begins where the one before it ends, and has the next number.
+/// A chain of entries: each begins at the end of the previous one, and has the next number.
 struct Chain {
     /// Indices of its entries, first to last.
     members: Vec<usize>,
-    /// Which member the last one names as the tail.
+    /// Index of the member that the last one names as the tail.
     tail: usize,
 }
 
-/// Finds the active sequence among the valid entries of one log (in the order of their places, of a ring of `ring`
+/// Finds the active sequence among the valid entries of one log (in the order of their offsets, of a ring of `ring`
 /// sectors), and returns the indices of those to replay, in order: from the one that the head names as its tail, to the
 /// head.
 ///
-/// Valid entries never overlap, so each has at most one before it and one behind it, and they fall into chains. A
-/// sequence as the specification collects it, from any beginning, is the rest of such a chain; and it can be valid only
-/// if the whole chain is, since both have the same head. So it is enough to look at whole chains: one pass, whatever the
-/// log holds.
+/// Valid entries never overlap, so each has at most one predecessor and one successor, and they form chains. A sequence
+/// as the specification collects it, from any beginning, is the rest of such a chain; and it can be valid only if the
+/// whole chain is, since both have the same head. So it is enough to check whole chains: one pass, whatever the log
+/// holds.
 pub(crate) fn find_active(entries: &[Entry], ring: u64) -> Option<Vec<usize>> {
     let at = |start: u64| entries.binary_search_by_key(&start, |entry| entry.start).ok();
     let next_of = |index: usize| {
         let entry = entries.get(index)?;
-        let behind = entry.start.checked_add(entry.length)?.checked_rem(ring)?;
-        let next = at(behind)?;
+        let end = entry.start.checked_add(entry.length)?.checked_rem(ring)?;
+        let next = at(end)?;
         let number = entries.get(next)?.sequence_number;
         (entry.sequence_number.checked_add(1) == Some(number)).then_some(next)
     };
@@ -69,8 +70,8 @@ pub(crate) fn find_active(entries: &[Entry], ring: u64) -> Option<Vec<usize>> {
     for first in first_members {
         let Some(chain) = Chain::from(first, entries, &at, &next_of) else { continue };
         let Some(head) = chain.members.last().and_then(|index| entries.get(*index)) else { continue };
-        // Of two sequences with the same head number, which no writer makes, the one that is found first counts: that
-        // which has the first place from which its tail can still be collected.
+        // Of two sequences with the same head number, which no writer makes, the one that is found first counts: the
+        // one with the first place from which its tail can still be collected.
         let found_at = chain.members.iter().take(chain.tail.saturating_add(1));
         let found_at = found_at.filter_map(|index| entries.get(*index)).map(|entry| entry.start).min().unwrap_or(0);
         let is_better = best.as_ref().is_none_or(|(number, place, _)| {
@@ -85,7 +86,7 @@ pub(crate) fn find_active(entries: &[Entry], ring: u64) -> Option<Vec<usize>> {
 }
 
 impl Chain {
-    /// The chain that begins with `first`, if its last member names one of it as the tail.
+    /// Returns the chain that begins with `first`, if its last member names one of it as the tail.
     fn from(
         first: usize,
         entries: &[Entry],
@@ -123,7 +124,7 @@ mod tests {
         Some(find_active(entries, ring)?.iter().map(|index| entries[*index].sequence_number).collect())
     }
 
-    /// The search as the specification puts it: from every place, collect; keep the best.
+    /// The search as the specification describes it: collect from every place, and keep the best.
     fn active_by_the_book(entries: &[Entry], ring: u64) -> Option<Vec<u64>> {
         let valid = |at: u64| entries.iter().find(|entry| entry.start == at);
         let (mut best, mut start): (Option<Vec<&Entry>>, _) = (None, 0);
@@ -156,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sequence_may_wrap_and_may_fill_the_ring() {
+    fn sequence_may_wrap_and_fill_the_ring() {
         let wrapped = [entry(0, 2, 6, 12), entry(6, 1, 6, 10), entry(7, 1, 6, 11)];
         assert_eq!(active(&wrapped, 8), Some(vec![10, 11, 12]));
         let full = [entry(0, 4, 4, 8), entry(4, 4, 4, 7)];
@@ -164,9 +165,9 @@ mod tests {
     }
 
     #[test]
-    fn every_small_ring_gives_what_the_book_gives() {
+    fn every_small_ring_follows_specification() {
         // All ways to fill a ring of 5 sectors with entries of 1 or 2 sectors, numbers 1 to 3 and any tail would be too
-        // many to write down; a generator picks 200 000 of them.
+        // many; a generator picks 200 000 of them.
         let mut state = 0x9e37_79b9_7f4a_7c15_u64;
         let mut next = |below: u64| {
             state ^= state << 13;

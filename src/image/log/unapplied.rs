@@ -1,4 +1,4 @@
-//! Changes in the log that no valid header asks for, and that are not in the file.
+//! Changes in the log that no valid header refers to, and that are not in the file.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -13,24 +13,25 @@ use super::super::warning::Warnings;
 use super::entry::{Entry, Rebuild, Ring};
 use super::sequence::{find_active, valid_entries};
 
-/// How many changes of one entry, and how many zero ranges of all, are gone through. A writer makes fewer; where there are more, the
-/// file counts as another than the log would make it.
+/// Largest number of changes of one entry, and of zero ranges of all entries, that are checked. Writers make fewer; if
+/// there are more, the file counts as different from the result of the log.
 const MOST_CHANGES: usize = 1 << 16;
 const MOST_ZEROS: usize = 1 << 8;
-/// How much of ranges that should be zero is looked at.
+/// Number of bytes of ranges that should be zero that are checked.
 const MOST_BYTES: u64 = 32 << 20;
-/// Changes to look at before the memory behind them is given back.
+/// Number of changes to check before their memory is released.
 const AT_ONCE: usize = 1 << 8;
 
-/// Whether the file is another than the sequence would leave that `header` names; none where it names none.
+/// Returns whether the file differs from the result of the sequence that `header` refers to. Returns `None` if it
+/// refers to none.
 pub(crate) fn is_unapplied(view: &View, header: &CurrentHeader) -> Option<bool> {
     let active = super::active_sequence(view, header, &mut Warnings::default()).ok()?;
     Some(is_another(view, &Ring::new(view, header), active.iter().rev()))
 }
 
-/// Whether the log at the place that `header` names holds a complete sequence of another log than its own; with `only_unapplied`,
-/// one whose changes are not in the file. A header that was the last to name this log may have been damaged beyond knowing; where
-/// the changes were made, and are not undone, there is no difference, and nothing is missed.
+/// Returns whether the log at the location in `header` holds a complete sequence of another log; with `only_unapplied`,
+/// one whose changes are not in the file. The last header of this log may have been damaged beyond recognition; if the
+/// changes are in the file, nothing is missing.
 pub(crate) fn has_another(view: &View, header: &CurrentHeader, only_unapplied: bool) -> bool {
     let place = [header.check_log_alignment(), header.check_log_length(), header.check_log_place(view.length())];
     if place.iter().any(Result::is_err) {
@@ -39,7 +40,7 @@ pub(crate) fn has_another(view: &View, header: &CurrentHeader, only_unapplied: b
     let ring = Ring::new(view, header);
     let mut entries = valid_entries(&ring, None);
     entries.retain(|entry| entry.log_guid != header.log_guid);
-    // Those of one log stay in the order of their places.
+    // Entries of one log stay in the order of their offsets.
     entries.sort_by_key(|entry| entry.log_guid);
     entries.chunk_by(|one, other| one.log_guid == other.log_guid).any(|entries| {
         let active = find_active(entries, ring.sectors()).unwrap_or_default();
@@ -48,7 +49,7 @@ pub(crate) fn has_another(view: &View, header: &CurrentHeader, only_unapplied: b
     })
 }
 
-/// Whether the file has other data than these entries, newest first, would leave in it.
+/// Returns whether the file differs from the result of these entries, newest first.
 fn is_another<'e>(view: &View, ring: &Ring<'_>, newest_first: impl Iterator<Item = &'e Entry>) -> bool {
     let (mut written, mut zeros) = (HashSet::new(), Vec::<Range<u64>>::new());
     let (mut looked_at, mut left) = (0_usize, MOST_BYTES);
@@ -57,7 +58,7 @@ fn is_another<'e>(view: &View, ring: &Ring<'_>, newest_first: impl Iterator<Item
         if changes.len() >= MOST_CHANGES {
             return true;
         }
-        // What was looked at for the entry before may lie anywhere.
+        // Changes of the previous entry may be anywhere.
         looked_at = looked_at.saturating_add(changes.len());
         if looked_at >= AT_ONCE {
             view.forget(0, view.length());
@@ -65,7 +66,7 @@ fn is_another<'e>(view: &View, ring: &Ring<'_>, newest_first: impl Iterator<Item
         }
         for change in changes.into_iter().rev() {
             match change.sector {
-                // What is written over later need not be there.
+                // Ranges that are overwritten later need not be zero.
                 Some(_) if zeros.iter().any(|zeros| zeros.contains(&change.start)) => {}
                 Some(made) if written.insert(change.start) && !has(view, ring, change.start, &made) => return true,
                 Some(_) => {}
@@ -88,8 +89,8 @@ fn has(view: &View, ring: &Ring<'_>, offset: u64, made: &Rebuild) -> bool {
     view.bytes(Structure::File, offset, SECTOR_4K).is_ok_and(|bytes| made.is_some_and(|made| *bytes == made[..]))
 }
 
-/// Whether the file has zeros in a range, but for sectors that were written later; of what lies behind its end, nobody knows. `left`
-/// is how many bytes are looked at at most, in all.
+/// Returns whether a range of the file is zero, except for sectors that were written later. Bytes past the end of the
+/// file are unknown. `left` is the number of bytes that may be read in total.
 fn is_zero_but_for(view: &View, range: Range<u64>, written: &HashSet<u64>, left: &mut u64) -> bool {
     let end = range.end.min(view.length());
     let mut at = range.start;

@@ -1,4 +1,4 @@
-//! Finding everything that is wrong with an image and its chain.
+//! Check of an image and its chain.
 
 mod payload;
 
@@ -11,33 +11,34 @@ use crate::image::{Image, Strictness, Warning, Warnings};
 use crate::scan::{ScanError, ScanOptions};
 use crate::source::Source;
 
-/// How an image is to be checked.
+/// Options for a check.
 #[non_exhaustive]
 #[derive(Clone, Debug, Default)]
 pub struct CheckOptions<'p> {
-    /// How the image and its parents are opened. Whatever can be opened is, whatever [`OpenOptions::strictness`] says.
+    /// Options for opening the image and its parents. Everything that can be opened is, regardless of
+    /// [`OpenOptions::strictness`].
     pub open: OpenOptions,
-    /// Whether to read the content of all blocks as well: to see that the medium gives it, and which blocks hold only zeros.
+    /// Whether to read the content of all blocks, too: this finds unreadable bytes, and blocks that hold only zeros.
     pub payload: bool,
-    /// How the content is read.
+    /// Options for reading the content.
     pub scan: ScanOptions<'p>,
 }
 
 impl<'p> CheckOptions<'p> {
-    /// Structures only, with the parents that `open` allows.
+    /// Makes the default options: only structures are checked, with the parents that `open` allows.
     #[must_use]
     pub fn new(open: OpenOptions) -> Self {
         Self { open, payload: false, scan: ScanOptions::default() }
     }
 
-    /// Sets whether to read the content of all blocks as well.
+    /// Sets whether to read the content of all blocks, too.
     #[must_use]
     pub fn payload(mut self, payload: bool) -> Self {
         self.payload = payload;
         self
     }
 
-    /// Sets how the content is read.
+    /// Sets the options for reading the content.
     #[must_use]
     pub fn scan(mut self, scan: ScanOptions<'p>) -> Self {
         self.scan = scan;
@@ -45,32 +46,33 @@ impl<'p> CheckOptions<'p> {
     }
 }
 
-/// What a check has found.
+/// Report of a check.
 #[non_exhaustive]
 #[derive(Debug)]
 pub struct CheckReport {
-    /// In the order in which an image is read, layer by layer; of each kind at most 100 for each layer.
+    /// Findings in the order in which an image is read, layer by layer; at most 100 of each kind in each layer.
     pub findings: Vec<Finding>,
-    /// How many there are of each kind, those that are not among the findings included.
+    /// Number of findings of each kind, including those that are not in `findings`.
     pub counts: BTreeMap<(Rule, Severity), u64>,
-    /// Whether the file is a VHDX at all.
+    /// Whether the file is a VHDX file.
     pub is_vhdx: bool,
-    /// Where the last thing in the file ends that something refers to, in bytes; none if the image can't be opened.
+    /// End of the last structure that something refers to (file offset), in bytes. `None` if the image cannot be
+    /// opened.
     pub image_end: Option<u64>,
-    /// Payload blocks of the disk.
+    /// Number of payload blocks of the disk.
     pub blocks: u64,
-    /// Those of them that are present in the image.
+    /// Number of allocated payload blocks in the image.
     pub allocated_blocks: u64,
-    /// Those of them that do not follow the one before in the file.
+    /// Number of allocated payload blocks that do not follow the previous one in the file.
     pub fragmented_blocks: u64,
-    /// How many MiB of the file, and of those of its parents, nothing refers to, though they hold something.
+    /// Number of MiB of the file and its parents that nothing refers to, but that are not all zero.
     pub unreferenced: u64,
-    /// The files that were looked at: that of the image first, and those of its parents.
+    /// The files that were checked: that of the image first, then its parents.
     pub files: Vec<Source>,
 }
 
 impl CheckReport {
-    /// How many findings there are of this severity.
+    /// Returns the number of findings of this severity.
     #[must_use]
     pub fn count(&self, severity: Severity) -> u64 {
         self.counts.iter().filter(|((_, found), _)| *found == severity).map(|(_, count)| *count).sum()
@@ -83,26 +85,26 @@ impl CheckReport {
         self.count(Severity::Corruption).saturating_add(warnings)
     }
 
-    /// The most severe finding; none if there are none.
+    /// Returns the highest severity of all findings. Returns `None` if there are no findings.
     #[must_use]
     pub fn worst(&self) -> Option<Severity> {
         self.counts.keys().map(|(_, severity)| *severity).max()
     }
 
-    /// Whether something kept the check from being a whole one.
+    /// Returns whether something prevented a complete check.
     #[must_use]
     pub fn is_incomplete(&self) -> bool {
         !self.is_vhdx || self.image_end.is_none() || self.count(Severity::Unchecked) > 0
     }
 }
 
-/// Checks an image and its chain: every rule of the format, and what goes beyond it ([`Rule`]). Nothing stops at the first
-/// finding. Where nothing is found that is a [`Severity::Corruption`], [`Severity::Unsupported`] or [`Severity::Unchecked`], the disk
-/// can be opened and its map can be read from end to end; with [`CheckOptions::payload`], its content was. With the feature `rayon`,
-/// the threads of the current pool do it.
+/// Checks an image and its chain: every rule of the format, and others ([`Rule`]). The check continues after findings.
+/// If there is no [`Severity::Corruption`], [`Severity::Unsupported`] or [`Severity::Unchecked`], the disk can be
+/// opened and its map can be read from end to end; with [`CheckOptions::payload`], its content was read, too. With the
+/// feature `rayon`, the threads of the current pool do it.
 ///
 /// # Errors
-/// [`ScanError::Cancelled`], if [`Progress::advance`](crate::Progress::advance) asked for it.
+/// [`ScanError::Cancelled`], if [`Progress::advance`](crate::Progress::advance) cancelled the check.
 pub fn check(source: Source, options: &CheckOptions<'_>) -> Result<CheckReport, ScanError> {
     let mut findings = Findings::default();
     let mut report = CheckReport {
@@ -122,7 +124,7 @@ pub fn check(source: Source, options: &CheckOptions<'_>) -> Result<CheckReport, 
         Ok(image) => chain(&Chain::of(image, &open), options, &mut findings, &mut report)?,
         Err(error) => {
             let check = warnings.ended_by().unwrap_or(Rule::Medium);
-            // What a medium does not give may be there.
+            // Bytes that a medium does not return may be valid.
             let is_breach = |warning: &Warning| warning.detail.category() != Category::Io;
             let breaks = |rule| warnings.as_slice().iter().any(|warning| warning.rule == rule && is_breach(warning));
             report.is_vhdx = !breaks(Rule::Signature) || !breaks(Rule::Headers);
@@ -134,11 +136,11 @@ pub fn check(source: Source, options: &CheckOptions<'_>) -> Result<CheckReport, 
     Ok(report)
 }
 
-/// Of each layer, the first block that lies where another block of the same file does, if there is any: all but one of them hold
-/// the bytes of another (rule V69 of [`check`]), and read without an error. Of an image that is salvaged, also the first one that
-/// lies where a region or a log claims to be, and is read nevertheless. Of a layer whose BAT was lost while it was looked at, that is
-/// the error. With the feature `rayon`, the threads of the current
-/// pool look for it; what it costs depends on the size of the block allocation table (MS-VHDX 2.5), and on nothing else.
+/// Returns the first block of each layer that overlaps another block of the same file, if any. All but one of the
+/// blocks with the same space hold the bytes of another block (rule V69 of [`check`]), and are read without an error.
+/// In a salvage, the first block that overlaps a region or a log, and is read nevertheless, is also returned. If the
+/// BAT of a layer was lost during the search, that is the error of the layer. With the feature `rayon`, the threads of
+/// the current pool do it; the cost depends only on the size of the block allocation table (MS-VHDX 2.5).
 #[must_use]
 pub fn shared_blocks(disk: &Disk) -> Vec<Error> {
     let of_layer = |(number, layer): (usize, &Layer)| {
@@ -148,7 +150,7 @@ pub fn shared_blocks(disk: &Disk) -> Vec<Error> {
     disk.layers().iter().enumerate().filter_map(of_layer).collect()
 }
 
-/// Examines all layers, and how they hang together.
+/// Checks all layers, and the links between them.
 fn chain(
     chain: &Chain,
     options: &CheckOptions<'_>,
@@ -180,7 +182,7 @@ fn chain(
     Ok(())
 }
 
-/// Tells why the chain ends before its base, if it does.
+/// Reports why the chain ends before its base, if it does.
 fn link(chain: &Chain, findings: &mut Findings) {
     let Some((number, last)) = chain.layers().iter().enumerate().next_back() else { return };
     let mut found = Findings::default();
@@ -190,7 +192,7 @@ fn link(chain: &Chain, findings: &mut Findings) {
         chain.unusable().iter().for_each(|warning| found.push(warning.clone().into()));
         findings.append_layer(found, number.saturating_add(1), error.file());
     } else if chain.needs_parent() {
-        // How it knows its parent has not been read, since nobody was to look for it.
+        // The parent locator has not been read, since no search was allowed.
         let mut warnings = Warnings::new(Strictness::Salvage);
         let locator = last.image().read_parent_locator(&mut warnings);
         let ended_by = warnings.ended_by().unwrap_or(Rule::Locator);
@@ -203,7 +205,7 @@ fn link(chain: &Chain, findings: &mut Findings) {
     }
 }
 
-/// The rule that a parent breaks which was not found, or can't be taken.
+/// Returns the rule that is broken if a parent was not found, or was rejected.
 fn rule_of_link(error: &Error) -> Rule {
     match error.kind() {
         ErrorKind::ParentMismatch { .. } => Rule::ParentIdentity,

@@ -1,4 +1,4 @@
-//! Reading the content of all blocks: what the media do not give, and what holds nothing.
+//! Check of the content of all blocks: unreadable bytes, and blocks that hold only zeros.
 
 use std::ops::Range;
 
@@ -9,7 +9,7 @@ use crate::format::PayloadBlockState;
 use crate::scan::{Input, ScanError, ScanOptions};
 use crate::zero::is_zero;
 
-/// Reads all that the chain holds, and looks for blocks of the image that hold only zeros.
+/// Reads all content of the chain, and looks for blocks of the image that hold only zeros.
 pub(super) fn read(disk: &Disk, options: &ScanOptions<'_>, findings: &mut Findings) -> Result<(), ScanError> {
     let mut zeros = ZeroBlocks { disk, at_hand: None, count: 0, kept_from: 0 };
     let scanned = Input::disk(disk).scan(
@@ -22,7 +22,7 @@ pub(super) fn read(disk: &Disk, options: &ScanOptions<'_>, findings: &mut Findin
     );
     zeros.close();
     match scanned {
-        // What can't be read is zero in a disk that is being salvaged, and told by its losses.
+        // In a salvage, unreadable ranges are zero, and reported as losses.
         Ok(()) => {}
         Err(ScanError::Read(error)) => findings.reject(Rule::Medium, error, None),
         Err(cancelled) => return Err(cancelled),
@@ -36,13 +36,13 @@ pub(super) fn read(disk: &Disk, options: &ScanOptions<'_>, findings: &mut Findin
     Ok(())
 }
 
-/// Blocks that are present in the image and hold only zeros, counted as the disk is gone through.
+/// Allocated blocks of the image that hold only zeros, counted during a pass over the disk.
 struct ZeroBlocks<'d> {
     disk: &'d Disk,
     /// The block of the last unit, and whether all of it was zero so far.
     at_hand: Option<(u64, bool)>,
     count: u64,
-    /// Where the part of the BAT begins that has been read and not given back.
+    /// Start of the part of the BAT that was read and not given back.
     kept_from: u64,
 }
 
@@ -51,7 +51,7 @@ impl ZeroBlocks<'_> {
         position.checked_div(self.disk.image().block_size()).unwrap_or(0)
     }
 
-    /// A unit that was looked at: it is no longer than a block, and never lies in two.
+    /// Notes a unit that was read: it is no longer than a block, and never lies in two.
     fn unit(&mut self, start: u64, is_zero: bool) {
         let block = self.block_of(start);
         match &mut self.at_hand {
@@ -63,7 +63,7 @@ impl ZeroBlocks<'_> {
         }
     }
 
-    /// A range that is known to be zero: parts of blocks, or whole ones.
+    /// Notes a range that is known to be zero: parts of blocks, or whole ones.
     fn hole(&mut self, range: &Range<u64>) {
         let (first, last) = (self.block_of(range.start), self.block_of(range.end.saturating_sub(1)));
         self.unit(range.start, true);
@@ -74,33 +74,33 @@ impl ZeroBlocks<'_> {
         }
     }
 
-    /// There is no more of the block at hand.
+    /// Ends the current block.
     fn close(&mut self) {
         if let Some((block, true)) = self.at_hand.take() {
             self.add(block..block.saturating_add(1));
         }
     }
 
-    /// Counts those of these blocks, all of them zero from end to end, that are present.
+    /// Counts the allocated ones of these blocks, all of which are zero from end to end.
     fn add(&mut self, blocks: Range<u64>) {
         let image = self.disk.image();
-        // Asked once for all: mostly, nothing is.
+        // Asked once for all blocks: mostly, nothing is lost.
         let has_losses = self.lost_of(blocks.clone()) > 0;
         let mut block = blocks.start;
         while block < blocks.end {
-            let behind = blocks.end.saturating_sub(block).saturating_sub(1);
-            let (alike, is_present) = match image.block_state(block) {
-                // Blocks of one state are looked at as one: there may be 64 million of them, and most of the BAT a hole.
+            let after = blocks.end.saturating_sub(block).saturating_sub(1);
+            let (same_state_count, is_present) = match image.block_state(block) {
+                // Blocks of one state are counted at once: there may be 64 million of them, and most of the BAT a hole.
                 Ok((state, _)) => {
-                    (image.same_state_count(block, behind).unwrap_or(0), state == PayloadBlockState::FullyPresent)
+                    (image.same_state_count(block, after).unwrap_or(0), state == PayloadBlockState::FullyPresent)
                 }
-                // The table ends before it, and before all that come behind it.
+                // The table ends before the entries of this and all following blocks.
                 Err(error) if matches!(error.kind(), ErrorKind::OutOfBounds { .. }) => break,
                 Err(_) => (0, false),
             };
-            let end = block.saturating_add(1).saturating_add(alike);
+            let end = block.saturating_add(1).saturating_add(same_state_count);
             if is_present {
-                // What is lost is not zero.
+                // Lost blocks are not zero.
                 let lost = if has_losses { self.lost_of(block..end) } else { 0 };
                 let kept = end.saturating_sub(block).saturating_sub(lost);
                 self.count = self.count.saturating_add(kept);
@@ -110,39 +110,39 @@ impl ZeroBlocks<'_> {
         }
     }
 
-    /// Of how many of these blocks something is lost.
+    /// Returns the number of these blocks with losses.
     fn lost_of(&self, blocks: Range<u64>) -> u64 {
         let start_of = |block: u64| block.saturating_mul(self.disk.image().block_size());
         let (mut lost, mut counted_to) = (0_u64, blocks.start);
         for loss in self.disk.losses(start_of(blocks.start)..start_of(blocks.end).min(self.disk.size())) {
             let first = self.block_of(loss.range.start).max(counted_to);
-            let behind = self.block_of(loss.range.end.saturating_sub(1)).saturating_add(1);
-            lost = lost.saturating_add(behind.saturating_sub(first));
-            counted_to = behind.max(counted_to);
+            let after = self.block_of(loss.range.end.saturating_sub(1)).saturating_add(1);
+            lost = lost.saturating_add(after.saturating_sub(first));
+            counted_to = after.max(counted_to);
         }
         lost
     }
 }
 
-/// Tells of what the media have failed to give, and which parts of the disk that are.
+/// Reports the bytes that the media have failed to return, and the affected ranges of the disk.
 fn medium(disk: &Disk, findings: &mut Findings) {
-    let mut told: Vec<(usize, Range<u64>)> = Vec::new();
+    let mut reported: Vec<(usize, Range<u64>)> = Vec::new();
     for loss in disk.losses(..) {
         if let (ErrorKind::MediumFailed, Some(start)) = (loss.reason.kind(), loss.reason.offset()) {
             let length = loss.range.end.saturating_sub(loss.range.start);
-            told.push((loss.reason.layer(), start..start.saturating_add(length)));
+            reported.push((loss.reason.layer(), start..start.saturating_add(length)));
             findings.add_as(Rule::Medium, Severity::Corruption, loss.reason, Some(loss.range));
         }
     }
-    told.sort_by_key(|(layer, range)| (*layer, range.start));
-    // What is no part of the disk.
+    reported.sort_by_key(|(layer, range)| (*layer, range.start));
+    // Bytes that do not belong to the disk.
     for (number, layer) in disk.layers().iter().enumerate() {
         let image = layer.image();
         let mut at = 0;
         while let Some(lost) = layer.first_unread(at, u64::MAX.saturating_sub(at)) {
             at = lost.end;
-            let before = told.partition_point(|(layer, range)| (*layer, range.start) < (number, lost.end));
-            let last = before.checked_sub(1).and_then(|last| told.get(last));
+            let before = reported.partition_point(|(layer, range)| (*layer, range.start) < (number, lost.end));
+            let last = before.checked_sub(1).and_then(|last| reported.get(last));
             if last.is_none_or(|(layer, range)| *layer != number || range.end <= lost.start) {
                 let detail = Error::at(Structure::File, lost.start, ErrorKind::MediumFailed);
                 let detail = detail.in_layer(number, image.path());

@@ -1,4 +1,4 @@
-//! Input, written elsewhere: to a file or a device at the places that the bytes have, or to a stream in order.
+//! Extraction: an input is written to a file or a device at the same offsets, or to a stream in order.
 
 mod share;
 mod stream;
@@ -18,67 +18,67 @@ use super::hash::{Algorithm, Digest, Hasher, consumers};
 pub use stream::{extract_to_stream, extract_to_writer};
 use write::Writer;
 
-/// What a target holds before anything is written to it.
+/// Content of a target before it is written to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TargetContent {
-    /// Zeros, as a new file of the right length does: what is zero need not be written.
+    /// Zeros, like a new file of the right length: zeros need not be written.
     Zeros,
-    /// Anything, as a block device does: every byte is written, or made zero in another way.
+    /// Anything, like a block device: every byte is written, or zeroed in another way.
     Anything,
 }
 
-/// Which zeros become holes of the target, where it can have holes.
+/// Policy for holes in the target, if it can have holes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Sparse {
-    /// None: the target takes all the room that its length says.
+    /// No holes: the target occupies its full length.
     None,
-    /// Those that are nowhere.
+    /// Holes for unallocated blocks and other zeros that are not in a file.
     Blocks,
-    /// Those, and runs of 4 KiB that are all zero inside of what is somewhere.
+    /// Holes for these zeros, and for pages of 4 KiB that are all zero.
     #[default]
     Zeros,
 }
 
-/// Whether a target may share its blocks with the image, where the file system of both can do that: the copy is made when
-/// one of them is written to.
+/// Policy for shared blocks (reflinks): the target shares blocks with the image, if the file system of both supports
+/// it. A shared block is copied when one of the files is written to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Reflink {
-    /// Where it can be, and with [`Sparse::Blocks`] and [`Sparse::Zeros`] only; the rest is copied.
+    /// Shares blocks if possible, and only with [`Sparse::Blocks`] and [`Sparse::Zeros`]; the rest is copied.
     #[default]
     Auto,
-    /// Nowhere.
+    /// Never shares blocks.
     Never,
 }
 
-/// Where to write.
+/// Target of an extraction.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug)]
 pub struct Target<'f> {
-    /// The file or device. Its position does not matter, and is not changed.
+    /// The file or device. Its position is neither used nor changed.
     pub file: &'f File,
-    /// The same, opened to be written to past the system's memory (`O_DIRECT`): it takes what is aligned to 4 KiB.
+    /// The same file or device, opened for direct writes (`O_DIRECT`): it receives writes that are aligned to 4 KiB.
     pub direct: Option<&'f File>,
-    /// Where the first byte goes, in bytes.
+    /// Offset of the first byte in the target, in bytes.
     pub offset: u64,
-    /// What is there before.
+    /// Content of the target before the extraction.
     pub content: TargetContent,
 }
 
 impl<'f> Target<'f> {
-    /// The beginning of a file.
+    /// Makes a target that begins at offset 0 of a file.
     #[must_use]
     pub fn new(file: &'f File, content: TargetContent) -> Self {
         Self { file, direct: None, offset: 0, content }
     }
 
-    /// Sets where the first byte goes, in bytes.
+    /// Sets the offset of the first byte in the target, in bytes.
     #[must_use]
     pub fn at(mut self, offset: u64) -> Self {
         self.offset = offset;
         self
     }
 
-    /// Sets the same file, opened to be written to past the system's memory.
+    /// Sets a second handle of the same file, opened for direct writes (`O_DIRECT`).
     #[must_use]
     pub fn direct(mut self, direct: Option<&'f File>) -> Self {
         self.direct = direct;
@@ -86,49 +86,49 @@ impl<'f> Target<'f> {
     }
 }
 
-/// How an extraction is done.
+/// Options for an extraction.
 #[non_exhaustive]
 #[derive(Clone, Debug, Default)]
 pub struct ExtractOptions<'p> {
-    /// As for any bulk work.
+    /// Options for reading the input.
     pub scan: ScanOptions<'p>,
-    /// Which zeros become holes.
+    /// Policy for holes in the target.
     pub sparse: Sparse,
-    /// Whether blocks may be shared.
+    /// Policy for shared blocks.
     pub reflink: Reflink,
-    /// Digests that are wanted of what is written.
+    /// Digests to compute of the written bytes.
     pub hash: Vec<Algorithm>,
 }
 
 impl<'p> ExtractOptions<'p> {
-    /// All zeros become holes, what can be shared is, and no digests are wanted.
+    /// Makes the default options: all zeros become holes, blocks are shared if possible, and no digests are computed.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Sets what goes for any bulk work.
+    /// Sets the options for reading the input.
     #[must_use]
     pub fn scan(mut self, scan: ScanOptions<'p>) -> Self {
         self.scan = scan;
         self
     }
 
-    /// Sets which zeros become holes.
+    /// Sets the policy for holes in the target.
     #[must_use]
     pub fn sparse(mut self, sparse: Sparse) -> Self {
         self.sparse = sparse;
         self
     }
 
-    /// Sets whether blocks may be shared.
+    /// Sets the policy for shared blocks.
     #[must_use]
     pub fn reflink(mut self, reflink: Reflink) -> Self {
         self.reflink = reflink;
         self
     }
 
-    /// Sets the digests that are wanted.
+    /// Sets the digests to compute.
     #[must_use]
     pub fn hash(mut self, hash: Vec<Algorithm>) -> Self {
         self.hash = hash;
@@ -136,25 +136,25 @@ impl<'p> ExtractOptions<'p> {
     }
 }
 
-/// What an extraction did, in bytes.
+/// Result of an extraction. Lengths are in bytes.
 #[non_exhaustive]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Extracted {
-    /// That came from files.
+    /// Number of bytes from files.
     pub data: u64,
-    /// That are zero because nothing holds them, or since they are holes of the image's file.
+    /// Number of zeros that are not in a file, or are in holes of the image's file.
     pub zero: u64,
-    /// Of `data`, those that the target shares with the image's file.
+    /// Number of bytes of `data` that the target shares with the image's file.
     pub shared: u64,
-    /// The digests that were asked for, in that order.
+    /// The requested digests, in the requested order.
     pub digests: Vec<Digest>,
 }
 
-/// How much of a range of the disk is data, and how much is zero without being anywhere: what an extraction will write at
-/// most, found without a look at the content.
+/// Returns how much of a range of the disk is data, and how much is zero without being in a file. This is an upper
+/// limit for an extraction, computed without reading the content.
 ///
 /// # Errors
-/// If the map of the range can't be read to its end.
+/// Fails if the map of the range cannot be read to its end.
 pub fn measure(disk: &Disk, range: Range<u64>) -> Result<Extracted, Error> {
     disk.extents(range).try_fold(Extracted::default(), |mut sum, extent| {
         let extent = extent?;
@@ -164,33 +164,33 @@ pub fn measure(disk: &Disk, range: Range<u64>) -> Result<Extracted, Error> {
     })
 }
 
-/// Writes a content to a file or a block device, at the places that its bytes have in it. With the feature `rayon`, the
-/// threads of the current pool do it: two are faster than one where the system copies from memory to memory.
+/// Writes an input to a file or a block device, at the offsets of its bytes. With the feature `rayon`, the threads of
+/// the current pool do it: two are faster than one if the system copies from memory to memory.
 ///
-/// Where it ends with zeros that are not written, the file is not made longer by them: set its length before.
+/// If the input ends with zeros that are not written, they do not extend the file: set its length before.
 ///
 /// # Errors
-/// See [`ScanError`]; [`ScanError::Write`] also where the content would end past the largest file offset, 2^63 - 1. Nothing
+/// See [`ScanError`]; [`ScanError::Write`] also if the input would end past the largest file offset, 2^63 - 1. Nothing
 /// has been written then.
 #[cfg(any(unix, windows))]
 pub fn extract_to_file(
-    content: Input<'_>,
+    input: Input<'_>,
     target: &Target<'_>,
     options: &ExtractOptions<'_>,
 ) -> Result<Extracted, ScanError> {
-    check_end(content, target)?;
+    check_end(input, target)?;
     let writer = Writer::new(target, options);
-    let extracted = extract_by_best_way(content, &writer, options)?;
+    let extracted = extract_by_best_way(input, &writer, options)?;
     writer.finish().map_err(ScanError::Write)?;
     Ok(extracted)
 }
 
-/// Refuses a target that has no offsets for all bytes of the content: not every way of writing finds that out by itself.
-fn check_end(content: Input<'_>, target: &Target<'_>) -> Result<(), ScanError> {
-    /// What systems count file offsets in is signed.
+/// Rejects a target whose offsets do not suffice for the input: not every way of writing detects that by itself.
+fn check_end(input: Input<'_>, target: &Target<'_>) -> Result<(), ScanError> {
+    /// File offsets of systems are signed.
     const LAST: u64 = i64::MAX.unsigned_abs();
 
-    let (offset, length) = (target.offset, content.checked_length()?);
+    let (offset, length) = (target.offset, input.checked_length()?);
     if offset.checked_add(length).is_some_and(|end| end <= LAST) {
         return Ok(());
     }
@@ -200,23 +200,23 @@ fn check_end(content: Input<'_>, target: &Target<'_>) -> Result<(), ScanError> {
 }
 
 fn extract_by_best_way(
-    content: Input<'_>,
+    input: Input<'_>,
     writer: &Writer<'_>,
     options: &ExtractOptions<'_>,
 ) -> Result<Extracted, ScanError> {
-    if let Some(extracted) = share::extract(content, writer, options)? {
+    if let Some(extracted) = share::extract(input, writer, options)? {
         return Ok(extracted);
     }
     if !options.hash.is_empty() {
-        return copy_and_hash(content, writer, options);
+        return copy_and_hash(input, writer, options);
     }
-    copy(content, writer, options.scan, false, |_, _| (), |_, _| ())
+    copy(input, writer, options.scan, false, |_, _| (), |_, _| ())
 }
 
-/// Copies a content. What `look` makes of each unit's bytes, as they are written, goes to `take` in order; for zeros that
-/// nobody looked at, `take` gets nothing but their length.
+/// Copies an input. The results of `look` for the bytes of each unit, as they are written, go to `take` in order; for
+/// zeros that were not read, `take` gets only their length.
 fn copy<P: Send>(
-    content: Input<'_>,
+    input: Input<'_>,
     writer: &Writer<'_>,
     scan: ScanOptions<'_>,
     visit_zeros: bool,
@@ -224,7 +224,7 @@ fn copy<P: Send>(
     mut take: impl FnMut(Option<P>, u64),
 ) -> Result<Extracted, ScanError> {
     let mut extracted = Extracted::default();
-    Bulk { contents: [content], access: Access::Read, visit_zeros, options: scan }.each(
+    Bulk { inputs: [input], access: Access::Read, visit_zeros, options: scan }.each(
         |unit, memory| write_unit(unit, memory, writer, &look),
         |Done { start, length, value }| {
             let (data, looked) = match value {
@@ -242,7 +242,7 @@ fn copy<P: Send>(
     Ok(extracted)
 }
 
-/// Writes a unit. Returns how many of its bytes are somewhere, and what `look` makes of them.
+/// Writes a unit. Returns the number of its bytes that are in files, and the result of `look`.
 fn write_unit<P>(
     unit: &UnitBytes<'_>,
     memory: &mut Buffer,
@@ -260,35 +260,32 @@ fn write_unit<P>(
     Ok((data, look(unit.start, bytes)))
 }
 
-/// How many bytes of a unit are somewhere.
+/// Returns the number of bytes of a unit that are in files.
 fn data_of(unit: &UnitBytes<'_>) -> u64 {
     let is_data = |segment: &Segment<'_>| matches!(segment, Segment::Data(_));
     unit.segments().filter(is_data).fold(0, |sum, segment| sum.saturating_add(segment.len()))
 }
 
 impl Extracted {
-    /// Counts `length` bytes, of which `data` came from somewhere.
+    /// Counts `length` bytes, of which `data` came from files.
     fn count(&mut self, data: u64, length: u64) {
         self.data = self.data.saturating_add(data);
         self.zero = self.zero.saturating_add(length.saturating_sub(data));
     }
 }
 
-/// Copies a content, and computes digests of what is written.
-fn copy_and_hash(
-    content: Input<'_>,
-    writer: &Writer<'_>,
-    options: &ExtractOptions<'_>,
-) -> Result<Extracted, ScanError> {
-    let mut hasher = Hasher::new(&options.hash, content.len());
+/// Copies an input, and computes digests of the written bytes.
+fn copy_and_hash(input: Input<'_>, writer: &Writer<'_>, options: &ExtractOptions<'_>) -> Result<Extracted, ScanError> {
+    let mut hasher = Hasher::new(&options.hash, input.len());
     let is_in_order = hasher.is_in_order();
     let (mut extracted, scan) = (Extracted::default(), options.scan);
     let Hasher { streams, plan, part, .. } = &mut hasher;
     let plan = *plan;
     let of_unit = |start, bytes: &[u8]| plan.of_unit(start, std::iter::once(Segment::Data(bytes)));
     if is_in_order {
-        // Digests that need the bytes in order go through them while others write the same bytes, and read the next.
-        let bulk = Bulk { contents: [content], access: Access::Read, visit_zeros: true, options: scan };
+        // Digests that need the bytes in order process them while other threads write the same bytes, and read the
+        // next.
+        let bulk = Bulk { inputs: [input], access: Access::Read, visit_zeros: true, options: scan };
         bulk.in_order(
             |unit, memory| write_unit(unit, memory, writer, of_unit),
             consumers(streams),
@@ -301,7 +298,7 @@ fn copy_and_hash(
             },
         )?;
     } else {
-        extracted = copy(content, writer, scan, plan.visit_zeros(), of_unit, |unit, length| match unit {
+        extracted = copy(input, writer, scan, plan.visit_zeros(), of_unit, |unit, length| match unit {
             Some(unit) => part.append(unit),
             None => part.append_zeros(length),
         })?;

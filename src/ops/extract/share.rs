@@ -1,5 +1,5 @@
-//! Extraction by sharing: the file system is told that the target has the blocks that the image has, and copies one of them
-//! when it is written to. XFS, Btrfs and others can; nothing is read, and nothing takes room.
+//! Extraction by sharing (reflinks): the file system lets the target share blocks with the image, and copies a block
+//! when one of the files is written to. XFS, Btrfs and others support it; nothing is read, and no space is used.
 
 use std::fs::File;
 use std::io;
@@ -14,30 +14,30 @@ use crate::source::Source;
 use super::write::Writer;
 use super::{ExtractOptions, Extracted, Reflink, ScanError, Sparse, copy};
 
-/// Shorter runs are copied: to share costs more than that.
+/// Shorter runs, in bytes, are copied: sharing costs more than that.
 const MIN_SHARED: u64 = 64 << 10;
 
-/// How much is shared at once, so that somebody can be told how far it is, in bytes.
+/// Number of bytes that are shared at once, so that progress can be reported.
 const MOST_AT_ONCE: u64 = 1 << 30;
 
-/// Writes what can be shared in this way, and everything else as always. None if nothing can be, in which case nothing has
-/// been done.
+/// Shares the blocks of an input as far as possible, and copies the rest. Returns `None` if nothing can be shared, in
+/// which case nothing has been done.
 pub(super) fn extract(
-    content: Input<'_>,
+    input: Input<'_>,
     writer: &Writer<'_>,
     options: &ExtractOptions<'_>,
 ) -> Result<Option<Extracted>, ScanError> {
-    // What is shared is not read, so a salvage would not learn what the medium does not give.
+    // Shared blocks are not read, so a salvage would not detect bytes that the medium does not return.
     let wanted = options.reflink == Reflink::Auto
         && options.sparse != Sparse::None
         && writer.target().direct.is_none()
-        && !content.is_salvaged();
-    if !wanted || !is_possible(content, writer) {
+        && !input.is_salvaged();
+    if !wanted || !is_possible(input, writer) {
         return Ok(None);
     }
-    let mut sharing = Sharing { content, writer, options, extracted: Extracted::default(), to_copy: None };
+    let mut sharing = Sharing { input, writer, options, extracted: Extracted::default(), to_copy: None };
     let mut position = 0_u64;
-    for run in content.pieces() {
+    for run in input.pieces() {
         let run = run?;
         let end = position.saturating_add(run.length);
         match run.origin {
@@ -50,20 +50,20 @@ pub(super) fn extract(
         position = end;
     }
     sharing.copy_now()?;
-    // What was shared was in the file, or the system would not have shared it. That it was the right part of the file depends
-    // on the tables.
-    content.check_tables()?;
-    // What is shared was not looked at for that, but it has been counted.
+    // Blocks that were shared existed in the file, or the system would have refused. That they were the right blocks
+    // depends on the tables.
+    input.check_tables()?;
+    // Shared blocks were counted, but not read.
     let uncounted = Uncounted(options.scan.progress);
     let scan = options.scan.progress(&uncounted);
-    sharing.extracted.digests = hash(content, &options.hash, &scan)?;
+    sharing.extracted.digests = hash(input, &options.hash, &scan)?;
     Ok(Some(sharing.extracted))
 }
 
-/// Whether the first run that may be shared can be: by doing so.
-fn is_possible(content: Input<'_>, writer: &Writer<'_>) -> bool {
+/// Tries to share the first run that can be shared.
+fn is_possible(input: Input<'_>, writer: &Writer<'_>) -> bool {
     let mut position = 0_u64;
-    for run in content.pieces().map_while(Result::ok) {
+    for run in input.pieces().map_while(Result::ok) {
         if let Origin::File(source, offset) = run.origin
             && let Some((skip, length)) = writer.aligned(offset, position, run.length)
             && run.length >= MIN_SHARED
@@ -77,13 +77,13 @@ fn is_possible(content: Input<'_>, writer: &Writer<'_>) -> bool {
     false
 }
 
-/// The work while it is done.
+/// State of the work.
 struct Sharing<'a, 'w, 'p> {
-    content: Input<'a>,
+    input: Input<'a>,
     writer: &'w Writer<'w>,
     options: &'w ExtractOptions<'p>,
     extracted: Extracted,
-    /// A range of the content that has to be copied, and may become longer.
+    /// A range of the input that has to be copied, and may become longer.
     to_copy: Option<(u64, u64)>,
 }
 
@@ -108,7 +108,7 @@ impl Sharing<'_, '_, '_> {
                     self.extracted.shared = self.extracted.shared.saturating_add(step);
                     self.options.scan.advance(step)?;
                 }
-                // Another file of the chain may lie elsewhere.
+                // Another file of the chain may be on another file system.
                 Err(_) => self.copy_later(start.saturating_add(done), start.saturating_add(done).saturating_add(step)),
             }
             done = done.saturating_add(step);
@@ -135,10 +135,10 @@ impl Sharing<'_, '_, '_> {
         }
     }
 
-    /// Copies what waits for it.
+    /// Copies the pending range.
     fn copy_now(&mut self) -> Result<(), ScanError> {
         let Some((start, end)) = self.to_copy.take() else { return Ok(()) };
-        let part = self.content.part(start, end);
+        let part = self.input.part(start, end);
         let copied = copy(part, &self.writer.at(start), self.options.scan, false, |_, _| (), |_, _| ())?;
         self.extracted.data = self.extracted.data.saturating_add(copied.data);
         self.extracted.zero = self.extracted.zero.saturating_add(copied.zero);
@@ -147,8 +147,8 @@ impl Sharing<'_, '_, '_> {
 }
 
 impl Writer<'_> {
-    /// The part of a run that can be shared, since it begins and ends where blocks of the file systems do: how many bytes
-    /// come before it, and its length.
+    /// Returns the part of a run that can be shared, since it begins and ends at blocks of the file systems: the number
+    /// of bytes before it, and its length.
     fn aligned(&self, offset: u64, position: u64, length: u64) -> Option<(u64, u64)> {
         let to = self.target().offset.saturating_add(position);
         let unit = self.sharing_unit();
@@ -167,7 +167,7 @@ impl Writer<'_> {
             .reflink_block()
     }
 
-    /// What blocks of the target's file system are multiples of, in bytes.
+    /// Returns the alignment of blocks in the target's file system, in bytes.
     fn sharing_unit(&self) -> u64 {
         block_size(self.target().file).max(4096)
     }

@@ -1,4 +1,4 @@
-//! Writing to what takes bytes in order: a pipe, a socket, a terminal, or anything that is a [`Write`].
+//! Extraction to streams: a pipe, a socket, a terminal, or any [`Write`].
 
 use std::fs::File;
 use std::io::Write;
@@ -9,25 +9,25 @@ use crate::scan::{Access, Bulk, Consumer, Done, Input};
 use super::super::hash::{Hasher, consumers};
 use super::{ExtractOptions, Extracted, ScanError, data_of};
 
-/// Writes a content to `writer`, zeros included, in order: while one thread writes, others read what comes next. Flushes
+/// Writes an input to `writer` in order, including zeros. While one thread writes, others read the next bytes. Flushes
 /// `writer` at the end.
 ///
 /// # Errors
-/// See [`ScanError`]; [`ScanError::Write`] also if `writer` can't be flushed.
+/// See [`ScanError`]; [`ScanError::Write`] also if `writer` cannot be flushed.
 pub fn extract_to_writer(
-    content: Input<'_>,
+    input: Input<'_>,
     writer: &mut (dyn Write + Send),
     options: &ExtractOptions<'_>,
 ) -> Result<Extracted, ScanError> {
     let mut extracted = Extracted::default();
-    let mut hasher = Hasher::new(&options.hash, content.len());
+    let mut hasher = Hasher::new(&options.hash, input.len());
     let Hasher { streams, plan, part, .. } = &mut hasher;
     let plan = *plan;
     let write: Consumer<'_, ScanError> = Box::new(|unit| {
         let mut bytes = unit.segments().flat_map(Segment::slices);
         bytes.try_for_each(|bytes| writer.write_all(bytes)).map_err(ScanError::Write)
     });
-    let bulk = Bulk { contents: [content], access: Access::Read, visit_zeros: true, options: options.scan };
+    let bulk = Bulk { inputs: [input], access: Access::Read, visit_zeros: true, options: options.scan };
     bulk.in_order(
         |unit, _| Ok((data_of(unit), plan.of_unit(unit.start, unit.segments()))),
         std::iter::once(write).chain(consumers(streams)).collect(),
@@ -39,35 +39,31 @@ pub fn extract_to_writer(
             Ok::<_, ScanError>(options.scan.advance(length)?)
         },
     )?;
-    // What is still in a buffer of the writer has not arrived: dropping one swallows its errors.
+    // Bytes in a buffer of the writer have not been written: dropping the writer ignores errors.
     writer.flush().map_err(ScanError::Write)?;
     extracted.digests = hasher.finish();
     Ok(extracted)
 }
 
-/// Writes a content to an open file, zeros included, in order and from the file's position on. Where the system can, and no
-/// digests are asked for, the bytes go into a pipe or a socket without being copied. What goes to the null device of Linux is
-/// read, and not written: of zeros, there may be more than anyone waits for.
+/// Writes an input to an open file in order, including zeros, from the file's position on. If the system supports it,
+/// and no digests are requested, the bytes go into a pipe or a socket without being copied. For the null device of
+/// Linux, the input is read, but not written: writing all zeros may take very long.
 ///
 /// # Errors
 /// See [`ScanError`].
-pub fn extract_to_stream(
-    content: Input<'_>,
-    file: &File,
-    options: &ExtractOptions<'_>,
-) -> Result<Extracted, ScanError> {
+pub fn extract_to_stream(input: Input<'_>, file: &File, options: &ExtractOptions<'_>) -> Result<Extracted, ScanError> {
     #[cfg(target_os = "linux")]
     if options.hash.is_empty() && is_null(file) {
-        return read_all(content, options);
+        return read_all(input, options);
     }
     #[cfg(target_os = "linux")]
-    if let Some(pipe) = pipe::Pipe::new(content, file, options) {
-        return pipe.extract(content);
+    if let Some(pipe) = pipe::Pipe::new(input, file, options) {
+        return pipe.extract(input);
     }
-    extract_to_writer(content, &mut &*file, options)
+    extract_to_writer(input, &mut &*file, options)
 }
 
-/// Whether nothing that is written there is kept: device 1:3.
+/// Returns whether writes to the file are discarded: device 1:3.
 #[cfg(target_os = "linux")]
 fn is_null(file: &File) -> bool {
     use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -80,11 +76,11 @@ fn is_null(file: &File) -> bool {
     })
 }
 
-/// Reads a content as it is read to be written, and leaves out only what needs no reading.
+/// Reads an input as for writing, except for zeros that need no reading.
 #[cfg(target_os = "linux")]
-fn read_all(content: Input<'_>, options: &ExtractOptions<'_>) -> Result<Extracted, ScanError> {
+fn read_all(input: Input<'_>, options: &ExtractOptions<'_>) -> Result<Extracted, ScanError> {
     let mut extracted = Extracted::default();
-    Bulk { contents: [content], access: Access::Read, visit_zeros: false, options: options.scan }.each(
+    Bulk { inputs: [input], access: Access::Read, visit_zeros: false, options: options.scan }.each(
         |unit, _| Ok(data_of(unit)),
         |Done { length, value, .. }| {
             if value.is_none() {
@@ -97,7 +93,7 @@ fn read_all(content: Input<'_>, options: &ExtractOptions<'_>) -> Result<Extracte
     Ok(extracted)
 }
 
-/// Giving pages to a pipe: those of the image's file themselves, and for zeros those of a file that is one hole.
+/// Moving pages to a pipe: those of the image's file itself, and for zeros those of a file that is one hole.
 #[cfg(target_os = "linux")]
 mod pipe {
     use std::fs::File;
@@ -116,11 +112,11 @@ mod pipe {
 
     use super::super::{ExtractOptions, Extracted, ScanError};
 
-    /// How much a pipe may hold: as much as the system allows everyone, in bytes. By default it holds 64 KiB, and reader and
+    /// Size of the pipe, in bytes: the limit for users without privileges. By default it is 64 KiB, and reader and
     /// writer wait for each other most of the time.
     const ROOM: usize = 1 << 20;
 
-    /// Shorter runs are written like any bytes: to hand over pages costs more than that.
+    /// Shorter runs, in bytes, are written like any bytes: moving pages costs more than that.
     const MIN_SPLICED: u64 = 32 << 10;
 
     /// Length of the file of zeros, in bytes.
@@ -129,22 +125,23 @@ mod pipe {
     pub(super) struct Pipe<'f> {
         file: &'f File,
         scan: ScanOptions<'f>,
-        /// None where the system has no such file: zeros are written then.
+        /// `None` if the system has no such file: zeros are written then.
         zeros: Option<File>,
-        /// How much the pipe holds, in bytes.
+        /// Size of the pipe, in bytes.
         room: u64,
     }
 
     impl<'f> Pipe<'f> {
-        /// None if it is no pipe, or if the bytes have to be looked at, or forgotten by the system behind that.
-        pub(super) fn new(content: Input<'_>, file: &'f File, options: &'f ExtractOptions<'f>) -> Option<Self> {
-            if !options.hash.is_empty() || options.scan.cache == PageCachePolicy::Drop || content.is_salvaged() {
+        /// Returns `None` if it is not a pipe, or if the bytes have to be read, or dropped from the page cache
+        /// afterwards.
+        pub(super) fn new(input: Input<'_>, file: &'f File, options: &'f ExtractOptions<'f>) -> Option<Self> {
+            if !options.hash.is_empty() || options.scan.cache == PageCachePolicy::Drop || input.is_salvaged() {
                 return None;
             }
             if !file.metadata().is_ok_and(|metadata| metadata.file_type().is_fifo()) {
                 return None;
             }
-            // More room is faster, but it works without.
+            // A larger pipe is faster, but not necessary.
             let _ = fcntl_setpipe_size(file, ROOM);
             let room = to_u64(fcntl_getpipe_size(file).ok()?);
             let zeros = memfd_create("zeros", MemfdFlags::CLOEXEC).map(File::from);
@@ -152,13 +149,13 @@ mod pipe {
             Some(Self { file, scan: options.scan, zeros, room })
         }
 
-        pub(super) fn extract(&self, content: Input<'_>) -> Result<Extracted, ScanError> {
+        pub(super) fn extract(&self, input: Input<'_>) -> Result<Extracted, ScanError> {
             let mut extracted = Extracted::default();
-            // Pages of the file that are in the pipe still change with it: where it becomes shorter, they turn to zeros. So as
-            // much as the pipe holds is copied at the end: once it is in, every page before it has been taken out, and
-            // whether the file was whole until then can be asked.
-            let mut to_give = content.len().saturating_sub(self.room);
-            for run in content.pieces() {
+            // Pages of the file in the pipe still change with the file: if it becomes shorter, they turn to zeros. So
+            // the last bytes, as many as the pipe holds, are copied: once they are in the pipe, every page before them
+            // has been taken out, and a check whether the file was complete until then is certain.
+            let mut to_give = input.len().saturating_sub(self.room);
+            for run in input.pieces() {
                 let run = run?;
                 let data = match run.origin {
                     Origin::Zero => {
@@ -179,11 +176,11 @@ mod pipe {
                 extracted.count(data, run.length);
                 to_give = to_give.saturating_sub(run.length);
             }
-            content.check_looked_at()?;
+            input.check_looked_at()?;
             Ok(extracted)
         }
 
-        /// Gives or writes `length` bytes of a file; pages of the file itself only for the first `to_give` of them.
+        /// Moves or writes `length` bytes of a file; pages of the file itself only for the first `to_give` of them.
         fn data(&self, source: &Source, mut offset: u64, mut length: u64, mut to_give: u64) -> Result<(), ScanError> {
             while length > 0 {
                 // Holes need not be read.
@@ -237,7 +234,7 @@ mod pipe {
             Ok(())
         }
 
-        /// Gives pages of a file to the pipe.
+        /// Moves pages of a file to the pipe.
         fn give(&self, from: &File, mut offset: u64, mut length: u64) -> Result<(), ScanError> {
             while length > 0 {
                 let most = to_usize_saturating(length.min(to_u64(ROOM)));
@@ -264,7 +261,7 @@ mod pipe {
         }
     }
 
-    /// A page of the image that can't be had when the system takes it is no error of the pipe.
+    /// Converts the error for an unreadable page of the image, which is not an error of the pipe.
     fn lost_if_faulted(error: ScanError, offset: u64) -> ScanError {
         match error {
             ScanError::Write(error) if error.raw_os_error() == Some(Errno::FAULT.raw_os_error()) => {
@@ -274,7 +271,7 @@ mod pipe {
         }
     }
 
-    /// What it means that pages of a file can't be given to the pipe.
+    /// Converts the error for pages of a file that cannot be moved to the pipe.
     fn unreadable(error: ScanError, source: &Source, length: u64) -> ScanError {
         match error {
             ScanError::Read(error) => match (error.kind(), error.offset()) {

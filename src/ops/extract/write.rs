@@ -1,4 +1,4 @@
-//! Writing to a file or a device: bytes, and zeros in the way that costs least and is certain.
+//! Writes to a file or a device: bytes, and zeros in the cheapest reliable way.
 
 use std::fs::File;
 use std::io;
@@ -10,20 +10,21 @@ use crate::zero::{is_zero, zero_pages};
 
 use super::{ExtractOptions, Sparse, Target, TargetContent};
 
-/// What file systems allocate, and what direct writes are aligned to, in bytes.
+/// Allocation unit of file systems, and alignment of direct writes, in bytes.
 const PAGE: u64 = 4096;
 
-/// In a target that may hold anything, shorter zeros are written like other bytes.
+/// In a target that may hold anything, shorter runs of zeros, in bytes, are written like other bytes.
 const MIN_ZEROS: u64 = 64 << 10;
 
-/// How much of a long run of zeros is made zero at once, so that somebody can be told how far it is.
+/// Number of bytes of a long run of zeros that are zeroed at once, so that progress can be reported.
 const ZEROS_STEP: u64 = 64 << 20;
 
-/// With [`PageCachePolicy::Drop`], how much may be written before the system has to bring it to the medium and forget it.
+/// With [`PageCachePolicy::Drop`]: number of bytes that may be written before the system has to write them to the
+/// medium and drop them.
 const MOST_CACHED: u64 = 128 << 20;
 
-/// How much is written with one call. The system takes memory for a file in pieces as large as what is written; pieces of 1 MiB
-/// have to be put together first on a machine that has run for a while, which made writing take two to three times as long.
+/// Length of one write, in bytes. The system allocates memory for a file in pieces as long as the write; after some
+/// uptime, it has to compact memory for pieces of 1 MiB, which made writing two to three times slower.
 const MOST_AT_ONCE: usize = 256 << 10;
 
 /// A target, and how it is written to.
@@ -34,18 +35,18 @@ pub(super) struct Writer<'t> {
     cache: PageCachePolicy,
     /// The first of [`Writer::ways`] that may work; those before it do not.
     way: AtomicU8,
-    /// Bytes written since the system had to forget what was.
+    /// Bytes written since the last ones were dropped from the page cache.
     written: AtomicU64,
 }
 
-/// A way to make a range zero without writing to it.
+/// A way to zero a range without writing to it.
 #[derive(Clone, Copy, Debug)]
 enum Way {
-    /// The range reads as zeros, and takes no room.
+    /// The range reads as zeros, and occupies no space.
     Punch,
-    /// The range reads as zeros, and takes its room.
+    /// The range reads as zeros, and occupies its space.
     Zero,
-    /// The range, which is zero, takes its room.
+    /// The range, which is zero, occupies its space.
     Allocate,
 }
 
@@ -55,7 +56,7 @@ impl<'t> Writer<'t> {
         Self { target: *target, sparse, cache, way: AtomicU8::new(0), written: AtomicU64::new(0) }
     }
 
-    /// The same for a content that begins at `position` of this one.
+    /// Makes a writer for an input that begins at `position` of this one.
     pub(super) fn at(&self, position: u64) -> Self {
         let target = Target { offset: self.target.offset.saturating_add(position), ..self.target };
         let way = AtomicU8::new(self.way.load(Ordering::Relaxed));
@@ -66,18 +67,18 @@ impl<'t> Writer<'t> {
         &self.target
     }
 
-    /// Writes `bytes`, which begin at `position` of the content.
+    /// Writes `bytes`, which begin at `position` of the input.
     pub(super) fn write(&self, position: u64, bytes: &[u8]) -> io::Result<()> {
         let offset = self.target.offset.saturating_add(position);
         if self.sparse == Sparse::Zeros { self.write_but_zeros(bytes, offset) } else { self.write_all(bytes, offset) }
     }
 
-    /// Makes `length` bytes zero that begin at `position` of the content.
+    /// Zeroes `length` bytes at `position` of the input.
     pub(super) fn zeros(&self, position: u64, length: u64) -> io::Result<()> {
         self.zeros_at(self.target.offset.saturating_add(position), length)
     }
 
-    /// The same for as many as there may be; `advance` is told of what is done.
+    /// Zeroes any number of bytes; `advance` gets the number of those that are done.
     pub(super) fn zeros_of<E: From<super::ScanError>>(
         &self,
         mut position: u64,
@@ -93,12 +94,12 @@ impl<'t> Writer<'t> {
         Ok(())
     }
 
-    /// All is written.
+    /// Completes the target.
     pub(super) fn finish(&self) -> io::Result<()> {
         if self.cache == PageCachePolicy::Drop { self.uncache() } else { Ok(()) }
     }
 
-    /// How zeros come about, best first; nothing where they are there already.
+    /// Returns the ways to make zeros, best first; none if the target is zero already.
     fn ways(&self) -> &'static [Way] {
         match (self.target.content, self.sparse) {
             (TargetContent::Zeros, Sparse::None) => &[Way::Allocate],
@@ -131,12 +132,12 @@ impl<'t> Writer<'t> {
         Ok(())
     }
 
-    /// Writes everything but the pages of the target that would be all zero.
+    /// Writes all bytes except pages of the target that would be all zero.
     fn write_but_zeros(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let to_page = offset.next_multiple_of(PAGE).saturating_sub(offset);
         let (head, pages) = bytes.split_at_checked(to_usize_saturating(to_page)).unwrap_or((bytes, &[]));
         let at = |place: usize| offset.saturating_add(to_u64(place));
-        // Where the bytes begin that have not been written yet, and where the zeros at their end do.
+        // Start of the bytes that have not been written yet, and of the zeros at their end.
         let (mut pending, mut zeros, mut place) = (0, None, 0_usize);
         for page in std::iter::once(head).chain(pages.chunks(to_usize_saturating(PAGE))) {
             if is_zero(page) {
@@ -159,7 +160,7 @@ impl<'t> Writer<'t> {
         }
     }
 
-    /// Whether so many zeros among other bytes are worth a piece of their own.
+    /// Returns whether `zeros` zeros among other bytes are worth a piece of their own.
     fn is_worth_it(&self, zeros: u64) -> bool {
         self.target.content == TargetContent::Zeros || zeros >= MIN_ZEROS
     }
@@ -169,7 +170,7 @@ impl<'t> Writer<'t> {
         let fits = is_aligned(offset) && bytes.as_ptr().align_offset(to_usize_saturating(PAGE)) == 0;
         match self.target.direct.filter(|_| fits) {
             Some(direct) => {
-                // What does not fill a page goes another way.
+                // A rest that does not fill a page goes another way.
                 let whole = bytes.len() & !to_usize_saturating(PAGE).saturating_sub(1);
                 let (pages, rest) = bytes.split_at_checked(whole).unwrap_or((bytes, &[]));
                 match write_all_at(direct, pages, offset) {
@@ -191,20 +192,20 @@ impl<'t> Writer<'t> {
         Ok(())
     }
 
-    /// Brings to the medium what is written, so that the system can forget it, and makes it do so.
+    /// Writes all data to the medium, so that it can be dropped from the page cache, and drops it.
     fn uncache(&self) -> io::Result<()> {
         self.written.store(0, Ordering::Relaxed);
         self.target.file.sync_data()?;
         #[cfg(target_os = "linux")]
         {
-            // It is advice: where it fails, nothing is lost but memory of the machine.
+            // Advice: if it fails, the data stays in the page cache.
             let _ = rustix::fs::fadvise(self.target.file, 0, None, rustix::fs::Advice::DontNeed);
         }
         Ok(())
     }
 }
 
-/// Why a way was not taken.
+/// Reason why a way was not taken.
 enum Refused {
     /// It does not work for this range.
     Here,
@@ -227,7 +228,7 @@ fn apply(way: Way, file: &File, offset: u64, length: u64) -> Result<(), Refused>
     };
     match rustix::fs::fallocate(file, flags, offset, length) {
         Ok(()) => Ok(()),
-        // A device may take only what is aligned in its own way.
+        // A device may require its own alignment.
         Err(Errno::INVAL | Errno::INTR) => Err(Refused::Here),
         Err(full @ (Errno::NOSPC | Errno::DQUOT | Errno::FBIG | Errno::IO)) => Err(Refused::Failed(full.into())),
         Err(_) => Err(Refused::Always),

@@ -1,11 +1,11 @@
-//! BLAKE3 in parts: its tree, put together from subtrees of one unit each, whoever computed them.
+//! BLAKE3 in parts: its tree, combined from subtrees of one unit each, which may be computed anywhere.
 
 use blake3::hazmat::{ChainingValue, HasherExt, Mode, merge_subtrees_non_root, merge_subtrees_root};
 
 use crate::disk::Segment;
 use crate::scan::UNIT;
 
-/// A subtree over the bytes from `start` on: a unit, a power of two of units, or what is left at the end.
+/// A subtree over the bytes from `start` on: a unit, a power of two of units, or the rest at the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Subtree {
     pub(super) start: u64,
@@ -13,10 +13,10 @@ pub(super) struct Subtree {
     pub(super) value: ChainingValue,
 }
 
-/// Subtrees that lie side by side in a content of `total` bytes. Neighbours that make a larger subtree have been merged, but
-/// never to the whole tree: its root is computed in another way.
+/// Adjacent subtrees of an input of `total` bytes. Neighbours that form a larger subtree have been merged, but never to
+/// the whole tree, whose root is computed differently.
 ///
-/// A content of one unit or less has no subtrees in this sense: `value` is its digest then.
+/// An input of one unit or less has no subtrees in this sense: `value` is its digest then.
 #[derive(Clone, Debug)]
 pub(super) struct Tree {
     total: u64,
@@ -32,7 +32,7 @@ impl Tree {
         &self.subtrees
     }
 
-    /// The subtree of a unit.
+    /// Computes the subtree of a unit.
     pub(super) fn unit<'s>(&self, start: u64, segments: impl Iterator<Item = Segment<'s>>) -> Subtree {
         let is_whole = self.total <= UNIT;
         let mut hasher = blake3::Hasher::new();
@@ -46,7 +46,7 @@ impl Tree {
         Subtree { start, length: hasher.count(), value }
     }
 
-    /// Adds the subtree behind all others.
+    /// Adds the subtree after all others.
     pub(super) fn push(&mut self, mut right: Subtree) {
         // The left subtree of the whole: the largest power of two below its length.
         let most = self.total.checked_sub(1).and_then(u64::checked_ilog2).map_or(0, |power| 1 << power);
@@ -60,10 +60,10 @@ impl Tree {
         self.subtrees.push(right);
     }
 
-    /// The digest, once the subtrees cover the whole content.
+    /// Returns the digest. The subtrees must cover the whole input.
     pub(super) fn root(&self) -> [u8; 32] {
         let Some((first, rest)) = self.subtrees.split_first() else { return *blake3::hash(&[]).as_bytes() };
-        // From the right: each subtree is the left one of all that is behind it.
+        // From the right: each subtree is the left one of all that follow.
         let Some((last, between)) = rest.split_last() else { return first.value };
         let right = between
             .iter()
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn every_number_of_units_and_every_rest_gives_what_the_whole_does() {
+    fn parts_equal_whole_for_every_length() {
         let all = bytes(9 * UNIT + 1);
         for units in 0..=9 {
             for rest in [0, 1, 1024, UNIT / 2 + 512, UNIT - 1] {

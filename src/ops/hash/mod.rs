@@ -1,7 +1,7 @@
-//! Digests of content: of what a guest sees of a disk, or of the bytes of a file.
+//! Digests of inputs: of a disk as a guest sees it, or of the bytes of a file.
 //!
-//! CRC-32 and BLAKE3 are put together from parts, so every core works on its own. SHA-256, SHA-1 and MD5 can only go through
-//! the content from its beginning to its end, each on one core: several of them at once, over the same bytes in memory.
+//! CRC-32 and BLAKE3 are combined from parts, so every core works on its own. SHA-256, SHA-1 and MD5 have to process
+//! the input from its beginning to its end, each on one core: several of them at once, over the same bytes in memory.
 
 mod blake3_tree;
 mod part;
@@ -24,12 +24,12 @@ pub(crate) use stream::Stream;
 #[cfg(test)]
 pub(crate) use stream::work;
 
-/// The algorithms of digests.
+/// Digest algorithm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum Algorithm {
-    /// CRC-32 as in zlib, gzip and zip: against accidents, not against intent.
+    /// CRC-32 as in zlib, gzip and zip: detects accidental changes, not intended ones.
     Crc32,
     /// BLAKE3, 256 bits.
     Blake3,
@@ -42,10 +42,10 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
-    /// All of them.
+    /// All algorithms.
     pub const ALL: [Self; 5] = [Self::Crc32, Self::Blake3, Self::Sha256, Self::Sha1, Self::Md5];
 
-    /// The name in lower case: `crc32`, `blake3`, `sha256`, `sha1`, `md5`.
+    /// Returns the name in lower case: `crc32`, `blake3`, `sha256`, `sha1`, `md5`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -57,7 +57,7 @@ impl Algorithm {
         }
     }
 
-    /// Length of a digest, in bytes.
+    /// Returns the length of a digest, in bytes.
     #[must_use]
     pub const fn digest_len(self) -> usize {
         match self {
@@ -68,7 +68,8 @@ impl Algorithm {
         }
     }
 
-    /// Whether a digest can be put together from those of parts, computed by different threads or on different machines.
+    /// Returns whether a digest can be combined from those of parts, computed by different threads or on different
+    /// machines.
     #[must_use]
     pub const fn is_mergeable(self) -> bool {
         matches!(self, Self::Crc32 | Self::Blake3)
@@ -84,13 +85,13 @@ impl fmt::Display for Algorithm {
 impl FromStr for Algorithm {
     type Err = UnknownAlgorithm;
 
-    /// Upper and lower case do not matter.
+    /// Parses a name. Case does not matter.
     fn from_str(text: &str) -> Result<Self, UnknownAlgorithm> {
         Self::ALL.into_iter().find(|algorithm| algorithm.as_str().eq_ignore_ascii_case(text)).ok_or(UnknownAlgorithm)
     }
 }
 
-/// There is no algorithm of this name.
+/// Error: there is no algorithm with this name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnknownAlgorithm;
 
@@ -102,7 +103,7 @@ impl fmt::Display for UnknownAlgorithm {
 
 impl std::error::Error for UnknownAlgorithm {}
 
-/// A digest. Its text is lower-case hexadecimal; that of a CRC-32 is the number, as all tools write it.
+/// Digest. Its text is lower-case hexadecimal; that of a CRC-32 is the number, as all tools write it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Digest {
     algorithm: Algorithm,
@@ -110,7 +111,7 @@ pub struct Digest {
 }
 
 impl Digest {
-    /// A digest of these bytes, if they are as many as the algorithm has.
+    /// Makes a digest of these bytes. Returns `None` unless their number is [`Algorithm::digest_len`].
     #[must_use]
     pub fn new(algorithm: Algorithm, bytes: &[u8]) -> Option<Self> {
         if bytes.len() != algorithm.digest_len() {
@@ -125,7 +126,7 @@ impl Digest {
         Self::new(Algorithm::Crc32, &U32::new(sum.value()).to_bytes())
     }
 
-    /// A digest in hexadecimal, upper or lower case, if the text is one.
+    /// Parses a digest in hexadecimal, upper or lower case. Returns `None` if the text is invalid.
     #[must_use]
     pub fn from_hex(algorithm: Algorithm, text: &str) -> Option<Self> {
         let nibbles: Vec<u32> = text.chars().map(|c| c.to_digit(16)).collect::<Option<_>>()?;
@@ -135,13 +136,13 @@ impl Digest {
         Self::new(algorithm, &bytes).filter(|_| text.len() == algorithm.digest_len() << 1)
     }
 
-    /// By which algorithm.
+    /// Returns the algorithm.
     #[must_use]
     pub const fn algorithm(&self) -> Algorithm {
         self.algorithm
     }
 
-    /// The bytes; those of a CRC-32 with the most significant one first.
+    /// Returns the bytes; for a CRC-32, the most significant one first.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         self.bytes.get(..self.algorithm.digest_len()).unwrap_or(&self.bytes)
@@ -160,42 +161,42 @@ impl fmt::Debug for Digest {
     }
 }
 
-/// Digests of a content, in one pass, in the order of `algorithms`. With the feature `rayon`, the threads of the current pool
-/// do it.
+/// Computes digests of an input in one pass, in the order of `algorithms`. With the feature `rayon`, the threads of the
+/// current pool do it.
 ///
-/// What zeros cost that are nowhere depends on the algorithm: next to nothing for CRC-32, as much as data for the others.
+/// The cost of unallocated space depends on the algorithm: almost none for CRC-32, as much as data for the others.
 ///
 /// # Errors
 /// See [`ScanError`].
-pub fn hash(content: Input<'_>, algorithms: &[Algorithm], options: &ScanOptions<'_>) -> Result<Vec<Digest>, ScanError> {
+pub fn hash(input: Input<'_>, algorithms: &[Algorithm], options: &ScanOptions<'_>) -> Result<Vec<Digest>, ScanError> {
     if algorithms.is_empty() {
         return Ok(Vec::new());
     }
     if algorithms.iter().all(|algorithm| algorithm.is_mergeable()) {
-        let mut hasher = Hasher::new(algorithms, content.len());
-        let length = content.checked_length()?;
-        hasher.part = hasher.plan.compute(content, 0..length, options)?;
+        let mut hasher = Hasher::new(algorithms, input.len());
+        let length = input.checked_length()?;
+        hasher.part = hasher.plan.compute(input, 0..length, options)?;
         return Ok(hasher.finish());
     }
-    hash_in_order(content, algorithms, options, false)
+    hash_in_order(input, algorithms, options, false)
 }
 
-/// The same on the thread that calls it alone: for whoever has other work for the others.
+/// Computes digests on the calling thread alone, for callers that have other work for the other threads.
 pub(crate) fn hash_on_one_thread(
-    content: Input<'_>,
+    input: Input<'_>,
     algorithms: &[Algorithm],
     options: &ScanOptions<'_>,
 ) -> Result<Vec<Digest>, ScanError> {
-    hash_in_order(content, algorithms, options, true)
+    hash_in_order(input, algorithms, options, true)
 }
 
 fn hash_in_order(
-    content: Input<'_>,
+    input: Input<'_>,
     algorithms: &[Algorithm],
     options: &ScanOptions<'_>,
     alone: bool,
 ) -> Result<Vec<Digest>, ScanError> {
-    let mut hasher = Hasher::new(algorithms, content.len());
+    let mut hasher = Hasher::new(algorithms, input.len());
     let Hasher { streams, plan, part, .. } = &mut hasher;
     let plan = *plan;
     let map = |unit: &UnitBytes<'_>, _: &mut Buffer| Ok::<_, ScanError>(plan.of_unit(unit.start, unit.segments()));
@@ -203,8 +204,8 @@ fn hash_in_order(
         done.value.into_iter().for_each(|unit| part.append(unit));
         options.advance(done.length)
     };
-    // Read, not lent: the thread that does so runs ahead, and the one that computes never waits for a page.
-    let bulk = Bulk { contents: [content], access: Access::Read, visit_zeros: true, options: *options };
+    // Read, not borrowed: the thread that reads runs ahead, and the one that computes never waits for a page.
+    let bulk = Bulk { inputs: [input], access: Access::Read, visit_zeros: true, options: *options };
     if alone {
         bulk.on_one_thread(map, consumers(streams), take)?;
     } else {
@@ -213,7 +214,7 @@ fn hash_in_order(
     Ok(hasher.finish())
 }
 
-/// What goes through a content in order for each digest that needs it.
+/// Returns a consumer of an input in order for each digest that needs it.
 pub(crate) fn consumers<'c, E: Send + 'c>(streams: &'c mut [Stream]) -> Vec<Consumer<'c, E>> {
     let consumer = |stream: &'c mut Stream| -> Consumer<'c, E> {
         Box::new(|unit| {
@@ -224,18 +225,18 @@ pub(crate) fn consumers<'c, E: Send + 'c>(streams: &'c mut [Stream]) -> Vec<Cons
     streams.iter_mut().map(consumer).collect()
 }
 
-/// Digests that are being computed.
+/// Digests in the making.
 pub(crate) struct Hasher {
     algorithms: Vec<Algorithm>,
-    /// Of the algorithms that need the content in order.
+    /// Those of the algorithms that need the input in order.
     pub(crate) streams: Vec<Stream>,
-    /// Of all others: which they are, and what is known of them.
+    /// The plan for all other algorithms.
     pub(crate) plan: PartPlan,
     pub(crate) part: Part,
 }
 
 impl Hasher {
-    /// Of a content of `length` bytes. An algorithm that is there twice is computed once.
+    /// Makes digests of an input of `length` bytes. An algorithm that occurs twice is computed once.
     pub(crate) fn new(algorithms: &[Algorithm], length: u64) -> Self {
         let once: BTreeSet<Algorithm> = algorithms.iter().copied().collect();
         let streams = once.into_iter().filter_map(Stream::new).collect();
@@ -243,12 +244,12 @@ impl Hasher {
         Self { algorithms: algorithms.to_vec(), streams, plan, part: plan.empty(0) }
     }
 
-    /// Whether some algorithm needs the content in order.
+    /// Returns whether some algorithm needs the input in order.
     pub(crate) fn is_in_order(&self) -> bool {
         !self.streams.is_empty()
     }
 
-    /// The digests, in the order in which the algorithms were given.
+    /// Returns the digests, in the order in which the algorithms were given.
     pub(crate) fn finish(self) -> Vec<Digest> {
         let mut digests = self.part.digests();
         digests.extend(self.streams.into_iter().filter_map(Stream::finish));

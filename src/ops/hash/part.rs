@@ -1,4 +1,4 @@
-//! Digests of parts of a content, for those algorithms that can put them together.
+//! Digests of parts of an input, for algorithms that can combine them.
 
 use std::ops::Range;
 
@@ -9,7 +9,7 @@ use crate::scan::{Access, Bulk, Input, ScanError, ScanOptions, UNIT};
 use super::blake3_tree::{Subtree, Tree};
 use super::{Algorithm, Digest};
 
-/// Which mergeable digests are computed, of an input of how many bytes.
+/// The mergeable digests to compute, and the length of the input.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PartPlan {
     total: u64,
@@ -17,8 +17,8 @@ pub(crate) struct PartPlan {
     has_blake3: bool,
 }
 
-/// What some share of the work has found of the mergeable digests of an input. Parts that lie side by side are appended to
-/// each other, whoever computed them, and give the digests of the whole once they cover it.
+/// Intermediate state of the mergeable digests for a part of an input. Adjacent parts are appended to each other,
+/// wherever they were computed, and give the digests of the whole once they cover it.
 #[derive(Clone, Debug)]
 pub(crate) struct Part {
     start: u64,
@@ -28,14 +28,14 @@ pub(crate) struct Part {
 }
 
 impl PartPlan {
-    /// The mergeable ones of `algorithms`, of an input of `total` bytes.
+    /// Makes a plan for the mergeable ones of `algorithms`, and an input of `total` bytes.
     pub(crate) fn new(total: u64, algorithms: &[Algorithm]) -> Self {
         let has = |algorithm| algorithms.contains(&algorithm);
         Self { total, has_crc32: has(Algorithm::Crc32), has_blake3: has(Algorithm::Blake3) }
     }
 
-    /// The part of an input that lies in `range`, counted from its beginning. A range that does not begin at a multiple of
-    /// [`ScanOptions::UNIT`] is begun at the one before; so is its end, unless it is that of the input.
+    /// Computes the part of an input in `range`, counted from its beginning. The start of the range is rounded down to
+    /// a multiple of [`ScanOptions::UNIT`], and so is its end, unless it is that of the input.
     ///
     /// # Errors
     /// See [`ScanError`].
@@ -50,8 +50,7 @@ impl PartPlan {
         let (start, end) = (aligned(range.start), aligned(range.end.max(range.start)));
         let inputs = [input.part(start, end)];
         let mut part = self.empty(start);
-        let bulk =
-            Bulk { contents: inputs, access: Access::Borrow, visit_zeros: self.visit_zeros(), options: *options };
+        let bulk = Bulk { inputs, access: Access::Borrow, visit_zeros: self.visit_zeros(), options: *options };
         bulk.each(
             |unit, _| Ok::<_, ScanError>(self.of_unit(start.saturating_add(unit.start), unit.segments())),
             |done| {
@@ -68,7 +67,7 @@ impl PartPlan {
         Ok(part)
     }
 
-    /// Nothing yet, from `start` on.
+    /// Makes an empty part at `start`.
     pub(crate) fn empty(self, start: u64) -> Part {
         Part {
             start,
@@ -78,7 +77,7 @@ impl PartPlan {
         }
     }
 
-    /// The part that a unit is.
+    /// Computes the part of a unit.
     pub(crate) fn of_unit<'s>(self, start: u64, segments: impl Iterator<Item = Segment<'s>> + Clone) -> Part {
         let length = segments.clone().fold(0_u64, |sum, segment| sum.saturating_add(segment.len()));
         let crc32 = self.has_crc32.then(|| {
@@ -98,24 +97,24 @@ impl PartPlan {
         Part { start, length, crc32, blake3 }
     }
 
-    /// Whether zeros have to be gone through: only their CRC-32 can be computed in another way.
+    /// Returns whether zeros have to be processed: only their CRC-32 can be computed in another way.
     pub(crate) fn visit_zeros(self) -> bool {
         self.has_blake3
     }
 }
 
 impl Part {
-    /// Where it begins, counted from the beginning of the content, in bytes.
+    /// Returns the start, counted from the beginning of the input, in bytes.
     pub(crate) fn start(&self) -> u64 {
         self.start
     }
 
-    /// Length in bytes.
+    /// Returns the length in bytes.
     pub(crate) fn length(&self) -> u64 {
         self.length
     }
 
-    /// Adds what lies behind it.
+    /// Appends the part after this one.
     pub(crate) fn append(&mut self, next: Self) {
         self.length = self.length.saturating_add(next.length);
         if let (Some(crc32), Some(next)) = (&mut self.crc32, &next.crc32) {
@@ -126,7 +125,7 @@ impl Part {
         }
     }
 
-    /// Adds zeros, where they need not be gone through.
+    /// Appends zeros, if they need not be processed.
     pub(crate) fn append_zeros(&mut self, length: u64) {
         self.length = self.length.saturating_add(length);
         if let Some(crc32) = &mut self.crc32 {
@@ -134,14 +133,14 @@ impl Part {
         }
     }
 
-    /// The digests of the whole content, once the part covers it.
+    /// Returns the digests of the whole input. The part must cover it.
     pub(crate) fn digests(&self) -> Vec<Digest> {
         let crc32 = self.crc32.as_ref().map(Digest::of_crc32);
         let blake3 = self.blake3.as_ref().map(|tree| Digest::new(Algorithm::Blake3, &tree.root()));
         [crc32, blake3].into_iter().flatten().flatten().collect()
     }
 
-    /// What has to be known of it elsewhere, to go on there.
+    /// Returns the state that is needed to continue elsewhere.
     pub(crate) fn to_stored(&self) -> StoredPart {
         let subtrees = self.blake3.as_ref().map(|tree| {
             let stored = |subtree: &Subtree| (subtree.start, subtree.length, subtree.value);
@@ -155,7 +154,7 @@ impl Part {
         }
     }
 
-    /// The part of a content of `total` bytes that was stored; none if it is not one.
+    /// Makes a part of an input of `total` bytes from a stored state. Returns `None` if the state is invalid.
     pub(crate) fn from_stored(stored: StoredPart, total: u64) -> Option<Self> {
         let StoredPart { start, length, crc32, blake3 } = stored;
         let mut tree = blake3.as_ref().map(|_| Tree::new(total));
@@ -177,7 +176,7 @@ impl Part {
     }
 }
 
-/// A part in a form that can be written down.
+/// A part in a form that can be stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct StoredPart {
     pub(crate) start: u64,

@@ -1,4 +1,4 @@
-//! Digests that can only be computed from the beginning of the content to its end.
+//! Digests that can only be computed from the beginning of the input to its end.
 
 use sha2::Digest as _;
 
@@ -8,7 +8,7 @@ use crate::num::to_usize_saturating;
 
 use super::{Algorithm, Digest};
 
-/// A digest that is being computed.
+/// A digest in the making.
 pub(crate) enum Stream {
     Sha256(sha2::Sha256),
     Sha1(sha1::Sha1),
@@ -16,7 +16,7 @@ pub(crate) enum Stream {
 }
 
 impl Stream {
-    /// None of an algorithm that can be computed in parts.
+    /// Returns `None` for algorithms that can be computed in parts.
     pub(super) fn new(algorithm: Algorithm) -> Option<Self> {
         match algorithm {
             Algorithm::Crc32 | Algorithm::Blake3 => None,
@@ -43,7 +43,7 @@ impl Stream {
     }
 }
 
-/// A digest by any algorithm, of bytes that are few enough to be gone through one by one.
+/// A digest by any algorithm, of bytes that are few enough to be processed one by one.
 pub(crate) enum Running {
     Crc32(Crc32),
     Blake3(Box<blake3::Hasher>),
@@ -59,7 +59,7 @@ impl Running {
         }
     }
 
-    /// Goes on over `bytes`.
+    /// Continues the digest over `bytes`.
     pub(crate) fn update(&mut self, bytes: &[u8]) {
         #[cfg(test)]
         work::count(bytes);
@@ -72,8 +72,8 @@ impl Running {
         }
     }
 
-    /// Goes on over `bytes`, repeated `times` times. Only a CRC-32 needs no work for each time; `keep_going` may end that of the
-    /// others, and is asked every few thousand bytes.
+    /// Continues the digest over `bytes`, repeated `times` times. Only a CRC-32 needs no work for each repetition;
+    /// `keep_going` may cancel the others, and is called every few thousand bytes.
     pub(crate) fn update_repeatedly<E>(
         &mut self,
         bytes: &[u8],
@@ -110,7 +110,7 @@ impl Running {
     }
 }
 
-/// What tests know of the work that [`Running`] does.
+/// Counters of the work of [`Running`], for tests.
 #[cfg(test)]
 pub(crate) mod work {
     use std::cell::Cell;
@@ -125,7 +125,7 @@ pub(crate) mod work {
         BYTES.set(BYTES.get().saturating_add(to_u64(bytes.len())));
     }
 
-    /// How many bytes this thread has gone over, one by one, since the last call.
+    /// Returns the number of bytes that this thread has processed one by one since the last call.
     pub(crate) fn take() -> u64 {
         BYTES.take()
     }

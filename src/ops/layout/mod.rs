@@ -1,7 +1,7 @@
-//! What is on a disk, by its signatures: a partition table, or a file system without one.
+//! Detection of the content of a disk by signatures: a partition table, or a file system without one.
 //!
-//! Whoever takes a disk without partition table for one that has one, or the other way round, looks for files in the
-//! wrong place. So both are looked for, and both are told where both are there.
+//! If a disk without a partition table is mistaken for one that has one, or vice versa, files are searched at the wrong
+//! offsets. So both are detected, and both are reported if both exist.
 
 mod partitions;
 mod volume;
@@ -13,7 +13,7 @@ use crate::num::{to_u64, to_usize_saturating};
 pub use partitions::{Partition, PartitionScheme, PartitionTable};
 pub use volume::Volume;
 
-/// What is on a disk.
+/// Layout of a disk.
 #[non_exhaustive]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
@@ -26,10 +26,10 @@ pub struct DiskLayout {
     pub volume: Option<Volume>,
 }
 
-/// Finds out what is on a disk. Reads a few sectors of it, and of each partition.
+/// Detects the layout of a disk. Reads a few sectors of the disk, and of each partition.
 ///
 /// # Errors
-/// If one of these sectors can't be read.
+/// Fails if one of these sectors cannot be read.
 pub fn detect(disk: &Disk) -> Result<DiskLayout> {
     let whole = DiskRange::whole(disk);
     let volume = volume::recognise(&whole)?;
@@ -37,7 +37,7 @@ pub fn detect(disk: &Disk) -> Result<DiskLayout> {
     Ok(DiskLayout { partition_table, volume })
 }
 
-/// A part of a disk, from which small things are read.
+/// A part of a disk, for small reads.
 type Area<'d> = DiskRange<&'d Disk>;
 
 /// `N` bytes at an offset; none if the area ends before them.

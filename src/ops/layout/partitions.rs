@@ -14,17 +14,17 @@ use crate::format::Guid;
 use super::volume::{self, Volume};
 use super::{Area, bytes, read_bytes};
 
-/// The kinds of partition table.
+/// Kind of a partition table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PartitionScheme {
-    /// The table of PCs before EFI.
+    /// MBR: the table of PCs before EFI.
     Mbr,
-    /// The GUID partition table of EFI.
+    /// GPT: the GUID partition table of EFI.
     Gpt,
 }
 
 impl PartitionScheme {
-    /// A short name.
+    /// Returns a short name.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -34,7 +34,7 @@ impl PartitionScheme {
     }
 }
 
-/// A partition table.
+/// Partition table.
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
@@ -53,7 +53,7 @@ pub struct PartitionTable {
     pub partitions: Vec<Partition>,
 }
 
-/// A partition.
+/// Partition.
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
@@ -75,13 +75,13 @@ pub struct Partition {
     pub volume: Option<Volume>,
 }
 
-/// So many partitions are told, and no more. A hostile table can claim any number.
+/// Largest number of partitions that are listed. A crafted table can claim any number.
 const MOST_PARTITIONS: u32 = 256;
 
-/// The partition table of a disk on which `volume` was recognised.
+/// Reads the partition table of a disk on which `volume` was recognised.
 ///
-/// As systems do it: a master boot record that has an entry for a GPT stands for that GPT; one that has other partitions
-/// is the table itself, whatever a GPT that was left behind says; and where there is neither, a GPT still is one.
+/// Like systems do it: a master boot record with an entry for a GPT stands for that GPT; one with other partitions is
+/// the table itself, even if there is an old GPT; and without either, a GPT still counts.
 pub(super) fn read(disk: &Area<'_>, sector_size: u32, volume: Option<Volume>) -> Result<Option<PartitionTable>> {
     let entries = mbr_entries(disk, 0)?;
     let used = entries.iter().flatten().filter(|entry| !entry.is_empty());
@@ -100,9 +100,9 @@ pub(super) fn read(disk: &Area<'_>, sector_size: u32, volume: Option<Volume>) ->
         }
     }
     match entries {
-        // The two bytes at the end of a boot record, and nothing else of it: what is there is the file system.
+        // Only the two bytes at the end of a boot record: the content is the file system.
         Some(_) if volume.is_some() && used.count() == 0 => Ok(None),
-        // A file system's own boot record has code where the table is. Where that looks like one, it is one by chance.
+        // A file system's own boot record has code in place of the table, which may look like one by chance.
         Some(entries) if volume.is_some_and(Volume::has_boot_sector) && !plausible(&entries, disk, sector_size) => {
             Ok(None)
         }
@@ -111,10 +111,10 @@ pub(super) fn read(disk: &Area<'_>, sector_size: u32, volume: Option<Volume>) ->
     }
 }
 
-/// The type of the entry that stands for a GPT.
+/// Type of the entry that stands for a GPT.
 const PROTECTIVE: u8 = 0xee;
 
-/// Whether the partitions lie in the disk, and apart from each other.
+/// Returns whether the partitions are inside the disk, and do not overlap.
 fn plausible(entries: &[MbrEntry; 4], disk: &Area<'_>, sector_size: u32) -> bool {
     let used = entries.iter().filter(|entry| !entry.is_empty());
     let mut spans: Vec<(u64, u64)> = used
@@ -129,7 +129,7 @@ fn plausible(entries: &[MbrEntry; 4], disk: &Area<'_>, sector_size: u32) -> bool
     apart && spans.iter().all(|(first, end)| *first > 0 && inside(*end))
 }
 
-/// The end of a master boot record (UEFI 2.10, 5.2.1).
+/// End of a master boot record (UEFI 2.10, 5.2.1).
 #[derive(FromBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 struct MbrSector {
@@ -159,7 +159,7 @@ impl MbrEntry {
     }
 }
 
-/// The entries of a boot record that can be a partition table.
+/// Returns the entries of a boot record that can be a partition table.
 fn mbr_entries(disk: &Area<'_>, offset: u64) -> Result<Option<[MbrEntry; 4]>> {
     let Some(bytes) = bytes::<512>(disk, offset)? else { return Ok(None) };
     let sector: MbrSector = zerocopy::transmute!(bytes);
@@ -186,7 +186,7 @@ fn mbr(disk: &Area<'_>, entries: &[MbrEntry; 4], sector_size: u32) -> Result<Par
             extended = extended.or(Some(u64::from(entry.starting_lba.get())));
         }
     }
-    // Each logical partition has a record of its own, which names the next record, all of them counted from the first.
+    // Each logical partition has a record of its own, with a link to the next record. Links count from the first one.
     let mut next = extended;
     for number in 5..MOST_PARTITIONS {
         let (Some(base), Some(record)) = (extended, next) else { break };
@@ -194,7 +194,7 @@ fn mbr(disk: &Area<'_>, entries: &[MbrEntry; 4], sector_size: u32) -> Result<Par
         if !logical.is_empty() {
             add(number, record.saturating_add(logical.starting_lba.get().into()), &logical)?;
         }
-        // Records follow one another; one that leads back would be a circle.
+        // Records follow one another; a link back would be a loop.
         let ahead = base.saturating_add(link.starting_lba.get().into());
         next = Some(ahead).filter(|ahead| !link.is_empty() && *ahead > record);
     }
@@ -202,7 +202,7 @@ fn mbr(disk: &Area<'_>, entries: &[MbrEntry; 4], sector_size: u32) -> Result<Par
     Ok(PartitionTable { scheme, sector_size, is_backup: false, is_protected: true, partitions })
 }
 
-/// The header of a GPT (UEFI 2.10, 5.3.2).
+/// Header of a GPT (UEFI 2.10, 5.3.2).
 #[derive(Clone, Copy, FromBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 struct GptHeader {
@@ -222,7 +222,7 @@ struct GptHeader {
     partition_entry_array_crc32: U32,
 }
 
-/// An entry of a GPT (UEFI 2.10, 5.3.3).
+/// Entry of a GPT (UEFI 2.10, 5.3.3).
 #[derive(Clone, Copy, FromBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 struct GptEntry {
@@ -238,13 +238,13 @@ struct Gpt {
     header: GptHeader,
     sector_size: u32,
     is_backup: bool,
-    /// Where the entries begin, and how long each is, in bytes.
+    /// Offset of the entries, and the length of each, in bytes.
     entries: u64,
     entry_size: u64,
 }
 
 impl Gpt {
-    /// The table whose header is at an offset, if there is one, and both its checksums are right.
+    /// Returns the table with its header at an offset, if there is one with valid checksums.
     fn at(disk: &Area<'_>, sector_size: u32, offset: u64, is_backup: bool) -> Result<Option<Self>> {
         /// A table is 16 KiB long in practice.
         const LONGEST_ARRAY: u64 = 1 << 20;
@@ -259,7 +259,7 @@ impl Gpt {
         {
             return Ok(None);
         }
-        // The checksum counts as zero in its own sum. Nobody makes headers that are longer than 512 bytes.
+        // The checksum counts as zero in its own sum. Headers in use are not longer than 512 bytes.
         let mut zeroed = bytes;
         let field = offset_of!(GptHeader, header_crc32);
         zeroed.iter_mut().skip(field).take(4).for_each(|byte| *byte = 0);

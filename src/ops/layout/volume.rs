@@ -1,4 +1,4 @@
-//! File systems and other users of a disk or a partition, by their signatures.
+//! File systems and other volumes on a disk or a partition, by their signatures.
 
 use zerocopy::little_endian::U32;
 
@@ -6,7 +6,7 @@ use crate::error::Result;
 
 use super::{Area, bytes, has};
 
-/// What uses a disk or a partition as a whole.
+/// Volume: the content of a disk or a partition as a whole.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Volume {
@@ -43,7 +43,7 @@ pub enum Volume {
 }
 
 impl Volume {
-    /// A short name.
+    /// Returns a short name.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -65,17 +65,19 @@ impl Volume {
         }
     }
 
-    /// Whether its signature is that of a boot sector, whose end looks like the end of a partition table.
+    /// Returns whether its signature is in a boot sector, whose end looks like the end of a partition table.
     pub(super) const fn has_boot_sector(self) -> bool {
         matches!(self, Self::Ntfs | Self::Refs | Self::Fat | Self::Fat32 | Self::ExFat | Self::BitLocker)
     }
 }
 
-/// What an area holds. Those whose signature is longest, and lies where no other puts anything, are asked for first.
+/// Returns the volume in an area. Volumes with the longest signatures, at offsets that no other uses, are checked
+/// first.
 pub(super) fn recognise(area: &Area<'_>) -> Result<Option<Volume>> {
     const AT_FIXED_PLACES: &[(u64, [u8; 8], Volume)] = &[
         (3, *b"-FVE-FS-", Volume::BitLocker),
-        // Of a removable medium: a FAT boot sector, with the first half of the GUID 4967d63b-2e29-4ad8-8399-f6a339e3d001.
+        // On a removable medium: a FAT boot sector, with the first half of the GUID
+        // 4967d63b-2e29-4ad8-8399-f6a339e3d001.
         (424, *b"\x3b\xd6\x67\x49\x29\x2e\xd8\x4a", Volume::BitLocker),
         (3, *b"NTFS    ", Volume::Ntfs),
         (3, *b"ReFS\0\0\0\0", Volume::Refs),
@@ -97,7 +99,7 @@ pub(super) fn recognise(area: &Area<'_>) -> Result<Option<Volume>> {
     if has(area, 0, b"XFSB")? {
         return Ok(Some(Volume::Xfs));
     }
-    // The label lies in one of the first four sectors.
+    // The label is in one of the first four sectors.
     for offset in [512, 0, 1024, 1536] {
         if has(area, offset, b"LABELONE")? && has(area, offset.saturating_add(24), b"LVM2 001")? {
             return Ok(Some(Volume::Lvm));
@@ -119,18 +121,18 @@ pub(super) fn recognise(area: &Area<'_>) -> Result<Option<Volume>> {
     Ok(None)
 }
 
-/// Which ext file system, by the features in its superblock.
+/// Returns which ext file system it is, by the features in its superblock.
 fn ext(area: &Area<'_>) -> Result<Option<Volume>> {
     const SUPERBLOCK: u64 = 1024;
     const HAS_JOURNAL: u32 = 4;
-    // Features that ext3 has: filetype, recover, and meta_bg; sparse_super, large_file, and btree_dir.
+    // Features of ext3: filetype, recover, and meta_bg; sparse_super, large_file, and btree_dir.
     const INCOMPATIBLE_OF_EXT3: u32 = 0x2 | 0x4 | 0x10;
     const READ_ONLY_OF_EXT3: u32 = 0x1 | 0x2 | 0x4;
 
     if !has(area, SUPERBLOCK.saturating_add(56), b"\x53\xef")? {
         return Ok(None);
     }
-    // Two bytes are soon there by chance: the block size and the revision must make sense too.
+    // Two bytes may match by chance: block size and revision must be valid, too.
     let (Some(block_size), Some(revision)) =
         (bytes::<4>(area, SUPERBLOCK.saturating_add(24))?, bytes::<4>(area, SUPERBLOCK.saturating_add(76))?)
     else {

@@ -13,7 +13,7 @@ use super::format::{Identity, Share};
 use super::shard::Shard;
 use super::{Algorithm, Digest, ManifestError, Part, PartPlan, check_algorithms};
 
-/// What a share of digests says it is.
+/// Type in a share of digests.
 pub(super) const TYPE: &str = "vhdx-digests";
 
 /// A share of digests.
@@ -31,7 +31,7 @@ pub(super) struct DigestsDocument {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     blake3: Option<Vec<(u64, u64, String)>>,
     pub(super) about: serde_json::Value,
-    /// SHA-256 of the document without this: whoever changes it by mistake does not go unnoticed.
+    /// SHA-256 of the document without this field: accidental changes are detected.
     #[serde(default, rename = "document-sha256", skip_serializing_if = "String::is_empty")]
     pub(super) document_sha256: String,
 }
@@ -63,7 +63,7 @@ impl DigestsDocument {
         document
     }
 
-    /// The digest of the document as it is written, but for the digest itself.
+    /// Returns the digest of the document as it is written, without the digest itself.
     pub(super) fn digest(&self) -> String {
         let bare = Self { document_sha256: String::new(), ..self.clone() };
         let mut running = Running::new(Algorithm::Sha256);
@@ -71,7 +71,7 @@ impl DigestsDocument {
         running.finish().map(|digest| digest.to_string()).unwrap_or_default()
     }
 
-    /// The part that is in it, if all of it is.
+    /// Returns the part that the document contains. Returns `None` if it is incomplete.
     pub(super) fn part(&self) -> Option<Part> {
         let has = |algorithm| self.algorithms.contains(&algorithm);
         let crc32 = match &self.crc32 {
@@ -93,10 +93,11 @@ impl DigestsDocument {
     }
 }
 
-/// The longest `about` of a share of digests, as JSON, in bytes: 1 MiB. [`merge`](super::merge()) reads no longer ones.
+/// Largest length of the `about` value of a share of digests, as JSON, in bytes: 1 MiB. [`merge`](super::merge())
+/// rejects longer ones.
 pub const MAX_ABOUT_LENGTH: u64 = 1 << 20;
 
-/// Refuses what could be written, but not read again.
+/// Rejects values that could be written, but not read again.
 fn check_about(about: &serde_json::Value) -> Result<(), ScanError> {
     // In a share, it is nested in the document.
     let nested = serde_json::to_vec(&[about]).map_err(|error| ScanError::manifest_io(error.into()))?;
@@ -108,12 +109,12 @@ fn check_about(about: &serde_json::Value) -> Result<(), ScanError> {
     parsed.map(drop).map_err(|_| ManifestError::AboutTooDeep.into())
 }
 
-/// Computes the share `shard` of digests of a disk, and writes it to `out`, a line of JSON, for [`merge`](super::merge()). All
-/// `algorithms` must be [mergeable](Algorithm::is_mergeable). What is in `about` is handed through to the caller of `merge`: at most
-/// [`MAX_ABOUT_LENGTH`] bytes of JSON.
+/// Computes the share `shard` of digests of a disk, and writes it to `out`, a line of JSON, for
+/// [`merge`](super::merge()). All `algorithms` must be [mergeable](Algorithm::is_mergeable). `about` is passed to the
+/// caller of `merge`: at most [`MAX_ABOUT_LENGTH`] bytes of JSON.
 ///
 /// # Errors
-/// [`ManifestError::AboutTooLong`] and [`ManifestError::AboutTooDeep`] if `about` can't be handed through; otherwise see
+/// [`ManifestError::AboutTooLong`] and [`ManifestError::AboutTooDeep`] if `about` cannot be passed on; otherwise see
 /// [`ManifestError`].
 pub fn hash_share(
     disk: &Disk,

@@ -16,31 +16,31 @@ use crate::scan::{ScanError, ScanOptions};
 use super::Shard;
 use super::blocks::BlockRun;
 
-/// The version of the format. It counts up when a key changes its meaning.
+/// Version of the format. It is incremented when a key changes its meaning.
 const SCHEMA: u32 = 1;
 
-/// What the first line of a manifest says it is.
+/// Type in the first line of a manifest.
 const TYPE: &str = "vhdx-manifest";
 
-/// No line of a manifest is longer, in bytes.
+/// Longest line of a manifest, in bytes.
 pub(super) const LONGEST_LINE: u64 = 1 << 16;
 
-/// The block sizes that an image can have (MS-VHDX 2.6.2.1): smaller ones would make endless work of a short manifest.
+/// Valid block sizes of an image (MS-VHDX 2.6.2.1): smaller ones would make a short manifest very expensive.
 const BLOCK_SIZES: std::ops::RangeInclusive<u64> = 1 << 20..=1 << 28;
 
-/// What a disk is known by in manifests.
+/// Identity of a disk in manifests.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Identity {
     /// Size of the disk, in bytes.
     pub virtual_size: u64,
-    /// Size of a block of the image that was opened, in bytes.
+    /// Block size of the opened image, in bytes.
     pub block_size: u64,
-    /// Identity of the virtual disk, if the image has one.
+    /// VirtualDiskId of the image, if it has one.
     pub virtual_disk_id: Option<Uuid>,
-    /// Changes with the content.
+    /// DataWriteGuid of the image, which changes with the content.
     pub data_write_guid: Uuid,
-    /// Whether changes that the log of some layer holds were left out.
+    /// Whether changes in the log of some layer were left out.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub log_ignored: bool,
 }
@@ -57,12 +57,12 @@ impl Identity {
     }
 }
 
-/// Which share of the work a document has.
+/// A document's share of the work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Share {
     #[serde(flatten)]
     pub(super) shard: Shard,
-    /// What the share covers, in bytes of the disk.
+    /// Offset of the share in the disk, in bytes.
     pub(super) offset: u64,
     pub(super) length: u64,
 }
@@ -75,7 +75,7 @@ pub(super) struct Header {
     #[serde(flatten)]
     pub(super) identity: Identity,
     pub(super) algorithms: Vec<Algorithm>,
-    /// Of a share of a manifest.
+    /// Only in a share of a manifest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) share: Option<Share>,
 }
@@ -92,7 +92,7 @@ impl Header {
         }
     }
 
-    /// What is covered, in bytes of the disk.
+    /// Returns the covered range of the disk, in bytes.
     pub(super) fn range(&self) -> Range<u64> {
         match self.share {
             Some(share) => share.offset..share.offset.saturating_add(share.length),
@@ -100,13 +100,13 @@ impl Header {
         }
     }
 
-    /// The digests of digests to compute: of a share, there are none.
+    /// Returns the roots to compute: none for a share.
     fn roots(&self) -> Option<Roots> {
         self.share.is_none().then(|| Roots::new(&self.algorithms))
     }
 }
 
-/// A line for a block, or for several in a row that are zero and in the same state.
+/// A line for a block, or for several consecutive ones that are zero and in the same state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Line {
     pub(super) block: u64,
@@ -132,7 +132,7 @@ fn is_one(count: &u64) -> bool {
 }
 
 impl Line {
-    /// Whether `next` goes on where this line ends, and says the same.
+    /// Returns whether `next` continues this line with the same values.
     fn goes_on_in(&self, next: &Self) -> bool {
         let each = |line: &Self| line.length.checked_div(line.count);
         self.zero
@@ -141,20 +141,20 @@ impl Line {
             && (&self.state, &self.digests, each(self)) == (&next.state, &next.digests, each(next))
     }
 
-    /// The digests, in the order of `algorithms`; none unless they are all there.
+    /// Returns the digests, in the order of `algorithms`. Returns `None` unless all are present.
     pub(super) fn digests(&self, algorithms: &[Algorithm]) -> Option<Vec<Digest>> {
         let of = |algorithm: &Algorithm| Digest::from_hex(*algorithm, self.digests.get(algorithm)?);
         algorithms.iter().map(of).collect::<Option<Vec<Digest>>>().filter(|_| self.digests.len() == algorithms.len())
     }
 }
 
-/// A digest of digests: of those of all blocks, in order and as bytes. It is not the digest of the disk.
+/// Root of a manifest: a digest of the digests of all blocks, in order and as bytes. It is not the digest of the disk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Root {
-    /// By which algorithm, and of what.
+    /// Name: the algorithm, and what it covers.
     pub name: String,
-    /// In lower-case hexadecimal.
+    /// The digest in lower-case hexadecimal.
     pub digest: String,
 }
 
@@ -162,26 +162,26 @@ pub struct Root {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(super) struct Footer {
-    /// How many blocks there are.
+    /// Number of blocks.
     pub(super) blocks: u64,
-    /// Of a whole manifest.
+    /// Only in a whole manifest.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) root: Vec<Root>,
-    /// SHA-256 of all lines above: whoever changes one by mistake does not go unnoticed.
+    /// SHA-256 of all lines above: accidental changes are detected.
     pub(super) lines_sha256: String,
 }
 
-/// Digests of digests that are being computed.
+/// Roots in the making.
 ///
-/// A line of a few bytes may stand for 2^26 blocks, and all digests but CRC-32 have to go over that of each of them. So this
-/// work waits for as long as it can: until the manifest is whole and found to be right, or has brought many lines.
+/// A line of a few bytes may stand for 2^26 blocks, and all algorithms except CRC-32 have to process the digest of each
+/// of them. So this work waits as long as possible: until the manifest is complete and valid, or many lines were read.
 pub(super) struct Roots {
     running: Vec<Running>,
-    /// Digests of blocks, and how many blocks in a row have them, which have not been gone over.
+    /// Digests of blocks, and the number of consecutive blocks with them, which have not been processed.
     waiting: Vec<(Vec<Digest>, u64)>,
 }
 
-/// How many lines may wait for the digests of digests.
+/// Largest number of lines that may wait to be processed.
 const MOST_WAITING: usize = 4096;
 
 impl Roots {
@@ -215,14 +215,14 @@ impl Roots {
     }
 }
 
-/// Writes a manifest, line by line. Neighbouring runs of zero blocks become one, wherever the work was cut.
+/// Writes a manifest, line by line. Adjacent runs of zero blocks are joined, wherever the work was divided.
 pub(super) struct ManifestWriter<'w> {
     out: &'w mut dyn Write,
     options: ScanOptions<'w>,
-    /// Of all that was written.
+    /// Digest of all lines that were written.
     lines: Running,
     pending: Option<Line>,
-    /// Of a whole manifest.
+    /// Only for a whole manifest.
     roots: Option<Roots>,
     blocks: u64,
 }
@@ -248,7 +248,7 @@ impl<'w> ManifestWriter<'w> {
         self.out.write_all(&text).map_err(ScanError::manifest_io)
     }
 
-    /// A run of blocks, and the digests of each of them, in the order of the header.
+    /// Writes a run of blocks with the digests of each of them, in the order of the header.
     pub(super) fn run(&mut self, run: &BlockRun, digests: &[Digest]) -> Result<(), ScanError> {
         let line = Line {
             block: run.block,
@@ -290,26 +290,26 @@ impl<'w> ManifestWriter<'w> {
     }
 }
 
-/// A digest in hexadecimal.
+/// Returns a digest in hexadecimal.
 fn text_of(running: Running) -> String {
     running.finish().map(|digest| digest.to_string()).unwrap_or_default()
 }
 
-/// Reads a manifest line by line, and makes sure that it is a whole and consistent one.
+/// Reads a manifest line by line, and checks that it is complete and consistent.
 pub(super) struct ManifestReader<R> {
     input: R,
-    /// Of all that was read.
+    /// Digest of all lines that were read.
     lines: Running,
-    /// Which of several documents it is.
+    /// Number of the document, from 0.
     document: usize,
     pub(super) header: Header,
     line: u64,
-    /// Where the next block has to begin.
+    /// Expected offset of the next block.
     position: u64,
     blocks: u64,
-    /// Of a whole manifest, unless they are known to be right.
+    /// Only for a whole manifest, unless they were checked before.
     roots: Option<Roots>,
-    /// The SHA-256 of all lines but the last one: the one that it must have, or the one that it has.
+    /// The SHA-256 of all lines except the last one: the expected or the computed one.
     lines_sha256: Option<String>,
     is_done: bool,
 }
@@ -319,16 +319,16 @@ impl<R: BufRead> ManifestReader<R> {
         let bad = |what: &str| ScanError::bad_manifest(Some(1), document, what);
         let mut lines = Running::new(Algorithm::Sha256);
         let text = next_line(&mut input).map_err(|error| error.within(document, 1))?;
-        let text = text.ok_or_else(|| bad("an empty file is no manifest"))?;
+        let text = text.ok_or_else(|| bad("the manifest is empty"))?;
         lines.update(text.as_bytes());
         lines.update(b"\n");
         let header: Header =
-            serde_json::from_str(&text).map_err(|error| bad(&format!("this is not a manifest of a disk: {error}")))?;
+            serde_json::from_str(&text).map_err(|error| bad(&format!("not a manifest of a disk: {error}")))?;
         if header.r#type != TYPE {
-            return Err(bad("this is not a manifest of a disk"));
+            return Err(bad("not a manifest of a disk"));
         }
         if header.schema != SCHEMA {
-            return Err(bad("the manifest is of a version that is not known"));
+            return Err(bad("unknown version of the manifest"));
         }
         let identity = &header.identity;
         let range = header.range();
@@ -345,19 +345,19 @@ impl<R: BufRead> ManifestReader<R> {
             || algorithms.len() != header.algorithms.len()
             || algorithms.is_empty()
         {
-            return Err(bad("the values in it contradict each other"));
+            return Err(bad("the values contradict each other"));
         }
         let (position, roots) = (range.start, header.roots());
         let (blocks, lines_sha256, is_done) = (0, None, false);
         Ok(Self { input, lines, document, header, line: 1, position, blocks, roots, lines_sha256, is_done })
     }
 
-    /// Reads a manifest once more: `lines_sha256` is what was found the first time, when all of it was checked.
+    /// Reads a manifest again: `lines_sha256` is the value of the first time, when everything was checked.
     pub(super) fn again(input: R, document: usize, lines_sha256: Option<String>) -> Result<Self, ScanError> {
         Ok(Self { roots: None, lines_sha256, ..Self::new(input, document)? })
     }
 
-    /// The SHA-256 of all lines but the last one, once all are read.
+    /// Returns the SHA-256 of all lines except the last one, once all are read.
     pub(super) fn into_lines_sha256(self) -> Option<String> {
         self.lines_sha256
     }
@@ -366,20 +366,21 @@ impl<R: BufRead> ManifestReader<R> {
         ScanError::bad_manifest(Some(self.line), self.document, what)
     }
 
-    /// The next line and its digests in the order of the header; none behind the last, when all of it is known to be right.
+    /// Returns the next line and its digests in the order of the header. Returns `None` after the last one, if the
+    /// manifest is valid.
     pub(super) fn next(&mut self, options: &ScanOptions<'_>) -> Result<Option<(Line, Vec<Digest>)>, ScanError> {
         if self.is_done {
             return Ok(None);
         }
         self.line = self.line.saturating_add(1);
         let text = next_line(&mut self.input).map_err(|error| error.within(self.document, self.line))?;
-        let Some(text) = text else { return Err(self.bad("the manifest is cut off here")) };
+        let Some(text) = text else { return Err(self.bad("the manifest is truncated here")) };
         if self.position == self.header.range().end {
             return self.end(&text, options).map(|()| None);
         }
         self.lines.update(text.as_bytes());
         self.lines.update(b"\n");
-        let line: Line = serde_json::from_str(&text).map_err(|_| self.bad("this is not a line about a block"))?;
+        let line: Line = serde_json::from_str(&text).map_err(|_| self.bad("not a line about a block"))?;
         let identity = &self.header.identity;
         let (block_size, end) = (identity.block_size, self.header.range().end);
         let blocks_to = |place: u64| place.div_ceil(block_size);
@@ -393,10 +394,10 @@ impl<R: BufRead> ManifestReader<R> {
             || (line.count > 1 && (!line.zero || !line_end.is_multiple_of(block_size)))
             || (line_end != identity.virtual_size && !line_end.is_multiple_of(block_size))
         {
-            return Err(self.bad("the values in it contradict each other"));
+            return Err(self.bad("the values contradict each other"));
         }
         let digests = line.digests(&self.header.algorithms);
-        let digests = digests.ok_or_else(|| self.bad("the digests are not those that the first line announces"))?;
+        let digests = digests.ok_or_else(|| self.bad("the digests differ from those that the first line lists"))?;
         if let Some(roots) = &mut self.roots {
             roots.add(&digests, line.count, options)?;
         }
@@ -406,12 +407,11 @@ impl<R: BufRead> ManifestReader<R> {
     }
 
     fn end(&mut self, text: &str, options: &ScanOptions<'_>) -> Result<(), ScanError> {
-        let footer: Footer =
-            serde_json::from_str(text).map_err(|_| self.bad("this is not the last line of a manifest"))?;
+        let footer: Footer = serde_json::from_str(text).map_err(|_| self.bad("not the last line of a manifest"))?;
         if footer.blocks != self.blocks {
-            return Err(self.bad("there are not as many blocks as the last line says"));
+            return Err(self.bad("the number of blocks differs from that in the last line"));
         }
-        let changed = "the manifest was changed: its lines do not have the digests that the last one says";
+        let changed = "the manifest was changed: the digest of its lines differs from that in the last line";
         let lines = text_of(std::mem::replace(&mut self.lines, Running::new(Algorithm::Sha256)));
         if footer.lines_sha256 != lines || (self.header.share.is_some() && !footer.root.is_empty()) {
             return Err(self.bad(changed));
@@ -422,9 +422,9 @@ impl<R: BufRead> ManifestReader<R> {
         self.lines_sha256 = Some(lines);
         self.line = self.line.saturating_add(1);
         if next_line(&mut self.input).map_err(|error| error.within(self.document, self.line))?.is_some() {
-            return Err(self.bad("there is something behind the last line"));
+            return Err(self.bad("there is data after the last line"));
         }
-        // At last, since it may take long.
+        // At the end, since it may take long.
         if let Some(roots) = self.roots.take()
             && footer.root != roots.finish(options)?
         {
@@ -436,7 +436,7 @@ impl<R: BufRead> ManifestReader<R> {
     }
 }
 
-/// The next line without its end; none behind the last one.
+/// Returns the next line without its end. Returns `None` after the last one.
 fn next_line(input: &mut impl BufRead) -> Result<Option<String>, ScanError> {
     let mut bytes = Vec::new();
     let read = input.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut bytes);
@@ -450,7 +450,7 @@ fn next_line(input: &mut impl BufRead) -> Result<Option<String>, ScanError> {
     } else if to_u64(read) == LONGEST_LINE {
         return Err(bad("a line is too long for a manifest"));
     } else {
-        return Err(bad("the manifest is cut off here"));
+        return Err(bad("the manifest is truncated here"));
     }
-    String::from_utf8(bytes).map(Some).map_err(|_| bad("this is no text"))
+    String::from_utf8(bytes).map(Some).map_err(|_| bad("not UTF-8"))
 }

@@ -1,4 +1,4 @@
-//! Putting together what several machines have done.
+//! Merging of shares: the results of several machines.
 
 use std::io::{BufRead, Chain, Cursor, Read, Write};
 
@@ -9,27 +9,27 @@ use super::digests::{DigestsDocument, MAX_ABOUT_LENGTH, TYPE};
 use super::format::{Header, Identity, ManifestReader, ManifestWriter, Root, Share};
 use super::{Algorithm, Digest, Part, Shard, check_algorithms};
 
-/// How much of the beginning of a document tells what it is, in bytes.
+/// Length of the beginning of a document that identifies its kind, in bytes.
 const BEGINNING: u64 = 75;
 
-/// The longest document of a share of digests, in bytes: what its maker adds, and 64 KiB for all else. Subtrees are few,
+/// Largest length of a share of digests, in bytes: the `about` value, and 64 KiB for all else. There are few subtrees,
 /// whatever the disk.
 const LONGEST: u64 = MAX_ABOUT_LENGTH + (64 << 10);
 
 const CONTRADICTION: &str = "the values in this share contradict each other";
 
-/// What was put together.
+/// Result of a merge.
 #[non_exhaustive]
 #[derive(Clone, Debug)]
 pub enum Merged {
     /// The digests of a disk.
     Digests {
-        /// In the order in which they were asked for.
+        /// The digests, in the order in which they were requested.
         digests: Vec<Digest>,
-        /// What the first share says of the image: what was handed to [`hash_share`](super::hash_share).
+        /// The `about` value of the first share, as passed to [`hash_share`](super::hash_share).
         about: serde_json::Value,
     },
-    /// A manifest, which was written, and its digests of digests.
+    /// A manifest, which was written, and its roots.
     Manifest(Vec<Root>),
 }
 
@@ -39,22 +39,23 @@ enum Document<R> {
     Manifest(ManifestReader<R>),
 }
 
-/// Puts shares of the work together, given in any order: to what one run gives. Where they are of a manifest, it is written to
-/// `out`.
+/// Merges shares of the work, in any order, into the result of a single run. Shares of a manifest are written to `out`
+/// as a manifest.
 ///
 /// # Errors
-/// [`ManifestError::Format`] if a share is missing, is there twice, is of another disk or was computed by another division of
-/// the work; otherwise see [`ManifestError`].
+/// [`ManifestError::Format`](super::ManifestError::Format) if a share is missing, occurs twice, is of another disk, or
+/// was computed by another division of the work; otherwise see [`ManifestError`](super::ManifestError).
 pub fn merge<R: BufRead>(shares: Vec<R>, out: &mut dyn Write) -> Result<Merged, ScanError> {
     merge_with(shares, &ScanOptions::new(), out)
 }
 
-/// Puts shares together like [`merge`], and can be stopped. Progress counts bytes of the disk. A few lines of a manifest may stand
-/// for millions of blocks, whose digests take seconds to put together: that is done at the end, when all shares are known
-/// to be right (or, of manifests of thousands of lines, when as many have been read).
+/// Merges shares like [`merge`], with progress reports and cancellation. Progress counts bytes of the disk. A few lines
+/// of a manifest may stand for millions of blocks, whose digests take seconds to combine: that is done at the end, when
+/// all shares are known to be valid (or earlier, if a manifest has thousands of lines).
 ///
 /// # Errors
-/// [`ScanError::Cancelled`] if [`Progress::advance`](crate::Progress::advance) asks for it; otherwise as for [`merge`].
+/// [`ScanError::Cancelled`] if [`Progress::advance`](crate::Progress::advance) cancels the merge; otherwise the errors
+/// of [`merge`].
 pub fn merge_with<R: BufRead>(
     shares: Vec<R>,
     options: &ScanOptions<'_>,
@@ -64,7 +65,7 @@ pub fn merge_with<R: BufRead>(
     for (number, input) in shares.into_iter().enumerate() {
         match open(input, number)? {
             Document::Digests(mut document) => {
-                // What the others say of the image is not handed on, and may be long.
+                // Other shares' values of `about` are not returned, and may be long.
                 if number > 0 {
                     document.about = serde_json::Value::Null;
                 }
@@ -85,12 +86,12 @@ fn bad(document: usize, what: impl Into<String>) -> ScanError {
     ScanError::bad_manifest(None, document, what)
 }
 
-/// A reader whose first bytes have been looked at.
+/// A reader whose first bytes have been read.
 type Begun<R> = Chain<Cursor<Vec<u8>>, R>;
 
-/// Finds out of which kind a share is, by its first bytes.
+/// Detects the kind of a share by its first bytes.
 fn open<R: BufRead>(mut input: R, number: usize) -> Result<Document<Begun<R>>, ScanError> {
-    // The buffer of a reader may be of any length, so it does not tell: these bytes are read, and put before the rest.
+    // The buffer of a reader may be short, so it is not used for this: these bytes are read, and put before the rest.
     let mut beginning = Vec::new();
     input.by_ref().take(BEGINNING).read_to_end(&mut beginning).map_err(ScanError::manifest_io)?;
     let is_digests = beginning.windows(TYPE.len()).any(|bytes| bytes == TYPE.as_bytes());
@@ -104,12 +105,12 @@ fn open<R: BufRead>(mut input: R, number: usize) -> Result<Document<Begun<R>>, S
         return Err(bad(number, format!("the share is too long (expected at most {LONGEST} bytes)")));
     }
     let document: DigestsDocument = serde_json::from_slice(&text)
-        .map_err(|error| bad(number, format!("this is not a share of digests, or it is cut off: {error}")))?;
+        .map_err(|error| bad(number, format!("not a share of digests, or truncated: {error}")))?;
     if document.r#type != TYPE || document.schema != 1 {
-        return Err(bad(number, "the share is of a version that is not known"));
+        return Err(bad(number, "unknown version of the share"));
     }
     if document.document_sha256 != document.digest() {
-        return Err(bad(number, "the share was changed: it does not have the digest that it says"));
+        return Err(bad(number, "the share was changed: its digest is wrong"));
     }
     let can_be = document.algorithms.iter().all(|algorithm| algorithm.is_mergeable())
         && document.identity.virtual_size <= crate::format::MAX_VIRTUAL_DISK_SIZE;
@@ -119,7 +120,7 @@ fn open<R: BufRead>(mut input: R, number: usize) -> Result<Document<Begun<R>>, S
     Ok(Document::Digests(document))
 }
 
-/// What has to be the same in all shares, and the place of each.
+/// The values that must be equal in all shares, and the place of each.
 struct Place<'a> {
     number: usize,
     identity: &'a Identity,
@@ -127,19 +128,16 @@ struct Place<'a> {
     share: Share,
 }
 
-/// Makes sure that these are all the shares of one work, and returns their numbers in order.
+/// Checks that these are all shares of one work, and returns their numbers in order.
 fn order(places: &[Place<'_>]) -> Result<Vec<usize>, ScanError> {
     let Some(first) = places.first() else { return Err(bad(0, "there is nothing to merge")) };
     for place in places {
         if (place.identity, place.algorithms) != (first.identity, first.algorithms) {
-            return Err(bad(
-                place.number,
-                "this share is of another disk, of another state of it, or of other digests",
-            ));
+            return Err(bad(place.number, "the share is of another disk, another state of the disk, or other digests"));
         }
         if place.share.shard.count() != first.share.shard.count() {
             let (found, expected) = (place.share.shard, first.share.shard);
-            return Err(bad(place.number, format!("this is share {found}, the first one is {expected}")));
+            return Err(bad(place.number, format!("wrong share (found {found}, expected {expected})")));
         }
     }
     let mut order: Vec<usize> = (0..places.len()).collect();
@@ -150,7 +148,7 @@ fn order(places: &[Place<'_>]) -> Result<Vec<usize>, ScanError> {
         let Some(place) = places.get(*index) else { continue };
         let found = place.share.shard.index();
         if found < expected {
-            return Err(bad(place.number, format!("share {} is there twice", place.share.shard)));
+            return Err(bad(place.number, format!("share {} occurs twice", place.share.shard)));
         }
         if found > expected || place.share.offset != position {
             let missing = Shard::new(expected, first.share.shard.count());
@@ -205,7 +203,7 @@ fn merge_manifests<R: BufRead>(
     out: &mut dyn Write,
 ) -> Result<Merged, ScanError> {
     if let Some((number, _)) = readers.iter().find(|(_, reader)| reader.header.share.is_none()) {
-        return Err(bad(*number, "this is a whole manifest, not a share of one"));
+        return Err(bad(*number, "a whole manifest, not a share of one"));
     }
     let places: Vec<Place<'_>> = readers
         .iter()
@@ -246,11 +244,13 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
-    /// A share of a manifest by SHA-256 of a disk of `blocks` blocks of 1 MiB: those from `first` on, `count` of them, are zero.
+    /// A share of a manifest by SHA-256 of a disk of `blocks` blocks of 1 MiB: `count` blocks from `first` on, all
+    /// zero.
     fn share(index: u32, of: u32, blocks: u64, first: u64, count: u64) -> Vec<u8> {
         let header = json!({
             "schema": 1, "type": "vhdx-manifest", "virtual-size": blocks << 20, "block-size": MIB,
-            "virtual-disk-id": null, "data-write-guid": "00000000-0000-0000-0000-000000000001", "algorithms": ["sha256"],
+            "virtual-disk-id": null, "data-write-guid": "00000000-0000-0000-0000-000000000001",
+            "algorithms": ["sha256"],
             "share": { "index": index, "count": of, "offset": first << 20, "length": count << 20 },
         });
         let line = json!({
@@ -279,7 +279,7 @@ mod tests {
     const DIGESTS: u64 = BLOCKS * 32;
 
     #[test]
-    fn merge_goes_over_repeated_digests_once() {
+    fn merge_hashes_repeated_digests_once() {
         let (one, other) = (share(1, 2, BLOCKS, 0, BLOCKS - 1), share(2, 2, BLOCKS, BLOCKS - 1, 1));
         let mut out = Vec::new();
         work::take();
@@ -287,7 +287,7 @@ mod tests {
         let done = work::take();
         // By hashlib in Python.
         assert_eq!(roots[0].digest, "980e987f2e1198f5d2fb7d63297e1df20229f43033416f711ca890262499df70");
-        // The lines that are read and written have to be gone over as well.
+        // The lines that are read and written are hashed as well.
         assert!((DIGESTS..DIGESTS + 4096).contains(&done), "{done} bytes for {DIGESTS} bytes of digests");
         let last: Value = serde_json::from_slice(out.split(|byte| *byte == b'\n').rev().nth(1).unwrap()).unwrap();
         assert_eq!(
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn shares_that_are_refused_cost_no_more_than_their_length() {
+    fn rejected_shares_need_little_work() {
         let (one, other) = (share(1, 2, BLOCKS, 0, BLOCKS - 1), share(2, 2, BLOCKS, BLOCKS - 1, 1));
         let text = String::from_utf8(other.clone()).unwrap();
         let changed = text.replace("NOT_PRESENT", "ZERO").into_bytes();
@@ -317,7 +317,7 @@ mod tests {
         assert!(work::take() < 4096);
     }
 
-    /// Asks for the end at call number `.0`.
+    /// Cancels at call number `.0`.
     struct EndAt(u64, AtomicU64);
 
     impl Progress for EndAt {
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn merge_ends_soon_after_it_is_asked_to() {
+    fn merge_ends_soon_after_cancellation() {
         let whole = share(1, 1, BLOCKS, 0, BLOCKS);
         for calls in 0..5 {
             let progress = EndAt(calls, AtomicU64::new(0));
@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn digests_by_algorithms_that_shares_cannot_have_are_refused() {
+    fn unmergeable_algorithms_in_shares_are_rejected() {
         let document = |algorithms: Value, size: u64| {
             let mut document: super::DigestsDocument = serde_json::from_value(json!({
                 "schema": 1, "type": "vhdx-digests", "virtual-size": size, "block-size": MIB, "virtual-disk-id": null,

@@ -1,10 +1,9 @@
-//! Manifests: the digests of the blocks of a disk, as lines of JSON, and what can be done with them. [`create_manifest`] makes
-//! one, or the share of it that one of several machines does; [`merge()`] puts shares together, and [`verify()`] compares a disk
-//! with one.
+//! Manifests: the digests of the blocks of a disk, as lines of JSON. [`create_manifest`] makes one, or one machine's
+//! share of it; [`merge()`] combines shares, and [`verify()`] compares a disk with a manifest.
 //!
-//! The first line says which disk it is. A line for each block follows, or for each run of blocks that are all zero and
-//! nowhere; the last line has the digest of all these digests. Nothing in it depends on where the files of the disk are, or
-//! on how many threads or machines did the work.
+//! The first line identifies the disk. It is followed by a line for each block, or for each run of unallocated zero
+//! blocks; the last line has the root, a digest of all these digests. The result does not depend on the paths of the
+//! files, or on the number of threads or machines.
 
 mod blocks;
 mod digests;
@@ -33,21 +32,21 @@ pub use merge::{Merged, merge, merge_with};
 pub use shard::{NotAShard, Shard};
 pub use verify::{Mismatch, Verified, verify};
 
-/// Readers refuse a manifest or a share without digests, and one that has a digest twice.
+/// Readers reject a manifest or a share without digests, or with the same digest twice.
 fn check_algorithms(algorithms: &[Algorithm]) -> Result<(), ScanError> {
     let bad = |what: String| Err(ScanError::bad_manifest(None, 0, what));
     if algorithms.is_empty() {
-        return bad("no algorithm is asked for".to_owned());
+        return bad("no algorithm was requested".to_owned());
     }
     let twice = Algorithm::ALL.iter().find(|one| algorithms.iter().filter(|other| one == other).count() > 1);
-    twice.map_or(Ok(()), |twice| bad(format!("{twice} is asked for twice")))
+    twice.map_or(Ok(()), |twice| bad(format!("{twice} was requested twice")))
 }
 
-/// How many blocks that have to be looked at are in hand at once.
+/// Number of blocks to read that are in progress at once.
 const BATCH: usize = 256;
 
-/// Writes the manifest of a disk to `out`, or the share `shard` of it, and returns the digests of digests; of a share, there
-/// are none. With the feature `rayon`, the threads of the current pool do it.
+/// Writes the manifest of a disk to `out`, or the share `shard` of it, and returns its roots, of which a share has
+/// none. With the feature `rayon`, the threads of the current pool do it.
 ///
 /// # Errors
 /// See [`ManifestError`].
@@ -83,12 +82,12 @@ pub fn create_manifest(
         }
     }
     write_batch(&mut batch, &mut writer)?;
-    // The states of blocks were looked at apart from their content.
+    // The states of blocks were read apart from their content.
     disk.check_tables()?;
     writer.finish()
 }
 
-/// The digests of blocks, each by itself.
+/// Computes the digests of blocks, each by itself.
 fn digests_of(
     disk: &Disk,
     algorithms: &[Algorithm],
@@ -102,7 +101,7 @@ fn digests_of(
     all_at_once(tasks.collect()).into_iter().collect()
 }
 
-/// Where all algorithms can, several threads may work on the same block: it may be the only one that there is.
+/// If all algorithms can, several threads may work on the same block: it may be the only one.
 fn hash_block(block: Input<'_>, algorithms: &[Algorithm], options: &ScanOptions<'_>) -> Result<Vec<Digest>, ScanError> {
     if algorithms.iter().all(|algorithm| algorithm.is_mergeable()) {
         super::hash::hash(block, algorithms, options)

@@ -1,4 +1,4 @@
-//! Dividing the work on a disk among machines that share nothing but the image.
+//! Shards: division of the work on a disk among machines that share nothing but the image.
 
 use std::fmt;
 use std::ops::Range;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::disk::Disk;
 use crate::error::Error;
 
-/// One of several shares of the work: `index` of `count`, from 1.
+/// Shard: one of several shares of the work, `index` of `count`, from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "Unchecked")]
 pub struct Shard {
@@ -17,7 +17,7 @@ pub struct Shard {
     count: u32,
 }
 
-/// The fields of a [`Shard`] as they are read.
+/// The fields of a [`Shard`], not validated.
 #[derive(Deserialize)]
 struct Unchecked {
     index: u32,
@@ -32,34 +32,34 @@ impl TryFrom<Unchecked> for Shard {
     }
 }
 
-/// The most shares that there can be.
+/// Largest number of shards.
 const MOST_SHARDS: u32 = 1 << 20;
 
 impl Shard {
-    /// Share `index` of `count`; none unless 1 ≤ `index` ≤ `count` ≤ 2^20.
+    /// Makes shard `index` of `count`. Returns `None` unless 1 ≤ `index` ≤ `count` ≤ 2^20.
     #[must_use]
     pub const fn new(index: u32, count: u32) -> Option<Self> {
         if index >= 1 && index <= count && count <= MOST_SHARDS { Some(Self { index, count }) } else { None }
     }
 
-    /// Which one it is, from 1.
+    /// Returns the number of the shard, from 1.
     #[must_use]
     pub const fn index(self) -> u32 {
         self.index
     }
 
-    /// How many there are.
+    /// Returns the number of shards.
     #[must_use]
     pub const fn count(self) -> u32 {
         self.count
     }
 
-    /// The range of the disk that this share has to do with: all shares together are the disk, and each has about as much to
-    /// look at as any other. That is the same wherever it is computed, for it follows from the map of the disk alone. Ranges
-    /// begin at multiples of `step`.
+    /// Returns the range of the disk of this shard: all shards together cover the disk, and each has about the same
+    /// amount of data. The result depends only on the map of the disk, so it is the same on all machines. Ranges begin
+    /// at multiples of `step`.
     ///
     /// # Errors
-    /// If the map of the disk can't be read.
+    /// Fails if the map of the disk cannot be read.
     pub(super) fn range_of(self, disk: &Disk, step: u64, visit_zeros: bool) -> Result<Range<u64>, Error> {
         let weight_of = |is_data: bool, length: u64| if is_data || visit_zeros { length } else { 0 };
         let mut total = 0_u64;
@@ -67,7 +67,7 @@ impl Shard {
             let extent = extent?;
             total = total.saturating_add(weight_of(extent.is_data(), extent.len));
         }
-        // Where nothing has to be looked at, any division is as good as another.
+        // If there is nothing to read, any division will do.
         let even = total == 0;
         let total = if even { disk.size() } else { total };
         let part_of = |index: u32| {
@@ -79,13 +79,13 @@ impl Shard {
         for extent in disk.extents(..) {
             let extent = extent?;
             let weight = if even { extent.len } else { weight_of(extent.is_data(), extent.len) };
-            let behind = before.saturating_add(weight);
-            // The first place before which there is as much as that.
+            let after = before.saturating_add(weight);
+            // The first position before which there is as much data as that.
             let place =
-                |wanted: u64| (behind > wanted).then(|| extent.start.saturating_add(wanted.saturating_sub(before)));
+                |wanted: u64| (after > wanted).then(|| extent.start.saturating_add(wanted.saturating_sub(before)));
             start = start.or_else(|| place(from));
             end = end.or_else(|| place(to));
-            before = behind;
+            before = after;
         }
         let aligned = |place: Option<u64>| match place {
             Some(place) => place.saturating_sub(place.checked_rem(step).unwrap_or(0)),
@@ -100,7 +100,7 @@ impl Shard {
 impl FromStr for Shard {
     type Err = NotAShard;
 
-    /// `2/5` is the second of five.
+    /// Parses text such as `2/5`, the second of five.
     fn from_str(text: &str) -> Result<Self, NotAShard> {
         let (index, count) = text.split_once('/').ok_or(NotAShard)?;
         let number = |text: &str| text.parse().map_err(|_| NotAShard);
@@ -114,7 +114,7 @@ impl fmt::Display for Shard {
     }
 }
 
-/// A text that says no share of the work.
+/// Error: the text is not a shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotAShard;
 

@@ -1,4 +1,4 @@
-//! Comparing a disk with a manifest, block by block.
+//! Verification of a disk with a manifest, block by block.
 
 use std::io::{BufRead, Seek};
 use std::ops::Range;
@@ -9,45 +9,45 @@ use crate::scan::{ScanError, ScanOptions};
 use super::format::{Identity, ManifestReader};
 use super::{Algorithm, BATCH, Digest, ManifestError, ZeroDigests, digests_of};
 
-/// A block that is not as the manifest says.
+/// Block whose digest differs from that in the manifest.
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mismatch {
-    /// The number of the block in the manifest.
+    /// Number of the block in the manifest.
     pub block: u64,
-    /// Where it is in the disk, in bytes.
+    /// Range of the disk, in bytes.
     pub range: Range<u64>,
-    /// The digest of what is there.
+    /// Digest of the disk's block.
     pub found: Digest,
-    /// The digest that the manifest has.
+    /// Digest in the manifest.
     pub expected: Digest,
 }
 
-/// What a comparison with a manifest has found.
+/// Result of a verification.
 #[non_exhaustive]
 #[derive(Clone, Debug)]
 pub struct Verified {
-    /// Which disk the manifest was made from.
+    /// Identity of the disk from which the manifest was made.
     pub manifest: Identity,
-    /// Whether the image has the identity of that disk, in the same state. An image that has been made from it anew has not,
-    /// but may well have the same content.
+    /// Whether the image has the identity of that disk, in the same state. A conversion of that image has another
+    /// identity, but may have the same content.
     pub is_same_image: bool,
-    /// By which algorithms.
+    /// The algorithms of the manifest.
     pub algorithms: Vec<Algorithm>,
-    /// What of the disk the manifest covers, in bytes: all of it, or a share.
+    /// Range of the disk that the manifest covers, in bytes: all of it, or a share.
     pub range: Range<u64>,
-    /// How many blocks were compared.
+    /// Number of blocks that were compared.
     pub blocks: u64,
-    /// How many of them differ.
+    /// Number of blocks that differ.
     pub mismatches: u64,
 }
 
-/// Compares a disk, or the share of it that a share of a manifest covers, with a manifest, and tells `on_mismatch` of each
-/// block that differs, in order. The manifest is read twice: before anything is compared, it is made sure that it is whole.
+/// Compares a disk with a manifest, or a range of it with a share of a manifest, and calls `on_mismatch` for each block
+/// that differs, in order. The manifest is read twice: before anything is compared, it is checked.
 ///
 /// # Errors
-/// [`ManifestError::Format`] if the manifest is cut, changed, or of a disk of another size; [`ManifestError::EmptyShare`] if it is
-/// a share without blocks; otherwise see [`ManifestError`].
+/// [`ManifestError::Format`] if the manifest is truncated, changed, or of a disk of another size;
+/// [`ManifestError::EmptyShare`] if it is a share without blocks; otherwise see [`ManifestError`].
 pub fn verify<R: BufRead + Seek>(
     disk: &Disk,
     mut manifest: R,
@@ -57,7 +57,7 @@ pub fn verify<R: BufRead + Seek>(
     let mut reader = ManifestReader::new(&mut manifest, 0)?;
     let identity = reader.header.identity.clone();
     if identity.virtual_size != disk.size() {
-        let what = format!("it is of a disk of {} bytes, and this one has {}", identity.virtual_size, disk.size());
+        let what = format!("wrong size of the disk (found {}, expected {})", identity.virtual_size, disk.size());
         return Err(ScanError::bad_manifest(None, 0, what));
     }
     while reader.next(options)?.is_some() {}
@@ -94,21 +94,21 @@ pub fn verify<R: BufRead + Seek>(
     Ok(verified)
 }
 
-/// The work while it is done.
+/// State of the work.
 struct Comparison<'a, 'p> {
     disk: &'a Disk,
     options: &'a ScanOptions<'p>,
-    /// Of the manifest: the image may have blocks of another size than the one that it was made from.
+    /// Block size of the manifest: the image may have another one.
     block_size: u64,
     zeros: ZeroDigests,
-    /// Blocks that have to be looked at, and what their digests should be.
+    /// Blocks to read, and their expected digests.
     batch: Vec<(Range<u64>, Vec<Digest>)>,
     mismatches: u64,
     on_mismatch: &'a mut dyn FnMut(Mismatch),
 }
 
 impl Comparison<'_, '_> {
-    /// A run of blocks, each of which should have these digests.
+    /// Processes a run of blocks, each of which should have these digests.
     fn line(&mut self, range: Range<u64>, expected: &[Digest]) -> Result<(), ScanError> {
         let mut at = range.start;
         for extent in self.disk.extents(range.clone()) {
@@ -132,14 +132,14 @@ impl Comparison<'_, '_> {
         self.zeros(at..range.end, expected)
     }
 
-    /// Blocks that are zero and nowhere.
+    /// Processes blocks that are zero and not in a file.
     fn zeros(&mut self, range: Range<u64>, expected: &[Digest]) -> Result<(), ScanError> {
         let mut at = range.start;
         while at < range.end {
             let block = at..at.saturating_add(self.block_size).min(range.end);
             let found = self.zeros.of(block.end.saturating_sub(block.start))?;
             if found == expected {
-                // So are all that are as long.
+                // The same holds for all blocks of this length.
                 let left = range.end.saturating_sub(at);
                 let whole = left.saturating_sub(left.checked_rem(self.block_size).unwrap_or(0)).max(self.block_size);
                 at = at.saturating_add(whole).min(range.end);
@@ -149,7 +149,7 @@ impl Comparison<'_, '_> {
             self.compare_batch()?;
             at = block.end;
             self.options.advance(block.end.saturating_sub(block.start))?;
-            self.tell(block, &found, expected);
+            self.report(block, &found, expected);
         }
         Ok(())
     }
@@ -160,13 +160,13 @@ impl Comparison<'_, '_> {
         let ranges: Vec<Range<u64>> = batch.iter().map(|(range, _)| range.clone()).collect();
         let found = digests_of(self.disk, &algorithms, self.options, &ranges)?;
         for ((range, expected), found) in batch.into_iter().zip(found) {
-            self.tell(range, &found, &expected);
+            self.report(range, &found, &expected);
         }
         Ok(())
     }
 
-    /// Tells of a block, if it is not as it should be.
-    fn tell(&mut self, range: Range<u64>, found: &[Digest], expected: &[Digest]) {
+    /// Reports a block, if its digests differ.
+    fn report(&mut self, range: Range<u64>, found: &[Digest], expected: &[Digest]) {
         if let Some((found, expected)) = found.iter().zip(expected).find(|(found, expected)| found != expected) {
             self.mismatches = self.mismatches.saturating_add(1);
             let block = range.start.checked_div(self.block_size).unwrap_or(0);

@@ -1,6 +1,6 @@
-//! Handlers that call each other: how deep a thread is in them.
+//! Handlers that call each other: the depth of such calls in a thread.
 //!
-//! A library that installs its handler after ours may call ours for what it does not handle itself. If ours is
+//! A library that installs its handler after ours may call ours for signals that it does not handle. If ours is
 //! installed again, on top of that one, each would call the other for ever.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,18 +13,18 @@ pub(super) struct Nesting {
     threads: [Thread; THREADS],
 }
 
-/// A thread, or room for one. Only the thread itself changes its entry.
+/// A thread, or space for one. Only the thread itself changes its entry.
 struct Thread {
-    /// 0 where there is none.
+    /// 0 if unused.
     id: AtomicUsize,
-    /// Address on the stack of the outermost call.
+    /// Stack address of the outermost call.
     frame: AtomicUsize,
     depth: AtomicUsize,
 }
 
-/// A call that lasts.
+/// A call in progress.
 pub(super) struct Call<'n> {
-    /// None if there was no room for the thread.
+    /// `None` if there was no space for the thread.
     thread: Option<&'n Thread>,
     depth: usize,
 }
@@ -45,7 +45,7 @@ impl Nesting {
         let take = |thread: &&Thread| thread.id.compare_exchange(0, id, Ordering::Relaxed, Ordering::Relaxed).is_ok();
         let known = self.threads.iter().find(|thread| thread.id.load(Ordering::Relaxed) == id);
         let (thread, depth) = match known {
-            // Stacks grow down: this call is made by one that still lasts.
+            // Stacks grow down: this call is made by one that is still in progress.
             Some(thread) if thread.frame.load(Ordering::Relaxed) > frame => {
                 (Some(thread), thread.depth.load(Ordering::Relaxed))
             }
@@ -64,7 +64,7 @@ impl Nesting {
 }
 
 impl Call<'_> {
-    /// Number of calls in the same thread around this one.
+    /// Returns the number of calls in the same thread around this one.
     pub(super) fn depth(&self) -> usize {
         self.depth
     }
@@ -100,12 +100,12 @@ mod tests {
     }
 
     #[test]
-    fn call_that_was_left_by_a_jump_does_not_count() {
+    fn call_left_by_a_jump_does_not_count() {
         let nesting = Nesting::new();
         let depth = |frame| nesting.enter(7, frame).depth();
         std::mem::forget(nesting.enter(7, 1000));
         std::mem::forget(nesting.enter(7, 900));
-        // A signal stack begins at the same place each time.
+        // A signal stack begins at the same address each time.
         assert_eq!(depth(1000), 0);
         assert_eq!(depth(800), 0);
     }

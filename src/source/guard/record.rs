@@ -1,4 +1,4 @@
-//! The record of the lost pages of one mapping: written by a signal handler, read by everybody.
+//! The record of the lost pages of one mapping: written by a signal handler, read by all threads.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -9,9 +9,9 @@ const RANGES: usize = 128;
 
 /// Lost pages of one mapping.
 ///
-/// Entries only grow: whoever looks after a page was recorded finds it.
+/// Entries only grow: a read after a page was recorded finds it.
 pub(super) struct LostPages {
-    /// Number of entries that were made. It changes last: whoever sees it change sees the entry.
+    /// Number of entries that were made. It changes last: a thread that sees it change sees the entry.
     faults: AtomicUsize,
     /// Each is a [`PageRange`] as a number, or 0. The empty entries are the last ones.
     ranges: [AtomicU64; RANGES],
@@ -19,7 +19,7 @@ pub(super) struct LostPages {
     rest: AtomicU64,
 }
 
-/// One or more pages in a row, in a number that one atomic operation can change.
+/// One or more consecutive pages, in a number that one atomic operation can change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct PageRange {
     pub(super) first: u64,
@@ -34,7 +34,7 @@ const MAX_COUNT: u64 = (1 << COUNT_BITS) - 1;
 const MAX_FIRST: u64 = u64::MAX >> COUNT_BITS;
 
 impl PageRange {
-    /// A range, unless it is empty or too long for its number.
+    /// Makes a range. Returns `None` if it is empty or too long for its number.
     pub(super) fn new(first: u64, count: u64) -> Option<Self> {
         (first <= MAX_FIRST && (1..=MAX_COUNT).contains(&count)).then_some(Self { first, count })
     }
@@ -51,7 +51,7 @@ impl PageRange {
         self.first.saturating_add(self.count)
     }
 
-    /// Both ranges as one, if they touch and one number can hold them.
+    /// Returns both ranges as one, if they touch and one number can hold them.
     fn union(self, other: Self) -> Option<Self> {
         if self.first > other.end() || other.first > self.end() {
             return None;
@@ -76,8 +76,8 @@ impl LostPages {
         self.rest.store(u64::MAX, Ordering::Relaxed);
     }
 
-    /// Records a range as lost. Returns false, and records nothing, if there is no room: then only a longer range,
-    /// which touches one that is recorded, or [`LostPages::add_rest`] can succeed.
+    /// Records a range as lost. Returns false, and records nothing, if there is no space: then only a longer range,
+    /// which touches a recorded one, or [`LostPages::add_rest`] can succeed.
     #[must_use]
     pub(super) fn add(&self, lost: PageRange) -> bool {
         let with_lost = |number| match PageRange::from_number(number) {
@@ -92,13 +92,13 @@ impl LostPages {
         has_room
     }
 
-    /// Records as lost everything from a page on.
+    /// Records all pages from `first` on as lost.
     pub(super) fn add_rest(&self, first: u64) {
         self.rest.fetch_min(first, Ordering::Relaxed);
         self.faults.fetch_add(1, Ordering::Release);
     }
 
-    /// The first lost byte of the mapping, from `start` on and before `end`, with pages of `page_size` bytes.
+    /// Returns the first lost byte of the mapping, from `start` on and before `end`, with pages of `page_size` bytes.
     pub(super) fn first_in(&self, start: u64, end: u64, page_size: u64) -> Option<u64> {
         if self.faults.load(Ordering::Acquire) == 0 || start >= end {
             return None;
@@ -158,7 +158,7 @@ mod tests {
         for page in (1000..2000).chain((0..1000).rev()) {
             assert!(lost.add(range(5000 + page, 1)));
         }
-        // All the other entries are free.
+        // All other entries are free.
         for number in 1..u64::try_from(RANGES).unwrap() {
             assert!(lost.add(range(100_000 * number, 1)));
         }
@@ -172,7 +172,7 @@ mod tests {
             assert!(lost.add(range(10 * number, 1)));
         }
         assert!(!lost.add(range(10 * room, 1)) && !has(&lost, 10 * room));
-        // A span that has one of the others in it.
+        // A span that contains one of the others.
         assert!(!has(&lost, 25) && lost.add(range(16, 16)));
         assert!(!has(&lost, 15) && has(&lost, 16) && has(&lost, 25) && has(&lost, 31) && !has(&lost, 32));
         lost.add_rest(10 * room - 3);
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn first_lost_byte_lies_in_the_range_that_was_asked_for() {
+    fn first_lost_byte_is_in_requested_range() {
         let lost = LostPages::none();
         assert!(lost.add(range(30, 2)) && lost.add(range(10, 2)));
         assert_eq!(lost.first_in(0, 100 * PAGE, PAGE), Some(10 * PAGE));

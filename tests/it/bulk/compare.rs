@@ -1,4 +1,4 @@
-//! Comparison, and what has changed between a disk and its ancestors.
+//! Comparison, and changes between a disk and its ancestors.
 
 use std::ops::{ControlFlow, Range};
 
@@ -13,7 +13,7 @@ use crate::support::{map, temp_dir};
 
 use super::{Case, first_difference, padded, pool, some_range};
 
-/// All differences of two contents.
+/// Returns all differences of two inputs.
 fn differences(one: Of<'_>, other: Of<'_>) -> Vec<Difference> {
     let mut found = Vec::new();
     ops::compare(one, other, &ScanOptions::new(), |difference| {
@@ -24,7 +24,7 @@ fn differences(one: Of<'_>, other: Of<'_>) -> Vec<Difference> {
     found
 }
 
-/// The same, step by step.
+/// Returns all differences, step by step.
 fn plain(one: &[u8], other: &[u8]) -> Vec<(Range<u64>, u64)> {
     let mut found: Vec<(Range<u64>, u64)> = Vec::new();
     let step = size(COMPARE_STEP);
@@ -48,7 +48,7 @@ pub(super) fn agrees(case: &Case, rng: &mut Rng) {
     }
 }
 
-/// Compares a range with raw bytes that are equal but for a few places.
+/// Compares a range with raw bytes that are equal except in a few places.
 fn with_raw(case: &Case, rng: &mut Rng) {
     let range = some_range(&case.disk, rng);
     let mut raw = case.content.read(range.clone());
@@ -66,7 +66,7 @@ fn with_raw(case: &Case, rng: &mut Rng) {
         raw.resize(length, 0);
         raw
     });
-    // Mapped, with holes where it is zero, or in memory.
+    // Mapped, with holes for zeros, or in memory.
     let folder = temp_dir();
     let source = if rng.one_in(2) && !raw.is_empty() {
         let path = folder.path().join("raw");
@@ -84,7 +84,7 @@ fn with_raw(case: &Case, rng: &mut Rng) {
     assert_eq!(first, expected.first().map(|(_, first)| *first));
 }
 
-/// Compares a range with another one of the same disk: what is read for one may lie across what is read for the other.
+/// Compares a range with another one of the same disk: the bytes of both may overlap.
 fn with_itself(case: &Case, rng: &mut Rng) {
     let (one, other) = (some_range(&case.disk, rng), some_range(&case.disk, rng));
     let length = size((one.end - one.start).max(other.end - other.start));
@@ -95,7 +95,7 @@ fn with_itself(case: &Case, rng: &mut Rng) {
     assert_eq!(found, expected);
 }
 
-/// All changes, by either way.
+/// Returns all changes, of one of the two kinds.
 fn all_changes(disk: &Disk, ancestor: usize, is_allocated: bool) -> Vec<Change> {
     let mut found = Vec::new();
     let mut add = |change| {
@@ -110,7 +110,7 @@ fn all_changes(disk: &Disk, ancestor: usize, is_allocated: bool) -> Vec<Change> 
     found
 }
 
-/// Checks that changes are in order, as long as can be, and that their zeros are zero.
+/// Checks that changes are in order, as long as possible, and that their zeros are zero.
 fn check(changes: &[Change], content: &Expected) {
     for pair in changes.windows(2) {
         let (one, next) = (&pair[0], &pair[1]);
@@ -122,7 +122,7 @@ fn check(changes: &[Change], content: &Expected) {
     }
 }
 
-/// The changes against an ancestor: those of the content by the two models, those that are allocated by the oracle.
+/// Checks the changes from an ancestor: those of the content with the two models, allocated ones with the oracle.
 fn changes(case: &Case, ancestor: usize, rng: &mut Rng) {
     let size_of_disk = case.disk.size();
     let chain = case.chain();
@@ -150,7 +150,7 @@ fn changes(case: &Case, ancestor: usize, rng: &mut Rng) {
     }
 }
 
-/// Which steps of the disk are in some change.
+/// Returns which steps of the disk are in some change.
 fn marked(changes: &[Change], steps: usize) -> Vec<bool> {
     let mut marked = vec![false; steps];
     for change in changes {
@@ -160,8 +160,8 @@ fn marked(changes: &[Change], steps: usize) -> Vec<bool> {
 }
 
 #[test]
-fn what_two_children_have_of_one_parent_is_not_looked_at() {
-    // A parent that can't be read where neither child has anything of its own: whoever looks there, fails.
+fn compare_skips_shared_blocks_of_common_parent() {
+    // A parent that cannot be read outside the blocks of its children: an access there fails.
     let folder = temp_dir();
     let parent = Spec::empty(8 * MIB).block(1, Block::full()).block(5, Block::full());
     let image = parent.build();
@@ -173,14 +173,14 @@ fn what_two_children_have_of_one_parent_is_not_looked_at() {
         Disk::open(map(&path), &OpenOptions::new().parents(Parents::Beside)).unwrap()
     };
     let (one, other) = (child("one.vhdx", 1), child("other.vhdx", 1));
-    // What they share was never read: its pages are cut off under the mapping, where touching them would be fatal.
+    // The shared blocks were never read: their pages are truncated under the mapping, where an access would be fatal.
     let file = std::fs::File::options().write(true).open(folder.path().join("parent.vhdx")).unwrap();
     file.set_len(image.block_at(5)).unwrap();
     assert_eq!(differences(Of::disk(&one).range(4 * MIB..), Of::disk(&other).range(4 * MIB..)), []);
 }
 
 #[test]
-fn disks_of_64_tib_that_hold_nothing_are_compared_at_once() {
+fn compare_skips_unallocated_64_tib() {
     let (one, other) = (Spec::empty(64 * TIB), Spec::empty(64 * TIB).block(777_777, Block::full()));
     let other = Spec { block_size: 1 << 25, ..other };
     let one = Spec { block_size: 1 << 25, ..one };
@@ -192,13 +192,13 @@ fn disks_of_64_tib_that_hold_nothing_are_compared_at_once() {
 }
 
 #[test]
-fn there_are_no_changes_against_a_layer_that_is_not_there() {
+fn changes_need_an_existing_layer() {
     let base = Spec::default();
     let child = Spec::child_of(&base, "base.vhdx").build();
     let disk = open_chain(&[&child, &base.build()]).unwrap();
     for layer in [0, 2, usize::MAX] {
         let error = ops::allocated_changes(&disk, layer, |_| ControlFlow::Continue(())).unwrap_err();
-        assert!(error.to_string().contains(&format!("no ancestor with number {layer}")), "{error}");
+        assert!(error.to_string().contains(&format!("no parent with number {layer}")), "{error}");
         assert!(ops::content_changes(&disk, layer, &ScanOptions::new(), |_| ControlFlow::Continue(())).is_err());
     }
     assert_eq!(all_changes(&disk, 1, true), []);

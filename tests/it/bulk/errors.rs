@@ -1,4 +1,4 @@
-//! What work does that can't be done: it ends with the same error whatever the threads, or when it is asked to.
+//! Failing work: it ends with the same error for any number of threads, or when it is cancelled.
 
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,7 +12,7 @@ use crate::support::{map, temp_dir};
 
 use super::POOLS;
 
-/// A disk of 64 MiB, all of it present, of which these blocks can't be read.
+/// A disk of 64 MiB with all blocks present, of which the blocks `bad` cannot be read.
 fn broken(folder: &std::path::Path, bad: &[u64]) -> Disk {
     let mut spec = (0..64).fold(Spec::empty(64 * MIB), |spec, block| spec.block(block, Block::full()));
     for block in bad {
@@ -24,7 +24,7 @@ fn broken(folder: &std::path::Path, bad: &[u64]) -> Disk {
 }
 
 #[test]
-fn the_first_error_in_order_is_the_one_that_is_told() {
+fn first_error_in_order_is_returned() {
     let folder = temp_dir();
     let disk = broken(folder.path(), &[40, 11, 50]);
     let content = Of::disk(&disk);
@@ -46,7 +46,7 @@ fn the_first_error_in_order_is_the_one_that_is_told() {
     }
 }
 
-/// Asks for an end after so many bytes.
+/// Cancels after a number of bytes.
 struct EndAfter(u64, AtomicU64);
 
 impl Progress for EndAfter {
@@ -57,7 +57,7 @@ impl Progress for EndAfter {
 }
 
 #[test]
-fn work_ends_when_it_is_asked_to_and_not_much_later() {
+fn work_ends_soon_after_cancellation() {
     let folder = temp_dir();
     let disk = broken(folder.path(), &[]);
     let content = Of::disk(&disk);
@@ -65,22 +65,22 @@ fn work_ends_when_it_is_asked_to_and_not_much_later() {
         for algorithms in [&[Algorithm::Crc32][..], &[Algorithm::Md5]] {
             let progress = EndAfter(4 * MIB, AtomicU64::new(0));
             let options = ScanOptions::new().progress(&progress);
-            let stopped = pool.install(|| ops::hash(content, algorithms, &options)).unwrap_err();
-            assert!(matches!(stopped, ScanError::Cancelled), "{stopped:?}");
+            let error = pool.install(|| ops::hash(content, algorithms, &options)).unwrap_err();
+            assert!(matches!(error, ScanError::Cancelled), "{error:?}");
             let done = progress.1.into_inner();
-            assert!(done <= 16 * MIB, "{done} bytes were done all the same");
+            assert!(done <= 16 * MIB, "{done} bytes were done nevertheless");
         }
         let progress = EndAfter(4 * MIB, AtomicU64::new(0));
         let options = ExtractOptions::new().scan(ScanOptions::new().progress(&progress));
         let file = tempfile::tempfile_in(folder.path()).unwrap();
         let target = Target::new(&file, TargetContent::Zeros);
-        let stopped = pool.install(|| ops::extract_to_file(content, &target, &options)).unwrap_err();
-        assert!(matches!(stopped, ScanError::Cancelled), "{stopped:?}");
+        let error = pool.install(|| ops::extract_to_file(content, &target, &options)).unwrap_err();
+        assert!(matches!(error, ScanError::Cancelled), "{error:?}");
     }
 }
 
 #[test]
-fn progress_adds_up_to_the_whole() {
+fn progress_adds_up_to_the_total() {
     let folder = temp_dir();
     let spec = Spec::empty(300 * MIB).block(3, Block::full()).block(299, Block::full());
     let path = folder.path().join("disk.vhdx");
@@ -110,7 +110,7 @@ fn progress_adds_up_to_the_whole() {
 }
 
 #[test]
-fn a_panic_of_whoever_waits_for_the_work_comes_through() {
+fn panic_in_progress_is_propagated() {
     struct Panics;
 
     impl Progress for Panics {

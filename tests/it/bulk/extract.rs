@@ -1,4 +1,4 @@
-//! Extraction: what is in the target, whatever was there before, and which of it takes room.
+//! Extraction: the content of the target, whatever was there before, and the space that it occupies.
 
 use std::fs::File;
 use std::io::Read;
@@ -48,9 +48,9 @@ pub(super) fn agrees(case: &Case, rng: &mut Rng) {
     let mut found = vec![0; size(around)];
     file.read_exact_at(&mut found, 0).unwrap();
     let (head, rest) = found.split_at(size(offset));
-    let (body, behind) = rest.split_at(expected.len());
+    let (body, after) = rest.split_at(expected.len());
     let filler = if before == TargetContent::Zeros { 0 } else { 0xEE };
-    assert!(head.iter().chain(behind).all(|byte| *byte == filler), "bytes around the target were written to");
+    assert!(head.iter().chain(after).all(|byte| *byte == filler), "bytes around the target were written to");
     assert!(body == expected, "{options:?} to {before:?} at {offset}");
     assert_eq!(extracted.data + extracted.zero, wide(expected.len()), "{extracted:?}");
     assert_eq!(texts(&extracted.digests), digests);
@@ -58,7 +58,7 @@ pub(super) fn agrees(case: &Case, rng: &mut Rng) {
     streams(content, &expected, &options, rng);
 }
 
-/// The same to a pipe, whose reader takes as it likes, and to a vector.
+/// Extracts to a pipe with an irregular reader, and to a vector.
 fn streams(content: Of<'_>, expected: &[u8], options: &ExtractOptions<'_>, rng: &mut Rng) {
     let (mut reader, writer) = std::io::pipe().unwrap();
     let step = size(rng.pick(&[1 << 20, 65_536, 3001]));
@@ -85,7 +85,7 @@ fn streams(content: Of<'_>, expected: &[u8], options: &ExtractOptions<'_>, rng: 
     assert_eq!(again.digests, extracted.digests);
 }
 
-/// A disk of four blocks: bytes everywhere, in the middle only, zeros that are somewhere, and nothing.
+/// A disk of four blocks: bytes everywhere, bytes in the middle only, allocated zeros, and an unallocated block.
 fn four_blocks() -> Spec {
     Spec::empty(4 * MIB)
         .block(0, Block::full())
@@ -93,17 +93,17 @@ fn four_blocks() -> Spec {
         .block(2, Block::full().fill(Fill::Pieces(Vec::new())))
 }
 
-/// KiB that a file takes on its medium.
+/// Returns the space of a file on its medium, in KiB.
 fn room(file: &File) -> u64 {
     file.metadata().unwrap().blocks() / 2
 }
 
 #[test]
-fn zeros_become_the_holes_that_are_asked_for() {
+fn zeros_become_holes_as_requested() {
     let folder = temp_dir();
     let path = folder.path().join("disk.vhdx");
     let image = four_blocks().build();
-    // Without holes, so that the file says nothing of where zeros are.
+    // Without holes, so that the file does not show where zeros are.
     std::fs::write(&path, image.bytes.to_vec()).unwrap();
     let disk = Disk::open(map(&path), &OpenOptions::new()).unwrap();
     for (sparse, expected) in [(Sparse::None, 4096), (Sparse::Blocks, 3072), (Sparse::Zeros, 1028)] {
@@ -120,7 +120,7 @@ fn zeros_become_the_holes_that_are_asked_for() {
             file.read_exact_at(&mut found, 0).unwrap();
             assert!(found == crate::lab::Expected::of(&[&image]).read(0..4 * MIB));
             file.sync_all().unwrap();
-            // Some file systems take a block or two for themselves.
+            // Some file systems use a block or two for themselves.
             let room = room(&file);
             assert!((expected..expected + 64).contains(&room), "{sparse:?} {before:?}: {room} KiB");
         }
@@ -128,7 +128,7 @@ fn zeros_become_the_holes_that_are_asked_for() {
 }
 
 #[test]
-fn direct_writes_put_the_same_bytes_into_the_file() {
+fn direct_writes_write_the_same_bytes() {
     use std::os::unix::fs::OpenOptionsExt;
 
     let folder = temp_dir();

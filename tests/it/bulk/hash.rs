@@ -1,4 +1,4 @@
-//! Digests: each by its algorithm over the bytes that the model knows.
+//! Digests: each by its algorithm over the bytes of the model.
 
 use sha2::Digest as _;
 use vhdx_mmap::ops::{self, Algorithm, Digest};
@@ -11,7 +11,7 @@ use crate::support::{hex, map, temp_dir};
 
 use super::{Case, pool, some_range};
 
-/// A digest, computed over the whole in one piece.
+/// Computes a digest over the whole in one piece.
 pub(super) fn plain(algorithm: Algorithm, bytes: &[u8]) -> String {
     match algorithm {
         Algorithm::Crc32 => format!("{:08x}", crc32(bytes)),
@@ -22,7 +22,7 @@ pub(super) fn plain(algorithm: Algorithm, bytes: &[u8]) -> String {
     }
 }
 
-/// CRC-32 as the book has it: a table, and byte by byte.
+/// CRC-32 as in textbooks: a table, and byte by byte.
 fn crc32(bytes: &[u8]) -> u32 {
     static TABLE: std::sync::LazyLock<[u32; 256]> = std::sync::LazyLock::new(|| {
         std::array::from_fn(|byte| {
@@ -33,7 +33,7 @@ fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0, step)
 }
 
-/// Some of the algorithms, in any order.
+/// Returns some of the algorithms, in any order.
 pub(super) fn some_algorithms(rng: &mut Rng) -> Vec<Algorithm> {
     let mut algorithms = Algorithm::ALL.to_vec();
     rng.shuffle(&mut algorithms);
@@ -56,15 +56,15 @@ pub(super) fn agrees(case: &Case, rng: &mut Rng) {
     assert_eq!(texts(&found), expected, "digests of {range:x?}");
 
     let padding = rng.below(3 << 20);
-    let behind = [&bytes[..], &vec![0; usize::try_from(padding).unwrap()], b"footer"].concat();
-    let expected: Vec<_> = algorithms.iter().map(|algorithm| (*algorithm, plain(*algorithm, &behind))).collect();
+    let padded = [&bytes[..], &vec![0; usize::try_from(padding).unwrap()], b"footer"].concat();
+    let expected: Vec<_> = algorithms.iter().map(|algorithm| (*algorithm, plain(*algorithm, &padded))).collect();
     let content = content.followed_by(padding, b"footer");
     let found = pool(rng).install(|| ops::hash(content, &algorithms, &ScanOptions::new())).unwrap();
     assert_eq!(texts(&found), expected, "digests of {range:x?}, padded");
 }
 
 #[test]
-fn digests_have_the_check_values_of_their_algorithms() {
+fn digests_match_check_values() {
     let source = Source::from_vec(b"123456789".to_vec());
     let found = ops::hash(Of::raw(&source), &Algorithm::ALL, &ScanOptions::new()).unwrap();
     let found: Vec<String> = found.iter().map(ToString::to_string).collect();
@@ -81,7 +81,7 @@ fn digests_have_the_check_values_of_their_algorithms() {
 }
 
 #[test]
-fn a_digest_is_read_as_it_is_written() {
+fn digest_text_round_trips() {
     let source = Source::from_vec(vec![7; 1000]);
     for digest in ops::hash(Of::raw(&source), &Algorithm::ALL, &ScanOptions::new()).unwrap() {
         let algorithm = digest.algorithm();
@@ -99,7 +99,7 @@ fn a_digest_is_read_as_it_is_written() {
 }
 
 #[test]
-fn the_sum_of_64_tib_takes_no_longer_than_that_of_what_is_in_them() {
+fn crc32_of_64_tib_skips_unallocated_space() {
     let folder = temp_dir();
     let path = folder.path().join("disk.vhdx");
     let last = 64 * TIB / MIB - 1;
@@ -116,7 +116,7 @@ fn the_sum_of_64_tib_takes_no_longer_than_that_of_what_is_in_them() {
 }
 
 #[test]
-fn holes_of_the_image_file_are_zeros_that_nobody_reads() {
+fn holes_of_image_file_are_not_read() {
     // Blocks of which only the middle was ever written: the rest of each is a hole of the file.
     let spec = (0..8).fold(Spec::empty(8 * MIB), |spec, block| {
         let piece = (300_000, vec![u8::try_from(block + 1).unwrap(); 100_000]);
@@ -136,7 +136,7 @@ fn holes_of_the_image_file_are_zeros_that_nobody_reads() {
 }
 
 #[test]
-fn nothing_has_the_digest_of_nothing() {
+fn empty_disk_has_digest_of_empty_input() {
     let disk = open_chain(&[&Spec::empty(0).build()]).unwrap();
     let found = ops::hash(Of::disk(&disk), &Algorithm::ALL, &ScanOptions::new()).unwrap();
     let expected: Vec<_> = Algorithm::ALL.into_iter().map(|algorithm| (algorithm, plain(algorithm, b""))).collect();

@@ -1,4 +1,4 @@
-//! Numbers that callers may give: the largest that there are lead to the right answer, or to an error.
+//! Limits of numbers that callers pass: the largest ones give the right answer, or an error.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -19,7 +19,7 @@ fn crc32_of(content: Of<'_>) -> Result<String, ScanError> {
 }
 
 #[test]
-fn crc32_is_right_for_every_padding() {
+fn crc32_is_correct_for_every_padding() {
     let source = Source::from_vec(b"abc".to_vec());
     let content = Of::raw(&source);
     // By x^(8n) modulo the polynomial, in Python.
@@ -27,7 +27,7 @@ fn crc32_is_right_for_every_padding() {
         (1 << 48, "3e0da476"),
         ((1 << 50) - 512, "50ca8520"),
         (1 << 63, "461330df"),
-        // With this one, the content has 2^64 - 1 bytes.
+        // With this one, the input has 2^64 - 1 bytes.
         (u64::MAX - 9, "5390c691"),
     ] {
         let padded = content.followed_by(padding, b"footer");
@@ -44,10 +44,10 @@ fn crc32_is_right_for_every_padding() {
 }
 
 #[test]
-fn content_longer_than_a_u64_is_an_error_of_every_operation() {
+fn input_longer_than_u64_is_an_error() {
     let disk = open_chain(&[&Spec::default().build()]).unwrap();
     let source = Source::from_vec(b"abc".to_vec());
-    let too_long = |stopped: ScanError| match stopped {
+    let too_long = |error: ScanError| match error {
         ScanError::Read(error) => {
             assert_eq!(error.category(), Category::InvalidInput);
             let ErrorKind::ContentTooLong { found } = error.kind() else { panic!("{error:?}") };
@@ -90,7 +90,7 @@ fn content_longer_than_a_u64_is_an_error_of_every_operation() {
 }
 
 #[test]
-fn contents_of_any_length_are_compared() {
+fn inputs_of_any_length_are_compared() {
     let source = Source::from_vec(b"abc".to_vec());
     let content = Of::raw(&source);
     for padding in [1 << 48, 1 << 60, u64::MAX - 4] {
@@ -112,7 +112,7 @@ fn contents_of_any_length_are_compared() {
 }
 
 #[test]
-fn a_target_without_offsets_for_the_content_is_refused() {
+fn target_without_enough_offsets_is_rejected() {
     let disk = open_chain(&[&Spec::default().build()]).unwrap();
     let (bytes, zeros) = (Source::from_vec(vec![7; 5000]), Source::from_vec(Vec::new()));
     let last = u64::try_from(i64::MAX).unwrap();
@@ -135,16 +135,16 @@ fn a_target_without_offsets_for_the_content_is_refused() {
             }
         }
     }
-    // Zeros that are there already need no offset that the file system can write to.
+    // Existing zeros need no offset that the file system can write to.
     let file = tempfile::tempfile().unwrap();
     let target = Target::new(&file, TargetContent::Zeros).at(last - 5000);
     ops::extract_to_file(Of::raw(&zeros).followed_by(5000, &[]), &target, &ExtractOptions::new()).unwrap();
 }
 
-/// What a content is: every byte, with its place.
+/// Model of an input: every byte, with its position.
 #[derive(Clone)]
 struct Model {
-    /// The place of the first byte.
+    /// Position of the first byte.
     place: u128,
     /// Bytes of the disk or file.
     own: Vec<u8>,
@@ -186,7 +186,7 @@ fn some_bound(rng: &mut Rng, around: u64, length: u64) -> Bound<u64> {
     rng.pick(&[Bound::Included(place), Bound::Excluded(place), Bound::Unbounded])
 }
 
-/// Applies random ranges and tails, and compares what is left with the model.
+/// Applies random ranges and tails, and compares the result with the model.
 fn ranges(content: Of<'_>, own: Vec<u8>, rng: &mut Rng) {
     let (mut content, mut model) = (content, Model { place: 0, own, more: Vec::new() });
     for _ in 0..rng.below(6) {
@@ -211,14 +211,14 @@ fn ranges(content: Of<'_>, own: Vec<u8>, rng: &mut Rng) {
         ops::extract_to_writer(content, &mut found, &ExtractOptions::new()).unwrap();
         assert!(found == expected, "{found:?} is not {expected:?}");
         if expected.is_empty() {
-            // An empty content has no first byte, and so no place that a model could know.
+            // An empty input has no first byte, so the model has no position for it.
             return;
         }
     }
 }
 
 #[test]
-fn a_range_restricts_padding_and_tail_too() {
+fn range_restricts_padding_and_tail() {
     let image = Spec::empty(MIB).block(0, Block::full()).build();
     let disk = open_chain(&[&image]).unwrap();
     let bytes = crate::lab::Expected::of(&[&image]).read(0..MIB);
@@ -247,7 +247,7 @@ fn a_range_restricts_padding_and_tail_too() {
     assert_eq!(text(Of::raw(&source).range(2..4).range(..)), "23");
 }
 
-/// Takes everything, and fails when it is to be flushed.
+/// Accepts all writes, and fails to flush.
 struct FlushFails(Vec<u8>);
 
 impl Write for FlushFails {
@@ -260,7 +260,7 @@ impl Write for FlushFails {
     }
 }
 
-/// Every function that takes a writer: it writes to it what the second function makes anew.
+/// A function that writes to the given writer.
 type Work<'a> = &'a (dyn Fn(&mut (dyn Write + Send)) -> Result<(), io::Error> + Sync);
 
 fn io_error(error: ScanError) -> io::Error {
@@ -271,7 +271,7 @@ fn io_error(error: ScanError) -> io::Error {
 }
 
 #[test]
-fn everything_written_has_arrived_when_work_is_done() {
+fn writers_are_flushed() {
     let disk: Disk = open_chain(&[&Spec::default().build()]).unwrap();
     let options = ScanOptions::new();
     let shard = Shard::new(1, 1).unwrap();

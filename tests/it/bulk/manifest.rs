@@ -1,4 +1,4 @@
-//! Manifests: what is in them, that shares make the same ones, and that every change is found.
+//! Manifests: their content, their shares, and the detection of every change.
 
 use std::io::{BufReader, Cursor, Read};
 
@@ -112,7 +112,7 @@ fn contents(case: &Case, manifest: &[u8], algorithms: &[Algorithm]) {
     }
 }
 
-/// Two disks that differ in blocks 2 and 5: there a block is changed, here one has become zero.
+/// Two disks that differ in blocks 2 and 5: one is changed, one has become zero.
 fn two_disks() -> (Disk, Disk) {
     let one = Spec::default();
     let mut other = one.clone().block(2, Block::full().bytes(b"other"));
@@ -121,7 +121,7 @@ fn two_disks() -> (Disk, Disk) {
 }
 
 #[test]
-fn every_block_that_differs_is_found_with_its_place() {
+fn verify_finds_every_different_block() {
     let (one, other) = two_disks();
     for algorithms in [&[Algorithm::Sha256][..], &[Algorithm::Blake3], &[Algorithm::Crc32, Algorithm::Md5]] {
         for (of, with) in [(&one, &other), (&other, &one)] {
@@ -135,7 +135,7 @@ fn every_block_that_differs_is_found_with_its_place() {
 }
 
 #[test]
-fn a_disk_is_compared_whatever_the_blocks_of_the_image_that_it_is_in() {
+fn verify_works_with_any_block_size() {
     let one = Spec::default();
     let content = crate::lab::Expected::of(&[&one.build()]);
     let mut other = Spec { block_size: 4 << 20, ..Spec::empty(8 * MIB) };
@@ -152,7 +152,7 @@ fn a_disk_is_compared_whatever_the_blocks_of_the_image_that_it_is_in() {
     assert_eq!((verified.blocks, found.len()), (2, 0));
 }
 
-/// The message with which a manifest is refused, and the line that it is about.
+/// Returns the line and the message with which a manifest is rejected.
 fn refused(disk: &Disk, manifest: &[u8]) -> (Option<u64>, String) {
     let error = verify(disk, manifest).unwrap_err();
     let ScanError::Manifest(ManifestError::Format { line, what, .. }) = error else { unreachable!("{error:?}") };
@@ -160,13 +160,13 @@ fn refused(disk: &Disk, manifest: &[u8]) -> (Option<u64>, String) {
 }
 
 #[test]
-fn a_manifest_that_was_cut_or_changed_is_refused() {
+fn truncated_or_changed_manifest_is_rejected() {
     let (disk, _) = two_disks();
     let manifest = create(&disk, &[Algorithm::Sha256], None);
     let text = String::from_utf8(manifest.clone()).unwrap();
     for length in 0..manifest.len() {
         let (_, what) = refused(&disk, &manifest[..length]);
-        assert!(["cut off", "empty file"].iter().any(|words| what.contains(words)), "cut at {length}: {what}");
+        assert!(["truncated", "is empty"].iter().any(|words| what.contains(words)), "cut at {length}: {what}");
     }
     for at in 0..manifest.len() {
         let mut changed = manifest.clone();
@@ -178,7 +178,7 @@ fn a_manifest_that_was_cut_or_changed_is_refused() {
         ("not a manifest", text.replace("vhdx-manifest", "vhdx-manifesto")),
         ("version", text.replace("\"schema\":1", "\"schema\":2")),
         ("do not follow", [&lines[..2], &lines[3..]].concat().join("\n") + "\n"),
-        ("something behind", text.clone() + "\n"),
+        ("trailing data", text.clone() + "\n"),
         ("about a block", text.replace("\"state\"", "\"status\"")),
         ("too long", text.replace("\"state\"", &format!("\"{}\"", "x".repeat(1 << 16)))),
         ("no text", String::new()),
@@ -187,15 +187,15 @@ fn a_manifest_that_was_cut_or_changed_is_refused() {
         let (_, found) = refused(&disk, &bytes);
         assert!(found.contains(what), "{what}: {found}");
     }
-    // Blocks of one byte would make a long work of a short manifest.
+    // Blocks of one byte would make a short manifest very expensive.
     let header = lines[0].replace("\"block-size\":1048576", "\"block-size\":1");
     assert_ne!(header, lines[0]);
     let (line, what) = refused(&disk, format!("{header}\n").as_bytes());
-    assert_eq!((line, what.as_str()), (Some(1), "the values in it contradict each other"));
+    assert_eq!((line, what.as_str()), (Some(1), "the values contradict each other"));
 }
 
 #[test]
-fn a_manifest_of_a_disk_of_another_size_is_refused() {
+fn manifest_of_other_size_is_rejected() {
     let (disk, _) = two_disks();
     let larger = open_chain(&[&Spec::empty(9 * MIB).build()]).unwrap();
     let (_, what) = refused(&larger, &create(&disk, &[Algorithm::Crc32], None));
@@ -210,7 +210,7 @@ fn merge_error(parts: &[Vec<u8>]) -> (usize, String) {
 }
 
 #[test]
-fn shares_that_are_not_those_of_one_work_are_not_merged() {
+fn shares_of_different_work_are_not_merged() {
     let (one, _) = two_disks();
     let renamed = Spec { data_write_guid: uuid::Uuid::from_u128(5), ..Spec::default() };
     let renamed = open_chain(&[&renamed.build()]).unwrap();
@@ -231,7 +231,7 @@ fn shares_that_are_not_those_of_one_work_are_not_merged() {
         let (document, what) = merge_error(&[first.clone(), third.clone()]);
         assert_eq!((document, what.as_str()), (1, "share 2/3 is missing"));
         let (document, what) = merge_error(&[first.clone(), second.clone(), second.clone()]);
-        assert_eq!((document, what.as_str()), (2, "share 2/3 is there twice"));
+        assert_eq!((document, what.as_str()), (2, "share 2/3 occurs twice"));
         let (document, what) = merge_error(&[first.clone(), make(&one, "2/4"), third.clone()]);
         assert!(document == 1 && what.contains("2/4") && what.contains("1/3"), "{what}");
         let (document, what) = merge_error(&[first.clone(), make(&renamed, "2/3"), third.clone()]);
@@ -243,9 +243,9 @@ fn shares_that_are_not_those_of_one_work_are_not_merged() {
         changed[at] ^= 1;
         merge_error(&[first.clone(), changed, third.clone()]);
         let (document, what) = merge_error(&[first, cut, third]);
-        assert!(document == 1 && what.contains("cut off"), "{what}");
+        assert!(document == 1 && what.contains("truncated"), "{what}");
     }
-    // The map of this one is another, and so are the shares, though it says that it is the same disk.
+    // The map of this one differs, and so do the shares, although it claims to be the same disk.
     let moved = open_chain(&[&Spec::default().block(6, Block::full()).block(7, Block::full()).build()]).unwrap();
     let (_, what) = merge_error(&[share(&one, "1/2"), share(&moved, "2/2")]);
     assert!(what.contains("same image"), "{what}");
@@ -265,8 +265,8 @@ fn shares_are_numbered_from_one() {
 }
 
 #[test]
-fn shares_have_about_as_much_to_do_as_each_other() {
-    // All that there is lies in the last eighth of the disk.
+fn shares_have_similar_amounts_of_data() {
+    // All data is in the last eighth of the disk.
     let spec = (112..128).fold(Spec::empty(128 * MIB), |spec, block| spec.block(block, Block::full()));
     let disk = open_chain(&[&spec.build()]).unwrap();
     for shard in shares(4) {
@@ -277,7 +277,7 @@ fn shares_have_about_as_much_to_do_as_each_other() {
 }
 
 #[test]
-fn a_digest_that_needs_the_whole_is_not_computed_in_shares() {
+fn sequential_digest_is_not_computed_in_shares() {
     let (disk, _) = two_disks();
     let (shard, nothing) = (Shard::new(1, 2).unwrap(), Value::Null);
     let algorithms = [Algorithm::Crc32, Algorithm::Sha256];
@@ -298,7 +298,7 @@ fn all_shares(disk: &Disk, count: u32) -> [Vec<Vec<u8>>; 2] {
 }
 
 #[test]
-fn merge_takes_readers_with_buffers_of_any_length() {
+fn merge_accepts_readers_with_any_buffer() {
     let (disk, _) = two_disks();
     let whole = create(&disk, &[Algorithm::Crc32, Algorithm::Sha256], None);
     let digests = ops::hash(Of::disk(&disk), &[Algorithm::Blake3, Algorithm::Crc32], &ScanOptions::new()).unwrap();
@@ -322,13 +322,13 @@ fn merge_takes_readers_with_buffers_of_any_length() {
     }
 }
 
-/// Arrays in each other: `depth` brackets.
+/// Nested arrays: `depth` brackets.
 fn nested(depth: usize) -> Value {
     (0..depth).fold(Value::Null, |inner, _| Value::from(vec![inner]))
 }
 
 #[test]
-fn whatever_goes_into_a_share_comes_out_of_it_or_is_refused() {
+fn about_of_a_share_round_trips_or_is_rejected() {
     let (disk, _) = two_disks();
     let through = |about: &Value| {
         let mut out = Vec::new();
@@ -345,7 +345,7 @@ fn whatever_goes_into_a_share_comes_out_of_it_or_is_refused() {
     for about in [text(1000), text(limit / 2), text(limit - 1), text(limit), nested(100)] {
         assert!(through(&about).unwrap() == about);
     }
-    // Numbers that a careless parser rounds otherwise than they were written.
+    // Numbers that a careless parser rounds to other values.
     for number in
         [0.1 + 0.2, 1.0 / 3.0, 5e-324, 1.797_693_134_862_315_7e308, 7.038_531e-26, -0.0, 9_007_199_254_740_993.0]
     {
@@ -378,7 +378,7 @@ fn whatever_goes_into_a_share_comes_out_of_it_or_is_refused() {
 }
 
 #[test]
-fn a_share_that_is_longer_than_any_is_refused_before_it_is_read_to_its_end() {
+fn overlong_share_is_rejected_early() {
     let (disk, _) = two_disks();
     let [_, parts] = all_shares(&disk, 1);
     let mut endless = parts[0].chain(std::io::repeat(b' '));
@@ -387,7 +387,7 @@ fn a_share_that_is_longer_than_any_is_refused_before_it_is_read_to_its_end() {
 }
 
 #[test]
-fn a_shard_is_checked_wherever_it_is_read() {
+fn shard_is_validated_when_read() {
     let read = |text: &str| serde_json::from_str::<Shard>(text);
     let shard = Shard::new(2, 5).unwrap();
     assert_eq!(serde_json::to_string(&shard).unwrap(), r#"{"index":2,"count":5}"#);
@@ -397,7 +397,7 @@ fn a_shard_is_checked_wherever_it_is_read() {
         let text = format!(r#"{{"index":{},"count":{}}}"#, bad.0, bad.1);
         assert!(read(&text).is_err(), "{text}");
     }
-    // Inside of documents, whose own digests are right.
+    // Inside documents with valid digests.
     let (disk, _) = two_disks();
     let [manifests, digests] = all_shares(&disk, 1);
     for (number, count) in [(0, 0), (5, 2), (1, 2_000_000)] {
@@ -423,7 +423,7 @@ fn a_shard_is_checked_wherever_it_is_read() {
 }
 
 #[test]
-fn a_share_without_blocks_verifies_nothing_and_is_merged_with_the_others() {
+fn share_without_blocks_can_only_be_merged() {
     let (disk, _) = two_disks();
     let whole = create(&disk, &[Algorithm::Crc32, Algorithm::Sha256], None);
     let digests = ops::hash(Of::disk(&disk), &[Algorithm::Blake3, Algorithm::Crc32], &ScanOptions::new()).unwrap();
@@ -450,7 +450,7 @@ fn a_share_without_blocks_verifies_nothing_and_is_merged_with_the_others() {
     let merged = manifest::merge(parts.iter().map(|part| &part[..]).collect(), &mut Vec::new()).unwrap();
     let Merged::Digests { digests: found, .. } = merged else { unreachable!() };
     assert_eq!(texts(&found), texts(&digests));
-    // All of a disk that has nothing is verified by a manifest of nothing.
+    // An empty manifest verifies all of an empty disk.
     let nothing = open_chain(&[&Spec::empty(0).build()]).unwrap();
     for shard in [None, Shard::new(1, 2), Shard::new(2, 2)] {
         let (verified, _) = verify(&nothing, &create(&nothing, &[Algorithm::Crc32], shard)).unwrap();
@@ -475,7 +475,7 @@ impl std::io::Seek for Changes<'_> {
 }
 
 #[test]
-fn a_manifest_that_changes_while_it_is_read_is_refused() {
+fn manifest_changed_while_read_is_rejected() {
     let (one, other) = two_disks();
     let [one_manifest, other_manifest] = [&one, &other].map(|disk| create(disk, &[Algorithm::Sha256], None));
     let input = BufReader::new(Changes(Cursor::new(&one_manifest), &other_manifest));
@@ -484,7 +484,7 @@ fn a_manifest_that_changes_while_it_is_read_is_refused() {
 }
 
 #[test]
-fn what_readers_would_refuse_is_not_written() {
+fn invalid_manifests_are_not_written() {
     let (disk, _) = two_disks();
     let (shard, options) = (Shard::new(1, 2).unwrap(), ScanOptions::new());
     for algorithms in [&[][..], &[Algorithm::Crc32, Algorithm::Blake3, Algorithm::Crc32]] {

@@ -1,5 +1,5 @@
-//! Work on whole disks: whatever the image, the range and the number of threads, it gives what a plain computation over
-//! the bytes gives that the model knows.
+//! Work on whole disks: for any image, range and number of threads, it gives the result of a plain computation over the
+//! bytes of the model.
 #![cfg(feature = "ops")]
 
 mod compare;
@@ -24,12 +24,12 @@ use crate::lab::{Door, Expected, Rng, open_through, size, wide};
 static POOLS: LazyLock<[ThreadPool; 3]> =
     LazyLock::new(|| [1, 2, 5].map(|threads| ThreadPoolBuilder::new().num_threads(threads).build().unwrap()));
 
-/// A pool of any size.
+/// Returns a pool of any size.
 fn pool(rng: &mut Rng) -> &'static ThreadPool {
     &POOLS[size(rng.below(3))]
 }
 
-/// A range of the disk, often at the border of a unit.
+/// Returns a range of the disk, often at the border of a unit.
 fn some_range(disk: &Disk, rng: &mut Rng) -> Range<u64> {
     if rng.one_in(3) {
         return 0..disk.size();
@@ -69,7 +69,7 @@ proptest! {
     #![proptest_config(cases(96))]
 
     #[test]
-    fn any_chain_gives_what_a_plain_computation_does(
+    fn work_on_any_chain_equals_plain_computation(
         (large_sectors, same_size, plans) in chain_plan(),
         seed in any::<u64>(),
     ) {
@@ -83,7 +83,7 @@ proptest! {
     }
 }
 
-/// Checks that a scan shows every byte once, in units that are as they should be, and takes results in order.
+/// Checks that a scan shows every byte once, in units of the right length, and takes results in order.
 fn scans(case: &Case, rng: &mut Rng) {
     let range = some_range(&case.disk, rng);
     let scan = |pool: &ThreadPool| {
@@ -124,19 +124,19 @@ fn scans(case: &Case, rng: &mut Rng) {
     assert_eq!(at, range.end - range.start);
 }
 
-/// The bytes of a range, and zeros behind it.
+/// Returns the bytes of a range, followed by zeros.
 fn padded(content: &Expected, range: Range<u64>, length: usize) -> Vec<u8> {
     let mut bytes = content.read(range);
     bytes.resize(bytes.len().max(length), 0);
     bytes
 }
 
-/// How much a model of bytes may be, for tests that hold it in memory.
+/// Length of a range that fits into memory.
 fn length_of(range: &Range<u64>) -> usize {
     size(range.end - range.start)
 }
 
-/// The place of the first byte that differs.
+/// Returns the offset of the first byte that differs.
 fn first_difference(one: &[u8], other: &[u8]) -> Option<u64> {
     one.iter().zip(other).position(|(one, other)| one != other).map(wide)
 }

@@ -1,5 +1,5 @@
-//! Salvaging files that end too early: which bytes are lost is known from the places that the builder chose, and no other
-//! byte is.
+//! Salvages of truncated files: the lost bytes follow from the layout that the builder chose, and no other bytes are
+//! lost.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::kit::{Block, GIB, MIB, PAGE};
 use crate::lab::{Expected, source};
 use crate::support::is_zero;
 
-/// Salvages a chain of which some file is cut, from these bytes: what must be lost is, and is zero; all the rest is right.
+/// Salvages a chain with a truncated file: the right ranges are lost and zero; all others are correct.
 fn salvages(chain: &[&Image], sources: &[Source], content: &Expected, what: &str) {
     let parents = sources.to_vec();
     let parents = Parents::With(Arc::new(move |request| Ok(parents.get(request.layer + 1).cloned())));
@@ -30,7 +30,7 @@ fn losses(disk: &Disk) -> Vec<Range<u64>> {
     merged(disk.losses(..).map(|loss| loss.range))
 }
 
-/// What is lost is zero, and all the rest is right.
+/// Asserts that lost ranges are zero, and all others correct.
 fn all_else_is_right(disk: &Disk, content: &Expected, what: &str) {
     assert_eq!(disk.size(), content.size(), "{what}");
     let (mut at, end) = (0, content.size());
@@ -47,7 +47,7 @@ fn all_else_is_right(disk: &Disk, content: &Expected, what: &str) {
     }
 }
 
-/// Where a cut may matter: the borders of everything in the file.
+/// Lengths at which a truncation matters: the borders of all structures in the file.
 fn borders(image: &Image) -> Vec<u64> {
     let regions = image.regions.iter().flat_map(|region| [region.offset, region.offset + u64::from(region.length)]);
     let entries = (0..image.geometry.blocks).map(|number| image.block_entry_at(number));
@@ -58,7 +58,7 @@ fn borders(image: &Image) -> Vec<u64> {
     borders.extend(items.flat_map(|item| [item.2 + 4, item.2 + 40]));
     for (slot, place) in &image.places {
         match slot {
-            // The bits of the first two blocks, and those of some sectors in the midst.
+            // The bits of the first two blocks, and those of some sectors in between.
             Slot::Bitmap(_) => borders.extend([0, 3, 126, 256, 512, MIB].map(|within| place + within)),
             Slot::Block(_) => borders.extend([0, 120 * 512, MIB - 512, MIB].map(|within| place + within)),
         }
@@ -68,8 +68,8 @@ fn borders(image: &Image) -> Vec<u64> {
 }
 
 #[test]
-fn a_chain_cut_anywhere_loses_what_was_behind_the_cut_and_no_more() {
-    // The BAT before the blocks, and behind them.
+fn salvage_truncated_chain_keeps_prefix() {
+    // The BAT before the blocks, and after them.
     for bat_offset in [3 * MIB, 12 * MIB] {
         let built = chain_of_three(bat_offset).map(|spec| spec.build());
         let whole: Vec<&Image> = built.iter().collect();
@@ -89,7 +89,7 @@ fn a_chain_cut_anywhere_loses_what_was_behind_the_cut_and_no_more() {
                 let (mut chain, mut sources) = (whole.clone(), sources.clone());
                 chain[layer] = &short;
                 sources[layer] = source(&short);
-                // Now and then, two of them are cut.
+                // Sometimes, two of them are truncated.
                 if layer < 2 && number % 4 == 0 {
                     chain[2] = &short_base;
                     sources[2] = source(&short_base);
@@ -106,8 +106,8 @@ fn a_chain_cut_anywhere_loses_what_was_behind_the_cut_and_no_more() {
 }
 
 #[test]
-fn a_cut_in_a_table_of_many_pages_loses_the_blocks_behind_it() {
-    // More than a chunk, with blocks about the borders of pages (512 entries) and of the chunk (4096 blocks).
+fn salvage_truncated_table_keeps_earlier_blocks() {
+    // More than a chunk, with blocks near the borders of pages (512 entries) and of the chunk (4096 blocks).
     let mut spec = Spec { bat_offset: 20 * MIB, payload_start: 3 * MIB, ..Spec::empty(5 * GIB) };
     for number in [0, 1, 510, 511, 512, 513, 4094, 4095, 4096, 4097, 5118, 5119] {
         spec.blocks.insert(number, Block::full());
@@ -119,15 +119,15 @@ fn a_cut_in_a_table_of_many_pages_loses_the_blocks_behind_it() {
             let length = image.block_entry_at(number) + within;
             let start = (number + u64::from(within == 8)) * MIB;
             let short = cut(&image, length);
-            let behind = start..5 * GIB;
-            assert_eq!(lost(&[&short], 0..5 * GIB), Vec::from_iter((!behind.is_empty()).then_some(behind)));
+            let rest = start..5 * GIB;
+            assert_eq!(lost(&[&short], 0..5 * GIB), Vec::from_iter((!rest.is_empty()).then_some(rest)));
             salvages(&[&short], &[source(&short)], &content, &format!("cut to {length:#x}"));
         }
     }
 }
 
 #[test]
-fn a_cut_table_of_blocks_that_follow_each_other_loses_those_behind_it() {
+fn salvage_truncated_table_keeps_earlier_contiguous_blocks() {
     let spec = Spec { bat_offset: 30 * MIB, ..Spec::empty(24 * MIB) };
     let spec = (0..24).fold(spec, |spec, number| spec.block(number, Block::full()));
     let image = spec.build();
@@ -139,8 +139,8 @@ fn a_cut_table_of_blocks_that_follow_each_other_loses_those_behind_it() {
 }
 
 #[test]
-fn a_dirty_image_cut_behind_its_log_gives_nothing_that_is_wrong() {
-    // The log of one writes to the last block: before that, a file that was cut is one that has grown.
+fn salvage_dirty_image_truncated_after_log_is_correct() {
+    // The log of one writes to the last block: before that, a truncated file looks like one that has grown.
     for dirty in Dirty::ALL.into_iter().filter(|dirty| *dirty != Dirty::Order) {
         let image = dirty.build(&Spec::default().block(7, Block::full()));
         let content = Expected::of(&[&image]);
@@ -152,7 +152,7 @@ fn a_dirty_image_cut_behind_its_log_gives_nothing_that_is_wrong() {
             let short = cut(&image, length);
             let disk = Disk::open(source(&short), &OpenOptions::new().strictness(Strictness::Salvage)).unwrap();
             all_else_is_right(&disk, &content, &what);
-            // What the log has is not lost, and it knows of zeros behind the end.
+            // Changes in the log are not lost, and it fills zeros past the end.
             let most = lost(&[&short], 0..content.size());
             let is_inside =
                 |loss: &Range<u64>| most.iter().any(|most| most.start <= loss.start && loss.end <= most.end);
@@ -162,8 +162,8 @@ fn a_dirty_image_cut_behind_its_log_gives_nothing_that_is_wrong() {
 }
 
 #[test]
-fn where_a_file_was_cut_what_had_not_reached_the_medium_for_sure_is_lost_as_well() {
-    // Its last entry was written when the file had block 5 already, but nobody knew whether the medium had. The medium had.
+fn salvage_truncated_file_loses_unflushed_bytes() {
+    // Its last entry was written when the file had block 5, but before the medium certainly had it. It did have it.
     let mut image = Spec::default().build();
     let place = image.block_at(5);
     assert_eq!(place + MIB, image.bytes.len());

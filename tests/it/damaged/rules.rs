@@ -1,4 +1,4 @@
-//! What a check tells of an image, through the library. Each rule has its row in `table`, which is with the tests of the command.
+//! Checks of images through the library. The tests of the command have a row for each rule in `table`.
 
 use vhdx_mmap::ops::{self, CheckOptions, CheckReport};
 use vhdx_mmap::{OpenOptions, Severity};
@@ -14,12 +14,12 @@ fn check(image: &Image) -> CheckReport {
     ops::check(source(image), &CheckOptions::new(OpenOptions::new()).payload(true)).unwrap()
 }
 
-/// The codes found, with their severities and counts.
+/// Returns the codes that were found, with their severities and counts.
 fn codes(report: &CheckReport) -> Vec<(&'static str, Severity, u64)> {
     report.counts.iter().map(|((check, severity), count)| (check.code(), *severity, *count)).collect()
 }
 
-/// A default image with entries of its BAT replaced.
+/// Makes a default image with some BAT entries replaced.
 fn with_bat(entries: &[(u64, u64)]) -> Image {
     let mut spec = Spec::default();
     spec.raw_bat.extend(entries.iter().copied());
@@ -27,7 +27,7 @@ fn with_bat(entries: &[(u64, u64)]) -> Image {
 }
 
 #[test]
-fn an_image_in_order_has_nothing_to_tell() {
+fn valid_image_has_no_findings() {
     for image in [Spec::default().build(), Spec::empty(GIB).build(), Spec::default().block(7, Block::full()).build()] {
         let report = check(&image);
         assert_eq!(codes(&report), [], "{:?}", report.findings);
@@ -39,7 +39,7 @@ fn an_image_in_order_has_nothing_to_tell() {
 }
 
 #[test]
-fn a_finding_about_a_block_says_which_bytes_of_the_disk_it_is_about() {
+fn finding_about_block_has_its_range() {
     let report = check(&with_bat(&[(2, 6), (7, 5)]));
     let ranges: Vec<_> = report.findings.iter().filter_map(|finding| finding.range.clone()).collect();
     assert_eq!(ranges, [2 * MIB..3 * MIB, 7 * MIB..8 * MIB]);
@@ -48,7 +48,7 @@ fn a_finding_about_a_block_says_which_bytes_of_the_disk_it_is_about() {
 }
 
 #[test]
-fn of_many_findings_of_a_kind_some_are_told_and_all_are_counted() {
+fn findings_are_limited_but_counted() {
     let mut spec = Spec::empty(64 * GIB);
     for number in 0..5000 {
         spec.raw_bat.insert(number + number / 4096, (1 << 50) | 6);
@@ -56,21 +56,25 @@ fn of_many_findings_of_a_kind_some_are_told_and_all_are_counted() {
     let report = check(&spec.build());
     assert_eq!(codes(&report), [("V68", Corruption, 5000)]);
     assert_eq!(report.findings.len(), 100);
-    // Each of them shares its place with the first.
+    // Each of them shares its space with the first.
     let mut spec = Spec::empty(64 * GIB).block(0, Block::full().at(4 * MIB));
     for number in 1..5000 {
         spec.raw_bat.insert(number + number / 4096, (4 * MIB) | 6);
     }
     let report = check(&spec.build());
     assert_eq!(codes(&report), [("V69", Corruption, 5000)]);
-    let told: Vec<String> = report.findings.iter().map(|finding| finding.detail.to_string()).collect();
-    assert_eq!(told.len(), 100);
-    assert!(told[0].starts_with("payload block 0 at 0x400000: ") && told[0].contains("payload block 1"), "{}", told[0]);
-    assert!(told[99].starts_with("payload block 99 at ") && told[99].contains("payload block 0"), "{}", told[99]);
+    let texts: Vec<String> = report.findings.iter().map(|finding| finding.detail.to_string()).collect();
+    assert_eq!(texts.len(), 100);
+    assert!(
+        texts[0].starts_with("payload block 0 at 0x400000: ") && texts[0].contains("payload block 1"),
+        "{}",
+        texts[0]
+    );
+    assert!(texts[99].starts_with("payload block 99 at ") && texts[99].contains("payload block 0"), "{}", texts[99]);
 }
 
 #[test]
-fn what_metadata_lack_is_told_by_name() {
+fn missing_metadata_items_are_named() {
     let mut spec = Spec::default();
     spec.omit(LOGICAL_SECTOR);
     let report = check(&spec.build());
@@ -80,11 +84,11 @@ fn what_metadata_lack_is_told_by_name() {
 }
 
 #[test]
-fn a_log_is_told_of_entry_by_entry() {
+fn log_is_checked_entry_by_entry() {
     for dirty in Dirty::ALL {
         let report = check(&dirty.build(&Spec::default()));
         if let Dirty::Growth = dirty {
-            // A block of which the file has nothing: it may have been cut off.
+            // A block that is missing in the file: the file may have been truncated.
             assert!(codes(&report).contains(&("V24", Unchecked, 1)), "{:?}", report.findings);
         } else {
             assert!(report.worst() <= Some(Leak), "{dirty:?}: {:?}", report.findings);
@@ -93,7 +97,7 @@ fn a_log_is_told_of_entry_by_entry() {
 }
 
 #[test]
-fn the_current_header_of_a_dirty_image_is_missed_when_it_is_damaged() {
+fn damaged_current_header_of_dirty_image_is_detected() {
     let mut image = Dirty::ManyEntries.build(&Spec::default());
     let current = image.current_header();
     // The other one is from before the session: its log was empty then.
@@ -104,5 +108,5 @@ fn the_current_header_of_a_dirty_image_is_missed_when_it_is_damaged() {
     assert_eq!(codes(&report).first(), Some(&("V5", Warning, 1)), "{:?}", report.findings);
     assert!(codes(&report).contains(&("V5", Corruption, 1)), "{:?}", report.findings);
     let error = crate::lab::open_image(&image).unwrap_err();
-    assert!(error.to_string().contains("it is damaged and was the current one"), "{error}");
+    assert!(error.to_string().contains("damaged, and was the current header"), "{error}");
 }

@@ -9,7 +9,7 @@ use crate::kit::builder::{FileLength, Image, Region, Spec};
 use crate::kit::{Bitmap, Block, MIB, TIB, pattern};
 use crate::lab::{Expected, assert_reads, open_chain, open_image, run, size};
 
-/// Where the BAT begins; the entry of block n is its n-th while the disk has one chunk.
+/// Offset of the BAT; the entry of block n is its n-th while the disk has one chunk.
 const BAT: u64 = 0x30_0000;
 
 /// Reads the first sector of a block.
@@ -25,7 +25,7 @@ fn with_entry(entry: u64) -> Image {
     image
 }
 
-/// Checks that block 2 can't be read, by any way, and that all others can.
+/// Checks that block 2 cannot be read, in any way, and that all others can.
 fn only_block_2_fails(rows: &mut Rows, what: &str, chain: &[&Image], place: Place, is_it: super::IsIt<'_>) {
     let disk = open_chain(chain).unwrap();
     rows.failed(what, read(&disk, 2), place, is_it);
@@ -36,7 +36,7 @@ fn only_block_2_fails(rows: &mut Rows, what: &str, chain: &[&Image], place: Plac
     let error = reader.read(&mut [0; 9]).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{what}");
     rows.error(what, error.get_ref().unwrap().downcast_ref().unwrap(), place, is_it);
-    // What is good before it is handed out, and the error is the last item.
+    // Valid items before it are returned, and the error is the last item.
     let whole = Expected::of(&[&Spec::default().build()]);
     let segments: Vec<_> = disk.segments(..).collect();
     let (last, good) = segments.split_last().unwrap();
@@ -56,7 +56,7 @@ fn only_block_2_fails(rows: &mut Rows, what: &str, chain: &[&Image], place: Plac
 }
 
 #[test]
-fn an_entry_that_can_not_be_fails_its_block_and_no_other() {
+fn invalid_entry_fails_only_its_block() {
     let mut rows = Rows::default();
     let in_entry = (Structure::PayloadBatEntry(2), Some(BAT + 16), Category::Corrupt);
     for state in [4, 5] {
@@ -76,7 +76,7 @@ fn an_entry_that_can_not_be_fails_its_block_and_no_other() {
 }
 
 #[test]
-fn a_block_must_lie_in_the_file_and_clear_of_everything() {
+fn block_must_be_in_file_without_overlap() {
     let mut rows = Rows::default();
     let block = |offset: u64| (Structure::PayloadBlock(2), Some(offset), Category::Corrupt);
     // V67
@@ -92,7 +92,7 @@ fn a_block_must_lie_in_the_file_and_clear_of_everything() {
         let is_it = overlaps(with, offset);
         only_block_2_fails(&mut rows, "V69", &[&with_entry(offset | 6)], block(offset), &is_it);
     }
-    // V69: a region that nobody knows is somebody's all the same.
+    // V69: an unknown region is reserved, too.
     let other = Region { guid: uuid::Uuid::from_u128(9), offset: 9 * MIB, length: 1 << 20, required: 0 };
     let mut image = Spec { extra_regions: vec![other], ..Spec::default() }.build();
     image.set_bat(2, (9 * MIB) | 6);
@@ -102,8 +102,8 @@ fn a_block_must_lie_in_the_file_and_clear_of_everything() {
 }
 
 #[test]
-fn a_block_may_not_reach_into_a_region_behind_it() {
-    // V69: a block of 2 MiB before the BAT, with 1 MiB between. The error says where the block begins.
+fn block_must_not_reach_into_region() {
+    // V69: a block of 2 MiB before the BAT, with 1 MiB between. The error contains the offset of the block.
     let mut rows = Rows::default();
     let mut spec = Spec { block_size: 2 << 20, bat_offset: 6 * MIB, ..Spec::empty(8 * MIB) };
     let mut image = spec.build();
@@ -112,7 +112,7 @@ fn a_block_may_not_reach_into_a_region_behind_it() {
     let place = (Structure::PayloadBlock(1), Some(5 * MIB), Category::Corrupt);
     rows.failed("V69", read(&disk, 1), place, kind!(ErrorKind::Overlap { with: Structure::Bat, offset: 0x60_0000 }));
     rows.end();
-    // But what no disk can address may lie anywhere.
+    // But bytes that no disk can address may overlap anything.
     spec.disk_size = 3 * MIB;
     let mut image = spec.build();
     let content = pattern(3, 0, size(MIB));
@@ -124,8 +124,8 @@ fn a_block_may_not_reach_into_a_region_behind_it() {
 }
 
 #[test]
-fn a_run_of_blocks_ends_before_the_one_that_must_not_lie_where_it_does() {
-    // V69: three blocks one behind the other in the file, of which the last one begins in, or reaches into, the BAT.
+fn run_ends_before_overlapping_block() {
+    // V69: three contiguous blocks in the file, of which the last one begins in, or reaches into, the BAT.
     for (bat_offset, block_size) in [(8 * MIB, 1_u32 << 20), (11 * MIB, 2 << 20), (10 * MIB, 2 << 20)] {
         let length = u64::from(block_size);
         let place = (bat_offset - 2 * length) / (2 * MIB) * 2 * MIB;
@@ -145,7 +145,7 @@ fn a_run_of_blocks_ends_before_the_one_that_must_not_lie_where_it_does() {
 }
 
 #[test]
-fn a_cut_block_gives_what_is_left_of_it_and_then_an_error() {
+fn truncated_block_keeps_prefix() {
     // V68
     let spec = Spec { file_length: FileLength::Exact(7 * MIB - 1000), ..Spec::default() };
     let image = spec.build();
@@ -175,8 +175,8 @@ fn a_cut_block_gives_what_is_left_of_it_and_then_an_error() {
 }
 
 #[test]
-fn two_blocks_in_one_place_are_both_read() {
-    // V69: odd, and it does no harm to whoever reads.
+fn overlapping_blocks_are_both_read() {
+    // V69: unusual, but harmless for reads.
     let mut image = Spec::default().build();
     image.set_bat(3, image.block_at(0) | 6);
     let disk = open_chain(&[&image]).unwrap();
@@ -185,7 +185,7 @@ fn two_blocks_in_one_place_are_both_read() {
 }
 
 #[test]
-fn reserved_bits_of_an_entry_change_nothing() {
+fn reserved_bits_of_entry_are_ignored() {
     // V64
     let mut image = Spec::default().build();
     for block in 0..8 {
@@ -207,10 +207,10 @@ fn family() -> (Image, Image) {
 }
 
 #[test]
-fn a_partially_present_block_needs_its_sector_bitmap() {
+fn partially_present_block_needs_sector_bitmap() {
     let mut rows = Rows::default();
     let (child, base) = family();
-    // One chunk of 4096 entries, and behind them the one of its bitmap.
+    // One chunk of 4096 entries, followed by that of its bitmap.
     assert_eq!(child.bitmap_entry_at(0), BAT + 8 * 4096);
     for state in [0, 1, 2, 3, 4, 5, 7] {
         // V71, V72
@@ -248,7 +248,7 @@ fn a_partially_present_block_needs_its_sector_bitmap() {
 }
 
 #[test]
-fn the_place_of_a_partially_present_block_is_judged_like_any_other() {
+fn partially_present_block_is_validated() {
     let mut rows = Rows::default();
     let (child, base) = family();
     let block = |offset: u64| (Structure::PayloadBlock(2), Some(offset), Category::Corrupt);
@@ -267,14 +267,14 @@ fn the_place_of_a_partially_present_block_is_judged_like_any_other() {
 }
 
 #[test]
-fn sector_bitmaps_that_nothing_needs_may_be_anything() {
+fn unneeded_sector_bitmaps_are_ignored() {
     // V70, V71
     let base = Spec::default();
     for entry in [0, 1, 5, 7, 6, TIB | 6, (2 * MIB) | 6, u64::MAX] {
         let mut child = Spec::child_of(&base, "base").block(2, Block::full()).block(3, Block::zero());
         child.raw_bat.insert(4096, entry);
         assert_reads(&[&child.build(), &base.build()]);
-        // An entry behind the last one that counts.
+        // An entry after the last one in use.
         let mut alone = Spec::default();
         alone.raw_bat.extend([(8, entry), (4096, entry), (131_071, entry)]);
         assert_reads(&[&alone.build()]);
@@ -331,7 +331,7 @@ fn blocks_are_counted_by_state() {
     }
     let states = open_image(&spec.build()).unwrap().block_states().unwrap();
     let found = vhdx_mmap::PayloadBlockState::ALL.map(|state| states.count(state));
-    // 0, 1, 2, 3, 6, 7; what the table says is counted, also where it can't be.
+    // 0, 1, 2, 3, 6, 7; states in the table are counted, also invalid ones.
     assert_eq!((found, states.reserved()), ([9, 1, 3, 1, 3, 1], 2));
     assert_eq!(disk_zeros(&Spec::empty(20 * MIB)), Segment::Zero(20 * MIB));
 }

@@ -9,12 +9,12 @@ use crate::kit::log::{Entry, LOG_GUID};
 use crate::kit::{MIB, PAGE};
 use crate::lab::{Expected, assert_reads, open_chain_with, open_image};
 
-/// Where the headers begin, the second of which is the current one of the images here.
+/// Offsets of the headers, the second of which is the current one of the images here.
 const HEADER_1: u64 = 0x1_0000;
 const HEADER_2: u64 = 0x2_0000;
 
 #[test]
-fn a_file_that_ends_in_the_header_section_is_refused() {
+fn file_shorter_than_header_section_is_rejected() {
     let mut rows = Rows::default();
     for length in [8, 520, 0x1_0000, 0x3_0000, MIB - 1] {
         // V1
@@ -29,7 +29,7 @@ fn a_file_that_ends_in_the_header_section_is_refused() {
 }
 
 #[test]
-fn a_file_without_the_signature_is_no_vhdx() {
+fn file_without_signature_is_not_vhdx() {
     let mut rows = Rows::default();
     let place = (Structure::FileIdentifier, Some(0), Category::NotVhdx);
     for at in 0..8 {
@@ -47,7 +47,7 @@ fn a_file_without_the_signature_is_no_vhdx() {
 }
 
 #[test]
-fn what_a_file_is_instead_of_a_vhdx_is_told() {
+fn other_formats_are_recognised() {
     let files: [(usize, &[u8], &str); 7] = [
         (0, b"conectix", "VHD"),
         (0, b"QFI\xFB", "QCOW2"),
@@ -67,7 +67,7 @@ fn what_a_file_is_instead_of_a_vhdx_is_told() {
 }
 
 #[test]
-fn the_creator_is_read_as_far_as_it_is_text() {
+fn creator_is_read_up_to_invalid_text() {
     // V3
     let creators: [(Vec<u16>, &str, bool); 5] = [
         (vec![], "", false),
@@ -87,7 +87,7 @@ fn the_creator_is_read_as_far_as_it_is_text() {
 }
 
 #[test]
-fn an_image_without_a_valid_header_is_refused() {
+fn image_without_valid_header_is_rejected() {
     let mut rows = Rows::default();
     let neither = (Structure::Headers, None, Category::Corrupt);
     let both = |kind: &ErrorKind, is_it: &dyn Fn(&Error, u64) -> bool| match kind {
@@ -124,7 +124,7 @@ fn an_image_without_a_valid_header_is_refused() {
 }
 
 #[test]
-fn one_valid_header_is_enough_and_the_other_is_told() {
+fn one_valid_header_is_enough() {
     let mut rows = Rows::default();
     for (copy, header) in [(1, HEADER_1), (2, HEADER_2)] {
         let structure = Structure::Header(u8::try_from(copy).unwrap());
@@ -141,13 +141,13 @@ fn one_valid_header_is_enough_and_the_other_is_told() {
 }
 
 #[test]
-fn headers_with_the_same_number_must_be_the_same() {
+fn headers_with_same_number_must_be_equal() {
     let mut rows = Rows::default();
     for number in [0, 7, u64::MAX] {
         let same = Spec { sequence: [number, number], ..Spec::default() };
         // V6
         rows.warned("V6 equal", &same.build(), &[(Rule::HeaderSequence, Structure::Header(2), Some(HEADER_2 + 8))]);
-        // V6: one byte, even one that is reserved.
+        // V6: one byte, even a reserved one.
         for at in [16, 4095] {
             let mut image = same.build();
             image.patch_header(2, at, &[0x77]);
@@ -163,7 +163,7 @@ fn headers_with_the_same_number_must_be_the_same() {
 }
 
 #[test]
-fn the_header_with_the_greater_number_counts() {
+fn header_with_greater_number_is_current() {
     for (numbers, current) in [([1, 2], 2), ([2, 1], 1), ([0, 1], 2), ([u64::MAX, u64::MAX - 1], 1), ([1 << 63, 5], 1)]
     {
         let mut image = Spec { sequence: numbers, ..Spec::default() }.build();
@@ -177,7 +177,7 @@ fn the_header_with_the_greater_number_counts() {
 }
 
 #[test]
-fn fields_of_the_current_header_are_judged_once_it_is_chosen() {
+fn only_current_header_is_validated() {
     let mut rows = Rows::default();
     let header = Structure::Header(2);
     for version in [0_u16, 2, 0x100, u16::MAX] {
@@ -186,7 +186,7 @@ fn fields_of_the_current_header_are_judged_once_it_is_chosen() {
         image.patch_header(2, 66, &version.to_le_bytes());
         let is_it = unsupported("Version", version);
         rows.refused("V7", &image, (header, Some(HEADER_2 + 66), Category::Unsupported), &is_it);
-        // V7: and its fields are of no interest.
+        // V7: and its fields do not matter.
         let mut image = Spec::default().build();
         image.patch_header(1, 66, &version.to_le_bytes());
         rows.warned("V7 of the older", &image, &[]);
@@ -198,7 +198,7 @@ fn fields_of_the_current_header_are_judged_once_it_is_chosen() {
     rows.end();
 }
 
-/// A field of both headers, with what the library says where the log is in use, and where it is not.
+/// A field of both headers, with the expected error if the log is in use, and the expected warning if it is not.
 struct LogField {
     what: &'static str,
     at: u64,
@@ -256,7 +256,7 @@ fn log_fields(file_length: u64) -> Vec<LogField> {
             check: Some(Rule::LogPlace),
         },
         LogField {
-            what: "V12 behind the file",
+            what: "V12 after the file",
             at: 72,
             value: u64(7 * MIB),
             place: log(7 * MIB),
@@ -283,7 +283,7 @@ fn log_fields(file_length: u64) -> Vec<LogField> {
 }
 
 #[test]
-fn the_place_of_a_log_in_use_must_be_right() {
+fn log_in_use_must_have_valid_location() {
     let mut rows = Rows::default();
     for field in log_fields(Spec::default().build().bytes.len()) {
         let mut image = Spec::default().build();
@@ -305,7 +305,7 @@ fn the_place_of_a_log_in_use_must_be_right() {
 }
 
 #[test]
-fn the_place_of_a_log_that_is_not_in_use_is_only_told() {
+fn unused_log_location_is_a_warning() {
     let mut rows = Rows::default();
     for field in log_fields(Spec::default().build().bytes.len()) {
         let mut image = Spec::default().build();
@@ -318,7 +318,7 @@ fn the_place_of_a_log_that_is_not_in_use_is_only_told() {
 }
 
 #[test]
-fn version_and_place_of_a_log_that_is_ignored_are_only_told() {
+fn ignored_log_faults_are_warnings() {
     let fields: [(u64, &[u8], Rule); 4] = [
         (64, &[1, 0], Rule::LogVersion),
         (72, &(7 * MIB).to_le_bytes(), Rule::LogPlace),
@@ -337,7 +337,7 @@ fn version_and_place_of_a_log_that_is_ignored_are_only_told() {
 }
 
 #[test]
-fn a_log_in_use_must_hold_something() {
+fn log_in_use_must_have_entries() {
     // V15
     let mut image = Spec::default().build();
     assert_reads(&[&image]);

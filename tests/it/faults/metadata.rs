@@ -11,7 +11,7 @@ use crate::kit::builder::{
 use crate::kit::{MIB, TIB};
 use crate::lab::{assert_reads, open_chain, open_image, wide};
 
-/// Where the region begins, and the items behind their table, in the order of the default image.
+/// Offset of the region, and of the items after its table, in the order of the default image.
 const REGION: u64 = 0x20_0000;
 const ITEMS: u64 = 0x21_0000;
 const NAMES: [(Uuid, &str, u64); 5] = [
@@ -23,7 +23,7 @@ const NAMES: [(Uuid, &str, u64); 5] = [
 ];
 const UNKNOWN: Uuid = Uuid::from_u128(0x07E4);
 
-/// Where the table entry of a number begins.
+/// Returns the offset of a table entry.
 fn entry(number: usize) -> u64 {
     REGION + 32 + 32 * wide(number)
 }
@@ -32,7 +32,7 @@ fn table(offset: u64) -> Place {
     (Structure::MetadataTable, Some(offset), Category::Corrupt)
 }
 
-fn told(check: Rule, offset: u64) -> (Rule, Structure, Option<u64>) {
+fn warning(check: Rule, offset: u64) -> (Rule, Structure, Option<u64>) {
     (check, Structure::MetadataTable, Some(offset))
 }
 
@@ -58,7 +58,7 @@ fn with(change: impl FnOnce(&mut Spec)) -> Image {
 }
 
 #[test]
-fn the_metadata_table_must_be_one() {
+fn metadata_table_must_be_valid() {
     let mut rows = Rows::default();
     for at in 0..8 {
         // V37
@@ -79,7 +79,7 @@ fn the_metadata_table_must_be_one() {
 }
 
 #[test]
-fn a_table_may_be_full_but_not_of_items_of_users() {
+fn table_may_be_full_except_of_user_items() {
     let mut rows = Rows::default();
     let full = |users: u128, others: u128| {
         let mut spec = Spec::default();
@@ -97,23 +97,23 @@ fn a_table_may_be_full_but_not_of_items_of_users() {
 }
 
 #[test]
-fn reserved_fields_of_the_table_are_told() {
+fn reserved_fields_of_table_are_reported() {
     let mut rows = Rows::default();
     // V39
-    rows.warned("V39 Reserved", &patched(REGION + 8, &[1]), &[told(Rule::MetadataReserved, REGION + 8)]);
-    rows.warned("V39 Reserved2", &patched(REGION + 12, &[1]), &[told(Rule::MetadataReserved, REGION + 12)]);
-    rows.warned("V39 end of Reserved2", &patched(REGION + 31, &[1]), &[told(Rule::MetadataReserved, REGION + 12)]);
+    rows.warned("V39 Reserved", &patched(REGION + 8, &[1]), &[warning(Rule::MetadataReserved, REGION + 8)]);
+    rows.warned("V39 Reserved2", &patched(REGION + 12, &[1]), &[warning(Rule::MetadataReserved, REGION + 12)]);
+    rows.warned("V39 end of Reserved2", &patched(REGION + 31, &[1]), &[warning(Rule::MetadataReserved, REGION + 12)]);
     for flag in [8, 0x8000_0000_u32] {
         let image = patched(entry(0) + 24, &(IS_REQUIRED | flag).to_le_bytes());
-        rows.warned("V39 Flags", &image, &[told(Rule::MetadataReserved, entry(0) + 24)]);
+        rows.warned("V39 Flags", &image, &[warning(Rule::MetadataReserved, entry(0) + 24)]);
     }
     let image = patched(entry(2) + 28, &[0, 1]);
-    rows.warned("V39 Reserved2 of an entry", &image, &[told(Rule::MetadataReserved, entry(2) + 28)]);
+    rows.warned("V39 Reserved2 of an entry", &image, &[warning(Rule::MetadataReserved, entry(2) + 28)]);
     rows.end();
 }
 
 #[test]
-fn items_must_be_unique_where_they_matter() {
+fn needed_items_must_be_unique() {
     let mut rows = Rows::default();
     for (id, ..) in NAMES {
         // V40
@@ -127,7 +127,7 @@ fn items_must_be_unique_where_they_matter() {
     for flags in [0, IS_USER] {
         let mut spec = Spec::default();
         spec.items.extend([b"one", b"two"].map(|body| Item::new(UNKNOWN, flags, body)));
-        rows.warned("V40 unknown", &spec.build(), &[told(Rule::MetadataUnique, entry(6))]);
+        rows.warned("V40 unknown", &spec.build(), &[warning(Rule::MetadataUnique, entry(6))]);
     }
     let mut spec = Spec::default();
     spec.items.extend([0, IS_USER].map(|flags| Item::new(UNKNOWN, flags, b"x")));
@@ -135,7 +135,7 @@ fn items_must_be_unique_where_they_matter() {
     rows.end();
 }
 
-/// Wrong places of an item: offset, length, which of the two fields is wrong, and how it is told.
+/// Wrong locations of an item: offset, length, which of the two fields is wrong, and the expected error.
 fn wrong_places() -> Vec<(u32, u32, u64, super::IsIt<'static>)> {
     vec![
         (0xFFFF, 8, 16, kind!(ErrorKind::Field { field: "Offset", found: 0xFFFF, .. })),
@@ -150,7 +150,7 @@ fn wrong_places() -> Vec<(u32, u32, u64, super::IsIt<'static>)> {
 }
 
 #[test]
-fn known_items_must_lie_in_their_region_behind_the_table() {
+fn known_items_must_be_in_region_after_table() {
     let mut rows = Rows::default();
     for (number, (id, name, _)) in NAMES.into_iter().enumerate() {
         for (offset, length, field, is_it) in wrong_places() {
@@ -164,9 +164,9 @@ fn known_items_must_lie_in_their_region_behind_the_table() {
 }
 
 #[test]
-fn unknown_items_may_lie_anywhere() {
+fn unknown_items_may_be_anywhere() {
     let mut rows = Rows::default();
-    // Where the file parameters begin in it, and where it begins in them and all others in it.
+    // Offset of the file parameters in it, and its offset in them, and the offsets of all others in it.
     let overlaps = [1, 0, 5, 5, 0, 0, 0, 0];
     for ((offset, length, field, _), overlaps) in wrong_places().into_iter().zip(overlaps) {
         // V41
@@ -180,7 +180,7 @@ fn unknown_items_may_lie_anywhere() {
         let others = found.iter().skip(1).filter(|(check, _)| *check == Rule::MetadataOverlap).count();
         assert_eq!((found.len(), others), (1 + overlaps, overlaps), "{offset:#x} {length:#x}");
     }
-    // Nothing at all, and present all the same.
+    // Empty, and present nevertheless.
     rows.warned("V41 empty", &with_item(Item::new(UNKNOWN, 0, &[])), &[]);
     rows.end();
 }
@@ -198,12 +198,12 @@ fn known_items_must_not_overlap() {
     (item.offset, item.length) = (Some(0x1_0026), Some(2));
     let mut image = with_item(item);
     image.bytes.write(ITEMS + 36, &4096_u32.to_le_bytes());
-    rows.warned("V42 unknown", &image, &[told(Rule::MetadataOverlap, entry(5) + 16)]);
+    rows.warned("V42 unknown", &image, &[warning(Rule::MetadataOverlap, entry(5) + 16)]);
     rows.end();
 }
 
 #[test]
-fn what_must_be_understood_and_is_not_is_a_reason_to_refuse() {
+fn unknown_required_item_is_rejected() {
     let mut rows = Rows::default();
     let place = (Structure::MetadataTable, Some(entry(5)), Category::Unsupported);
     // V43
@@ -221,7 +221,7 @@ fn what_must_be_understood_and_is_not_is_a_reason_to_refuse() {
         let image = with_item(Item::new(INCOMPLETE_FILE, flags, b""));
         rows.refused("V43 incomplete", &image, table(entry(5)), kind!(ErrorKind::IncompleteFile));
     }
-    // Two that are not of the specification, and say nothing about the content.
+    // Two that are not in the specification, and do not affect the content.
     for id in [0xDA02D7BC_3D3A_423C_AC88_2A36AB21479B, 0x10E1AE8A_4B7E_4169_A40F_CD70DE928393] {
         rows.warned("V43 others", &with_item(Item::new(Uuid::from_u128(id), IS_REQUIRED, &[1; 8])), &[]);
     }
@@ -229,7 +229,7 @@ fn what_must_be_understood_and_is_not_is_a_reason_to_refuse() {
 }
 
 #[test]
-fn the_items_that_say_what_the_disk_is_must_be_there() {
+fn essential_items_must_exist() {
     let mut rows = Rows::default();
     for (number, (id, name, _)) in NAMES.into_iter().enumerate() {
         let is_needed = ![DISK_ID, PHYSICAL_SECTOR].contains(&id);
@@ -240,7 +240,7 @@ fn the_items_that_say_what_the_disk_is_must_be_there() {
         if is_needed {
             rows.refused(&format!("V44 {name}"), &without, table(REGION), &missing(name));
         } else {
-            rows.warned(&format!("V45 {name}"), &without, &[told(Rule::MetadataPresent, REGION)]);
+            rows.warned(&format!("V45 {name}"), &without, &[warning(Rule::MetadataPresent, REGION)]);
         }
         for length in [1, 2, 4, 7, 8, 9, 15, 16, 17, 0x10_0000 - 0x1_0000] {
             let right = [8, 8, 16, 4, 4][number];
@@ -250,11 +250,11 @@ fn the_items_that_say_what_the_disk_is_must_be_there() {
             let mut spec = Spec::default();
             (spec.item(id).length, spec.item(id).offset) = (Some(length), Some(0x1_0000));
             spec.items.retain(|item| item.id == id || ![DISK_ID, PHYSICAL_SECTOR, PARENT_LOCATOR].contains(&item.id));
-            // All others behind it, so that nothing overlaps.
-            let mut behind = 0x11_0000;
+            // All others after it, so that nothing overlaps.
+            let mut after = 0x11_0000;
             let number = spec.items.iter().position(|item| item.id == id).unwrap();
             for item in spec.items.iter_mut().filter(|item| item.id != id) {
-                (item.offset, behind) = (Some(behind), behind + 16);
+                (item.offset, after) = (Some(after), after + 16);
             }
             (spec.metadata_length, spec.bat_offset) = (2 << 20, 4 * MIB);
             let is_length = |kind: &ErrorKind| {
@@ -269,8 +269,8 @@ fn the_items_that_say_what_the_disk_is_must_be_there() {
                 assert!(opened.warnings().iter().any(|warning| is_length(warning.detail.kind())), "{what}");
                 let other = if id == DISK_ID { PHYSICAL_SECTOR } else { DISK_ID };
                 let (of_this, of_other) =
-                    (told(Rule::MetadataPresent, entry(number) + 20), told(Rule::MetadataPresent, REGION));
-                // The physical sector size is looked for first.
+                    (warning(Rule::MetadataPresent, entry(number) + 20), warning(Rule::MetadataPresent, REGION));
+                // The physical sector size is read first.
                 let expected = if other == DISK_ID { [of_this, of_other] } else { [of_other, of_this] };
                 rows.warned(&format!("V45 {what}"), &image, &expected);
             }
@@ -280,7 +280,7 @@ fn the_items_that_say_what_the_disk_is_must_be_there() {
 }
 
 #[test]
-fn what_is_not_there_is_not_told_as_a_value() {
+fn missing_values_are_none() {
     let mut spec = Spec::default();
     spec.omit(DISK_ID);
     spec.omit(PHYSICAL_SECTOR);
@@ -294,7 +294,7 @@ fn what_is_not_there_is_not_told_as_a_value() {
 }
 
 #[test]
-fn sizes_must_be_possible() {
+fn sizes_must_be_valid() {
     let mut rows = Rows::default();
     let item = |name, offset| (Structure::MetadataItem(name), Some(offset), Category::Corrupt);
     for block_size in [0, 1, 512 << 10, (1 << 20) - 1, 3 << 20, (1 << 20) | (1 << 24), 512 << 20, 1 << 31, u32::MAX] {
@@ -320,25 +320,25 @@ fn sizes_must_be_possible() {
 }
 
 #[test]
-fn every_block_size_and_sector_size_is_read() {
+fn every_block_and_sector_size_is_read() {
     for shift in 20..=28 {
         for sector_size in [512, 4096] {
             let image = with(|spec| {
                 (spec.block_size, spec.sector_size, spec.disk_size) = (1 << shift, sector_size, (1 << shift) + 8192);
-                spec.blocks = [(1, crate::kit::Block::full().bytes(b"behind"))].into();
+                spec.blocks = [(1, crate::kit::Block::full().bytes(b"after"))].into();
                 spec.file_length = crate::kit::builder::FileLength::Short;
             });
             let disk = open_chain(&[&image]).unwrap();
             let found: Vec<_> = disk.segments(..).collect::<Result<_, _>>().unwrap();
             assert_eq!(found[0], Segment::Zero(1 << shift));
-            assert!(matches!(found[1], Segment::Data(bytes) if bytes.len() == 8192 && bytes.starts_with(b"behind\0")));
+            assert!(matches!(found[1], Segment::Data(bytes) if bytes.len() == 8192 && bytes.starts_with(b"after\0")));
             assert_eq!((found.len(), disk.block_size()), (2, 1 << shift));
         }
     }
 }
 
 #[test]
-fn odd_values_that_nothing_depends_on_are_told() {
+fn harmless_invalid_values_are_reported() {
     let mut rows = Rows::default();
     let parameters = Structure::MetadataItem("FileParameters");
     for more_flags in [4, 0x8000_0000, !3] {
@@ -360,7 +360,7 @@ fn odd_values_that_nothing_depends_on_are_told() {
             let right = if id == FILE_PARAMETERS { 4 } else { 6 };
             if flags & IS_USER == 0 && flags != right {
                 let image = with(|spec| spec.item(id).flags = flags);
-                let expected = told(Rule::MetadataFlags, entry(number) + 24);
+                let expected = warning(Rule::MetadataFlags, entry(number) + 24);
                 rows.warned(&format!("V53 {name} {flags}"), &image, &[expected]);
             }
         }
@@ -369,7 +369,7 @@ fn odd_values_that_nothing_depends_on_are_told() {
 }
 
 #[test]
-fn a_disk_without_size_is_empty() {
+fn disk_of_size_zero_is_empty() {
     // V52
     let image = Spec::empty(0).build();
     let mut rows = Rows::default();
@@ -387,7 +387,7 @@ fn a_disk_without_size_is_empty() {
 }
 
 #[test]
-fn a_child_without_locator_can_be_examined_but_not_read() {
+fn child_without_locator_cannot_be_read() {
     // V54
     let mut spec = Spec::child_of(&Spec::default(), "base").block(0, crate::kit::Block::full());
     spec.locator = None;

@@ -13,7 +13,7 @@ use crate::kit::{Block, MIB};
 use crate::lab::{assert_reads, open_chain, open_image, parents_of, run, source, wide};
 use crate::support::{map, temp_dir};
 
-/// Where the locator of the images here begins: behind the five other items.
+/// Offset of the locator of the images here: after the five other items.
 const LOCATOR: u64 = 0x21_0028;
 const PARENT: Uuid = Uuid::from_u128(0xDA7A_0001);
 
@@ -32,14 +32,14 @@ fn with(key: &str, value: &str) -> Locator {
     locator
 }
 
-/// The usual locator with other bytes at some place.
+/// The usual locator with other bytes at an offset.
 fn patched(at: usize, bytes: &[u8]) -> Locator {
     let mut raw = Locator::linked_to(PARENT, "base").encode();
     raw[at..at + bytes.len()].copy_from_slice(bytes);
     Locator::Raw(raw)
 }
 
-/// An image whose link to its parent can't be used, though the image itself can be examined.
+/// An image whose link to its parent cannot be used, although the image itself can be examined.
 fn broken_link(rows: &mut Rows, what: &str, child: &Image, place: Place, is_it: super::IsIt<'_>) {
     let image = open_image(child).unwrap();
     assert_eq!(image.virtual_disk_size(), 8 * MIB, "{what}");
@@ -52,7 +52,7 @@ fn broken_link(rows: &mut Rows, what: &str, child: &Image, place: Place, is_it: 
 }
 
 #[test]
-fn the_entries_and_strings_of_a_locator_must_lie_in_it() {
+fn locator_entries_and_strings_must_be_inside() {
     let mut rows = Rows::default();
     let length = Locator::linked_to(PARENT, "base").encode().len();
     let end = LOCATOR + wide(length);
@@ -98,10 +98,10 @@ fn the_entries_and_strings_of_a_locator_must_lie_in_it() {
 }
 
 #[test]
-fn the_strings_of_a_locator_must_be_text_and_its_keys_unique() {
+fn locator_strings_must_be_text_with_unique_keys() {
     let mut rows = Rows::default();
     let text = kind!(ErrorKind::Text { .. });
-    // V55: the strings begin behind five entries, the first with the key parent_linkage.
+    // V55: the strings begin after five entries, the first with the key parent_linkage.
     let strings = 20 + 5 * 12;
     for unit in [[0x00, 0xD8], [0x00, 0xDC], [0, 0]] {
         let image = child_with(patched(strings + 4, &unit));
@@ -112,14 +112,14 @@ fn the_strings_of_a_locator_must_be_text_and_its_keys_unique() {
     pairs.push(("relative_path".to_owned(), ".\\base".to_owned()));
     let twice = child_with(Locator::Pairs(VHDX_LOCATOR, pairs));
     broken_link(&mut rows, "V55 twice", &twice, in_locator(0), text);
-    // Keys have upper and lower case.
+    // Keys are case-sensitive.
     let other = child_with(with("Parent_Linkage", "nonsense"));
     rows.warned_chain("V55 case", &[&other, &Spec::default().build()], &[]);
     rows.end();
 }
 
 #[test]
-fn the_locator_must_be_of_the_type_that_is_defined() {
+fn locator_must_have_defined_type() {
     let mut rows = Rows::default();
     // V56
     let id = Uuid::from_u128(VHDX_LOCATOR.as_u128() ^ 1);
@@ -131,7 +131,7 @@ fn the_locator_must_be_of_the_type_that_is_defined() {
 }
 
 #[test]
-fn a_locator_must_say_who_the_parent_is() {
+fn locator_must_have_parent_linkage() {
     let mut rows = Rows::default();
     // V57
     let mut without = Locator::linked_to(PARENT, "base");
@@ -154,23 +154,23 @@ fn a_locator_must_say_who_the_parent_is() {
 }
 
 #[test]
-fn odd_locators_are_told_and_followed() {
+fn unusual_locators_are_reported_and_used() {
     let mut rows = Rows::default();
     let base = Spec::default().build();
-    let told = |check| [(0, check, Structure::ParentLocator, Some(LOCATOR))];
+    let warning = |check| [(0, check, Structure::ParentLocator, Some(LOCATOR))];
     // V57
     let bare = child_with(with("parent_linkage", &PARENT.to_string()));
-    rows.warned_chain("V57 without braces", &[&bare, &base], &told(Rule::ParentLinkage));
+    rows.warned_chain("V57 without braces", &[&bare, &base], &warning(Rule::ParentLinkage));
     let upper = child_with(with("parent_linkage", &format!("{{{PARENT}}}").to_uppercase()));
     rows.warned_chain("V57 upper case", &[&upper, &base], &[]);
     let second = child_with(with("parent_linkage2", "nonsense"));
-    rows.warned_chain("V57 parent_linkage2", &[&second, &base], &told(Rule::ParentLinkage));
+    rows.warned_chain("V57 parent_linkage2", &[&second, &base], &warning(Rule::ParentLinkage));
     // V58
     let mut without = Locator::linked_to(PARENT, "base");
     for key in ["relative_path", "volume_path", "absolute_win32_path"] {
         without.remove(key);
     }
-    rows.warned_chain("V58", &[&child_with(without.clone()), &base], &told(Rule::LocatorPath));
+    rows.warned_chain("V58", &[&child_with(without.clone()), &base], &warning(Rule::LocatorPath));
     for key in ["relative_path", "volume_path", "absolute_win32_path"] {
         let mut one = without.clone();
         one.set(key, "base");
@@ -192,7 +192,7 @@ fn odd_locators_are_told_and_followed() {
 }
 
 #[test]
-fn a_parent_must_be_the_one_that_the_child_was_made_from() {
+fn parent_must_have_the_stored_identity() {
     let mut rows = Rows::default();
     let place = (Structure::Parent, None, Category::ParentMismatch);
     let child = Spec::child_of(&Spec::default(), "base").build();
@@ -200,20 +200,23 @@ fn a_parent_must_be_the_one_that_the_child_was_made_from() {
     // V59
     let is_it = |kind: &ErrorKind| match kind {
         ErrorKind::ParentMismatch { name, expected, tried } => {
-            let found = |outcome: &ParentRejection| matches!(outcome, ParentRejection::OtherIdentity { found } if *found == Uuid::from_u128(5));
+            let found = |outcome: &ParentRejection| match outcome {
+                ParentRejection::OtherIdentity { found } => *found == Uuid::from_u128(5),
+                _ => false,
+            };
             name == ".\\base" && *expected == PARENT && tried.len() == 1 && found(&tried[0].outcome)
         }
         _ => false,
     };
     rows.failed("V59", open_chain(&[&child, &stranger]), place, &is_it);
-    // V59: it is the DataWriteGuid of the current header that counts.
+    // V59: the DataWriteGuid of the current header counts.
     let mut changed = Spec::default().build();
     changed.patch_header(2, 32, &Uuid::from_u128(5).to_bytes_le());
     rows.failed("V59 current header", open_chain(&[&child, &changed]), place, &is_it);
     let mut unchanged = Spec::default().build();
     unchanged.patch_header(1, 32, &Uuid::from_u128(5).to_bytes_le());
     assert_reads(&[&child, &unchanged]);
-    // V59: the nil GUID is nobody's.
+    // V59: the nil GUID identifies nothing.
     let nil = Spec { data_write_guid: Uuid::nil(), ..Spec::default() };
     let orphan = Spec::child_of(&nil, "base").build();
     rows.failed("V59 nil", open_chain(&[&orphan, &nil.build()]), place, kind!(ErrorKind::ParentMismatch { .. }));
@@ -221,7 +224,7 @@ fn a_parent_must_be_the_one_that_the_child_was_made_from() {
 }
 
 #[test]
-fn a_parent_must_have_the_sectors_of_its_child() {
+fn parent_must_have_sector_size_of_child() {
     let mut rows = Rows::default();
     // V60
     let base = Spec { sector_size: 4096, ..Spec::default() };
@@ -235,7 +238,7 @@ fn a_parent_must_have_the_sectors_of_its_child() {
 }
 
 #[test]
-fn what_is_wrong_with_a_parent_is_said_of_its_layer() {
+fn errors_of_parents_have_their_layer() {
     let specs = [Spec::default(), Spec::child_of(&Spec::default(), "base")];
     let [mut base, middle] = specs.clone().map(|spec| spec.build());
     let child = Spec::child_of(&specs[1], "middle").block(3, Block::zero()).build();
@@ -251,7 +254,7 @@ fn what_is_wrong_with_a_parent_is_said_of_its_layer() {
 }
 
 #[test]
-fn without_its_parent_a_child_gives_what_it_has_itself() {
+fn child_without_parent_gives_own_blocks() {
     let mut rows = Rows::default();
     let place = (Structure::Parent, None, Category::ParentNotFound);
     let spec = Spec::child_of(&Spec::default(), "base").block(0, Block::full()).block(1, Block::partial(&run(0..8)));
@@ -265,7 +268,7 @@ fn without_its_parent_a_child_gives_what_it_has_itself() {
     for at in [MIB + 4096, 2 * MIB, 7 * MIB] {
         rows.failed("no parent", disk.read_at(&mut bytes, at), place, kind!(ErrorKind::NoParentAttached));
     }
-    // Where it was allowed to look, it must have found one.
+    // If a search is allowed, it must find a parent.
     let nothing = OpenOptions::new().parents(Parents::With(Arc::new(|_| Ok(None))));
     let is_it = kind!(ErrorKind::ParentNotFound { .. });
     rows.failed("not found", Disk::open(source(&image), &nothing), place, is_it);
@@ -273,7 +276,7 @@ fn without_its_parent_a_child_gives_what_it_has_itself() {
 }
 
 #[test]
-fn a_chain_must_not_lead_back_to_itself() {
+fn chain_must_not_be_a_circle() {
     let mut rows = Rows::default();
     // V62: a child of its own.
     let mut spec = Spec::child_of(&Spec::default(), "0.vhdx");
@@ -287,7 +290,7 @@ fn a_chain_must_not_lead_back_to_itself() {
 }
 
 #[test]
-fn a_chain_has_an_end() {
+fn chain_length_is_limited() {
     // V62: 258 files, each of which could be the parent of any other.
     let mut spec = Spec::child_of(&Spec::default(), "x");
     spec.locator = Some(Locator::linked_to(spec.data_write_guid, "x"));
@@ -296,7 +299,7 @@ fn a_chain_has_an_end() {
     let path = |layer: usize| folder.path().join(format!("{layer}"));
     let bytes = spec.build().bytes;
     (0..258).for_each(|layer| bytes.write_file(&path(layer)).unwrap());
-    // The base of the longest chain that there can be.
+    // The base of the longest possible chain.
     let base = Spec { has_parent: false, locator: None, ..spec.clone() };
     base.build().bytes.write_file(&folder.path().join("base")).unwrap();
 
@@ -314,7 +317,7 @@ fn a_chain_has_an_end() {
 }
 
 #[test]
-fn the_parent_is_told_to_whoever_looks_for_it() {
+fn custom_search_gets_the_locator() {
     let base = Spec::default();
     let child = Spec::child_of(&base, "base").build();
     let bytes = base.build().bytes.to_vec();
@@ -333,7 +336,7 @@ fn the_parent_is_told_to_whoever_looks_for_it() {
 }
 
 #[test]
-fn a_locator_of_the_longest_legal_length_is_read() {
+fn longest_legal_locator_is_read() {
     let base = Spec::default();
     let mut child = Spec::child_of(&base, "1.vhdx");
     let mut bytes = child.locator.as_ref().unwrap().encode();

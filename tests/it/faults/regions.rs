@@ -9,7 +9,7 @@ use crate::kit::log::{Dirty, Old};
 use crate::kit::{GIB, MIB, TIB};
 use crate::lab::{assert_reads, open_image, size};
 
-/// Where the tables begin, and the entries of the BAT and of the metadata region in the first one.
+/// Offsets of the tables, and of the entries of the BAT and of the metadata region in the first one.
 const TABLE_1: u64 = 0x3_0000;
 const TABLE_2: u64 = 0x4_0000;
 const BAT_ENTRY: u64 = TABLE_1 + 16;
@@ -23,7 +23,7 @@ fn table_1(offset: u64) -> super::Place {
     (Structure::RegionTable(1), Some(offset), Category::Corrupt)
 }
 
-/// The default image with one more region, which nobody needs.
+/// The default image with one more region, which is not needed.
 fn with_other(offset: u64, length: u32, required: u32) -> Image {
     let other = Region { guid: OTHER, offset, length, required };
     Spec { extra_regions: vec![other], payload_start: 5 * MIB, ..Spec::default() }.build()
@@ -37,7 +37,7 @@ fn patched(entry: u64, field: u64, value: &[u8]) -> Image {
 }
 
 #[test]
-fn an_image_without_a_valid_region_table_is_refused() {
+fn image_without_valid_region_table_is_rejected() {
     let mut rows = Rows::default();
     let neither = (Structure::RegionTables, None, Category::Corrupt);
     let both = |kind: &ErrorKind, is_it: &dyn Fn(&Error, u64) -> bool| match kind {
@@ -60,7 +60,7 @@ fn an_image_without_a_valid_region_table_is_refused() {
     };
     rows.refused("V25 signatures", &image, neither, &|kind: &ErrorKind| both(kind, &signature));
 
-    // V25: the checksum is of the whole 64 KiB.
+    // V25: the checksum covers the whole 64 KiB.
     for at in [4, 8, 20, 30_000, 65_535] {
         let mut image = Spec::default().build();
         image.patch_region_table_raw(1, at, &[0xEE]);
@@ -83,7 +83,7 @@ fn an_image_without_a_valid_region_table_is_refused() {
 }
 
 #[test]
-fn one_valid_region_table_is_enough_and_the_other_is_told() {
+fn one_valid_region_table_is_enough() {
     let mut rows = Rows::default();
     for (copy, table) in [(1, TABLE_1), (2, TABLE_2)] {
         let structure = Structure::RegionTable(u8::try_from(copy).unwrap());
@@ -105,18 +105,18 @@ fn one_valid_region_table_is_enough_and_the_other_is_told() {
     let mut image = Spec::default().build();
     image.patch_region_table(2, 16 + 16, &(5 * MIB).to_le_bytes());
     rows.warned("V26 differ", &image, &[(Rule::RegionTableCopies, Structure::RegionTable(2), Some(TABLE_2))]);
-    // V26: also behind the last entry, where anything may be.
+    // V26: also after the last entry, where anything may be.
     let mut image = Spec::default().build();
     image.patch_region_table(2, 65_000, &[1]);
-    rows.warned("V26 behind", &image, &[(Rule::RegionTableCopies, Structure::RegionTable(2), Some(TABLE_2))]);
+    rows.warned("V26 after", &image, &[(Rule::RegionTableCopies, Structure::RegionTable(2), Some(TABLE_2))]);
     let mut image = Spec::default().build();
     image.patch_region_tables(65_000, &[1]);
-    rows.warned("anything behind the entries", &image, &[]);
+    rows.warned("anything after the entries", &image, &[]);
     rows.end();
 }
 
 #[test]
-fn the_copies_of_the_region_table_are_compared_behind_the_replay() {
+fn region_tables_are_compared_after_replay() {
     let mut image = Spec::default().build();
     image.log_only(&[TABLE_2], Old::Junk(4));
     assert_reads(&[&image]);
@@ -126,7 +126,7 @@ fn the_copies_of_the_region_table_are_compared_behind_the_replay() {
 }
 
 #[test]
-fn reserved_fields_and_flags_of_the_region_table_are_told() {
+fn reserved_fields_of_region_table_are_reported() {
     let mut rows = Rows::default();
     let table = Structure::RegionTable(1);
     // V28
@@ -161,7 +161,7 @@ fn regions_must_be_unique() {
 }
 
 #[test]
-fn bat_and_metadata_must_lie_on_whole_mebibytes() {
+fn bat_and_metadata_must_be_aligned() {
     let mut rows = Rows::default();
     for entry in [BAT_ENTRY, METADATA_ENTRY] {
         for offset in [0_u64, 0x8_0000, 0xF_FFFF, 3 * MIB + 1, 3 * MIB + 0x8_0000, u64::MAX] {
@@ -184,7 +184,7 @@ fn bat_and_metadata_must_lie_on_whole_mebibytes() {
 }
 
 #[test]
-fn a_region_that_nobody_needs_may_lie_anywhere_that_is_free() {
+fn unneeded_region_may_be_anywhere_free() {
     let mut rows = Rows::default();
     let table = Structure::RegionTable(1);
     // V30
@@ -203,7 +203,7 @@ fn a_region_that_nobody_needs_may_lie_anywhere_that_is_free() {
 }
 
 #[test]
-fn the_metadata_and_what_is_needed_of_the_bat_must_lie_in_the_file() {
+fn metadata_and_needed_bat_must_be_in_file() {
     let mut rows = Rows::default();
     let end = Spec::default().build().bytes.len();
     assert_eq!(end, 7 * MIB);
@@ -217,7 +217,7 @@ fn the_metadata_and_what_is_needed_of_the_bat_must_lie_in_the_file() {
         let place = (Structure::Bat, Some(offset), Category::Corrupt);
         rows.refused("V32 BAT", &patched(BAT_ENTRY, 16, &offset.to_le_bytes()), place, is_it);
     }
-    // V32: the region reaches over the end, the entries do not.
+    // V32: the region goes past the end, the entries do not.
     let mut spec = Spec { bat_offset: 9 * MIB, file_length: FileLength::Exact(9 * MIB + 64), ..Spec::default() };
     let whole = spec.build();
     rows.warned("V32 tail of the BAT", &whole, &[(Rule::RegionPlace, Structure::Bat, Some(9 * MIB))]);
@@ -229,10 +229,10 @@ fn the_metadata_and_what_is_needed_of_the_bat_must_lie_in_the_file() {
 }
 
 #[test]
-fn regions_the_log_and_the_header_section_must_not_overlap() {
+fn regions_log_and_headers_must_not_overlap() {
     let mut rows = Rows::default();
     let place = |structure, offset| (structure, Some(offset), Category::Corrupt);
-    // V33: of each pair, the one that begins behind the other is named.
+    // V33: of each pair, the one that begins after the other is named.
     let log = Spec { log_length: 2 << 20, metadata_offset: 2 * MIB, ..Spec::default() }.build();
     let is_it = kind!(ErrorKind::Overlap { with: Structure::Log, offset: 0x10_0000 });
     rows.refused("V33 metadata in the log", &log, place(Structure::MetadataRegion, 2 * MIB), is_it);
@@ -253,20 +253,20 @@ fn regions_the_log_and_the_header_section_must_not_overlap() {
     let others = Spec { extra_regions: others.map(region).to_vec(), ..Spec::default() }.build();
     let is_it = kind!(ErrorKind::Overlap { with: Structure::OtherRegion, offset: 0x90_0000 });
     rows.refused("V33 two others", &others, place(Structure::OtherRegion, 10 * MIB), is_it);
-    // V33: one that ends behind all numbers overlaps nothing before it.
+    // V33: one whose end overflows overlaps nothing before it.
     let mut image = with_other(4 * MIB, 1 << 20, 0);
     image.patch_region_tables(80 + 16, &(u64::MAX - 4095).to_le_bytes());
     image.patch_region_tables(80 + 24, &u32::MAX.to_le_bytes());
     let opened = open_image(&image).unwrap();
     let checks: Vec<_> = opened.warnings().iter().map(|warning| warning.rule).collect();
     assert_eq!(checks, [Rule::RegionAlignment, Rule::RegionPlace]);
-    // Neighbours are no overlap.
+    // Adjacent regions do not overlap.
     rows.warned("neighbours", &with_other(4 * MIB, 1 << 20, 0), &[]);
     rows.end();
 }
 
 #[test]
-fn bat_and_metadata_must_be_there() {
+fn bat_and_metadata_must_exist() {
     let mut rows = Rows::default();
     for (guid, name) in [(BAT_REGION, "the BAT region"), (METADATA_REGION, "the metadata region")] {
         // V34
@@ -288,7 +288,7 @@ fn bat_and_metadata_must_be_there() {
 }
 
 #[test]
-fn a_required_region_that_is_unknown_is_a_reason_to_refuse() {
+fn unknown_required_region_is_rejected() {
     let mut rows = Rows::default();
     let is_it = unknown(OTHER);
     let place = (Structure::RegionTable(1), Some(OTHER_ENTRY), Category::Unsupported);
@@ -301,10 +301,10 @@ fn a_required_region_that_is_unknown_is_a_reason_to_refuse() {
 }
 
 #[test]
-fn a_bat_that_is_too_small_is_refused() {
+fn too_small_bat_is_rejected() {
     let mut rows = Rows::default();
     let place = (Structure::Bat, Some(3 * MIB), Category::Corrupt);
-    // V63: 204 800 payload blocks, and an entry behind each 4096 of them but the last: 204 849 entries.
+    // V63: 204 800 payload blocks, and an entry after each 4096 of them except the last: 204 849 entries.
     let spec = Spec { bat_length: Some(1 << 20), ..Spec::empty(200 * GIB) };
     let is_it = kind!(ErrorKind::BatTooSmall { found: 0x10_0000, expected: 1_638_792 });
     rows.refused("V63 dynamic", &spec.build(), place, is_it);
@@ -312,7 +312,7 @@ fn a_bat_that_is_too_small_is_refused() {
     let child = Spec { bat_length: Some(1 << 20), ..Spec::child_of(&spec, "base") };
     let is_it = kind!(ErrorKind::BatTooSmall { found: 0x10_0000, expected: 1_638_800 });
     rows.refused("V63 differencing", &child.build(), place, is_it);
-    // V63: what is enough for a disk without parent is not enough for a child: 32 chunks of 4097 entries.
+    // V63: enough for a disk without parent, but not for a child: 32 chunks of 4097 entries.
     let enough = Spec::empty(131_041 * MIB);
     let opened = open_image(&Spec { bat_length: Some(1 << 20), ..enough.clone() }.build()).unwrap();
     assert_eq!(opened.payload_blocks(), 131_041);

@@ -1,4 +1,4 @@
-//! Images that somebody writes to while they are read.
+//! Images that are written to while they are read.
 
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -11,8 +11,7 @@ use super::{FIRST_BLOCK, dense, map};
 use crate::kit::MIB;
 use crate::support::temp_dir;
 
-/// Waits until the clock of the file system has moved since a file was changed. Nobody can set the time that this is
-/// about.
+/// Waits until the clock of the file system has moved since a file was changed. The status change time cannot be set.
 fn wait_for_clock(path: &Path) {
     let time = |path: &Path| path.metadata().map(|metadata| (metadata.ctime(), metadata.ctime_nsec())).unwrap();
     let probe = path.with_extension("probe");
@@ -25,7 +24,7 @@ fn wait_for_clock(path: &Path) {
 }
 
 #[test]
-fn a_change_is_told_by_size_and_time() {
+fn has_changed_compares_size_and_time() {
     let folder = temp_dir();
     let path = dense(folder.path(), "disk.vhdx", 1);
     make_old(&path);
@@ -35,7 +34,7 @@ fn a_change_is_told_by_size_and_time() {
     let file = File::options().write(true).open(&path).unwrap();
     file.write_all_at(b"x", FIRST_BLOCK + 5).unwrap();
     assert!(changed(&mapped));
-    // What was copied before does not change any more.
+    // A copy does not change any more.
     assert!(!changed(&copied));
     assert!(mapped.check_lost().is_ok(), "nothing is lost");
     make_old(&path);
@@ -43,7 +42,7 @@ fn a_change_is_told_by_size_and_time() {
     file.set_len(FIRST_BLOCK + 2 * MIB).unwrap();
     assert!(changed(&mapped));
     assert!(mapped.check_lost().is_ok(), "nothing is lost of a file that grows");
-    // A change is found also where its time is set back.
+    // A change is found even if its time is set back.
     let (mapped, before) = (map(&path), file.metadata().unwrap().modified().unwrap());
     wait_for_clock(&path);
     file.write_all_at(b"y", FIRST_BLOCK + 5).unwrap();

@@ -1,4 +1,4 @@
-//! A file system that can't read some bytes of its one file, or holds a read of some until it is released, or goes away.
+//! A file system that fails to read some bytes of its one file, or holds a read until it is released, or goes away.
 
 use vhdx_testkit::fuse::{HELD, Mounted};
 
@@ -6,7 +6,7 @@ use super::{BLOCKS_OF_WORK as BLOCKS, FIRST_BLOCK, WAYS, content, dense, lost_at
 use crate::kit::MIB;
 use crate::support::temp_dir;
 
-/// The process that serves it: not a test, unless it is told what to do.
+/// The process that serves it: not a test, unless it is asked to serve.
 #[test]
 fn serve() {
     vhdx_testkit::fuse::serve();
@@ -16,7 +16,7 @@ fn serve() {
 const MOST_AT_ONCE: u64 = 2 * MIB;
 
 #[test]
-fn bytes_that_cannot_be_read_are_an_error_of_every_way_to_them() {
+fn unreadable_bytes_are_an_error_in_every_way() {
     let folder = temp_dir();
     let image = dense(folder.path(), "image", BLOCKS);
     let bad = FIRST_BLOCK + 9 * MIB + 8192..FIRST_BLOCK + 9 * MIB + 8193;
@@ -26,7 +26,7 @@ fn bytes_that_cannot_be_read_are_an_error_of_every_way_to_them() {
         let error = way(&disk).map(|()| name).unwrap_err();
         let at = lost_at(&error);
         assert!(at <= bad.start && bad.start - at < MOST_AT_ONCE, "{name}: {error}");
-        // What can be read is right.
+        // Readable bytes are correct.
         let mut good = vec![0; 6 << 20];
         assert_eq!(disk.read_at(&mut good, 0).unwrap(), good.len());
         assert!(good == content(BLOCKS)[..good.len()], "{name}");
@@ -35,7 +35,7 @@ fn bytes_that_cannot_be_read_are_an_error_of_every_way_to_them() {
 }
 
 #[test]
-fn tables_that_cannot_be_read_are_an_error() {
+fn unreadable_tables_are_an_error() {
     let folder = temp_dir();
     let image = dense(folder.path(), "image", BLOCKS);
     // Headers, region tables, metadata.
@@ -44,7 +44,7 @@ fn tables_that_cannot_be_read_are_an_error() {
         let error = vhdx_mmap::Image::open(super::map(&mounted.path()), vhdx_mmap::LogPolicy::Replay).unwrap_err();
         super::touched_at(&error);
     }
-    // The table of blocks.
+    // The block allocation table.
     let Some(mounted) = Mounted::new(&image, &(3 * MIB..3 * MIB + 1)) else { return };
     let disk = open(&mounted.path());
     assert_eq!(super::touched_at(&disk.extents(..).next().unwrap().unwrap_err()), 3 * MIB);
@@ -56,7 +56,7 @@ fn tables_that_cannot_be_read_are_an_error() {
 }
 
 #[test]
-fn a_slow_read_is_waited_for() {
+fn slow_read_is_awaited() {
     let folder = temp_dir();
     let image = dense(folder.path(), "image", 4);
     for (name, way) in &WAYS[..3] {
@@ -74,7 +74,7 @@ fn a_slow_read_is_waited_for() {
 }
 
 #[test]
-fn a_file_system_that_goes_away_is_an_error() {
+fn vanished_file_system_is_an_error() {
     let folder = temp_dir();
     let image = dense(folder.path(), "image", BLOCKS);
     for (name, way) in WAYS {

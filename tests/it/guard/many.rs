@@ -1,6 +1,6 @@
-//! More lost pages than a process can have mappings, and processes that have no room for another mapping.
+//! More lost pages than a process can have mappings, and processes that cannot get another mapping.
 //!
-//! Each case runs in a process of its own (`process`), since it is the process that would be ended.
+//! Each case runs in a process of its own (`process`), since it may end the process.
 #![expect(unsafe_code, reason = "mappings and advice about them")]
 
 use std::fs::File;
@@ -18,12 +18,12 @@ use crate::kit::builder::Spec;
 use crate::lab::Rng;
 use crate::support::{skip, temp_dir};
 
-/// Blocks of the disk: every other of their pages is touched, or bad.
+/// Number of blocks of the disk: every other of their pages is accessed, or bad.
 const BLOCKS: u64 = 320;
 const PAGES: u64 = BLOCKS * MIB / PAGE;
 const THREADS: usize = 4;
 
-/// An image whose blocks lie one after the other in a file that is a hole there.
+/// Makes an image whose blocks are contiguous in a hole of the file.
 fn sparse(folder: &Path) -> PathBuf {
     let mut spec = Spec::empty(BLOCKS * MIB);
     for block in 0..BLOCKS {
@@ -45,7 +45,7 @@ fn page(bytes: &[u8], number: u64) -> &[u8] {
     &bytes[at..at + usize::try_from(PAGE).unwrap()]
 }
 
-/// Number of mappings of this process that have some of these bytes.
+/// Returns the number of mappings of this process that contain some of these bytes.
 fn mappings_of(bytes: &[u8]) -> usize {
     let addresses = bytes.as_ptr_range();
     let (start, end) = (addresses.start.addr(), addresses.end.addr());
@@ -57,7 +57,7 @@ fn mappings_of(bytes: &[u8]) -> usize {
     std::fs::read_to_string("/proc/self/maps").unwrap().lines().filter(is_of_them).count()
 }
 
-/// Touches pages in random order and by several threads: `look` is called for each.
+/// Accesses pages in random order and from several threads: `look` is called for each.
 fn touch_by_threads(numbers: impl Iterator<Item = u64>, look: impl Fn(u64) + Sync) {
     let mut numbers: Vec<u64> = numbers.collect();
     Rng::new(41).shuffle(&mut numbers);
@@ -88,14 +88,14 @@ pub(super) fn truncated(path: &Path) {
     assert!(disk.image().source().check_lost().is_err());
 }
 
-/// The system shall read single pages, and none ahead.
+/// Lets the system read single pages, without read-ahead.
 fn read_singly(bytes: &[u8]) {
     let start = bytes.as_ptr().map_addr(|address| address & !4095).cast_mut().cast();
-    // SAFETY: advice about pages that are mapped.
+    // SAFETY: advice about mapped pages.
     assert_eq!(unsafe { libc::madvise(start, bytes.len(), libc::MADV_RANDOM) }, 0);
 }
 
-/// Whether a page of the failing medium is as it must be. All of it is touched.
+/// Returns whether a page of the failing medium is as expected. Accesses all of it.
 fn is_right(bytes: &[u8], number: u64) -> bool {
     let in_file = FIRST_BLOCK / PAGE + number;
     let mut expected = [0; 4096];
@@ -131,7 +131,7 @@ impl Full {
             // Neighbours that differ are not merged.
             let protection = if all.len() % 2 == 0 { libc::PROT_NONE } else { libc::PROT_READ };
             let (flags, length) = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, 4096);
-            // SAFETY: the system chooses the place.
+            // SAFETY: the system chooses the address.
             let page = unsafe { libc::mmap(std::ptr::null_mut(), length, protection, flags, -1, 0) };
             if page == libc::MAP_FAILED || all.len() == MOST_MAPPINGS {
                 return Self(all);
@@ -142,7 +142,7 @@ impl Full {
 
     fn free(&mut self, count: usize) {
         for page in self.0.drain(..count) {
-            // SAFETY: it was mapped above, and nothing refers into it.
+            // SAFETY: it was mapped above, and nothing refers to it.
             assert_eq!(unsafe { libc::munmap(page, 4096) }, 0);
         }
     }
@@ -154,7 +154,7 @@ impl Drop for Full {
     }
 }
 
-/// What these tests can fill.
+/// Largest number of mappings that these tests can fill.
 const MOST_MAPPINGS: usize = 1 << 20;
 
 fn mappings_can_run_out() -> bool {
@@ -167,7 +167,7 @@ fn mappings_can_run_out() -> bool {
 }
 
 pub(super) fn truncated_at_the_limit(path: &Path) {
-    // Twice: the mapping that is kept in reserve is there again.
+    // Twice: the reserved mapping exists again.
     for _ in 0..2 {
         let disk = open(path);
         let bytes = borrow(&disk);
@@ -186,7 +186,7 @@ pub(super) fn failing_at_the_limit(path: &Path) {
     let bytes = borrow(&disk);
     read_singly(bytes);
     let before = is_right(bytes, 0);
-    // One more mapping can be made, and a hole in the midst of one takes two.
+    // One more mapping can be made, but a hole in the middle of one takes two.
     let mut full = Full::new();
     full.free(1);
     let sum = super::sum(page(bytes, 1001));

@@ -1,5 +1,5 @@
-//! Files that become shorter, or whose medium fails, while they are mapped: an error and never a signal's end, never zeros.
-//! The faults are real ones.
+//! Files that become shorter, or whose medium fails, while they are mapped: an error, never the end of the process, and
+//! never zeros. The faults are real ones.
 #![cfg(all(feature = "ops", feature = "mmap", feature = "rayon", target_os = "linux"))]
 
 mod changed;
@@ -27,8 +27,8 @@ use vhdx_testkit::dense::{BLOCKS_OF_WORK, FIRST_BLOCK, content, cut, dense};
 #[expect(unsafe_code, reason = "the library's one unsafe function")]
 fn map(path: &Path) -> Source {
     guard_mappings().unwrap();
-    // SAFETY: it is not: the promise is broken by these tests. What they look at behind that are pages that are gone, and only to
-    // see that zeros are told from bytes.
+    // SAFETY: it is not: these tests break the promise. After that, they read lost pages only to see that zeros are
+    // distinguished from bytes.
     unsafe { Source::map(path) }.unwrap()
 }
 
@@ -36,34 +36,34 @@ fn open(path: &Path) -> Disk {
     Disk::open(map(path), &OpenOptions::new()).unwrap()
 }
 
-/// The sum of bytes: a look at each, also where nobody wants to know it.
+/// Sums bytes: an access to each.
 fn sum(bytes: &[u8]) -> u64 {
     std::hint::black_box(bytes.iter().fold(0_u64, |sum, byte| sum.wrapping_add(u64::from(*byte))))
 }
 
-/// Looks at each byte of a segment.
+/// Accesses each byte of a segment.
 fn look(segment: Segment<'_>) {
     segment.slices().for_each(|bytes| {
         sum(bytes);
     });
 }
 
-/// That an error says of bytes in the file that they are gone: the offset of the first.
+/// Asserts that an error is the loss of bytes in the file, and returns the offset of the first.
 #[track_caller]
 fn lost_at(error: &Error) -> u64 {
     assert_eq!(error.category(), Category::Io, "{error}");
     error.offset().unwrap()
 }
 
-/// The same where a page of a mapping was touched.
+/// Asserts that an error is the loss of an accessed page of a mapping, and returns its offset.
 #[track_caller]
 fn touched_at(error: &Error) -> u64 {
     assert!(matches!(error.kind(), ErrorKind::Lost), "{error}");
     lost_at(error)
 }
 
-fn of_stopped(stopped: ScanError) -> Error {
-    match stopped {
+fn of_scan(error: ScanError) -> Error {
+    match error {
         ScanError::Read(error) => error,
         other => unreachable!("{other}"),
     }
@@ -80,10 +80,10 @@ fn of_extract(error: ScanError) -> Error {
     }
 }
 
-/// A way through a whole disk, of which each byte is looked at. It says whether that worked, and nothing else.
+/// A way to read a whole disk, which accesses each byte. Returns only whether that worked.
 type Way = fn(&Disk) -> Result<(), Error>;
 
-/// All ways of the library through a disk.
+/// All ways of the library to read a disk.
 const WAYS: [(&str, Way); 14] = [
     ("segments", |disk| disk.segments(..).try_for_each(|segment| segment.map(look))),
     ("slice", |disk| {
@@ -127,20 +127,18 @@ const WAYS: [(&str, Way); 14] = [
     ("Input::scan", |disk| {
         let look =
             |_, segments: &[Segment<'_>]| segments.iter().flat_map(|segment| segment.slices()).map(sum).sum::<u64>();
-        Input::disk(disk).scan(&ScanOptions::new(), look, |_, _| ()).map_err(of_stopped)
+        Input::disk(disk).scan(&ScanOptions::new(), look, |_, _| ()).map_err(of_scan)
     }),
     ("hash, in any order", |disk| {
-        ops::hash(disk.into(), &[Algorithm::Crc32, Algorithm::Blake3], &ScanOptions::new())
-            .map(drop)
-            .map_err(of_stopped)
+        ops::hash(disk.into(), &[Algorithm::Crc32, Algorithm::Blake3], &ScanOptions::new()).map(drop).map_err(of_scan)
     }),
     ("hash, in order", |disk| {
-        ops::hash(disk.into(), &[Algorithm::Sha256], &ScanOptions::new()).map(drop).map_err(of_stopped)
+        ops::hash(disk.into(), &[Algorithm::Sha256], &ScanOptions::new()).map(drop).map_err(of_scan)
     }),
     ("compare", |disk| {
         let zeros = Source::from_vec(Vec::new());
         let go_on = |_| ControlFlow::Continue(());
-        ops::compare(disk.into(), Input::raw(&zeros), &ScanOptions::new(), go_on).map_err(of_stopped)
+        ops::compare(disk.into(), Input::raw(&zeros), &ScanOptions::new(), go_on).map_err(of_scan)
     }),
     ("extract", |disk| {
         let file = tempfile::tempfile_in(env!("CARGO_TARGET_TMPDIR")).unwrap();

@@ -1,4 +1,5 @@
-//! What the guard does to a process: each case has one of its own, since a process has one handler for each signal.
+//! Effects of the guard on a process: each case has a process of its own, since a process has one handler for each
+//! signal.
 #![expect(unsafe_code, clippy::as_conversions, reason = "signals and mappings, and how libc wants a function")]
 
 use std::os::unix::process::ExitStatusExt;
@@ -20,22 +21,22 @@ fn in_process(case: &str) -> ExitStatus {
 /// Runs a case in a process of its own, which reads the image at `path`.
 pub(super) fn run_case(case: &str, path: &Path) -> Output {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["guard::process::a_case_in_its_own_process", "--exact", "--nocapture"]);
+    command.args(["guard::process::case_in_own_process", "--exact", "--nocapture"]);
     command.env("VHDX_GUARD_CASE", case).env("VHDX_GUARD_IMAGE", path);
-    // A tool that looks for mistakes in memory shall not take the signal for one.
+    // A memory checker must not take the signal for an error.
     command.env("ASAN_OPTIONS", "handle_sigbus=0:detect_leaks=0");
     command.output().unwrap()
 }
 
-/// What a handler writes to standard error each time it is called.
+/// Text that a handler writes to standard error each time it is called.
 const MARK: &str = "<called>";
 
-/// How often a case says that its handler was called.
+/// Returns how often a case reports a call of its handler.
 fn calls(output: &Output) -> usize {
     String::from_utf8_lossy(&output.stderr).matches(MARK).count()
 }
 
-/// What the handler before the guard has seen: how often it was called, and the address of the last time.
+/// State of the handler before the guard: number of its calls, and address of the last one.
 static SEEN: [AtomicUsize; 2] = [AtomicUsize::new(0), AtomicUsize::new(0)];
 
 extern "C" fn before(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
@@ -46,7 +47,7 @@ extern "C" fn before(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c
     SEEN[0].fetch_add(1, Ordering::Relaxed);
     SEEN[1].store(address.addr(), Ordering::Relaxed);
     let page = address.map_addr(|address| address & !4095);
-    // SAFETY: the page is one of the mapping that the case below has made for this.
+    // SAFETY: the page belongs to a mapping that the case below has made for this.
     let replaced = unsafe {
         libc::mmap(page, 4096, libc::PROT_READ, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED, -1, 0)
     };
@@ -61,7 +62,7 @@ fn install(handler: usize, flags: libc::c_int) {
     replace(handler, flags);
 }
 
-/// Installs a handler, and returns what was there before.
+/// Installs a handler, and returns the previous one.
 fn replace(handler: usize, flags: libc::c_int) -> libc::sigaction {
     // SAFETY: zeros are no flags and an empty set.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
@@ -69,15 +70,15 @@ fn replace(handler: usize, flags: libc::c_int) -> libc::sigaction {
     let mut before: libc::sigaction = unsafe { std::mem::zeroed() };
     action.sa_sigaction = handler;
     action.sa_flags = flags;
-    // SAFETY: the handlers of this file have the signature that the flags say.
+    // SAFETY: the handlers of this file have the signature for these flags.
     assert_eq!(unsafe { libc::sigaction(libc::SIGBUS, &raw const action, &raw mut before) }, 0);
     before
 }
 
-/// How often a handler that was installed after the guard was called.
+/// Number of calls of a handler that was installed after the guard.
 static LATER: AtomicUsize = AtomicUsize::new(0);
 
-/// What a handler that was installed after the guard has displaced.
+/// The action that a handler that was installed after the guard has displaced.
 static DISPLACED: OnceLock<libc::sigaction> = OnceLock::new();
 
 /// A handler that passes every signal on to the one that it displaced.
@@ -85,7 +86,7 @@ extern "C" fn chaining(signal: libc::c_int, info: *mut libc::siginfo_t, context:
     LATER.fetch_add(1, Ordering::Relaxed);
     let displaced = DISPLACED.get().unwrap();
     assert_ne!(displaced.sa_flags & libc::SA_SIGINFO, 0);
-    // SAFETY: what was there is a handler with this signature, by its flags.
+    // SAFETY: the displaced action is a handler with this signature, by its flags.
     let next: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) =
         unsafe { std::mem::transmute(displaced.sa_sigaction) };
     next(signal, info, context);
@@ -97,12 +98,12 @@ fn install_chaining() {
     DISPLACED.get_or_init(|| displaced);
 }
 
-/// A handler that says that it was called, puts back what it displaced, and sends the signal again: what Python's
-/// `faulthandler` does.
+/// A handler that reports its call, restores what it displaced, and sends the signal again, like Python's
+/// `faulthandler`.
 extern "C" fn reporting(signal: libc::c_int) {
-    // SAFETY: it writes bytes that are there.
+    // SAFETY: it writes existing bytes.
     unsafe { libc::write(2, MARK.as_ptr().cast(), MARK.len()) };
-    // SAFETY: what was there before is valid to be there again.
+    // SAFETY: a previous action is a valid one.
     unsafe { libc::sigaction(signal, DISPLACED.get().unwrap(), std::ptr::null_mut()) };
     // SAFETY: it sends a signal to this thread.
     unsafe { libc::raise(signal) };
@@ -114,7 +115,7 @@ fn install_reporting() {
     DISPLACED.get_or_init(|| displaced);
 }
 
-/// That the guard does its work in this process.
+/// Asserts that the guard works in this process.
 fn guard_works() {
     let folder = temp_dir();
     let path = dense(folder.path(), "disk.vhdx", 2);
@@ -123,12 +124,12 @@ fn guard_works() {
     assert_eq!(touched_at(&super::WAYS[0].1(&disk).unwrap_err()), FIRST_BLOCK + 4096);
 }
 
-/// Touches a page that is gone, of a mapping that the library knows nothing of.
+/// Accesses a lost page of a mapping that the library does not know.
 fn touch_a_foreign_page() -> (usize, u8) {
     let folder = temp_dir();
     let path = folder.path().join("foreign");
     std::fs::write(&path, vec![7; 8192]).unwrap();
-    // SAFETY: it is not: that is what the case is about.
+    // SAFETY: it is not: that is the purpose of the case.
     let mapping = unsafe { memmap2::Mmap::map(&std::fs::File::open(&path).unwrap()) }.unwrap();
     cut(&path, 0);
     let place = &mapping[5000];
@@ -140,13 +141,13 @@ fn raise() {
     assert_eq!(unsafe { libc::raise(libc::SIGBUS) }, 0);
 }
 
-/// The image that a case reads.
+/// Returns the path of the image that a case reads.
 fn image() -> PathBuf {
     std::env::var_os("VHDX_GUARD_IMAGE").unwrap().into()
 }
 
 #[test]
-fn a_case_in_its_own_process() {
+fn case_in_own_process() {
     let Ok(case) = std::env::var("VHDX_GUARD_CASE") else { return };
     match case.as_str() {
         "no guard" => {
@@ -192,7 +193,7 @@ fn a_case_in_its_own_process() {
             guard_mappings().unwrap();
             raise();
             guard_works();
-            // What can't be ignored is not.
+            // A signal that cannot be ignored is not.
             touch_a_foreign_page();
         }
         "of the standard library" => {
@@ -218,7 +219,7 @@ fn a_case_in_its_own_process() {
             let folder = temp_dir();
             let path = dense(folder.path(), "disk.vhdx", 1);
             crate::support::open(&path).unwrap();
-            assert!(!guard_is_active(), "nobody has asked for it");
+            assert!(!guard_is_active(), "the guard was not requested");
             guard_mappings().unwrap();
             for _ in 0..3 {
                 install(libc::SIG_DFL, 0);
@@ -239,7 +240,7 @@ fn a_case_in_its_own_process() {
             guard_mappings().unwrap();
             guard_works();
             assert_eq!((LATER.load(Ordering::Relaxed), SEEN[0].load(Ordering::Relaxed)), (0, 0));
-            // Each of the two handlers is called once: the guard, the later one, the guard, the one before.
+            // Each of the two handlers is called once: the guard, the later one, the guard, the previous one.
             for times in 1..4 {
                 let (address, value) = touch_a_foreign_page();
                 assert_eq!((LATER.load(Ordering::Relaxed), SEEN[0].load(Ordering::Relaxed)), (times, times));
@@ -282,18 +283,18 @@ fn a_case_in_its_own_process() {
 }
 
 #[test]
-fn without_the_guard_a_lost_page_ends_the_process() {
+fn lost_page_ends_process_without_guard() {
     assert_eq!(in_process("no guard").signal(), Some(libc::SIGBUS));
 }
 
 #[test]
-fn what_is_no_business_of_the_guard_goes_to_the_handler_before() {
+fn foreign_signal_goes_to_previous_handler() {
     assert!(in_process("informed").success());
     assert!(in_process("simple").success());
 }
 
 #[test]
-fn where_there_was_no_handler_the_process_ends_as_it_would_have() {
+fn foreign_signal_ends_process_without_handler() {
     for case in ["default", "default, sent", "ignored", "of the standard library"] {
         assert_eq!(in_process(case).signal(), Some(libc::SIGBUS), "{case}");
     }
@@ -306,7 +307,7 @@ fn displaced_guard_is_installed_again() {
 }
 
 #[test]
-fn handlers_that_call_each_other_come_to_an_end() {
+fn mutually_calling_handlers_terminate() {
     assert!(in_process("chaining").success());
     assert_eq!(in_process("chaining, the system last").signal(), Some(libc::SIGBUS));
 }

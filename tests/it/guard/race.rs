@@ -1,5 +1,5 @@
-//! The library, with files that become shorter while they are read: what it says is right, or an error. When that
-//! happens is chosen by events that the test counts, and not by time.
+//! Files that become shorter while they are read: every result is correct, or an error. The moment is chosen by events
+//! that the test counts, not by time.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -16,7 +16,7 @@ use crate::support::temp_dir;
 
 const BLOCKS: u64 = 16;
 
-/// Makes a file shorter at one of the events that it counts.
+/// Truncates a file at one of the events that it counts.
 struct Cutter<'p> {
     path: &'p Path,
     length: u64,
@@ -32,14 +32,14 @@ impl Cutter<'_> {
         }
     }
 
-    /// The sum of all bytes of a segment; a look at some of them is an event.
+    /// Returns the sum of all bytes of a segment. Reading some of them is an event.
     fn sum(&self, segment: &Segment<'_>) -> u64 {
         let pieces = segment.slices().flat_map(|bytes| bytes.chunks(32 << 10));
         pieces.map(|piece| (self.event(), sum(piece)).1).fold(0, u64::wrapping_add)
     }
 }
 
-/// Each progress is an event.
+/// Each progress report is an event.
 impl Progress for Cutter<'_> {
     fn advance(&self, _: u64) -> ControlFlow<()> {
         self.event();
@@ -47,13 +47,13 @@ impl Progress for Cutter<'_> {
     }
 }
 
-/// Where a file is cut: anywhere from the beginning, from the table of blocks, or from the first block on.
+/// Returns a length to truncate a file to: any, or after the beginning of the table of blocks, or of the first block.
 fn some_length(rng: &mut Rng) -> u64 {
     rng.pick(&[0, 3 * MIB, FIRST_BLOCK]) + 4 * KIB * rng.below(BLOCKS * 256)
 }
 
-/// Does some work so many times, while the file of its disk becomes shorter at random events: what comes of it must be
-/// right, or an error, and some of it must be an error.
+/// Repeats some work, while the file of its disk becomes shorter at random events: each result must be correct, or an
+/// error, and some must be errors.
 fn cut_under<T, E>(
     rng: &mut Rng,
     times: u64,
@@ -80,7 +80,7 @@ fn cut_under<T, E>(
 }
 
 #[test]
-fn what_is_summed_is_right_or_an_error() {
+fn sums_are_correct_or_an_error() {
     let mut rng = Rng::new(1);
     let expected = sum(&super::content(BLOCKS));
     let is_right = |found| found == expected;
@@ -107,7 +107,7 @@ fn what_is_summed_is_right_or_an_error() {
 }
 
 #[test]
-fn digests_are_right_or_an_error() {
+fn digests_are_correct_or_an_error() {
     let mut rng = Rng::new(2);
     for algorithm in [Algorithm::Crc32, Algorithm::Blake3, Algorithm::Sha256] {
         let folder = temp_dir();
@@ -120,7 +120,7 @@ fn digests_are_right_or_an_error() {
     }
 }
 
-/// How many bytes of the mappings of a file this process has in its memory.
+/// Returns the number of bytes of the mappings of a file in the memory of this process.
 fn resident(path: &Path) -> u64 {
     let text = std::fs::read_to_string("/proc/self/smaps").unwrap();
     let (mut is_inside, mut all) = (false, 0);
@@ -136,9 +136,9 @@ fn resident(path: &Path) -> u64 {
     all
 }
 
-/// Here another thread makes the file shorter, when some pages of it have been touched.
+/// Another thread truncates the file, after some of its pages have been accessed.
 #[test]
-fn every_way_comes_to_an_end() {
+fn every_way_terminates() {
     let mut rng = Rng::new(3);
     for (_, way) in WAYS {
         for _ in 0..4 {

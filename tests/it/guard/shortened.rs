@@ -1,5 +1,5 @@
-//! Files that become shorter in the middle of a page: the system fills the rest of the page with zeros and sends no signal.
-//! Whatever looks at it has to ask for the length of the file afterwards.
+//! Files that become shorter in the middle of a page: the system fills the rest of the page with zeros and sends no
+//! signal. Every reader has to check the length of the file afterwards.
 
 use std::io::{BufRead, Seek, SeekFrom};
 use std::ops::ControlFlow;
@@ -10,12 +10,12 @@ use vhdx_mmap::{
     Chain, Disk, Error, ErrorKind, Input, OpenOptions, Parents, ScanOptions, Severity, Source, Strictness,
 };
 
-use super::{WAYS, Way, cut, map, of_io, of_stopped};
+use super::{WAYS, Way, cut, map, of_io, of_scan};
 use crate::kit::builder::{Image, Spec};
 use crate::kit::{Block, MIB, Model};
 use crate::support::temp_dir;
 
-/// A disk of 16 blocks, all of them data, whose BAT is the last thing in the file.
+/// A disk of 16 blocks, all of them data, whose BAT is at the end of the file.
 fn table_last() -> Spec {
     let mut spec = (0..16).fold(Spec::empty(16 * MIB), |spec, number| spec.block(number, Block::full()));
     spec.bat_offset = 32 * MIB;
@@ -37,7 +37,7 @@ fn assert_lost<T: std::fmt::Debug>(what: &str, found: Result<T, Error>) {
     assert!(matches!(error.kind(), ErrorKind::Lost), "{what}: {error}");
 }
 
-/// Further ways, which look at the tables and at little else.
+/// Further ways, which read the tables and little else.
 const TABLES: [(&str, Way); 9] = [
     ("extents", |disk| disk.extents(..).try_for_each(|extent| extent.map(drop))),
     ("block_states", |disk| disk.image().block_states().map(drop)),
@@ -49,12 +49,12 @@ const TABLES: [(&str, Way); 9] = [
     ("contents", |disk| ops::detect(disk).map(drop)),
     ("first_difference", |disk| {
         let zeros = Source::from_vec(Vec::new());
-        ops::first_difference(disk.into(), Input::raw(&zeros), &ScanOptions::new()).map(drop).map_err(of_stopped)
+        ops::first_difference(disk.into(), Input::raw(&zeros), &ScanOptions::new()).map(drop).map_err(of_scan)
     }),
 ];
 
 #[test]
-fn table_cut_in_the_middle_of_a_page_is_an_error_of_every_operation() {
+fn table_truncated_mid_page_is_an_error_of_every_operation() {
     let folder = temp_dir();
     let image = table_last().build();
     for (name, way) in WAYS.into_iter().chain(TABLES) {
@@ -68,23 +68,21 @@ fn table_cut_in_the_middle_of_a_page_is_an_error_of_every_operation() {
     }
 }
 
-/// Where entries of the table are gone, a child would read its parent's blocks.
+/// If entries of the table are lost, a child would read its parent's blocks.
 #[test]
-fn table_of_a_child_cut_in_the_middle_of_a_page_gives_no_stale_blocks() {
+fn child_table_truncated_mid_page_gives_no_stale_blocks() {
     let base = (0..16).fold(Spec::empty(16 * MIB), |spec, number| spec.block(number, Block::full()));
     let mut child = (0..16).fold(Spec::child_of(&base, "base.vhdx"), |spec, number| spec.block(number, Block::full()));
     child.bat_offset = 32 * MIB;
     let (child, base) = (child.build(), base.build());
     let further: [(&str, Way); 3] = [
-        ("allocated_changes", |disk| {
-            ops::allocated_changes(disk, 1, |_| ControlFlow::Continue(())).map_err(of_stopped)
-        }),
+        ("allocated_changes", |disk| ops::allocated_changes(disk, 1, |_| ControlFlow::Continue(())).map_err(of_scan)),
         ("allocated_changes, until the first", |disk| {
-            ops::allocated_changes(disk, 1, |_| ControlFlow::Break(())).map_err(of_stopped)
+            ops::allocated_changes(disk, 1, |_| ControlFlow::Break(())).map_err(of_scan)
         }),
         ("content_changes", |disk| {
             let options = ScanOptions::new();
-            ops::content_changes(disk, 1, &options, |_| ControlFlow::Continue(())).map_err(of_stopped)
+            ops::content_changes(disk, 1, &options, |_| ControlFlow::Continue(())).map_err(of_scan)
         }),
     ];
     for (name, way) in WAYS.into_iter().chain(TABLES).chain(further) {
@@ -98,16 +96,16 @@ fn table_of_a_child_cut_in_the_middle_of_a_page_gives_no_stale_blocks() {
     }
 }
 
-/// What is before the end of the file is still there, and reads right.
+/// Bytes before the end of the file still exist, and are correct.
 #[test]
-fn content_cut_in_the_middle_of_a_page_is_an_error_and_the_rest_is_right() {
+fn content_truncated_mid_page_keeps_prefix() {
     let folder = temp_dir();
     let path = folder.path().join("disk.vhdx");
     let image = (0..4).fold(Spec::empty(4 * MIB), |spec, number| spec.block(number, Block::full())).build();
     let content = Model::read(&[&image.model], 0, 4 << 20).unwrap();
     write(&image, &path);
     let disk = Disk::open(map(&path), &OpenOptions::new()).unwrap();
-    // Touched before it is cut, so that the page stays mapped and no signal comes.
+    // Accessed before it is truncated, so that the page stays mapped and no signal comes.
     assert_eq!(disk.slice(3 * MIB, 4096).unwrap(), Some(&content[3 << 20..(3 << 20) + 4096]));
     cut(&path, image.block_at(3) + 1000);
 
@@ -130,9 +128,9 @@ fn content_cut_in_the_middle_of_a_page_is_an_error_and_the_rest_is_right() {
     assert_lost("check_lost of the source", disk.image().source().check_lost());
 }
 
-/// What a reader has given as a borrowed buffer is asked for again when the next one is asked for, at the end of the disk, too.
+/// The borrowed buffer of a reader is checked when the next one is requested, also at the end of the disk.
 #[test]
-fn buffer_of_a_reader_that_is_cut_is_an_error_of_the_next_call() {
+fn lost_reader_buffer_is_an_error_of_next_call() {
     for consumed in [4096, 1 << 20] {
         let folder = temp_dir();
         let path = folder.path().join("disk.vhdx");
@@ -150,7 +148,7 @@ fn buffer_of_a_reader_that_is_cut_is_an_error_of_the_next_call() {
 
 /// A salvage, and a check, which salvages, have a mode and a list of losses. No other handle to the file has them.
 #[test]
-fn salvage_of_a_source_changes_no_other_disk_of_it() {
+fn salvage_affects_no_other_disk_of_source() {
     let folder = temp_dir();
     let path = folder.path().join("disk.vhdx");
     let image = (0..4).fold(Spec::empty(4 * MIB), |spec, number| spec.block(number, Block::full())).build();
@@ -168,7 +166,7 @@ fn salvage_of_a_source_changes_no_other_disk_of_it() {
     assert_lost("a strict disk", strict.read_at(&mut all, 0));
     assert_lost(
         "a digest",
-        ops::hash((&strict).into(), &[ops::Algorithm::Sha256], &ScanOptions::new()).map_err(of_stopped),
+        ops::hash((&strict).into(), &[ops::Algorithm::Sha256], &ScanOptions::new()).map_err(of_scan),
     );
     assert!(!strict.is_salvaged() && salvaged.is_salvaged());
     let found = Disk::from_chain(&other).unwrap();

@@ -1,4 +1,4 @@
-//! The library, with files that became shorter: every way to the bytes, many mappings, many threads.
+//! Files that became shorter: every way to read them, many mappings, many threads.
 
 use std::sync::Barrier;
 
@@ -10,10 +10,10 @@ use crate::lab::Rng;
 use crate::support::temp_dir;
 
 #[test]
-fn every_way_through_a_disk_ends_with_an_error_that_says_where() {
+fn truncated_file_is_an_error_with_offset_in_every_way() {
     let folder = temp_dir();
     for (name, way) in WAYS {
-        // In the midst of a block, of a page, and of the table; where there is nothing but the headers; nothing at all.
+        // In the middle of a block, of a page, and of the table; after the headers; an empty file.
         for end in [FIRST_BLOCK + 5 * MIB + 4096, FIRST_BLOCK + 2 * MIB + 100, 3 * MIB, MIB, 0] {
             let path = dense(folder.path(), "disk.vhdx", 9);
             let disk = open(&path);
@@ -26,14 +26,14 @@ fn every_way_through_a_disk_ends_with_an_error_that_says_where() {
             let source = disk.image().source();
             assert!(super::lost_at(&source.check_lost().unwrap_err()) >= end);
             assert!(source.has_changed().unwrap());
-            // It stays so.
+            // The error stays.
             assert!(way(&disk).is_err(), "{name}");
         }
     }
 }
 
 #[test]
-fn what_is_left_can_still_be_read() {
+fn truncated_file_keeps_prefix() {
     let folder = temp_dir();
     let path = dense(folder.path(), "disk.vhdx", 8);
     let disk = open(&path);
@@ -49,9 +49,9 @@ fn what_is_left_can_still_be_read() {
             Err(error) => failed = Some(touched_at(&error)),
         }
     }
-    // All of it was lent as one, and looked at.
+    // All of it was borrowed in one piece, and accessed.
     assert_eq!((failed, found.len()), (Some(end), 8 << 20));
-    // What is known to be lost is not lent any more.
+    // Bytes that are known to be lost are not borrowed any more.
     let mut segments = disk.segments(..);
     let Some(Ok(Segment::Data(good))) = segments.next() else { panic!("nothing is left") };
     assert_eq!(good.len(), (3 << 20) + 8192);
@@ -70,7 +70,7 @@ fn what_is_left_can_still_be_read() {
 }
 
 #[test]
-fn many_threads_that_fault_at_once_all_go_on() {
+fn threads_that_fault_at_once_all_continue() {
     const THREADS: u64 = 8;
     let folder = temp_dir();
     for round in 0..20 {
@@ -84,14 +84,14 @@ fn many_threads_that_fault_at_once_all_go_on() {
                 scope.spawn(move || {
                     let mut rng = Rng::new(round * THREADS + thread);
                     start.wait();
-                    // Each page is touched by one thread, and some by all of them, in another order by each.
+                    // Each page is accessed by one thread, and some by all of them, in a different order by each.
                     let mut pages: Vec<u64> =
                         (0..2048).filter(|page| page % THREADS == thread || page % 64 == 0).collect();
                     rng.shuffle(&mut pages);
                     for page in pages {
                         let at = usize::try_from(page * 4096).unwrap();
                         let expected = sum(&crate::kit::pattern(1, page * 4096, 4096));
-                        // Right, or known to be lost by the time that it was looked at.
+                        // Correct, or known to be lost by the time that it was read.
                         let is_right = sum(&bytes[at..at + 4096]) == expected;
                         assert!(is_right || disk.check_lost(page * 4096..page * 4096 + 4096).is_err());
                     }
@@ -104,33 +104,33 @@ fn many_threads_that_fault_at_once_all_go_on() {
 }
 
 #[test]
-fn of_many_mappings_only_the_one_that_lost_something_is_blamed() {
+fn loss_affects_only_its_mapping() {
     guard_mappings().unwrap();
     let folder = temp_dir();
     let path = dense(folder.path(), "good.vhdx", 2);
     let other = dense(folder.path(), "bad.vhdx", 2);
-    // More than one piece of the table holds.
+    // More than one piece of the table can hold.
     let before: Vec<_> = (0..150).map(|_| map(&path)).collect();
     let bad = open(&other);
-    let behind: Vec<_> = (0..150).map(|_| map(&path)).collect();
+    let after: Vec<_> = (0..150).map(|_| map(&path)).collect();
     cut(&other, FIRST_BLOCK);
     assert_eq!(touched_at(&super::WAYS[0].1(&bad).unwrap_err()), FIRST_BLOCK);
-    assert!(before.iter().chain(&behind).all(|source| source.check_lost().is_ok()));
-    // Whoever takes the place of another starts anew.
+    assert!(before.iter().chain(&after).all(|source| source.check_lost().is_ok()));
+    // A mapping that takes the slot of another one starts anew.
     drop((before, bad));
     let again: Vec<_> = (0..200).map(|_| map(&path)).collect();
-    assert!(again.iter().chain(&behind).all(|source| source.check_lost().is_ok()));
+    assert!(again.iter().chain(&after).all(|source| source.check_lost().is_ok()));
     assert!(super::WAYS[0].1(&open(&path)).is_ok());
 }
 
 #[test]
-fn pages_lost_here_and_there_are_lost_all_the_same() {
+fn scattered_lost_pages_are_detected() {
     let folder = temp_dir();
     let path = dense(folder.path(), "disk.vhdx", 4);
     let disk = open(&path);
     let bytes = disk.slice(0, 4 * MIB).unwrap().unwrap();
     cut(&path, FIRST_BLOCK);
-    // Far more places than are kept apart: then all counts as lost, and nothing as good that is not.
+    // Many more places than are kept apart: then everything counts as lost, and nothing lost as valid.
     for page in (0..1024_u64).step_by(3) {
         let at = usize::try_from(page * 4096).unwrap();
         assert_eq!(sum(&bytes[at..at + 4096]), 0);

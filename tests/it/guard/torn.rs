@@ -1,4 +1,4 @@
-//! A file system whose medium is torn away: a loop device, the file behind which becomes shorter.
+//! A file system that loses its medium: a loop device whose file becomes shorter.
 
 use vhdx_testkit::device::Torn;
 
@@ -6,12 +6,12 @@ use super::{WAYS, lost_at, open};
 use crate::support::temp_dir;
 
 #[test]
-fn a_medium_that_is_torn_away_is_an_error() {
+fn removed_medium_is_an_error() {
     let folder = temp_dir();
     for (name, way) in WAYS {
         let Some(torn) = Torn::new(folder.path()) else { return };
         let disk = open(&torn.path());
-        // What is needed to find the file's blocks has been read.
+        // The metadata of the file system for the file has been read.
         disk.read_at(&mut [0; 4096], 0).unwrap();
         torn.tear();
         let error = way(&disk).map(|()| name).unwrap_err();

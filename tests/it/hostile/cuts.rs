@@ -1,4 +1,4 @@
-//! Files that end too early.
+//! Truncated files.
 
 use vhdx_mmap::{Category, Chain, Disk, ErrorKind, OpenOptions, Source};
 
@@ -9,7 +9,8 @@ use crate::kit::{Block, KIB, MIB, PAGE, pattern};
 use crate::lab::{size, wide};
 use crate::support::{map, temp_dir};
 
-/// Lengths to cut a file to: every 4 KiB, and every byte about the borders of structures, from long to short.
+/// Returns lengths to truncate a file to: every 4 KiB, and every byte near the borders of structures, from long to
+/// short.
 fn lengths(victim: &Victim) -> Vec<u64> {
     let length = victim.image.bytes.len();
     let mut lengths: Vec<u64> = (0..length).step_by(size(PAGE)).collect();
@@ -29,7 +30,7 @@ fn lengths(victim: &Victim) -> Vec<u64> {
     lengths
 }
 
-/// Cuts the file shorter and shorter: what can be read is right, and what is lost is an error.
+/// Truncates the file more and more: readable bytes are correct, and lost ones are an error.
 fn cut_everywhere(mut victim: Victim) {
     let whole = victim.content.size();
     let (mut read, mut refused, mut lost) = (0, 0, 0);
@@ -53,7 +54,7 @@ fn cut_everywhere(mut victim: Victim) {
         } else {
             lost += 1;
         }
-        // What lies behind the first error is right or an error as well.
+        // Bytes after the first error are correct or an error as well.
         for _ in 0..20 {
             let at = victim.rng.below(whole / 512) * 512;
             let mut found = [0; 512];
@@ -66,20 +67,20 @@ fn cut_everywhere(mut victim: Victim) {
 }
 
 #[test]
-fn a_clean_image_cut_anywhere_reads_right_or_fails() {
+fn truncated_clean_image_is_correct_or_fails() {
     cut_everywhere(Victim::new(clean().build(), Vec::new()));
 }
 
 #[test]
-fn a_fixed_image_cut_anywhere_reads_right_or_fails() {
-    // Here the tables lie behind the blocks.
+fn truncated_fixed_image_is_correct_or_fails() {
+    // Here the tables are after the blocks.
     let mut spec = Spec { leave_blocks_allocated: true, ..clean() }.block(1, Block::full());
     (spec.log_offset, spec.metadata_offset, spec.bat_offset) = (5 * MIB, 6 * MIB, 4 * MIB);
     spec.disk_size = 2 * MIB;
     spec.blocks.retain(|number, _| *number < 2);
     let victim = Victim::new(spec.build(), Vec::new());
     assert_eq!(victim.image.bytes.len(), 7 * MIB);
-    // Everything is needed, up to the end of the metadata region: so that nothing can be read in part.
+    // Everything up to the end of the metadata region is necessary: no part of the disk can be read without it.
     for length in lengths(&victim) {
         victim.file.set_len(length).unwrap();
         assert!(Disk::open(map(&victim.path), &victim.options()).is_err(), "{length:#x}");
@@ -87,17 +88,17 @@ fn a_fixed_image_cut_anywhere_reads_right_or_fails() {
 }
 
 #[test]
-fn a_differencing_image_cut_anywhere_reads_right_or_fails() {
+fn truncated_differencing_image_is_correct_or_fails() {
     cut_everywhere(Victim::new(child().build(), vec![clean().build()]));
 }
 
 #[test]
-fn a_dirty_image_cut_anywhere_reads_right_or_fails() {
+fn truncated_dirty_image_is_correct_or_fails() {
     cut_everywhere(Victim::new(Dirty::ManyEntries.build(&clean()), Vec::new()));
 }
 
 #[test]
-fn an_image_whose_log_makes_it_longer_must_be_as_long_as_its_log_knows_it() {
+fn dirty_image_must_have_length_known_to_log() {
     for dirty in [Dirty::Growth, Dirty::GrowthByData] {
         let victim = Victim::new(dirty.build(&clean()), Vec::new());
         for length in lengths(&victim) {
@@ -109,13 +110,13 @@ fn an_image_whose_log_makes_it_longer_must_be_as_long_as_its_log_knows_it() {
 }
 
 #[test]
-fn a_parent_that_is_cut_gives_what_is_left_of_it() {
+fn truncated_parent_keeps_prefix() {
     let base = Spec { file_length: FileLength::Exact(5 * MIB + 700), ..clean() }.build();
     let victim = Victim::new(child().build(), vec![clean().build()]);
     let whole = victim.content.size();
     base.bytes.write_file(&victim.folder.path().join("1")).unwrap();
     let disk = Disk::open(map(&victim.path), &victim.options()).unwrap();
-    // Its block 2 is lost, but the child hides that; its block 0 is whole.
+    // Its block 2 is lost, but the child hides that; its block 0 is complete.
     assert_eq!(right_up_to(&disk, &victim.content), Ok(whole));
     drop(disk);
     let base = Spec { file_length: FileLength::Exact(4 * MIB + 400 * 512 + 7), ..clean() }.build();
@@ -128,7 +129,7 @@ fn a_parent_that_is_cut_gives_what_is_left_of_it() {
 }
 
 #[test]
-fn tiny_files_of_all_sorts_are_refused() {
+fn tiny_files_are_rejected() {
     let image = clean().build().bytes.read(0, size(2 * MIB));
     let mut lengths: Vec<usize> = (0..=40).chain(500..530).collect();
     lengths.extend([4095, 4096, 4097, 65_535, 65_536, 65_544, 131_072, 327_680, (1 << 20) - 1]);
@@ -148,7 +149,7 @@ fn tiny_files_of_all_sorts_are_refused() {
             assert_eq!(error.category(), category, "{length} bytes: {error:?}");
         }
     }
-    // Long enough, and nothing in it but the signature.
+    // Long enough, but with nothing except the signature.
     for (length, fill) in [(size(MIB), 0), (size(MIB), 0xFF), (size(5 * MIB), 0)] {
         let mut bytes = vec![fill; length];
         bytes[..8].copy_from_slice(b"vhdxfile");
@@ -158,7 +159,7 @@ fn tiny_files_of_all_sorts_are_refused() {
 }
 
 #[test]
-fn an_empty_file_is_refused_by_every_way() {
+fn empty_file_is_rejected_in_every_way() {
     let folder = temp_dir();
     let path = folder.path().join("empty");
     std::fs::write(&path, []).unwrap();
@@ -170,12 +171,12 @@ fn an_empty_file_is_refused_by_every_way() {
 }
 
 #[test]
-fn a_cut_image_in_memory_is_no_other_than_one_in_a_file() {
+fn truncated_image_in_memory_equals_one_in_file() {
     let victim = Victim::new(child().build(), vec![clean().build()]);
     let bytes = victim.image.bytes.to_vec();
     for length in lengths(&victim).into_iter().step_by(60) {
         let cut = || bytes[..size(length)].to_vec();
-        let told = |source: Source| match Disk::open(source, &victim.options()) {
+        let outcome = |source: Source| match Disk::open(source, &victim.options()) {
             Ok(disk) => {
                 look_at_chain(&Chain::open(Source::from_vec(cut()), &victim.options()).unwrap());
                 let segments = disk.segments(..).map(|segment| segment.map(|segment| segment.len()));
@@ -184,7 +185,7 @@ fn a_cut_image_in_memory_is_no_other_than_one_in_a_file() {
             Err(error) => format!("{error:?}"),
         };
         victim.file.set_len(length).unwrap();
-        assert_eq!(told(Source::from_vec(cut())), told(map(&victim.path)), "{length:#x}");
+        assert_eq!(outcome(Source::from_vec(cut())), outcome(map(&victim.path)), "{length:#x}");
         assert_eq!(wide(cut().len()), length);
     }
 }

@@ -1,4 +1,4 @@
-//! Every byte and every field of every structure is damaged in turn.
+//! Damage of every byte and every field of every structure in turn.
 
 use std::ops::Range;
 
@@ -7,7 +7,7 @@ use crate::kit::builder::{BAT_REGION, Image, METADATA_REGION, Slot};
 use crate::kit::{KIB, MIB, PAGE};
 use crate::lab::{size, wide};
 
-/// Places of an image that say something, with the distance between those that are tried.
+/// Returns the used ranges of an image, with the distance between the offsets that are tried.
 pub(super) fn spans(image: &Image) -> Vec<(Range<u64>, u64)> {
     let mut spans = vec![(0..520, 1), (520..64 * KIB, 9001)];
     for copy in 1..=2 {
@@ -38,7 +38,7 @@ pub(super) fn spans(image: &Image) -> Vec<(Range<u64>, u64)> {
     spans
 }
 
-/// The log entries of an image that do not wrap: file offset and length.
+/// Returns the log entries of an image that do not wrap: file offset and length.
 pub(super) fn entries(image: &Image) -> Vec<(u64, u64)> {
     let (log, length) = (image.spec.log_offset, u64::from(image.spec.log_length));
     let pages = (log..log + length).step_by(size(PAGE));
@@ -53,7 +53,7 @@ fn u32_at(image: &Image, at: u64) -> u32 {
     u32::from_le_bytes(image.bytes.read(at, 4).try_into().unwrap())
 }
 
-/// Damages every place of an image in each of some ways.
+/// Damages every used byte of an image in each of some ways.
 fn sweep(victim: &mut Victim, ways: impl Fn(u64, u8) -> Vec<u8>) -> Tally {
     let (mut tally, mut wrong) = (Tally::default(), Vec::new());
     for (span, step) in spans(&victim.image) {
@@ -77,42 +77,42 @@ fn flips(at: u64, byte: u8) -> Vec<u8> {
 }
 
 #[test]
-fn a_flipped_byte_of_a_clean_image_is_noticed_or_harmless() {
+fn flipped_byte_of_clean_image_is_detected_or_harmless() {
     let [mut victim, ..] = victims();
     let tally = sweep(&mut victim, flips);
     assert!(tally.refused > 100 && tally.same > 500 && tally.other > 10, "{tally:?}");
 }
 
 #[test]
-fn a_flipped_byte_of_a_dirty_image_is_noticed_or_harmless() {
+fn flipped_byte_of_dirty_image_is_detected_or_harmless() {
     let [_, mut victim, ..] = victims();
     let tally = sweep(&mut victim, |at, byte| vec![byte ^ (1 << (at % 8))]);
     assert!(tally.refused > 100 && tally.same > 500, "{tally:?}");
 }
 
 #[test]
-fn a_flipped_byte_of_a_differencing_image_is_noticed_or_harmless() {
+fn flipped_byte_of_differencing_image_is_detected_or_harmless() {
     let [_, _, mut victim, _] = victims();
     let tally = sweep(&mut victim, flips);
     assert!(tally.refused > 100 && tally.same > 500 && tally.other > 100, "{tally:?}");
 }
 
 #[test]
-fn a_flipped_byte_of_a_dirty_child_is_noticed_or_harmless() {
+fn flipped_byte_of_dirty_child_is_detected_or_harmless() {
     let [.., mut victim] = victims();
     let tally = sweep(&mut victim, |at, byte| vec![byte ^ (1 << (at % 8))]);
-    // Nearly all that it needs is in its log, and most of its log is in one entry that wraps.
+    // Nearly everything that it needs is in its log, and most of its log is in one entry that wraps.
     assert!(tally.refused > 0 && tally.same > 500, "{tally:?}");
 }
 
-/// The structures with a checksum: file offset and length.
+/// Returns the structures with a checksum: file offset and length.
 pub(super) fn sealed(image: &Image) -> Vec<(u64, u64)> {
     let headers = [1, 2].map(|copy| (Image::header_at(copy), PAGE));
     let tables = [1, 2].map(|copy| (Image::region_table_at(copy), 64 * KIB));
     headers.into_iter().chain(tables).chain(entries(image)).collect()
 }
 
-/// A change of a field, with the checksum of its structure made right again.
+/// Returns a change of a field, with the checksum of its structure corrected.
 pub(super) fn resealed(image: &Image, sealed: &[(u64, u64)], at: u64, bytes: &[u8]) -> Vec<(u64, Vec<u8>)> {
     let end = at + wide(bytes.len());
     let inside = |(start, length): &&(u64, u64)| *start <= at && end <= start + length;
@@ -125,7 +125,7 @@ pub(super) fn resealed(image: &Image, sealed: &[(u64, u64)], at: u64, bytes: &[u
     vec![(*start, structure)]
 }
 
-/// Values that a field may not expect, in its width.
+/// Returns values that a field may not expect, in its width.
 fn values(width: u64) -> Vec<Vec<u8>> {
     let narrow = |value: u32| value.to_le_bytes().to_vec();
     let wide = |value: u64| value.to_le_bytes().to_vec();
@@ -158,19 +158,19 @@ fn fields(mut victim: Victim) {
 }
 
 #[test]
-fn fields_of_any_value_in_a_clean_image_are_noticed_or_harmless() {
+fn any_field_value_in_clean_image_is_detected_or_harmless() {
     let [victim, ..] = victims();
     fields(victim);
 }
 
 #[test]
-fn fields_of_any_value_in_a_dirty_image_are_noticed_or_harmless() {
+fn any_field_value_in_dirty_image_is_detected_or_harmless() {
     let [_, victim, ..] = victims();
     fields(victim);
 }
 
 #[test]
-fn fields_of_any_value_in_a_differencing_image_are_noticed_or_harmless() {
+fn any_field_value_in_differencing_image_is_detected_or_harmless() {
     let [_, _, victim, _] = victims();
     fields(victim);
 }

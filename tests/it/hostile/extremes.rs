@@ -1,4 +1,5 @@
-//! The largest and the oddest that the format allows, and what claims to be: the work on it stays in proportion.
+//! The largest and the most unusual images that the format allows, and crafted ones: the work on them stays in
+//! proportion.
 
 use rayon::iter::ParallelIterator;
 use uuid::Uuid;
@@ -26,7 +27,7 @@ fn open_mapped(image: &Image) -> Disk {
 }
 
 #[test]
-fn a_disk_of_64_tib_is_read_where_something_is_and_skipped_where_nothing_is() {
+fn reads_of_64_tib_skip_unallocated_space() {
     let last = 64 * 1024 * 1024 - 1;
     let blocks = [0, 4095, 4096, last / 2, last / 2 + 1, last];
     let mut spec = Spec::empty(64 * TIB);
@@ -40,7 +41,7 @@ fn a_disk_of_64_tib_is_read_where_something_is_and_skipped_where_nothing_is() {
         .extents(..)
         .map(|extent| extent.map(|extent| (extent.start, extent.len, extent.is_data())).unwrap())
         .collect();
-    // 4095 and 4096 follow one another in the disk and in the file, and so do the two in the middle.
+    // 4095 and 4096 are contiguous in the disk and in the file, and so are the two in the middle.
     let mib = |start: u64, end: u64, is_data| (start * MIB, (end - start) * MIB, is_data);
     let expected = [
         mib(0, 1, true),
@@ -70,7 +71,7 @@ fn a_disk_of_64_tib_is_read_where_something_is_and_skipped_where_nothing_is() {
 }
 
 #[test]
-fn a_chain_of_64_tib_is_skipped_where_nothing_is() {
+fn reads_of_64_tib_chain_skip_unallocated_space() {
     let base = Spec::empty(64 * TIB).block(9_999_999, Block::full());
     let middle = Spec::child_of(&base, "1");
     let child = Spec::child_of(&middle, "2").block(40_000_000, Block::partial(&run(8..16)));
@@ -91,7 +92,7 @@ fn a_chain_of_64_tib_is_skipped_where_nothing_is() {
 }
 
 #[test]
-fn a_table_of_one_state_is_one_extent() {
+fn table_of_one_state_is_one_extent() {
     // 64 TiB in blocks of 256 MiB: the table has 262 144 entries and more, all of them written.
     let mut spec = Spec { block_size: 256 << 20, ..Spec::empty(64 * TIB) };
     spec.blocks = (0..262_144).map(|number| (number, Block::new(3).at(number * MIB))).collect();
@@ -104,8 +105,8 @@ fn a_table_of_one_state_is_one_extent() {
 }
 
 #[test]
-fn sectors_that_alternate_between_layers_are_all_found() {
-    // Each layer has every sector whose number is odd when it is divided by two as often as the layer is deep.
+fn alternating_sectors_of_layers_are_found() {
+    // Layer n has every sector whose number, shifted right by n, is odd.
     let mut specs = vec![Spec::default().block(1, Block::full())];
     for layer in 0..9 {
         let child = Spec::child_of(specs.last().unwrap(), "parent");
@@ -127,7 +128,7 @@ fn sectors_that_alternate_between_layers_are_all_found() {
 }
 
 #[test]
-fn a_full_region_table_is_read() {
+fn full_region_table_is_read() {
     // V38: 2047 entries.
     let mut spec = Spec { payload_start: 3000 * MIB, ..Spec::default() };
     let region = |number: u64| Region {
@@ -144,7 +145,7 @@ fn a_full_region_table_is_read() {
     assert_eq!(disk.image().regions().len(), 2047);
     assert!(disk.image().warnings().is_empty());
 
-    // All of them in one place, or with one name.
+    // All of them at one offset, or with one name.
     let mut overlapping = spec.clone();
     overlapping.extra_regions.iter_mut().for_each(|region| region.offset = 10 * MIB);
     let error = vhdx_mmap::Image::open(mapped(&overlapping.build()), vhdx_mmap::LogPolicy::Replay).unwrap_err();
@@ -155,11 +156,11 @@ fn a_full_region_table_is_read() {
 }
 
 #[test]
-fn thousands_of_odd_items_are_told_and_ignored() {
+fn thousands_of_unusual_items_are_reported_and_ignored() {
     let mut spec = Spec::default();
     spec.items.retain(|item| item.id != PARENT_LOCATOR);
     for number in 0..2042 {
-        // Each lies over all others of its sort, and is there twice.
+        // Each overlaps all others of its kind, and occurs twice.
         let mut item = Item::new(Uuid::from_u128(0xABCD_0000 + number / 2), 8, &[]);
         (item.offset, item.length) = (Some(0x2_0000), Some(0x8_0000));
         spec.items.push(item);
@@ -167,14 +168,14 @@ fn thousands_of_odd_items_are_told_and_ignored() {
     let image = spec.build();
     assert_reads(&[&image]);
     let opened = open_image(&image).unwrap();
-    // Flags of each; half of them are there twice; and of those that share a place, each but the first is over another.
+    // Flags of each; half of them occur twice; and each except the first at an offset overlaps another.
     let count = |check| opened.warnings().iter().filter(|warning| warning.rule == check).count();
     let checks = [Rule::MetadataReserved, Rule::MetadataUnique, Rule::MetadataOverlap];
     assert_eq!(checks.map(count), [2042, 1021, 2041]);
     assert_eq!(opened.warnings().len(), 2042 + 1021 + 2041);
 }
 
-/// A locator of the most entries that there can be, each of which names the same long key and value.
+/// A locator with the largest number of entries, all with the same long key and value.
 fn shared_strings(length: u16) -> Locator {
     let mut raw = VHDX_LOCATOR.to_bytes_le().to_vec();
     raw.extend([0, 0, 0xFF, 0xFF]);
@@ -188,7 +189,7 @@ fn shared_strings(length: u16) -> Locator {
 }
 
 #[test]
-fn a_locator_of_entries_that_share_one_string_is_refused() {
+fn locator_with_shared_strings_is_rejected() {
     for length in [2, 1000, 65_534] {
         let mut spec = Spec::child_of(&Spec::default(), "base");
         (spec.locator, spec.metadata_length, spec.bat_offset) = (Some(shared_strings(length)), 2 << 20, 4 * MIB);
@@ -199,7 +200,7 @@ fn a_locator_of_entries_that_share_one_string_is_refused() {
 }
 
 #[test]
-fn a_locator_of_thousands_of_keys_is_read() {
+fn locator_of_thousands_of_keys_is_read() {
     let mut locator = Locator::linked_to(Uuid::from_u128(0xDA7A_0001), "base");
     for number in 0..20_000 {
         if let Locator::Pairs(_, pairs) = &mut locator {
@@ -219,10 +220,10 @@ fn with_log(sectors: u32) -> Image {
 }
 
 #[test]
-fn a_log_of_thousands_of_entries_with_a_lost_tail_is_refused() {
+fn log_of_thousands_of_entries_without_tail_is_rejected() {
     let mut image = with_log(16_384);
     let mut journal = Journal::new(0, 1);
-    // The one place where no entry begins.
+    // The one sector where no entry begins.
     journal.tail = Some(16_383 * 4096);
     for _ in 0..16_383 {
         journal.append(&mut image, &[]);
@@ -233,7 +234,7 @@ fn a_log_of_thousands_of_entries_with_a_lost_tail_is_refused() {
 }
 
 #[test]
-fn a_log_of_thousands_of_active_entries_is_replayed() {
+fn log_of_thousands_of_active_entries_is_replayed() {
     let mut image = with_log(16_384);
     let metadata = image.bytes.read(2 * MIB, size(PAGE));
     let mut journal = Journal::new(0, 1);
@@ -248,13 +249,13 @@ fn a_log_of_thousands_of_active_entries_is_replayed() {
 }
 
 #[test]
-fn entries_that_claim_one_another_are_no_quadratic_work() {
-    // Every sector begins an entry that claims to be as long as the log, with as many descriptors as can be.
+fn overlapping_log_entries_need_linear_work() {
+    // Every sector begins an entry that claims to be as long as the log, with the largest number of descriptors.
     let mut image = with_log(16_384);
     for sector in 0..16_384_u32 {
         let entry = Entry::new(LOG_GUID, u64::from(sector) + 1, 0).count(2_000_000).zero(3 * MIB, PAGE);
         let entry = entry.patch(8, &(16_384_u32 * 4096).to_le_bytes());
-        // Encoded without the checksum over all of it, which would be the quadratic work of this test.
+        // Encoded without the checksum of all of it, which would be the quadratic work of this test.
         let mut bytes = Entry { patches: Vec::new(), ..entry.clone() }.encode();
         entry.patches.iter().for_each(|(at, patch)| bytes[*at..at + patch.len()].copy_from_slice(patch));
         image.put_ring(sector * 4096, &bytes);
@@ -268,7 +269,7 @@ fn entries_that_claim_one_another_are_no_quadratic_work() {
 }
 
 #[test]
-fn the_log_of_a_long_sparse_image_may_fill_it_with_zeros() {
+fn log_may_fill_long_sparse_image_with_zeros() {
     let mut image = Spec { disk_size: 200 * GIB, ..Spec::empty(MIB) }.block(199 * 1024, Block::full()).build();
     let end = image.bytes.len();
     let bat = image.bytes.read(3 * MIB + 8 * (199 * 1024 + 49) / PAGE * PAGE, size(PAGE));

@@ -1,4 +1,4 @@
-//! Structures of random bytes, with the signatures and checksums that they need to be looked at at all.
+//! Structures of random bytes, with the signatures and checksums that they need to be read at all.
 
 use super::damage::{resealed, sealed, spans};
 use super::{Tally, Victim, child, clean, look_at_log, victims};
@@ -8,7 +8,7 @@ use crate::kit::{KIB, MIB, PAGE};
 use crate::lab::{Rng, size, wide};
 use vhdx_mmap::{Chain, OpenOptions, Source};
 
-/// Tries as many random damages as `count` says.
+/// Tries `count` random damages.
 fn noise(victim: &mut Victim, count: u64, mut patches: impl FnMut(&Image, &mut Rng) -> Vec<(u64, Vec<u8>)>) -> Tally {
     let (mut tally, mut wrong) = (Tally::default(), Vec::new());
     for seed in 0..count {
@@ -22,14 +22,14 @@ fn noise(victim: &mut Victim, count: u64, mut patches: impl FnMut(&Image, &mut R
     tally
 }
 
-/// A number of some bits, of which few are usual.
+/// Returns a number with some bits set, mostly an unusual one.
 fn number(rng: &mut Rng) -> u64 {
     let bits = rng.below(64);
     rng.next() >> bits
 }
 
 #[test]
-fn files_of_noise_are_refused_or_read() {
+fn noise_files_are_rejected_or_read() {
     for seed in 0..200 {
         let mut rng = Rng::new(seed);
         let mut bytes = rng.bytes(size(320 * KIB));
@@ -55,7 +55,7 @@ fn files_of_noise_are_refused_or_read() {
 }
 
 #[test]
-fn headers_of_noise_are_refused_or_read() {
+fn noise_headers_are_rejected_or_read() {
     let [mut victim, ..] = victims();
     let header = |image: &Image, rng: &mut Rng| {
         let (at, mut header) = (Image::header_at(2), image.bytes.read(Image::header_at(2), size(PAGE)));
@@ -70,7 +70,7 @@ fn headers_of_noise_are_refused_or_read() {
 }
 
 #[test]
-fn region_tables_of_noise_are_refused_or_read() {
+fn noise_region_tables_are_rejected_or_read() {
     let [mut victim, ..] = victims();
     let table = |image: &Image, rng: &mut Rng| {
         let at = Image::region_table_at(1);
@@ -95,7 +95,7 @@ fn region_tables_of_noise_are_refused_or_read() {
 }
 
 #[test]
-fn metadata_of_noise_is_refused_or_read() {
+fn noise_metadata_is_rejected_or_read() {
     let [mut clean, _, mut child, _] = victims();
     let metadata = |image: &Image, rng: &mut Rng| {
         let at = image.regions.iter().find(|region| region.guid == METADATA_REGION).unwrap().offset;
@@ -128,7 +128,7 @@ fn metadata_of_noise_is_refused_or_read() {
 }
 
 #[test]
-fn block_tables_of_noise_fail_where_they_must() {
+fn noise_block_tables_fail_only_their_blocks() {
     let [mut clean, _, mut child, _] = victims();
     let bat = |image: &Image, rng: &mut Rng| {
         let end = image.bytes.len();
@@ -154,7 +154,7 @@ fn block_tables_of_noise_fail_where_they_must() {
 }
 
 #[test]
-fn sector_bitmaps_of_noise_are_read_bit_by_bit() {
+fn noise_sector_bitmaps_are_read_bit_by_bit() {
     let [_, _, mut victim, _] = victims();
     let bitmap = |image: &Image, rng: &mut Rng| {
         let length = size(rng.below(600));
@@ -165,14 +165,14 @@ fn sector_bitmaps_of_noise_are_read_bit_by_bit() {
 }
 
 #[test]
-fn logs_of_noise_are_refused_or_replayed() {
+fn noise_logs_are_rejected_or_replayed() {
     for (image, parents) in
         [(Dirty::ManyEntries.build(&clean()), vec![]), (Dirty::OneEntry.build(&child()), vec![clean().build()])]
     {
         let mut victim = Victim::new(image, parents);
         let sealed = sealed(&victim.image);
         let log = |image: &Image, rng: &mut Rng| {
-            // A field of the head, or of a descriptor.
+            // A field of the header, or of a descriptor.
             let (at, _) = rng.pick(&sealed[4..]);
             let field = at + rng.pick(&[8, 12, 16, 24, 28, 32, 48, 56, 64, 68, 72, 80, 88, 112, 120, 4096, 4100, 8188]);
             let value = match rng.below(4) {
@@ -189,7 +189,7 @@ fn logs_of_noise_are_refused_or_replayed() {
 }
 
 #[test]
-fn several_damages_at_once_are_noticed_or_harmless() {
+fn several_damages_are_detected_or_harmless() {
     for mut victim in victims() {
         let (sealed, spans) = (sealed(&victim.image), spans(&victim.image));
         let many = |image: &Image, rng: &mut Rng| {
@@ -199,7 +199,7 @@ fn several_damages_at_once_are_noticed_or_harmless() {
                 let at = (span.start + rng.below(span.end - span.start)) / 4 * 4;
                 let value = number(rng).to_le_bytes();
                 let width = if at.is_multiple_of(8) && rng.one_in(2) { 8 } else { 4 };
-                // The checksum is made right for one damage of a structure only.
+                // The checksum is corrected for only one damage of a structure.
                 patches.extend(resealed(image, &sealed, at, &value[..width]));
             }
             patches

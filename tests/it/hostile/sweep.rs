@@ -1,8 +1,8 @@
-//! Nothing of the structures is left out: every byte is flipped, and every field of eight bytes gets odd values, in a clean,
-//! a dirty and a differencing image.
+//! Complete damage of the structures: every byte is flipped, and every field of eight bytes gets unusual values, in a
+//! clean, a dirty and a differencing image.
 //!
-//! What comes of it is the same bytes, an error, or other bytes. Other bytes are right only where the naive reader reads the
-//! same, and where nothing in the format could have told: see [`UNTOLD`].
+//! The result is the same bytes, an error, or other bytes. Other bytes are correct only if the naive reader reads the
+//! same, and if nothing in the format could have detected the change: see [`UNDETECTED`].
 
 mod lab;
 
@@ -17,8 +17,8 @@ use crate::kit::{Block, KIB, MIB, PAGE};
 use crate::lab::{run, source, wide};
 
 use super::damage::{entries, resealed, sealed};
-use lab::ParentRejection::{Other, Refused, Same};
-use lab::{Mutant, ParentRejection, Results, sweep};
+use lab::Outcome::{Other, Refused, Same};
+use lab::{Mutant, Outcome, Results, sweep};
 
 /// The structures of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,20 +34,19 @@ enum Place {
     LogEntry,
 }
 
-/// Where a change can give other bytes that nothing in the file speaks against.
+/// Structures in which a change can give other bytes that contradict nothing in the file.
 ///
-/// Metadata, BAT and sector bitmaps have no checksum: another legal value is as good as the right one. An entry of the log
-/// has one, but the format takes a broken entry for one that was never finished, and the log for what is before it.
-const UNTOLD: [Place; 5] = [Place::MetadataTable, Place::MetadataItem, Place::Bat, Place::Bitmap, Place::LogEntry];
+/// Metadata, BAT and sector bitmaps have no checksum: another legal value is as good as the right one. An entry of the
+/// log has one, but the format takes a damaged entry for an unfinished one, and the entries before it for the log.
+const UNDETECTED: [Place; 5] = [Place::MetadataTable, Place::MetadataItem, Place::Bat, Place::Bitmap, Place::LogEntry];
 
-/// Whether a check of the image finds something wrong with it, although it can be read. That its parent is elsewhere is
-/// nothing wrong.
-fn told_by_check(image: &Image) -> bool {
+/// Returns whether a check finds a problem of the image, although it can be read. A missing parent is not a problem.
+fn is_detected_by_check(image: &Image) -> bool {
     let report = ops::check(source(image), &CheckOptions::default()).unwrap();
     report.counts.keys().any(|(check, severity)| *severity >= Severity::Leak && *check != Rule::ParentMissing)
 }
 
-/// What of an image says something, and what structure it belongs to.
+/// Returns the used ranges of an image, with their structures.
 fn structures(image: &Image) -> Vec<(Place, Range<u64>)> {
     let mut all = vec![(Place::Identifier, 0..520)];
     for copy in 1..=2 {
@@ -55,7 +54,7 @@ fn structures(image: &Image) -> Vec<(Place, Range<u64>)> {
         all.push((Place::Header, header..header + PAGE));
         let used = table + 16 + 32 * wide(image.regions.len() + 1);
         all.push((Place::RegionTable, table..used));
-        // Of the rest, which the checksum covers, and which is zeros, some.
+        // Some of the rest, which is zero and covered by the checksum.
         let rest = (used..table + 64 * KIB).step_by(1009);
         all.extend(rest.map(|at| (Place::RegionTable, at..(at + 1).min(table + 64 * KIB))));
     }
@@ -83,7 +82,7 @@ fn structures(image: &Image) -> Vec<(Place, Range<u64>)> {
     all
 }
 
-/// Each byte flipped, all of it and its lowest bit.
+/// Each byte flipped: all bits, and the lowest bit.
 fn flips(image: &Image) -> Vec<Mutant> {
     let mut all = Vec::new();
     for (place, span) in structures(image) {
@@ -95,14 +94,14 @@ fn flips(image: &Image) -> Vec<Mutant> {
     all
 }
 
-/// Each aligned field of eight bytes with each of some values, and where there is a checksum, both with the old one and with
-/// one that is right.
+/// Each aligned field of eight bytes with each of some values, and if there is a checksum, both with the old one and
+/// with a correct one.
 fn fields(image: &Image) -> Vec<Mutant> {
     let sealed = sealed(image);
     let mut all = Vec::new();
     for (place, span) in structures(image) {
         for at in (span.start.next_multiple_of(8)..span.end).step_by(8) {
-            // What follows the bytes of a sector is noise like what follows its first: enough of it is flipped byte by byte.
+            // The bytes of a sector are as random as its first ones: enough of them are flipped one by one.
             if place == Place::LogEntry && at % PAGE > 512 && at % 64 > 0 {
                 continue;
             }
@@ -118,19 +117,19 @@ fn fields(image: &Image) -> Vec<Mutant> {
     all
 }
 
-/// Little content, so that a disk is read in no time: most of it is nowhere, and the last block is short.
+/// Little content, so that a disk is read quickly: most of it is unallocated, and the last block is short.
 fn small() -> Spec {
     let mut spec = Spec::empty(2 * MIB + 32 * KIB).block(1, Block::zero()).block(2, Block::full());
     spec.items.push(Item::new(uuid::Uuid::from_u128(0x1234), 0, &[1; 16]));
     spec
 }
 
-/// An image whose metadata and BAT are in its log, in two entries, and zeros over what nobody needs.
+/// An image whose metadata and BAT are in its log, in two entries, with zeros over unused bytes.
 fn dirty() -> Image {
     let mut image = small().build();
     let (table, bat) = (image.spec.metadata_offset, image.spec.bat_offset);
     let mut changes = image.unapply(&[table], Old::Junk(5));
-    // A table that could as well be right.
+    // A table that could as well be valid.
     changes.extend(image.unapply(&[bat], Old::Zero));
     let unused = Descriptor::Zero(image.spec.metadata_offset + 512 * KIB, 2 * PAGE);
     let mut journal = Journal::new(254 * 4096, 1000);
@@ -145,18 +144,18 @@ fn child() -> Spec {
     child.block(0, Block::partial(&[1..9, 2040..2048])).block(2, Block::partial(&run(5..40)))
 }
 
-/// Makes the changes. Nothing in which a checksum or a rule could have told may come to be read otherwise.
+/// Applies the changes. No change that a checksum or a rule could have detected may read as other bytes.
 #[track_caller]
 fn judged(image: &Image, parents: &[Image], mutants: &[Mutant]) -> Results {
     let results = sweep(image, parents, mutants);
-    let silent: Vec<_> = results.untold.iter().filter(|place| !UNTOLD.contains(place)).collect();
-    assert!(silent.is_empty(), "other bytes, and nothing tells: {silent:?}");
+    let undetected: Vec<_> = results.undetected.iter().filter(|place| !UNDETECTED.contains(place)).collect();
+    assert!(undetected.is_empty(), "undetected other bytes: {undetected:?}");
     results
 }
 
-/// That a structure was changed at all, and with each of these outcomes.
+/// Asserts that a structure was changed at all, and with each of these outcomes.
 #[track_caller]
-fn assert_outcomes(results: &Results, expected: &[(Place, &[ParentRejection])]) {
+fn assert_outcomes(results: &Results, expected: &[(Place, &[Outcome])]) {
     for (place, outcomes) in expected {
         for outcome in *outcomes {
             assert!(results.of(*outcome, *place) > 0, "{place:?} is never {outcome:?}: {results:?}");
@@ -164,28 +163,28 @@ fn assert_outcomes(results: &Results, expected: &[(Place, &[ParentRejection])]) 
     }
 }
 
-const ALL: &[ParentRejection] = &[Same, Refused, Other];
+const ALL: &[Outcome] = &[Same, Refused, Other];
 
 #[test]
-fn a_clean_image_with_any_byte_flipped() {
+fn clean_image_with_any_byte_flipped() {
     let image = small().build();
     let results = judged(&image, &[], &flips(&image));
     results.assert_at_least(Same, 16_000);
     let metadata = [(Place::MetadataTable, ALL), (Place::MetadataItem, ALL), (Place::Bat, ALL)];
     assert_outcomes(&results, &metadata);
     assert_outcomes(&results, &[(Place::Identifier, &[Same, Refused])]);
-    // Of two copies, one is whole.
+    // One of two copies is valid.
     for place in [Place::Header, Place::RegionTable] {
         assert_eq!((results.of(Refused, place), results.of(Other, place)), (0, 0), "{place:?}");
     }
 }
 
 #[test]
-fn a_clean_image_with_odd_fields() {
+fn clean_image_with_unusual_fields() {
     let image = small().build();
     let results = judged(&image, &[], &fields(&image));
     results.assert_at_least(Same, 4000);
-    // With a right checksum, a header or a table of nonsense is believed.
+    // With a correct checksum, a header or a table of nonsense is believed.
     let expected = [Place::Header, Place::RegionTable].map(|place| (place, &[Same, Refused][..]));
     assert_outcomes(&results, &expected);
     assert_outcomes(
@@ -195,19 +194,19 @@ fn a_clean_image_with_odd_fields() {
 }
 
 #[test]
-fn a_dirty_image_with_any_byte_flipped() {
+fn dirty_image_with_any_byte_flipped() {
     let image = dirty();
     let results = judged(&image, &[], &flips(&image));
     results.assert_at_least(Same, 16_000);
     assert_outcomes(&results, &[(Place::LogEntry, &[Refused, Other])]);
-    // What is in the log counts, not what it will be written over.
+    // The content of the log counts, not the bytes that it overwrites.
     for place in [Place::MetadataTable, Place::Bat] {
         assert_eq!((results.of(Refused, place), results.of(Other, place)), (0, 0), "{place:?}");
     }
 }
 
 #[test]
-fn a_dirty_image_with_odd_fields() {
+fn dirty_image_with_unusual_fields() {
     let image = dirty();
     let results = judged(&image, &[], &fields(&image));
     results.assert_at_least(Same, 4000);
@@ -215,17 +214,17 @@ fn a_dirty_image_with_odd_fields() {
 }
 
 #[test]
-fn a_differencing_image_with_any_byte_flipped() {
+fn differencing_image_with_any_byte_flipped() {
     let image = child().build();
     let results = judged(&image, &[small().build()], &flips(&image));
     results.assert_at_least(Same, 16_000);
-    // Each bit in use stands for a sector of its own; where both layers have zeros, it makes no difference.
+    // Each bit in use stands for a sector; if both layers have zeros there, it makes no difference.
     assert_outcomes(&results, &[(Place::Bitmap, &[Same, Other]), (Place::Bat, ALL)]);
     assert_outcomes(&results, &[(Place::Locator, &[Same, Refused])]);
 }
 
 #[test]
-fn a_differencing_image_with_odd_fields() {
+fn differencing_image_with_unusual_fields() {
     let image = child().build();
     let results = judged(&image, &[small().build()], &fields(&image));
     assert_outcomes(&results, &[(Place::Bitmap, &[Same, Other]), (Place::Locator, &[Same, Refused])]);

@@ -1,5 +1,5 @@
-//! Operations that end, or that somebody ends, before they have come to the end of the tables they read by. Random chains seldom
-//! have what it takes to see a wrong answer there.
+//! Operations that end, or are cancelled, before the end of the tables that they read. Random chains rarely have what
+//! it takes to show a wrong answer there.
 
 use std::io::{self, BufRead, Read, Seek, SeekFrom};
 use std::ops::ControlFlow;
@@ -15,10 +15,10 @@ use super::operations::{Failure, Trigger, judge_manifest};
 use crate::kit::builder::{PARENT_LOCATOR, Slot, Spec};
 use crate::kit::{Block, Fill, KIB, MIB};
 
-/// Where a BAT is that comes after all blocks.
+/// Offset of a BAT after all blocks.
 const LAST: u64 = 80 * MIB;
 
-/// A chain, child first, its files mapped.
+/// Makes a chain, child first, of mapped files.
 fn mapped(specs: &[Spec]) -> (Chain, Vec<Source>, Disk) {
     let chain = Chain::in_memory(specs.iter().map(Spec::build).collect());
     let sources = chain.sources(Door::Map);
@@ -26,7 +26,7 @@ fn mapped(specs: &[Spec]) -> (Chain, Vec<Source>, Disk) {
     (chain, sources, disk)
 }
 
-/// Cuts the BAT of the first file before the entry of a block.
+/// Truncates the BAT of the first file before the entry of a block.
 fn cut_table(chain: &Chain, block: u64) {
     chain.handle(0).set_len(chain.layers[0].image.block_entry_at(block)).unwrap();
 }
@@ -38,7 +38,7 @@ fn assert_lost<T: std::fmt::Debug>(found: Result<T, impl Into<Failure>>) {
 }
 
 #[test]
-fn allocated_changes_that_are_broken_off() {
+fn cancelled_allocated_changes() {
     let base = Spec::empty(6 * MIB);
     let middle = Spec::child_of(&base, "base.vhdx").block(3, Block::full());
     let mut child = Spec::child_of(&middle, "middle.vhdx").block(0, Block::full());
@@ -46,30 +46,30 @@ fn allocated_changes_that_are_broken_off() {
     child.bat_offset = LAST;
     let (chain, _sources, disk) = mapped(&[child, middle, base]);
     cut_table(&chain, 2);
-    // The zeros that begin with block 1 seem to end with it, since block 3 seems to be that of the layer below.
-    let mut told = 0;
+    // The zeros of block 1 seem to end with it, since block 3 seems to be that of the layer below.
+    let mut reported = 0;
     assert_lost(ops::allocated_changes(&disk, 2, |_| {
-        told += 1;
-        if told == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        reported += 1;
+        if reported == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }));
-    assert_eq!(told, 2, "it is not broken off");
+    assert_eq!(reported, 2, "the operation was not cancelled");
 }
 
 /// A comparison with a disk of so many runs that not all of them are planned at once.
 #[test]
-fn comparison_that_is_broken_off() {
+fn cancelled_comparison() {
     const BLOCKS: u64 = 36;
     let blocks = |spec: Spec, block: &Block| (0..BLOCKS).fold(spec, |spec, number| spec.block(number, block.clone()));
     let every_other: Vec<_> = (0..2048).step_by(2).map(|sector| sector..sector + 1).collect();
     let same = Fill::Pattern(7);
-    // Every other sector is in another file, and all are as in the disk below.
+    // Every other sector is in another file, and all are equal to the disk below.
     let in_pieces = blocks(Spec::empty(BLOCKS * MIB), &Block::full().fill(same.clone()));
     let above = Spec::child_of(&in_pieces, "base.vhdx");
     let above = blocks(above, &Block::partial(&every_other).fill(same.clone()));
     let in_pieces = Chain::in_memory(vec![above.build(), in_pieces.build()]);
     let in_pieces = open(&in_pieces.sources(Door::Memory), Strictness::Strict, || {}).unwrap();
 
-    // A block that is the same after some that differ: the first difference is told as soon as the next one is found.
+    // An equal block after some that differ: the first difference is reported as soon as the next one is found.
     let mut base = blocks(Spec::empty(BLOCKS * MIB), &Block::full()).block(6, Block::full().fill(same.clone()));
     base.order = (0..BLOCKS).rev().map(Slot::Block).collect();
     let mut child = blocks(Spec::child_of(&base, "base.vhdx"), &Block::full().fill(same));
@@ -79,19 +79,19 @@ fn comparison_that_is_broken_off() {
     let options = ScanOptions::new();
     assert_eq!(ops::first_difference(one, other, &options).unwrap(), None);
     cut_table(&chain, 2);
-    let mut told = 0;
+    let mut reported = 0;
     let compared = ops::compare(one, other, &options, |_| {
-        told += 1;
+        reported += 1;
         ControlFlow::Break(())
     });
     assert_lost(compared);
-    assert_eq!(told, 1, "it is not broken off");
+    assert_eq!(reported, 1, "the operation was not cancelled");
     assert_lost(ops::first_difference(one, other, &options));
 }
 
-/// A reader looks some way ahead, but not to the end of zeros that are followed by something.
+/// A reader looks some way ahead, but not to the end of zeros that are followed by data.
 #[test]
-fn zeros_that_a_reader_gave_last() {
+fn last_zeros_of_a_reader() {
     let block = |spec: Spec| Spec { block_size: u32::try_from(2 * MIB).unwrap(), ..spec };
     let base = block(Spec::empty(8 * MIB)).block(2, Block::full());
     let mut child = Spec::child_of(&base, "base.vhdx").block(1, Block::full());
@@ -109,9 +109,9 @@ fn zeros_that_a_reader_gave_last() {
     }
 }
 
-/// The state of a block is looked at when its content, zeros, is known already.
+/// The state of a block is read after its content, zeros, is known.
 #[test]
-fn state_in_a_manifest_of_a_block_of_zeros() {
+fn state_of_zero_block_in_manifest() {
     let mut spec = Spec::empty(2 * MIB).block(1, Block::zero());
     spec.bat_offset = LAST;
     let (chain, _sources, disk) = mapped(&[spec]);
@@ -126,7 +126,7 @@ fn state_in_a_manifest_of_a_block_of_zeros() {
 }
 
 #[test]
-fn parent_locator_that_ends_early() {
+fn truncated_parent_locator() {
     let base = Spec::empty(MIB);
     let mut child = Spec::child_of(&base, "base.vhdx");
     child.metadata_offset = LAST;
@@ -137,7 +137,7 @@ fn parent_locator_that_ends_early() {
     }
 }
 
-/// Calls something when a number of bytes is done.
+/// Calls a function after a number of bytes is done.
 struct AtBytes<'a> {
     left: AtomicU64,
     work: &'a (dyn Fn() + Sync),
@@ -154,14 +154,14 @@ impl Progress for AtBytes<'_> {
     }
 }
 
-/// A disk of three blocks, each of which lies before the one before it.
+/// A disk of three blocks, in descending order in the file.
 fn backwards() -> Spec {
     let mut spec = (0..3).fold(Spec::empty(3 * MIB), |spec, number| spec.block(number, Block::full()));
     spec.order = (0..3).rev().map(Slot::Block).collect();
     spec
 }
 
-/// A pipe that holds a MiB; none where the system allows no such pipe, which is said.
+/// Makes a pipe that holds a MiB. Returns `None`, with a message, if the system allows no such pipe.
 fn pipe() -> Option<(io::PipeReader, std::fs::File)> {
     let (reader, writer) = io::pipe().unwrap();
     let writer = std::fs::File::from(std::os::fd::OwnedFd::from(writer));
@@ -173,9 +173,9 @@ fn pipe() -> Option<(io::PipeReader, std::fs::File)> {
     Some((reader, writer))
 }
 
-/// Where the file is cut while pages of it are in the pipe, whoever takes them out finds zeros.
+/// If the file is truncated while pages of it are in the pipe, the reader of the pipe finds zeros.
 #[test]
-fn pages_that_are_in_a_pipe_while_the_file_is_cut() {
+fn pages_in_a_pipe_while_file_is_truncated() {
     let (chain, _sources, disk) = mapped(&[backwards()]);
     let Some((mut reader, writer)) = pipe() else { return };
     let range = 512 * KIB..3 * MIB;
@@ -185,7 +185,7 @@ fn pages_that_are_in_a_pipe_while_the_file_is_cut() {
     let cut = Arc::new(std::sync::Mutex::new(Some(is_cut)));
     let work = || {
         file.set_len(length).unwrap();
-        // Whoever waits goes on where this is gone.
+        // The waiting thread continues when this is dropped.
         drop(cut.lock().unwrap().take());
     };
     let progress = AtBytes { left: AtomicU64::new(512 * KIB), work: &work };
@@ -205,9 +205,9 @@ fn pages_that_are_in_a_pipe_while_the_file_is_cut() {
     assert_lost(extracted);
 }
 
-/// What an extraction has given to a pipe when it ends stays what it is.
+/// Bytes in a pipe after an extraction do not change any more.
 #[test]
-fn bytes_that_are_in_a_pipe_after_an_extraction() {
+fn bytes_in_a_pipe_after_extraction() {
     let (chain, _sources, disk) = mapped(&[backwards()]);
     let Some((mut reader, writer)) = pipe() else { return };
     let range = 512 * KIB..MIB;

@@ -1,4 +1,4 @@
-//! Every operation over a chain with a file of which the medium fails to give a page.
+//! Every operation over a chain with a file whose medium fails to return a page.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -12,13 +12,13 @@ use super::operations::{Failure, OPERATIONS, Stage, Trigger};
 use super::rounds::{Verdict, copies, manifests, verdict_of};
 use crate::support::temp_dir;
 
-/// How many chains there are. Each takes a mount.
+/// Number of chains. Each needs a mount.
 const CHAINS: u64 = 6;
 
 #[test]
-fn every_operation_gives_the_truth_or_an_error_where_a_page_cannot_be_read() {
+fn every_operation_is_correct_or_an_error_if_a_page_is_unreadable() {
     let first = super::number("VHDX_LOSS_SEED").unwrap_or(1);
-    let (mut right, mut told, mut bad) = (0, 0, Vec::new());
+    let (mut right, mut lost, mut bad) = (0, 0, Vec::new());
     for seed in first..first + CHAINS {
         let mut dice = Dice::new(seed);
         let mut chain = Chain::new(&mut dice, false);
@@ -35,7 +35,7 @@ fn every_operation_gives_the_truth_or_an_error_where_a_page_cannot_be_read() {
             let verdict = judge(&chain, (&copies, &manifests), (layer, page.clone()), *act, &mut dice);
             match verdict {
                 Verdict::Right => right += 1,
-                Verdict::Told => told += 1,
+                Verdict::Told => lost += 1,
                 Verdict::Wrong(what) | Verdict::Misnamed(what) => {
                     bad.push(format!("VHDX_LOSS_SEED={seed}, {name}, page {page:#x?} of layer {layer}: {what}"));
                 }
@@ -43,7 +43,7 @@ fn every_operation_gives_the_truth_or_an_error_where_a_page_cannot_be_read() {
         }
     }
     assert!(bad.is_empty(), "{bad:#?}");
-    assert!(right > 0 && told > 0, "nothing is shown: {right} right answers, {told} errors");
+    assert!(right > 0 && lost > 0, "nothing is shown: {right} right answers, {lost} errors");
 }
 
 fn judge(

@@ -1,5 +1,5 @@
-//! A model test of loss: every public operation, over random chains of which a file becomes shorter at some moment, gives
-//! an error or the truth. What is borrowed counts when the library has been asked whether it was lost.
+//! A model test of loss: every public operation, over random chains of which a file becomes shorter at some moment,
+//! returns an error or correct content. Borrowed bytes count after the library was asked whether they were lost.
 #![cfg(all(feature = "ops", feature = "mmap", target_os = "linux"))]
 
 mod early;
@@ -13,26 +13,25 @@ use vhdx_testkit::loss::{chain, dice, operations, rounds};
 
 use crate::support::say;
 
-/// How many rounds each chain serves for.
+/// Number of rounds for each chain.
 const ROUNDS: usize = 40;
 
-/// The number that a variable of the environment holds, if it is set.
+/// Returns the number in a variable of the environment, if it is set.
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap())
 }
 
-/// How many answers of each sort an operation gave, and the first one that it must not give.
+/// Number of answers of each kind that an operation gave, and the first wrong one.
 #[derive(Default)]
 struct Counts {
     right: u64,
-    told: u64,
+    lost: u64,
     misnamed: u64,
     wrong: u64,
     example: Option<String>,
 }
 
-/// Runs chains of consecutive seeds, and fails if an operation gave a wrong answer or an error that does not say that
-/// something is lost.
+/// Runs chains with consecutive seeds, and fails if an operation gave a wrong answer, or an error that is not a loss.
 fn run_seeds(chains: u64, is_quiet: bool) {
     let first = number("VHDX_LOSS_SEED").unwrap_or(1);
     let chains = number("VHDX_LOSS_CASES").unwrap_or(chains);
@@ -46,7 +45,7 @@ fn run_seeds(chains: u64, is_quiet: bool) {
                     continue;
                 }
                 Verdict::Told => {
-                    counts.told += 1;
+                    counts.lost += 1;
                     continue;
                 }
                 Verdict::Misnamed(what) => {
@@ -70,19 +69,19 @@ fn run_seeds(chains: u64, is_quiet: bool) {
     }
     let is_good = |counts: &Counts| counts.wrong == 0 && counts.misnamed == 0;
     assert!(all.values().all(is_good), "wrong answers\n{table}");
-    // A run that damages nothing, or nothing but damage, shows nothing.
+    // A run without damage, or with nothing but damage, shows nothing.
     let sum = |count: fn(&Counts) -> u64| all.values().map(count).sum::<u64>();
     assert!(
-        chains < 20 || (sum(|counts| counts.right) > 0 && sum(|counts| counts.told) > 0),
+        chains < 20 || (sum(|counts| counts.right) > 0 && sum(|counts| counts.lost) > 0),
         "nothing is shown\n{table}"
     );
 }
 
 fn table_of(all: &BTreeMap<(&'static str, bool), Counts>) -> String {
     let mut table = format!("{:>6} {:>6} {:>8} {:>6}  operation\n", "right", "lost", "misnamed", "wrong");
-    for ((operation, is_after_salvage), Counts { right, told, misnamed, wrong, example }) in all {
+    for ((operation, is_after_salvage), Counts { right, lost, misnamed, wrong, example }) in all {
         let after = if *is_after_salvage { ", after a salvage" } else { "" };
-        table += &format!("{right:>6} {told:>6} {misnamed:>8} {wrong:>6}  {operation}{after}\n");
+        table += &format!("{right:>6} {lost:>6} {misnamed:>8} {wrong:>6}  {operation}{after}\n");
         if let Some(example) = example {
             table += &format!("          {example}\n");
         }
@@ -91,18 +90,18 @@ fn table_of(all: &BTreeMap<(&'static str, bool), Counts>) -> String {
 }
 
 #[test]
-fn every_operation_gives_the_truth_or_an_error() {
+fn every_operation_is_correct_or_an_error() {
     run_seeds(60, false);
 }
 
-/// Where a file is cut inside its last page, no page is lost and no signal comes: in a process of its own, so that no
-/// signal has come before.
+/// If a file is truncated inside its last page, no page is lost and no signal comes: in a process of its own, so that
+/// no signal has come before.
 #[test]
-fn every_operation_notices_a_cut_that_raises_no_signal() {
+fn every_operation_detects_truncation_without_signal() {
     if std::env::var_os("VHDX_LOSS_QUIET").is_some() {
         return run_seeds(60, true);
     }
-    let name = "loss::every_operation_notices_a_cut_that_raises_no_signal";
+    let name = "loss::every_operation_detects_truncation_without_signal";
     let mut command = std::process::Command::new(std::env::current_exe().unwrap());
     command.args([name, "--exact", "--nocapture"]).env("VHDX_LOSS_QUIET", "1");
     let output = command.output().unwrap();
@@ -112,8 +111,8 @@ fn every_operation_notices_a_cut_that_raises_no_signal() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// What the bytes of a fuzzer choose is a case like any other, and other bytes choose other cases. After their end, every choice
-/// is the first one.
+/// The bytes of a fuzzer choose a case like any other, and other bytes choose other cases. After their end, every
+/// choice is the first one.
 #[test]
 fn bytes_choose_rounds_as_seeds_do() {
     let some: Vec<u8> = (0..1000_u32).map(|number| number.wrapping_mul(2_654_435_761).to_le_bytes()[3]).collect();

@@ -1,4 +1,4 @@
-//! Extraction by shared blocks: of a file that becomes shorter on the way, and of a disk that is salvaged.
+//! Extraction by shared blocks: of a file that becomes shorter meanwhile, and of a salvaged disk.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -15,11 +15,11 @@ use crate::kit::builder::{Slot, Spec};
 use crate::kit::{Block, MIB};
 use crate::support::temp_dir;
 
-/// How many blocks the disk has.
+/// Number of blocks of the disk.
 const BLOCKS: u64 = 12;
 
-/// A child over a base. All blocks of both are data, but for one. No two blocks of the child follow each other in its file, so that
-/// each is shared on its own. Its BAT is after all blocks if `is_table_last`.
+/// A child over a base. All blocks of both except one are data. No two blocks of the child are contiguous in its file,
+/// so that each is shared on its own. Its BAT is after all blocks if `is_table_last`.
 fn specs(is_table_last: bool) -> [Spec; 2] {
     let full = |spec: Spec| (0..BLOCKS).fold(spec, |spec, number| spec.block(number, Block::full()));
     let base = full(Spec::empty(BLOCKS * MIB));
@@ -31,7 +31,7 @@ fn specs(is_table_last: bool) -> [Spec; 2] {
     [child, base]
 }
 
-/// The same without a parent: a block whose entry is gone would be zeros, not the content of the parent.
+/// The child without a parent: a block whose entry is lost would be zeros, not the content of the parent.
 fn alone(child: &Spec) -> Spec {
     Spec { has_parent: false, locator: None, ..child.clone() }
 }
@@ -49,13 +49,13 @@ fn extract(disk: &Disk, folder: &Path, trigger: &Trigger) -> (Result<Extracted, 
     (extracted, found)
 }
 
-/// A file system that shares blocks; none where it cannot be had, which is said.
+/// Mounts a file system that shares blocks. Returns `None`, with a message, if that is not possible.
 fn xfs(folder: &Path) -> Option<Mount> {
     file_system(folder, "xfs")
 }
 
 #[test]
-fn table_cut_while_blocks_are_shared_is_an_error_or_harmless() {
+fn table_truncated_during_sharing_is_an_error_or_harmless() {
     let folder = temp_dir();
     let Some(mount) = xfs(folder.path()) else { return };
     let [child, base] = specs(true);
@@ -69,7 +69,7 @@ fn table_cut_while_blocks_are_shared_is_an_error_or_harmless() {
         assert!(found == truth, "{name}");
         assert_eq!(extracted.unwrap().shared, (BLOCKS - 1) * MIB, "{name}: nothing is shown where nothing is shared");
         drop(whole);
-        let (mut right, mut told) = (0, 0);
+        let (mut right, mut lost) = (0, 0);
         for calls in [0, 1, 2, 5, 9, 11] {
             for entry in [1, 3, 6, 11] {
                 let (file, length) = (chain.handle(0), chain.layers[0].image.block_entry_at(entry));
@@ -82,7 +82,7 @@ fn table_cut_while_blocks_are_shared_is_an_error_or_harmless() {
                         assert!(found == truth, "{name}: cut to entry {entry} after {calls} calls");
                     }
                     Err(ScanError::Read(error)) => {
-                        told += 1;
+                        lost += 1;
                         assert_eq!(error.category(), Category::Io, "{name}: {error}");
                         assert!(trigger.is_spent(), "{name}: {error}");
                     }
@@ -92,11 +92,11 @@ fn table_cut_while_blocks_are_shared_is_an_error_or_harmless() {
                 chain.mend(0);
             }
         }
-        assert!(told > 0, "{name}: no cut is noticed, {right} are harmless");
+        assert!(lost > 0, "{name}: no cut is noticed, {right} are harmless");
     }
 }
 
-/// What a salvage can't read is zero and listed, or an error. So no block may be shared without being read.
+/// Bytes that a salvage cannot read are zero and listed, or an error. So no block may be shared without being read.
 #[test]
 fn salvaged_disk_shares_no_block() {
     let folder = temp_dir();
@@ -124,7 +124,7 @@ fn salvaged(disk: &Disk, chain: &Chain, is_cut: bool, folder: &Path) {
     let (extracted, found) = extract(disk, folder, &Trigger::unset(|| {}));
     let extracted = match extracted {
         Ok(extracted) => extracted,
-        // Bitmaps may lie anywhere, so a differencing image that becomes shorter is not read any more.
+        // Bitmaps may be anywhere, so a differencing image that becomes shorter is not read any more.
         Err(ScanError::Read(error)) if is_cut && chain.layers.len() > 1 => {
             assert_eq!(error.category(), Category::Io, "{error}");
             return;

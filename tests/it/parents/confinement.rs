@@ -1,5 +1,5 @@
-//! A path in an image is data from a stranger: what is outside of the folders allowed is not opened, and what is no file
-//! is not waited for.
+//! Paths in images are not trustworthy: files outside the allowed folders are not opened, and paths that are not files
+//! do not block.
 
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -12,7 +12,7 @@ use crate::support::temp_dir;
 
 use super::{base, child_at, child_by, found, outcomes, refused, write};
 
-/// That no parent was found, and that one place was not even looked at.
+/// Asserts that no parent was found, and that one path was not even accessed.
 #[track_caller]
 fn assert_outside(error: &Error) {
     assert!(matches!(error.kind(), ErrorKind::ParentNotFound { .. }), "{error}");
@@ -21,10 +21,10 @@ fn assert_outside(error: &Error) {
 }
 
 #[test]
-fn a_relative_path_does_not_lead_out_of_the_folder() {
+fn relative_path_stays_in_folder() {
     let folder = temp_dir();
     let root = folder.path().canonicalize().unwrap();
-    // The right parent, in the wrong place.
+    // The right parent, in the wrong folder.
     write(&root, "base.vhdx", &base());
     write(&root, "vm-other/base.vhdx", &base());
     write(&root, "vm/sub/nothing", &base());
@@ -40,7 +40,7 @@ fn a_relative_path_does_not_lead_out_of_the_folder() {
 }
 
 #[test]
-fn an_absolute_path_is_never_opened() {
+fn absolute_path_is_never_opened() {
     let (folder, other) = (temp_dir(), temp_dir());
     let base_path = write(other.path(), "base.vhdx", &base());
     let absolute = base_path.to_str().unwrap();
@@ -52,14 +52,14 @@ fn an_absolute_path_is_never_opened() {
                 let error = refused(&path, parents);
                 assert!(matches!(error.kind(), ErrorKind::ParentNotFound { .. }), "{paths:?}: {error}");
             }
-            // It is a name all the same, for a search that may look there.
+            // It is a name for a search that may look there.
             assert_eq!(found(&path, Parents::Within(vec![other.path().to_path_buf()])).1, FoundBy::Root);
         }
     }
 }
 
 #[test]
-fn a_symbolic_link_does_not_lead_out_of_the_folder() {
+fn symbolic_link_stays_in_folder() {
     let folder = temp_dir();
     let root = folder.path().canonicalize().unwrap();
     let outside = write(&root, "outside/base.vhdx", &base());
@@ -88,7 +88,7 @@ fn a_symbolic_link_does_not_lead_out_of_the_folder() {
         }
         std::fs::remove_file(&link).unwrap();
     }
-    // Whoever names the link means what it leads to.
+    // A link that the caller names is followed.
     symlink(&outside, &link).unwrap();
     assert_eq!(found(&path, Parents::Explicit(vec![link.clone()])), (outside, FoundBy::Given));
     // A link that stays inside is a path like any other.
@@ -101,17 +101,17 @@ fn a_symbolic_link_does_not_lead_out_of_the_folder() {
         }
         std::fs::remove_file(&link).unwrap();
     }
-    // And one that leads to itself is none.
+    // A link to itself leads to no file.
     symlink("base.vhdx", &link).unwrap();
     for parents in [Parents::Beside, roots()] {
         refused(&path, parents);
     }
 }
 
-/// A link that takes the place of a folder between two looks at it.
+/// A link replaces a folder between two accesses to it.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_link_that_appears_during_the_search_is_not_followed() {
+fn link_made_during_search_is_not_followed() {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use rustix::fs::{RenameFlags, renameat_with};
@@ -149,7 +149,7 @@ fn a_link_that_appears_during_the_search_is_not_followed() {
 }
 
 #[test]
-fn a_search_may_begin_at_a_link() {
+fn search_may_begin_at_a_link() {
     let folder = temp_dir();
     let root = folder.path().canonicalize().unwrap();
     let path = write(&root, "vm/child.avhdx", &child_at(".\\base.vhdx"));
@@ -159,13 +159,13 @@ fn a_search_may_begin_at_a_link() {
 }
 
 #[test]
-fn what_is_no_file_is_not_waited_for() {
+fn search_does_not_block_on_special_files() {
     let folder = temp_dir();
     let root = folder.path().canonicalize().unwrap();
     let path = write(&root, "child.avhdx", &child_at(".\\base.vhdx"));
     let place = root.join("base.vhdx");
     let searches = || [Parents::Beside, Parents::Within(vec![root.clone()]), Parents::Explicit(vec![place.clone()])];
-    // A pipe that nobody writes to, under the name and behind a link.
+    // A pipe without a writer, by its name and through a link.
     let pipe = root.join("pipe");
     mknodat(CWD, &pipe, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
     let make: [(&str, &dyn Fn()); 3] = [
@@ -180,7 +180,7 @@ fn what_is_no_file_is_not_waited_for() {
             assert_eq!((error.category(), error.layer()), (Category::ParentNotFound, 0), "{what}: {error}");
             assert!(outcomes(&error).iter().any(|(_, outcome)| *outcome == "not a file"), "{what}: {error}");
         }
-        // Whoever names it is told what it is.
+        // The error for a caller who names it contains its kind.
         let error = refused(&path, Parents::Explicit(vec![place.clone()]));
         assert_eq!((error.category(), error.layer()), (Category::Open, 1), "{what}: {error}");
         assert!(matches!(error.kind(), ErrorKind::NotAFile { .. }), "{what}: {error}");
@@ -196,12 +196,12 @@ fn what_is_no_file_is_not_waited_for() {
 }
 
 #[test]
-fn an_obstacle_does_not_hide_the_parent_behind_it() {
+fn rejected_candidate_does_not_end_search() {
     let (folder, store) = (temp_dir(), temp_dir());
     let path = write(folder.path(), "child.avhdx", &child_by([Some(".\\one\\base.vhdx"), Some("C:\\base.vhdx"), None]));
     let stored = write(&store.path().canonicalize().unwrap(), "base.vhdx", &base());
     let both = || Parents::FirstOf(vec![Parents::Beside, Parents::Within(vec![store.path().to_path_buf()])]);
-    // Under the relative path is a folder; then junk; then another image; under the name beside, too.
+    // At the relative path is a folder; then junk; then another image; also at the file name beside the child.
     let wrong = Spec { data_write_guid: uuid::Uuid::from_u128(1), ..base() };
     std::fs::create_dir_all(folder.path().join("one/base.vhdx")).unwrap();
     assert_eq!(found(&path, both()).0, stored);

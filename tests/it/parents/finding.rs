@@ -1,4 +1,4 @@
-//! Every way by which a parent may be found.
+//! All ways to find a parent.
 
 use std::os::unix::fs::symlink;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::support::{map, mapped, temp_dir};
 use super::{assert_reads, base, chain, child_at, child_by, found, options, outcomes, refused, write};
 
 #[test]
-fn beside_by_the_relative_path() {
+fn beside_by_relative_path() {
     let folder = temp_dir();
     let vm = folder.path().canonicalize().unwrap().join("vm");
     let base_path = write(&vm, "base.vhdx", &base());
@@ -39,19 +39,19 @@ fn beside_by_the_relative_path() {
 }
 
 #[test]
-fn beside_in_other_upper_and_lower_case() {
+fn beside_ignoring_case() {
     let folder = temp_dir();
     let vm = folder.path().canonicalize().unwrap();
     let path = write(&vm, "child.avhdx", &child_at("DISKS\\Ünï Base.VHDX"));
     let other = write(&vm, "disks/ÜNÏ base.vhdx", &base());
     assert_eq!(found(&path, Parents::Beside), (other, FoundBy::RelativePath));
-    // The exact name comes before all others.
+    // The exact name has priority.
     let exact = write(&vm, "DISKS/Ünï Base.VHDX", &base());
     assert_eq!(found(&path, Parents::Beside), (exact, FoundBy::RelativePath));
 }
 
 #[test]
-fn names_that_differ_in_case_only_are_all_tried() {
+fn all_names_that_differ_only_in_case_are_tried() {
     let folder = temp_dir();
     let vm = folder.path().canonicalize().unwrap();
     let path = write(&vm, "child.avhdx", &child_at("disks\\base.vhdx"));
@@ -68,7 +68,7 @@ fn names_that_differ_in_case_only_are_all_tried() {
 }
 
 #[test]
-fn a_name_that_this_system_can_not_have_is_not_found() {
+fn impossible_name_is_not_found() {
     let folder = temp_dir();
     let long = "\u{6f22}".repeat(100);
     let path = write(folder.path(), "child.avhdx", &child_at(&format!(".\\{long}\\{long}.vhdx")));
@@ -78,7 +78,7 @@ fn a_name_that_this_system_can_not_have_is_not_found() {
 }
 
 #[test]
-fn beside_by_the_file_name_where_the_relative_path_leads_nowhere() {
+fn beside_by_file_name_if_relative_path_is_missing() {
     let folder = temp_dir();
     let vm = folder.path().canonicalize().unwrap();
     let base_path = write(&vm, "base.vhdx", &base());
@@ -98,7 +98,7 @@ fn beside_by_the_file_name_where_the_relative_path_leads_nowhere() {
 }
 
 #[test]
-fn below_a_root_by_the_ends_of_the_stored_paths() {
+fn below_root_by_ends_of_stored_paths() {
     let (folder, store) = (temp_dir(), temp_dir());
     let store = store.path().canonicalize().unwrap();
     let stored = [
@@ -110,13 +110,13 @@ fn below_a_root_by_the_ends_of_the_stored_paths() {
     for paths in stored {
         let path = write(folder.path(), "child.avhdx", &child_by(paths));
         std::fs::remove_dir_all(&store).unwrap();
-        // Each is nearer to the stored path than those before it.
+        // Each is closer to the stored path than the previous ones.
         for place in ["base.vhdx", "disks/base.vhdx"] {
             let expected = write(&store, place, &base());
             let parents = Parents::Within(vec![store.clone()]);
             assert_eq!(found(&path, parents), (expected, FoundBy::Root), "{paths:?}");
         }
-        // Elsewhere below the root, it is not looked for.
+        // Other paths below the root are not searched.
         std::fs::remove_dir_all(&store).unwrap();
         write(&store, "elsewhere/base.vhdx", &base());
         assert!(matches!(
@@ -127,7 +127,7 @@ fn below_a_root_by_the_ends_of_the_stored_paths() {
 }
 
 #[test]
-fn of_several_roots_the_first_that_has_it() {
+fn first_root_with_parent_wins() {
     let (folder, one, two) = (temp_dir(), temp_dir(), temp_dir());
     let path = write(folder.path(), "child.avhdx", &child_at(".\\base.vhdx"));
     let (one, two) = (one.path().canonicalize().unwrap(), two.path().canonicalize().unwrap());
@@ -139,20 +139,20 @@ fn of_several_roots_the_first_that_has_it() {
 }
 
 #[test]
-fn given_in_any_order_for_any_level() {
+fn given_in_any_order_for_any_layer() {
     let folder = temp_dir();
     let specs = {
         let base = base();
-        let one = Spec::child_of(&base, "nowhere-1");
-        let two = Spec::child_of(&one, "nowhere-2");
-        let three = Spec::child_of(&two, "nowhere-3").block(3, crate::kit::Block::full());
+        let one = Spec::child_of(&base, "missing-1");
+        let two = Spec::child_of(&one, "missing-2");
+        let three = Spec::child_of(&two, "missing-3").block(3, crate::kit::Block::full());
         [three, two, one, base]
     };
     let paths: Vec<_> =
         ["3", "2", "1", "0"].iter().zip(&specs).map(|(name, spec)| write(folder.path(), name, spec)).collect();
     for order in [[1, 2, 3], [1, 3, 2], [2, 1, 3], [2, 3, 1], [3, 1, 2], [3, 2, 1]] {
         let given: Vec<_> = order.iter().map(|number| paths[*number].clone()).collect();
-        // A file of another disk among them, one that is not there, and the child itself do no harm.
+        // A file of another disk, a missing one, and the child itself do no harm.
         let stranger = write(folder.path(), "stranger", &Spec { data_write_guid: uuid::Uuid::from_u128(1), ..base() });
         let given = [vec![stranger, folder.path().join("missing"), paths[0].clone()], given].concat();
         let disk = Disk::open(map(&paths[0]), &options(Parents::Explicit(given))).unwrap();
@@ -161,12 +161,12 @@ fn given_in_any_order_for_any_level() {
     }
     let error = refused(&paths[0], Parents::Explicit(vec![paths[1].clone(), paths[3].clone()]));
     assert_eq!((error.category(), error.layer()), (Category::ParentMismatch, 1));
-    // The file that is the parent of another one is no parent of this one, and is not worth mentioning.
+    // The parent of another file is not a parent of this one, and is not reported.
     assert_eq!(outcomes(&error), [("0".to_owned(), "other identity")]);
 }
 
 #[test]
-fn of_several_searches_the_first_that_finds_it() {
+fn first_successful_search_wins() {
     let (folder, store) = (temp_dir(), temp_dir());
     let vm = folder.path().canonicalize().unwrap();
     let store = store.path().canonicalize().unwrap();
@@ -180,13 +180,13 @@ fn of_several_searches_the_first_that_finds_it() {
     let nested =
         Parents::FirstOf(vec![Parents::None, Parents::FirstOf(vec![Parents::Explicit(vec![]), Parents::Beside])]);
     assert_eq!(found(&path, nested), (beside, FoundBy::RelativePath));
-    // Searches that look nowhere are no search.
+    // Searches without any place are no search.
     let none = chain(&path, Parents::FirstOf(vec![Parents::None, Parents::FirstOf(vec![])]));
     assert!(none.broken().is_none() && none.needs_parent() && none.layers().len() == 1);
 }
 
 #[test]
-fn by_a_search_of_the_callers_own() {
+fn custom_search() {
     let folder = temp_dir();
     let one = Spec::child_of(&base(), "one's parent");
     let two = Spec::child_of(&one, "two's parent");
@@ -209,7 +209,7 @@ fn by_a_search_of_the_callers_own() {
     assert_eq!(asked.load(Ordering::Relaxed), 2);
     assert_reads(&disk, &[&two, &one, &base()]);
 
-    // It may find nothing, the wrong thing, or an error, which is handed on.
+    // It may find nothing, the wrong file, or an error, which is returned.
     let nothing = refused(&path, Parents::With(Arc::new(|_| Ok(None))));
     assert!(matches!(nothing.kind(), ErrorKind::ParentNotFound { tried, .. } if tried.is_empty()));
     let wrong = Parents::With(Arc::new(|_| Ok(Some(Source::from_vec(base().build().bytes.to_vec())))));
@@ -218,7 +218,7 @@ fn by_a_search_of_the_callers_own() {
     assert_eq!((refused(&path, junk.clone()).category(), refused(&path, junk).layer()), (Category::NotVhdx, 1));
     let failing = Parents::With(Arc::new(|_| Source::load("/no/such/file").map(Some)));
     assert_eq!(refused(&path, failing).category(), Category::Open);
-    // Behind it, others are asked.
+    // Other searches follow it.
     write(folder.path(), "two's parent", &one);
     write(folder.path(), "one's parent", &base());
     let then = Parents::FirstOf(vec![Parents::With(Arc::new(|_| Ok(None))), Parents::Beside]);
@@ -226,12 +226,12 @@ fn by_a_search_of_the_callers_own() {
 }
 
 #[test]
-fn beside_the_file_itself_whatever_link_led_to_it() {
+fn beside_the_file_not_the_link() {
     let folder = temp_dir();
     let vm = folder.path().canonicalize().unwrap();
     let real = write(&vm, "real/child.avhdx", &child_at(".\\base.vhdx"));
     let base_path = write(&vm, "real/base.vhdx", &base());
-    // Another one lies where the link does.
+    // Another file is beside the link.
     write(&vm, "links/base.vhdx", &Spec { data_write_guid: uuid::Uuid::from_u128(1), ..base() });
     let link = vm.join("links/child.avhdx");
     symlink(&real, &link).unwrap();
@@ -239,7 +239,7 @@ fn beside_the_file_itself_whatever_link_led_to_it() {
 }
 
 #[test]
-fn an_image_in_memory_has_nothing_beside_it() {
+fn image_in_memory_has_no_folder() {
     let (folder, child) = (temp_dir(), child_at(".\\base.vhdx"));
     let base_path = write(folder.path(), "base.vhdx", &base());
     let open = |parents| Disk::open(Source::from_vec(child.build().bytes.to_vec()), &options(parents));
@@ -253,7 +253,7 @@ fn an_image_in_memory_has_nothing_beside_it() {
 
 /// The promise of `Source::map` is about one file.
 #[test]
-fn parents_are_mapped_only_if_that_was_promised() {
+fn parents_are_mapped_only_with_map_parents() {
     let folder = temp_dir();
     let path = write(folder.path(), "child.avhdx", &child_at(".\\base.vhdx"));
     write(folder.path(), "base.vhdx", &base());
@@ -269,12 +269,12 @@ fn parents_are_mapped_only_if_that_was_promised() {
 }
 
 #[test]
-fn nothing_is_looked_for_unless_the_caller_says_so() {
+fn default_options_search_no_parent() {
     let folder = temp_dir();
     let path = write(folder.path(), "child.avhdx", &child_at(".\\base.vhdx"));
     write(folder.path(), "base.vhdx", &base());
     let disk = Disk::open(map(&path), &OpenOptions::new()).unwrap();
     assert_eq!(disk.layers().len(), 1);
-    // And an image is opened without a thought of its parents.
+    // And an image is opened without its parents.
     assert!(Image::open(map(&path), LogPolicy::Replay).unwrap().parent_locator().unwrap().is_some());
 }

@@ -1,4 +1,4 @@
-//! What is taken for a parent, and what is said of what is not.
+//! Which files are accepted as a parent, and the errors for others.
 
 use uuid::Uuid;
 use vhdx_mmap::{Category, Chain, Disk, Error, ErrorKind, ImageKind, ParentRejection, Parents, Rule, Severity};
@@ -9,7 +9,7 @@ use crate::support::{map, temp_dir};
 
 use super::{base, chain, child_at, child_by, found, options, outcomes, refused, write};
 
-/// The codes of what is out of the ordinary in a layer.
+/// Returns the codes of the warnings about a layer.
 fn codes(chain: &Chain, layer: usize) -> Vec<&'static str> {
     chain.layers()[layer].warnings().map(|warning| warning.rule.code()).collect()
 }
@@ -23,7 +23,7 @@ fn with_locator(change: impl FnOnce(&mut Locator)) -> Spec {
 const OTHER: Uuid = Uuid::from_u128(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef);
 
 #[test]
-fn an_image_with_another_identity_is_not_the_parent() {
+fn image_with_other_identity_is_not_the_parent() {
     let folder = temp_dir();
     let root = folder.path().canonicalize().unwrap();
     let path = write(&root, "child.avhdx", &child_by([Some(".\\sub\\base.vhdx"), Some("C:\\base.vhdx"), None]));
@@ -42,14 +42,14 @@ fn an_image_with_another_identity_is_not_the_parent() {
     for word in ["sub", "base.vhdx", &base().data_write_guid.to_string(), &OTHER.to_string(), "no such file"] {
         assert!(text.contains(word), "no {word} in {text}");
     }
-    // Neither its FileWriteGuid nor its disk's identity makes it one.
+    // Neither the FileWriteGuid nor the VirtualDiskId identifies a parent.
     let near = Spec { file_write_guid: base().data_write_guid, disk_id: base().data_write_guid, ..base() };
     write(&root, "sub/base.vhdx", &Spec { data_write_guid: OTHER, ..near });
     assert_eq!(refused(&path, Parents::Beside).category(), Category::ParentMismatch);
 }
 
 #[test]
-fn what_is_there_says_more_than_what_is_not() {
+fn existing_candidates_determine_the_error() {
     let folder = temp_dir();
     let root = folder.path().canonicalize().unwrap();
     let path = write(&root, "child.avhdx", &child_by([Some(".\\sub\\base.vhdx"), Some("C:\\base.vhdx"), None]));
@@ -57,7 +57,7 @@ fn what_is_there_says_more_than_what_is_not() {
     assert!(matches!(error.kind(), ErrorKind::ParentNotFound { name, .. } if name == ".\\sub\\base.vhdx"), "{error}");
     assert_eq!(error.category(), Category::ParentNotFound);
     assert_eq!(outcomes(&error), [("base.vhdx".to_owned(), "missing"), ("base.vhdx".to_owned(), "missing")]);
-    // A file that is no image, where nothing else is.
+    // A file that is not an image, if there is nothing else.
     std::fs::write(root.join("base.vhdx"), vec![1; 100_000]).unwrap();
     let error = refused(&path, Parents::Beside);
     assert_eq!((error.category(), error.layer()), (Category::NotVhdx, 1));
@@ -71,7 +71,7 @@ fn what_is_there_says_more_than_what_is_not() {
 }
 
 #[test]
-fn a_second_identity_is_good_while_a_merge_is_in_progress() {
+fn second_identity_is_valid_during_merge() {
     let folder = temp_dir();
     write(folder.path(), "base.vhdx", &Spec { data_write_guid: OTHER, ..base() });
     let child = with_locator(|locator| locator.set("parent_linkage2", &format!("{{{OTHER}}}")));
@@ -81,7 +81,7 @@ fn a_second_identity_is_good_while_a_merge_is_in_progress() {
     assert_eq!(chain.layers()[1].link().unwrap().linkage.as_str(), "parent_linkage2");
     let warning = chain.layers()[0].warnings().find(|warning| warning.rule == Rule::ParentIdentity).unwrap();
     assert_eq!((warning.rule.code(), warning.rule.severity()), ("V59", Severity::Warning));
-    // The first one is as good as ever.
+    // The first one is still valid.
     write(folder.path(), "base.vhdx", &base());
     let chain = super::chain(&path, Parents::Beside);
     assert_eq!(chain.layers()[1].link().unwrap().linkage.as_str(), "parent_linkage");
@@ -89,7 +89,7 @@ fn a_second_identity_is_good_while_a_merge_is_in_progress() {
 }
 
 #[test]
-fn the_nil_identity_is_nobodys() {
+fn nil_identity_matches_nothing() {
     let folder = temp_dir();
     let nil = format!("{{{}}}", Uuid::nil());
     write(folder.path(), "base.vhdx", &Spec { data_write_guid: Uuid::nil(), ..base() });
@@ -104,7 +104,7 @@ fn the_nil_identity_is_nobodys() {
 }
 
 #[test]
-fn an_identity_may_be_written_in_several_ways() {
+fn identity_has_several_notations() {
     let folder = temp_dir();
     let guid = Uuid::from_u128(0xABCD_EF01_2345_6789_ABCD_EF01_2345_6789);
     write(folder.path(), "base.vhdx", &Spec { data_write_guid: guid, ..base() });
@@ -125,7 +125,7 @@ fn an_identity_may_be_written_in_several_ways() {
     }
 }
 
-/// That the link from an image to its parent can't be used, while the image itself can.
+/// Asserts that the link from an image to its parent cannot be used, while the image itself can.
 #[track_caller]
 fn assert_unusable(spec: &Spec, category: Category, kind: impl Fn(&ErrorKind) -> bool) {
     let folder = temp_dir();
@@ -145,7 +145,7 @@ fn assert_unusable(spec: &Spec, category: Category, kind: impl Fn(&ErrorKind) ->
 }
 
 #[test]
-fn a_child_without_a_usable_locator_has_no_parent() {
+fn child_without_usable_locator_has_no_parent() {
     let mut without = child_at(".\\base.vhdx");
     without.locator = None;
     assert_unusable(&without, Category::Corrupt, |kind| matches!(kind, ErrorKind::Missing { .. }));
@@ -171,7 +171,7 @@ fn a_child_without_a_usable_locator_has_no_parent() {
 }
 
 #[test]
-fn a_child_that_names_no_path_takes_what_it_is_given() {
+fn child_without_path_accepts_given_parent() {
     let folder = temp_dir();
     let path = write(folder.path(), "child.avhdx", &child_by([None, None, None]));
     let base_path = write(folder.path(), "base.vhdx", &base());
@@ -182,7 +182,7 @@ fn a_child_that_names_no_path_takes_what_it_is_given() {
 }
 
 #[test]
-fn keys_that_nobody_knows_and_a_nonsensical_second_identity_do_no_harm() {
+fn unknown_keys_and_invalid_second_identity_are_ignored() {
     let folder = temp_dir();
     write(folder.path(), "base.vhdx", &base());
     let child = with_locator(|locator| {
@@ -195,7 +195,7 @@ fn keys_that_nobody_knows_and_a_nonsensical_second_identity_do_no_harm() {
 }
 
 #[test]
-fn sectors_of_another_size_make_no_parent() {
+fn parent_with_other_sector_size_is_rejected() {
     let folder = temp_dir();
     let root = folder.path().canonicalize().unwrap();
     let path = write(&root, "child.avhdx", &child_at(".\\base.vhdx"));
@@ -204,14 +204,14 @@ fn sectors_of_another_size_make_no_parent() {
     assert!(matches!(error.kind(), ErrorKind::SectorSizeMismatch { found: 4096, expected: 512 }), "{error}");
     assert_eq!((error.layer(), error.file()), (1, Some(&*root.join("base.vhdx"))));
     assert_eq!(chain(&path, Parents::Beside).layers().len(), 1);
-    // The search goes on, though.
+    // But the search continues.
     let other = write(&root, "other.vhdx", &base());
     let given = Parents::Explicit(vec![root.join("base.vhdx"), other.clone()]);
     assert_eq!(found(&path, given).0, other);
 }
 
 #[test]
-fn what_is_wrong_with_the_right_parent_counts_whatever_else_there_is() {
+fn error_of_right_parent_has_priority() {
     let folder = temp_dir();
     let root = folder.path().canonicalize().unwrap();
     let path = write(&root, "child.avhdx", &child_at(".\\base.vhdx"));
@@ -230,7 +230,7 @@ fn what_is_wrong_with_the_right_parent_counts_whatever_else_there_is() {
 }
 
 #[test]
-fn a_broken_parent_is_told_with_its_layer_and_its_file() {
+fn error_of_parent_has_layer_and_file() {
     let folder = temp_dir();
     let root = folder.path().canonicalize().unwrap();
     let path = write(&root, "child.avhdx", &child_at(".\\base.vhdx"));
@@ -248,7 +248,7 @@ fn a_broken_parent_is_told_with_its_layer_and_its_file() {
 }
 
 #[test]
-fn a_block_that_cannot_be_read_is_told_with_its_layer_and_its_file() {
+fn error_of_block_has_layer_and_file() {
     let folder = temp_dir();
     let root = folder.path().canonicalize().unwrap();
     let mut damaged = base();

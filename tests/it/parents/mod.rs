@@ -1,4 +1,4 @@
-//! Parents: where they are looked for, what is taken for one, and what is said where there is none.
+//! Parents: where they are searched, which files are accepted, and the errors if there is none.
 #![cfg(all(feature = "mmap", unix))]
 
 mod confinement;
@@ -20,7 +20,7 @@ fn base() -> Spec {
     Spec::empty(4 * MIB).block(0, Block::full()).block(2, Block::full())
 }
 
-/// A child of it that holds one block itself, and knows its parent by these paths: relative, absolute, volume.
+/// A child of it with one block of its own, and these stored paths: relative, absolute, volume.
 fn child_by(paths: [Option<&str>; 3]) -> Spec {
     let base = base();
     let mut child = Spec::child_of(&base, "base.vhdx").block(1, Block::full());
@@ -35,12 +35,12 @@ fn child_by(paths: [Option<&str>; 3]) -> Spec {
     child
 }
 
-/// A child that knows its parent by a relative path only.
+/// A child with a stored relative path only.
 fn child_at(relative_path: &str) -> Spec {
     child_by([Some(relative_path), None, None])
 }
 
-/// Writes an image, and the folders in which it lies.
+/// Writes an image, and makes its folders.
 fn write(folder: &Path, name: &str, spec: &Spec) -> PathBuf {
     let path = folder.join(name);
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -56,7 +56,7 @@ fn chain(path: &Path, parents: Parents) -> Chain {
     Chain::open(map(path), &options(parents)).unwrap()
 }
 
-/// Which file is taken for the parent, and by which way it was found.
+/// Returns the file that is accepted as the parent, and how it was found.
 #[track_caller]
 fn found(path: &Path, parents: Parents) -> (PathBuf, FoundBy) {
     let chain = chain(path, parents);
@@ -66,13 +66,13 @@ fn found(path: &Path, parents: Parents) -> (PathBuf, FoundBy) {
     (layer.image().path().unwrap().canonicalize().unwrap(), found_by)
 }
 
-/// Why none is.
+/// Returns why no parent is accepted.
 #[track_caller]
 fn refused(path: &Path, parents: Parents) -> Error {
     Disk::open(map(path), &options(parents)).unwrap_err()
 }
 
-/// A few words for each place that was tried.
+/// Returns a few words for each path that was tried.
 fn outcomes(error: &Error) -> Vec<(String, &'static str)> {
     use vhdx_mmap::ErrorKind::{ParentMismatch, ParentNotFound};
 
@@ -91,7 +91,7 @@ fn outcomes(error: &Error) -> Vec<(String, &'static str)> {
     tried.iter().map(|candidate| (name(&candidate.path), words(&candidate.outcome))).collect()
 }
 
-/// That a disk reads as the model of its layers, child first.
+/// Asserts that a disk reads like the model of its layers, child first.
 #[track_caller]
 fn assert_reads(disk: &Disk, layers: &[&Spec]) {
     let models: Vec<Model> = layers.iter().map(|spec| spec.build().model).collect();

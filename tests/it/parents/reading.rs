@@ -1,4 +1,4 @@
-//! What a chain reads as, and where it ends.
+//! Content and end of chains.
 
 use std::path::PathBuf;
 
@@ -12,7 +12,7 @@ use crate::support::{map, temp_dir};
 use super::{assert_reads, base, chain, child_at, options, refused, write};
 
 #[test]
-fn without_its_parent_a_child_reads_as_what_it_holds_and_the_rest_is_an_error() {
+fn child_without_parent_reads_only_own_blocks() {
     let folder = temp_dir();
     let spec = child_at(".\\base.vhdx").block(2, Block::partial(&[0..8, 16..24])).block(3, Block::zero());
     let path = write(folder.path(), "child.avhdx", &spec);
@@ -37,7 +37,7 @@ fn without_its_parent_a_child_reads_as_what_it_holds_and_the_rest_is_an_error() 
 }
 
 #[test]
-fn a_chain_that_is_broken_below_reads_as_far_as_it_goes() {
+fn broken_chain_reads_up_to_missing_layer() {
     let folder = temp_dir();
     let middle = Spec::child_of(&base(), "missing.vhdx").block(0, Block::full());
     write(folder.path(), "middle.avhdx", &middle);
@@ -58,7 +58,7 @@ fn a_chain_that_is_broken_below_reads_as_far_as_it_goes() {
 }
 
 #[test]
-fn a_smaller_parent_is_zeros_behind_its_end_and_a_larger_one_is_cut() {
+fn parent_size_may_differ() {
     let folder = temp_dir();
     for size in [MIB + 512, 3 * MIB, 9 * MIB] {
         let parent = Spec { disk_size: size, ..base() };
@@ -74,7 +74,7 @@ fn a_smaller_parent_is_zeros_behind_its_end_and_a_larger_one_is_cut() {
 }
 
 #[test]
-fn blocks_of_parent_and_child_may_differ_in_size() {
+fn block_sizes_of_parent_and_child_may_differ() {
     let folder = temp_dir();
     let mut parent =
         Spec { block_size: 8 << 20, ..Spec::empty(40 * MIB) }.block(0, Block::full()).block(4, Block::full());
@@ -94,7 +94,7 @@ fn blocks_of_parent_and_child_may_differ_in_size() {
 }
 
 #[test]
-fn the_log_of_a_parent_is_replayed_refused_or_ignored_as_that_of_the_child() {
+fn log_policy_applies_to_parents() {
     let folder = temp_dir();
     let child = child_at(".\\base.vhdx");
     let path = write(folder.path(), "child.avhdx", &child);
@@ -113,7 +113,7 @@ fn the_log_of_a_parent_is_replayed_refused_or_ignored_as_that_of_the_child() {
     let error = Disk::open(map(&path), &refuse).unwrap_err();
     assert_eq!((error.category(), error.layer()), (Category::DirtyLog, 1));
     assert!(error.file().unwrap().ends_with("base.vhdx"));
-    // As it lies in the file, the BAT is empty.
+    // Without a replay, the BAT is empty.
     let ignore = OpenOptions::new().parents(Parents::Beside).log_policy(LogPolicy::Ignore);
     let disk = Disk::open(map(&path), &ignore).unwrap();
     assert!(matches!(disk.layers()[1].image().log_state(), LogState::Ignored));
@@ -121,7 +121,7 @@ fn the_log_of_a_parent_is_replayed_refused_or_ignored_as_that_of_the_child() {
 }
 
 #[test]
-fn parents_that_form_a_circle_are_an_error() {
+fn circle_of_parents_is_an_error() {
     let folder = temp_dir();
     let at = |name: &str| folder.path().join(name);
     // The parent of itself.
@@ -131,7 +131,7 @@ fn parents_that_form_a_circle_are_an_error() {
     let error = refused(&path, Parents::Beside);
     assert!(matches!(error.kind(), ErrorKind::ChainCycle), "{error}");
     assert_eq!(error.layer(), 0);
-    // The same file under another name is the same file.
+    // The same file by another name is the same file.
     own.locator = Some(Locator::linked_to(own.data_write_guid, "other.avhdx"));
     write(folder.path(), "own.avhdx", &own);
     std::fs::hard_link(at("own.avhdx"), at("other.avhdx")).unwrap();
@@ -152,14 +152,14 @@ fn parents_that_form_a_circle_are_an_error() {
         assert!(matches!(error.kind(), ErrorKind::ChainCycle), "{error}");
         assert_eq!((error.category(), error.layer()), (Category::Corrupt, count - 1));
         assert_eq!(chain(&at("0.avhdx"), Parents::Beside).layers().len(), count);
-        // Given by name, a file that is in the chain is no candidate again.
+        // If the caller names a file that is part of the chain, it is not tried again.
         let given = Parents::Explicit((0..count).map(|number| at(&name(number))).collect());
         let error = refused(&at("0.avhdx"), given);
         assert!(matches!(error.category(), Category::Corrupt | Category::ParentNotFound), "{error}");
     }
 }
 
-/// A base with content under so many children, the last of which is returned.
+/// A base with content under `parents` children, the last of which is returned.
 fn deep(folder: &std::path::Path, parents: usize) -> PathBuf {
     let mut spec =
         Spec { data_write_guid: uuid::Uuid::from_u128(0x1000), ..Spec::empty(2 * MIB) }.block(1, Block::full());
@@ -172,7 +172,7 @@ fn deep(folder: &std::path::Path, parents: usize) -> PathBuf {
 }
 
 #[test]
-fn as_many_parents_as_are_allowed_and_not_one_more() {
+fn number_of_parents_is_limited() {
     assert_eq!(MAX_PARENTS, 256);
     let folder = temp_dir();
     let one_more = deep(folder.path(), 257);

@@ -1,4 +1,5 @@
-//! What a search must not touch is not opened, not even to see what it is: the system tells of every file that is.
+//! Files that a search must not touch are not opened, not even to inspect them: the system reports every file that is
+//! opened.
 #![cfg(target_os = "linux")]
 
 use std::mem::MaybeUninit;
@@ -17,7 +18,7 @@ use crate::support::{skip, temp_dir};
 
 use super::{base, chain, child_at, child_by, found, outcomes, refused, write};
 
-/// Tells which files of some folders are opened.
+/// Reports which files of some folders are opened.
 struct Watch(OwnedFd);
 
 impl Watch {
@@ -29,7 +30,7 @@ impl Watch {
         Self(watch)
     }
 
-    /// The names of those that were opened since the last question; a folder that was read has none.
+    /// Returns the names of those that were opened since the last call; a folder that was read has none.
     fn opened(&self) -> Vec<String> {
         let mut buffer = [MaybeUninit::uninit(); 4096];
         let mut reader = Reader::new(&self.0, &mut buffer);
@@ -41,17 +42,17 @@ impl Watch {
     }
 }
 
-/// Every way of an image to name a file: relative, absolute, by volume, alone and all together.
+/// All ways of an image to name a file: relative, absolute, by volume, alone and all together.
 fn by_each_path(stored: &str) -> [Spec; 4] {
     let stored = Some(stored);
     [[stored, None, None], [None, stored, None], [None, None, stored], [stored; 3]].map(child_by)
 }
 
 #[test]
-fn no_name_makes_a_search_open_a_file_outside() {
+fn search_opens_no_file_outside() {
     let folder = temp_dir();
     let root = folder.path().canonicalize().unwrap();
-    // The right parent, wherever it must not be found.
+    // The right parent, in all places where it must not be found.
     let secret = write(&root, "outside/base.vhdx", &base());
     write(&root, "base.vhdx", &base());
     write(&root, "vm-outside/base.vhdx", &base());
@@ -99,19 +100,19 @@ fn no_name_makes_a_search_open_a_file_outside() {
             for parents in [Parents::Beside, Parents::Within(vec![root.join("vm")]), Parents::None] {
                 let chain = chain(&path, parents);
                 assert!(chain.layers().len() == 1 && chain.needs_parent(), "{stored}");
-                // The folder of the image lies in one that is watched.
+                // The folder of the image is in a watched one.
                 let opened: Vec<_> = watch.opened().into_iter().filter(|name| name != "vm").collect();
                 assert!(opened.is_empty(), "{stored} opened {opened:?}");
             }
         }
     }
-    // Who is allowed to look there is seen to do so.
+    // An allowed access is detected.
     assert_eq!(found(&path, Parents::Explicit(vec![secret])).1, FoundBy::Given);
     assert!(watch.opened().contains(&"base.vhdx".to_owned()));
 }
 
 #[test]
-fn what_is_no_file_is_not_opened() {
+fn search_opens_only_regular_files() {
     let folder = temp_dir();
     let root = folder.path().canonicalize().unwrap();
     let path = write(&root, "child.avhdx", &child_at(".\\base.vhdx"));
@@ -147,7 +148,7 @@ fn what_is_no_file_is_not_opened() {
 }
 
 #[test]
-fn devices_have_no_names_that_lead_to_them() {
+fn search_opens_no_devices() {
     let folder = temp_dir();
     let root = folder.path().canonicalize().unwrap();
     let watch = Watch::new(&[Path::new("/dev")]);
@@ -164,7 +165,7 @@ fn devices_have_no_names_that_lead_to_them() {
                 assert!(matches!(error.kind(), ErrorKind::ParentNotFound { .. }), "{stored}: {error}");
             }
         }
-        // Other tests run at the same time, and use /dev/null: none of them opens what is said here.
+        // Other tests run at the same time, and use /dev/null: none of them opens these paths.
         let opened = watch.opened();
         assert!(!opened.iter().any(|name| ["full", "kmsg", "zero"].contains(&&**name)), "{stored}: {opened:?}");
     }
@@ -173,7 +174,7 @@ fn devices_have_no_names_that_lead_to_them() {
 }
 
 #[test]
-fn no_name_makes_a_search_use_the_network() {
+fn search_does_not_use_the_network() {
     let folder = temp_dir();
     let root = folder.path().canonicalize().unwrap();
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -199,18 +200,18 @@ fn no_name_makes_a_search_use_the_network() {
             assert_eq!(knock.unwrap_err(), std::io::ErrorKind::WouldBlock, "{stored}");
         }
     }
-    // Of such a name, the last part is a file name like any other.
+    // The last part of such a name is a file name like any other.
     let beside = write(&root, "base.vhdx", &base());
     assert_eq!(found(&path, Parents::Beside), (beside, FoundBy::FileName));
-    // And a knock would have been heard.
+    // And a connection would have been detected.
     let client = std::net::TcpStream::connect(address).unwrap();
     server.set_nonblocking(false).unwrap();
     assert_eq!(server.accept().unwrap().1, client.local_addr().unwrap());
 }
 
-// `tests/bounded` counts what such names cost.
+// `tests/bounded` counts the cost of such names.
 #[test]
-fn long_names_and_many_likenesses_come_to_an_end() {
+fn long_and_similar_names_terminate() {
     let folder = temp_dir();
     let root = folder.path().canonicalize().unwrap();
     for stored in ["a\\".repeat(16_000), "x".repeat(32_000), "..\\a\\".repeat(6000), "a\\..\\".repeat(6000)] {

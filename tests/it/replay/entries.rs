@@ -1,4 +1,4 @@
-//! Which entries of a log count: each rule for an entry, and for a sequence of them.
+//! Validity of log entries: each rule for an entry, and for a sequence of them.
 
 use vhdx_mmap::{Category, EntryStatus, ErrorKind, LogEntryError, Structure};
 
@@ -8,7 +8,7 @@ use crate::kit::log::{Descriptor, Entry, Journal, LOG_GUID, Old};
 use crate::kit::{Block, KIB, MIB, PAGE, pattern};
 use crate::lab::{assert_reads, open_chain, open_image, size};
 
-/// An entry with one fault of its own, and how a report calls it.
+/// An entry with one fault, and the expected error in a report.
 fn faulty_entries(ring: u64, log: u64) -> Vec<(&'static str, Entry, LogEntryError)> {
     // One data and one zero descriptor: two sectors.
     let harm = pattern(9, 0, size(PAGE));
@@ -27,7 +27,7 @@ fn faulty_entries(ring: u64, log: u64) -> Vec<(&'static str, Entry, LogEntryErro
         ("EntryLength above that of the log", good().entry_length(ring + 4096), LogEntryError::Length),
         ("EntryLength at its most", good().entry_length(0xFFFF_F000), LogEntryError::Length),
         ("Tail not of sectors", tail(2048), LogEntryError::Tail),
-        ("Tail behind the log", tail(ring), LogEntryError::Tail),
+        ("Tail after the log", tail(ring), LogEntryError::Tail),
         ("Tail at its most", tail(0xFFFF_F000), LogEntryError::Tail),
         // Rule 3.
         ("DescriptorCount too large for its length", good().count(383), LogEntryError::Length),
@@ -60,14 +60,14 @@ fn faulty_entries(ring: u64, log: u64) -> Vec<(&'static str, Entry, LogEntryErro
         ("signature of a data sector", good().data_signature(0), LogEntryError::DataSector(0)),
         ("SequenceHigh of a data sector", good().data_high(0, 1), LogEntryError::DataSector(0)),
         ("SequenceLow of a data sector", good().data_low(0, 1002), LogEntryError::DataSector(0)),
-        ("a data sector behind another", good().data(2 * MIB, &harm).data_high(1, 7), LogEntryError::DataSector(1)),
+        ("a data sector after another", good().data(2 * MIB, &harm).data_high(1, 7), LogEntryError::DataSector(1)),
         // Rule 6.
         ("Checksum", good().bad_crc(), LogEntryError::Checksum),
     ]
 }
 
 #[test]
-fn each_fault_of_an_entry_ends_the_sequence_before_it() {
+fn faulty_entry_ends_sequence_before_it() {
     let probe = Spec::default().build();
     let (ring, log) = (u64::from(probe.spec.log_length), probe.spec.log_offset);
     for (what, entry, flaw) in faulty_entries(ring, log) {
@@ -78,14 +78,14 @@ fn each_fault_of_an_entry_ends_the_sequence_before_it() {
         image.put_entry(journal.at, &entry);
         image.set_log_guid(LOG_GUID);
         assert_reads(&[&image]);
-        let behind = u64::from(journal.at);
-        assert_eq!(statuses(&image), [(0, EntryStatus::Active), (behind, EntryStatus::Broken(flaw))], "{what}");
+        let next = u64::from(journal.at);
+        assert_eq!(statuses(&image), [(0, EntryStatus::Active), (next, EntryStatus::Broken(flaw))], "{what}");
         assert!(report(&image)[1].content.is_none(), "{what}");
     }
 }
 
 #[test]
-fn an_entry_with_any_fault_is_nothing_to_replay() {
+fn faulty_entry_alone_is_not_replayed() {
     let probe = Spec::default().build();
     for (what, entry, _) in faulty_entries(u64::from(probe.spec.log_length), probe.spec.log_offset) {
         let mut image = Spec::default().build();
@@ -103,8 +103,8 @@ fn an_entry_with_any_fault_is_nothing_to_replay() {
 }
 
 #[test]
-fn the_same_entry_without_a_fault_is_replayed() {
-    // The ground on which the two tests above stand: nothing but the fault is wrong with those entries.
+fn entry_without_fault_is_replayed() {
+    // The basis of the two tests above: nothing but the fault is wrong with those entries.
     let mut image = Spec::empty(MIB).block(0, Block::full()).build();
     let at = image.block_at(0);
     let page = pattern(9, 0, size(PAGE));
@@ -116,7 +116,7 @@ fn the_same_entry_without_a_fault_is_replayed() {
 }
 
 #[test]
-fn what_has_no_signature_is_no_entry() {
+fn entry_needs_signature() {
     let mut image = Spec::default().build();
     let mut journal = Journal::new(0, 7);
     journal.append(&mut image, &[]);
@@ -128,7 +128,7 @@ fn what_has_no_signature_is_no_entry() {
 }
 
 #[test]
-fn a_tail_outside_of_every_sequence_leaves_nothing_to_replay() {
+fn tail_outside_sequences_leaves_nothing_to_replay() {
     let mut image = Spec::default().build();
     let mut journal = Journal::new(0, 7);
     journal.tail = Some(64 << 10);
@@ -141,13 +141,13 @@ fn a_tail_outside_of_every_sequence_leaves_nothing_to_replay() {
 }
 
 #[test]
-fn a_gap_in_the_numbers_ends_a_sequence() {
+fn gap_in_numbers_ends_sequence() {
     let mut image = Spec::default().build();
     let harm = || Descriptor::Zero(2 * MIB, MIB);
     let mut journal = Journal::new(0, 7);
     journal.append(&mut image, &[]);
     journal.sequence = 9;
-    // Newer, but on its own it does not hold its tail.
+    // Newer, but on its own it does not include its tail.
     journal.append(&mut image, &[harm()]);
     image.set_log_guid(LOG_GUID);
     assert_reads(&[&image]);
@@ -155,7 +155,7 @@ fn a_gap_in_the_numbers_ends_a_sequence() {
 }
 
 #[test]
-fn of_two_sequences_with_one_number_the_first_in_the_ring_counts() {
+fn first_of_two_sequences_with_same_number_counts() {
     let mut image = Spec::default().build();
     Journal::new(8192, 7).append(&mut image, &[]);
     Journal::new(64 << 10, 7).append(&mut image, &[Descriptor::Zero(2 * MIB, MIB)]);

@@ -11,7 +11,7 @@ use crate::lab::{assert_reads, open_chain, open_image, size, source};
 
 // T8
 #[test]
-fn a_dirty_log_is_replayed_and_not_ignored() {
+fn dirty_log_is_replayed() {
     let disk = open_chain(&[&worked_example()]).unwrap();
     assert!(matches!(disk.image().log_state(), LogState::Replayed(_)));
     assert_eq!(read(&disk, 0..510).unwrap(), pattern(1, 0, 510));
@@ -23,7 +23,7 @@ fn entries_before_the_tail_are_not_replayed() {
     let mut image = Spec::empty(MIB).block(0, Block::full()).build();
     let place = image.block_at(0);
     let mut journal = Journal::new(0, 50);
-    // Done long ago; since then its place has got other content, which no later entry holds.
+    // Done long ago; since then, its destination has been overwritten, and no later entry contains that content.
     journal.append(&mut image, &[Descriptor::Data(place, vec![1; size(PAGE)])]);
     journal.append(&mut image, &[Descriptor::Zero(3 * MIB, MIB)]);
     journal.tail = Some(journal.at);
@@ -35,7 +35,7 @@ fn entries_before_the_tail_are_not_replayed() {
 
 // T10
 #[test]
-fn the_tail_may_move_on_within_a_sequence() {
+fn tail_may_advance_within_sequence() {
     let mut image = Spec::default().build();
     let repairs = image.unapply(&[2 * MIB, 3 * MIB], Old::Junk(3));
     let mut journal = Journal::new(0, 50);
@@ -52,7 +52,7 @@ fn the_tail_may_move_on_within_a_sequence() {
 
 // T11
 #[test]
-fn data_sectors_belong_to_data_descriptors_only_and_begin_on_a_sector() {
+fn zero_descriptors_have_no_data_sectors() {
     for zeros in [1, 3, 125, 126, 127, 200] {
         let mut image = Spec::empty(MIB).block(0, Block::full()).build();
         let place = image.block_at(0);
@@ -64,7 +64,7 @@ fn data_sectors_belong_to_data_descriptors_only_and_begin_on_a_sector() {
         image.put_entry(0, &entry.data(place + PAGE, &pages[1]).data(place + 2 * PAGE, &pages[2]));
         image.set_log_guid(LOG_GUID);
         let disk = open_chain(&[&image]).unwrap();
-        // To the first and the last byte of each: those are in the descriptors.
+        // Including the first and the last byte of each, which are in the descriptors.
         assert!(read(&disk, 0..3 * PAGE).unwrap() == pages.concat(), "{zeros} zero descriptors");
         assert!(read(&disk, 8 * PAGE..9 * PAGE).unwrap() == vec![0; size(PAGE)]);
     }
@@ -72,7 +72,7 @@ fn data_sectors_belong_to_data_descriptors_only_and_begin_on_a_sector() {
 
 // T12
 #[test]
-fn the_sequence_with_the_greatest_last_number_is_the_active_one() {
+fn sequence_with_greatest_head_number_is_active() {
     for older_first in [true, false] {
         let (older_at, newer_at) = if older_first { (0, 512 << 10) } else { (512 << 10, 0) };
         let mut image = Spec::default().build();
@@ -91,7 +91,7 @@ fn the_sequence_with_the_greatest_last_number_is_the_active_one() {
 
 // T12
 #[test]
-fn the_second_entry_of_a_sequence_must_follow_the_first() {
+fn second_entry_must_follow_first() {
     let mut image = Spec::default().build();
     let mut journal = Journal::new(0, 50);
     journal.append(&mut image, &[Descriptor::Data(2 * MIB, vec![1; size(PAGE)])]);
@@ -104,7 +104,7 @@ fn the_second_entry_of_a_sequence_must_follow_the_first() {
 
 // T13
 #[test]
-fn an_entry_that_wraps_is_replayed_whole() {
+fn wrapping_entry_is_replayed() {
     for before_the_end in 1..6 {
         let mut image = Spec::empty(MIB).block(0, Block::full()).build();
         let pages: Vec<u64> = (0..4).map(|page| image.block_at(0) + page * PAGE).collect();
@@ -117,7 +117,7 @@ fn an_entry_that_wraps_is_replayed_whole() {
 
 // T14
 #[test]
-fn a_file_grows_to_lengths_that_are_and_are_not_whole() {
+fn file_grows_to_any_length() {
     for more in [4096, MIB, 3 * MIB + 4096] {
         let mut image = Spec::default().build();
         let before = image.bytes.len();
@@ -132,7 +132,7 @@ fn a_file_grows_to_lengths_that_are_and_are_not_whole() {
 
 // T15
 #[test]
-fn a_log_as_windows_leaves_it_is_replayed() {
+fn log_of_windows_is_replayed() {
     let mut image = Spec::default().build();
     let length = image.bytes.len();
     let repairs = image.unapply(&[3 * MIB], Old::Zero);
@@ -140,7 +140,7 @@ fn a_log_as_windows_leaves_it_is_replayed() {
         let log = Journal::new(at, number);
         Journal { guid: Uuid::from_u128(guid), flushed: length, last: length, ..log }
     };
-    // An old session, with good entries and greater numbers; over its first entries lies the one of now.
+    // An old session, with valid entries and greater numbers; the current one overwrites its first entries.
     let mut old = session(0, 9_000_000_000_000_000_000, 0x01D);
     for _ in 0..9 {
         old.append(&mut image, &[Descriptor::Zero(2 * MIB, PAGE)]);

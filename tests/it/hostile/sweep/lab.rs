@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use vhdx_mmap::{Disk, ErrorKind, OpenOptions, Parents, Source, Structure};
 
 use super::super::before_the_end;
-use super::{Place, told_by_check};
+use super::{Place, is_detected_by_check};
 use crate::kit::FileBytes;
 use crate::kit::builder::Image;
 use crate::kit::oracle::{Fault, LogPolicy, Oracle};
@@ -26,24 +26,24 @@ pub(super) struct Mutant {
     pub(super) patches: Vec<(u64, Vec<u8>)>,
 }
 
-/// What came of it.
+/// Result of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum ParentRejection {
+pub(super) enum Outcome {
     /// The disk reads as if nothing had happened.
     Same,
-    /// The image can't be opened, or not be read to its end.
+    /// The image cannot be opened, or not be read to its end.
     Refused,
-    /// It reads otherwise, as it must.
+    /// It reads differently, as it must.
     Other,
 }
 
-/// How often each of them came of a change of each structure.
+/// Number of changes of each structure with each outcome.
 #[derive(Debug, Default)]
 pub(super) struct Results {
-    counts: BTreeMap<(ParentRejection, Place), u32>,
-    /// Of the images that read otherwise, those of which no check tells: where they were changed.
-    pub(super) untold: Vec<Place>,
-    /// What must not be.
+    counts: BTreeMap<(Outcome, Place), u32>,
+    /// Images that read differently without a finding of the check: the changed structures.
+    pub(super) undetected: Vec<Place>,
+    /// Failures.
     wrong: Vec<String>,
 }
 
@@ -52,23 +52,23 @@ impl Results {
         for (key, count) in other.counts {
             *self.counts.entry(key).or_default() += count;
         }
-        self.untold.extend(other.untold);
+        self.undetected.extend(other.undetected);
         self.wrong.extend(other.wrong);
     }
 
-    /// How often an outcome came of changes of a structure.
-    pub(super) fn of(&self, outcome: ParentRejection, place: Place) -> u32 {
+    /// Returns the number of changes of a structure with an outcome.
+    pub(super) fn of(&self, outcome: Outcome, place: Place) -> u32 {
         self.counts.get(&(outcome, place)).copied().unwrap_or(0)
     }
 
     #[track_caller]
-    pub(super) fn assert_at_least(&self, outcome: ParentRejection, least: u32) {
+    pub(super) fn assert_at_least(&self, outcome: Outcome, least: u32) {
         let count: u32 = self.counts.iter().filter(|((found, _), _)| *found == outcome).map(|(_, count)| count).sum();
         assert!(count >= least, "{outcome:?} only {count} times: {:?}", self.counts);
     }
 }
 
-/// Makes each of the changes to an image alone, and tells what comes of them.
+/// Applies each of the changes to an image alone, and returns the results.
 #[track_caller]
 pub(super) fn sweep(image: &Image, parents: &[Image], mutants: &[Mutant]) -> Results {
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
@@ -98,7 +98,7 @@ pub(super) fn sweep(image: &Image, parents: &[Image], mutants: &[Mutant]) -> Res
     results
 }
 
-/// Ends the process if nothing is done for too long: a thread that hangs can't be stopped otherwise.
+/// Ends the process if nothing is done for too long: a thread that hangs cannot be stopped otherwise.
 fn watch(reports: &Receiver<()>) {
     let mut count = 0_u64;
     loop {
@@ -113,7 +113,7 @@ fn watch(reports: &Receiver<()>) {
     }
 }
 
-/// An image in a file, with what it must read as.
+/// An image in a file, with its expected content.
 struct Lab<'a> {
     image: Image,
     parents: &'a [Image],
@@ -164,8 +164,8 @@ impl<'a> Lab<'a> {
             match self.judge(mutant.place, number) {
                 Ok(outcome) => {
                     *results.counts.entry((outcome, mutant.place)).or_default() += 1;
-                    if outcome == ParentRejection::Other && !told_by_check(&self.image) {
-                        results.untold.push(mutant.place);
+                    if outcome == Outcome::Other && !is_detected_by_check(&self.image) {
+                        results.undetected.push(mutant.place);
                     }
                 }
                 Err(wrong) => {
@@ -180,12 +180,13 @@ impl<'a> Lab<'a> {
         results
     }
 
-    fn judge(&self, place: Place, number: usize) -> Result<ParentRejection, String> {
+    fn judge(&self, place: Place, number: usize) -> Result<Outcome, String> {
         let disk = Disk::open(map(&self.path), &self.options);
-        let outcome = disk.as_ref().map_or(ParentRejection::Refused, |disk| self.read(disk));
-        // Most of a header and of the log is only there to be summed up, and changes of it are many: some are enough.
+        let outcome = disk.as_ref().map_or(Outcome::Refused, |disk| self.read(disk));
+        // Most of a header and of the log only counts for the checksum, and there are many changes of it: some are
+        // enough.
         let is_summed = matches!(place, Place::Header | Place::RegionTable | Place::LogEntry);
-        if outcome != ParentRejection::Same || !is_summed || number.is_multiple_of(16) {
+        if outcome != Outcome::Same || !is_summed || number.is_multiple_of(16) {
             let step = if is_summed { 397 } else { 41 };
             self.compare(disk, step, number)?;
         }
@@ -193,20 +194,20 @@ impl<'a> Lab<'a> {
     }
 
     /// Reads the whole disk.
-    fn read(&self, disk: &Disk) -> ParentRejection {
+    fn read(&self, disk: &Disk) -> Outcome {
         let (mut at, mut is_same) = (0, disk.size() == self.content.size());
         for segment in disk.segments(..) {
-            let Ok(segment) = segment else { return ParentRejection::Refused };
+            let Ok(segment) = segment else { return Outcome::Refused };
             is_same = is_same && self.content.differs(at, segment).is_none();
             at += segment.len();
         }
-        if is_same { ParentRejection::Same } else { ParentRejection::Other }
+        if is_same { Outcome::Same } else { Outcome::Other }
     }
 
-    /// Compares what is read, or refused, with what the naive reader reads or refuses.
+    /// Compares the result with that of the naive reader.
     fn compare(&self, disk: vhdx_mmap::Result<Disk>, step: usize, number: usize) -> Result<(), String> {
         let mut files: Vec<&dyn FileBytes> = std::iter::once(&self.image).chain(self.parents).map(file_of).collect();
-        // One that has become a base is not asked for parents.
+        // An image that has become a base is not asked for parents.
         files.truncate(disk.as_ref().map_or(files.len(), |disk| disk.layers().len()));
         let (disk, oracle) = match (disk, Oracle::open(&files, LogPolicy::Replay)) {
             (Ok(disk), Ok(oracle)) => (disk, oracle),
@@ -229,11 +230,11 @@ impl<'a> Lab<'a> {
             match (disk.read_at(&mut found, at), oracle.read(at, length)) {
                 (Ok(_), Ok(expected)) if found == expected => {}
                 (Err(_), Err(_)) => {}
-                // Of a block that the file has in part, or of which the parent has a part, something may be read.
+                // A part of a block that is truncated, or of which the parent has a part, may be readable.
                 (Ok(_), Err(Fault::Corrupt("payload block past end of file")))
                     if before_the_end(&oracle, at, length).as_ref() == Some(&found)
                         || below.as_ref().is_some_and(|below| below.read(at, length).as_ref() == Ok(&found)) => {}
-                // A bitmap that lies where something else does is not believed.
+                // A bitmap that overlaps another structure is not believed.
                 (Err(error), Ok(_)) if is_misplaced_bitmap(&error) => {}
                 (read, expected) => return Err(format!("sector {sector}: {read:?} instead of {:?}", expected.is_ok())),
             }

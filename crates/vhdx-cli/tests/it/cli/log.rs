@@ -130,7 +130,7 @@ fn log_names_the_reason_of_a_broken_entry() {
         (entry().descriptor_signature(0, *b"xxxx"), "wrong descriptor 0"),
         (entry().descriptor_sequence(1, 4999), "wrong descriptor 1"),
         (entry().data_signature(0), "wrong data sector 0"),
-        (Entry::new(LOG_GUID, 5000, at).data(3 * MIB + 512, &[1; 4096]), "descriptor 0 not of sectors of 4 KiB"),
+        (Entry::new(LOG_GUID, 5000, at).data(3 * MIB + 512, &[1; 4096]), "descriptor 0 is not aligned to 4 KiB"),
         (Entry::new(LOG_GUID, 5000, at).data(MIB, &[1; 4096]), "descriptor 0 changes headers or log"),
     ];
     for (entry, reason) in broken {

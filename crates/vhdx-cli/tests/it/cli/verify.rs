@@ -83,10 +83,10 @@ fn verify_rejects_manifests_that_do_not_match() {
     assert_fails(
         &vhdx_run(args!["verify", &larger, "--manifest", &manifest]),
         65,
-        &["manifest: it is of a disk of 8388608"],
+        &["manifest: wrong size of the disk (found 8388608"],
     );
     std::fs::write(&manifest, &text[..text.len() - 40]).unwrap();
-    assert_fails(&vhdx_run(args!["verify", &path, "--manifest", &manifest]), 65, &["manifest: line 8: ", "cut off"]);
+    assert_fails(&vhdx_run(args!["verify", &path, "--manifest", &manifest]), 65, &["manifest: line 8: ", "truncated"]);
     std::fs::write(&manifest, text.replace("\"FULLY_PRESENT\"", "\"ZERO\"")).unwrap();
     assert_fails(
         &vhdx_run(args!["verify", &path, "--manifest", &manifest]),

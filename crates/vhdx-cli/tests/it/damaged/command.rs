@@ -102,7 +102,7 @@ fn check_payload_counts_zero_blocks() {
     let mut image = spec.build();
     image.bytes.write(17 * MIB, b"x");
     let text = check(&["--payload"], &write(folder.path(), "row.vhdx", &image)).text();
-    assert!(text.contains("8 blocks are present and hold only zeros"), "{text}");
+    assert!(text.contains("8 allocated blocks hold only zeros"), "{text}");
 }
 
 #[test]

@@ -131,7 +131,7 @@ fn salvage_accepts_assumed_metadata() {
     let healthy = write(folder.path(), &Spec::default().build());
     let (ran, bytes, _) = extract(&healthy, &["--assume", "disk-size=4M"]);
     assert_eq!((ran.status.code(), bytes == content()[..size(4 * MIB)]), (Some(65), true), "{}", ran.err);
-    assert!(ran.err.contains("VirtualDiskSize is another than the one that was assumed"), "{}", ran.err);
+    assert!(ran.err.contains("VirtualDiskSize differs from the value given with --assume"), "{}", ran.err);
     let (ran, ..) = extract(&healthy, &["--assume", "disk-size=8M"]);
     assert_eq!(ran.status.code(), Some(0), "{}", ran.err);
 

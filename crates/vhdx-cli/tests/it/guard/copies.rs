@@ -170,7 +170,8 @@ fn salvage_without_mapping_keeps_readable_ranges() {
         let ran = failing.run(&["check", "--no-mmap", "--payload", "--output", "json"]);
         let json = ran.json();
         let findings = json["findings"].as_array().unwrap();
-        let is_lost = |finding: &serde_json::Value| finding["message"].as_str().unwrap().contains("failed to give it");
+        let is_lost =
+            |finding: &serde_json::Value| finding["message"].as_str().unwrap().contains("failed to return it");
         let has_parent = |json: &serde_json::Value| !json.to_string().contains("P1");
         assert!(findings.iter().any(is_lost) || (layer == 1 && !has_parent(&json)), "{json:#}");
     }

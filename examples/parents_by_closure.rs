@@ -12,7 +12,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (Some(image), Some(folder)) = (arguments.next(), arguments.next().map(PathBuf::from)) else {
         return Err("usage: parents_by_closure IMAGE FOLDER".into());
     };
-    // Whatever its name: the file whose headers have the identity that the child asks for. The library checks that, too.
+    // The file whose headers have the identity that the child stores, whatever its name. The library verifies it again.
     let find = move |request: &ParentRequest<'_>| {
         for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
             let Ok(source) = Source::open(entry.path()) else { continue };

@@ -1,5 +1,5 @@
-//! A fast, read-only reader of Hyper-V's VHDX and AVHDX disk images. It returns correct bytes, or an error that names the
-//! structure and the file offset.
+//! A fast, read-only reader of Hyper-V's VHDX and AVHDX disk images. It returns correct bytes, or an error that names
+//! the structure and the file offset.
 //!
 //! - **Correct or an error.** Every checksum is verified before a field is used, a dirty log is replayed in memory, a
 //!   chain of checkpoints is read as one disk. There are no silent zeros.
@@ -46,7 +46,7 @@
 )]
 #![cfg_attr(
     not(all(feature = "mmap", feature = "ops", feature = "rayon")),
-    doc = "The page `docs/library.md` shows every way in and out: doors, borrowing, whole disks, threads, errors, the guard."
+    doc = "The page `docs/library.md` shows every way in and out: doors, borrowing, whole disks, threads, errors."
 )]
 //! The [`design`] page says how it is made, and why.
 //!
@@ -57,7 +57,7 @@
 //! | `mmap` | yes | `Source::map` and, on Unix, `guard_mappings`; without it the crate contains no `unsafe` code |
 //! | `rayon` | yes | `Disk::par_segments`, `Threads`, and all cores for work on whole disks |
 //! | `ops` | no | work on whole disks: `Input::scan`, and in `ops` extraction, digests, manifests, comparison, checks |
-//! | `serde` | no | `report`: what the command prints as JSON, as types; those about work on whole disks need `ops`, too |
+//! | `serde` | no | `report`: the JSON of the command as types; those of `info` and of whole disks need `ops`, too |
 //! | `schema` | no | `report::schemas`: JSON Schema of all reports; enables `ops` and `serde` |
 //!
 //! The command `vhdx` is a separate package, `vhdx-cli`.

@@ -56,13 +56,14 @@ pub struct Image {
     pub(crate) warnings: Warnings,
 }
 
-/// What is looked at of the identifier and of each header, in bytes: the rest of their 64 KiB is reserved (MS-VHDX 2.2).
+/// Number of bytes that are read of the identifier and of each header: the rest of their 64 KiB is reserved
+/// (MS-VHDX 2.2).
 const HEADER_PAGE: u64 = 4096;
 
-/// Where the identifier and the two headers begin, in bytes (MS-VHDX 2.2).
+/// Offsets of the identifier and the two headers, in bytes (MS-VHDX 2.2).
 const HEADERS: [u64; 3] = [0, KIB_64, 2 * KIB_64];
 
-/// Where the region tables begin and end, in bytes (MS-VHDX 2.2).
+/// Start and end of the region tables, in bytes (MS-VHDX 2.2).
 const REGION_TABLES: (u64, u64) = (3 * KIB_64, 5 * KIB_64);
 
 /// The metadata table, and the space for items that most images use, in bytes (MS-VHDX 2.6).

@@ -104,8 +104,8 @@ impl CompareEntry {
 }
 
 impl CompareEnd {
-    /// Describes the result: the offset of the first byte that differs, and the sum of the lengths of all ranges, if all
-    /// were asked for.
+    /// Describes the result: the offset of the first byte that differs, and the sum of the lengths of all ranges, if
+    /// all were requested.
     #[must_use]
     pub const fn of(first_difference: Option<u64>, differing_bytes: Option<u64>) -> Self {
         Self { identical: first_difference.is_none(), first_difference, differing_bytes, same_size: None }

@@ -207,8 +207,8 @@ pub struct InfoRegionTable {
 pub struct InfoBlocks {
     /// Number of blocks.
     pub total: u64,
-    /// Number of blocks in each state that occurs, with the names of MS-VHDX and `reserved`; none if a part of the BAT is
-    /// lost.
+    /// Number of blocks in each state that occurs, with the names of MS-VHDX and `reserved`; none if a part of the BAT
+    /// is lost.
     pub states: Option<Fields<u64>>,
 }
 

@@ -1,13 +1,13 @@
 //! Reports: what the command `vhdx` prints as JSON, as types that can be serialized (feature `serde`).
 //!
-//! Each report has a constructor from objects of this crate: [`Info::of`] makes one from a [`Chain`](crate::Chain). Its keys
-//! and values are those of the page `docs/json.md`. The key `schema` names the format of a report: [`Report::SCHEMA`].
-//! Reports of work on whole disks need the feature `ops`, too. Strings from an image may contain any character, also those
-//! that control a terminal.
+//! Each report has a constructor from objects of this crate: `Info::of` makes one from a [`Chain`](crate::Chain). Its
+//! keys and values are those of the page `docs/json.md`. The key `schema` names the format of a report:
+//! [`Report::SCHEMA`]. `Info` and reports of work on whole disks need the feature `ops`, too. Strings from an image may
+//! contain any character, also those that control a terminal.
 //!
 //! A list that may have an entry for every block of a disk is not kept in memory. Such a report has three parts:
-//! [`LossMapStart`] has the keys before the list, [`LossMapEntry`] is one entry, and [`LossMapEnd`] has the keys after the
-//! list. The map of a disk has entries only: [`MapEntry`].
+//! [`LossMapStart`] has the keys before the list, [`LossMapEntry`] is one entry, and [`LossMapEnd`] has the keys after
+//! the list. The map of a disk has entries only: [`MapEntry`].
 //!
 //! The feature `schema` adds `schemas`: a JSON Schema for each command.
 //!
@@ -85,8 +85,8 @@ pub trait Report {
     const SCHEMA: &'static str;
 }
 
-/// The name of the format of the report `R`: [`Report::SCHEMA`], under the key `schema`. A report of another format can't
-/// be deserialized as `R`.
+/// The name of the format of the report `R`: [`Report::SCHEMA`], under the key `schema`. A report of another format
+/// cannot be deserialized as `R`.
 pub struct Schema<R>(PhantomData<fn() -> R>);
 
 impl<R: Report> Schema<R> {

@@ -11,8 +11,8 @@ use super::{
     VerifySum,
 };
 
-/// JSON Schema (draft 2020-12) of what each command prints with `--output json`, by the name of the command, and of a loss
-/// map: `loss-map`.
+/// JSON Schema (draft 2020-12) of the output of each command with `--output json`, by the name of the command, and of a
+/// loss map: `loss-map`.
 #[must_use]
 pub fn schemas() -> Vec<(&'static str, Value)> {
     vec![

@@ -109,8 +109,8 @@ impl Source {
         self.own_file().is_none_or(|file| is_cached(file, offset))
     }
 
-    /// Whether only what is asked for is wanted of a file that is read piece by piece, and nothing that lies around it: while an
-    /// image is opened. Otherwise the system reads ahead of those who go through it.
+    /// Turns the read-ahead of the system off (`true`) or on, for a file that is read piece by piece. It is off while
+    /// an image is opened.
     pub(crate) fn read_exactly(&self, is_wanted: bool) {
         if let (Door::File, Some(file)) = (&self.0.door, self.own_file()) {
             read_exactly(file, is_wanted);

@@ -42,12 +42,12 @@ impl PartitionScheme {
 pub struct PartitionTable {
     /// Kind of the table.
     pub scheme: PartitionScheme,
-    /// Size of the sectors in which the table counts, in bytes. If it is not the sector size of the disk, the disk was copied
-    /// from a drive with other sectors, and systems will not find its partitions.
+    /// Sector size of the table, in bytes. If it differs from that of the disk, the disk was copied from a medium with
+    /// other sectors, and systems will not find its partitions.
     pub sector_size: u32,
-    /// Whether this is the backup at the end of the disk: the first table is damaged.
+    /// Whether it is the backup at the end of the disk, since the first table is damaged.
     pub is_backup: bool,
-    /// Whether the master boot record says that there is a GPT. If not, systems that read it first do not find the table.
+    /// Whether the master boot record has an entry for a GPT. Systems that require it do not find the table otherwise.
     pub is_protected: bool,
     /// The partitions, in the order of the table.
     pub partitions: Vec<Partition>,
@@ -59,18 +59,18 @@ pub struct PartitionTable {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Partition {
-    /// Number of the partition, as Linux counts: from 1; logical partitions from 5.
+    /// Number, as Linux counts: from 1, and logical partitions from 5.
     pub number: u32,
-    /// Start in the disk, in bytes.
+    /// Offset in the disk, in bytes.
     pub start: u64,
     /// Length in bytes.
     pub length: u64,
-    /// Type of the partition, in words if it is known.
+    /// Type, in words if it is known.
     #[cfg_attr(feature = "serde", serde(rename = "type"))]
     pub kind: String,
-    /// Name of the partition, which only GPT has. It may contain any character.
+    /// Name, which only GPT has. It must be escaped before it is printed.
     pub name: String,
-    /// Content of the partition, if it is known.
+    /// The volume on the partition, if it is recognised.
     #[cfg_attr(feature = "serde", serde(rename = "holds"))]
     pub volume: Option<Volume>,
 }

@@ -64,7 +64,7 @@ pub struct HashLayer {
 
 impl Hash {
     /// Describes a disk; without digests yet. This is also what a shard says about the image: the `about` of
-    /// [`hash_share`](crate::ops::manifest::hash_share).
+    /// [`hash_shard`](crate::ops::manifest::hash_shard).
     #[must_use]
     pub fn of(disk: &Disk) -> Self {
         Self {

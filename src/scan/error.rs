@@ -13,7 +13,7 @@ pub enum ScanError {
     Read(Error),
     /// The target cannot be written to.
     Write(io::Error),
-    /// The manifest or a share cannot be used.
+    /// The manifest or a shard cannot be used.
     Manifest(ManifestError),
     /// [`Progress::advance`](crate::Progress::advance) cancelled the operation.
     Cancelled,
@@ -53,7 +53,7 @@ impl From<ManifestError> for ScanError {
     }
 }
 
-/// Error in a manifest or a share: [`ScanError::Manifest`].
+/// Error in a manifest or a shard: [`ScanError::Manifest`].
 #[non_exhaustive]
 #[derive(Debug)]
 pub enum ManifestError {
@@ -68,22 +68,22 @@ pub enum ManifestError {
         /// The problem.
         what: String,
     },
-    /// The manifest is a share without blocks, which exist if a disk has fewer blocks than there are shares: a
+    /// The manifest is a shard without blocks, which exist if a disk has fewer blocks than there are shards: a
     /// comparison with it would verify nothing.
-    EmptyShare {
-        /// Number of the share, from 1.
+    EmptyShard {
+        /// Number of the shard, from 1.
         index: u32,
-        /// Number of shares.
+        /// Number of shards.
         count: u32,
     },
-    /// The `about` value that `hash_share` passes to `merge` is too long.
+    /// The `about` value that `hash_shard` passes to `merge` is too long.
     AboutTooLong {
         /// Its length as JSON, in bytes.
         length: u64,
         /// Largest allowed length, in bytes.
         limit: u64,
     },
-    /// The `about` value that `hash_share` passes to `merge` is nested more deeply than JSON readers accept.
+    /// The `about` value that `hash_shard` passes to `merge` is nested more deeply than JSON readers accept.
     AboutTooDeep,
 }
 
@@ -93,13 +93,13 @@ impl fmt::Display for ManifestError {
             Self::Io(error) => error.fmt(f),
             Self::Format { line: Some(line), what, .. } => write!(f, "line {line}: {what}"),
             Self::Format { line: None, what, .. } => f.write_str(what),
-            Self::EmptyShare { index, count } => {
-                write!(f, "share {index}/{count} covers no blocks, so it cannot verify anything")
+            Self::EmptyShard { index, count } => {
+                write!(f, "shard {index}/{count} covers no blocks, so it cannot verify anything")
             }
             Self::AboutTooLong { length, limit } => {
-                write!(f, "`about` is too long for a share (found {length} bytes, expected at most {limit})")
+                write!(f, "`about` is too long for a shard (found {length} bytes, expected at most {limit})")
             }
-            Self::AboutTooDeep => f.write_str("`about` is nested too deeply for a share"),
+            Self::AboutTooDeep => f.write_str("`about` is nested too deeply for a shard"),
         }
     }
 }

@@ -92,7 +92,7 @@ impl Failure {
             ScanError::Manifest(ManifestError::Io(error)) => {
                 Self::new(Exit::Io, format!("{}: {error}", manifest.display()))
             }
-            error @ ScanError::Manifest(ManifestError::EmptyShare { .. }) => {
+            error @ ScanError::Manifest(ManifestError::EmptyShard { .. }) => {
                 Self::new(Exit::Corrupt, format!("{}: {error}", manifest.display()))
                     .with_hint("verify with the other shards, or merge all of them into one manifest with `vhdx merge`")
             }

@@ -13,10 +13,10 @@ use super::format::{Identity, Share};
 use super::shard::Shard;
 use super::{Algorithm, Digest, ManifestError, Part, PartPlan, check_algorithms};
 
-/// Type in a share of digests.
+/// Type in a shard of digests.
 pub(super) const TYPE: &str = "vhdx-digests";
 
-/// A share of digests.
+/// A shard of digests.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct DigestsDocument {
     pub(super) schema: u32,
@@ -93,13 +93,13 @@ impl DigestsDocument {
     }
 }
 
-/// Largest length of the `about` value of a share of digests, as JSON, in bytes: 1 MiB. [`merge`](super::merge())
+/// Largest length of the `about` value of a shard of digests, as JSON, in bytes: 1 MiB. [`merge`](super::merge())
 /// rejects longer ones.
 pub const MAX_ABOUT_LENGTH: u64 = 1 << 20;
 
 /// Rejects values that could be written, but not read again.
 fn check_about(about: &serde_json::Value) -> Result<(), ScanError> {
-    // In a share, it is nested in the document.
+    // In a shard, it is nested in the document.
     let nested = serde_json::to_vec(&[about]).map_err(|error| ScanError::manifest_io(error.into()))?;
     let length = to_u64(nested.len()).saturating_sub(2);
     if length > MAX_ABOUT_LENGTH {
@@ -109,14 +109,14 @@ fn check_about(about: &serde_json::Value) -> Result<(), ScanError> {
     parsed.map(drop).map_err(|_| ManifestError::AboutTooDeep.into())
 }
 
-/// Computes the share `shard` of digests of a disk, and writes it to `out`, a line of JSON, for
+/// Computes the shard `shard` of digests of a disk, and writes it to `out`, a line of JSON, for
 /// [`merge`](super::merge()). All `algorithms` must be [mergeable](Algorithm::is_mergeable). `about` is passed to the
 /// caller of `merge`: at most [`MAX_ABOUT_LENGTH`] bytes of JSON.
 ///
 /// # Errors
 /// [`ManifestError::AboutTooLong`] and [`ManifestError::AboutTooDeep`] if `about` cannot be passed on; otherwise see
 /// [`ManifestError`].
-pub fn hash_share(
+pub fn hash_shard(
     disk: &Disk,
     algorithms: &[Algorithm],
     shard: Shard,
@@ -125,7 +125,7 @@ pub fn hash_share(
     out: &mut dyn Write,
 ) -> Result<(), ScanError> {
     if let Some(other) = algorithms.iter().find(|algorithm| !algorithm.is_mergeable()) {
-        let what = format!("{other} can't be computed in shares");
+        let what = format!("{other} can't be computed in shards");
         return Err(ScanError::bad_manifest(None, 0, what));
     }
     check_algorithms(algorithms)?;

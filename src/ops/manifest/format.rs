@@ -57,12 +57,12 @@ impl Identity {
     }
 }
 
-/// A document's share of the work.
+/// A document's shard of the work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Share {
     #[serde(flatten)]
     pub(super) shard: Shard,
-    /// Offset of the share in the disk, in bytes.
+    /// Offset of the shard in the disk, in bytes.
     pub(super) offset: u64,
     pub(super) length: u64,
 }
@@ -75,7 +75,7 @@ pub(super) struct Header {
     #[serde(flatten)]
     pub(super) identity: Identity,
     pub(super) algorithms: Vec<Algorithm>,
-    /// Only in a share of a manifest.
+    /// Only in a shard of a manifest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) share: Option<Share>,
 }
@@ -100,7 +100,7 @@ impl Header {
         }
     }
 
-    /// Returns the roots to compute: none for a share.
+    /// Returns the roots to compute: none for a shard.
     fn roots(&self) -> Option<Roots> {
         self.share.is_none().then(|| Roots::new(&self.algorithms))
     }

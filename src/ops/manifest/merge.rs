@@ -1,4 +1,4 @@
-//! Merging of shares: the results of several machines.
+//! Merging of shards: the results of several machines.
 
 use std::io::{BufRead, Chain, Cursor, Read, Write};
 
@@ -12,11 +12,11 @@ use super::{Algorithm, Digest, Part, Shard, check_algorithms};
 /// Length of the beginning of a document that identifies its kind, in bytes.
 const BEGINNING: u64 = 75;
 
-/// Largest length of a share of digests, in bytes: the `about` value, and 64 KiB for all else. There are few subtrees,
+/// Largest length of a shard of digests, in bytes: the `about` value, and 64 KiB for all else. There are few subtrees,
 /// whatever the disk.
 const LONGEST: u64 = MAX_ABOUT_LENGTH + (64 << 10);
 
-const CONTRADICTION: &str = "the values in this share contradict each other";
+const CONTRADICTION: &str = "the values in this shard contradict each other";
 
 /// Result of a merge.
 #[non_exhaustive]
@@ -26,32 +26,32 @@ pub enum Merged {
     Digests {
         /// The digests, in the order in which they were requested.
         digests: Vec<Digest>,
-        /// The `about` value of the first share, as passed to [`hash_share`](super::hash_share).
+        /// The `about` value of the first shard, as passed to [`hash_shard`](super::hash_shard).
         about: serde_json::Value,
     },
     /// A manifest, which was written, and its roots.
     Manifest(Vec<Root>),
 }
 
-/// One share, of either kind.
+/// One shard, of either kind.
 enum Document<R> {
     Digests(DigestsDocument),
     Manifest(ManifestReader<R>),
 }
 
-/// Merges shares of the work, in any order, into the result of a single run. Shares of a manifest are written to `out`
+/// Merges shards of the work, in any order, into the result of a single run. Shards of a manifest are written to `out`
 /// as a manifest.
 ///
 /// # Errors
-/// [`ManifestError::Format`](super::ManifestError::Format) if a share is missing, occurs twice, is of another disk, or
+/// [`ManifestError::Format`](super::ManifestError::Format) if a shard is missing, occurs twice, is of another disk, or
 /// was computed by another division of the work; otherwise see [`ManifestError`](super::ManifestError).
 pub fn merge<R: BufRead>(shares: Vec<R>, out: &mut dyn Write) -> Result<Merged, ScanError> {
     merge_with(shares, &ScanOptions::new(), out)
 }
 
-/// Merges shares like [`merge`], with progress reports and cancellation. Progress counts bytes of the disk. A few lines
+/// Merges shards like [`merge`], with progress reports and cancellation. Progress counts bytes of the disk. A few lines
 /// of a manifest may stand for millions of blocks, whose digests take seconds to combine: that is done at the end, when
-/// all shares are known to be valid (or earlier, if a manifest has thousands of lines).
+/// all shards are known to be valid (or earlier, if a manifest has thousands of lines).
 ///
 /// # Errors
 /// [`ScanError::Cancelled`] if [`Progress::advance`](crate::Progress::advance) cancels the merge; otherwise the errors
@@ -65,7 +65,7 @@ pub fn merge_with<R: BufRead>(
     for (number, input) in shares.into_iter().enumerate() {
         match open(input, number)? {
             Document::Digests(mut document) => {
-                // Other shares' values of `about` are not returned, and may be long.
+                // Other shards' values of `about` are not returned, and may be long.
                 if number > 0 {
                     document.about = serde_json::Value::Null;
                 }
@@ -78,7 +78,7 @@ pub fn merge_with<R: BufRead>(
         (false, true) => merge_digests(digests),
         (true, false) => merge_manifests(manifests, options, out),
         (true, true) => Err(bad(0, "there is nothing to merge")),
-        (false, false) => Err(bad(0, "some of these are shares of a manifest, and some are not")),
+        (false, false) => Err(bad(0, "some of these are shards of a manifest, and some are not")),
     }
 }
 
@@ -89,7 +89,7 @@ fn bad(document: usize, what: impl Into<String>) -> ScanError {
 /// A reader whose first bytes have been read.
 type Begun<R> = Chain<Cursor<Vec<u8>>, R>;
 
-/// Detects the kind of a share by its first bytes.
+/// Detects the kind of a shard by its first bytes.
 fn open<R: BufRead>(mut input: R, number: usize) -> Result<Document<Begun<R>>, ScanError> {
     // The buffer of a reader may be short, so it is not used for this: these bytes are read, and put before the rest.
     let mut beginning = Vec::new();
@@ -102,15 +102,15 @@ fn open<R: BufRead>(mut input: R, number: usize) -> Result<Document<Begun<R>>, S
     let mut text = Vec::new();
     input.take(LONGEST.saturating_add(1)).read_to_end(&mut text).map_err(ScanError::manifest_io)?;
     if to_u64(text.len()) > LONGEST {
-        return Err(bad(number, format!("the share is too long (expected at most {LONGEST} bytes)")));
+        return Err(bad(number, format!("the shard is too long (expected at most {LONGEST} bytes)")));
     }
     let document: DigestsDocument = serde_json::from_slice(&text)
-        .map_err(|error| bad(number, format!("not a share of digests, or truncated: {error}")))?;
+        .map_err(|error| bad(number, format!("not a shard of digests, or truncated: {error}")))?;
     if document.r#type != TYPE || document.schema != 1 {
-        return Err(bad(number, "unknown version of the share"));
+        return Err(bad(number, "unknown version of the shard"));
     }
     if document.document_sha256 != document.digest() {
-        return Err(bad(number, "the share was changed: its digest is wrong"));
+        return Err(bad(number, "the shard was changed: its digest is wrong"));
     }
     let can_be = document.algorithms.iter().all(|algorithm| algorithm.is_mergeable())
         && document.identity.virtual_size <= crate::format::MAX_VIRTUAL_DISK_SIZE;
@@ -120,7 +120,7 @@ fn open<R: BufRead>(mut input: R, number: usize) -> Result<Document<Begun<R>>, S
     Ok(Document::Digests(document))
 }
 
-/// The values that must be equal in all shares, and the place of each.
+/// The values that must be equal in all shards, and the place of each.
 struct Place<'a> {
     number: usize,
     identity: &'a Identity,
@@ -128,16 +128,16 @@ struct Place<'a> {
     share: Share,
 }
 
-/// Checks that these are all shares of one work, and returns their numbers in order.
+/// Checks that these are all shards of one work, and returns their numbers in order.
 fn order(places: &[Place<'_>]) -> Result<Vec<usize>, ScanError> {
     let Some(first) = places.first() else { return Err(bad(0, "there is nothing to merge")) };
     for place in places {
         if (place.identity, place.algorithms) != (first.identity, first.algorithms) {
-            return Err(bad(place.number, "the share is of another disk, another state of the disk, or other digests"));
+            return Err(bad(place.number, "the shard is of another disk, another state of the disk, or other digests"));
         }
         if place.share.shard.count() != first.share.shard.count() {
             let (found, expected) = (place.share.shard, first.share.shard);
-            return Err(bad(place.number, format!("wrong share (found {found}, expected {expected})")));
+            return Err(bad(place.number, format!("wrong shard (found {found}, expected {expected})")));
         }
     }
     let mut order: Vec<usize> = (0..places.len()).collect();
@@ -148,13 +148,13 @@ fn order(places: &[Place<'_>]) -> Result<Vec<usize>, ScanError> {
         let Some(place) = places.get(*index) else { continue };
         let found = place.share.shard.index();
         if found < expected {
-            return Err(bad(place.number, format!("share {} occurs twice", place.share.shard)));
+            return Err(bad(place.number, format!("shard {} occurs twice", place.share.shard)));
         }
         if found > expected || place.share.offset != position {
             let missing = Shard::new(expected, first.share.shard.count());
             let what = match missing.filter(|_| found > expected) {
-                Some(missing) => format!("share {missing} is missing"),
-                None => "the shares do not follow each other: they were not made from the same image".to_owned(),
+                Some(missing) => format!("shard {missing} is missing"),
+                None => "the shards do not follow each other: they were not made from the same image".to_owned(),
             };
             return Err(bad(place.number, what));
         }
@@ -163,10 +163,10 @@ fn order(places: &[Place<'_>]) -> Result<Vec<usize>, ScanError> {
     let count = first.share.shard.count();
     if places.len() != usize::try_from(count).unwrap_or(usize::MAX) {
         let missing = u32::try_from(places.len()).unwrap_or(u32::MAX).saturating_add(1);
-        return Err(bad(first.number, format!("share {missing}/{count} is missing")));
+        return Err(bad(first.number, format!("shard {missing}/{count} is missing")));
     }
     if position != first.identity.virtual_size {
-        return Err(bad(first.number, "the shares do not cover the disk: they were not made from the same image"));
+        return Err(bad(first.number, "the shards do not cover the disk: they were not made from the same image"));
     }
     Ok(order)
 }
@@ -203,7 +203,7 @@ fn merge_manifests<R: BufRead>(
     out: &mut dyn Write,
 ) -> Result<Merged, ScanError> {
     if let Some((number, _)) = readers.iter().find(|(_, reader)| reader.header.share.is_none()) {
-        return Err(bad(*number, "a whole manifest, not a share of one"));
+        return Err(bad(*number, "a whole manifest, not a shard of one"));
     }
     let places: Vec<Place<'_>> = readers
         .iter()
@@ -244,7 +244,7 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
-    /// A share of a manifest by SHA-256 of a disk of `blocks` blocks of 1 MiB: `count` blocks from `first` on, all
+    /// A shard of a manifest by SHA-256 of a disk of `blocks` blocks of 1 MiB: `count` blocks from `first` on, all
     /// zero.
     fn share(index: u32, of: u32, blocks: u64, first: u64, count: u64) -> Vec<u8> {
         let header = json!({

@@ -1,5 +1,5 @@
 //! Manifests: the digests of the blocks of a disk, as lines of JSON. [`create_manifest`] makes one, or one machine's
-//! share of it; [`merge()`] combines shares, and [`verify()`] compares a disk with a manifest.
+//! shard of it; [`merge()`] combines shards, and [`verify()`] compares a disk with a manifest.
 //!
 //! The first line identifies the disk. It is followed by a line for each block, or for each run of unallocated zero
 //! blocks; the last line has the root, a digest of all these digests. The result does not depend on the paths of the
@@ -26,13 +26,13 @@ use blocks::{BlockRun, block_runs};
 use format::{Header, ManifestWriter};
 
 pub use crate::scan::ManifestError;
-pub use digests::{MAX_ABOUT_LENGTH, hash_share};
+pub use digests::{MAX_ABOUT_LENGTH, hash_shard};
 pub use format::{Identity, Root};
 pub use merge::{Merged, merge, merge_with};
 pub use shard::{NotAShard, Shard};
 pub use verify::{Mismatch, Verified, verify};
 
-/// Readers reject a manifest or a share without digests, or with the same digest twice.
+/// Readers reject a manifest or a shard without digests, or with the same digest twice.
 fn check_algorithms(algorithms: &[Algorithm]) -> Result<(), ScanError> {
     let bad = |what: String| Err(ScanError::bad_manifest(None, 0, what));
     if algorithms.is_empty() {
@@ -45,7 +45,7 @@ fn check_algorithms(algorithms: &[Algorithm]) -> Result<(), ScanError> {
 /// Number of blocks to read that are in progress at once.
 const BATCH: usize = 256;
 
-/// Writes the manifest of a disk to `out`, or the share `shard` of it, and returns its roots, of which a share has
+/// Writes the manifest of a disk to `out`, or the shard `shard` of it, and returns its roots, of which a shard has
 /// none. With the feature `rayon`, the threads of the current pool do it.
 ///
 /// # Errors

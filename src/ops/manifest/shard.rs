@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::disk::Disk;
 use crate::error::Error;
 
-/// Shard: one of several shares of the work, `index` of `count`, from 1.
+/// One of several parts of the work, for several machines: `index` of `count`, from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "Unchecked")]
 pub struct Shard {
@@ -120,7 +120,7 @@ pub struct NotAShard;
 
 impl fmt::Display for NotAShard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("not a share such as 1/4, the first of four")
+        f.write_str("not a shard such as 1/4, the first of four")
     }
 }
 

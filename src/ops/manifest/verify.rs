@@ -34,7 +34,7 @@ pub struct Verified {
     pub is_same_image: bool,
     /// The algorithms of the manifest.
     pub algorithms: Vec<Algorithm>,
-    /// Range of the disk that the manifest covers, in bytes: all of it, or a share.
+    /// Range of the disk that the manifest covers, in bytes: all of it, or a shard.
     pub range: Range<u64>,
     /// Number of blocks that were compared.
     pub blocks: u64,
@@ -42,12 +42,12 @@ pub struct Verified {
     pub mismatches: u64,
 }
 
-/// Compares a disk with a manifest, or a range of it with a share of a manifest, and calls `on_mismatch` for each block
+/// Compares a disk with a manifest, or a range of it with a shard of a manifest, and calls `on_mismatch` for each block
 /// that differs, in order. The manifest is read twice: before anything is compared, it is checked.
 ///
 /// # Errors
 /// [`ManifestError::Format`] if the manifest is truncated, changed, or of a disk of another size;
-/// [`ManifestError::EmptyShare`] if it is a share without blocks; otherwise see [`ManifestError`].
+/// [`ManifestError::EmptyShard`] if it is a shard without blocks; otherwise see [`ManifestError`].
 pub fn verify<R: BufRead + Seek>(
     disk: &Disk,
     mut manifest: R,
@@ -63,7 +63,7 @@ pub fn verify<R: BufRead + Seek>(
     while reader.next(options)?.is_some() {}
     let range = reader.header.range();
     if let Some(share) = reader.header.share.filter(|_| range.is_empty() && identity.virtual_size > 0) {
-        return Err(ManifestError::EmptyShare { index: share.shard.index(), count: share.shard.count() }.into());
+        return Err(ManifestError::EmptyShard { index: share.shard.index(), count: share.shard.count() }.into());
     }
     let lines_sha256 = reader.into_lines_sha256();
     manifest.rewind().map_err(ScanError::manifest_io)?;

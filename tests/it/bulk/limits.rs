@@ -291,9 +291,9 @@ fn writers_are_flushed() {
         ("extract_to_writer", &|out| extract(Vec::new(), out)),
         ("extract_to_writer with digests", &|out| extract(Algorithm::ALL.to_vec(), out)),
         ("create_manifest", &|out| manifest(out).map_err(io_error)),
-        ("hash_share", &|out| {
+        ("hash_shard", &|out| {
             let about = serde_json::Value::Null;
-            manifest::hash_share(&disk, &[Algorithm::Crc32], shard, about, &options, out).map_err(io_error)
+            manifest::hash_shard(&disk, &[Algorithm::Crc32], shard, about, &options, out).map_err(io_error)
         }),
         ("merge", &|out| manifest::merge(vec![&share[..]], out).map(drop).map_err(io_error)),
     ];

@@ -1,4 +1,4 @@
-//! Manifests: their content, their shares, and the detection of every change.
+//! Manifests: their content, their shards, and the detection of every change.
 
 use std::io::{BufReader, Cursor, Read};
 
@@ -49,7 +49,7 @@ pub(super) fn agrees(case: &Case, rng: &mut Rng) {
     rng.shuffle(&mut parts);
     let mut merged = Vec::new();
     manifest::merge(parts, &mut merged).unwrap();
-    assert_eq!(String::from_utf8(merged), String::from_utf8(manifest), "merged from {count} shares");
+    assert_eq!(String::from_utf8(merged), String::from_utf8(manifest), "merged from {count} shards");
 
     let algorithms: Vec<Algorithm> = algorithms.into_iter().filter(|algorithm| algorithm.is_mergeable()).collect();
     if algorithms.is_empty() {
@@ -60,12 +60,12 @@ pub(super) fn agrees(case: &Case, rng: &mut Rng) {
         let mut out = Vec::new();
         let about = serde_json::json!({ "filename": shard.to_string() });
         pool(rng)
-            .install(|| manifest::hash_share(disk, &algorithms, shard, about, &ScanOptions::new(), &mut out))
+            .install(|| manifest::hash_shard(disk, &algorithms, shard, about, &ScanOptions::new(), &mut out))
             .unwrap();
         parts.push(Cursor::new(out));
     }
     let Merged::Digests { digests, about } = manifest::merge(parts, &mut Vec::new()).unwrap() else {
-        unreachable!("shares of digests make digests")
+        unreachable!("shards of digests make digests")
     };
     let expected = ops::hash(Of::disk(disk), &algorithms, &ScanOptions::new()).unwrap();
     assert_eq!(texts(&digests), texts(&expected));
@@ -219,19 +219,19 @@ fn shares_of_different_work_are_not_merged() {
         let mut out = Vec::new();
         let shard = text.parse().unwrap();
         let nothing = Value::Null;
-        manifest::hash_share(disk, &[Algorithm::Blake3], shard, nothing, &ScanOptions::new(), &mut out).unwrap();
+        manifest::hash_shard(disk, &[Algorithm::Blake3], shard, nothing, &ScanOptions::new(), &mut out).unwrap();
         out
     };
     type Make<'a> = &'a dyn Fn(&Disk, &str) -> Vec<u8>;
     let makes: [Make<'_>; 2] = [&share, &digests];
     for make in makes {
         let all = [make(&one, "1/3"), make(&one, "2/3"), make(&one, "3/3")];
-        assert_eq!(merge_error(&all[..2]), (0, "share 3/3 is missing".to_owned()));
+        assert_eq!(merge_error(&all[..2]), (0, "shard 3/3 is missing".to_owned()));
         let [first, second, third] = all.clone();
         let (document, what) = merge_error(&[first.clone(), third.clone()]);
-        assert_eq!((document, what.as_str()), (1, "share 2/3 is missing"));
+        assert_eq!((document, what.as_str()), (1, "shard 2/3 is missing"));
         let (document, what) = merge_error(&[first.clone(), second.clone(), second.clone()]);
-        assert_eq!((document, what.as_str()), (2, "share 2/3 occurs twice"));
+        assert_eq!((document, what.as_str()), (2, "shard 2/3 occurs twice"));
         let (document, what) = merge_error(&[first.clone(), make(&one, "2/4"), third.clone()]);
         assert!(document == 1 && what.contains("2/4") && what.contains("1/3"), "{what}");
         let (document, what) = merge_error(&[first.clone(), make(&renamed, "2/3"), third.clone()]);
@@ -245,7 +245,7 @@ fn shares_of_different_work_are_not_merged() {
         let (document, what) = merge_error(&[first, cut, third]);
         assert!(document == 1 && what.contains("truncated"), "{what}");
     }
-    // The map of this one differs, and so do the shares, although it claims to be the same disk.
+    // The map of this one differs, and so do the shards, although it claims to be the same disk.
     let moved = open_chain(&[&Spec::default().block(6, Block::full()).block(7, Block::full()).build()]).unwrap();
     let (_, what) = merge_error(&[share(&one, "1/2"), share(&moved, "2/2")]);
     assert!(what.contains("same image"), "{what}");
@@ -272,7 +272,7 @@ fn shares_have_similar_amounts_of_data() {
     for shard in shares(4) {
         let manifest = create(&disk, &[Algorithm::Crc32], Some(shard));
         let data = lines(&manifest).iter().filter(|line| line["state"] == "FULLY_PRESENT").count();
-        assert_eq!(data, 4, "share {shard}");
+        assert_eq!(data, 4, "shard {shard}");
     }
 }
 
@@ -281,17 +281,17 @@ fn sequential_digest_is_not_computed_in_shares() {
     let (disk, _) = two_disks();
     let (shard, nothing) = (Shard::new(1, 2).unwrap(), Value::Null);
     let algorithms = [Algorithm::Crc32, Algorithm::Sha256];
-    let error = manifest::hash_share(&disk, &algorithms, shard, nothing, &ScanOptions::new(), &mut Vec::new());
+    let error = manifest::hash_shard(&disk, &algorithms, shard, nothing, &ScanOptions::new(), &mut Vec::new());
     assert!(error.unwrap_err().to_string().contains("sha256"));
 }
 
-/// All shares of a manifest, and of digests.
+/// All shards of a manifest, and of digests.
 fn all_shares(disk: &Disk, count: u32) -> [Vec<Vec<u8>>; 2] {
     let of_manifest = shares(count).map(|shard| create(disk, &[Algorithm::Crc32, Algorithm::Sha256], Some(shard)));
     let of_digests = shares(count).map(|shard| {
         let mut out = Vec::new();
         let algorithms = [Algorithm::Blake3, Algorithm::Crc32];
-        manifest::hash_share(disk, &algorithms, shard, Value::Null, &ScanOptions::new(), &mut out).unwrap();
+        manifest::hash_shard(disk, &algorithms, shard, Value::Null, &ScanOptions::new(), &mut out).unwrap();
         out
     });
     [of_manifest.collect(), of_digests.collect()]
@@ -333,7 +333,7 @@ fn about_of_a_share_round_trips_or_is_rejected() {
     let through = |about: &Value| {
         let mut out = Vec::new();
         let shard = Shard::new(1, 1).unwrap();
-        manifest::hash_share(&disk, &Algorithm::ALL[..2], shard, about.clone(), &ScanOptions::new(), &mut out)
+        manifest::hash_shard(&disk, &Algorithm::ALL[..2], shard, about.clone(), &ScanOptions::new(), &mut out)
             .inspect_err(|_| assert!(out.is_empty(), "something was written"))?;
         match manifest::merge(vec![&out[..]], &mut Vec::new()).unwrap() {
             Merged::Digests { about, .. } => Ok::<_, ScanError>(about),
@@ -413,12 +413,12 @@ fn shard_is_validated_when_read() {
         let mut last: Value = serde_json::from_str(last).unwrap();
         last["lines-sha256"] = plain(Algorithm::Sha256, format!("{lines}\n").as_bytes()).into();
         let (_, what) = merge_error(&[format!("{lines}\n{last}\n").into_bytes()]);
-        assert!(what.contains("not a share such as"), "{fields}: {what}");
+        assert!(what.contains("not a shard such as"), "{fields}: {what}");
         let mut document: Value = serde_json::from_str(&change(&digests[0])).unwrap();
         document.as_object_mut().unwrap().remove("document-sha256");
         document["document-sha256"] = plain(Algorithm::Sha256, document.to_string().as_bytes()).into();
         let (_, what) = merge_error(&[document.to_string().into_bytes()]);
-        assert!(what.contains("not a share such as"), "{fields}: {what}");
+        assert!(what.contains("not a shard such as"), "{fields}: {what}");
     }
 }
 
@@ -427,7 +427,7 @@ fn share_without_blocks_can_only_be_merged() {
     let (disk, _) = two_disks();
     let whole = create(&disk, &[Algorithm::Crc32, Algorithm::Sha256], None);
     let digests = ops::hash(Of::disk(&disk), &[Algorithm::Blake3, Algorithm::Crc32], &ScanOptions::new()).unwrap();
-    // Eight blocks: most of 21 shares have none.
+    // Eight blocks: most of 21 shards have none.
     let [manifests, parts] = all_shares(&disk, 21);
     let (mut empty, mut blocks) = (0, 0);
     for (share, shard) in manifests.iter().zip(shares(21)) {
@@ -436,14 +436,14 @@ fn share_without_blocks_can_only_be_merged() {
                 assert!(verified.blocks > 0 && !verified.range.is_empty() && mismatches.is_empty());
                 blocks += verified.blocks;
             }
-            Err(ScanError::Manifest(ManifestError::EmptyShare { index, count })) => {
+            Err(ScanError::Manifest(ManifestError::EmptyShard { index, count })) => {
                 assert_eq!(Shard::new(index, count), Some(shard));
                 empty += 1;
             }
             Err(other) => panic!("{other:?}"),
         }
     }
-    assert!(empty >= 13 && blocks == 8, "{empty} empty shares, {blocks} blocks");
+    assert!(empty >= 13 && blocks == 8, "{empty} empty shards, {blocks} blocks");
     let mut merged = Vec::new();
     manifest::merge(manifests.iter().rev().map(|share| &share[..]).collect(), &mut merged).unwrap();
     assert_eq!(String::from_utf8(merged), String::from_utf8(whole));
@@ -490,7 +490,7 @@ fn invalid_manifests_are_not_written() {
     for algorithms in [&[][..], &[Algorithm::Crc32, Algorithm::Blake3, Algorithm::Crc32]] {
         let mut out = Vec::new();
         manifest::create_manifest(&disk, algorithms, None, &options, &mut out).unwrap_err();
-        manifest::hash_share(&disk, algorithms, shard, Value::Null, &options, &mut out).unwrap_err();
+        manifest::hash_shard(&disk, algorithms, shard, Value::Null, &options, &mut out).unwrap_err();
         assert!(out.is_empty());
     }
 }

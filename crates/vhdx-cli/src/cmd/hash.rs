@@ -37,7 +37,7 @@ pub(crate) fn run(args: &HashArgs, common: &Common) -> Result<Exit, Failure> {
         };
         return pool.install(|| match (&args.manifest, args.shard) {
             (Some(manifest), shard) => write_manifest(image, manifest, shard, args, common),
-            (None, Some(shard)) => write_share(image, shard, args, common),
+            (None, Some(shard)) => write_shard(image, shard, args, common),
             (None, None) => Ok(Exit::Done),
         });
     }
@@ -168,7 +168,7 @@ pub(super) fn print_roots(name: &str, roots: &[Root]) -> Result<(), Failure> {
     Ok(())
 }
 
-fn write_share(image: &Path, shard: Shard, args: &HashArgs, common: &Common) -> Result<Exit, Failure> {
+fn write_shard(image: &Path, shard: Shard, args: &HashArgs, common: &Common) -> Result<Exit, Failure> {
     if let Some(other) = args.algorithms.iter().find(|algorithm| !algorithm.is_mergeable()) {
         let text = format!("{other}: cannot be merged from shards (expected crc32 or blake3)");
         return Err(Failure::usage(text).with_hint("pass --manifest FILE to use other algorithms with --shard"));
@@ -178,7 +178,7 @@ fn write_share(image: &Path, shard: Shard, args: &HashArgs, common: &Common) -> 
     let work = Work::new(disk.size().checked_div(shard.count().into()).unwrap_or(0), common.quiet);
     let options = bulk::scan_options(args.cache, &work);
     let about = serde_json::to_value(Hash::of(&disk)).map_err(io::Error::from)?;
-    let done = manifest::hash_share(&disk, &args.algorithms, shard, about, &options, &mut json::stdout());
+    let done = manifest::hash_shard(&disk, &args.algorithms, shard, about, &options, &mut json::stdout());
     work.finish();
     let failed = |error| Failure::of_manifest(image, Path::new(crate::exit::STANDARD_OUTPUT), error, &work);
     open::fail_if_changed(disk.layers(), done.map_err(failed))?;

@@ -151,7 +151,7 @@ fn merged_shares_equal_the_whole_manifest() {
     assert_eq!(std::fs::read_to_string(at("merged")).unwrap(), whole);
     assert_fails(&merge(args!["--manifest", at("merged")]), 73, &["exists already"]);
     let ran = vhdx_run(args!["merge", at("1-3"), at("3-3"), "--manifest", at("new")]);
-    assert_fails(&ran, 65, &["3-3: share 2/3 is missing"]);
+    assert_fails(&ran, 65, &["3-3: shard 2/3 is missing"]);
     assert!(!at("new").exists());
 }
 
@@ -162,7 +162,7 @@ fn merged_digest_shares_equal_one_run() {
     let mut shares = Vec::new();
     for index in 1..=4 {
         let ran = vhdx_run(args!["hash", "-a", "blake3,crc32", "--shard", format!("{index}/4"), &path]).done();
-        let share = folder.path().join(format!("share{index}"));
+        let share = folder.path().join(format!("shard{index}"));
         std::fs::write(&share, ran.out).unwrap();
         shares.push(share.into_os_string());
     }
@@ -185,8 +185,8 @@ fn hash_rejects_wrong_usage() {
         (&["hash"], "<IMAGE>"),
         (&["hash", "-a", "sha512", path], "not one of crc32, blake3, sha256, sha1 and md5"),
         (&["hash", "-a", "md5,crc32,md5", path], "md5: given twice"),
-        (&["hash", "--shard", "3/2", "-a", "crc32", path], "not a share such as 1/4"),
-        (&["hash", "--shard", "0/2", path], "not a share"),
+        (&["hash", "--shard", "3/2", "-a", "crc32", path], "not a shard such as 1/4"),
+        (&["hash", "--shard", "0/2", path], "not a shard"),
         (&["hash", "--shard", "1/2", path], "sha256: cannot be merged from shards"),
         (&["hash", "--shard", "1/2", "--file", path], "--file"),
         (&["hash", "--manifest", "x", "--range", "0:1", path], "--range"),
@@ -199,7 +199,7 @@ fn hash_rejects_wrong_usage() {
     for (words, expected) in cases {
         assert_fails(&vhdx_run(*words), 2, &[expected]);
     }
-    assert_fails(&vhdx_run(["merge", "/missing/share"]), 66, &["/missing/share", "cannot be opened"]);
+    assert_fails(&vhdx_run(["merge", "/missing/shard"]), 66, &["/missing/shard", "cannot be opened"]);
     assert_fails(&vhdx_run(["merge", path]), 65, &["disk.vhdx: line 1"]);
     assert_eq!(names_in(folder.path()), ["disk.vhdx"]);
 }

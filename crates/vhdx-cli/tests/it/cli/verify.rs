@@ -159,7 +159,7 @@ fn verify_prints_the_range_of_a_share() {
     let folder = temp_dir();
     let path = write_image(folder.path(), "disk.vhdx", &Spec::default());
     let shares = ["1/2", "2/2"].map(|shard| {
-        let share = folder.path().join(format!("share{}", &shard[..1]));
+        let share = folder.path().join(format!("shard{}", &shard[..1]));
         vhdx_run(args!["hash", "--manifest", &share, "--shard", shard, &path]).done();
         share
     });
@@ -207,13 +207,13 @@ fn verify_accepts_lists_of_other_programs() {
 fn verify_rejects_a_share_without_blocks() {
     let folder = temp_dir();
     let path = write_image(folder.path(), "disk.vhdx", &Spec::default());
-    let shares: Vec<_> = (1..=9).map(|index| folder.path().join(format!("share{index}"))).collect();
+    let shares: Vec<_> = (1..=9).map(|index| folder.path().join(format!("shard{index}"))).collect();
     let mut empty = 0;
     for (share, index) in shares.iter().zip(1..) {
         vhdx_run(args!["hash", "--manifest", share, "--shard", format!("{index}/9"), &path]).done();
         let ran = vhdx_run(args!["verify", &path, "--manifest", share]);
         if std::fs::read_to_string(share).unwrap().contains(r#""length":0}"#) {
-            let says = format!("share {index}/9 covers no blocks: nothing can be verified with it");
+            let says = format!("shard {index}/9 covers no blocks: nothing can be verified with it");
             assert_fails(&ran, 65, &[&says, "hint: verify with the other shards"]);
             assert!(!ran.text().contains("OK"), "{}", ran.text());
             empty += 1;
@@ -221,7 +221,7 @@ fn verify_rejects_a_share_without_blocks() {
             assert!(ran.done().text().contains(": OK ("));
         }
     }
-    assert!(empty > 0, "more shares than blocks");
+    assert!(empty > 0, "more shards than blocks");
     let whole = folder.path().join("whole");
     vhdx_run([args!["merge", "--manifest", &whole], shares.into_iter().map(Into::into).collect()].concat()).done();
     vhdx_run(args!["verify", &path, "--manifest", &whole]).done();

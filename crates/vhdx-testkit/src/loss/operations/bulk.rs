@@ -132,9 +132,9 @@ fn field(line: &Value, key: &str) -> Result<u64, Failure> {
     line[key].as_u64().ok_or_else(|| Failure::Wrong(format!("no {key} in {line}")))
 }
 
-/// Each share is right for its own range; all of them, merged, are right for the disk. Shares of one disk that do not
+/// Each shard is right for its own range; all of them, merged, are right for the disk. Shards of one disk that do not
 /// fit together were divided by different maps, and are rejected.
-pub(super) fn hash_share(stage: &Stage<'_>, dice: &mut Dice) -> Judged {
+pub(super) fn hash_shard(stage: &Stage<'_>, dice: &mut Dice) -> Judged {
     let truth = stage.truth();
     let algorithms =
         if truth.size <= MOST { vec![Algorithm::Crc32, Algorithm::Blake3] } else { vec![Algorithm::Crc32] };
@@ -143,11 +143,11 @@ pub(super) fn hash_share(stage: &Stage<'_>, dice: &mut Dice) -> Judged {
     for index in 1..=count {
         let shard = Shard::new(index, count).unwrap();
         let mut out = Sink { stage, bytes: Vec::new() };
-        manifest::hash_share(stage.disk, &algorithms, shard, Value::Null, &stage.scan(), &mut out)?;
+        manifest::hash_shard(stage.disk, &algorithms, shard, Value::Null, &stage.scan(), &mut out)?;
         let found: Value = serde_json::from_slice(&out.bytes).map_err(|error| Failure::Wrong(error.to_string()))?;
         let (start, length) = (field(&found["share"], "offset")?, field(&found["share"], "length")?);
         let expected = format!("{:08x}", crc32_of(truth, start..start + length));
-        ensure_eq(&found["crc32"], &Value::from(expected), "the CRC-32 of a share")?;
+        ensure_eq(&found["crc32"], &Value::from(expected), "the CRC-32 of a shard")?;
         shares.push(out.bytes);
     }
     let merged = manifest::merge(
@@ -275,7 +275,7 @@ pub(super) fn create_manifest(stage: &Stage<'_>, dice: &mut Dice) -> Judged {
     new_manifest(stage, dice, None)
 }
 
-pub(super) fn create_manifest_share(stage: &Stage<'_>, dice: &mut Dice) -> Judged {
+pub(super) fn create_manifest_shard(stage: &Stage<'_>, dice: &mut Dice) -> Judged {
     let count = 2 + u32::try_from(dice.below(2)).unwrap();
     let shard = Shard::new(1 + u32::try_from(dice.below(u64::from(count))).unwrap(), count);
     new_manifest(stage, dice, shard)

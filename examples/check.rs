@@ -1,5 +1,7 @@
 //! Reports everything that is wrong with an image: `cargo run --example check --features ops -- disk.vhdx`.
 
+#![expect(clippy::print_stdout, reason = "results are printed")]
+
 use std::error::Error;
 use std::process::ExitCode;
 

@@ -1,6 +1,8 @@
 //! Copies a range of a disk, such as a partition, to a file:
 //! `cargo run --example copy_range -- disk.vhdx 1048576 16777216 part.raw`.
 
+#![expect(clippy::print_stdout, reason = "results are printed")]
+
 use std::error::Error;
 use std::fs::File;
 use std::io;

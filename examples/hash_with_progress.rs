@@ -1,6 +1,8 @@
 //! Computes digests of a disk, shows how far it is, and stops after a while:
 //! `cargo run --release --example hash_with_progress --features ops -- disk.vhdx`.
 
+#![expect(clippy::print_stdout, reason = "results are printed")]
+
 use std::error::Error;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};

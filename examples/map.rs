@@ -1,5 +1,7 @@
 //! Prints the allocation map of a disk, and what is on it: `cargo run --example map --features ops -- disk.vhdx`.
 
+#![expect(clippy::print_stdout, reason = "results are printed")]
+
 use std::error::Error;
 
 use vhdx_mmap::{Disk, Location, OpenOptions, Parents, Source, ops};

@@ -1,6 +1,8 @@
 //! Opens a checkpoint whose parents lie somewhere else, by a search of one's own:
 //! `cargo run --example parents_by_closure -- disk.avhdx /archive`.
 
+#![expect(clippy::print_stdout, reason = "results are printed")]
+
 use std::error::Error;
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -2,6 +2,7 @@
 //! `cargo run --release --example search -- disk.vhdx "some text"`.
 
 #![expect(unsafe_code, reason = "mapping a file is a promise about the file")]
+#![expect(clippy::print_stdout, reason = "results are printed")]
 
 use std::error::Error;
 

@@ -4,7 +4,6 @@
 #![cfg(all(target_os = "linux", feature = "mmap"))]
 #![expect(
     unsafe_code,
-    clippy::arithmetic_side_effects,
     clippy::print_stdout,
     clippy::unwrap_used,
     reason = "a panic is a failed test, and what was measured is worth a line"

@@ -42,7 +42,7 @@ pub(crate) fn some_sectors(disk: &Disk) -> impl Iterator<Item = u64> + use<> {
 
 /// Calls every query of a chain. None of them may panic, whatever the chain is.
 pub(crate) fn look_at_everything(chain: &Chain) {
-    let disk = &Disk::so_far(&chain);
+    let disk = &Disk::so_far(chain);
     let image = disk.image();
     let mut output = format!("{:?}{image:?}", chain.broken().map(ToString::to_string));
     output.extend(disk.warnings().map(|(_, warning)| warning.to_string()));

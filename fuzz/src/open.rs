@@ -175,7 +175,7 @@ pub fn run(input: &Input) {
             );
         }
         // The naive reader goes through a log bit by bit: too slow for one of many MiB.
-        if Disk::so_far(&chain).image().header().log_length > 16 << 20 && !input.ignores_log {
+        if Disk::so_far(chain).image().header().log_length > 16 << 20 && !input.ignores_log {
             return;
         }
     }
@@ -186,7 +186,7 @@ pub fn run(input: &Input) {
     let files: [&dyn FileBytes; 1] = [&image.bytes];
     match (opened, Oracle::open(&files, oracle_policy)) {
         (Ok(chain), Ok(oracle)) => {
-            let disk = &Disk::so_far(&chain);
+            let disk = &Disk::so_far(chain);
             assert_same(disk, &oracle, some_sectors(disk));
         }
         (Err(_), Err(_)) => {}

@@ -1,7 +1,7 @@
 //! What `vhdx info` and `vhdx map` leave in the page cache. A test of its own, since it counts pages of whole files.
 #![cfg(target_os = "linux")]
 #![expect(
-    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
     clippy::print_stdout,
     clippy::unwrap_used,
     reason = "a panic is a failed test, and what was measured is worth a line"

@@ -400,7 +400,7 @@ impl fmt::Display for ErrorKind {
             }
             Self::ParentMismatch { name, expected, tried } => write!(
                 f,
-                "identity mismatch: \"{}\" is not the parent of the image (expected DataWriteGuid {{{expected}}}){}",
+                "\"{}\": identity mismatch (expected DataWriteGuid {{{expected}}}){}",
                 Name(name),
                 Tried(tried)
             ),

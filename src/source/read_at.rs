@@ -11,12 +11,12 @@ use crate::num::to_u64;
 /// [`Source::from_reader`](crate::Source::from_reader).
 ///
 /// Several threads read at the same time. The bytes must not change while the source exists.
+#[expect(clippy::len_without_is_empty, reason = "opening an empty source is an error, so callers do not need it")]
 pub trait ReadAt: Send + Sync {
     /// Returns the length in bytes.
     ///
     /// # Errors
     /// Fails if the length is unknown.
-    #[expect(clippy::len_without_is_empty, reason = "opening an empty source is an error, so callers do not need it")]
     fn len(&self) -> io::Result<u64>;
 
     /// Fills all of `buf` with the bytes at `offset`.

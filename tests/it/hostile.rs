@@ -149,7 +149,7 @@ fn look_at_log(source: Source) {
 }
 
 fn look_at_chain(chain: &Chain) {
-    let disk = &Disk::so_far(&chain);
+    let disk = &Disk::so_far(chain);
     let image = disk.image();
     let mut output = format!("{:?}{image:?}", chain.broken().map(ToString::to_string));
     output.extend(disk.warnings().map(|(_, warning)| warning.to_string()));

@@ -230,7 +230,7 @@ fn copy<P: Send>(
             let (data, looked) = match value {
                 Some((data, looked)) => (data, Some(looked)),
                 None => {
-                    writer.zeros_of(start, length, |done| scan.advance(done).map_err(ScanError::from))?;
+                    writer.zeros_of(start, length, |done| scan.advance(done))?;
                     (0, None)
                 }
             };
@@ -294,7 +294,7 @@ fn copy_and_hash(input: Input<'_>, writer: &Writer<'_>, options: &ExtractOptions
                     extracted.count(data, length);
                     part.append(unit);
                 }
-                Ok::<_, ScanError>(scan.advance(length)?)
+                scan.advance(length)
             },
         )?;
     } else {

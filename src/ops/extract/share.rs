@@ -125,7 +125,7 @@ impl Sharing<'_, '_, '_> {
         let length = end.saturating_sub(position);
         self.extracted.zero = self.extracted.zero.saturating_add(length);
         let scan = self.options.scan;
-        self.writer.zeros_of(position, length, |done| scan.advance(done).map_err(ScanError::from))
+        self.writer.zeros_of(position, length, |done| scan.advance(done))
     }
 
     fn copy_later(&mut self, position: u64, end: u64) {

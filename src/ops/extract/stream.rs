@@ -36,7 +36,7 @@ pub fn extract_to_writer(
                 extracted.count(data, length);
                 part.append(unit);
             }
-            Ok::<_, ScanError>(options.scan.advance(length)?)
+            options.scan.advance(length)
         },
     )?;
     // Bytes in a buffer of the writer have not been written: dropping the writer ignores errors.
@@ -257,7 +257,7 @@ mod pipe {
         fn write(&self, bytes: &[u8]) -> Result<(), ScanError> {
             let mut file = self.file;
             file.write_all(bytes).map_err(ScanError::Write)?;
-            Ok(self.scan.advance(to_u64(bytes.len()))?)
+            self.scan.advance(to_u64(bytes.len()))
         }
     }
 

@@ -186,7 +186,7 @@ pub fn run(input: &Input) {
     let files: [&dyn FileBytes; 1] = [&image.bytes];
     match (opened, Oracle::open(&files, oracle_policy)) {
         (Ok(chain), Ok(oracle)) => {
-            let disk = &Disk::so_far(chain);
+            let disk = &Disk::so_far(&chain);
             assert_same(disk, &oracle, some_sectors(disk));
         }
         (Err(_), Err(_)) => {}

@@ -227,12 +227,12 @@ impl Lab {
         for (at, entry) in &session {
             self.put(*at, entry);
         }
-        self.write_behind(input, number, at, used);
+        self.write_after(input, number, at, used);
         Some(session.into_iter().skip(first).map(|(_, entry)| entry).collect())
     }
 
     /// Writes entries that do not count after the session, as far as there is space.
-    fn write_behind(&mut self, input: &Input, number: u64, mut at: u64, mut used: u64) {
+    fn write_after(&mut self, input: &Input, number: u64, mut at: u64, mut used: u64) {
         if let Some(torn) = &input.torn {
             let harm = [Write::Page(Target::Metadata(false), Content::Fill(7))];
             let next = self.entry(number, &harm);

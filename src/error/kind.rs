@@ -388,7 +388,7 @@ impl fmt::Display for ErrorKind {
                 f.write_str("partially present, but the disk has no parent (found state 7, expected 0 to 3 or 6)")
             }
             Self::NoSectorBitmap { state } => {
-                write!(f, "missing, but a block is partially present (found state {state}, expected 6)")
+                write!(f, "not allocated, but a block is partially present (found state {state}, expected 6)")
             }
             Self::Overridden { field } => write!(f, "{field} differs from the value given with --assume"),
             Self::Text { what } => f.write_str(what),
@@ -402,7 +402,7 @@ impl fmt::Display for ErrorKind {
             }
             Self::ParentMismatch { name, expected, tried } => write!(
                 f,
-                "identity mismatch: \"{}\" is not the parent of the image (expected DataWriteGuid {{{expected}}}){}",
+                "\"{}\": identity mismatch (expected DataWriteGuid {{{expected}}}){}",
                 Name(name),
                 Tried(tried)
             ),
@@ -429,7 +429,7 @@ impl fmt::Display for ErrorKind {
             Self::NotEmpty { found, what } => write!(f, "{what} is not empty (found {found:#04x}, expected 0)"),
             Self::ZeroBlocks { count, length } => {
                 let blocks = Count(*count, "allocated block holds", "allocated blocks hold");
-                write!(f, "{blocks} only zeros: compacted, the file is {length} bytes shorter")
+                write!(f, "{blocks} only zeros (compaction would free {length} bytes)")
             }
             Self::StaleEntries { count } => {
                 write!(f, "{} of earlier sessions", Count(*count, "entry", "entries"))

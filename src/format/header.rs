@@ -11,7 +11,7 @@ pub const CREATOR_UNITS: usize = 256;
 #[derive(Clone, Copy, Debug, FromBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct FileIdentifier {
-    /// `vhdxfile`.
+    /// Signature: `vhdxfile`.
     pub signature: [u8; 8],
     /// Name of the program that made the file, in UTF-16, ended by NUL unless it has the full length. Informational;
     /// nothing may depend on it.
@@ -27,7 +27,7 @@ impl FileIdentifier {
 #[derive(Clone, Copy, Debug, FromBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct Header {
-    /// `head`.
+    /// Signature: `head`.
     pub signature: [u8; 4],
     /// CRC-32C of the 4 KiB, with this field as zero.
     pub checksum: U32,
@@ -39,9 +39,9 @@ pub struct Header {
     pub data_write_guid: Guid,
     /// GUID of the log entries to replay; nil if the log is clean.
     pub log_guid: Guid,
-    /// 0.
+    /// Version of the log format: 0.
     pub log_version: U16,
-    /// 1.
+    /// Version of the file format: 1.
     pub version: U16,
     /// Length of the log in bytes, a multiple of 1 MiB.
     pub log_length: U32,

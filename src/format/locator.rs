@@ -12,9 +12,9 @@ pub const VHDX_LOCATOR: Guid = Guid::new(uuid!("b04aefb7-d19e-4a81-b789-25b8e944
 #[derive(Clone, Copy, Debug, FromBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct LocatorHeader {
-    /// [`VHDX_LOCATOR`].
+    /// Type of the locator: [`VHDX_LOCATOR`].
     pub locator_type: Guid,
-    /// 0.
+    /// Reserved: 0.
     pub reserved: U16,
     /// Number of entries that follow.
     pub key_value_count: U16,

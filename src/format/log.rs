@@ -9,7 +9,7 @@ use super::{Guid, U32, U64};
 #[derive(Clone, Copy, Debug, FromBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct LogEntryHeader {
-    /// `loge`.
+    /// Signature: `loge`.
     pub signature: [u8; 4],
     /// CRC-32C of the whole entry, with this field as zero.
     pub checksum: U32,
@@ -22,7 +22,7 @@ pub struct LogEntryHeader {
     pub sequence_number: U64,
     /// Number of descriptors.
     pub descriptor_count: U32,
-    /// 0.
+    /// Reserved: 0.
     pub reserved: U32,
     /// LogGuid of the header when the entry was written.
     pub log_guid: Guid,
@@ -42,7 +42,7 @@ impl LogEntryHeader {
 #[derive(Clone, Copy, Debug, FromBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct Descriptor {
-    /// `zero` or `desc`.
+    /// Signature: `zero` or `desc`.
     pub signature: [u8; 4],
     /// Data descriptor: bytes 4092 to 4095 of the sector. Zero descriptor: reserved.
     pub trailing_bytes: [u8; 4],
@@ -72,7 +72,7 @@ impl Descriptor {
 #[derive(Clone, Copy, Debug, FromBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct DataSector {
-    /// `data`.
+    /// Signature: `data`.
     pub signature: [u8; 4],
     /// The upper half of the entry's sequence number.
     pub sequence_high: U32,

@@ -8,13 +8,13 @@ use super::{Guid, U16, U32};
 #[derive(Clone, Copy, Debug, FromBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct MetadataTableHeader {
-    /// `metadata`.
+    /// Signature: `metadata`.
     pub signature: [u8; 8],
-    /// 0.
+    /// Reserved: 0.
     pub reserved: U16,
     /// Number of entries that follow, at most 2047.
     pub entry_count: U16,
-    /// 0.
+    /// Reserved: 0.
     pub reserved2: [u8; 20],
 }
 
@@ -36,9 +36,9 @@ pub struct MetadataEntry {
     pub offset: U32,
     /// Length of the item in bytes, at most 1 MiB.
     pub length: U32,
-    /// [`MetadataEntry::IS_USER`], [`MetadataEntry::IS_VIRTUAL_DISK`], [`MetadataEntry::IS_REQUIRED`].
+    /// Flags: [`MetadataEntry::IS_USER`], [`MetadataEntry::IS_VIRTUAL_DISK`], [`MetadataEntry::IS_REQUIRED`].
     pub flags: U32,
-    /// 0.
+    /// Reserved: 0.
     pub reserved2: U32,
 }
 
@@ -61,7 +61,7 @@ impl MetadataEntry {
 pub struct FileParameters {
     /// Length of a payload block in bytes: a power of two from 1 MiB to 256 MiB.
     pub block_size: U32,
-    /// [`FileParameters::LEAVE_BLOCKS_ALLOCATED`], [`FileParameters::HAS_PARENT`].
+    /// Flags: [`FileParameters::LEAVE_BLOCKS_ALLOCATED`], [`FileParameters::HAS_PARENT`].
     pub flags: U32,
 }
 

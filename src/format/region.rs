@@ -9,13 +9,13 @@ use super::{Guid, U32, U64};
 #[derive(Clone, Copy, Debug, FromBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct RegionTableHeader {
-    /// `regi`.
+    /// Signature: `regi`.
     pub signature: [u8; 4],
     /// CRC-32C of the 64 KiB, with this field as zero.
     pub checksum: U32,
     /// Number of entries that follow, at most 2047.
     pub entry_count: U32,
-    /// 0.
+    /// Reserved: 0.
     pub reserved: U32,
 }
 

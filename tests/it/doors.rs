@@ -137,7 +137,7 @@ fn failure_of_a_reader_is_an_error_with_its_cause() {
     expected[4096..8192].fill(0);
     assert!(piece == expected);
     let losses: Vec<_> = salvaged.losses(..).map(|loss| (loss.range.start, loss.range.end)).collect();
-    assert_eq!(losses, vec![(MIB + 4096, MIB + 8192)]);
+    assert_eq!(losses, [(MIB + 4096, MIB + 8192)]);
     // One of two headers is enough; an unreadable region table is an error.
     for at in [Image::header_at(1) + 7, Image::header_at(2) + 7] {
         assert_eq!(Disk::open(failing(at), &OpenOptions::new()).unwrap().warnings().count(), 1, "{at:#x}");

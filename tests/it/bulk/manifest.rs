@@ -178,12 +178,12 @@ fn truncated_or_changed_manifest_is_rejected() {
         ("not a manifest", text.replace("vhdx-manifest", "vhdx-manifesto")),
         ("version", text.replace("\"schema\":1", "\"schema\":2")),
         ("do not follow", [&lines[..2], &lines[3..]].concat().join("\n") + "\n"),
-        ("trailing data", text.clone() + "\n"),
+        ("data after", text.clone() + "\n"),
         ("about a block", text.replace("\"state\"", "\"status\"")),
         ("too long", text.replace("\"state\"", &format!("\"{}\"", "x".repeat(1 << 16)))),
-        ("no text", String::new()),
+        ("not UTF-8", String::new()),
     ] {
-        let bytes = if what == "no text" { [&b"\xff\n"[..], &manifest].concat() } else { changed.into_bytes() };
+        let bytes = if what == "not UTF-8" { [&b"\xff\n"[..], &manifest].concat() } else { changed.into_bytes() };
         let (_, found) = refused(&disk, &bytes);
         assert!(found.contains(what), "{what}: {found}");
     }

@@ -29,6 +29,7 @@ pub struct Region {
     /// File offset, in bytes.
     pub offset: u64,
     /// Length, in bytes.
+    #[cfg_attr(feature = "serde", serde(rename = "length"))]
     pub len: u32,
     /// Whether a reader that does not know the region must refuse the file.
     pub required: bool,

@@ -93,7 +93,7 @@ impl Log {
             return format!("in use, and cannot be replayed: {error}");
         }
         let active = report.entries().iter().filter(|entry| entry.status == EntryStatus::Active).count();
-        format!("in use: {active} entries to replay")
+        format!("in use: {active} {} to replay", if active == 1 { "entry" } else { "entries" })
     }
 }
 

@@ -120,7 +120,7 @@ mod tests {
             assert_eq!(read(page * PAGE, true), 1);
         }
         assert_eq!(read(9, true), 0, "still there, and the newest now");
-        assert_eq!([read(40 * PAGE, true), read(10 * PAGE, true), read(9, true)], [1, 1, 0]);
+        assert_eq!([read(60 * PAGE, true), read(10 * PAGE, true), read(9, true)], [1, 1, 0]);
         pages.forget(0, 1);
         assert_eq!(read(9, true), 1);
     }

@@ -41,6 +41,7 @@ pub struct LogReportEntry {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct EntryContent {
     /// Length in bytes.
+    #[cfg_attr(feature = "serde", serde(rename = "length"))]
     pub len: u64,
     /// Offset of the oldest entry that was still needed when this one was written, in bytes from the beginning of the
     /// log.

@@ -41,11 +41,11 @@
 //! ```
 //!
 #![cfg_attr(
-    all(feature = "mmap", feature = "ops", feature = "rayon"),
+    all(feature = "mmap", feature = "ops", feature = "rayon", feature = "serde"),
     doc = "The [`guide`] shows every way in and out: doors, borrowing, whole disks, threads, errors, the guard."
 )]
 #![cfg_attr(
-    not(all(feature = "mmap", feature = "ops", feature = "rayon")),
+    not(all(feature = "mmap", feature = "ops", feature = "rayon", feature = "serde")),
     doc = "The page `docs/library.md` shows every way in and out: doors, borrowing, whole disks, threads, errors."
 )]
 //! The [`design`] page says how it is made, and why.
@@ -71,7 +71,7 @@ mod check;
 mod checksum;
 #[doc = include_str!("design.md")]
 pub mod design {}
-#[cfg(all(feature = "mmap", feature = "ops", feature = "rayon"))]
+#[cfg(all(feature = "mmap", feature = "ops", feature = "rayon", feature = "serde"))]
 #[doc = include_str!("../docs/library.md")]
 pub mod guide {}
 mod disk;

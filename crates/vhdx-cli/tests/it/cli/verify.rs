@@ -166,7 +166,7 @@ fn verify_prints_the_range_of_a_share() {
     let ran = vhdx_run(args!["verify", &path, "--manifest", &shares[0]]).done();
     assert!(ran.text().contains(": only bytes 0x0 to 0x"), "{}", ran.text());
     let refused = vhdx_run(args!["merge", &shares[0], &shares[1], "--manifest", &shares[1], "--force"]);
-    assert_fails(&refused, 2, &["share2: is one of the inputs"]);
+    assert_fails(&refused, 2, &["shard2: is one of the inputs"]);
     let whole = folder.path().join("whole");
     let merge = args!["merge", &shares[0], &shares[1], "--manifest", &whole, "--output", "json"];
     let report = vhdx_run(merge).done().json();
@@ -213,7 +213,7 @@ fn verify_rejects_a_share_without_blocks() {
         vhdx_run(args!["hash", "--manifest", share, "--shard", format!("{index}/9"), &path]).done();
         let ran = vhdx_run(args!["verify", &path, "--manifest", share]);
         if std::fs::read_to_string(share).unwrap().contains(r#""length":0}"#) {
-            let says = format!("shard {index}/9 covers no blocks: nothing can be verified with it");
+            let says = format!("shard {index}/9 covers no blocks, so it cannot verify anything");
             assert_fails(&ran, 65, &[&says, "hint: verify with the other shards"]);
             assert!(!ran.text().contains("OK"), "{}", ran.text());
             empty += 1;

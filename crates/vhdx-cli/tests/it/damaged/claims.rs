@@ -97,7 +97,7 @@ fn damaged_header_matters_only_if_it_could_be_current() {
             damaged.patch_header_raw(current, number, damage);
             damaged.bytes.write_file(&path).unwrap();
             let report = check(&path);
-            let is_doubted = report.text().contains("may have been the current one");
+            let is_doubted = report.text().contains("may have been the current header");
             assert!(is_doubted, "{number} {guid}: {}", report.text());
             assert_eq!(extract(&path, &[]).0.status.code(), Some(65), "{number} {guid}");
         }

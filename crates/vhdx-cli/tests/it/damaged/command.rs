@@ -94,7 +94,7 @@ fn check_payload_counts_zero_blocks() {
     let path = write(folder.path(), "zero.vhdx", &patched(|image| image.bytes.write(4 * MIB, &vec![0; 1 << 20])));
     assert!(!check(&[], &path).done().text().contains("[N5]"));
     let text = check(&["--payload"], &path).done().text();
-    assert!(text.contains("1 blocks are present and hold only zeros"), "{text}");
+    assert!(text.contains("1 allocated block holds only zeros"), "{text}");
     // Of twelve blocks in a row, one is trimmed, one has a reserved state, one holds a byte, and one is past the end of
     // the file.
     let entries = (0..12).map(|block| (block, ((8 + block) * MIB) | 6)).chain([(3, 2), (5, 4)]);

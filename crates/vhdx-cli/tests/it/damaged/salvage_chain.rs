@@ -219,7 +219,7 @@ fn salvage_accepts_given_parent_without_identity() {
         let path = write(folder.path(), &[child_file, parent_file, &other]);
         salvages(&path, more, &[&child, &base], lost, code);
         let ran = extract(&path, more).0;
-        let is_reported = ran.err.contains("not known by its identity: taken for the parent since it was named");
+        let is_reported = ran.err.contains("identity not verified: used because the caller named it");
         assert_eq!(is_reported, lost.is_empty() && code == 65, "{what}: {}", ran.err);
     }
 }

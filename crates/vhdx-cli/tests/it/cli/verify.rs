@@ -155,7 +155,7 @@ fn verify_accepts_lists_of_raw_disks_blake3_and_repeated_lines() {
 }
 
 #[test]
-fn verify_prints_the_range_of_a_share() {
+fn verify_prints_the_range_of_a_shard() {
     let folder = temp_dir();
     let path = write_image(folder.path(), "disk.vhdx", &Spec::default());
     let shares = ["1/2", "2/2"].map(|shard| {
@@ -204,7 +204,7 @@ fn verify_accepts_lists_of_other_programs() {
 }
 
 #[test]
-fn verify_rejects_a_share_without_blocks() {
+fn verify_rejects_a_shard_without_blocks() {
     let folder = temp_dir();
     let path = write_image(folder.path(), "disk.vhdx", &Spec::default());
     let shares: Vec<_> = (1..=9).map(|index| folder.path().join(format!("shard{index}"))).collect();

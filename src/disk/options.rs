@@ -90,7 +90,7 @@ impl OpenOptions {
         self
     }
 
-    /// Sets the expected fingerprint. Opening fails with [`ErrorKind::OtherFiles`](crate::ErrorKind::OtherFiles) if an
+    /// Sets the expected fingerprint. Opening fails with [`ErrorKind::OtherFiles`] if an
     /// image of the chain differs, or was written to since the fingerprint was taken.
     #[must_use]
     pub fn expect(mut self, fingerprint: ChainFingerprint) -> Self {

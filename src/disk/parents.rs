@@ -15,7 +15,7 @@ use crate::source::Source;
 #[derive(Clone, Default)]
 pub enum Parents {
     /// No search. A differencing disk can be opened, and the blocks in its own file can be read; others fail with
-    /// [`ErrorKind::NoParentAttached`].
+    /// [`ErrorKind::NoParentAttached`](crate::ErrorKind::NoParentAttached).
     #[default]
     None,
     /// The child's folder and its subfolders: the stored relative path, or if that does not exist, the stored file name

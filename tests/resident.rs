@@ -68,7 +68,7 @@ fn scan_keeps_at_most_64_mib() {
     let disk = open(&path);
     let options = ScanOptions::new();
     // Starts threads and touches stacks before anything is counted.
-    ops::hash(Input::disk(&disk).range(..8 * MIB), &Algorithm::ALL, &options).unwrap();
+    ops::hash(Input::disk(&disk).range(..8 * MIB), Algorithm::ALL, &options).unwrap();
 
     // A program that keeps what it has read is detected.
     let (grown, length) = growth(|| vec![1_u8; 100 << 20].len());
@@ -76,7 +76,7 @@ fn scan_keeps_at_most_64_mib() {
 
     let mut checked = Vec::new();
     let mut check = |what: &'static str, grown: u64| checked.push((what, grown));
-    for algorithm in Algorithm::ALL {
+    for algorithm in Algorithm::ALL.iter().copied() {
         let (grown, digest) = growth(|| ops::hash(Input::disk(&disk), &[algorithm], &options));
         digest.unwrap();
         check(algorithm.as_str(), grown);

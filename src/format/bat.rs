@@ -52,8 +52,8 @@ pub enum PayloadBlockState {
 
 impl PayloadBlockState {
     /// All states, in the order of their numbers.
-    pub const ALL: [Self; 6] =
-        [Self::NotPresent, Self::Undefined, Self::Zero, Self::Unmapped, Self::FullyPresent, Self::PartiallyPresent];
+    pub const ALL: &'static [Self] =
+        &[Self::NotPresent, Self::Undefined, Self::Zero, Self::Unmapped, Self::FullyPresent, Self::PartiallyPresent];
 
     /// Returns the state with this number. Returns `None` for 4 and 5, which are reserved.
     #[must_use]

@@ -365,7 +365,7 @@ impl InfoBlocks {
     /// The numbers of blocks, of each state that occurs.
     #[must_use]
     pub fn counts(states: &BlockStates) -> Fields<u64> {
-        let known = PayloadBlockState::ALL.into_iter().map(|state| (state.as_str(), states.count(state)));
+        let known = PayloadBlockState::ALL.iter().map(|&state| (state.as_str(), states.count(state)));
         known.chain([("reserved", states.reserved())]).filter(|(_, count)| *count > 0).collect()
     }
 }

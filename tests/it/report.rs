@@ -564,7 +564,7 @@ fn words_are_read_again() {
     for rule in Rule::ALL {
         assert_is(rule, &json!(rule.code()));
     }
-    for state in PayloadBlockState::ALL {
+    for &state in PayloadBlockState::ALL {
         assert_is(&MapState::Block(state), &json!(state.as_str()));
         assert_is(&state, &json!(state.as_str()));
     }

@@ -88,7 +88,7 @@ fn plain(line: &str, default: Option<Algorithm>) -> Option<(Digest, SumOf, &str)
     let by_length = |algorithm: &Algorithm| {
         *algorithm != Algorithm::Blake3 && algorithm.digest_len().checked_mul(2) == Some(digest.len())
     };
-    let algorithm = default.or_else(|| Algorithm::ALL.into_iter().find(by_length))?;
+    let algorithm = default.or_else(|| Algorithm::ALL.iter().copied().find(by_length))?;
     Some((Digest::from_hex(algorithm, digest)?, SumOf::Disk, name))
 }
 

@@ -43,7 +43,7 @@ pub enum Algorithm {
 
 impl Algorithm {
     /// All algorithms.
-    pub const ALL: [Self; 5] = [Self::Crc32, Self::Blake3, Self::Sha256, Self::Sha1, Self::Md5];
+    pub const ALL: &'static [Self] = &[Self::Crc32, Self::Blake3, Self::Sha256, Self::Sha1, Self::Md5];
 
     /// Returns the name in lower case: `crc32`, `blake3`, `sha256`, `sha1`, `md5`.
     #[must_use]
@@ -87,7 +87,11 @@ impl FromStr for Algorithm {
 
     /// Parses a name. Case does not matter.
     fn from_str(text: &str) -> Result<Self, UnknownAlgorithm> {
-        Self::ALL.into_iter().find(|algorithm| algorithm.as_str().eq_ignore_ascii_case(text)).ok_or(UnknownAlgorithm)
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|algorithm| algorithm.as_str().eq_ignore_ascii_case(text))
+            .ok_or(UnknownAlgorithm)
     }
 }
 

@@ -66,7 +66,7 @@ pub(super) fn agrees(case: &Case, rng: &mut Rng) {
 #[test]
 fn digests_match_check_values() {
     let source = Source::from_vec(b"123456789".to_vec());
-    let found = ops::hash(Of::raw(&source), &Algorithm::ALL, &ScanOptions::new()).unwrap();
+    let found = ops::hash(Of::raw(&source), Algorithm::ALL, &ScanOptions::new()).unwrap();
     let found: Vec<String> = found.iter().map(ToString::to_string).collect();
     assert_eq!(
         found,
@@ -83,7 +83,7 @@ fn digests_match_check_values() {
 #[test]
 fn digest_text_round_trips() {
     let source = Source::from_vec(vec![7; 1000]);
-    for digest in ops::hash(Of::raw(&source), &Algorithm::ALL, &ScanOptions::new()).unwrap() {
+    for digest in ops::hash(Of::raw(&source), Algorithm::ALL, &ScanOptions::new()).unwrap() {
         let algorithm = digest.algorithm();
         let text = digest.to_string();
         assert_eq!(Digest::from_hex(algorithm, &text), Some(digest));
@@ -138,8 +138,8 @@ fn holes_of_image_file_are_not_read() {
 #[test]
 fn empty_disk_has_digest_of_empty_input() {
     let disk = open_chain(&[&Spec::empty(0).build()]).unwrap();
-    let found = ops::hash(Of::disk(&disk), &Algorithm::ALL, &ScanOptions::new()).unwrap();
-    let expected: Vec<_> = Algorithm::ALL.into_iter().map(|algorithm| (algorithm, plain(algorithm, b""))).collect();
+    let found = ops::hash(Of::disk(&disk), Algorithm::ALL, &ScanOptions::new()).unwrap();
+    let expected: Vec<_> = Algorithm::ALL.iter().copied().map(|algorithm| (algorithm, plain(algorithm, b""))).collect();
     assert_eq!(texts(&found), expected);
     assert!(ops::hash(Of::disk(&disk), &[], &ScanOptions::new()).unwrap().is_empty());
 }

@@ -102,6 +102,10 @@ impl Bat<'_> {
     /// chunks. Unreadable entries were reported.
     fn for_each_place(&self, first: u64, end: u64, mut show: impl FnMut(Claim)) {
         let visited = self.visit(first, end, |block, entry| {
+            // Most entries of most tables have no file offset, and judging them takes longer than this look.
+            if !entry.is_allocated() {
+                return;
+            }
             let at = self.entry_offset(self.geometry.payload_index(block));
             if let Ok(Judged { place: Some((place, end)), .. }) = self.judge(block, entry, at) {
                 show(Claim { structure: Structure::PayloadBlock(block), place, end, block });

@@ -18,6 +18,13 @@ impl BatEntry {
         (self.0 & 7) as u8
     }
 
+    /// Returns whether the state of a payload block is one with data in the file, 6 or 7.
+    #[must_use]
+    #[inline]
+    pub const fn is_allocated(self) -> bool {
+        self.state() >= 6
+    }
+
     /// Returns the file offset of the block in bytes, a multiple of 1 MiB. Its meaning depends on the state.
     #[must_use]
     #[inline]

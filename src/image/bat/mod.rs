@@ -128,7 +128,7 @@ impl Bat<'_> {
     #[inline]
     pub(crate) fn judge(&self, block: u64, entry: BatEntry, offset: u64) -> Result<Judged> {
         let state = self.judge_state(block, entry, offset)?;
-        if !matches!(state, PayloadBlockState::FullyPresent | PayloadBlockState::PartiallyPresent) {
+        if !entry.is_allocated() {
             return Ok(Judged { state, place: None });
         }
         let place = entry.file_offset();

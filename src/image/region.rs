@@ -381,6 +381,10 @@ impl ReservedRanges {
     /// Returns the structure that the bytes from `start` to `end` overlap, and its file offset.
     #[inline]
     pub(crate) fn overlap(&self, start: u64, end: u64) -> Option<(Structure, u64)> {
+        // Most blocks lie after all structures.
+        if self.ranges.last().is_none_or(|(_, last_end, _)| *last_end <= start) {
+            return None;
+        }
         let index = self.ranges.partition_point(|(_, taken_end, _)| *taken_end <= start);
         self.ranges.get(index).filter(|(reserved, ..)| *reserved < end).map(|(reserved, _, what)| (*what, *reserved))
     }

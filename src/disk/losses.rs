@@ -100,7 +100,7 @@ impl FusedIterator for Losses<'_> {}
 /// for each of its entries would be of no use.
 fn is_same(one: &Error, other: &Error) -> bool {
     use ErrorKind::{
-        Lost, MediumFailed, NoParentAttached, NoSectorBitmap, OutOfBounds, Overlap, PartiallyPresentWithoutParent,
+        Io, Lost, MediumFailed, NoParentAttached, NoSectorBitmap, OutOfBounds, Overlap, PartiallyPresentWithoutParent,
         ReservedState,
     };
 
@@ -109,6 +109,7 @@ fn is_same(one: &Error, other: &Error) -> bool {
         | (MediumFailed, MediumFailed)
         | (Lost, Lost)
         | (PartiallyPresentWithoutParent, PartiallyPresentWithoutParent) => true,
+        (Io(cause), Io(other)) => cause.kind() == other.kind(),
         (ReservedState { state }, ReservedState { state: other })
         | (NoSectorBitmap { state }, NoSectorBitmap { state: other }) => state == other,
         (OutOfBounds { limit, .. }, OutOfBounds { limit: other, .. }) => limit == other,

@@ -118,6 +118,12 @@ impl SegmentWalk {
         }
     }
 
+    /// Keeps an error, to be returned after the pending items. If borrowed bytes were lost, that is the error.
+    #[cold]
+    fn fail(&mut self, disk: &Disk, error: Error) {
+        self.failed = Some(self.check_all(disk).unwrap_or(error));
+    }
+
     fn end(&mut self) {
         self.unchecked = None;
         self.walk = Walk::new(0, 0);
@@ -148,8 +154,7 @@ impl SegmentWalk {
                 None => match self.walk.next_joined(disk, Run::goes_on_in) {
                     Some(Ok(run)) => run,
                     Some(Err(error)) => {
-                        self.unchecked = None;
-                        self.failed = Some(error);
+                        self.fail(disk, error);
                         continue;
                     }
                     None => return self.take_zeros().map(Ok).or_else(|| self.check_all(disk).map(Err)),
@@ -171,8 +176,8 @@ impl SegmentWalk {
                     self.zeros = self.zeros.saturating_add(length);
                 }
                 Err(error) => {
+                    self.fail(disk, error);
                     self.end();
-                    self.failed = Some(error);
                 }
             }
         }

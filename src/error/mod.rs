@@ -183,6 +183,8 @@ impl std::error::Error for Error {
 impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
         let kind = match error.kind() {
+            // Programs take the end of a file for the end of the content.
+            ErrorKind::Io(cause) if cause.kind() == io::ErrorKind::UnexpectedEof => io::ErrorKind::Other,
             ErrorKind::Open(cause) | ErrorKind::Io(cause) => cause.kind(),
             _ => match error.category() {
                 Category::Corrupt | Category::NotVhdx => io::ErrorKind::InvalidData,

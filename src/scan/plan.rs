@@ -41,7 +41,10 @@ impl<const N: usize> AlignedRun<'_, N> {
 fn is_same(one: &Piece<'_>, other: &Piece<'_>) -> bool {
     match (one.origin, other.origin) {
         (Origin::File(source, offset), Origin::File(other_source, other_offset)) => {
-            offset == other_offset && source.is_same_as(other_source.source())
+            // A salvage has zeros where the other one fails.
+            offset == other_offset
+                && source.is_salvaged() == other_source.is_salvaged()
+                && source.is_same_as(other_source.source())
         }
         _ => false,
     }

@@ -358,3 +358,81 @@ fn identity_needs_only_headers() {
     assert_eq!(Opened::open(source(&dirty), LogPolicy::Refuse).unwrap_err().category(), Category::DirtyLog);
     assert_eq!(size(4), 4);
 }
+
+/// Bytes of an image, of which a range cannot be read.
+struct Failing(SparseBytes, std::ops::Range<u64>, io::ErrorKind);
+
+impl ReadAt for Failing {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.len())
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        if offset < self.1.end && offset + wide(buf.len()) > self.1.start {
+            return Err(self.2.into());
+        }
+        buf.copy_from_slice(&self.0.read(offset, buf.len()));
+        Ok(())
+    }
+}
+
+#[test]
+fn entries_that_cannot_be_read_for_one_cause_are_one_loss() {
+    let image = Spec::empty(2000 * MIB).build();
+    let page = image.spec.bat_offset + PAGE;
+    let failing = Failing(image.bytes, page..page + PAGE, io::ErrorKind::PermissionDenied);
+    let options = OpenOptions::new().strictness(Strictness::Salvage);
+    let disk = Disk::open(Source::from_reader(failing).unwrap(), &options).unwrap();
+    let losses: Vec<_> = disk.losses(..).map(|loss| (loss.range.start, loss.range.end)).collect();
+    assert_eq!(losses, [(512 * MIB, 1024 * MIB)]);
+}
+
+/// A file behind a reader.
+struct Behind(std::fs::File);
+
+impl ReadAt for Behind {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        std::os::unix::fs::FileExt::read_exact_at(&self.0, buf, offset)
+    }
+}
+
+#[test]
+fn truncated_file_behind_a_reader_is_lost_from_its_end() {
+    let folder = temp_dir();
+    let image = Spec::empty(8 * MIB).block(1, Block::full()).build();
+    let path = folder.path().join("disk.vhdx");
+    image.bytes.write_file(&path).unwrap();
+    let source = Source::from_reader(Behind(std::fs::File::open(&path).unwrap())).unwrap();
+    let disk = Disk::open(source, &OpenOptions::new()).unwrap();
+    let end = image.block_at(1) + 5000;
+    std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(end).unwrap();
+    let error = disk.read_at(&mut vec![0; 64 << 10], MIB).unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Lost), "{error}");
+    assert_eq!(error.offset(), Some(end));
+    // Nobody takes it for the end of the disk.
+    let mut content = Vec::new();
+    let error = disk.reader().read_to_end(&mut content).unwrap_err();
+    assert_ne!(error.kind(), io::ErrorKind::UnexpectedEof);
+}
+
+/// The file ends in the middle of a page of a segment that was returned before the error: the loss is the error.
+#[test]
+fn segments_that_end_with_an_error_report_lost_bytes_before_it() {
+    let folder = temp_dir();
+    let mut image = Spec::empty(8 * MIB).block(0, Block::full()).build();
+    image.set_bat(1, 5);
+    let path = folder.path().join("disk.vhdx");
+    image.bytes.write_file(&path).unwrap();
+    let disk = Disk::open(map(&path), &OpenOptions::new()).unwrap();
+    let whole: Vec<_> = disk.segments(..).map(|segment| segment.map_err(|error| error.to_string())).collect();
+    assert!(whole.last().unwrap().as_ref().unwrap_err().contains("reserved"), "{whole:?}");
+    let end = image.bytes.len() - 3000;
+    std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(end).unwrap();
+    let error = disk.segments(..).last().unwrap().unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Lost), "{error}");
+    assert_eq!(error.offset(), Some(end));
+}

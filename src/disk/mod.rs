@@ -20,6 +20,7 @@ mod shared;
 mod stored_path;
 
 use std::ops::{Bound, Range, RangeBounds};
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result, Structure};
@@ -125,12 +126,11 @@ impl Disk {
     #[must_use]
     pub fn ancestor(&self, layer: usize) -> Option<Self> {
         let top = self.top.checked_add(layer).filter(|top| *top < self.layers.len())?;
-        Some(Self {
-            layers: Arc::clone(&self.layers),
-            top,
-            is_salvaged: self.is_salvaged,
-            missing: self.missing.clone(),
-        })
+        let missing = self.missing.clone().map(|error| {
+            let (number, file) = (error.layer().saturating_sub(layer), error.file().map(Path::to_path_buf));
+            error.in_layer(number, file.as_deref())
+        });
+        Some(Self { layers: Arc::clone(&self.layers), top, is_salvaged: self.is_salvaged, missing })
     }
 
     /// Returns the opened image.

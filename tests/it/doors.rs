@@ -436,3 +436,18 @@ fn segments_that_end_with_an_error_report_lost_bytes_before_it() {
     assert!(matches!(error.kind(), ErrorKind::Lost), "{error}");
     assert_eq!(error.offset(), Some(end));
 }
+
+#[test]
+fn losses_of_an_ancestor_count_layers_from_the_ancestor() {
+    let base = Spec::empty(8 * MIB);
+    let middle = Spec::child_of(&base, "base.vhdx").block(2, Block::full());
+    let top = Spec::child_of(&middle, "middle.vhdx").block(1, Block::full()).build();
+    let middle = source(&middle.build());
+    let find = move |request: &vhdx_mmap::ParentRequest<'_>| Ok((request.layer == 0).then(|| middle.clone()));
+    let options = OpenOptions::new().parents(Parents::With(Arc::new(find))).strictness(Strictness::Salvage);
+    let disk = Disk::open(source(&top), &options).unwrap();
+    let layers = |disk: &Disk| disk.losses(..).map(|loss| loss.reason.layer()).collect::<Vec<_>>();
+    let (of_all, of_ancestor) = (layers(&disk), layers(&disk.ancestor(1).unwrap()));
+    assert!(!of_all.is_empty() && of_all.iter().all(|layer| *layer == 1), "{of_all:?}");
+    assert!(!of_ancestor.is_empty() && of_ancestor.iter().all(|layer| *layer == 0), "{of_ancestor:?}");
+}

@@ -291,7 +291,9 @@ impl Bat<'_> {
             let run = match self.view.run(structure, at, left.min(at_once), &mut memory) {
                 // The bitmap is truncated: the part before that is valid.
                 Err(_) if found > 0 => break,
-                run => run?,
+                // The error of the whole request, as for borrowed bytes.
+                Err(_) => self.view.run(structure, at, left, &mut memory)?,
+                Ok(run) => run,
             };
             let (length, is_set, equal) = match run {
                 Bytes::Data(bytes) => {

@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use uuid::Uuid;
-use vhdx_mmap::{Disk, OpenOptions, Parents, PayloadBlockState, Result, Segment, Source};
+use vhdx_mmap::{Disk, OpenOptions, Parents, Result, Segment, Source};
 
 use crate::builder::{Image, Slot};
 use crate::log::{Descriptor, Entry, LOG_GUID};
 use crate::oracle::{LogPolicy, Oracle};
+pub use crate::states::number_of;
 use crate::support::{map, mapped, temp_dir};
 use crate::{FileBytes, MIB, Model, PAGE, Part, pattern};
 
@@ -62,18 +63,6 @@ impl Rng {
     pub fn bytes(&mut self, length: usize) -> Vec<u8> {
         let words = std::iter::repeat_with(|| self.next().to_le_bytes());
         words.take(length.div_ceil(8)).flatten().take(length).collect()
-    }
-}
-
-/// Number of a state in the file.
-pub fn number_of(state: PayloadBlockState) -> u8 {
-    match state {
-        PayloadBlockState::NotPresent => 0,
-        PayloadBlockState::Undefined => 1,
-        PayloadBlockState::Zero => 2,
-        PayloadBlockState::Unmapped => 3,
-        PayloadBlockState::FullyPresent => 6,
-        PayloadBlockState::PartiallyPresent => 7,
     }
 }
 

@@ -45,6 +45,8 @@ pub mod optional;
 pub mod oracle;
 #[cfg(all(feature = "lab", target_os = "linux"))]
 pub mod page_cache;
+#[cfg(any(feature = "lab", all(feature = "loss", target_os = "linux")))]
+pub mod states;
 #[cfg(feature = "lab")]
 pub mod support;
 #[cfg(all(feature = "lab", target_os = "linux"))]

@@ -1,4 +1,4 @@
-//! Checking and salvaging by the command: what it tells of damaged images, and what it gets out of them.
+//! Checking and salvaging by the command: what it reports on damaged images, and what it recovers from them.
 #![cfg(unix)]
 
 mod claims;

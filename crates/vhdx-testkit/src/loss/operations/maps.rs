@@ -10,18 +10,7 @@ use super::super::dice::{Dice, size, wide};
 use super::super::truth::{Change, Truth};
 use super::{Failure, Judged, Stage, ensure, ensure_eq};
 use crate::builder::Locator;
-
-/// Number of a state in the file.
-pub(super) fn number_of(state: PayloadBlockState) -> u8 {
-    match state {
-        PayloadBlockState::NotPresent => 0,
-        PayloadBlockState::Undefined => 1,
-        PayloadBlockState::Zero => 2,
-        PayloadBlockState::Unmapped => 3,
-        PayloadBlockState::FullyPresent => 6,
-        PayloadBlockState::PartiallyPresent => 7,
-    }
-}
+use crate::states::number_of;
 
 pub(super) fn payload_block(stage: &Stage<'_>, dice: &mut Dice) -> Judged {
     for layer in 0..stage.chain.layers.len() {

@@ -207,7 +207,7 @@ pub(super) fn block_segments(stage: &Stage<'_>, dice: &mut Dice) -> Judged {
         }
         stage.disk.check_lost(range.clone())?;
         let expected = truth.states.get(&number).copied().unwrap_or(0);
-        ensure_eq(&super::maps::number_of(block.state()), &expected, "the state of a block")?;
+        ensure_eq(&crate::states::number_of(block.state()), &expected, "the state of a block")?;
         ensure_eq(&(block.start(), block.len()), &(range.start, range.end - range.start), "the place of a block")?;
         let end = ensure_segments(&all, truth, range.start)?;
         ensure_eq(&end, &range.end, "the end of a block")?;

@@ -57,8 +57,7 @@ impl Image {
     /// format are left out. A table that was lost during the search is the error.
     pub(crate) fn first_shared_block(&self) -> Option<Error> {
         let shared = self.bat_by_the_book().first_shared(self.reserved_for_salvage.as_ref());
-        let table = self.source().check(Structure::Bat, self.regions.bat.offset, self.geometry.bat_length());
-        self.check_tables().and(table).err().or(shared)
+        self.check_bat().and(shared).unwrap_or_else(Some)
     }
 
     /// Checks the creator and the identities.
@@ -117,7 +116,8 @@ impl Image {
     /// Checks the reserved parts of the header section, of the tables and of the BAT region.
     fn check_unused(&self, findings: &mut Findings) {
         let mut empty = |check, structure, start, end, what| {
-            if let Some((offset, found)) = first_set(&self.view, structure, start, end) {
+            // Unreadable bytes are reported elsewhere.
+            if let Ok(Some((offset, found))) = first_set(&self.view, structure, start, end) {
                 findings.add(check, Error::at(structure, offset, ErrorKind::NotEmpty { found, what }), None);
             }
         };
@@ -271,7 +271,7 @@ impl Image {
                 }
                 let is_hole = at < zero_end;
                 let next = if is_hole { zero_end.min(end) } else { at.saturating_add(MIB).min(end) };
-                let is_empty = is_hole || first_set(&self.view, Structure::File, at, next).is_none();
+                let is_empty = is_hole || is_zero_between(&self.view, at, next);
                 if is_empty != was_empty && at > run_start {
                     report(run_start, at, was_empty);
                     run_start = at;
@@ -285,7 +285,7 @@ impl Image {
             }
         }
         if !length.is_multiple_of(MIB) && used_end < length {
-            let is_zero = first_set(&self.view, Structure::File, used_end, length).is_none();
+            let is_zero = is_zero_between(&self.view, used_end, length);
             let kind = ErrorKind::Unreferenced { length: length.saturating_sub(used_end), is_zero };
             findings.add(Rule::Trailing, Error::at(Structure::File, used_end, kind), None);
         }
@@ -305,9 +305,16 @@ fn rule_of(flaw: LogEntryError) -> Rule {
     }
 }
 
-/// Returns offset and value of the first nonzero byte between `start` and `end`. Unreadable bytes are reported
-/// elsewhere.
-fn first_set(view: &View, structure: Structure, start: u64, end: u64) -> Option<(u64, u8)> {
+/// Returns whether all bytes between `start` and `end` can be read, and are zero.
+fn is_zero_between(view: &View, start: u64, end: u64) -> bool {
+    matches!(first_set(view, Structure::File, start, end), Ok(None))
+}
+
+/// Returns offset and value of the first nonzero byte between `start` and `end`.
+///
+/// # Errors
+/// Fails if a byte before it cannot be read.
+fn first_set(view: &View, structure: Structure, start: u64, end: u64) -> Result<Option<(u64, u8)>, Error> {
     let (mut at, mut kept_from, mut memory) = (start, start, Vec::new());
     while at < end {
         at = at.max(view.known_zero_end(at, end));
@@ -315,18 +322,20 @@ fn first_set(view: &View, structure: Structure, start: u64, end: u64) -> Option<
             break;
         }
         view.will_need(at, end.saturating_sub(at).min(MIB));
-        match view.run(structure, at, end.saturating_sub(at).min(MIB), &mut memory).ok()? {
+        match view.run(structure, at, end.saturating_sub(at).min(MIB), &mut memory)? {
             Bytes::Zero(length) => at = at.saturating_add(length.max(1)),
             Bytes::Data(bytes) => {
                 if !is_zero(bytes) {
-                    let place = bytes.iter().position(|byte| *byte != 0)?;
-                    return Some((at.saturating_add(to_u64(place)), *bytes.get(place)?));
+                    let found = bytes.iter().zip(at..).find(|(byte, _)| **byte != 0);
+                    return Ok(found.map(|(byte, at)| (at, *byte)));
                 }
-                at = at.saturating_add(to_u64(bytes.len()).max(1));
+                let length = to_u64(bytes.len());
+                view.check(structure, at, length)?;
+                at = at.saturating_add(length.max(1));
             }
         }
         view.forget(kept_from, at);
         kept_from = at;
     }
-    None
+    Ok(None)
 }

@@ -2,8 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::error::{Error, ErrorKind, Structure};
-use crate::error::{Rule, Severity};
+use crate::error::{Category, Error, ErrorKind, Result, Rule, Severity, Structure};
 use crate::format::MIB;
 use crate::image::ImageKind;
 use crate::image::bat::{Bat, Judged};
@@ -25,7 +24,10 @@ struct Claim {
 impl Bat<'_> {
     /// Returns the first block that shares its space: with another block, whose bytes it reads, or, if
     /// `reserved_for_salvage` is less than what is reserved, with another structure.
-    pub(crate) fn first_shared(&self, reserved_for_salvage: Option<&ReservedRanges>) -> Option<Error> {
+    ///
+    /// # Errors
+    /// Fails if a part of the table cannot be read.
+    pub(crate) fn first_shared(&self, reserved_for_salvage: Option<&ReservedRanges>) -> Result<Option<Error>> {
         if let Some(reserved_for_salvage) = reserved_for_salvage {
             let first_of = |first, end| {
                 let mut found = None;
@@ -35,28 +37,31 @@ impl Bat<'_> {
                     if let (None, Some((with, offset))) = (&found, self.reserved.overlap(place, end)) {
                         found = Some(Error::at(structure, place, ErrorKind::Overlap { with, offset }));
                     }
-                });
-                found
+                })?;
+                Ok(found)
             };
-            if let Some(found) = self.in_parts(first_of).into_iter().flatten().next() {
-                return Some(found);
+            let found = self.in_parts(first_of).into_iter().collect::<Result<Vec<_>>>()?;
+            if let Some(found) = found.into_iter().flatten().next() {
+                return Ok(Some(found));
             }
         }
         let slots = Slots::new(self.view.length());
-        self.in_parts(|first, end| self.for_each_place(first, end, |claim| slots.claim(claim.place, claim.end)));
+        let claim = |first, end| self.for_each_place(first, end, |claim| slots.claim(claim.place, claim.end));
+        self.in_parts(claim).into_iter().collect::<Result<()>>()?;
         if !slots.has_shared() {
-            return None;
+            return Ok(None);
         }
         let mut findings = Findings::default();
         self.report_shared(&slots, &mut findings);
-        findings.into_parts().0.into_iter().next().map(|finding| finding.detail)
+        Ok(findings.into_parts().0.into_iter().next().map(|finding| finding.detail))
     }
 
-    /// Reports every block that shares its space, together with the first other block of the same space.
+    /// Reports every block that shares its space, together with the first other block of the same space. The caller has
+    /// read the whole table before, and reported what cannot be read.
     pub(crate) fn report_shared(&self, slots: &Slots, findings: &mut Findings) {
         let parts = self.in_parts(|first, end| {
             let (mut shared, mut count) = (Vec::new(), 0_u64);
-            self.for_each_place(first, end, |claim| {
+            let _reported = self.for_each_place(first, end, |claim| {
                 if let Some(slot) = slots.shared(claim.place, claim.end).next() {
                     count = count.saturating_add(1);
                     if count <= MOST_OF_A_KIND {
@@ -73,7 +78,7 @@ impl Bat<'_> {
         // The first two blocks of each of these places.
         let firsts = self.in_parts(|first, end| {
             let mut firsts: HashMap<u64, Vec<Structure>> = HashMap::new();
-            self.for_each_place(first, end, |claim| {
+            let _reported = self.for_each_place(first, end, |claim| {
                 for slot in slots.shared(claim.place, claim.end).filter(|slot| wanted.contains(slot)) {
                     let firsts = firsts.entry(slot).or_default();
                     if firsts.len() < 2 {
@@ -99,8 +104,11 @@ impl Bat<'_> {
     }
 
     /// Shows the space that each of the blocks from `first` to `end` uses, and that of the sector bitmaps of their
-    /// chunks. Unreadable entries were reported.
-    fn for_each_place(&self, first: u64, end: u64, mut show: impl FnMut(Claim)) {
+    /// chunks. Invalid entries use none.
+    ///
+    /// # Errors
+    /// Fails if a part of the table cannot be read. The space of the other entries was shown.
+    fn for_each_place(&self, first: u64, end: u64, mut show: impl FnMut(Claim)) -> Result<()> {
         let visited = self.visit(first, end, |block, entry| {
             // Most entries of most tables have no file offset, and judging them takes longer than this look.
             if !entry.is_allocated() {
@@ -111,18 +119,22 @@ impl Bat<'_> {
                 show(Claim { structure: Structure::PayloadBlock(block), place, end, block });
             }
         });
-        drop(visited);
+        let unread = |error: &Error| error.category() == Category::Io;
+        let mut failed = visited.err().map(|(_, error)| error).filter(unread);
         if self.geometry.kind == ImageKind::Differencing {
             let mut holes = self.bitmap_holes();
             for chunk in self.geometry.chunk_of(first)..=self.geometry.chunk_of(end.saturating_sub(1)) {
-                if !holes.has(chunk)
-                    && let Ok(place) = self.bitmap_place(chunk)
-                    && place >= MIB
-                {
-                    let (end, block) = (place.saturating_add(MIB), chunk.saturating_mul(self.geometry.chunk_blocks()));
-                    show(Claim { structure: Structure::SectorBitmap(chunk), place, end, block });
+                match if holes.has(chunk) { Ok(0) } else { self.bitmap_place(chunk) } {
+                    Ok(place) if place >= MIB => {
+                        let end = place.saturating_add(MIB);
+                        let block = chunk.saturating_mul(self.geometry.chunk_blocks());
+                        show(Claim { structure: Structure::SectorBitmap(chunk), place, end, block });
+                    }
+                    Ok(_) => {}
+                    Err(error) => failed = failed.or(Some(error).filter(unread)),
                 }
             }
         }
+        failed.map_or(Ok(()), Err)
     }
 }

@@ -28,11 +28,13 @@ pub struct Losses<'d> {
     rest: Option<Run>,
     /// A loss that may continue in the next range.
     pending: Option<Loss>,
+    /// End of the last loss.
+    listed_to: u64,
 }
 
 impl<'d> Losses<'d> {
     pub(super) fn new(disk: &'d Disk, start: u64, end: u64) -> Self {
-        Self { disk, walk: Walk::new(start, end), rest: None, pending: None }
+        Self { disk, walk: Walk::new(start, end), rest: None, pending: None, listed_to: start }
     }
 
     /// Returns the next loss, not joined with its neighbours.
@@ -43,7 +45,10 @@ impl<'d> Losses<'d> {
                 None => match self.walk.next(self.disk)? {
                     Ok(run) => run,
                     // The map is unknown from here on.
-                    Err(reason) => return Some(Loss { range: self.walk.unknown(), reason }),
+                    Err(reason) => {
+                        let unknown = self.walk.unknown();
+                        return Some(Loss { range: unknown.start.max(self.listed_to)..unknown.end, reason });
+                    }
                 },
             };
             match run.at {
@@ -76,6 +81,7 @@ impl Iterator for Losses<'_> {
     fn next(&mut self) -> Option<Loss> {
         loop {
             let next = self.next_one();
+            self.listed_to = next.as_ref().map_or(self.listed_to, |loss| loss.range.end);
             match (self.pending.take(), next) {
                 (None, None) => return None,
                 (Some(before), None) => return Some(before),

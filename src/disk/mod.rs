@@ -163,20 +163,21 @@ impl Disk {
     /// Returns the content of a range of the disk, in order: bytes borrowed from the files, and lengths of zeros. Each
     /// run is as long as possible. The part of the range past the end of the disk is left out.
     ///
-    /// Nothing is copied. An error is the last item, after all valid items before it.
+    /// Nothing is copied. An error is the last item, after all valid items before it. If it is [`ErrorKind::Lost`],
+    /// which only a mapping that became shorter or whose medium failed has, items before it may be invalid, too.
     pub fn segments(&self, range: impl RangeBounds<u64>) -> Segments<&Self> {
         Segments::new(self, range)
     }
 
     /// Returns the allocation map of a range of the disk, in order, without reading the content. The part of the range
-    /// past the end of the disk is left out. An error is the last item, after all valid items before it.
+    /// past the end of the disk is left out. An error is the last item, as for [`Disk::segments`].
     pub fn extents(&self, range: impl RangeBounds<u64>) -> Extents<&Self> {
         Extents::new(self, range)
     }
 
     /// Returns the runs of a range of the disk, in order, as they are found. [`Disk::extents`] joins them to extents.
-    /// The part of the range past the end of the disk is left out. An error is the last item, after all valid items
-    /// before it.
+    /// The part of the range past the end of the disk is left out. An error is the last item, as for
+    /// [`Disk::segments`].
     pub fn runs(&self, range: impl RangeBounds<u64>) -> Runs<&Self> {
         Runs::new(self, range)
     }
@@ -221,7 +222,7 @@ impl Disk {
         {
             buffer.copy_from_slice(bytes);
             let read = offset..offset.saturating_add(to_u64(bytes.len()));
-            return self.check_looked_at(read, layer.saturating_add(1)).map(|()| bytes.len());
+            return self.check_borrowed(read, layer.saturating_add(1)).map(|()| bytes.len());
         }
         let end = offset.saturating_add(to_u64(buffer.len()));
         let mut rest: &mut [u8] = buffer;
@@ -266,7 +267,7 @@ impl Disk {
         let (Location::File(at), Some(layer)) = (run.at, self.layers().get(run.layer)) else { return Ok(()) };
         let file = layer.image().source();
         let checked = file.check(Structure::File, at, run.len);
-        let checked = checked.and_then(|()| file.check_length(at.saturating_add(run.len)));
+        let checked = checked.and_then(|()| file.check_still_has(at.saturating_add(run.len)));
         checked.map_err(|error| error.in_layer(run.layer, file.path()))
     }
 
@@ -353,22 +354,18 @@ impl Disk {
     #[inline]
     pub fn check_lost(&self, range: impl RangeBounds<u64>) -> Result<()> {
         let (start, end) = self.bounds(range);
-        self.check_looked_at(start..end, self.layers().len())
+        self.check_range(start..end, self.are_whole(self.layers().len(), |_| true)?)
     }
 
-    /// Checks a range of which only the first `layers` layers have been used.
+    /// Checks a range of which bytes and zeros were borrowed from the first `layers` layers.
     #[inline]
-    fn check_looked_at(&self, range: Range<u64>, layers: usize) -> Result<()> {
-        if range.is_empty() {
-            return Ok(());
-        }
-        let mut asked = self.layers().iter().take(layers).enumerate();
-        let is_whole = asked.try_fold(true, |is_whole, (number, layer)| {
-            let source = layer.image().source();
-            let found = source.is_whole().map_err(|error| error.in_layer(number, source.path()))?;
-            Ok::<_, Error>(is_whole && found)
-        })?;
-        if is_whole && !any_lost() { Ok(()) } else { self.check_runs(range) }
+    pub(crate) fn check_borrowed(&self, range: Range<u64>, layers: usize) -> Result<()> {
+        self.check_range(range, self.are_whole(layers, Source::is_mapped)?)
+    }
+
+    #[inline]
+    fn check_range(&self, range: Range<u64>, are_whole: bool) -> Result<()> {
+        if are_whole && !any_lost() { Ok(()) } else { self.check_runs(range) }
     }
 
     #[cold]
@@ -376,15 +373,27 @@ impl Disk {
         self.runs(range).try_for_each(|run| self.check_run(&run?))
     }
 
-    /// Checks that no file of the chain has lost its tables since it was mapped: [`Image::check_tables`].
-    pub(crate) fn check_tables(&self) -> Result<()> {
-        self.check_tables_of(self.layers().len())
+    /// Checks that the tables that map a range were read as they are in the files, for callers that stop a walk before
+    /// its end, or read tables in another way.
+    pub(crate) fn check_tables(&self, range: Range<u64>) -> Result<()> {
+        if self.are_whole(self.layers().len(), Source::is_mapped)? && !any_lost() {
+            return Ok(());
+        }
+        self.runs(range).try_for_each(|run| run.map(drop))
     }
 
-    /// Checks the tables of the first `layers` layers.
-    pub(crate) fn check_tables_of(&self, layers: usize) -> Result<()> {
-        let mut layers = self.layers().iter().map(Layer::image).enumerate().take(layers);
-        layers.try_for_each(|(layer, image)| image.check_tables().map_err(|error| error.in_layer(layer, image.path())))
+    /// Returns whether the files of the first `layers` layers, those that `which` selects, are as long as when they
+    /// were opened. What is lost of a mapping is known from now on.
+    ///
+    /// # Errors
+    /// Fails if a length is unknown.
+    #[inline]
+    pub(crate) fn are_whole(&self, layers: usize, which: fn(&Source) -> bool) -> Result<bool> {
+        self.layers().iter().take(layers).enumerate().try_fold(true, |are_whole, (number, layer)| {
+            let source = layer.image().source();
+            let is_whole = if which(source) { source.is_whole() } else { Ok(true) };
+            Ok(is_whole.map_err(|error| error.in_layer(number, source.path()))? && are_whole)
+        })
     }
 
     /// Returns the disk as a stream.

@@ -6,7 +6,7 @@ use std::ops::{Deref, Range, RangeBounds};
 use crate::error::{Error, ErrorKind, Result, Structure};
 use crate::format::PayloadBlockState;
 use crate::image::{BlockLookup, Image};
-use crate::source::Stored;
+use crate::source::{Source, Stored, losses_known};
 
 use super::{Disk, Layer};
 
@@ -134,6 +134,10 @@ pub(super) struct Walk {
     parents: Vec<Answer>,
     /// Why the last run is lost, if it is.
     lost: Option<Error>,
+    /// Number of bytes in lost runs so far.
+    lost_bytes: u64,
+    /// Number of losses that were known when the walk began: it has met none of these without reporting it.
+    losses_known: usize,
     /// Offset from which on the map is unknown, since the last item was an error.
     failed_at: u64,
     /// Number of layers that were asked for anything.
@@ -145,8 +149,19 @@ pub(super) struct Walk {
 impl Walk {
     /// Makes a walk over a range that is inside the disk.
     pub(super) fn new(start: u64, end: u64) -> Self {
-        let (top, parents, lost, next) = (None, Vec::new(), None, None);
-        Self { start, position: start, end, top, parents, lost, failed_at: end, layers_asked: 0, next }
+        Self {
+            start,
+            position: start,
+            end,
+            top: None,
+            parents: Vec::new(),
+            lost: None,
+            lost_bytes: 0,
+            losses_known: losses_known(),
+            failed_at: end,
+            layers_asked: 0,
+            next: None,
+        }
     }
 
     /// Returns the range in which the map is unknown, if the last item was an error.
@@ -168,23 +183,83 @@ impl Walk {
         if self.position >= self.end {
             return None;
         }
-        let run = self.run(disk).or_else(|error| self.lose(disk, error));
-        match &run {
-            Ok(run) => self.position = run.end(),
-            Err(_) => {
-                self.failed_at = self.position;
-                self.position = self.end;
+        if self.position == self.start && disk.is_salvaged() {
+            // A salvage lists what is lost instead of failing, so it has to know that in advance.
+            if let Err(error) = disk.are_whole(disk.layers().len(), Source::is_mapped) {
+                return Some(Err(self.fail_at(self.start, error)));
             }
+            self.losses_known = losses_known();
         }
+        let run = self.step(disk).map_err(|error| self.fail_at(self.position, error));
         // Checked before the last item is returned, since a caller who knows the end of the range does not ask for
         // another one. An invalid value may be zeros that replace lost bytes.
         if self.position >= self.end
-            && let Err(lost) = disk.check_tables_of(self.layers_asked)
+            && let Err(lost) = self.check_tables(disk)
         {
-            self.failed_at = self.start;
             return Some(Err(lost));
         }
         Some(run)
+    }
+
+    /// Ends the walk: the map is unknown from `position` on.
+    #[cold]
+    fn fail_at(&mut self, position: u64, error: Error) -> Error {
+        self.failed_at = position;
+        self.position = self.end;
+        error
+    }
+
+    /// Checks that the tables were read as they are in the files. The rest of the last page of a truncated file reads
+    /// as zeros without a signal.
+    #[inline]
+    fn check_tables(&mut self, disk: &Disk) -> Result<()> {
+        let looked = disk.are_whole(self.layers_asked, Source::is_mapped);
+        if looked.is_ok() && losses_known() == self.losses_known {
+            return Ok(());
+        }
+        match looked {
+            Ok(_) => self.repeat(disk),
+            Err(error) => Err(self.fail_at(self.start, error)),
+        }
+    }
+
+    /// Returns the run at the position, and advances past it.
+    #[inline]
+    fn step(&mut self, disk: &Disk) -> Result<Run> {
+        let run = self.run(disk).or_else(|error| self.lose(disk, error))?;
+        self.position = run.end();
+        if run.at == Location::Lost {
+            self.lost_bytes = self.lost_bytes.saturating_add(run.len);
+        }
+        Ok(run)
+    }
+
+    /// Repeats the walk, since losses were found while it was under way: it may have read lost bytes of the tables as
+    /// zeros. A walk that knows the losses does not.
+    ///
+    /// # Errors
+    /// Fails if the walk has reported a wrong run, or fails itself.
+    #[cold]
+    fn repeat(&mut self, disk: &Disk) -> Result<()> {
+        loop {
+            let mut again = Self::new(self.start, self.end);
+            let mut lost = None;
+            while again.position < again.end {
+                again.step(disk).map_err(|error| self.fail_at(again.position, error))?;
+                lost = lost.or(again.take_lost().filter(|error| matches!(error.kind(), ErrorKind::Lost)));
+            }
+            if again.lost_bytes != self.lost_bytes
+                && let Some(lost) = lost
+            {
+                return Err(self.fail_at(self.start, lost));
+            }
+            // Each repetition is due to another loss: a file that became even shorter.
+            let looked = disk.are_whole(self.layers_asked, Source::is_mapped);
+            looked.map_err(|error| self.fail_at(self.start, error))?;
+            if losses_known() == again.losses_known {
+                return Ok(());
+            }
+        }
     }
 
     /// Returns the next run, joined with all following ones for which `are_one` is true.

@@ -94,8 +94,8 @@ impl<D: Deref<Target = Disk>> Segments<D> {
         Self { disk, walk: SegmentWalk { walk, data, zeros, borrowed, failed, unchecked: Some((start, end)) } }
     }
 
-    /// Returns the next segment. An error is the last item, after all valid items before it. It is an error if a part
-    /// of the previous segment was lost while the caller read it; after the last segment, all segments are checked.
+    /// Returns the next segment. An error is the last item. It is an error if a part of the previous segment was lost
+    /// while the caller read it; after the last segment, all segments are checked.
     #[inline]
     pub fn next_segment(&mut self) -> Option<Result<Segment<'_>>> {
         self.walk.next(&self.disk)
@@ -106,7 +106,7 @@ impl SegmentWalk {
     /// Returns the error if any borrowed byte was lost. Checked once, after the last segment.
     fn check_all(&mut self, disk: &Disk) -> Option<Error> {
         let (start, end) = self.unchecked.take()?;
-        disk.check_lost(start..end).err()
+        disk.check_borrowed(start..end, disk.layers().len()).err()
     }
 
     /// Checks that the bytes that were borrowed last were not lost when the caller read them.

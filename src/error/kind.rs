@@ -153,7 +153,7 @@ pub enum ErrorKind {
     Unreferenced {
         /// Number of bytes.
         length: u64,
-        /// Whether all bytes are zero.
+        /// Whether all bytes can be read, and are zero.
         is_zero: bool,
     },
     /// Bytes that the format reserves or leaves unused are not zero.

@@ -29,5 +29,5 @@ pub(crate) fn check(file: &Source, failed: &FailedReads, noted: &Warnings) -> Re
         from = start.saturating_add(FailedReads::SLOT);
     }
     file.check(Structure::File, from, file.len().saturating_sub(from))?;
-    file.check_length(file.len())
+    file.check_still_has(file.len())
 }

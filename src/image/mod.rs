@@ -196,7 +196,7 @@ impl Image {
         };
         let header = signature.and_then(|()| header::select(&view, &mut noted));
         // Both have checked the pages that they have read, except for the end of a file that has become shorter.
-        view.source().check_length(view.length())?;
+        view.source().check_still_has(view.length())?;
         header
     }
 
@@ -306,12 +306,13 @@ impl Image {
     /// needs.
     pub fn payload_block(&self, block: u64) -> Result<(PayloadBlockState, u64)> {
         let found = self.block_state(block);
-        self.check_tables()?;
+        let entry = self.bat().payload_entry_end(block);
+        self.source().check_mapped(entry)?;
         found
     }
 
     /// Returns state and file offset of a payload block, like [`Image::payload_block`], but for callers that check the
-    /// tables themselves after all reads: [`Image::check_tables`].
+    /// tables themselves after all reads: [`Disk::check_tables`](crate::Disk::check_tables).
     pub(crate) fn block_state(&self, block: u64) -> Result<(PayloadBlockState, u64)> {
         if block >= self.payload_blocks() {
             let end = block.saturating_add(1).saturating_mul(self.block_size());
@@ -322,7 +323,7 @@ impl Image {
     }
 
     /// Returns the number of blocks after `block`, at most `most`, in the same state. The caller has to call
-    /// [`Image::check_tables`], too.
+    /// [`Disk::check_tables`](crate::Disk::check_tables), too.
     ///
     /// # Errors
     /// Fails if the BAT cannot be read.
@@ -337,7 +338,7 @@ impl Image {
     /// [`Image::open`] returns.
     pub fn block_states(&self) -> Result<BlockStates> {
         let states = self.bat().states();
-        self.check_tables()?;
+        self.check_bat()?;
         states
     }
 
@@ -358,7 +359,9 @@ impl Image {
                 let read = locator::read(&self.view, place, warnings).map(Some);
                 self.source().read_exactly(false);
                 // A partial page at the end of a truncated file can still be read.
-                self.source().check_length(self.source().len()).map_err(|lost| warnings.fatal(Rule::Medium, lost))?;
+                let (offset, length) = place;
+                let checked = self.source().check_mapped(offset.saturating_add(length));
+                checked.map_err(|lost| warnings.fatal(Rule::Medium, lost))?;
                 // In a long chain, the pages around these structures would add up.
                 self.view.forget(0, self.source().len());
                 read
@@ -404,18 +407,14 @@ impl Image {
         self.bat().lookup(position, most)
     }
 
-    /// Checks that the tables are still complete in the file. Called after they were read, the answer holds for what
-    /// was read: if a file ends in the middle of a page, the rest of the page reads as zeros without a signal.
+    /// Checks that the whole BAT was still in the file when it was read before this call.
     ///
     /// # Errors
     /// [`ErrorKind::Lost`].
-    pub(crate) fn check_tables(&self) -> Result<()> {
-        let end = match self.kind() {
-            // Sector bitmaps may lie anywhere.
-            ImageKind::Differencing => self.source().len(),
-            ImageKind::Fixed | ImageKind::Dynamic => self.regions.bat.offset.saturating_add(self.geometry.bat_length()),
-        };
-        self.source().check_length(end)
+    pub(crate) fn check_bat(&self) -> Result<()> {
+        let (offset, length) = (self.regions.bat.offset, self.geometry.bat_length());
+        self.source().check(Structure::Bat, offset, length)?;
+        self.source().check_mapped(offset.saturating_add(length))
     }
 
     /// Returns the location of the bytes at a file offset, at most `most`.

@@ -35,7 +35,7 @@ pub fn allocated_changes(
         if extent.layer < ancestor {
             let range = extent.start..extent.start.saturating_add(extent.len);
             if pending.add(Change { range, is_zero: !extent.is_data() }, &mut on_change).is_break() {
-                return Ok(disk.check_tables()?);
+                return Ok(disk.check_tables(0..extent.end())?);
             }
         }
     }

@@ -160,7 +160,7 @@ impl<'a> UnitBuffer<'a> {
             }
         }
         ends.into_iter().try_for_each(|(source, layer, end)| {
-            source.check_length(end).map_err(|error| said_of(error, layer, source, self.names_files))
+            source.check_mapped(end).map_err(|error| said_of(error, layer, source, self.names_files))
         })
     }
 

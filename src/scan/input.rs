@@ -145,15 +145,15 @@ impl<'a> Input<'a> {
             Of::Disk(disk) => disk.check_lost(self.start..self.end),
             Of::Raw(source) => {
                 source.check(Structure::File, self.start, self.end.saturating_sub(self.start))?;
-                source.check_length(self.end)
+                source.check_mapped(self.end)
             }
         }
     }
 
-    /// Checks that the tables by which the input was read still exist.
+    /// Checks that the tables by which the input was read were those of the files: [`Disk::check_tables`].
     pub(crate) fn check_tables(&self) -> Result<()> {
         match self.of {
-            Of::Disk(disk) => disk.check_tables(),
+            Of::Disk(disk) => disk.check_tables(self.start..self.end),
             Of::Raw(_) => Ok(()),
         }
     }

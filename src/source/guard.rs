@@ -36,7 +36,7 @@ use self::nesting::Nesting;
 use self::record::{LostPages, PageRange};
 use crate::num::to_u64;
 
-/// Number of faults in all mappings since the process began: checked first, and 0 in most processes.
+/// Number of losses in all mappings since the process began: checked first, and 0 in most processes.
 static FAULTS: AtomicUsize = AtomicUsize::new(0);
 
 /// Returns whether any page of any mapping is lost, of all that were read before this call.
@@ -52,6 +52,19 @@ pub(crate) fn any_lost() -> bool {
 #[inline]
 pub(super) fn any_known_lost() -> bool {
     FAULTS.load(Ordering::Relaxed) != 0
+}
+
+/// Returns the number of losses that are known: in pages that were read before this call, or by a look at the length of
+/// a file. It only grows.
+#[inline]
+pub(crate) fn losses_known() -> usize {
+    fence(Ordering::Acquire);
+    FAULTS.load(Ordering::Relaxed)
+}
+
+/// Counts a loss that was found without a signal. The caller has recorded it.
+pub(super) fn count_loss() {
+    FAULTS.fetch_add(1, Ordering::Release);
 }
 
 /// Number of mappings in one piece of the table.

@@ -10,7 +10,7 @@ use crate::num::{to_u64, to_usize_saturating};
 #[cfg(all(unix, feature = "mmap"))]
 use super::guard::any_known_lost;
 #[cfg(all(unix, feature = "mmap"))]
-pub(crate) use super::guard::any_lost;
+pub(crate) use super::guard::{any_lost, losses_known};
 
 /// Returns whether any page of any mapping was ever lost.
 #[cfg(not(all(unix, feature = "mmap")))]
@@ -23,6 +23,12 @@ const fn any_known_lost() -> bool {
     false
 }
 
+/// Returns the number of known losses.
+#[cfg(not(all(unix, feature = "mmap")))]
+pub(crate) const fn losses_known() -> usize {
+    0
+}
+
 impl Source {
     /// Checks that all bytes that were ever read were those of the file. See
     #[cfg_attr(all(unix, feature = "mmap"), doc = "[`guard_mappings`](super::guard_mappings).")]
@@ -33,11 +39,7 @@ impl Source {
     /// has become shorter.
     pub fn check_lost(&self) -> Result<()> {
         self.check(Structure::File, 0, self.len())?;
-        if let Door::Reader(reader) = &self.0.door {
-            let now = reader.len().map_err(length_unknown)?;
-            return if now < self.len() { Err(Error::at(Structure::File, now, ErrorKind::Lost)) } else { Ok(()) };
-        }
-        self.check_length(self.len())
+        self.check_still_has(self.len())
     }
 
     /// Returns whether the file has been changed since it was opened, according to its size and the time of its last
@@ -90,26 +92,47 @@ impl Source {
         }
     }
 
-    /// Returns whether the file is as long as when it was mapped. The answer is certain for bytes that were read before
-    /// the call: if a file ends in the middle of a page, the rest of that page reads as zeros without a signal.
+    /// Returns the current length, which for a reader is a question to the caller's code.
+    fn length_now(&self) -> Result<u64> {
+        let length = match (&self.0.door, self.own_open_file()) {
+            (Door::Reader(reader), _) => reader.len(),
+            (_, Some(open)) => open.length_now(),
+            _ => Ok(self.len()),
+        };
+        length.map_err(|error| Error::of(Structure::File, ErrorKind::Io(error.into())))
+    }
+
+    /// Returns whether the source is as long as when it was made. If not, bytes of a mapping that are past the end of
+    /// the file are known to be lost from now on.
     ///
     /// # Errors
-    /// Fails if the system does not report the length.
+    /// Fails if the length is unknown.
     pub(crate) fn is_whole(&self) -> Result<bool> {
-        let Some(open) = self.own_open_file() else { return Ok(true) };
-        Ok(open.length_now().map_err(length_unknown)? >= self.len())
+        Ok(self.still_has()? >= self.len())
     }
 
-    /// Checks that the first `length` bytes, which existed when the file was mapped, still exist. If the file has
-    /// become shorter, bytes past its end are lost, also in its last page, which can still be accessed.
-    pub(crate) fn check_length(&self, length: u64) -> Result<()> {
-        let Some(open) = self.own_open_file() else { return Ok(()) };
-        let now = open.length_now().map_err(length_unknown)?;
+    fn still_has(&self) -> Result<u64> {
+        let now = self.length_now()?;
+        #[cfg(feature = "mmap")]
+        if let Door::Mapped(mapping) = &self.0.door
+            && now < self.len()
+        {
+            mapping.record_end(now);
+        }
+        Ok(now)
+    }
+
+    /// Checks that the first `length` bytes, which existed when the source was made, still exist.
+    pub(crate) fn check_still_has(&self, length: u64) -> Result<()> {
+        let now = self.still_has()?;
         if now < length.min(self.len()) { Err(Error::at(Structure::File, now, ErrorKind::Lost)) } else { Ok(()) }
     }
-}
 
-/// Returns the error for a length that the system does not report.
-fn length_unknown(error: io::Error) -> Error {
-    Error::of(Structure::File, ErrorKind::Io(error.into()))
+    /// Checks that the first `length` bytes of a mapped file still exist. The answer is certain for bytes that were
+    /// read before the call: if a file ends in the middle of a page, the rest of that page reads as zeros without a
+    /// signal. Other sources need no such check, since reading past their end fails.
+    #[inline]
+    pub(crate) fn check_mapped(&self, length: u64) -> Result<()> {
+        if self.is_mapped() { self.check_still_has(length) } else { Ok(()) }
+    }
 }

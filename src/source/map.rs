@@ -4,12 +4,14 @@
 use std::io;
 use std::path::Path;
 #[cfg(unix)]
+use std::sync::atomic::{AtomicU64, Ordering};
+#[cfg(unix)]
 use std::sync::{Mutex, PoisonError};
 
 use memmap2::{Mmap, MmapMut, MmapOptions};
 
 #[cfg(unix)]
-use super::guard::Guarded;
+use super::guard::{Guarded, count_loss};
 use super::open::{Allow, OpenFile};
 use super::{Door, Source};
 use crate::error::{Error, ErrorKind, Result, Structure};
@@ -75,6 +77,9 @@ pub(super) struct FileMapping {
     /// Before the mapping, since fields are dropped in order.
     #[cfg(unix)]
     guarded: Guarded,
+    /// The smallest length that the file was seen to have: bytes past it are lost.
+    #[cfg(unix)]
+    shortest: AtomicU64,
     mapping: Mmap,
     #[cfg(unix)]
     walked: Mutex<Walked>,
@@ -114,6 +119,8 @@ impl FileMapping {
         Ok(Self {
             #[cfg(unix)]
             guarded: Guarded::new(&mapping, &open.file)?,
+            #[cfg(unix)]
+            shortest: AtomicU64::new(u64::MAX),
             mapping,
             #[cfg(unix)]
             walked: Mutex::default(),
@@ -154,11 +161,26 @@ impl FileMapping {
     #[expect(clippy::unused_self, reason = "other systems have no such advice")]
     pub(super) fn will_walk(&self, _: usize, _: usize) {}
 
-    /// Returns the first offset from `start` on and before `end` that could not be read when it was accessed.
+    /// Returns the first offset from `start` on and before `end` that is known to be lost.
     #[cfg(unix)]
     pub(super) fn first_lost(&self, start: u64, end: u64) -> Option<u64> {
-        self.guarded.first_lost(start, end)
+        let shortest = self.shortest.load(Ordering::Acquire);
+        let past_the_end = (shortest < end && start < end).then(|| shortest.max(start));
+        self.guarded.first_lost(start, end).into_iter().chain(past_the_end).min()
     }
+
+    /// Records that the file was seen to end at `end`, which is before the end of the mapping. Access to the rest of
+    /// its last page causes no signal.
+    #[cfg(unix)]
+    pub(super) fn record_end(&self, end: u64) {
+        if self.shortest.fetch_min(end, Ordering::AcqRel) > end {
+            count_loss();
+        }
+    }
+
+    #[cfg(not(unix))]
+    #[expect(clippy::unused_self, reason = "other systems do not truncate mapped files")]
+    pub(super) fn record_end(&self, _: u64) {}
 
     #[cfg(not(unix))]
     #[expect(clippy::unused_self, reason = "other systems have no such record")]

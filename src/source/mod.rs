@@ -28,7 +28,7 @@ use crate::num::{to_u64, to_usize_saturating};
 pub(crate) use buffer::{Buffer, whole_pages};
 #[cfg(all(unix, feature = "mmap"))]
 pub use guard::{guard_is_active, guard_mappings};
-pub(crate) use lost::any_lost;
+pub(crate) use lost::{any_lost, losses_known};
 pub use open::FileId;
 pub(crate) use open::{Allow, OpenFile};
 pub(crate) use overlay::{Change, Overlay, Sector, Stored};

@@ -55,10 +55,7 @@ impl Source {
     pub(crate) fn unreadable(&self, offset: u64, length: u64, error: io::Error) -> Error {
         let lost = match error.kind() {
             io::ErrorKind::UnexpectedEof => {
-                let end = match &self.0.door {
-                    Door::Reader(reader) => reader.len().ok().filter(|end| *end < self.len()),
-                    _ => self.check_length(self.len()).err().and_then(|lost| lost.offset()),
-                };
+                let end = self.check_still_has(self.len()).err().and_then(|lost| lost.offset());
                 end.map(|end| end.max(offset))
             }
             _ if is_failure_of_medium(&error) => Some(self.first_unreadable(offset, length)),

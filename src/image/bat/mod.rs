@@ -110,6 +110,11 @@ impl Bat<'_> {
         Ok((BatEntry(self.view.fetch::<U64>(structure, offset)?.get()), offset))
     }
 
+    /// Returns the file offset after the entry of a payload block.
+    pub(crate) fn payload_entry_end(&self, block: u64) -> u64 {
+        self.entry_offset(self.geometry.payload_index(block)).saturating_add(BatEntry::LENGTH)
+    }
+
     /// Returns the state in the entry of a payload block, which is at `offset`, if the block can be in that state.
     #[inline]
     pub(crate) fn judge_state(&self, block: u64, entry: BatEntry, offset: u64) -> Result<PayloadBlockState> {

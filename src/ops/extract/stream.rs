@@ -208,7 +208,7 @@ mod pipe {
             if let Some(bytes) = source.borrow(offset, length) {
                 self.write(bytes).map_err(|error| lost_if_faulted(error, offset))?;
                 source.check(Structure::File, offset, length)?;
-                return Ok(source.check_length(offset.saturating_add(length))?);
+                return Ok(source.check_mapped(offset.saturating_add(length))?);
             }
             let mut bytes = vec![0; to_usize_saturating(length)];
             source.read_exact_at(offset, &mut bytes)?;

@@ -68,7 +68,7 @@ pub fn create_manifest(
         let digests = digests_of(disk, algorithms, options, &ranges)?;
         batch.drain(..).zip(digests).try_for_each(|(run, digests)| writer.run(&run, &digests))
     };
-    for run in block_runs(disk, range) {
+    for run in block_runs(disk, range.clone()) {
         let run = run?;
         if run.is_zero {
             write_batch(&mut batch, &mut writer)?;
@@ -83,7 +83,7 @@ pub fn create_manifest(
     }
     write_batch(&mut batch, &mut writer)?;
     // The states of blocks were read apart from their content.
-    disk.check_tables()?;
+    disk.check_tables(range)?;
     writer.finish()
 }
 

@@ -3,6 +3,7 @@
 #![cfg(all(feature = "ops", feature = "mmap", feature = "rayon", target_os = "linux"))]
 
 mod changed;
+mod doors;
 mod fuse;
 mod many;
 mod process;

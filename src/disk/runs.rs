@@ -253,6 +253,7 @@ impl Walk {
             {
                 return Err(self.fail_at(self.start, lost));
             }
+            self.layers_asked = self.layers_asked.max(again.layers_asked);
             // Each repetition is due to another loss: a file that became even shorter.
             let looked = disk.are_whole(self.layers_asked, Source::is_mapped);
             looked.map_err(|error| self.fail_at(self.start, error))?;

@@ -98,7 +98,9 @@ pub use disk::{
     MAX_PARENTS, OpenOptions, ParentFinder, ParentLink, ParentRequest, Parents, Reader, Run, Runs, Segment, Segments,
     SharedBytes,
 };
-pub use error::{Candidate, Category, Error, ErrorKind, ParentRejection, Result, Rule, Severity, Structure};
+pub use error::{
+    Candidate, Category, Error, ErrorKind, FormatGroup, OtherFormat, ParentRejection, Result, Rule, Severity, Structure,
+};
 pub use format::PayloadBlockState;
 pub use image::{
     BlockStates, CurrentHeader, EntryContent, EntryStatus, Image, ImageKind, Linkage, LogEntryError, LogPolicy,

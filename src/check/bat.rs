@@ -11,6 +11,7 @@ use crate::threads::all_at_once;
 
 use super::finding::Findings;
 use super::slots::{MOST_ACCOUNTED, Slots};
+use super::survey::Counts;
 
 /// Summary of a pass over the BAT, without the findings.
 #[derive(Clone, Debug, Default)]
@@ -19,6 +20,7 @@ pub(crate) struct BatSummary {
     pub(crate) allocated: u64,
     /// Number of those that do not follow the previous one in the file.
     pub(crate) fragmented: u64,
+    pub(crate) counts: Counts,
     first: Option<u64>,
     last: Option<u64>,
 }
@@ -40,6 +42,7 @@ impl BatSummary {
         let is_broken = joint.is_some_and(|(last, first)| last.checked_add(block_size) != Some(first));
         self.fragmented = self.fragmented.saturating_add(other.fragmented).saturating_add(u64::from(is_broken));
         self.allocated = self.allocated.saturating_add(other.allocated);
+        self.counts.append(&other.counts);
         self.first = self.first.or(other.first);
         self.last = other.last.or(self.last);
     }
@@ -61,18 +64,26 @@ impl Bat<'_> {
             summary.append(&part, self.geometry.block_size());
             findings.append(found);
         }
+        summary.counts.allocated = summary.allocated;
+        if summary.counts.has_outside {
+            self.report_outside(&summary.counts, findings);
+        }
         if slots.has_shared() {
             self.report_shared(slots, findings);
         }
-        // The last block has all of its space, also if the disk ends before it does. It is no problem if something else
-        // uses the rest.
+        self.mark_rest_of_last(slots);
+        summary
+    }
+
+    /// Marks all space of the last block as in use, also if the disk ends before it does. It is no problem if something
+    /// else uses the rest.
+    pub(super) fn mark_rest_of_last(&self, slots: &Slots) {
         if let Some(last) = self.geometry.payload_blocks().checked_sub(1)
             && let Ok((PayloadBlockState::FullyPresent | PayloadBlockState::PartiallyPresent, place)) =
                 self.payload(last)
         {
             slots.mark(place.saturating_add(self.used_of(last, 0)), place.saturating_add(self.geometry.block_size()));
         }
-        summary
     }
 
     /// Shows the entries of the blocks from `first` to `end` that are not zero, in order.
@@ -148,6 +159,7 @@ impl Pass<'_, '_> {
             let start = bat.geometry.block_start(block);
             let range = start..bat.geometry.block_start(end).min(bat.geometry.virtual_disk_size);
             self.findings.reject(Rule::BatSize, error, Some(range));
+            self.summary.counts.has_unread = true;
         }
         let mut partial = partial.into_iter().peekable();
         let (first_chunk, last_chunk) = (bat.geometry.chunk_of(first), bat.geometry.chunk_of(end.saturating_sub(1)));
@@ -155,7 +167,7 @@ impl Pass<'_, '_> {
         for chunk in first_chunk..=last_chunk {
             let needed = partial.next_if(|(of, ..)| *of == chunk);
             let needed = needed.map(|(_, first, last)| bat.range_of(first).start..bat.range_of(last).end);
-            if needed.is_some() || !holes.has(chunk) {
+            if bat.geometry.kind == ImageKind::Differencing && (needed.is_some() || !holes.has(chunk)) {
                 self.bitmap(chunk, needed);
             }
         }
@@ -164,6 +176,9 @@ impl Pass<'_, '_> {
     /// Examines an entry. Returns whether the block is partially present, if that is valid.
     fn block(&mut self, block: u64, entry: BatEntry) -> bool {
         let bat = self.bat;
+        if entry.state() != 0 {
+            self.summary.counts.stated = self.summary.counts.stated.saturating_add(1);
+        }
         let at = bat.entry_offset(bat.geometry.payload_index(block));
         let of_entry = |kind| Error::at(Structure::PayloadBatEntry(block), at, kind);
         let range = || Some(bat.range_of(block));
@@ -195,8 +210,8 @@ impl Pass<'_, '_> {
         self.slots.claim(place, end);
         let of_block = |kind| Error::at(Structure::PayloadBlock(block), place, kind);
         if !bat.view.has(place, end) {
-            let kind = ErrorKind::OutOfBounds { length: end.saturating_sub(place), limit: bat.view.file_end() };
-            self.findings.report(Rule::BlockPlace, Severity::Corruption, || (of_block(kind), range()));
+            // Reported later: there may be one cause for many of them.
+            self.summary.counts.has_outside = true;
         } else {
             if end > MOST_ACCOUNTED {
                 let kind = ErrorKind::OutOfBounds { length: 0, limit: MOST_ACCOUNTED };
@@ -225,32 +240,20 @@ impl Pass<'_, '_> {
         }
     }
 
-    /// Examines the entry of a sector bitmap block; `needed` is the range of the disk that cannot be read without it.
+    /// Examines the entry of a sector bitmap block of a differencing image; `needed` is the range of the disk that
+    /// cannot be read without it.
     fn bitmap(&mut self, chunk: u64, needed: Option<Range<u64>>) {
         let bat = self.bat;
         let index = bat.geometry.bitmap_index(chunk);
-        // In a fixed or dynamic image, the last chunk has no such entry.
-        if index >= bat.geometry.bat_entries() {
-            return;
-        }
         let structure = Structure::BitmapBatEntry(chunk);
         let entry = bat.entry_place(structure, index).and_then(|at| Ok((at, bat.view.fetch::<U64>(structure, at)?)));
         let (at, entry) = match entry {
             Ok((at, entry)) => (at, BatEntry(entry.get())),
-            // In other images, it is not needed.
-            Err(_) if bat.geometry.kind != ImageKind::Differencing => return,
             Err(error) => {
                 return self.findings.reject(Rule::BatSize, error, needed);
             }
         };
         let of_entry = |kind| Error::at(structure, at, kind);
-        if bat.geometry.kind != ImageKind::Differencing {
-            if entry.0 != 0 {
-                let kind = ErrorKind::Field { field: "sector bitmap entry", found: entry.0, expected: "0" };
-                self.findings.add(Rule::BitmapUnneeded, of_entry(kind), None);
-            }
-            return;
-        }
         if entry.reserved() != 0 {
             let kind = ErrorKind::Field { field: "reserved bits", found: entry.reserved(), expected: "0" };
             self.findings.add(Rule::BatReserved, of_entry(kind), None);
@@ -267,9 +270,7 @@ impl Pass<'_, '_> {
         }
         let place = entry.file_offset();
         // The part with the bits of blocks of the disk.
-        let last = bat.last_of(chunk);
-        let bits = bat.used_of(last, 0) >> bat.geometry.sector_shift();
-        let length = bat.geometry.bitmap_start(last).saturating_add(bits.div_ceil(8));
+        let length = bat.bitmap_length(chunk);
         let end = place.saturating_add(length);
         let overlap = match bat.reserved.overlap(place, end) {
             Some((with, offset)) => Some(ErrorKind::Overlap { with, offset }),
@@ -283,7 +284,7 @@ impl Pass<'_, '_> {
             return self.findings.add_as(Rule::Bitmap, severity, detail, needed);
         }
         self.slots.claim(place, place.saturating_add(MIB));
-        self.bits(chunk, place, last);
+        self.bits(chunk, place, bat.last_of(chunk));
     }
 
     /// Looks for bits that contradict the states of the blocks.

@@ -8,7 +8,7 @@ use std::path::Path;
 use crate::error::Error;
 
 use crate::error::{Rule, Severity};
-use crate::image::{Warning, severity_of};
+use crate::image::{Image, Warning, severity_of};
 
 /// Finding of a check: a breach of a rule in an image.
 #[non_exhaustive]
@@ -22,18 +22,27 @@ pub struct Finding {
     pub detail: Error,
     /// The affected range of the disk, in bytes, if it is about a part of the disk.
     pub range: Option<Range<u64>>,
+    /// The program that is known to write images like this, if it made the image. Only for a [`Severity::Note`].
+    pub habit_of: Option<&'static str>,
+}
+
+impl Finding {
+    pub(crate) fn new(rule: Rule, severity: Severity, detail: Error, range: Option<Range<u64>>) -> Self {
+        Self { rule, severity, detail: detail.breaking(rule), range, habit_of: None }
+    }
 }
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} [{}]", self.detail, self.rule.code())
+        write!(f, "{} [{}]", self.detail, self.rule.code())?;
+        self.habit_of.map_or(Ok(()), |program| write!(f, ", a habit of {program}"))
     }
 }
 
 impl From<Warning> for Finding {
     fn from(warning: Warning) -> Self {
         let Warning { rule, severity, detail } = warning;
-        Self { rule, severity, detail, range: None }
+        Self::new(rule, severity, detail, None)
     }
 }
 
@@ -79,19 +88,19 @@ impl Findings {
     }
 
     pub(crate) fn add_as(&mut self, rule: Rule, severity: Severity, detail: Error, range: Option<Range<u64>>) {
-        self.push(Finding { rule, severity, detail, range });
+        self.push(Finding::new(rule, severity, detail, range));
     }
 
     /// Adds a finding that may occur in every entry of a table: `say` is called only if the finding is kept.
     pub(crate) fn report(&mut self, rule: Rule, severity: Severity, say: impl FnOnce() -> (Error, Option<Range<u64>>)) {
         if self.counts.add((rule, severity), 1) <= MOST_OF_A_KIND {
             let (detail, range) = say();
-            self.list.push(Finding { rule, severity, detail, range });
+            self.list.push(Finding::new(rule, severity, detail, range));
         }
     }
 
     pub(crate) fn push(&mut self, finding: Finding) {
-        let Finding { rule, severity, detail, range } = finding;
+        let Finding { rule, severity, detail, range, .. } = finding;
         self.report(rule, severity, || (detail, range));
     }
 
@@ -114,12 +123,18 @@ impl Findings {
         }
     }
 
+    /// Adds the programs whose habits the findings in an image are.
+    pub(crate) fn name_habits(&mut self, image: &Image) {
+        let named = std::mem::take(&mut self.list).into_iter().map(|finding| finding.with_habit(image));
+        self.list = named.collect();
+    }
+
     /// Appends the findings of a layer of a chain: all that were kept, or one of each kind if there are many already.
     pub(crate) fn append_layer(&mut self, found: Self, layer: usize, file: Option<&Path>) {
         let mut kinds = BTreeSet::new();
-        for Finding { rule, severity, detail, range } in found.list {
-            if self.list.len() < MOST || kinds.insert((rule, severity)) {
-                self.list.push(Finding { rule, severity, detail: detail.in_layer(layer, file), range });
+        for finding in found.list {
+            if self.list.len() < MOST || kinds.insert((finding.rule, finding.severity)) {
+                self.list.push(Finding { detail: finding.detail.in_layer(layer, file), ..finding });
             }
         }
         for ((rule, severity), count) in found.counts.0 {

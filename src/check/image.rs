@@ -17,6 +17,7 @@ use crate::image::{EntryStatus, Image, ImageKind, LogEntryError, LogReport, LogS
 use super::bat::BatSummary;
 use super::finding::Findings;
 use super::slots::Slots;
+use super::survey::{Counts, Look};
 
 /// Summary of the check of one file, without the findings.
 #[derive(Clone, Debug)]
@@ -24,7 +25,7 @@ pub(crate) struct Examined {
     pub(crate) bat: BatSummary,
     /// End of the last structure that something refers to, in bytes.
     pub(crate) end: u64,
-    /// Number of MiB that nothing refers to.
+    /// Number of bytes in the MiB that nothing refers to, and that are not zero.
     pub(crate) unreferenced: u64,
 }
 
@@ -42,7 +43,8 @@ impl Image {
         for (start, end, _) in self.regions.reserved.ranges() {
             slots.mark(*start, *end);
         }
-        let unreferenced = self.check_unreferenced(&slots, findings);
+        self.check_unneeded_bitmaps(&slots, findings);
+        let unreferenced = self.check_unreferenced(&slots, &bat.counts, findings);
         // The bytes that were read may not have been those of the file.
         let failed = self.view.failed_reads().first_but_for(&[]);
         if let Err(lost) = self.source().check_lost().and(failed.map_or(Ok(()), Err)) {
@@ -64,7 +66,9 @@ impl Image {
     fn check_identity(&self, findings: &mut Findings) {
         let creator_at = to_u64(offset_of!(FileIdentifier, creator));
         let length = to_u64(size_of::<FileIdentifier>()).saturating_sub(creator_at);
-        if let Ok(bytes) = self.view.bytes(Structure::FileIdentifier, creator_at, length) {
+        // Without its signature, the identifier is lost.
+        let has_identifier = self.warnings.as_slice().iter().all(|warning| warning.rule != Rule::Signature);
+        if has_identifier && let Ok(bytes) = self.view.bytes(Structure::FileIdentifier, creator_at, length) {
             let mut units = bytes.chunks_exact(2).map(|unit| unit != [0, 0]);
             let named = units.by_ref().take_while(|is_set| *is_set).count();
             let what = if units.any(|is_set| is_set) {
@@ -82,7 +86,7 @@ impl Image {
             }
         }
         // If no header is valid, that was reported.
-        let is_known = self.warnings.as_slice().iter().all(|warning| warning.rule != Rule::Headers);
+        let is_known = self.header.is_known();
         let nil = [
             (self.header.data_write_guid.is_nil(), "DataWriteGuid is nil: the image cannot have children"),
             (self.header.file_write_guid.is_nil(), "FileWriteGuid is nil"),
@@ -140,10 +144,12 @@ impl Image {
         }
         let entries = to_u64(self.regions.all.len()).saturating_mul(to_u64(size_of::<RegionTableEntry>()));
         let used = to_u64(size_of::<RegionTableHeader>()).saturating_add(entries);
-        let table = region_table_offset(self.regions.copy);
-        let structure = Structure::RegionTable(self.regions.copy);
-        let table_end = table.saturating_add(KIB_64);
-        empty(Rule::NotEmpty, structure, table.saturating_add(used), table_end, "the unused part of the region table");
+        if let Some(copy) = self.regions.copy {
+            let (table, structure) = (region_table_offset(copy), Structure::RegionTable(copy));
+            let table_end = table.saturating_add(KIB_64);
+            let unused = table.saturating_add(used);
+            empty(Rule::NotEmpty, structure, unused, table_end, "the unused part of the region table");
+        }
         let tables_end = region_table_offset(2).saturating_add(KIB_64);
         empty(Rule::NotEmpty, Structure::HeaderSection, tables_end, MIB, "the rest of the header section");
         let entries = to_u64(self.metadata_entries).saturating_mul(to_u64(size_of::<MetadataEntry>()));
@@ -151,13 +157,13 @@ impl Image {
         let start = self.regions.metadata.offset;
         let table_end = start.saturating_add(MetadataTableHeader::TABLE_LENGTH);
         let structure = Structure::MetadataTable;
-        empty(
-            Rule::NotEmpty,
-            structure,
-            start.saturating_add(used),
-            table_end,
-            "the unused part of the metadata table",
-        );
+        let unused = start.saturating_add(used);
+        // Windows leaves a copy of the last entry after it.
+        let entry = |at| self.view.bytes(structure, at, to_u64(size_of::<MetadataEntry>())).ok();
+        let last = unused.saturating_sub(to_u64(size_of::<MetadataEntry>()));
+        let is_copy = self.metadata_entries > 0 && entry(last).is_some_and(|last| entry(unused) == Some(last));
+        let unused = unused.saturating_add(if is_copy { to_u64(size_of::<MetadataEntry>()) } else { 0 });
+        empty(Rule::NotEmpty, structure, unused, table_end, "the unused part of the metadata table");
         for (start, end) in metadata::unused(&self.view, &self.regions.metadata, self.metadata_entries) {
             empty(
                 Rule::NotEmpty,
@@ -210,7 +216,7 @@ impl Image {
         }
         let newest = match &self.log_state {
             LogState::Replayed(replay) => replay.last_sequence_number,
-            LogState::Clean | LogState::Ignored => u64::MAX,
+            LogState::Clean | LogState::Ignored | LogState::Unknown => u64::MAX,
         };
         let (mut stale, mut count, mut newer) = (None, 0_u64, 0_u64);
         let visited = LogReport::visit(self.source().clone(), |entry| {
@@ -249,45 +255,76 @@ impl Image {
         }
     }
 
-    /// Checks space that nothing refers to, and returns the number of MiB of it that are not zero.
-    fn check_unreferenced(&self, slots: &Slots, findings: &mut Findings) -> u64 {
+    /// Checks entries of sector bitmap blocks in an image without parent.
+    fn check_unneeded_bitmaps(&self, slots: &Slots, findings: &mut Findings) {
+        let bat = self.bat_by_the_book();
+        if self.geometry.kind == ImageKind::Differencing {
+            return;
+        }
+        let mut look = Look::new(u64::MAX);
+        let parts = bat.in_parts(|first, end| bat.unneeded_bitmaps(first, end));
+        for (chunk, entry) in parts.into_iter().flatten() {
+            findings.push(bat.unneeded_bitmap(chunk, entry, slots, &mut look));
+        }
+    }
+
+    /// Checks space that nothing refers to, and returns the number of bytes in its MiB that are not zero.
+    fn check_unreferenced(&self, slots: &Slots, counts: &Counts, findings: &mut Findings) -> u64 {
         let length = self.source().len();
         let used_end = slots.used_end();
+        let absent = self.bat_by_the_book().absent(counts);
+        if absent.is_some() {
+            self.bat_by_the_book().mark_old_places(counts, slots);
+        }
+        // What may be content of blocks that have lost their entries: its length, and its first byte that is not zero.
+        let (mut lost, mut first_lost) = (0_u64, None);
         let mut unreferenced = 0_u64;
         // End of the known zeros: there may be millions of runs in one hole.
         let mut zero_end = 0;
         for (start, end) in slots.unused() {
             let end = end.min(length);
+            let may_be_lost = absent.is_some_and(|absent| absent.fits(start, end));
+            let is_tail = start >= used_end && !length.is_multiple_of(MIB);
+            let rule = if is_tail { Rule::Trailing } else { Rule::Unreferenced };
             // Start of a run that is zero as a whole, or not zero in each MiB.
             let (mut at, mut run_start, mut was_empty) = (start, start, true);
-            let mut report = |start, end: u64, is_empty| {
+            let mut report = |start, end: u64, is_empty: bool| {
+                if may_be_lost && !is_empty {
+                    return;
+                }
                 let kind = ErrorKind::Unreferenced { length: end.saturating_sub(start), is_zero: is_empty };
                 let severity = if is_empty { Severity::Note } else { Severity::Leak };
-                findings.report(Rule::Unreferenced, severity, || (Error::at(Structure::File, start, kind), None));
+                findings.report(rule, severity, || (Error::at(Structure::File, start, kind), None));
             };
+            if may_be_lost {
+                lost = lost.saturating_add(end.saturating_sub(start));
+            }
             while at < end {
                 if at >= zero_end {
                     zero_end = self.view.known_zero_end(at, length);
                 }
                 let is_hole = at < zero_end;
                 let next = if is_hole { zero_end.min(end) } else { at.saturating_add(MIB).min(end) };
-                let is_empty = is_hole || is_zero_between(&self.view, at, next);
+                let set = if is_hole { Ok(None) } else { first_set(&self.view, Structure::File, at, next) };
+                // What cannot be read may be anything; that is reported elsewhere.
+                let is_empty = matches!(set, Ok(None));
+                if may_be_lost {
+                    first_lost = first_lost.or(set.ok().flatten().map(|(offset, _)| offset));
+                }
                 if is_empty != was_empty && at > run_start {
                     report(run_start, at, was_empty);
                     run_start = at;
                 }
                 was_empty = is_empty;
-                unreferenced = unreferenced.saturating_add(u64::from(!is_empty));
+                unreferenced = unreferenced.saturating_add(if is_empty { 0 } else { next.saturating_sub(at) });
                 at = next;
             }
             if at > run_start {
                 report(run_start, at, was_empty);
             }
         }
-        if !length.is_multiple_of(MIB) && used_end < length {
-            let is_zero = is_zero_between(&self.view, used_end, length);
-            let kind = ErrorKind::Unreferenced { length: length.saturating_sub(used_end), is_zero };
-            findings.add(Rule::Trailing, Error::at(Structure::File, used_end, kind), None);
+        if let (Some(absent), Some(first)) = (absent, first_lost) {
+            findings.push(absent.finding(lost, first));
         }
         unreferenced
     }
@@ -305,16 +342,11 @@ fn rule_of(flaw: LogEntryError) -> Rule {
     }
 }
 
-/// Returns whether all bytes between `start` and `end` can be read, and are zero.
-fn is_zero_between(view: &View, start: u64, end: u64) -> bool {
-    matches!(first_set(view, Structure::File, start, end), Ok(None))
-}
-
 /// Returns offset and value of the first nonzero byte between `start` and `end`.
 ///
 /// # Errors
 /// Fails if a byte before it cannot be read.
-fn first_set(view: &View, structure: Structure, start: u64, end: u64) -> Result<Option<(u64, u8)>, Error> {
+pub(super) fn first_set(view: &View, structure: Structure, start: u64, end: u64) -> Result<Option<(u64, u8)>, Error> {
     let (mut at, mut kept_from, mut memory) = (start, start, Vec::new());
     while at < end {
         at = at.max(view.known_zero_end(at, end));

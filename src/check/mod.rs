@@ -2,9 +2,11 @@
 
 mod bat;
 mod finding;
+mod habit;
 mod image;
 mod shared;
 mod slots;
+mod survey;
 
 pub use finding::Finding;
 pub(crate) use finding::Findings;

@@ -13,12 +13,13 @@ use super::finding::{Findings, MOST_OF_A_KIND};
 use super::slots::Slots;
 
 /// A part of the file that a block uses.
-struct Claim {
-    structure: Structure,
-    place: u64,
-    end: u64,
+#[derive(Clone, Copy)]
+pub(super) struct Claim {
+    pub(super) structure: Structure,
+    pub(super) place: u64,
+    pub(super) end: u64,
     /// The block, or the first one of the chunk.
-    block: u64,
+    pub(super) block: u64,
 }
 
 impl Bat<'_> {
@@ -46,7 +47,7 @@ impl Bat<'_> {
             }
         }
         let slots = Slots::new(self.view.length());
-        let claim = |first, end| self.for_each_place(first, end, |claim| slots.claim(claim.place, claim.end));
+        let claim = |first, end| self.for_each_place(first, end, |claim| claim.mark(&slots));
         self.in_parts(claim).into_iter().collect::<Result<()>>()?;
         if !slots.has_shared() {
             return Ok(None);
@@ -62,7 +63,7 @@ impl Bat<'_> {
         let parts = self.in_parts(|first, end| {
             let (mut shared, mut count) = (Vec::new(), 0_u64);
             let _reported = self.for_each_place(first, end, |claim| {
-                if let Some(slot) = slots.shared(claim.place, claim.end).next() {
+                if let Some(slot) = claim.shared(slots).next() {
                     count = count.saturating_add(1);
                     if count <= MOST_OF_A_KIND {
                         shared.push((claim, slot));
@@ -79,7 +80,7 @@ impl Bat<'_> {
         let firsts = self.in_parts(|first, end| {
             let mut firsts: HashMap<u64, Vec<Structure>> = HashMap::new();
             let _reported = self.for_each_place(first, end, |claim| {
-                for slot in slots.shared(claim.place, claim.end).filter(|slot| wanted.contains(slot)) {
+                for slot in claim.shared(slots).filter(|slot| wanted.contains(slot)) {
                     let firsts = firsts.entry(slot).or_default();
                     if firsts.len() < 2 {
                         firsts.push(claim.structure);
@@ -108,7 +109,7 @@ impl Bat<'_> {
     ///
     /// # Errors
     /// Fails if a part of the table cannot be read. The space of the other entries was shown.
-    fn for_each_place(&self, first: u64, end: u64, mut show: impl FnMut(Claim)) -> Result<()> {
+    pub(super) fn for_each_place(&self, first: u64, end: u64, mut show: impl FnMut(Claim)) -> Result<()> {
         let visited = self.visit(first, end, |block, entry| {
             // Most entries of most tables have no file offset, and judging them takes longer than this look.
             if !entry.is_allocated() {
@@ -119,22 +120,63 @@ impl Bat<'_> {
                 show(Claim { structure: Structure::PayloadBlock(block), place, end, block });
             }
         });
-        let unread = |error: &Error| error.category() == Category::Io;
-        let mut failed = visited.err().map(|(_, error)| error).filter(unread);
+        let mut failed = visited.err().map(|(_, error)| error).filter(is_unread);
         if self.geometry.kind == ImageKind::Differencing {
-            let mut holes = self.bitmap_holes();
-            for chunk in self.geometry.chunk_of(first)..=self.geometry.chunk_of(end.saturating_sub(1)) {
-                match if holes.has(chunk) { Ok(0) } else { self.bitmap_place(chunk) } {
-                    Ok(place) if place >= MIB => {
-                        let end = place.saturating_add(MIB);
-                        let block = chunk.saturating_mul(self.geometry.chunk_blocks());
-                        show(Claim { structure: Structure::SectorBitmap(chunk), place, end, block });
-                    }
-                    Ok(_) => {}
-                    Err(error) => failed = failed.or(Some(error).filter(unread)),
+            failed = failed.or(self.for_each_bitmap(first, end, show).err());
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Shows the space that the sector bitmaps of a differencing image use, of the chunks from block `first` to `end`.
+    ///
+    /// # Errors
+    /// Fails if a part of the table cannot be read. The space of the other entries was shown.
+    pub(super) fn for_each_bitmap(&self, first: u64, end: u64, mut show: impl FnMut(Claim)) -> Result<()> {
+        let mut holes = self.bitmap_holes();
+        let mut failed = None;
+        for chunk in self.geometry.chunk_of(first)..=self.geometry.chunk_of(end.saturating_sub(1)) {
+            match if holes.has(chunk) { Ok(0) } else { self.bitmap_place(chunk) } {
+                Ok(place) if place >= MIB => {
+                    let end = place.saturating_add(self.bitmap_length(chunk));
+                    let block = chunk.saturating_mul(self.geometry.chunk_blocks());
+                    show(Claim { structure: Structure::SectorBitmap(chunk), place, end, block });
                 }
+                Ok(_) => {}
+                Err(error) => failed = failed.or(Some(error).filter(is_unread)),
             }
         }
         failed.map_or(Ok(()), Err)
+    }
+
+    /// Returns the length of the part of a sector bitmap with the bits of blocks of the disk, in bytes.
+    pub(super) fn bitmap_length(&self, chunk: u64) -> u64 {
+        let last = self.last_of(chunk);
+        let bits = self.used_of(last, 0) >> self.geometry.sector_shift();
+        self.geometry.bitmap_start(last).saturating_add(bits.div_ceil(8))
+    }
+}
+
+/// Returns whether an error is that of reading, not of what was read.
+pub(super) fn is_unread(error: &Error) -> bool {
+    error.category() == Category::Io
+}
+
+impl Claim {
+    /// Returns the end of the space: sector bitmap blocks use all of theirs.
+    fn space_end(self) -> u64 {
+        match self.structure {
+            Structure::SectorBitmap(_) => self.place.saturating_add(MIB),
+            _ => self.end,
+        }
+    }
+
+    /// Marks the space as in use.
+    pub(super) fn mark(self, slots: &Slots) {
+        slots.claim(self.place, self.space_end());
+    }
+
+    /// Returns the MiB of the space that are in use more than once.
+    fn shared(self, slots: &Slots) -> impl Iterator<Item = u64> {
+        slots.shared(self.place, self.space_end())
     }
 }

@@ -48,6 +48,11 @@ impl Slots {
         self.range(start, end).filter(|slot| is_set(&self.shared, *slot))
     }
 
+    /// Returns whether any of the MiB between `start` and `end` is in use.
+    pub(crate) fn is_used(&self, start: u64, end: u64) -> bool {
+        self.range(start, end).any(|slot| is_set(&self.used, slot))
+    }
+
     pub(crate) fn has_shared(&self) -> bool {
         self.shared.iter().any(|word| word.load(Ordering::Relaxed) != 0)
     }

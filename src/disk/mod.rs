@@ -3,6 +3,7 @@
 mod block;
 mod chain;
 mod fingerprint;
+mod identities;
 mod layer;
 mod losses;
 mod options;
@@ -45,6 +46,8 @@ pub use reader::Reader;
 pub use runs::{Extents, Location, Run, Runs};
 pub use segments::{Segment, Segments};
 pub use shared::SharedBytes;
+#[cfg(feature = "ops")]
+pub(crate) use stored_path::names_of;
 
 /// Longer requests, in bytes, are read from the file instead of being copied from the mapping. A copy takes a page
 /// fault for each page that has not been touched before, which costs more than reading four pages.

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, ErrorKind, Result, Structure};
 use crate::image::{LogPolicy, MetadataOverrides, Strictness};
-use crate::source::Source;
+use crate::source::{Allow, Source};
 
 use super::fingerprint::ChainFingerprint;
 use super::parents::Parents;
@@ -23,6 +23,7 @@ pub struct OpenOptions {
     /// Values that replace the metadata of the image. They do not apply to its parents.
     pub overrides: MetadataOverrides,
     maps_parents: bool,
+    rejects_links: bool,
     pub(super) expected: Option<ChainFingerprint>,
 }
 
@@ -67,6 +68,19 @@ impl OpenOptions {
     pub unsafe fn map_parents(mut self) -> Self {
         self.maps_parents = true;
         self
+    }
+
+    /// Rejects symbolic links in the paths of [`Parents::Explicit`], like [`Source::open_without_links`]. A search
+    /// never follows links out of its folders.
+    #[must_use]
+    pub fn without_links(mut self) -> Self {
+        self.rejects_links = true;
+        self
+    }
+
+    /// Kinds of paths that a caller may name.
+    pub(super) fn allow_named(&self) -> Allow {
+        if self.rejects_links { Allow::WithoutLinks } else { Allow::Named }
     }
 
     /// A parent that a search has found and opened, and of which nobody else has a handle.

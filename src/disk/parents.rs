@@ -20,10 +20,12 @@ pub enum Parents {
     None,
     /// The child's folder and its subfolders: the stored relative path, or if that does not exist, the stored file name
     /// beside the child. Upper and lower case may differ. Symbolic links out of the folder are not followed, and only
-    /// regular files are opened.
+    /// regular files are opened. At last, the files beside the child whose names look like a stored name: with other
+    /// forms of the same accented letters (NFC and NFD), or a copy such as `base (1).vhdx`.
     Beside,
     /// These folders and their subfolders: the ends of the stored paths, longest first. Otherwise like
-    /// [`Parents::Beside`].
+    /// [`Parents::Beside`]. If no name leads to the parent, the headers of all images in these folders are read, to
+    /// find it by its identity: up to 20,000 images among 200,000 entries of each folder.
     Within(Vec<PathBuf>),
     /// Exactly these files, in any order: each child takes the file with the identity that it stores.
     Explicit(Vec<PathBuf>),
@@ -75,6 +77,15 @@ impl Parents {
         }
     }
 
+    /// Returns whether the child's folder is searched.
+    pub(super) fn includes_beside(&self) -> bool {
+        match self {
+            Self::Beside => true,
+            Self::FirstOf(all) => all.iter().any(Self::includes_beside),
+            _ => false,
+        }
+    }
+
     /// Returns whether there is any place to search.
     pub(super) fn searches(&self) -> bool {
         match self {
@@ -97,6 +108,8 @@ pub enum FoundBy {
     FileName,
     /// Below a folder of [`Parents::Within`].
     Root,
+    /// By its identity, among files with other names than the stored ones.
+    Identity,
     /// By [`Parents::With`].
     Caller,
 }
@@ -110,6 +123,7 @@ impl FoundBy {
             Self::RelativePath => "relative path",
             Self::FileName => "file name beside the child",
             Self::Root => "path below a root",
+            Self::Identity => "identity, under another name",
             Self::Caller => "caller",
         }
     }

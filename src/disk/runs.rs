@@ -142,6 +142,8 @@ pub(super) struct Walk {
     failed_at: u64,
     /// Number of layers that were asked for anything.
     layers_asked: usize,
+    /// Number of layers that may be asked. What they leave to their parents is a run of the next layer, in no state.
+    most_layers: usize,
     /// The item that was fetched in advance, to find out whether a run continues.
     next: Option<Option<Result<Run>>>,
 }
@@ -160,6 +162,7 @@ impl Walk {
             losses_known: losses_known(),
             failed_at: end,
             layers_asked: 0,
+            most_layers: usize::MAX,
             next: None,
         }
     }
@@ -242,7 +245,7 @@ impl Walk {
     #[cold]
     fn repeat(&mut self, disk: &Disk) -> Result<()> {
         loop {
-            let mut again = Self::new(self.start, self.end);
+            let mut again = Self { most_layers: self.most_layers, ..Self::new(self.start, self.end) };
             let mut lost = None;
             while again.position < again.end {
                 again.step(disk).map_err(|error| self.fail_at(again.position, error))?;
@@ -284,7 +287,7 @@ impl Walk {
     fn run(&mut self, disk: &Disk) -> Result<Run> {
         let start = self.position;
         let mut end = self.end;
-        for (layer, image) in disk.layers().iter().map(Layer::image).enumerate() {
+        for (layer, image) in disk.layers().iter().map(Layer::image).enumerate().take(self.most_layers) {
             if start >= image.virtual_disk_size() {
                 // A parent that is smaller than its child reads as zeros past its end.
                 let length = end.saturating_sub(start);
@@ -309,6 +312,10 @@ impl Walk {
                     return Ok(Run { start, len: stored.length(), layer, state: Some(state), at });
                 }
             }
+        }
+        if self.most_layers <= disk.layers().len() {
+            let (layer, len) = (self.most_layers, end.saturating_sub(start));
+            return Ok(Run { start, len, layer, state: None, at: Location::Zero });
         }
         let layer = self.parents.len();
         let unattached = || Error::of(Structure::Parent, ErrorKind::NoParentAttached).in_layer(layer, None);
@@ -424,6 +431,13 @@ impl<D: Deref<Target = Disk>> Extents<D> {
     /// Makes an iterator over the extents of a range of the disk, for any owner of a disk. See [`Disk::extents`].
     pub fn new(disk: D, range: impl RangeBounds<u64>) -> Self {
         Self(Runs::new(disk, range))
+    }
+
+    /// Makes an iterator over the extents of the disk that asks only the first `layers` layers.
+    pub(crate) fn above(disk: D, layers: usize) -> Self {
+        let mut runs = Runs::new(disk, ..);
+        runs.walk.most_layers = layers;
+        Self(runs)
     }
 }
 

@@ -9,6 +9,7 @@ use crate::error::{Candidate, Error, ErrorKind, ParentRejection, Result, Structu
 use crate::image::{Image, Linkage, MetadataOverrides, ParentLocator, Strictness, Warnings};
 use crate::source::{Allow, FileId, OpenFile, Source};
 
+use super::identities::{Identities, looks_like};
 use super::options::OpenOptions;
 use super::parents::{FoundBy, ParentRequest, Parents};
 use super::stored_path::{names_of, outcome_of_opening, resolve, walks};
@@ -41,6 +42,8 @@ pub(super) struct KnownFiles {
     pub(super) chain: Vec<FileId>,
     /// Files that the caller named and that were inspected, with their identities.
     given: HashMap<PathBuf, (FileId, Uuid)>,
+    /// Identities of the images in the folders of [`Parents::Within`], which are looked at once for the whole chain.
+    folders: HashMap<PathBuf, Identities>,
 }
 
 /// Search for the parent of one image.
@@ -78,7 +81,10 @@ impl<'a> Search<'a> {
     pub(super) fn run(mut self, parents: &Parents) -> Result<Found, NotFound> {
         let error = match self.look(parents) {
             Ok(Some(found)) => return Ok(found),
-            Ok(None) => self.failure(),
+            Ok(None) => match self.by_similar_name(parents) {
+                Some(found) => return Ok(found),
+                None => self.failure(),
+            },
             Err(error) => error,
         };
         Err(NotFound { error, warnings: self.unusable.unwrap_or_default() })
@@ -88,7 +94,10 @@ impl<'a> Search<'a> {
         match parents {
             Parents::None => Ok(None),
             Parents::Beside => Ok(self.beside()),
-            Parents::Within(roots) => Ok(roots.iter().find_map(|root| self.below(root))),
+            Parents::Within(roots) => {
+                let by_name = roots.iter().find_map(|root| self.below(root));
+                Ok(by_name.or_else(|| roots.iter().find_map(|root| self.by_identity(root))))
+            }
             Parents::Explicit(paths) => Ok(paths.iter().find_map(|path| self.given(path))),
             Parents::FirstOf(all) => all.iter().find_map(|parents| self.look(parents).transpose()).transpose(),
             Parents::With(finder) => {
@@ -113,7 +122,7 @@ impl<'a> Search<'a> {
                 return self.take(path.to_path_buf(), Err(ParentRejection::OtherIdentity { found }), FoundBy::Given);
             }
         }
-        let opened = open_file(path, Allow::Named).map_err(outcome_of_opening);
+        let opened = open_file(path, self.options.allow_named()).map_err(outcome_of_opening);
         if let Ok(file) = &opened
             && file.id().is_some_and(|id| self.files.chain.contains(&id))
         {
@@ -147,6 +156,50 @@ impl<'a> Search<'a> {
         let stored = [&locator.relative_path, &locator.absolute_win32_path, &locator.volume_path];
         let mut names = stored.into_iter().flatten().filter_map(|path| names_of(path).last());
         names.find_map(|name| self.search(&folder, Path::new(name), FoundBy::FileName))
+    }
+
+    /// Tries the files beside the child whose names look like a stored name, after all other searches. They are only
+    /// mentioned if one of them is the parent.
+    fn by_similar_name(&mut self, parents: &Parents) -> Option<Found> {
+        if !parents.includes_beside() {
+            return None;
+        }
+        let folder = std::fs::canonicalize(self.child.path()?).ok()?.parent()?.to_path_buf();
+        let locator = self.locator;
+        let stored = [&locator.relative_path, &locator.absolute_win32_path, &locator.volume_path];
+        let names: Vec<&str> = stored.into_iter().flatten().filter_map(|path| names_of(path).last()).collect();
+        let is_similar = |path: &Path| names.iter().any(|name| looks_like(path, name));
+        let similar = Identities::in_folder(&folder, self.options.strictness, is_similar);
+        self.take_first(&similar)
+    }
+
+    /// Tries the images below a folder that have the identity, whatever their names are.
+    fn by_identity(&mut self, root: &Path) -> Option<Found> {
+        let folder = std::fs::canonicalize(root).ok()?;
+        let strictness = self.options.strictness;
+        let known = self.files.folders.remove(&folder).unwrap_or_else(|| Identities::below(&folder, strictness));
+        let found = self.take_first(&known);
+        if found.is_none() {
+            let outcome = ParentRejection::NoneWithin { images: known.len(), is_complete: known.is_complete() };
+            self.tried.push(Candidate { path: root.to_path_buf(), outcome });
+        }
+        self.files.folders.insert(folder, known);
+        found
+    }
+
+    /// Accepts the first of these images that is the parent. Files that were tried by their names are left out.
+    fn take_first(&mut self, images: &Identities) -> Option<Found> {
+        images.with_identity(self.locator).find_map(|path| {
+            if !self.seen.insert(path.to_path_buf()) {
+                return None;
+            }
+            let file = open_file(path, Allow::Searched).ok()?;
+            if file.id().is_some_and(|id| self.files.chain.contains(&id)) {
+                return None;
+            }
+            let found = identity_of(&file, self.options.strictness).and_then(|identity| self.check(file, identity));
+            self.take(path.to_path_buf(), found, FoundBy::Identity)
+        })
     }
 
     /// Tries the ends of the stored paths, below a folder.
@@ -251,7 +304,10 @@ impl<'a> Search<'a> {
             ParentRejection::OtherIdentity { .. } => 1,
             ParentRejection::InChain => 2,
             ParentRejection::Broken(_) => 3,
-            ParentRejection::Missing | ParentRejection::Outside | ParentRejection::NotAFile { .. } => 4,
+            ParentRejection::Missing
+            | ParentRejection::Outside
+            | ParentRejection::NoneWithin { .. }
+            | ParentRejection::NotAFile { .. } => 4,
         };
         let mut tried = std::mem::take(&mut self.tried);
         let telling = (0..tried.len()).min_by_key(|index| tried.get(*index).map(rank)).unwrap_or(0);
@@ -298,7 +354,7 @@ pub(super) fn named(child: &Image, files: &KnownFiles, options: &OpenOptions) ->
     let mut unknown = None;
     let mut others = Vec::new();
     for path in options.parents.explicit() {
-        let Ok(file) = open_file(path, Allow::Named) else { continue };
+        let Ok(file) = open_file(path, options.allow_named()) else { continue };
         if file.id().is_some_and(|id| files.chain.contains(&id)) {
             continue;
         }

@@ -20,7 +20,7 @@ fn is_nowhere(error: &io::Error) -> bool {
 }
 
 /// Returns the names in a stored path, without drive, share markers, volume, and the dots for folders.
-pub(super) fn names_of(stored: &str) -> impl Iterator<Item = &str> {
+pub(crate) fn names_of(stored: &str) -> impl Iterator<Item = &str> {
     stored
         .split(['\\', '/', ':'])
         .filter(|name| !matches!(*name, "" | "." | ".." | "?") && !name.starts_with("Volume{"))

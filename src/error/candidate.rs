@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use uuid::Uuid;
 
 use super::Error;
+use super::kind::Count;
 
 /// A path that was tried for a parent, and why it was rejected.
 #[derive(Clone, Debug)]
@@ -36,6 +37,13 @@ pub enum ParentRejection {
         /// Kind of the file, such as "a directory" or "a pipe".
         what: &'static str,
     },
+    /// The path is a folder, and no image in it has the identity that the child stores.
+    NoneWithin {
+        /// Number of images whose identity was read.
+        images: usize,
+        /// Whether all files of the folder were looked at.
+        is_complete: bool,
+    },
     /// The file cannot be opened as an image, so its identity is unknown.
     Broken(Error),
     /// The file has the identity that the child stores, but cannot be opened, or cannot be the parent of this child.
@@ -51,6 +59,13 @@ impl fmt::Display for Candidate {
             ParentRejection::InChain => f.write_str("already in the chain")?,
             ParentRejection::OtherIdentity { found } => write!(f, "DataWriteGuid {{{found}}}")?,
             ParentRejection::NotAFile { what } => write!(f, "is {what}")?,
+            ParentRejection::NoneWithin { images, is_complete } => {
+                let images = Count(u64::try_from(*images).unwrap_or(u64::MAX), "image", "images");
+                write!(f, "none of {images} has this identity")?;
+                if !is_complete {
+                    f.write_str("; there are too many files to look at all of them")?;
+                }
+            }
             ParentRejection::Broken(error) | ParentRejection::Unusable(error) => write!(f, "{error}")?,
         }
         f.write_str(")")

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::candidate::Tried;
-use super::{Candidate, Category, Error, Rule, Structure};
+use super::{Candidate, Category, Error, OtherFormat, Rule, Structure};
 
 /// Cause of an [`Error`]. Numbers are as found in the file; lengths and offsets are in bytes.
 #[non_exhaustive]
@@ -16,8 +16,8 @@ use super::{Candidate, Category, Error, Rule, Structure};
 pub enum ErrorKind {
     /// The file is not a VHDX file.
     NotVhdx {
-        /// The format that its first bytes suggest.
-        looks_like: &'static str,
+        /// The format that its content or its name suggests.
+        looks_like: OtherFormat,
     },
     /// The file is shorter than it must be.
     FileTooShort {
@@ -89,6 +89,12 @@ pub enum ErrorKind {
         /// Its GUID.
         id: Uuid,
     },
+    /// Both region tables are lost, and a search of the file gave this: one pair that is used, or another number, which
+    /// is an error.
+    RegionSearch {
+        /// Possible file offsets of metadata region and BAT. The metadata may be lost, too, or have no BAT.
+        found: Vec<(Option<u64>, Option<u64>)>,
+    },
     /// A required structure is missing.
     Missing {
         /// Name of the structure.
@@ -155,6 +161,41 @@ pub enum ErrorKind {
         length: u64,
         /// Whether all bytes can be read, and are zero.
         is_zero: bool,
+    },
+    /// The file ends before some of its allocated blocks do.
+    Truncated {
+        /// Length of the file.
+        file_end: u64,
+        /// File offset at which the last block ends.
+        blocks_end: u64,
+        /// Number of allocated blocks.
+        allocated: u64,
+        /// Number of those whose bytes are missing, in whole or in part.
+        incomplete: u64,
+        /// Number of bytes of the disk that are missing.
+        missing: u64,
+    },
+    /// The BAT entry of a sector bitmap block places a block in an image without parent, and the block is not zero.
+    StrayBlock {
+        /// File offset of the block.
+        offset: u64,
+    },
+    /// Payload blocks are not present, while the file has content that nothing refers to, in the space of blocks.
+    LostBlocks {
+        /// Number of payload blocks that are not present.
+        absent: u64,
+        /// Number of payload blocks.
+        blocks: u64,
+        /// Length of the space that nothing refers to and that may hold blocks.
+        space: u64,
+        /// File offset of the first byte of it that is not zero.
+        first: u64,
+    },
+    /// Blocks that are not present are read at the places that they have in a fixed image, by order of the caller
+    /// ([`MetadataOverrides`](crate::MetadataOverrides)).
+    AssumedPlaces {
+        /// File offset of block 0.
+        offset: u64,
     },
     /// Bytes that the format reserves or leaves unused are not zero.
     NotEmpty {
@@ -297,6 +338,9 @@ impl ErrorKind {
             (Self::NoSectorBitmap { .. }, _) => Rule::Bitmap,
             (Self::Overlap { .. } | Self::OutOfBounds { .. }, Structure::SectorBitmap(_)) => Rule::Bitmap,
             (Self::OutOfBounds { .. }, Structure::PayloadBlock(_) | Structure::File) => Rule::BlockPlace,
+            (Self::Truncated { .. }, _) => Rule::BlockPlace,
+            (Self::StrayBlock { .. }, _) => Rule::BitmapUnneeded,
+            (Self::LostBlocks { .. }, _) => Rule::LostBlocks,
             (Self::NoParentAttached | Self::ParentNotFound { .. }, _) => Rule::ParentMissing,
             (Self::ParentMismatch { .. }, _) => Rule::ParentIdentity,
             (Self::ChainCycle | Self::ChainTooLong { .. }, _) => Rule::Chain,
@@ -334,7 +378,7 @@ impl RefUnwindSafe for ErrorKind {}
 impl fmt::Display for ErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotVhdx { looks_like } => write!(f, "not a VHDX image (looks like {looks_like})"),
+            Self::NotVhdx { looks_like } => write!(f, "not a VHDX image (looks like {})", looks_like.name),
             Self::FileTooShort { found, expected } => {
                 write!(f, "too short (found {found} bytes, expected at least {expected})")
             }
@@ -364,6 +408,7 @@ impl fmt::Display for ErrorKind {
             }
             Self::Overlap { with, offset } => write!(f, "overlaps {with} at {offset:#x}"),
             Self::Duplicate { id } => write!(f, "{{{id}}} occurs twice"),
+            Self::RegionSearch { found } => write!(f, "{}", Regions(found)),
             Self::Missing { what } => write!(f, "{what} is missing"),
             Self::UnknownOptional { id } => write!(f, "{{{id}}} is unknown, but not required"),
             Self::UnknownRequired { id } => write!(f, "{{{id}}} is required and unknown"),
@@ -426,6 +471,32 @@ impl fmt::Display for ErrorKind {
             Self::Unreferenced { length, is_zero: true } => {
                 write!(f, "{} that nothing refers to, all zero", Count(*length, "byte", "bytes"))
             }
+            Self::Truncated { file_end, blocks_end, allocated, incomplete, missing } => write!(
+                f,
+                "truncated: it ends at {}, but its blocks reach to {}: {incomplete} of {} and {} of the disk are \
+                 missing",
+                Place(*file_end),
+                Place(*blocks_end),
+                Count(*allocated, "block", "blocks"),
+                Count(*missing, "byte", "bytes")
+            ),
+            Self::StrayBlock { offset } => write!(
+                f,
+                "places a block at {offset:#x} that no payload block refers to, and that is not zero, in an image \
+                 without parent: content of the disk is missing or shifted"
+            ),
+            Self::LostBlocks { absent, blocks, space, first } => write!(
+                f,
+                "{absent} of {} not present, and read as zeros, but nothing refers to {} of the file, which are not \
+                 all zero (first at {first:#x}): entries of the BAT may be lost",
+                Count(*blocks, "block is", "blocks are"),
+                Count(*space, "byte", "bytes")
+            ),
+            Self::AssumedPlaces { offset } => write!(
+                f,
+                "blocks that are not present are read where a fixed image has them, from {offset:#x} on, as given with \
+                 --assume"
+            ),
             Self::NotEmpty { found, what } => write!(f, "{what} is not empty (found {found:#04x}, expected 0)"),
             Self::ZeroBlocks { count, length } => {
                 let blocks = Count(*count, "allocated block holds", "allocated blocks hold");
@@ -450,6 +521,39 @@ impl fmt::Display for ErrorKind {
     }
 }
 
+/// Result of a search for the regions.
+struct Regions<'a>(&'a [(Option<u64>, Option<u64>)]);
+
+impl fmt::Display for Regions<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let one = |f: &mut fmt::Formatter<'_>, (metadata, bat): &(Option<u64>, Option<u64>)| {
+            match metadata {
+                Some(offset) => write!(f, "metadata region at {offset:#x}")?,
+                None => f.write_str("no metadata region")?,
+            }
+            match bat {
+                Some(offset) => write!(f, ", BAT at {offset:#x}"),
+                None => f.write_str(", no BAT"),
+            }
+        };
+        match self.0 {
+            [] => f.write_str("lost, and a search found no metadata region (expected at a multiple of 1 MiB)"),
+            [pair @ (_, Some(_))] => {
+                f.write_str("replaced by what a search found, or --assume gave: ")?;
+                one(f, pair)
+            }
+            pairs => {
+                f.write_str("lost, and a search found no single pair of regions (found ")?;
+                for (number, pair) in pairs.iter().enumerate() {
+                    f.write_str(if number > 0 { "; " } else { "" })?;
+                    one(f, pair)?;
+                }
+                f.write_str(")")
+            }
+        }
+    }
+}
+
 /// Text from a file, with control characters escaped.
 struct Name<'a>(&'a str);
 
@@ -462,7 +566,7 @@ impl fmt::Display for Name<'_> {
 }
 
 /// A number and its noun: one, or several.
-struct Count(u64, &'static str, &'static str);
+pub(super) struct Count(pub(super) u64, pub(super) &'static str, pub(super) &'static str);
 
 impl fmt::Display for Count {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -476,5 +580,17 @@ struct Number(u64);
 impl fmt::Display for Number {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0 < 10 { write!(f, "{}", self.0) } else { write!(f, "{} = {:#x}", self.0, self.0) }
+    }
+}
+
+/// A file offset: exactly, and in a unit that people read.
+struct Place(u64);
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let units = [(40, "TiB"), (30, "GiB"), (20, "MiB")];
+        let (shift, unit) = units.into_iter().find(|(shift, _)| self.0 >> shift > 0).unwrap_or((10, "KiB"));
+        let hundredths = (u128::from(self.0).saturating_mul(100)) >> shift;
+        write!(f, "{:#x} ({}.{:02} {unit})", self.0, hundredths / 100, hundredths % 100)
     }
 }

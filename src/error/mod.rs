@@ -18,6 +18,7 @@ macro_rules! display_as_str {
 
 mod candidate;
 mod kind;
+mod other_format;
 mod rule;
 mod structure;
 
@@ -25,6 +26,7 @@ pub(crate) use display_as_str;
 
 pub use candidate::{Candidate, ParentRejection};
 pub use kind::ErrorKind;
+pub use other_format::{FormatGroup, OtherFormat};
 pub use rule::{Rule, Severity};
 pub use structure::Structure;
 
@@ -101,6 +103,15 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> &ErrorKind {
         &self.0.kind
+    }
+
+    /// Returns the format that a file has in place of VHDX, if that is the error.
+    #[must_use]
+    pub fn looks_like(&self) -> Option<OtherFormat> {
+        match self.kind() {
+            ErrorKind::NotVhdx { looks_like } => Some(*looks_like),
+            _ => None,
+        }
     }
 
     /// Returns the structure that the error is about.

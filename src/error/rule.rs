@@ -227,9 +227,12 @@ rules! {
     /// Everything in the file is referred to.
     Unreferenced = "L1", Leak;
     /// The file ends where its last structure does, or at a multiple of 1 MiB.
-    Trailing = "L2", Note;
+    Trailing = "L2", Leak;
     /// A log changes structures, and no payload: a replay that changes a block hides bytes that are still in the file.
     LoggedPayload = "L3", Leak;
+    /// Blocks are present if the file has content for them: in a fixed image, and in one without any block, space of
+    /// blocks that nothing refers to is zero.
+    LostBlocks = "L4", Corruption;
     /// What the format leaves empty is zero: the rest of the header section, gaps, the unused parts of tables and
     /// regions, and BAT entries after that of the last block.
     NotEmpty = "N1", Note;

@@ -39,9 +39,24 @@ pub struct CurrentHeader {
     pub log_offset: u64,
     /// Length of the log, in bytes.
     pub log_length: u32,
+    /// Whether the file has a valid header: if not, all values are made up.
+    pub(super) is_known: bool,
 }
 
 impl CurrentHeader {
+    /// Returns whether the file has a valid header. Only a salvage opens a file without one; then no other value of
+    /// this header has a meaning.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        self.is_known
+    }
+
+    /// Returns the DataWriteGuid, if it is known.
+    #[must_use]
+    pub fn known_data_write_guid(&self) -> Option<Uuid> {
+        self.is_known.then_some(self.data_write_guid)
+    }
+
     /// Makes the header of a file without a valid one: no log, and no identity.
     fn unknown() -> Self {
         Self {
@@ -54,6 +69,7 @@ impl CurrentHeader {
             version: 1,
             log_offset: 0,
             log_length: 0,
+            is_known: false,
         }
     }
 
@@ -210,6 +226,7 @@ fn fields(copy: u8, header: &Header) -> CurrentHeader {
         version: header.version.get(),
         log_offset: header.log_offset.get(),
         log_length: header.log_length.get(),
+        is_known: true,
     }
 }
 

@@ -6,13 +6,12 @@ use std::mem::offset_of;
 use uuid::Uuid;
 use zerocopy::FromBytes;
 
-use crate::error::{Error, ErrorKind, Result, Structure};
+use crate::error::{Error, ErrorKind, Result, Rule, Severity, Structure};
 use crate::format::{LocatorEntry, LocatorHeader, MetadataEntry, U16, VHDX_LOCATOR};
 use crate::num::{to_u64, to_usize_saturating};
 use crate::source::View;
 
 use super::warning::Warnings;
-use crate::error::Rule;
 
 /// Parent locator of a differencing image (MS-VHDX 2.6.2.6). Its content is not trustworthy: it may name any file.
 #[non_exhaustive]
@@ -83,6 +82,9 @@ crate::error::display_as_str!(Linkage);
 
 /// Reads the parent locator of `length` bytes at `offset`.
 ///
+/// An entry that breaks a rule is a warning: its text is used as far as it has a meaning, and the other entries are
+/// used as they are. A parent is accepted by its identity, so a wrong path cannot lead to a wrong parent.
+///
 /// # Errors
 /// Fails if its type is not the one that MS-VHDX defines, its entries do not fit into it, or it has no
 /// `parent_linkage`.
@@ -99,16 +101,22 @@ pub(crate) fn read(view: &View, (offset, length): (u64, u64), warnings: &mut War
         warnings.fatal(if is_lost { Rule::Medium } else { Rule::Locator }, error)
     })?;
     let item = Item { bytes: &bytes, offset };
-    let entries = item.entries().map_err(|error| {
+    let entries = item.entries(warnings).map_err(|error| {
         let is_of_other_type = matches!(error.kind(), ErrorKind::UnknownLocatorType { .. });
         warnings.fatal(if is_of_other_type { Rule::LocatorType } else { Rule::Locator }, error)
     })?;
 
     let mut by_key: BTreeMap<&str, &str> = BTreeMap::new();
     for (key, value) in &entries {
-        if by_key.insert(key, value).is_some() {
-            return Err(warnings.fatal(Rule::Locator, item.at(0, ErrorKind::Text { what: "a key occurs twice" })));
+        if !by_key.contains_key(key.as_str()) {
+            by_key.insert(key, value);
+        } else if key.starts_with("parent_linkage") {
+            return Err(warnings.fatal(Rule::Locator, item.at(0, ErrorKind::Text { what: "an identity occurs twice" })));
         }
+    }
+    if by_key.len() < entries.len() {
+        let kind = ErrorKind::Text { what: "a key occurs twice: its first value is used" };
+        warnings.add_as(Rule::Locator, Severity::Warning, item.at(0, kind));
     }
     let mut guid = |key: &'static str| {
         let text = *by_key.get(key)?;
@@ -166,6 +174,9 @@ fn parse_guid(text: &str) -> Option<(Uuid, bool)> {
 /// Largest length of all strings of a locator, in bytes: that of the longest item.
 const MOST_TEXT: usize = 1 << 20;
 
+/// Largest number of warnings about entries of a locator, which may have 65535.
+const MOST_WARNINGS: usize = 16;
+
 struct Item<'a> {
     bytes: &'a [u8],
     offset: u64,
@@ -181,8 +192,8 @@ impl Item<'_> {
         self.at(within, ErrorKind::OutOfBounds { length, limit })
     }
 
-    /// Returns keys and values, in the order of the entries.
-    fn entries(&self) -> Result<Vec<(String, String)>> {
+    /// Returns keys and values, in the order of the entries. Entries that cannot be read are left out.
+    fn entries(&self, warnings: &mut Warnings) -> Result<Vec<(String, String)>> {
         let Ok((head, rest)) = LocatorHeader::ref_from_prefix(self.bytes) else {
             return Err(self.out_of_bounds(0, to_u64(size_of::<LocatorHeader>())));
         };
@@ -198,6 +209,7 @@ impl Item<'_> {
         // A string may be 64 KiB long, and 65535 entries may share it: the total is limited.
         let mut left = MOST_TEXT;
         let mut texts = Vec::new();
+        let mut odd = 0_usize;
         for (index, entry) in entries.iter().enumerate() {
             let place = index.saturating_mul(size_of::<LocatorEntry>()).saturating_add(size_of::<LocatorHeader>());
             let (key_length, value_length) = (entry.key_length.get(), entry.value_length.get());
@@ -205,30 +217,64 @@ impl Item<'_> {
             left = left
                 .checked_sub(both)
                 .ok_or_else(|| self.at(place, ErrorKind::Text { what: "more than 1 MiB of strings" }))?;
-            let key = self.text(place, entry.key_offset.get(), key_length)?;
-            let value = self.text(place, entry.value_offset.get(), value_length)?;
-            texts.push((key, value));
+            let key = self.text(entry.key_offset.get(), key_length);
+            let value = self.text(entry.value_offset.get(), value_length);
+            let [of_key, of_value] = [&key, &value].map(|text| match text {
+                Ok(Text { oddity, .. }) => oddity.map(|what| ErrorKind::Text { what }),
+                Err(kind) => Some(kind.clone()),
+            });
+            if let Some(kind) = of_key.or(of_value) {
+                odd = odd.saturating_add(1);
+                if odd <= MOST_WARNINGS {
+                    warnings.add_as(Rule::Locator, Severity::Warning, self.at(place, kind));
+                }
+            }
+            if let (Ok(key), Ok(value)) = (key, value) {
+                texts.push((key.text, value.text));
+            }
         }
         Ok(texts)
     }
 
-    /// Returns the string of `length` bytes, `start` bytes into the item, of the entry at `place`.
-    fn text(&self, place: usize, start: u32, length: u16) -> Result<String> {
-        let bad = |what| self.at(place, ErrorKind::Text { what });
+    /// Returns the string of `length` bytes, `start` bytes into the item.
+    fn text(&self, start: u32, length: u16) -> Result<Text, ErrorKind> {
+        let bad = |what| ErrorKind::Text { what };
         if start == 0 || length == 0 {
             return Err(bad("an offset or a length is 0"));
         }
         let start = to_usize_saturating(u64::from(start));
         let Some(bytes) = self.bytes.get(start..).and_then(|rest| rest.get(..usize::from(length))) else {
-            return Err(self.out_of_bounds(place, u64::from(length)));
+            let limit = self.offset.saturating_add(to_u64(self.bytes.len()));
+            return Err(ErrorKind::OutOfBounds { length: length.into(), limit });
         };
         let units = <[U16]>::ref_from_bytes(bytes).map_err(|_| bad("a length is odd"))?;
+        // Names on NTFS may hold surrogates without a partner.
+        let mut oddity = None;
         let text: String = char::decode_utf16(units.iter().map(|unit| unit.get()))
-            .collect::<Result<_, _>>()
-            .map_err(|_| bad("not UTF-16"))?;
-        if text.contains('\0') {
-            return Err(bad("it contains a NUL"));
-        }
-        Ok(text)
+            .map(|decoded| {
+                decoded.unwrap_or_else(|_| {
+                    oddity = Some("a string is not UTF-16");
+                    char::REPLACEMENT_CHARACTER
+                })
+            })
+            .collect();
+        // Some writers store the terminator of the string, too.
+        let text = match text.trim_end_matches('\0') {
+            "" => return Err(bad("a string has only NULs")),
+            inner if inner.contains('\0') => return Err(bad("a string contains a NUL")),
+            inner if inner.len() < text.len() => {
+                oddity = Some("a string ends with a NUL");
+                inner.to_owned()
+            }
+            _ => text,
+        };
+        Ok(Text { text, oddity })
     }
+}
+
+/// A string of the locator.
+struct Text {
+    text: String,
+    /// The way in which the stored string is not in order.
+    oddity: Option<&'static str>,
 }

@@ -179,6 +179,12 @@ impl Table {
         let start = region.offset;
         let at = |field: usize, kind| Error::at(Structure::MetadataTable, start.saturating_add(to_u64(field)), kind);
         let nothing = Self { start, length: u64::from(region.len), entries: Vec::new(), lost: None };
+        if region.offset == 0 && warnings.is_lenient() {
+            // A search has not found the region.
+            let what = "the metadata region";
+            let lost = Some(Error::of(Structure::MetadataTable, ErrorKind::Missing { what }));
+            return Ok(Self { lost, ..nothing });
+        }
         let bytes = view.copy(Structure::MetadataTable, start, MetadataTableHeader::TABLE_LENGTH);
         let lost = bytes.as_ref().err().filter(|error| matches!(error.kind(), ErrorKind::Lost)).cloned();
         let Some(bytes) = warnings.accept(Rule::MetadataTable, bytes)? else { return Ok(Self { lost, ..nothing }) };

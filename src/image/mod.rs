@@ -9,7 +9,9 @@ mod locator;
 pub(crate) mod log;
 mod lost;
 pub(crate) mod metadata;
+mod other_format;
 pub(crate) mod region;
+mod search;
 mod warning;
 
 use std::path::Path;
@@ -53,6 +55,8 @@ pub struct Image {
     parent_locator: Option<(u64, u64)>,
     /// Number of entries of the metadata table.
     pub(crate) metadata_entries: usize,
+    /// File offset of block 0, by order of the caller: see [`MetadataOverrides::is_linear`].
+    assumed_start: Option<u64>,
     pub(crate) warnings: Warnings,
 }
 
@@ -87,8 +91,8 @@ impl Image {
     /// warnings list the problems. Values in `assumed` replace those of the metadata.
     ///
     /// # Errors
-    /// The errors of [`Image::open`]; with [`Strictness::Salvage`], only if there is no region table, or a necessary
-    /// size is unknown.
+    /// The errors of [`Image::open`]; with [`Strictness::Salvage`], only if there is no region table and a search does
+    /// not find the regions, or a necessary size is unknown.
     pub fn open_with(
         source: Source,
         log_policy: LogPolicy,
@@ -121,6 +125,18 @@ impl Image {
             }
             (Err(lost), Err(_)) => Err(warnings.fatal(Rule::Medium, lost)),
         }
+        .map_err(|error| Self::not_vhdx(&error, warnings).unwrap_or(error))
+    }
+
+    /// Returns what a file is that a salvage cannot open, if it is certainly no image, or nothing of an image is in it.
+    /// All other problems of the file follow from that.
+    fn not_vhdx(error: &Error, warnings: &mut Warnings) -> Option<Error> {
+        let is_nothing_there = matches!(error.kind(), ErrorKind::RegionSearch { found } if found.is_empty());
+        let is_other =
+            |error: &Error| error.looks_like().is_some_and(|format| is_nothing_there || format.group.is_certain());
+        let other = warnings.as_slice().iter().map(|warning| &warning.detail).find(|detail| is_other(detail))?.clone();
+        *warnings = Warnings::new(Strictness::Salvage);
+        Some(warnings.fatal(Rule::Signature, other))
     }
 
     fn parse(
@@ -135,7 +151,7 @@ impl Image {
         let creator = identifier::read(&view, warnings)?;
         let header = header::select(&view, warnings)?;
         let log_state = log::replay(&mut view, &header, log_policy, warnings)?;
-        let regions = region::read(&view, &header, warnings)?;
+        let regions = region::read(&view, &header, assumed, warnings)?;
         view.preload(regions.metadata.offset, u64::from(regions.metadata.len).min(USUAL_METADATA));
         let metadata = metadata::read(&view, &regions.metadata, assumed, warnings)?;
         let geometry = Geometry::new(&metadata, warnings)?;
@@ -148,6 +164,14 @@ impl Image {
             let detail = Error::at(Structure::ParentLocator, offset, kind);
             warnings.add_as(Rule::ParentLocator, Severity::Unchecked, detail);
         }
+        let assumed_start = (assumed.is_linear && geometry.kind != ImageKind::Differencing).then(|| {
+            let Region { offset, len: length, .. } = regions.bat;
+            let (view, geometry, reserved, length) = (&view, &geometry, &regions.reserved, length.into());
+            let start = Bat { view, geometry, reserved, offset, length, assumed_start: None }.linear_start();
+            let detail = Error::at(Structure::Bat, offset, ErrorKind::AssumedPlaces { offset: start });
+            warnings.add_as(Rule::LostBlocks, Severity::Corruption, detail);
+            start
+        });
         view.release_preloaded();
         let reserved_for_salvage =
             warnings.is_lenient().then(|| regions.reserved_for_salvage(&view, &header, geometry.bat_length()));
@@ -162,6 +186,7 @@ impl Image {
             virtual_disk_id: metadata.virtual_disk_id,
             parent_locator: metadata.parent_locator,
             metadata_entries: metadata.entries,
+            assumed_start,
             warnings: std::mem::take(warnings),
         })
     }
@@ -225,7 +250,7 @@ impl Image {
         &self.creator
     }
 
-    /// Returns the current header (MS-VHDX 2.2.2).
+    /// Returns the current header (MS-VHDX 2.2.2). In a salvage, both may be lost: [`CurrentHeader::is_known`].
     #[must_use]
     pub fn header(&self) -> &CurrentHeader {
         &self.header
@@ -242,9 +267,9 @@ impl Image {
         &self.log_state
     }
 
-    /// Returns the number of the region table in use: 1 or 2 (MS-VHDX 2.2.3).
+    /// Returns the number of the region table in use: 1 or 2 (MS-VHDX 2.2.3). Returns `None` if both are lost.
     #[must_use]
-    pub fn region_table_copy(&self) -> u8 {
+    pub fn region_table_copy(&self) -> Option<u8> {
         self.regions.copy
     }
 
@@ -396,6 +421,7 @@ impl Image {
             reserved: &self.regions.reserved,
             offset,
             length: length.into(),
+            assumed_start: self.assumed_start,
         }
     }
 

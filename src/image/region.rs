@@ -14,7 +14,9 @@ use crate::format::{
 use crate::num::to_u64;
 use crate::source::View;
 
+use super::assumed::MetadataOverrides;
 use super::header::CurrentHeader;
+use super::search::{self, FoundRegions};
 use super::warning::{Strictness, Warnings};
 use crate::error::{Rule, Severity};
 
@@ -45,19 +47,28 @@ impl Region {
 /// The region table in use.
 #[derive(Debug)]
 pub(crate) struct Regions {
-    /// Number of the copy: 1 or 2.
-    pub(crate) copy: u8,
+    /// Number of the copy: 1 or 2; none if both are lost, and a search or the caller has replaced them.
+    pub(crate) copy: Option<u8>,
     pub(crate) all: Vec<Region>,
     pub(crate) bat: Region,
     pub(crate) metadata: Region,
     pub(crate) reserved: ReservedRanges,
 }
 
-/// Reads the region table from its first usable copy.
+/// Reads the region table from its first usable copy. In a salvage, regions whose tables are lost are searched for.
 ///
 /// # Errors
-/// [`ErrorKind::NoValidCopy`] if neither is usable, and errors in the table itself.
-pub(crate) fn read(view: &View, header: &CurrentHeader, warnings: &mut Warnings) -> Result<Regions> {
+/// [`ErrorKind::NoValidCopy`] if neither is usable, and errors in the table itself; in a salvage,
+/// [`ErrorKind::RegionSearch`].
+pub(crate) fn read(
+    view: &View,
+    header: &CurrentHeader,
+    assumed: &MetadataOverrides,
+    warnings: &mut Warnings,
+) -> Result<Regions> {
+    if warnings.is_lenient() && (assumed.bat_offset.is_some() || assumed.metadata_offset.is_some()) {
+        return Regions::without_table(view, header, assumed, warnings);
+    }
     let (copy, table) = match (Table::read(view, 1), Table::read(view, 2)) {
         (Ok(first), Ok(second)) => {
             if first.bytes != second.bytes {
@@ -79,9 +90,12 @@ pub(crate) fn read(view: &View, header: &CurrentHeader, warnings: &mut Warnings)
             let detail = Error::of(Structure::RegionTables, ErrorKind::NoValidCopy { first, second });
             let usable = [1, 2].into_iter().filter(|_| warnings.is_lenient());
             let mut usable = usable.filter_map(|copy| Some((copy, Table::read_unchecked(view, copy)?)));
-            let Some(usable) = usable.next() else { return Err(warnings.fatal(Rule::RegionTables, detail)) };
+            let usable = usable.next();
             warnings.reject(Rule::RegionTables, detail)?;
-            usable
+            match usable {
+                Some(usable) if usable.1.leads_to_metadata(view) || search::find(view, assumed).is_err() => usable,
+                _ => return Regions::without_table(view, header, assumed, warnings),
+            }
         }
     };
     let (copy, table) =
@@ -138,7 +152,24 @@ impl Regions {
         warnings.require(Rule::RegionPlace, entries.check_metadata_place(&metadata))?;
         let all = entries.all(warnings);
         let reserved = ReservedRanges::new(&all, header, view.length(), warnings)?;
-        Ok(Self { copy, all, bat, metadata, reserved })
+        Ok(Self { copy: Some(copy), all, bat, metadata, reserved })
+    }
+
+    /// Returns the regions of a file that has lost its tables, from a search or from the caller.
+    fn without_table(
+        view: &View,
+        header: &CurrentHeader,
+        assumed: &MetadataOverrides,
+        warnings: &mut Warnings,
+    ) -> Result<Self> {
+        let found = search::find(view, assumed).map_err(|error| warnings.fatal(Rule::RegionTables, error))?;
+        let FoundRegions { metadata, bat } = found;
+        let place = Some(metadata.offset).filter(|_| metadata.len > 0);
+        let kind = ErrorKind::RegionSearch { found: vec![(place, Some(bat.offset))] };
+        warnings.add_as(Rule::RegionTables, Severity::Warning, Error::of(Structure::RegionTables, kind));
+        let all = vec![bat, metadata];
+        let reserved = ReservedRanges::new(&all, header, view.length(), warnings)?;
+        Ok(Self { copy: None, all, bat, metadata, reserved })
     }
 
     /// Returns the parts of the file that are certainly not used by blocks: the log, if it looks like one, `bat_length`
@@ -178,6 +209,16 @@ impl Table {
         let table = Self::parse(view, copy, false).ok()?;
         let has = |guid: Guid| table.entries.iter().any(|entry| entry.guid == guid);
         (has(RegionTableEntry::BAT) && has(RegionTableEntry::METADATA)).then_some(table)
+    }
+
+    /// Returns whether a metadata region is where the table says.
+    fn leads_to_metadata(&self, view: &View) -> bool {
+        let entry = self.entries.iter().find(|entry| entry.guid == RegionTableEntry::METADATA);
+        entry.is_some_and(|entry| {
+            let length = to_u64(MetadataTableHeader::SIGNATURE.len());
+            let found = view.copy(Structure::MetadataTable, entry.file_offset.get(), length);
+            found.is_ok_and(|found| found == MetadataTableHeader::SIGNATURE.as_bytes())
+        })
     }
 
     fn parse(view: &View, copy: u8, is_checked: bool) -> Result<Self> {

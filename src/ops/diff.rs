@@ -2,8 +2,9 @@
 
 use std::ops::{ControlFlow, Range};
 
-use crate::disk::Disk;
+use crate::disk::{Disk, Extents};
 use crate::error::{Error, ErrorKind, Structure};
+use crate::image::ImageKind;
 use crate::scan::{Input, ScanError, ScanOptions};
 
 use super::compare::compare;
@@ -19,7 +20,8 @@ pub struct Change {
 }
 
 /// Calls `on_change` for the ranges that the layers above `ancestor` define, in order, until it breaks. Only BATs and
-/// sector bitmaps are read, not the content. `ancestor` is the number of a layer, at least 1.
+/// sector bitmaps are read, not the content. `ancestor` is the number of a layer, at least 1; the parent of the last
+/// layer counts, even if it is missing: what the layers above it hold is known without it.
 ///
 /// # Errors
 /// [`ScanError::Read`] if the layer does not exist, or if the map of the disk cannot be read.
@@ -28,9 +30,13 @@ pub fn allocated_changes(
     ancestor: usize,
     mut on_change: impl FnMut(Change) -> ControlFlow<()>,
 ) -> Result<(), ScanError> {
-    layer_of(disk, ancestor)?;
+    let is_child = disk.layers().last().is_some_and(|last| last.image().kind() == ImageKind::Differencing);
+    if ancestor != disk.layers().len() || !is_child {
+        layer_of(disk, ancestor)?;
+    }
     let mut pending = Pending::default();
-    for extent in disk.extents(..) {
+    // Only the layers above the ancestor are looked at: nothing depends on what is below them.
+    for extent in Extents::above(disk, ancestor) {
         let extent = extent?;
         if extent.layer < ancestor {
             let range = extent.start..extent.start.saturating_add(extent.len);

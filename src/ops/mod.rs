@@ -5,11 +5,13 @@ mod compare;
 mod diff;
 mod extract;
 mod hash;
+pub mod inventory;
 mod layout;
 pub mod manifest;
 pub mod vhd;
 
-pub use check::{CheckOptions, CheckReport, check, shared_blocks};
+pub(crate) use check::truncated;
+pub use check::{CheckOptions, CheckReport, check, content_warnings, layer_warnings, shared_blocks};
 pub use compare::{COMPARE_STEP, Difference, compare, first_difference};
 pub use diff::{Change, allocated_changes, content_changes};
 #[cfg(any(unix, windows))]
@@ -18,4 +20,4 @@ pub use extract::{
     ExtractOptions, Extracted, Reflink, Sparse, Target, TargetContent, extract_to_stream, extract_to_writer, measure,
 };
 pub use hash::{Algorithm, Digest, UnknownAlgorithm, hash};
-pub use layout::{DiskLayout, Partition, PartitionScheme, PartitionTable, Volume, detect};
+pub use layout::{DiskLayout, Partition, PartitionScheme, PartitionTable, Volume, VolumeDetails, detect};

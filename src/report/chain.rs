@@ -6,7 +6,7 @@ use uuid::Uuid;
 use crate::disk::{self, FoundBy, Layer};
 use crate::image::{ImageKind, Linkage};
 
-use super::{LogUse, Report, Schema, text_of};
+use super::{LogUse, NameBytes, Report, Schema, text_of};
 
 /// The images of a chain and how they were found.
 #[non_exhaustive]
@@ -38,14 +38,20 @@ pub struct ChainLayer {
     pub depth: usize,
     /// Path of the image.
     pub filename: String,
+    /// Bytes of the path, if it is not Unicode.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filename_bytes: Option<NameBytes>,
     /// Kind of the image.
     pub kind: ImageKind,
     /// Size of the disk, in bytes.
     pub virtual_size: u64,
     /// What was done with the log.
     pub log: LogUse,
-    /// Identity of the content.
-    pub data_write_guid: Uuid,
+    /// Whether another program has the file open for writing; none if unknown.
+    #[serde(default)]
+    pub in_use: Option<bool>,
+    /// Identity of the content; none if both headers are lost.
+    pub data_write_guid: Option<Uuid>,
     /// How the image was found; none for the image that was opened.
     pub found_by: Option<FoundBy>,
     /// The key of the child's locator that names the identity of this image; none for the image that was opened.
@@ -76,10 +82,12 @@ impl ChainLayer {
         Self {
             depth,
             filename: text_of(image.path()),
+            filename_bytes: image.path().and_then(NameBytes::of),
             kind: image.kind(),
             virtual_size: image.virtual_disk_size(),
             log: image.log_state().into(),
-            data_write_guid: image.header().data_write_guid,
+            in_use: image.source().in_use(),
+            data_write_guid: image.header().known_data_write_guid(),
             found_by: layer.link().map(|link| link.found_by),
             linkage: layer.link().map(|link| link.linkage),
             parent: locator.as_ref().map(|locator| locator.name().to_owned()),

@@ -6,10 +6,11 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::check::Finding;
-use crate::error::{Rule, Severity};
+use crate::error::{OtherFormat, Rule, Severity};
 use crate::ops::CheckReport;
+use crate::source::Source;
 
-use super::{Report, Schema, Span, text_of};
+use super::{LogUse, NameBytes, Report, Schema, Span, Truncated, entries_replayed, text_of};
 
 /// The findings in an image, or why there are none.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +31,9 @@ pub enum CheckResult {
 pub struct Check {
     /// Path of the image.
     pub filename: String,
+    /// Bytes of the path, if it is not Unicode.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filename_bytes: Option<NameBytes>,
     /// `vhdx`; none if the file is not a VHDX image.
     pub format: Option<Cow<'static, str>>,
     /// Number of things that could not be checked or are not supported.
@@ -52,6 +56,18 @@ pub struct Check {
     pub notes: u64,
     /// Space that nothing refers to, in bytes.
     pub leaked_bytes: u64,
+    /// What was done with the log; none if the image can't be opened.
+    pub log: Option<LogUse>,
+    /// Number of entries of the log that were replayed in memory.
+    pub log_entries_replayed: u64,
+    /// What a truncated file has lost; none if it has all of its blocks.
+    pub truncated: Option<Truncated>,
+    /// Whether another program has the file open for writing; none if unknown.
+    #[serde(default)]
+    pub in_use: Option<bool>,
+    /// What the file is, if it is not a VHDX image; absent otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub looks_like: Option<LooksLike>,
     /// Name of this format.
     pub schema: Schema<Self>,
     /// Number of findings of each kind.
@@ -72,6 +88,9 @@ impl Report for Check {
 pub struct CheckFailure {
     /// Path of the image.
     pub filename: String,
+    /// Bytes of the path, if it is not Unicode.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filename_bytes: Option<NameBytes>,
     /// None.
     pub format: Option<Cow<'static, str>>,
     /// 1.
@@ -80,6 +99,28 @@ pub struct CheckFailure {
     pub error: String,
     /// Name of this format.
     pub schema: Schema<Check>,
+}
+
+/// Format of a file that is not a VHDX image.
+#[non_exhaustive]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct LooksLike {
+    /// Short name that does not change, such as `gzip`.
+    pub format: String,
+    /// Name in words.
+    pub name: String,
+    /// What the format is used for, such as `packed`.
+    pub group: String,
+}
+
+impl LooksLike {
+    /// Describes a format.
+    #[must_use]
+    pub fn of(format: OtherFormat) -> Self {
+        Self { format: format.key.to_owned(), name: format.name.to_owned(), group: format.group.as_str().to_owned() }
+    }
 }
 
 /// Number of findings of one kind.
@@ -116,6 +157,8 @@ pub struct CheckFinding {
     pub range: Option<Span>,
     /// What was found, and what was expected.
     pub message: String,
+    /// The program that is known to write images like this, if it made the image: then the finding is harmless.
+    pub habit_of: Option<Cow<'static, str>>,
 }
 
 impl Check {
@@ -127,6 +170,7 @@ impl Check {
         let counts = report.counts.iter();
         Self {
             filename: text_of(report.files.first().and_then(|file| file.path())),
+            filename_bytes: report.files.first().and_then(|file| file.path()).and_then(NameBytes::of),
             format: report.is_vhdx.then_some("vhdx".into()),
             check_errors: unchecked.max(u64::from(!report.is_vhdx)),
             corruptions: report.corruptions(is_strict),
@@ -137,7 +181,12 @@ impl Check {
             fragmented_clusters: report.fragmented_blocks,
             warnings: count(Severity::Warning),
             notes: count(Severity::Note),
-            leaked_bytes: report.unreferenced.saturating_mul(1 << 20),
+            leaked_bytes: report.leaked_bytes,
+            log: report.logs.first().map(LogUse::from),
+            log_entries_replayed: report.logs.first().map_or(0, entries_replayed),
+            truncated: report.truncated().and_then(Truncated::of),
+            in_use: report.files.first().and_then(Source::in_use),
+            looks_like: report.looks_like.map(LooksLike::of),
             schema: Schema::default(),
             counts: counts.map(|((code, severity), count)| CheckCount::of(*code, *severity, *count)).collect(),
             findings: report.findings.iter().map(CheckFinding::of).collect(),
@@ -149,8 +198,14 @@ impl CheckFailure {
     /// Describes an image that could not be opened.
     #[must_use]
     pub fn of(image: &Path, error: &str) -> Self {
-        let (filename, error) = (text_of(Some(image)), error.to_owned());
-        Self { filename, format: None, check_errors: 1, error, schema: Schema::default() }
+        Self {
+            filename: text_of(Some(image)),
+            filename_bytes: NameBytes::of(image),
+            format: None,
+            check_errors: 1,
+            error: error.to_owned(),
+            schema: Schema::default(),
+        }
     }
 }
 
@@ -172,6 +227,7 @@ impl CheckFinding {
             offset: finding.detail.offset(),
             range: finding.range.clone().map(Span::from),
             message: finding.detail.to_string(),
+            habit_of: finding.habit_of.map(Cow::Borrowed),
         }
     }
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::disk::Disk;
 use crate::ops::Change;
 
-use super::{Report, Schema, text_of};
+use super::{NameBytes, Report, Schema, text_of};
 
 /// The changes of a disk since an ancestor.
 #[non_exhaustive]
@@ -37,8 +37,11 @@ pub struct DiffStart {
     pub schema: Schema<Diff>,
     /// Path of the image.
     pub filename: String,
-    /// Path of the ancestor.
-    pub ancestor: String,
+    /// Bytes of the path, if it is not Unicode.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filename_bytes: Option<NameBytes>,
+    /// Path of the ancestor; none for a parent that was not found.
+    pub ancestor: Option<String>,
     /// Layer of the ancestor: 1 is the parent.
     pub ancestor_depth: usize,
     /// Size of the disk, in bytes.
@@ -74,12 +77,16 @@ pub struct DiffEntry {
 
 /// The keys of a list of changes after the list `changes`.
 #[non_exhaustive]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DiffEnd {
+    /// Number of ranges.
+    pub changed_ranges: u64,
     /// Sum of the lengths, in bytes.
     pub changed_bytes: u64,
+    /// Number of those bytes that are zeros without data.
+    pub zero_bytes: u64,
 }
 
 impl Diff {
@@ -97,7 +104,8 @@ impl DiffStart {
         Self {
             schema: Schema::default(),
             filename: text_of(disk.image().path()),
-            ancestor: text_of(disk.layers().get(ancestor).and_then(|layer| layer.image().path())),
+            filename_bytes: disk.image().path().and_then(NameBytes::of),
+            ancestor: disk.layers().get(ancestor).map(|layer| text_of(layer.image().path())),
             ancestor_depth: ancestor,
             virtual_size: disk.size(),
             mode,
@@ -115,9 +123,11 @@ impl DiffEntry {
 }
 
 impl DiffEnd {
-    /// Ends a list of these lengths in all.
-    #[must_use]
-    pub const fn of(changed_bytes: u64) -> Self {
-        Self { changed_bytes }
+    /// Adds a change.
+    pub fn add(&mut self, change: &Change) {
+        let length = change.range.end.saturating_sub(change.range.start);
+        self.changed_ranges = self.changed_ranges.saturating_add(1);
+        self.changed_bytes = self.changed_bytes.saturating_add(length);
+        self.zero_bytes = self.zero_bytes.saturating_add(if change.is_zero { length } else { 0 });
     }
 }

@@ -1,6 +1,7 @@
 //! Digests of a disk: `vhdx hash`, and `vhdx merge` of their shards.
 
 use std::ops::Range;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -9,7 +10,7 @@ use crate::disk::{Disk, Layer};
 use crate::ops::Digest;
 use crate::ops::manifest::Root;
 
-use super::{Fields, LogUse, OffsetSpan, Report, Schema, text_of};
+use super::{Fields, LogUse, NameBytes, OffsetSpan, Report, Schema, text_of};
 
 /// An image and the digests of its disk.
 #[non_exhaustive]
@@ -21,6 +22,9 @@ pub struct Hash {
     pub schema: Schema<Self>,
     /// Path of the image.
     pub filename: String,
+    /// Bytes of the path, if it is not Unicode.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filename_bytes: Option<NameBytes>,
     /// Size of the disk, in bytes.
     pub virtual_size: u64,
     /// What was done with the log.
@@ -30,6 +34,9 @@ pub struct Hash {
     /// The part of the disk that the digests cover.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub range: Option<OffsetSpan>,
+    /// True if another program had the file open for writing; otherwise absent.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub in_use: bool,
     /// Digests of the disk in hexadecimal, by algorithm.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk: Option<Fields<String>>,
@@ -56,8 +63,11 @@ impl Report for Hash {
 pub struct HashLayer {
     /// Path of the image.
     pub filename: String,
-    /// Identity of the content.
-    pub data_write_guid: Uuid,
+    /// Bytes of the path, if it is not Unicode.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filename_bytes: Option<NameBytes>,
+    /// Identity of the content; none if both headers are lost.
+    pub data_write_guid: Option<Uuid>,
     /// What was done with the log.
     pub log: LogUse,
 }
@@ -70,10 +80,12 @@ impl Hash {
         Self {
             schema: Schema::default(),
             filename: text_of(disk.image().path()),
+            filename_bytes: disk.image().path().and_then(NameBytes::of),
             virtual_size: disk.size(),
             log: disk.image().log_state().into(),
             chain: disk.layers().iter().map(HashLayer::of).collect(),
             range: None,
+            in_use: false,
             disk: None,
             file_length: None,
             file: None,
@@ -81,11 +93,24 @@ impl Hash {
         }
     }
 
+    /// Path of the image.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        self.filename_bytes.as_ref().map_or_else(|| PathBuf::from(&self.filename), NameBytes::to_path)
+    }
+
     /// Adds the digests of a range of the disk.
     #[must_use]
     pub fn disk(mut self, range: Range<u64>, digests: &[Digest]) -> Self {
         self.range = Some(range.into());
         self.disk = Some(by_algorithm(digests));
+        self
+    }
+
+    /// Adds whether another program has the image open for writing: [`Source::in_use`](crate::Source::in_use).
+    #[must_use]
+    pub fn in_use(mut self, in_use: Option<bool>) -> Self {
+        self.in_use = in_use == Some(true);
         self
     }
 
@@ -106,16 +131,17 @@ impl Hash {
 }
 
 impl HashLayer {
-    fn of(layer: &Layer) -> Self {
+    pub(super) fn of(layer: &Layer) -> Self {
         let image = layer.image();
         Self {
             filename: text_of(image.path()),
-            data_write_guid: image.header().data_write_guid,
+            filename_bytes: image.path().and_then(NameBytes::of),
+            data_write_guid: image.header().known_data_write_guid(),
             log: image.log_state().into(),
         }
     }
 }
 
-fn by_algorithm(digests: &[Digest]) -> Fields<String> {
+pub(super) fn by_algorithm(digests: &[Digest]) -> Fields<String> {
     digests.iter().map(|digest| (digest.algorithm().as_str(), digest.to_string())).collect()
 }

@@ -1,18 +1,20 @@
 //! What an image is: `vhdx info`.
 
 use std::borrow::Cow;
-use std::fs::File;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::disk::{Chain, Disk};
+use crate::check::Finding;
+use crate::disk::{Chain, Disk, FoundBy};
 use crate::error::{Error, ErrorKind, Result, Rule, Severity, Structure};
 use crate::format::PayloadBlockState;
-use crate::image::{BlockStates, Image, ImageKind, LogState, ParentLocator, Region, Warning};
+use crate::image::{BlockStates, Image, ImageKind, ParentLocator, Region};
+use crate::ops::inventory::Checkpoints;
 use crate::ops::{self, DiskLayout};
 
-use super::{Fields, LogUse, Report, Schema, text_of};
+use super::{Fields, LogUse, NameBytes, Report, Schema, Span, Truncated, entries_replayed, text_of};
 
 /// An image: the keys of `qemu-img info` first, and everything else under `format-specific`.
 #[non_exhaustive]
@@ -24,6 +26,9 @@ pub struct Info {
     pub virtual_size: u64,
     /// Path of the image.
     pub filename: String,
+    /// Bytes of the path, if it is not Unicode.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filename_bytes: Option<NameBytes>,
     /// Size of a block, in bytes.
     pub cluster_size: u64,
     /// `vhdx`.
@@ -31,8 +36,8 @@ pub struct Info {
     pub format: Cow<'static, str>,
     /// Space that the file occupies, in bytes; none if the system does not say.
     pub actual_size: Option<u64>,
-    /// Whether the log has changes.
-    pub dirty_flag: bool,
+    /// Whether the log has changes; none if both headers are lost.
+    pub dirty_flag: Option<bool>,
     /// The image file, as qemu-img describes it.
     pub children: Vec<InfoChild>,
     /// Name of the parent, as the image stores it; absent without parent locator.
@@ -121,6 +126,9 @@ pub struct InfoData {
     pub kind: ImageKind,
     /// Length of the file, in bytes.
     pub file_length: u64,
+    /// Whether another program has the file open for writing; none if unknown.
+    #[serde(default)]
+    pub in_use: Option<bool>,
     /// Logical sector size, in bytes: 512 or 4096.
     pub logical_sector_size: u32,
     /// Size of a sector of the drive that the disk claims to be, in bytes; none if the image does not say.
@@ -129,8 +137,8 @@ pub struct InfoData {
     pub virtual_disk_id: Option<Uuid>,
     /// The program that made the image, as it calls itself.
     pub creator: String,
-    /// The current header.
-    pub header: InfoHeader,
+    /// The current header; none if both are lost.
+    pub header: Option<InfoHeader>,
     /// The log.
     pub log: InfoLog,
     /// The region table in use.
@@ -143,6 +151,10 @@ pub struct InfoData {
     pub chain: Vec<String>,
     /// Content of the disk; none for a parent.
     pub contents: Option<InfoContents>,
+    /// Images in the folder of the image that depend on it; none if they were not looked for.
+    pub checkpoints: Option<InfoCheckpoints>,
+    /// What a truncated file has lost; none if it has all of its blocks.
+    pub truncated: Option<Truncated>,
     /// What is unusual or damaged in the image.
     pub warnings: Vec<InfoWarning>,
 }
@@ -174,13 +186,13 @@ pub struct InfoLog {
     /// What was done with the log.
     pub state: LogUse,
     /// Identity of the log; nil if it has no changes.
-    pub guid: Uuid,
+    pub guid: Option<Uuid>,
     /// Version of the format of the log: 0.
-    pub version: u16,
+    pub version: Option<u16>,
     /// File offset of the log, in bytes.
-    pub offset: u64,
+    pub offset: Option<u64>,
     /// Length of the log, in bytes.
-    pub length: u32,
+    pub length: Option<u32>,
     /// Number of entries that were replayed.
     pub entries_replayed: u64,
     /// Length of the file after the replay, in bytes.
@@ -193,8 +205,8 @@ pub struct InfoLog {
 #[serde(rename_all = "kebab-case")]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct InfoRegionTable {
-    /// Which of the two region tables is in use: 1 or 2.
-    pub copy: u8,
+    /// Which of the two region tables is in use: 1 or 2; none if both are lost.
+    pub copy: Option<u8>,
     /// Regions, in the order of the table.
     pub regions: Vec<Region>,
 }
@@ -222,6 +234,8 @@ pub struct InfoParent {
     pub locator: Fields<String>,
     /// Path of the parent; none if it was not found.
     pub filename: Option<String>,
+    /// How the parent was found; none if it was not.
+    pub found_by: Option<FoundBy>,
     /// Why the parent was not found.
     pub error: Option<String>,
 }
@@ -237,7 +251,27 @@ pub enum InfoContents {
         error: String,
     },
     /// What is on the disk.
-    Known(DiskLayout),
+    Known(Box<DiskLayout>),
+}
+
+/// Images that depend on an image, in the folder of the image.
+#[non_exhaustive]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct InfoCheckpoints {
+    /// Number of checkpoints.
+    pub count: usize,
+    /// Path of the newest checkpoint, which holds the current state of the disk; none without checkpoints.
+    pub newest: Option<String>,
+    /// Number of checkpoints without checkpoints of their own; more than 1 if the chain has branches.
+    pub leaves: usize,
+    /// Paths of the checkpoints, each after its parent.
+    pub files: Vec<String>,
+    /// Paths of images that name this file as their parent, but store another identity.
+    pub stale: Vec<String>,
+    /// Whether all images of the folder were looked at.
+    pub complete: bool,
 }
 
 /// Something that is unusual or damaged in an image.
@@ -252,6 +286,10 @@ pub struct InfoWarning {
     pub severity: Severity,
     /// What was found, and where.
     pub text: String,
+    /// The bytes of the disk that it concerns.
+    pub range: Option<Span>,
+    /// The program that is known to write images like this, if it made the image: then it is harmless.
+    pub habit_of: Option<Cow<'static, str>>,
 }
 
 impl Info {
@@ -273,7 +311,7 @@ impl Info {
             return Err(Error::of(Structure::Parent, ErrorKind::NoSuchLayer { layer }));
         };
         let image = this.image();
-        let (filename, actual_size) = (text_of(image.path()), image.source().file().and_then(actual_size));
+        let (filename, actual_size) = (text_of(image.path()), image.source().actual_size());
         let locator = image.parent_locator().ok().flatten();
         let parent = parents.first().map(|parent| text_of(parent.image().path()));
         let file = InfoFile {
@@ -286,30 +324,39 @@ impl Info {
             dirty_flag: false,
         };
         let missing = chain.broken().filter(|_| parents.is_empty());
+        // As seen from this image, it is layer 0.
+        let found = ops::layer_warnings(this, 0);
         let data = InfoData {
             schema: 1,
             kind: image.kind(),
             file_length: image.source().len(),
+            in_use: image.source().in_use(),
             logical_sector_size: image.logical_sector_size(),
             physical_sector_size: image.physical_sector_size(),
             virtual_disk_id: image.virtual_disk_id(),
             creator: image.creator().to_owned(),
-            header: InfoHeader::of(image),
+            header: image.header().is_known().then(|| InfoHeader::of(image)),
             log: InfoLog::of(image),
             region_table: InfoRegionTable { copy: image.region_table_copy(), regions: image.regions().to_vec() },
             blocks: InfoBlocks::of(image, chain.is_salvaged())?,
-            parent: locator.as_ref().map(|locator| InfoParent::of(locator, parent.clone(), missing)),
+            parent: locator.as_ref().map(|locator| {
+                let found_by = parents.first().and_then(|parent| parent.link()).map(|link| link.found_by);
+                InfoParent { found_by, ..InfoParent::of(locator, parent.clone(), missing) }
+            }),
             chain: below.iter().map(|layer| text_of(layer.image().path())).collect(),
             contents: (layer == 0).then(|| InfoContents::of(chain)),
-            warnings: this.warnings().map(InfoWarning::of).collect(),
+            checkpoints: None,
+            truncated: ops::truncated(&found).and_then(Truncated::of),
+            warnings: this.findings().chain(found).map(|finding| InfoWarning::of(&finding)).collect(),
         };
         Ok(Self {
             virtual_size: image.virtual_disk_size(),
             filename,
+            filename_bytes: image.path().and_then(NameBytes::of),
             cluster_size: image.block_size(),
             format: "vhdx".into(),
             actual_size,
-            dirty_flag: image.header().is_dirty(),
+            dirty_flag: image.header().is_known().then(|| image.header().is_dirty()),
             children: vec![InfoChild { name: "file".into(), info: file }],
             backing_filename: locator.as_ref().map(|locator| locator.name().to_owned()),
             full_backing_filename: parent.filter(|_| locator.is_some()),
@@ -317,6 +364,23 @@ impl Info {
             format_specific: InfoSpecific { r#type: "vhdx".into(), data },
             schema: Schema::default(),
         })
+    }
+}
+
+impl Info {
+    /// Adds the images that depend on the image.
+    #[must_use]
+    pub fn checkpoints(mut self, found: &Checkpoints) -> Self {
+        let text = |path: &PathBuf| text_of(Some(path));
+        self.format_specific.data.checkpoints = Some(InfoCheckpoints {
+            count: found.files.len(),
+            newest: found.newest.as_ref().map(text),
+            leaves: found.leaves,
+            files: found.files.iter().map(text).collect(),
+            stale: found.stale.iter().map(text).collect(),
+            complete: found.is_complete,
+        });
+        self
     }
 }
 
@@ -335,18 +399,14 @@ impl InfoHeader {
 
 impl InfoLog {
     fn of(image: &Image) -> Self {
-        let header = image.header();
-        let entries_replayed = match image.log_state() {
-            LogState::Replayed(replay) => replay.entries,
-            LogState::Clean | LogState::Ignored => 0,
-        };
+        let header = Some(image.header()).filter(|header| header.is_known());
         Self {
             state: image.log_state().into(),
-            guid: header.log_guid,
-            version: header.log_version,
-            offset: header.log_offset,
-            length: header.log_length,
-            entries_replayed,
+            guid: header.map(|header| header.log_guid),
+            version: header.map(|header| header.log_version),
+            offset: header.map(|header| header.log_offset),
+            length: header.map(|header| header.log_length),
+            entries_replayed: entries_replayed(image.log_state()),
             file_length_after: image.file_len(),
         }
     }
@@ -372,14 +432,19 @@ impl InfoBlocks {
 
 impl InfoParent {
     fn of(locator: &ParentLocator, filename: Option<String>, missing: Option<&Error>) -> Self {
-        Self { locator: locator.entries.iter().cloned().collect(), filename, error: missing.map(ToString::to_string) }
+        Self {
+            locator: locator.entries.iter().cloned().collect(),
+            filename,
+            found_by: None,
+            error: missing.map(ToString::to_string),
+        }
     }
 }
 
 impl InfoContents {
     fn of(chain: &Chain) -> Self {
         match ops::detect(&Disk::so_far(chain)) {
-            Ok(layout) => Self::Known(layout),
+            Ok(layout) => Self::Known(Box::new(layout)),
             Err(error) => {
                 // Where a parent is missing, the cause is what is wrong with that.
                 let is_missing = matches!(error.kind(), ErrorKind::NoParentAttached);
@@ -391,21 +456,13 @@ impl InfoContents {
 }
 
 impl InfoWarning {
-    fn of(warning: &Warning) -> Self {
-        Self { code: warning.rule, severity: warning.severity, text: warning.detail.to_string() }
+    fn of(finding: &Finding) -> Self {
+        Self {
+            code: finding.rule,
+            severity: finding.severity,
+            text: finding.detail.to_string(),
+            range: finding.range.clone().map(Span::from),
+            habit_of: finding.habit_of.map(Cow::Borrowed),
+        }
     }
-}
-
-/// Space that a file occupies on its medium, in bytes, if the system says.
-#[cfg(unix)]
-fn actual_size(file: &File) -> Option<u64> {
-    use std::os::unix::fs::MetadataExt;
-
-    // The unit of this number is 512 bytes on every system.
-    file.metadata().ok()?.blocks().checked_mul(512)
-}
-
-#[cfg(not(unix))]
-fn actual_size(file: &File) -> Option<u64> {
-    file.metadata().ok().map(|metadata| metadata.len())
 }

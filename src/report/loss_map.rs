@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::disk::{Disk, Loss};
 
-use super::{Report, Schema, Span, text_of};
+use super::{NameBytes, Report, Schema, Span, text_of};
 
 /// What of a disk can't be read.
 #[non_exhaustive]
@@ -38,6 +38,9 @@ pub struct LossMapStart {
     pub schema: Schema<LossMap>,
     /// Path of the image.
     pub filename: String,
+    /// Bytes of the path, if it is not Unicode.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filename_bytes: Option<NameBytes>,
     /// Size of the disk, in bytes.
     pub virtual_size: u64,
     /// The part of the disk that the map covers.
@@ -72,6 +75,8 @@ pub struct LossMapEntry {
 pub struct LossMapEnd {
     /// Sum of the lengths, in bytes.
     pub lost_bytes: u64,
+    /// The rest of the range, in bytes: what can be read, zeros included.
+    pub recovered_bytes: u64,
 }
 
 impl LossMap {
@@ -80,7 +85,8 @@ impl LossMap {
     pub fn of(disk: &Disk, range: Range<u64>) -> Self {
         let losses: Vec<LossMapEntry> = disk.losses(range.clone()).map(|loss| LossMapEntry::of(&loss)).collect();
         let lost_bytes = losses.iter().fold(0_u64, |sum, loss| sum.saturating_add(loss.length));
-        Self { start: LossMapStart::of(disk, range), losses, end: LossMapEnd::of(lost_bytes) }
+        let end = LossMapEnd::of(range.clone(), lost_bytes);
+        Self { start: LossMapStart::of(disk, range), losses, end }
     }
 }
 
@@ -91,6 +97,7 @@ impl LossMapStart {
         Self {
             schema: Schema::default(),
             filename: text_of(disk.image().path()),
+            filename_bytes: disk.image().path().and_then(NameBytes::of),
             virtual_size: disk.size(),
             range: range.into(),
         }
@@ -113,9 +120,10 @@ impl LossMapEntry {
 }
 
 impl LossMapEnd {
-    /// Ends a list of these lengths in all.
+    /// Ends a list of these lengths in all, of a range of the disk.
     #[must_use]
-    pub const fn of(lost_bytes: u64) -> Self {
-        Self { lost_bytes }
+    pub fn of(range: Range<u64>, lost_bytes: u64) -> Self {
+        let length = range.end.saturating_sub(range.start);
+        Self { lost_bytes, recovered_bytes: length.saturating_sub(lost_bytes) }
     }
 }

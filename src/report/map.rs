@@ -7,6 +7,119 @@ use serde::{Deserialize, Serialize};
 use crate::disk::{Disk, Layer, Location, Run};
 use crate::format::PayloadBlockState;
 
+use super::{NameBytes, Report, Schema, text_of};
+
+/// The allocation map of a disk.
+#[non_exhaustive]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Map<'a> {
+    /// The keys before the list.
+    #[serde(flatten)]
+    pub start: MapStart,
+    /// The extents, in order.
+    pub extents: Vec<MapEntry<'a>>,
+    /// The keys after the list.
+    #[serde(flatten)]
+    pub end: MapEnd,
+}
+
+impl Report for Map<'_> {
+    const SCHEMA: &'static str = "vhdx-mmap/map/1";
+}
+
+/// The keys of a map before the list `extents`.
+#[non_exhaustive]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct MapStart {
+    /// Name of this format.
+    pub schema: Schema<Map<'static>>,
+    /// Path of the image.
+    pub filename: String,
+    /// Bytes of the path, if it is not Unicode.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filename_bytes: Option<NameBytes>,
+    /// Size of the disk, in bytes.
+    pub virtual_size: u64,
+}
+
+/// The keys of a map after the list `extents`.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct MapEnd {
+    /// Sums of all extents.
+    pub totals: MapTotals,
+}
+
+/// Sums of the extents of a map.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct MapTotals {
+    /// Number of extents.
+    pub extents: u64,
+    /// Number of bytes with data.
+    pub data_bytes: u64,
+    /// Number of zeros without data that a layer says are zero.
+    pub zero_bytes: u64,
+    /// Number of zeros that no layer of the chain ever wrote.
+    pub unallocated_bytes: u64,
+    /// Number of bytes that can't be read: only of a disk that is salvaged.
+    pub lost_bytes: u64,
+}
+
+impl<'a> Map<'a> {
+    /// A whole report from its parts.
+    #[must_use]
+    pub fn of(start: MapStart, extents: Vec<MapEntry<'a>>, end: MapEnd) -> Self {
+        Self { start, extents, end }
+    }
+}
+
+impl MapStart {
+    /// Describes a disk.
+    #[must_use]
+    pub fn of(disk: &Disk) -> Self {
+        Self {
+            schema: Schema::default(),
+            filename: text_of(disk.image().path()),
+            filename_bytes: disk.image().path().and_then(NameBytes::of),
+            virtual_size: disk.size(),
+        }
+    }
+}
+
+impl MapEnd {
+    /// Ends a map with these sums.
+    #[must_use]
+    pub const fn of(totals: MapTotals) -> Self {
+        Self { totals }
+    }
+}
+
+impl MapTotals {
+    /// Adds an extent.
+    pub fn add(&mut self, extent: &Run) {
+        self.extents = self.extents.saturating_add(1);
+        let sum = if extent.at == Location::Lost {
+            &mut self.lost_bytes
+        } else if extent.is_data() {
+            &mut self.data_bytes
+        } else if extent.is_present() {
+            &mut self.zero_bytes
+        } else {
+            &mut self.unallocated_bytes
+        };
+        *sum = sum.saturating_add(extent.len);
+    }
+}
+
 /// An extent of the map, with the keys of `qemu-img map` and two more.
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

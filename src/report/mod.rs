@@ -7,7 +7,7 @@
 //!
 //! A list that may have an entry for every block of a disk is not kept in memory. Such a report has three parts:
 //! [`LossMapStart`] has the keys before the list, [`LossMapEntry`] is one entry, and [`LossMapEnd`] has the keys after
-//! the list. The map of a disk has entries only: [`MapEntry`].
+//! the list. The map of a disk that `--output json` prints has entries only, as that of qemu-img: [`MapEntry`].
 //!
 //! The feature `schema` adds `schemas`: a JSON Schema for each command.
 //!
@@ -28,16 +28,24 @@ mod check;
 mod compare;
 #[cfg(feature = "ops")]
 mod diff;
+#[cfg(feature = "ops")]
+mod extract;
+mod failed;
 mod fields;
+#[cfg(feature = "ops")]
+mod forest;
 #[cfg(feature = "ops")]
 mod hash;
 #[cfg(feature = "ops")]
 mod info;
+#[cfg(feature = "ops")]
+mod list;
 mod log;
 mod loss_map;
 mod map;
 #[cfg(feature = "ops")]
 mod merge;
+mod name;
 #[cfg(feature = "schema")]
 mod schema;
 #[cfg(feature = "ops")]
@@ -47,36 +55,48 @@ mod words;
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::Range;
-use std::path::Path;
 
 use serde::de::{Error as _, Unexpected};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use chain::{Chain, ChainLayer};
 #[cfg(feature = "ops")]
-pub use check::{Check, CheckCount, CheckFailure, CheckFinding, CheckResult};
+pub use check::{Check, CheckCount, CheckFailure, CheckFinding, CheckResult, LooksLike};
 #[cfg(feature = "ops")]
 pub use compare::{Compare, CompareEnd, CompareEntry, CompareStart};
 #[cfg(feature = "ops")]
 pub use diff::{Diff, DiffEnd, DiffEntry, DiffMode, DiffStart};
+#[cfg(feature = "ops")]
+pub use extract::{Extract, ExtractFormat, ExtractOutput};
+pub use failed::{Failed, OrFailed};
 pub use fields::Fields;
+#[cfg(feature = "ops")]
+pub use forest::{ForestFailure, ForestImageEntry, ForestParentState, ImageForest};
+#[cfg(feature = "ops")]
+use hash::by_algorithm;
 #[cfg(feature = "ops")]
 pub use hash::{Hash, HashLayer};
 #[cfg(feature = "ops")]
 pub use info::{
-    Info, InfoBlocks, InfoChild, InfoContents, InfoData, InfoFile, InfoHeader, InfoLog, InfoNothing, InfoParent,
-    InfoRegionTable, InfoSpecific, InfoWarning,
+    Info, InfoBlocks, InfoCheckpoints, InfoChild, InfoContents, InfoData, InfoFile, InfoHeader, InfoLog, InfoNothing,
+    InfoParent, InfoRegionTable, InfoSpecific, InfoWarning,
 };
+#[cfg(feature = "ops")]
+pub use list::List;
 pub use log::{Log, LogEntry, LogEntryStatus};
 pub use loss_map::{LossMap, LossMapEnd, LossMapEntry, LossMapStart};
-pub use map::{MapEntry, MapState};
+pub use map::{Map, MapEnd, MapEntry, MapStart, MapState, MapTotals};
 #[cfg(feature = "ops")]
 pub use merge::Merge;
+use name::text_of;
+pub use name::{NameBytes, path_of_bytes};
 #[cfg(feature = "schema")]
 pub use schema::schemas;
 #[cfg(feature = "ops")]
-pub use verify::{Verify, VerifyEnd, VerifyEntry, VerifyStart, VerifySum, VerifySumOf};
+pub use verify::{Verify, VerifyAbort, VerifyEnd, VerifyEntry, VerifyStart, VerifySum, VerifySumOf};
 
+#[cfg(feature = "ops")]
+use crate::error::{Error, ErrorKind};
 use crate::image::LogState;
 
 /// A report that names its format.
@@ -191,6 +211,8 @@ pub enum LogUse {
     Replayed,
     /// The log has changes, which were ignored: what is read may be stale or torn.
     Ignored,
+    /// Both headers are lost, so that nothing is known of the log: what is read may be stale.
+    Unknown,
 }
 
 impl From<&LogState> for LogUse {
@@ -199,11 +221,52 @@ impl From<&LogState> for LogUse {
             LogState::Clean => Self::Clean,
             LogState::Replayed(_) => Self::Replayed,
             LogState::Ignored => Self::Ignored,
+            LogState::Unknown => Self::Unknown,
         }
     }
 }
 
-/// The path of a file as text; `-` for bytes without a file. What is not Unicode is replaced.
-fn text_of(path: Option<&Path>) -> String {
-    path.map_or_else(|| "-".to_owned(), |path| path.to_string_lossy().into_owned())
+/// What a truncated file has lost.
+#[cfg(feature = "ops")]
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Truncated {
+    /// Length of the file, in bytes.
+    pub file_end: u64,
+    /// File offset at which the last block ends, in bytes.
+    pub blocks_end: u64,
+    /// Number of blocks that are present.
+    pub blocks_present: u64,
+    /// Number of those whose bytes are missing, in whole or in part.
+    pub blocks_missing: u64,
+    /// Number of bytes of the disk that are missing.
+    pub bytes_missing: u64,
+}
+
+#[cfg(feature = "ops")]
+impl Truncated {
+    /// Describes an error of the kind [`ErrorKind::Truncated`](crate::ErrorKind::Truncated).
+    fn of(error: &Error) -> Option<Self> {
+        match *error.kind() {
+            ErrorKind::Truncated { file_end, blocks_end, allocated, incomplete, missing } => Some(Self {
+                file_end,
+                blocks_end,
+                blocks_present: allocated,
+                blocks_missing: incomplete,
+                bytes_missing: missing,
+            }),
+            _ => None,
+        }
+    }
+}
+
+/// Number of entries of a log that were replayed.
+#[cfg(feature = "ops")]
+fn entries_replayed(state: &LogState) -> u64 {
+    match state {
+        LogState::Replayed(replay) => replay.entries,
+        LogState::Clean | LogState::Ignored | LogState::Unknown => 0,
+    }
 }

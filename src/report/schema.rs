@@ -4,10 +4,11 @@ use std::borrow::Cow;
 
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema as JsonSchemaOf, SchemaGenerator, json_schema};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::{
-    Chain, CheckResult, Compare, Diff, Fields, Hash, Info, Log, LossMap, MapEntry, Merge, Report, Schema, Verify,
+    Chain, CheckResult, Compare, Diff, Extract, Failed, Fields, Hash, ImageForest, Info, List, Log, LossMap,
+    Map as DiskMap, MapEntry, Merge, OrFailed, Report, Schema, Verify, VerifyAbort, VerifyEntry, VerifyStart,
     VerifySum,
 };
 
@@ -16,11 +17,13 @@ use super::{
 #[must_use]
 pub fn schemas() -> Vec<(&'static str, Value)> {
     vec![
-        ("info", of::<OneOrMore<Info>>("vhdx info: an object, or an array for several images")),
-        ("map", of::<Vec<MapEntry<'_>>>("vhdx map")),
+        ("info", of::<OneOrMore<OrFailed<Info>>>("vhdx info: an object, or an array for several images")),
+        ("map", of::<MapOutput<'_>>("vhdx map: an object with --json, an array with --output json")),
+        ("extract", of::<Extract>("vhdx extract")),
         ("log", of::<Log>("vhdx log")),
-        ("chain", of::<Chain>("vhdx chain")),
-        ("hash", of::<OneOrMore<Hash>>("vhdx hash: an object, or an array for several images")),
+        ("chain", of::<ChainOutput>("vhdx chain: the chain of an image, or with --tree a forest")),
+        ("list", of::<List>("vhdx list: one object on each line")),
+        ("hash", of::<OneOrMore<OrFailed<Hash>>>("vhdx hash: an object, or an array for several images")),
         ("verify", of::<VerifyOutput>("vhdx verify: an object with --manifest, an array with --check")),
         ("compare", of::<Compare>("vhdx compare")),
         ("diff", of::<Diff>("vhdx diff")),
@@ -35,12 +38,44 @@ fn of<R: JsonSchema>(title: &str) -> Value {
     let mut keywords = generator.into_root_schema_for::<R>().to_value();
     forbid_null_where_absent(&mut keywords);
     join_lines(&mut keywords);
+    add_stamp(&mut keywords);
     // What a reader looks for first.
     let mut schema = Map::from_iter([("$schema".to_owned(), Value::Null), ("title".to_owned(), title.into())]);
     if let Value::Object(keywords) = keywords {
         schema.extend(keywords.into_iter().filter(|(keyword, _)| keyword != "title"));
     }
     schema.into()
+}
+
+/// Adds the keys that the command adds to each document: the program, its version, and the time.
+fn add_stamp(schema: &mut Value) {
+    match schema {
+        Value::Object(keywords) => {
+            let is_document = keywords
+                .get("properties")
+                .and_then(|properties| properties.get("schema")?.get("const")?.as_str())
+                .is_some_and(|name| name.starts_with("vhdx-mmap/"));
+            if is_document {
+                let stamp = [
+                    ("tool", json!({ "type": "string", "description": "Name of the program." })),
+                    ("version", json!({ "type": "string", "description": "Version of the program." })),
+                    (
+                        "time",
+                        json!({ "type": "string", "format": "date-time", "description": "Start of the program." }),
+                    ),
+                ];
+                if let Some(required) = keywords.get_mut("required").and_then(Value::as_array_mut) {
+                    required.extend(stamp.iter().map(|(key, _)| Value::from(*key)));
+                }
+                if let Some(properties) = keywords.get_mut("properties").and_then(Value::as_object_mut) {
+                    properties.extend(stamp.map(|(key, schema)| (key.to_owned(), schema)));
+                }
+            }
+            keywords.values_mut().for_each(add_stamp);
+        }
+        Value::Array(schemas) => schemas.iter_mut().for_each(add_stamp),
+        _ => {}
+    }
 }
 
 /// Descriptions are comments of the source, whose lines end where the source's do.
@@ -102,13 +137,55 @@ enum OneOrMore<R> {
     More(Vec<R>),
 }
 
+/// What `vhdx map` prints.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+#[expect(dead_code, reason = "only its schema is of use")]
+enum MapOutput<'a> {
+    Document(DiskMap<'a>),
+    Extents(Vec<MapEntry<'a>>),
+}
+
+/// What `vhdx chain` prints.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+#[expect(dead_code, reason = "only its schema is of use")]
+enum ChainOutput {
+    Chain(Chain),
+    Forest(ImageForest),
+}
+
 /// What `vhdx verify` prints.
 #[derive(JsonSchema)]
 #[schemars(untagged)]
 #[expect(dead_code, reason = "only its schema is of use")]
 enum VerifyOutput {
     Manifest(Verify),
+    Manifests(Vec<VerifyResult>),
     Check(Vec<VerifySum>),
+}
+
+/// The comparison of an image with a manifest, one of several.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+#[expect(dead_code, reason = "only its schema is of use")]
+enum VerifyResult {
+    Verified(Verify),
+    Aborted(VerifyAborted),
+    Failed(Failed<Verify>),
+}
+
+/// A comparison with a manifest that was not completed.
+#[derive(JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[expect(dead_code, reason = "only its schema is of use")]
+struct VerifyAborted {
+    #[serde(flatten)]
+    start: VerifyStart,
+    /// The blocks that differ so far, in order, an entry for each algorithm.
+    mismatches: Vec<VerifyEntry>,
+    #[serde(flatten)]
+    end: VerifyAbort,
 }
 
 /// What `vhdx merge` prints.

@@ -8,7 +8,7 @@ use crate::disk::Disk;
 use crate::ops::manifest::{Mismatch, Verified};
 use crate::ops::{Algorithm, Digest};
 
-use super::{OffsetSpan, Report, Schema, text_of};
+use super::{NameBytes, OffsetSpan, Report, Schema, text_of};
 
 /// The comparison of a disk with a manifest.
 #[non_exhaustive]
@@ -40,6 +40,9 @@ pub struct VerifyStart {
     pub schema: Schema<Verify>,
     /// Path of the image.
     pub filename: String,
+    /// Bytes of the path, if it is not Unicode.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filename_bytes: Option<NameBytes>,
     /// Path of the manifest.
     pub manifest: String,
     /// Size of the disk, in bytes.
@@ -66,6 +69,24 @@ pub struct VerifyEntry {
     pub found: String,
 }
 
+/// The key of a comparison with a manifest after the list `mismatches`, if it was not completed.
+#[non_exhaustive]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct VerifyAbort {
+    /// Why the comparison was not completed.
+    pub error: String,
+}
+
+impl VerifyAbort {
+    /// Ends a list that is not complete.
+    #[must_use]
+    pub fn of(error: &str) -> Self {
+        Self { error: error.to_owned() }
+    }
+}
+
 /// The keys of a comparison with a manifest after the list `mismatches`.
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,8 +111,13 @@ pub struct VerifyEnd {
 #[serde(rename_all = "kebab-case")]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct VerifySum {
+    /// Name of this format.
+    pub schema: Schema<Self>,
     /// Path of the image or file.
     pub filename: String,
+    /// Bytes of the path, if it is not Unicode.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filename_bytes: Option<NameBytes>,
     /// What the digest is of.
     pub of: VerifySumOf,
     /// Algorithm of both digests; absent if the file can't be read.
@@ -110,6 +136,10 @@ pub struct VerifySum {
     pub error: bool,
 }
 
+impl Report for VerifySum {
+    const SCHEMA: &'static str = "vhdx-mmap/verify-sum/1";
+}
+
 /// What a digest of a list is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -119,6 +149,8 @@ pub enum VerifySumOf {
     Disk,
     /// The bytes of a file.
     File,
+    /// One of the two: the list does not say which, and neither matches.
+    DiskOrFile,
 }
 
 impl Verify {
@@ -136,6 +168,7 @@ impl VerifyStart {
         Self {
             schema: Schema::default(),
             filename: text_of(disk.image().path()),
+            filename_bytes: disk.image().path().and_then(NameBytes::of),
             manifest: text_of(Some(manifest)),
             virtual_size: disk.size(),
         }
@@ -177,7 +210,9 @@ impl VerifySum {
     #[must_use]
     pub fn of(filename: &Path, of: VerifySumOf, expected: &Digest, found: &Digest) -> Self {
         Self {
+            schema: Schema::default(),
             filename: text_of(Some(filename)),
+            filename_bytes: NameBytes::of(filename),
             of,
             algorithm: Some(found.algorithm()),
             expected: Some(expected.to_string()),
@@ -187,10 +222,26 @@ impl VerifySum {
         }
     }
 
+    /// Says anew what the digest is of.
+    #[must_use]
+    pub fn relabel(mut self, of: VerifySumOf) -> Self {
+        self.of = of;
+        self
+    }
+
     /// Describes a file that can't be read.
     #[must_use]
     pub fn unreadable(filename: &Path, of: VerifySumOf) -> Self {
-        let filename = text_of(Some(filename));
-        Self { filename, of, algorithm: None, expected: None, found: None, ok: false, error: true }
+        Self {
+            schema: Schema::default(),
+            filename: text_of(Some(filename)),
+            filename_bytes: NameBytes::of(filename),
+            of,
+            algorithm: None,
+            expected: None,
+            found: None,
+            ok: false,
+            error: true,
+        }
     }
 }

@@ -8,6 +8,8 @@ use crate::error::{Rule, Severity};
 use crate::format::PayloadBlockState;
 use crate::image::{ImageKind, Linkage};
 #[cfg(feature = "ops")]
+use crate::ops::inventory::{ForestLeaf, Health, ParentStatus};
+#[cfg(feature = "ops")]
 use crate::ops::{PartitionScheme, Volume};
 
 /// Serializes an enumeration as the text of its `as_str`.
@@ -53,7 +55,7 @@ macro_rules! words {
 }
 
 words! {
-    FoundBy { Given, RelativePath, FileName, Root, Caller }
+    FoundBy { Given, RelativePath, FileName, Root, Identity, Caller }
     ImageKind { Fixed, Dynamic, Differencing }
     Linkage { ParentLinkage, ParentLinkage2, Unverified }
     PayloadBlockState { NotPresent, Undefined, Zero, Unmapped, FullyPresent, PartiallyPresent }
@@ -62,9 +64,13 @@ words! {
 
 #[cfg(feature = "ops")]
 words! {
+    ForestLeaf { Current, Newest, Branch }
+    Health { Ok, Warnings, Incomplete, Unsupported, Damaged }
+    ParentStatus { None, Found, Renamed, NotSearched, Missing, Changed, Unusable }
     PartitionScheme { Mbr, Gpt }
     Volume {
-        Ext2, Ext3, Ext4, Xfs, Btrfs, Ntfs, Refs, Fat, Fat32, ExFat, Iso9660, Lvm, Swap, BitLocker, Luks,
+        Ext2, Ext3, Ext4, Xfs, Btrfs, F2fs, Bcachefs, Bcache, Erofs, Squashfs, Jfs, ReiserFs, Zfs, Ufs, Apfs, HfsPlus,
+        Hfsx, Ntfs, Refs, Fat, Fat32, ExFat, Iso9660, Udf, MdRaid, Lvm, AndroidSuper, Vmfs, Swap, BitLocker, Luks,
     }
 }
 

@@ -46,6 +46,20 @@ impl Source {
         unsafe { Self::map_open(file) }
     }
 
+    /// Maps the file at `path` like [`Source::map`], if no part of the path is a symbolic link: see
+    /// [`Source::open_without_links`].
+    ///
+    /// # Safety
+    /// The conditions of [`Source::map`].
+    ///
+    /// # Errors
+    /// As for [`Source::map`] and [`Source::open_without_links`].
+    pub unsafe fn map_without_links(path: impl AsRef<Path>) -> Result<Self> {
+        let file = OpenFile::open(path.as_ref(), Allow::WithoutLinks)?;
+        // SAFETY: the caller makes the promise for this file.
+        unsafe { Self::map_open(file) }
+    }
+
     /// # Safety
     /// The conditions of [`FileMapping::new`].
     pub(crate) unsafe fn map_open(file: OpenFile) -> Result<Self> {

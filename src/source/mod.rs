@@ -1,9 +1,11 @@
 //! Sources: the bytes of one file, opened for reading only.
 
 mod buffer;
+mod folder;
 #[cfg(all(unix, feature = "mmap"))]
 mod guard;
 mod hole;
+mod in_use;
 mod lost;
 #[cfg(feature = "mmap")]
 mod map;
@@ -26,6 +28,7 @@ use crate::error::{Error, ErrorKind, Result, Structure};
 use crate::num::{to_u64, to_usize_saturating};
 
 pub(crate) use buffer::{Buffer, whole_pages};
+pub(crate) use folder::{FolderWalk, FoundFile};
 #[cfg(all(unix, feature = "mmap"))]
 pub use guard::{guard_is_active, guard_mappings};
 pub(crate) use lost::{any_lost, losses_known};
@@ -38,7 +41,8 @@ pub(crate) use view::{Bytes, FailedReads, View};
 
 /// Bytes of one file, before anything is known about them.
 ///
-/// There are four ways to open a file. All of them open it for reading only, and never lock or write it.
+/// There are four ways to open a file. All of them open it for reading only, and never lock or write it. On Linux, they
+/// leave its access time as it is, unless the system refuses that: it allows it to the owner of the file and to root.
 ///
 /// | constructor | safe | borrows | for |
 /// |---|---|---|---|
@@ -80,6 +84,15 @@ impl Source {
     /// pipe, a socket or a character device.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Ok(Self::of_file(OpenFile::open(path.as_ref(), Allow::Named)?))
+    }
+
+    /// Opens the file at `path` like [`Source::open`], if no part of the path is a symbolic link: for folders that
+    /// untrusted users can write to. `..` and a link above the current folder are no part of a relative path.
+    ///
+    /// # Errors
+    /// As for [`Source::open`]; [`ErrorKind::NotAFile`] if a part of the path is a symbolic link.
+    pub fn open_without_links(path: impl AsRef<Path>) -> Result<Self> {
+        Ok(Self::of_file(OpenFile::open(path.as_ref(), Allow::WithoutLinks)?))
     }
 
     /// Makes a source that reads through `reader`, and asks it for its length once. The source has no path: its parents
@@ -144,11 +157,32 @@ impl Source {
         self.0.file.as_ref().map(|open| &open.file)
     }
 
+    /// Returns the space that the file occupies on its medium, in bytes, if the system reports it.
+    #[must_use]
+    pub fn actual_size(&self) -> Option<u64> {
+        let metadata = self.file()?.metadata().ok()?;
+        #[cfg(unix)]
+        {
+            // The unit of this number is 512 bytes on every system.
+            std::os::unix::fs::MetadataExt::blocks(&metadata).checked_mul(512)
+        }
+        #[cfg(not(unix))]
+        Some(metadata.len())
+    }
+
     /// Returns the time of the last change of the file before it was opened. Returns `None` for block devices, and for
     /// sources that are not files.
     #[must_use]
     pub fn modified(&self) -> Option<SystemTime> {
         self.0.file.as_ref()?.modified()
+    }
+
+    /// Returns whether another program has the file open for writing, as far as its locks say: record locks (POSIX, and
+    /// OFD as QEMU takes them), `flock`, and leases. Programs that take no locks are not noticed. Locks are looked up,
+    /// never taken. Returns `None` where that is unknown: on other systems than Linux, and without a file.
+    #[must_use]
+    pub fn in_use(&self) -> Option<bool> {
+        self.0.file.as_ref()?.in_use()
     }
 
     /// Returns the identity of the file, which does not depend on the path. Returns `None` for bytes in memory.

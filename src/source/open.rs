@@ -7,6 +7,8 @@ use std::time::SystemTime;
 
 use crate::error::{Error, ErrorKind, Result, Structure};
 
+use super::in_use::is_in_use;
+
 /// Identity of a file, which does not depend on the path.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct FileId(Id);
@@ -45,6 +47,8 @@ pub(crate) struct OpenFile {
     length: u64,
     /// Last change before the file was opened. `None` for block devices.
     changed: Option<LastChange>,
+    /// Whether another process had to give up its lease on the file.
+    had_lease: bool,
 }
 
 /// Last change of a file, as reported by its system.
@@ -74,6 +78,8 @@ impl LastChange {
 pub(crate) enum Allow {
     /// A path named by a user: a regular file or a block device, by any path.
     Named,
+    /// A path named by a user who allows no symbolic link in it.
+    WithoutLinks,
     /// A path named by an image: a regular file, without a link.
     Searched,
 }
@@ -86,17 +92,20 @@ impl OpenFile {
         // may have been replaced in between.
         let before = match allow {
             Allow::Named => std::fs::metadata(path),
-            Allow::Searched => std::fs::symlink_metadata(path),
+            Allow::WithoutLinks | Allow::Searched => std::fs::symlink_metadata(path),
         };
+        if allow == Allow::WithoutLinks && has_link(path) {
+            return Err(Error::of(Structure::File, ErrorKind::NotAFile { what: "reached by a symbolic link" }));
+        }
         require_file(before.map_err(failed)?.file_type(), allow)?;
-        let mut file = open_without_waiting(path, allow).map_err(failed)?;
+        let (mut file, had_lease) = open_without_waiting(path, allow).map_err(failed)?;
         let metadata = file.metadata().map_err(failed)?;
         require_file(metadata.file_type(), allow)?;
         // The length of a block device is only known by its end.
         let length = if metadata.is_file() { metadata.len() } else { file.seek(SeekFrom::End(0)).map_err(failed)? };
         let changed = if metadata.is_file() { LastChange::of(&metadata).ok() } else { None };
         let id = FileId(id(&metadata, path).map_err(failed)?);
-        Ok(Self { file, path: path.to_path_buf(), id, length, changed })
+        Ok(Self { file, path: path.to_path_buf(), id, length, changed, had_lease })
     }
 
     /// Returns the time of the last change before the file was opened.
@@ -136,6 +145,11 @@ impl OpenFile {
         Ok(!is_same_time || self.length_now()? != self.length)
     }
 
+    /// Returns whether another program has the file open for writing; `None` if that is unknown.
+    pub(super) fn in_use(&self) -> Option<bool> {
+        if self.had_lease { Some(true) } else { is_in_use(&self.file) }
+    }
+
     /// Returns the length, if memory can hold that many bytes.
     pub(super) fn length_in_memory(&self) -> io::Result<usize> {
         usize::try_from(self.length)
@@ -147,21 +161,45 @@ impl OpenFile {
 
 /// Rejects files that cannot be read at any offset.
 fn require_file(file_type: FileType, allow: Allow) -> Result<()> {
-    if file_type.is_file() || (allow == Allow::Named && is_block_device(file_type)) {
+    if file_type.is_file() || (allow != Allow::Searched && is_block_device(file_type)) {
         return Ok(());
     }
     let what = if file_type.is_dir() { "a directory" } else { special_file(file_type) };
     Err(Error::of(Structure::File, ErrorKind::NotAFile { what }))
 }
 
+/// Whether a part of the path is a symbolic link. Opening rejects links that are made later, where the system can.
+fn has_link(path: &Path) -> bool {
+    let parts = path.ancestors().filter(|part| !part.as_os_str().is_empty());
+    parts.into_iter().any(|part| std::fs::symlink_metadata(part).is_ok_and(|metadata| metadata.is_symlink()))
+}
+
+/// Opens a file, and returns whether another process had to give up its lease on it.
+///
+/// Reading it does not change its access time, if the system allows that to this user.
 #[cfg(unix)]
-fn open_without_waiting(path: &Path, allow: Allow) -> io::Result<File> {
+fn open_without_waiting(path: &Path, allow: Allow) -> io::Result<(File, bool)> {
+    use rustix::fs::OFlags;
+
+    #[cfg(target_os = "linux")]
+    {
+        let refused = Some(rustix::io::Errno::PERM.raw_os_error());
+        match open_with_flags(path, allow, OFlags::NOATIME) {
+            Err(error) if error.raw_os_error() == refused => {}
+            opened => return opened,
+        }
+    }
+    open_with_flags(path, allow, OFlags::empty())
+}
+
+#[cfg(unix)]
+fn open_with_flags(path: &Path, allow: Allow, more: rustix::fs::OFlags) -> io::Result<(File, bool)> {
     use std::os::unix::fs::OpenOptionsExt;
 
     use rustix::fs::OFlags;
 
     let open = |flags: OFlags| {
-        if allow == Allow::Searched
+        if allow != Allow::Named
             && let Some(opened) = open_without_links(path, flags)
         {
             return opened;
@@ -169,12 +207,12 @@ fn open_without_waiting(path: &Path, allow: Allow) -> io::Result<File> {
         let flags = i32::try_from(flags.bits()).unwrap_or(0);
         OpenOptions::new().read(true).custom_flags(flags).open(path)
     };
-    let no_link = if allow == Allow::Searched { OFlags::NOFOLLOW } else { OFlags::empty() };
+    let flags = if allow == Allow::Named { more } else { more | OFlags::NOFOLLOW };
     // If the file was replaced by a pipe since it was inspected, opening it must not wait for a writer.
-    match open(no_link | OFlags::NONBLOCK) {
-        // For a regular file, this means that another machine's lease on it is being broken, which takes a moment.
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => open(no_link),
-        opened => opened,
+    match open(flags | OFlags::NONBLOCK) {
+        // For a regular file, this means that another process's lease on it is being broken, which takes a moment.
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => open(flags).map(|file| (file, true)),
+        opened => opened.map(|file| (file, false)),
     }
 }
 
@@ -200,8 +238,8 @@ fn open_without_links(_: &Path, _: rustix::fs::OFlags) -> Option<io::Result<File
 }
 
 #[cfg(not(unix))]
-fn open_without_waiting(path: &Path, _: Allow) -> io::Result<File> {
-    OpenOptions::new().read(true).open(path)
+fn open_without_waiting(path: &Path, _: Allow) -> io::Result<(File, bool)> {
+    OpenOptions::new().read(true).open(path).map(|file| (file, false))
 }
 
 #[cfg(unix)]

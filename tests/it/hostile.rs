@@ -4,6 +4,8 @@
 mod cuts;
 mod damage;
 mod extremes;
+#[cfg(feature = "ops")]
+mod layout;
 mod noise;
 mod sweep;
 

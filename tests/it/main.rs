@@ -15,6 +15,7 @@ mod doors;
 mod faults;
 mod guard;
 mod hostile;
+mod inventory;
 mod layers;
 mod loss;
 mod parents;

@@ -87,6 +87,7 @@ fn base_info(contents: &Value) -> Value {
                 "schema": 1,
                 "kind": "dynamic",
                 "file-length": 7 * MIB,
+                "in-use": null,
                 "logical-sector-size": 512,
                 "physical-sector-size": 4096,
                 "virtual-disk-id": DISK_ID,
@@ -118,6 +119,8 @@ fn base_info(contents: &Value) -> Value {
                 "parent": null,
                 "chain": ["-"],
                 "contents": contents,
+                "checkpoints": null,
+                "truncated": null,
                 "warnings": [],
             },
         },
@@ -128,7 +131,7 @@ fn base_info(contents: &Value) -> Value {
 #[test]
 fn info_has_the_keys_of_qemu_first() {
     let [child, base] = family();
-    let nothing = json!({ "partition-table": null, "holds": null });
+    let nothing = json!({ "partition-table": null, "holds": null, "details": null, "holds-error": null });
     assert_is(&Info::of(&chain_of(&[&base])).unwrap(), &base_info(&nothing));
 
     let chain = chain_of(&[&child, &base]);
@@ -187,11 +190,20 @@ fn info_lists_partitions() {
     let image = Spec::empty(8 * MIB).block(0, Block::full().bytes(&record)).build();
     let info = Info::of(&chain_of(&[&image])).unwrap();
     let value = serde_json::to_value(&info).unwrap();
-    let partition = json!({ "number": 1, "start": MIB, "length": 2 * MIB, "type": "Linux", "name": "", "holds": null });
+    let partition = json!({
+        "number": 1,
+        "start": MIB,
+        "length": 2 * MIB,
+        "type": "Linux",
+        "name": "",
+        "holds": null,
+        "details": null,
+        "holds-error": null,
+    });
     let table = json!({
         "scheme": "MBR", "sector-size": 512, "is-backup": false, "is-protected": true, "partitions": [partition],
     });
-    let expected = json!({ "partition-table": table, "holds": null });
+    let expected = json!({ "partition-table": table, "holds": null, "details": null, "holds-error": null });
     assert_eq!(value["format-specific"]["data"]["contents"].to_string(), expected.to_string());
     assert_eq!(serde_json::from_value::<Info>(value).unwrap(), info);
 }
@@ -207,6 +219,7 @@ fn chain_has_an_entry_for_each_layer() {
             "kind": kind,
             "virtual-size": 8 * MIB,
             "log": "clean",
+            "in-use": null,
             "data-write-guid": guid,
             "found-by": (!is_child).then_some("caller"),
             "linkage": (!is_child).then_some("parent_linkage"),
@@ -310,12 +323,13 @@ fn loss_map_and_its_parts_say_the_same() {
             "reason": losses[0].reason.to_string(),
         }],
         "lost-bytes": MIB,
+        "recovered-bytes": 6 * MIB,
     });
     let map = LossMap::of(&disk, MIB..8 * MIB);
     assert_is(&map, &expected);
     assert_eq!(map.start, LossMapStart::of(&disk, MIB..8 * MIB));
     assert_eq!(map.losses, [LossMapEntry::of(&losses[0])]);
-    assert_eq!(map.end, LossMapEnd::of(MIB));
+    assert_eq!(map.end, LossMapEnd::of(MIB..8 * MIB, MIB));
 }
 
 #[test]
@@ -340,6 +354,10 @@ fn check_has_the_keys_of_qemu_first() {
         "warnings",
         "notes",
         "leaked-bytes",
+        "log",
+        "log-entries-replayed",
+        "truncated",
+        "in-use",
         "schema",
         "counts",
         "findings",
@@ -353,6 +371,7 @@ fn check_has_the_keys_of_qemu_first() {
         "offset": 3 * MIB + 16,
         "range": { "start": 2 * MIB, "length": MIB },
         "message": finding.detail.to_string(),
+        "habit-of": null,
     });
     let found = value["findings"].as_array().unwrap().iter().find(|found| found["code"] == "V65").unwrap();
     assert_eq!(found.to_string(), expected.to_string());
@@ -470,13 +489,14 @@ fn verify_compares_digests_of_a_list() {
     let (name, good, bad) = (Path::new("disk.vhdx"), digest("0123abcd"), digest("ffffffff"));
     let expected = |found: &str, ok: bool| {
         json!({
-            "filename": "disk.vhdx", "of": "disk", "algorithm": "crc32", "expected": "0123abcd", "found": found,
-            "ok": ok,
+            "schema": "vhdx-mmap/verify-sum/1", "filename": "disk.vhdx", "of": "disk", "algorithm": "crc32",
+            "expected": "0123abcd", "found": found, "ok": ok,
         })
     };
     assert_is(&VerifySum::of(name, VerifySumOf::Disk, &good, &good), &expected("0123abcd", true));
     assert_is(&VerifySum::of(name, VerifySumOf::Disk, &good, &bad), &expected("ffffffff", false));
-    let expected = json!({ "filename": "disk.vhdx", "of": "file", "ok": false, "error": true });
+    let schema = "vhdx-mmap/verify-sum/1";
+    let expected = json!({ "schema": schema, "filename": "disk.vhdx", "of": "file", "ok": false, "error": true });
     assert_is(&VerifySum::unreadable(name, VerifySumOf::File), &expected);
 }
 
@@ -521,13 +541,13 @@ fn compare_lists_differences_where_all_were_asked_for() {
 fn diff_lists_changes() {
     let [child, base] = family();
     let disk = open_chain(&[&child, &base]).unwrap();
-    let mut changes = Vec::new();
+    let (mut changes, mut end) = (Vec::new(), DiffEnd::default());
     ops::allocated_changes(&disk, 1, |change| {
+        end.add(&change);
         changes.push(DiffEntry::of(&change));
         ControlFlow::Continue(())
     })
     .unwrap();
-    let changed = changes.iter().map(|change| change.length).sum();
     let expected = json!({
         "schema": "vhdx-mmap/diff/1",
         "filename": "-",
@@ -540,10 +560,12 @@ fn diff_lists_changes() {
             { "start": 2 * MIB, "length": MIB, "zero": true },
             { "start": 5 * MIB + 4096, "length": 4096, "zero": false },
         ],
+        "changed-ranges": 3,
         "changed-bytes": 2 * MIB + 4096,
+        "zero-bytes": MIB,
     });
     let start = DiffStart::of(&disk, 1, DiffMode::Allocated);
-    assert_is(&Diff::of(start, changes, DiffEnd::of(changed)), &expected);
+    assert_is(&Diff::of(start, changes, end), &expected);
 }
 
 #[test]

@@ -1,13 +1,12 @@
 //! Shared parts of the commands that work on whole disks.
 
-use std::fmt;
 use std::io;
 use std::ops::Range;
 use std::path::Path;
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
+use vhdx_mmap::ops::Algorithm;
 use vhdx_mmap::ops::manifest::ManifestError;
-use vhdx_mmap::ops::{Algorithm, Digest};
 use vhdx_mmap::{Error, PageCachePolicy, ScanError, ScanOptions};
 
 use crate::args::{CacheArgs, CacheChoice, Common};
@@ -105,33 +104,6 @@ impl Failure {
         match error {
             ScanError::Read(error) => Self::of_image(image, error),
             _ => Self::Interrupted { signal: work.signal().unwrap_or(0) },
-        }
-    }
-}
-
-/// A digest in the format of `sha256sum`, or in that of `sha256sum --tag`.
-pub(crate) struct DigestLine<'a> {
-    pub(crate) digest: &'a Digest,
-    pub(crate) name: &'a str,
-    /// `None` for a line without the algorithm. Otherwise what the digest covers: empty, "disk" or "file".
-    pub(crate) tag: Option<&'a str>,
-}
-
-impl fmt::Display for DigestLine<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A name that would break the line is escaped, and the line begins with a backslash, like those of sha256sum.
-        let name = self.name.replace('\\', "\\\\").replace('\n', "\\n").replace('\r', "\\r");
-        if name != self.name {
-            f.write_str("\\")?;
-        }
-        let digest = self.digest;
-        match self.tag {
-            None => write!(f, "{digest}  {name}"),
-            Some(tag) => {
-                let algorithm = digest.algorithm().as_str().to_uppercase();
-                let space = if tag.is_empty() { "" } else { " " };
-                write!(f, "{algorithm}{space}{tag} ({name}) = {digest}")
-            }
         }
     }
 }

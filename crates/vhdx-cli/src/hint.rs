@@ -4,7 +4,9 @@ use std::io;
 use std::path::Path;
 use std::sync::OnceLock;
 
-use vhdx_mmap::{Category, Error, ErrorKind, Structure};
+use vhdx_mmap::{Candidate, Category, Error, ErrorKind, ParentRejection, Structure};
+
+use crate::mistaken;
 
 /// The command that runs.
 struct Running {
@@ -49,20 +51,62 @@ fn for_damage(image: &str) -> String {
     }
 }
 
+/// How to pass a value that the image has lost.
+fn for_lost_value(image: &str, value: &str) -> String {
+    if is_salvage() {
+        format!("pass the lost value: --assume {value}")
+    } else {
+        format!("pass the lost value: `vhdx extract --salvage --assume {value} {image} disk.raw`")
+    }
+}
+
+/// What to do if a search for the regions has not found exactly one pair.
+fn for_search(image: &str, found: &[(Option<u64>, Option<u64>)]) -> String {
+    let assume = |value: String| for_lost_value(image, &value);
+    match found {
+        [(Some(metadata), None)] => assume(format!("metadata-offset={metadata:#x},bat-offset=OFFSET")),
+        [(metadata, bat), ..] => {
+            let values = [("metadata-offset", metadata), ("bat-offset", bat)];
+            let known = values.iter().filter_map(|(name, offset)| Some(format!("{name}={:#x}", (**offset)?)));
+            assume(known.collect::<Vec<_>>().join(","))
+        }
+        [] => "give the sizes, if another image or the machine shows them: --assume block-size=SIZE,disk-size=SIZE,\
+               sector-size=SIZE; or look for another copy of the file"
+            .to_owned(),
+    }
+}
+
+/// Whether all images of a folder were looked at, as --parents DIR does.
+fn searched_folder(tried: &[Candidate]) -> bool {
+    tried.iter().any(|candidate| matches!(candidate.outcome, ParentRejection::NoneWithin { .. }))
+}
+
 /// What to do about an error of the library in the given image.
 pub(crate) fn for_error(image: &Path, error: &Error) -> String {
-    let of_layer = shell_word(error.file().unwrap_or(image));
+    let file = error.file().unwrap_or(image);
+    let of_layer = shell_word(file);
     let image = shell_word(image);
 
     let fixed = match (error.kind(), error.structure()) {
         (ErrorKind::DirtyLog { .. }, _) => {
             "--log replay, the default, replays the log in memory; the file is not changed"
         }
+        (ErrorKind::NoActiveSequence { .. }, _) if is_running("log") => "--log ignore reads the image without the log",
         (ErrorKind::NoActiveSequence { .. }, _) => {
             return format!("`vhdx log {of_layer}` lists the entries; --log ignore reads the image without them");
         }
-        (ErrorKind::ParentNotFound { .. }, _) => "pass --parent PATH, or --parents DIR to search a folder",
+        (ErrorKind::ParentNotFound { tried, .. }, _) if searched_folder(tried) => {
+            "pass --parent PATH if you know the parent: no image in the searched folder has the identity that the \
+             child stores"
+        }
+        (ErrorKind::ParentNotFound { .. }, _) => {
+            "pass --parent PATH, or --parents DIR to search a folder for it, under any name"
+        }
         (ErrorKind::NoParentAttached, _) => "pass --parent PATH, or --parents beside to search the folder of the image",
+        (ErrorKind::ParentMismatch { tried, .. }, _) if !searched_folder(tried) => {
+            "the parent is a different image, or changed after the child was made: pass another one with --parent \
+             PATH, or search a folder for it with --parents DIR"
+        }
         (ErrorKind::ParentMismatch { .. }, _) => {
             "the parent is a different image, or changed after the child was made: pass another one with --parent PATH"
         }
@@ -72,9 +116,8 @@ pub(crate) fn for_error(image: &Path, error: &Error) -> String {
         (ErrorKind::ChainCycle | ErrorKind::SectorSizeMismatch { .. }, _) => {
             return format!("`vhdx chain {image}` shows how each parent was found; --parent PATH passes another one");
         }
-        (ErrorKind::NotVhdx { .. }, _) => {
-            "only VHDX and AVHDX images can be read; qemu-img supports many other formats"
-        }
+        (ErrorKind::NotVhdx { looks_like }, _) => return mistaken::step(file, *looks_like, is_salvage()),
+        (ErrorKind::RegionSearch { found }, _) => return for_search(&image, found),
         (ErrorKind::IncompleteFile, _) => "create the image again: the program that made it did not finish",
         (ErrorKind::FileTooShort { .. }, _)
         | (
@@ -95,16 +138,20 @@ pub(crate) fn for_error(image: &Path, error: &Error) -> String {
             | Structure::PayloadBlock(_)
             | Structure::SectorBitmap(_),
         ) => return for_damage(&image),
-        (ErrorKind::Missing { what: "FileParameters" }, _) => {
-            "pass the lost value with --salvage --assume block-size=SIZE"
+        (ErrorKind::Missing { what: "FileParameters" }, _) => return for_lost_value(&image, "block-size=SIZE"),
+        (ErrorKind::Missing { what: "VirtualDiskSize" }, _) => return for_lost_value(&image, "disk-size=SIZE"),
+        (ErrorKind::Missing { what: "LogicalSectorSize" }, _) => return for_lost_value(&image, "sector-size=SIZE"),
+        (ErrorKind::NotAFile { what: "a directory" }, _)
+            if ["info", "check", "hash", "verify"].iter().any(|name| is_running(name)) =>
+        {
+            "pass --recursive (-r) to take all images in this folder"
         }
-        (ErrorKind::Missing { what: "VirtualDiskSize" }, _) => {
-            "pass the lost value with --salvage --assume disk-size=SIZE"
+        (ErrorKind::NotAFile { what: "a directory" }, _) => {
+            return format!("name an image in this folder; `vhdx list {image}` lists them");
         }
-        (ErrorKind::Missing { what: "LogicalSectorSize" }, _) => {
-            "pass the lost value with --salvage --assume sector-size=SIZE"
+        (ErrorKind::NotAFile { what: "reached by a symbolic link" }, _) => {
+            "name the file by a path without links, or leave out --no-follow"
         }
-        (ErrorKind::NotAFile { what: "a directory" }, _) => "name an image in this folder",
         (ErrorKind::Open(cause), _) if cause.kind() == io::ErrorKind::NotFound => "check the path",
         (ErrorKind::Open(_) | ErrorKind::NotAFile { .. }, _) => "name a file that you have permission to read",
         (ErrorKind::Lost, _) => "if no program has truncated the file, its drive may be failing: see the system log",

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::exit::Failure;
 use crate::term::is_unsafe;
+use crate::time;
 
 /// Standard output for JSON: no colours, no changes.
 pub(crate) fn stdout() -> BufWriter<Stdout> {
@@ -20,14 +21,95 @@ pub(crate) fn write_line(out: &mut impl Write, value: &impl Serialize) -> io::Re
     value.serialize(&mut serializer).map_err(io::Error::from)
 }
 
-/// Prints a value, indented.
-pub(crate) fn print(value: &impl Serialize) -> Result<(), Failure> {
-    let mut out = stdout();
+/// Keys of every document that say what made it, and when.
+#[derive(Clone, Copy, Serialize)]
+struct Stamp {
+    tool: &'static str,
+    version: &'static str,
+    time: &'static str,
+}
+
+/// A document: a report with its stamp.
+#[derive(Serialize)]
+struct Stamped<'a, R> {
+    #[serde(flatten)]
+    report: &'a R,
+    #[serde(flatten)]
+    stamp: Stamp,
+}
+
+fn stamped<R>(report: &R) -> Stamped<'_, R> {
+    Stamped { report, stamp: Stamp { tool: "vhdx", version: env!("CARGO_PKG_VERSION"), time: &time::OF_PROGRAM } }
+}
+
+/// Writes a report on one line.
+pub(crate) fn write_document(out: &mut impl Write, report: &impl Serialize) -> io::Result<()> {
+    write_line(out, &stamped(report))
+}
+
+/// Prints a report, indented.
+pub(crate) fn print(report: &impl Serialize) -> Result<(), Failure> {
+    write(&mut stdout(), &stamped(report))
+}
+
+/// Prints a report on standard error, where standard output holds the disk.
+pub(crate) fn print_beside_disk(report: &impl Serialize) -> Result<(), Failure> {
+    write(&mut io::stderr(), &stamped(report))
+}
+
+/// Prints several reports as an array.
+pub(crate) fn print_all<R: Serialize>(reports: &[R]) -> Result<(), Failure> {
+    write(&mut stdout(), &reports.iter().map(stamped).collect::<Vec<_>>())
+}
+
+fn write(mut out: &mut impl Write, value: &impl Serialize) -> Result<(), Failure> {
     let mut serializer = Serializer::with_formatter(&mut out, Escaping(PrettyFormatter::new()));
     value.serialize(&mut serializer).map_err(io::Error::from)?;
     writeln!(out)?;
     out.flush()?;
     Ok(())
+}
+
+/// The reports of a command: of one image, the report alone; of several, an array, written as they are made.
+pub(crate) struct Reports {
+    out: BufWriter<Stdout>,
+    is_list: bool,
+    items: u64,
+}
+
+impl Reports {
+    pub(crate) fn begin(is_list: bool) -> Self {
+        Self { out: stdout(), is_list, items: 0 }
+    }
+
+    pub(crate) fn item(&mut self, report: &impl Serialize) -> Result<(), Failure> {
+        if !self.is_list {
+            return print(report);
+        }
+        write!(self.out, "{}", if self.items == 0 { "[\n  " } else { ",\n  " })?;
+        write_document(&mut self.out, report)?;
+        self.items = self.items.saturating_add(1);
+        // Reports of other images may take long.
+        Ok(self.out.flush()?)
+    }
+
+    /// Begins the report of another image, which the caller writes.
+    pub(crate) fn next(&mut self) -> Result<BufWriter<Stdout>, Failure> {
+        if self.is_list {
+            write!(self.out, "{}", if self.items == 0 { "[\n" } else { ",\n" })?;
+            self.items = self.items.saturating_add(1);
+            self.out.flush()?;
+        }
+        Ok(stdout())
+    }
+
+    /// Closes the array. Without this call it stays incomplete, so that no program takes a part of it for all of it.
+    pub(crate) fn end(mut self) -> Result<(), Failure> {
+        if self.is_list {
+            writeln!(self.out, "{}", if self.items == 0 { "[]" } else { "\n]" })?;
+        }
+        Ok(self.out.flush()?)
+    }
 }
 
 /// An object with a list that may not fit in memory: items are written as they are found.
@@ -38,10 +120,10 @@ pub(crate) struct Listing<W> {
 }
 
 impl<W: Write> Listing<W> {
-    /// Writes the fields of `start`, and opens the list.
+    /// Writes the fields of `start` with the stamp of a document, and opens the list.
     pub(crate) fn begin(mut out: W, start: &impl Serialize, list: Option<&str>) -> io::Result<Self> {
         writeln!(out, "{{")?;
-        for (key, value) in fields(start)? {
+        for (key, value) in fields(&stamped(start))? {
             write_field(&mut out, &key, &value)?;
             writeln!(out, ",")?;
         }

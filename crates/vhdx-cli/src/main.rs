@@ -5,16 +5,23 @@
 mod args;
 mod bulk;
 mod cmd;
+mod container;
 mod exit;
+mod findings;
+mod folder;
 mod hint;
 mod json;
+mod mistaken;
 mod open;
 mod progress;
 mod salvage;
+mod siblings;
 mod size;
 mod sums;
 mod target;
 mod term;
+mod time;
+mod tips;
 
 use clap::Parser;
 
@@ -22,10 +29,26 @@ use args::{Cli, Command};
 use exit::{Exit, Failure};
 
 fn main() -> std::process::ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse_from(args::without_image_format(std::env::args_os().collect())) {
+        Ok(cli) => cli,
+        Err(error) => return wrong_usage(&error).unwrap_or_else(Failure::report).into(),
+    };
+    std::sync::LazyLock::force(&time::OF_PROGRAM);
     cli.common.color.set();
+    term::set_quiet(cli.common.quiet);
     hint::set_command(cli.command.name(), cli.command.is_salvage());
-    guard_mappings().and_then(|()| run(&cli)).unwrap_or_else(Failure::report).into()
+    let prepared =
+        progress::listen_for_status().map_err(|error| Failure::new(Exit::Io, format!("signal handler: {error}")));
+    prepared.and_then(|()| guard_mappings()).and_then(|()| run(&cli)).unwrap_or_else(Failure::report).into()
+}
+
+/// Prints help, the version, or what is wrong with the command line.
+fn wrong_usage(error: &clap::Error) -> Result<Exit, Failure> {
+    if let Some(failure) = tips::for_usage(error) {
+        return Err(failure);
+    }
+    error.print()?;
+    Ok(if error.use_stderr() { Exit::Usage } else { Exit::Done })
 }
 
 /// Turns SIGBUS, which the system sends if a mapped file is truncated or its drive fails, into an error with a message.
@@ -44,10 +67,13 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
         Command::Verify(args) => cmd::verify::run(args, &cli.common).map_err(Failure::with_fatal_pipe),
         Command::Compare(args) => cmd::compare::run(args, &cli.common).map_err(Failure::with_fatal_pipe),
         Command::Diff(args) => cmd::diff::run(args, &cli.common).map_err(Failure::with_fatal_pipe),
+        Command::List(args) => cmd::list::run(args, &cli.common),
         Command::Merge(args) => cmd::merge::run(args),
         Command::Read(args) => cmd::read::run(args, &cli.common),
         Command::Log(args) => cmd::log::run(args, &cli.common),
         Command::Chain(args) => cmd::chain::run(args, &cli.common),
         Command::Check(args) => cmd::check::run(args, &cli.common).map_err(Failure::with_fatal_pipe),
+        Command::Completions(args) => cmd::shell::completions(args),
+        Command::Man(args) => cmd::shell::man(args),
     }
 }

@@ -1,21 +1,19 @@
 //! Opens images according to the common options.
 
 use std::ffi::OsStr;
-use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use vhdx_mmap::format::FileIdentifier;
-use vhdx_mmap::ops;
 use vhdx_mmap::{
-    Chain, Disk, ErrorKind, ImageKind, Input, Layer, LogPolicy, LogState, OpenOptions, Parents, Rule, Severity, Source,
-    Strictness,
+    Chain, Disk, ErrorKind, FoundBy, ImageKind, Input, Layer, LogPolicy, LogState, OpenOptions, Parents, Rule,
+    Severity, Source, Strictness,
 };
 
 use crate::args::{Common, InputFormat, LogChoice, SalvageArgs};
-use crate::bulk;
 use crate::exit::{Exit, Failure};
-use crate::hint::shell_word;
+use crate::findings;
+use crate::siblings;
 use crate::size::counted;
 use crate::term::{self, escape};
 
@@ -25,7 +23,7 @@ pub(crate) fn source(path: &Path, common: &Common) -> Result<Source, Failure> {
         let failure = Failure::usage("-: standard input cannot be an image (found a stream, expected a file)");
         return Err(failure.with_hint("write the image to a file first, and name that"));
     }
-    let opened = if common.no_mmap { Source::open(path) } else { map(path) };
+    let opened = if common.no_mmap { open(path, common) } else { map_image(path, common) };
     let source = opened.map_err(|error| {
         let failure = Failure::of_image(path, &error);
         let cannot_map = !common.no_mmap && matches!(error.kind(), ErrorKind::Io(_));
@@ -34,6 +32,26 @@ pub(crate) fn source(path: &Path, common: &Common) -> Result<Source, Failure> {
     })?;
     reject_as_output(&source)?;
     Ok(source)
+}
+
+/// Opens a file to be read piece by piece.
+fn open(path: &Path, common: &Common) -> vhdx_mmap::Result<Source> {
+    if common.no_follow { Source::open_without_links(path) } else { Source::open(path) }
+}
+
+#[expect(unsafe_code, reason = "the command relies on its user for this")]
+fn map_image(path: &Path, common: &Common) -> vhdx_mmap::Result<Source> {
+    // SAFETY: as for `map`.
+    if common.no_follow { unsafe { Source::map_without_links(path) } } else { map(path) }
+}
+
+/// Warns if another program has the file open for writing.
+pub(crate) fn warn_if_in_use(source: &Source, common: &Common) {
+    if !common.quiet && source.in_use() == Some(true) {
+        let name = source.path().unwrap_or(Path::new("-")).display();
+        let text = format!("{name}: in use: another program has it open for writing, so its content may change");
+        term::message("warning", term::WARNING, &escape(&text));
+    }
 }
 
 /// Fails if standard output is an image: the text would overwrite it.
@@ -92,12 +110,21 @@ pub(crate) fn disk(path: &Path, common: &Common) -> Result<Disk, Failure> {
     disk_of(chain(path, common)?, path, common, Strictness::Strict)
 }
 
+/// Opens an image as a disk with the parents that are found: for work that needs the tables of the image only.
+pub(crate) fn disk_so_far(path: &Path, common: &Common) -> Result<Disk, Failure> {
+    let chain = chain(path, common)?;
+    if chain.broken().is_none() && !chain.needs_parent() {
+        return disk_of(chain, path, common, Strictness::Strict);
+    }
+    let disk = Disk::so_far(&chain);
+    report_findings(&disk, path, common)?;
+    Ok(disk)
+}
+
 /// Opens an image as a disk; with --salvage, a damaged one, too.
 pub(crate) fn salvaged(path: &Path, common: &Common, salvage: &SalvageArgs) -> Result<Disk, Failure> {
     let chain = salvaged_chain(path, common, salvage)?;
-    let disk = disk_of(chain, path, common, if salvage.salvage { Strictness::Salvage } else { Strictness::Strict })?;
-    warn_of_shared_blocks(path, &disk, common)?;
-    Ok(disk)
+    disk_of(chain, path, common, if salvage.salvage { Strictness::Salvage } else { Strictness::Strict })
 }
 
 /// Opens an image and its parents, up to the first that cannot be opened; with --salvage, damaged images, too.
@@ -122,19 +149,6 @@ pub(crate) fn salvaged_chain(path: &Path, common: &Common, salvage: &SalvageArgs
     Ok(chain)
 }
 
-/// Warns of blocks with the same file offset: they read without an error, but all except one must be wrong.
-pub(crate) fn warn_of_shared_blocks(path: &Path, disk: &Disk, common: &Common) -> Result<(), Failure> {
-    if !common.quiet {
-        for shared in bulk::pool(common, usize::MAX)?.install(|| ops::shared_blocks(disk)) {
-            let (name, word) = (path.display(), shell_word(path));
-            let text =
-                format!("{name}: {shared}: at least one of them is wrong; `vhdx check {word}` lists all problems");
-            term::message("warning", term::WARNING, &escape(&text));
-        }
-    }
-    Ok(())
-}
-
 fn disk_of(chain: Chain, path: &Path, common: &Common, strictness: Strictness) -> Result<Disk, Failure> {
     if strictness == Strictness::Salvage
         && let Some(error) = chain.broken()
@@ -142,18 +156,30 @@ fn disk_of(chain: Chain, path: &Path, common: &Common, strictness: Strictness) -
         term::message("warning", term::WARNING, &escape(&format!("{}: {error}", path.display())));
     }
     let disk = Disk::from_chain(&chain).map_err(|error| Failure::of_image(path, &error))?;
+    report_findings(&disk, path, common)?;
+    Ok(disk)
+}
+
+/// Prints notes and warnings about all layers on standard error.
+fn report_findings(disk: &Disk, path: &Path, common: &Common) -> Result<(), Failure> {
     if !common.quiet {
         for layer in disk.layers() {
             let name = layer.image().path().unwrap_or(path);
+            warn_if_in_use(layer.image().source(), common);
             report_log_state(name, layer.image().log_state());
+            if layer.link().is_some_and(|link| link.found_by == FoundBy::Identity) {
+                let text = format!("{}: the parent was found by its identity, under another name", name.display());
+                term::message("note", term::HINT, &escape(&text));
+            }
         }
         for (layer, warning) in disk.warnings().filter(|(_, warning)| warning.severity > Severity::Note) {
             let name = disk.layers().get(layer).and_then(|layer| layer.image().path()).unwrap_or(path);
             let label = if warning.severity == Severity::Warning { "warning" } else { warning.severity.as_str() };
             term::message(label, term::WARNING, &escape(&format!("{}: {warning}", name.display())));
         }
+        siblings::warn(path, disk.image(), common);
     }
-    Ok(disk)
+    findings::warn_of_content(path, disk, common)
 }
 
 const STOP_WRITER: &str = "stop the program that writes to the image, or copy the image, and try again";
@@ -210,35 +236,35 @@ pub(crate) fn input(path: &Path, format: InputFormat, common: &Common) -> Result
     let is_raw = match format {
         InputFormat::Vhdx => false,
         InputFormat::Raw => true,
-        InputFormat::Auto => {
-            let has_name = path
-                .extension()
-                .is_some_and(|extension| ["vhdx", "avhdx"].iter().any(|name| extension.eq_ignore_ascii_case(name)));
-            // A file with the name of an image is opened as one, so that a wrong signature is reported.
-            !has_name && !begins_like_an_image(path)
-        }
+        InputFormat::Auto => is_raw(path, common),
     };
     if is_raw {
         return source(path, common).map(Operand::Raw);
     }
-    let disk = disk(path, common)?;
-    warn_of_shared_blocks(path, &disk, common)?;
-    Ok(Operand::Disk(disk))
+    disk(path, common).map(Operand::Disk)
+}
+
+/// Whether a file is a raw disk. One with the name of an image is opened as one, so that a wrong signature is reported.
+pub(crate) fn is_raw(path: &Path, common: &Common) -> bool {
+    let has_name = path
+        .extension()
+        .is_some_and(|extension| ["vhdx", "avhdx"].iter().any(|name| extension.eq_ignore_ascii_case(name)));
+    !has_name && !begins_like_an_image(path, common)
 }
 
 /// Whether the file begins with the signature of an image (MS-VHDX 2.2.1). Errors are reported when it is opened.
-fn begins_like_an_image(path: &Path) -> bool {
+fn begins_like_an_image(path: &Path, common: &Common) -> bool {
     let mut signature = [0; 8];
-    // Opening a pipe would wait for its writer.
-    let is_file = std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file());
-    let read = is_file && File::open(path).and_then(|mut file| file.read_exact(&mut signature)).is_ok();
+    let opened = open(path, common).ok();
+    let read = opened.as_ref().and_then(Source::file).is_some_and(|mut file| file.read_exact(&mut signature).is_ok());
     read && signature == *FileIdentifier::SIGNATURE.as_bytes()
 }
 
 /// Reports a log that was replayed or ignored.
 fn report_log_state(path: &Path, state: &LogState) {
     match state {
-        LogState::Clean => {}
+        // That both headers are lost is a warning already.
+        LogState::Clean | LogState::Unknown => {}
         LogState::Replayed(replay) => {
             let entries = counted(replay.entries, "entry");
             let text = format!("{}: the log was replayed in memory ({entries})", path.display());
@@ -253,6 +279,12 @@ fn report_log_state(path: &Path, state: &LogState) {
 
 /// The common options as options of the library.
 pub(crate) fn options(common: &Common) -> OpenOptions {
+    let options = unmapped_options(common);
+    if common.no_mmap { options } else { map_parents(options) }
+}
+
+/// The common options, for images that are read piece by piece.
+pub(crate) fn unmapped_options(common: &Common) -> OpenOptions {
     let log_policy = match common.log {
         LogChoice::Replay => LogPolicy::Replay,
         LogChoice::Refuse => LogPolicy::Refuse,
@@ -269,7 +301,7 @@ pub(crate) fn options(common: &Common) -> OpenOptions {
         }
     }
     let options = OpenOptions::new().log_policy(log_policy).parents(Parents::FirstOf(parents));
-    if common.no_mmap { options } else { map_parents(options) }
+    if common.no_follow { options.without_links() } else { options }
 }
 
 /// Space that a file occupies on the drive, in bytes, if the system provides it.

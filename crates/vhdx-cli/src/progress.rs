@@ -1,29 +1,107 @@
 //! Progress of long work, and how signals stop it.
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal, Write};
 use std::ops::ControlFlow;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock, OnceLock};
+use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{BinaryBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use vhdx_mmap::Progress;
 
-/// Progress bar on standard error, if that is a terminal, and the flag that signals set.
+use crate::args::{Common, ProgressChoice};
+use crate::size::human;
+use crate::term::escape;
+
+/// Time before the bar appears: most work is done sooner.
+const CALM: Duration = Duration::from_millis(500);
+
+/// Set by SIGUSR1: print a line of progress.
+static STATUS_WANTED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
+
+/// Lets SIGUSR1 print a line of progress instead of ending the program.
+#[cfg(unix)]
+pub(crate) fn listen_for_status() -> io::Result<()> {
+    use signal_hook::consts::SIGUSR1;
+
+    if !ignored_signals().contains(&SIGUSR1) {
+        signal_hook::flag::register(SIGUSR1, Arc::clone(&STATUS_WANTED))?;
+    }
+    Ok(())
+}
+
+#[cfg(not(unix))]
+pub(crate) fn listen_for_status() -> io::Result<()> {
+    Ok(())
+}
+
+/// Progress on standard error, and the flag that signals set.
 pub(crate) struct Work {
-    bar: ProgressBar,
+    display: Display,
+    phase: &'static str,
+    file: String,
+    total: u64,
+    done: AtomicU64,
+    /// Last whole percent that was printed.
+    printed: AtomicU64,
+    started: Instant,
     /// Number of the signal that was received, or 0.
     signal: Arc<AtomicUsize>,
 }
 
+/// How progress is shown.
+enum Display {
+    Nothing,
+    /// A bar, which appears when the work turns out to be long.
+    Bar(OnceLock<ProgressBar>),
+    /// Percent, as `qemu-img -p` prints it: on a terminal, each replaces the one before.
+    Plain {
+        is_terminal: bool,
+    },
+    /// JSON lines.
+    Json,
+}
+
+impl Display {
+    fn new(common: &Common) -> Self {
+        let is_terminal = io::stderr().is_terminal();
+        match common.progress() {
+            ProgressChoice::Auto if is_terminal => Self::Bar(OnceLock::new()),
+            ProgressChoice::Auto | ProgressChoice::None => Self::Nothing,
+            ProgressChoice::Plain => Self::Plain { is_terminal },
+            ProgressChoice::Json => Self::Json,
+        }
+    }
+}
+
 impl Work {
-    /// Starts work of `bytes` bytes.
-    pub(crate) fn new(bytes: u64, quiet: bool) -> Self {
-        Self { bar: bar(bytes, quiet), signal: Arc::default() }
+    /// Starts a phase of the work on a file, of `total` bytes.
+    pub(crate) fn new(total: u64, phase: &'static str, file: &Path, common: &Common) -> Self {
+        Self::with(Display::new(common), total, phase, file, Arc::default())
     }
 
-    /// Starts the next part of the work of a command. A signal stops all parts.
-    pub(crate) fn next(&self, bytes: u64, quiet: bool) -> Self {
-        Self { bar: bar(bytes, quiet), signal: Arc::clone(&self.signal) }
+    /// Starts work that shows no progress.
+    pub(crate) fn silent() -> Self {
+        Self::with(Display::Nothing, 0, "", Path::new(""), Arc::default())
+    }
+
+    /// Starts the next phase of the work of a command. A signal stops all phases.
+    pub(crate) fn next(&self, total: u64, phase: &'static str, file: &Path, common: &Common) -> Self {
+        Self::with(Display::new(common), total, phase, file, Arc::clone(&self.signal))
+    }
+
+    fn with(display: Display, total: u64, phase: &'static str, file: &Path, signal: Arc<AtomicUsize>) -> Self {
+        Self {
+            display,
+            phase,
+            file: file.to_string_lossy().into_owned(),
+            total,
+            done: AtomicU64::new(0),
+            printed: AtomicU64::new(0),
+            started: Instant::now(),
+            signal,
+        }
     }
 
     /// Lets the first signal stop the work instead of the program, so that there is time to clean up. A second signal
@@ -58,19 +136,135 @@ impl Work {
         i32::try_from(self.signal.load(Ordering::Relaxed)).ok().filter(|signal| *signal != 0)
     }
 
-    /// Removes the progress bar.
+    /// Ends the phase: removes the bar, and prints a closing line for long work that is complete.
     pub(crate) fn finish(&self) {
-        self.bar.finish_and_clear();
+        let done = self.done.load(Ordering::Relaxed);
+        let is_complete = done >= self.total && done > 0;
+        let mut err = io::stderr().lock();
+        match &self.display {
+            Display::Nothing => {}
+            Display::Bar(bar) => {
+                if let Some(bar) = bar.get() {
+                    bar.finish_and_clear();
+                    if is_complete {
+                        drop(writeln!(err, "{}", self.closing_line(done)));
+                    }
+                }
+            }
+            Display::Plain { is_terminal } => {
+                if *is_terminal {
+                    drop(writeln!(err));
+                }
+                if is_complete {
+                    drop(writeln!(err, "{}", self.closing_line(done)));
+                }
+            }
+            Display::Json => drop(self.write_json(&mut err, done, true)),
+        }
+        drop(err);
+        self.print_status_if_wanted(done);
+    }
+
+    fn closing_line(&self, done: u64) -> String {
+        let seconds = self.started.elapsed().as_secs_f64();
+        let (size, rate) = (human(done), self.rate(done));
+        format!("vhdx: {} {}: {size} in {seconds:.1} s ({rate}/s)", self.phase, escape(&self.file))
+    }
+
+    /// Bytes per second, in words.
+    fn rate(&self, done: u64) -> String {
+        let milliseconds = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX).max(1);
+        BinaryBytes(done.saturating_mul(1000).checked_div(milliseconds).unwrap_or(0)).to_string()
+    }
+
+    fn write_json(&self, err: &mut impl Write, done: u64, finished: bool) -> io::Result<()> {
+        let line = serde_json::json!({
+            "phase": self.phase,
+            "filename": self.file,
+            "done-bytes": done,
+            "total-bytes": self.total,
+            "seconds": self.started.elapsed().as_secs_f64(),
+            "finished": finished,
+        });
+        writeln!(err, "{line}")
+    }
+
+    /// Prints the progress if a new whole percent is reached.
+    fn print_percent(&self, done: u64) {
+        let percent = self.hundredths(done) / 100;
+        if self.printed.fetch_max(percent, Ordering::Relaxed) >= percent {
+            return;
+        }
+        let mut err = io::stderr().lock();
+        // If standard error is closed, there is no place left for progress.
+        drop(match self.display {
+            Display::Plain { is_terminal } => {
+                let (hundredths, end) = (self.hundredths(done), if is_terminal { '\r' } else { '\n' });
+                write!(err, "    ({}.{:02}/100%){end}", hundredths / 100, hundredths % 100).and_then(|()| err.flush())
+            }
+            Display::Json => self.write_json(&mut err, done, false),
+            Display::Nothing | Display::Bar(_) => Ok(()),
+        });
+    }
+
+    /// Hundredths of a percent that are done.
+    fn hundredths(&self, done: u64) -> u64 {
+        let hundredths = u128::from(done).saturating_mul(10_000).checked_div(u128::from(self.total));
+        hundredths.and_then(|hundredths| u64::try_from(hundredths).ok()).unwrap_or(0).min(10_000)
+    }
+
+    /// Prints a line of progress if a signal has asked for one.
+    fn print_status_if_wanted(&self, done: u64) {
+        if !STATUS_WANTED.swap(false, Ordering::Relaxed) {
+            return;
+        }
+        let (percent, rate) = (self.hundredths(done) / 100, self.rate(done));
+        let (size, total) = (human(done), human(self.total));
+        let line = format!("vhdx: {} {}: {size} of {total} ({percent} %), {rate}/s", self.phase, escape(&self.file));
+        let print = || drop(writeln!(io::stderr(), "{line}"));
+        match &self.display {
+            Display::Bar(bar) => match bar.get() {
+                Some(bar) => bar.suspend(print),
+                None => print(),
+            },
+            _ => print(),
+        }
+    }
+
+    fn bar(&self) -> ProgressBar {
+        let template =
+            "{percent:>3}% {wide_bar} {binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}, {eta} {msg}";
+        let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+        let style = style.progress_chars(if is_utf8_locale(|name| std::env::var(name).ok()) {
+            "█▉▊▋▌▍▎▏ "
+        } else {
+            "#>-"
+        });
+        let bar = ProgressBar::with_draw_target(Some(self.total), ProgressDrawTarget::stderr_with_hz(10));
+        bar.with_style(style)
+            .with_message(format!("{} {}", self.phase, escape(&short(&self.file))))
+            .with_elapsed(self.started.elapsed())
     }
 }
 
-fn bar(bytes: u64, quiet: bool) -> ProgressBar {
-    if quiet || !std::io::stderr().is_terminal() {
-        ProgressBar::hidden()
-    } else {
-        let style = "{percent:>3}% {wide_bar} {binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}, {eta}";
-        let style = ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar());
-        ProgressBar::with_draw_target(Some(bytes), ProgressDrawTarget::stderr_with_hz(10)).with_style(style)
+/// Whether the terminal understands UTF-8, according to the locale.
+fn is_utf8_locale(variable: impl Fn(&str) -> Option<String>) -> bool {
+    let mut names = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter();
+    let locale = names.find_map(|name| variable(name).filter(|value| !value.is_empty()));
+    let locale = locale.unwrap_or_default().to_ascii_lowercase();
+    cfg!(windows) || locale.contains("utf-8") || locale.contains("utf8")
+}
+
+/// The end of a name that is too long for a line.
+fn short(name: &str) -> String {
+    const MOST: usize = 24;
+
+    match name.char_indices().rev().nth(MOST) {
+        None => name.to_owned(),
+        Some(_) => {
+            let start = name.char_indices().rev().nth(MOST.saturating_sub(4)).map_or(0, |(start, _)| start);
+            format!("...{}", name.get(start..).unwrap_or_default())
+        }
     }
 }
 
@@ -86,7 +280,45 @@ fn ignored_signals() -> Vec<i32> {
 
 impl Progress for Work {
     fn advance(&self, bytes: u64) -> ControlFlow<()> {
-        self.bar.inc(bytes);
+        let done = self.done.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
+        match &self.display {
+            Display::Nothing => {}
+            Display::Bar(bar) => {
+                if bar.get().is_some() || self.started.elapsed() >= CALM {
+                    bar.get_or_init(|| self.bar()).set_position(done);
+                }
+            }
+            Display::Plain { .. } | Display::Json => self.print_percent(done),
+        }
+        self.print_status_if_wanted(done);
         if self.signal().is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{is_utf8_locale, short};
+
+    #[test]
+    fn locale_decides_the_characters_of_the_bar() {
+        let of = |values: &'static [(&str, &str)]| {
+            is_utf8_locale(|name| values.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned()))
+        };
+        assert!(of(&[("LANG", "de_DE.UTF-8")]));
+        assert!(of(&[("LC_ALL", "C.utf8"), ("LANG", "C")]));
+        assert!(of(&[("LC_ALL", ""), ("LANG", "C.UTF-8")]));
+        if cfg!(unix) {
+            assert!(!of(&[]));
+            assert!(!of(&[("LC_ALL", "C"), ("LANG", "en_US.UTF-8")]));
+            assert!(!of(&[("LC_CTYPE", "de_DE.ISO-8859-1"), ("LANG", "en_US.UTF-8")]));
+        }
+    }
+
+    #[test]
+    fn long_names_keep_their_end() {
+        assert_eq!(short("disk.vhdx"), "disk.vhdx");
+        assert_eq!(short("a-name-of-24-characters."), "a-name-of-24-characters.");
+        assert_eq!(short("/vms/a-name-of-24-characters."), "...ame-of-24-characters.");
+        assert_eq!(short(&"é".repeat(30)), format!("...{}", "é".repeat(21)));
     }
 }

@@ -2,14 +2,17 @@
 
 use std::fs::File;
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
+use std::mem::Discriminant;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use vhdx_mmap::ops::{self, ExtractOptions, Extracted};
 use vhdx_mmap::report::{LossMapEnd, LossMapEntry, LossMapStart};
-use vhdx_mmap::{Disk, Input, Loss, OpenOptions, Rule, ScanError, ScanOptions, Severity, Strictness, Warning};
+use vhdx_mmap::{
+    Disk, ErrorKind, Input, Loss, OpenOptions, Rule, ScanError, ScanOptions, Severity, Strictness, Warning,
+};
 
-use crate::args::{LossMapFormat, SalvageArgs};
+use crate::args::{FolderArgs, LossMapFormat, SalvageArgs};
 use crate::exit::{Exit, Failure};
 use crate::json::Listing;
 use crate::size::{counted, human};
@@ -39,7 +42,15 @@ pub(crate) fn prepare(args: &SalvageArgs, disk: &Disk, out: Option<&Path>) -> Re
 }
 
 /// Fails if --loss-map is given with several images.
-pub(crate) fn reject_several_images(args: &SalvageArgs, images: &[PathBuf]) -> Result<(), Failure> {
+pub(crate) fn reject_several_images(
+    args: &SalvageArgs,
+    images: &[PathBuf],
+    folders: FolderArgs,
+) -> Result<(), Failure> {
+    if args.loss_map.is_some() && folders.recursive {
+        return Err(Failure::usage("--loss-map cannot be combined with --recursive")
+            .with_hint("run the command for one image at a time"));
+    }
     if args.loss_map.is_some() && images.len() > 1 {
         return Err(Failure::usage(format!("--loss-map: several images (found {}, expected 1)", images.len()))
             .with_hint("run the command for one image at a time"));
@@ -95,6 +106,7 @@ pub(crate) fn finish(image: &Path, disk: &Disk, range: Range<u64>, args: &Salvag
         return Ok(Exit::Done);
     }
     let mut lost = Lost::default();
+    let range_length = range.end.saturating_sub(range.start);
     match &args.loss_map {
         Some(path) => {
             let destination = loss_map_destination(path, disk)?;
@@ -112,16 +124,23 @@ pub(crate) fn finish(image: &Path, disk: &Disk, range: Range<u64>, args: &Salvag
         None => disk.losses(range).for_each(|loss| lost.add(&loss)),
     }
     // The warnings themselves were printed when the image was opened.
-    let is_damaged = disk.warnings().any(|(_, warning)| may_be_wrong(warning)) || !ops::shared_blocks(disk).is_empty();
+    let is_damaged =
+        disk.warnings().any(|(_, warning)| may_be_wrong(warning)) || !ops::content_warnings(disk).is_empty();
+    let (name, length) = (image.display(), range_length);
     if lost.ranges > 0 {
-        let text = format!("{}: lost {} in {}", image.display(), human(lost.bytes), counted(lost.ranges, "range"));
+        let (recovered, ranges) = (human(length.saturating_sub(lost.bytes)), counted(lost.ranges, "range"));
+        let text =
+            format!("{name}: recovered {recovered} of {}, lost {} in {ranges}", human(length), human(lost.bytes));
         term::message("warning", term::WARNING, &escape(&text));
-        if let Some(first) = lost.first {
-            term::message("note", term::HINT, &escape(&format!("first lost range: {first}")));
+        for Group { ranges, bytes, first, .. } in &lost.groups {
+            let (ranges, bytes) = (counted(*ranges, "range"), human(*bytes));
+            let label = if lost.groups.len() > 1 { format!("{bytes} in {ranges}, first") } else { "first".to_owned() };
+            term::message("note", term::HINT, &escape(&format!("{label} lost range: {first}")));
         }
     }
     if lost.ranges == 0 && is_damaged {
-        let text = format!("{}: nothing is lost, but content may be stale or wrong", image.display());
+        let text =
+            format!("{name}: recovered all of {}: nothing is lost, but content may be stale or wrong", human(length));
         term::message("warning", term::WARNING, &escape(&text));
     }
     Ok(if lost.ranges > 0 || is_damaged { Exit::Corrupt } else { Exit::Done })
@@ -143,24 +162,43 @@ fn may_be_wrong(warning: &Warning) -> bool {
 struct Lost {
     ranges: u64,
     bytes: u64,
-    first: Option<String>,
+    groups: Vec<Group>,
 }
+
+/// Lost ranges with reasons of one kind.
+struct Group {
+    rule: Option<Rule>,
+    kind: Discriminant<ErrorKind>,
+    ranges: u64,
+    bytes: u64,
+    first: String,
+}
+
+/// Largest number of groups. There are fewer kinds of reasons.
+const MOST_GROUPS: usize = 16;
 
 impl Lost {
     fn add(&mut self, loss: &Loss) {
         self.ranges = self.ranges.saturating_add(1);
-        self.bytes = self.bytes.saturating_add(loss.range.end.saturating_sub(loss.range.start));
-        self.first.get_or_insert_with(|| loss.reason.to_string());
+        let bytes = loss.range.end.saturating_sub(loss.range.start);
+        self.bytes = self.bytes.saturating_add(bytes);
+        let (rule, kind) = (loss.reason.rule(), std::mem::discriminant(loss.reason.kind()));
+        if let Some(group) = self.groups.iter_mut().find(|group| (group.rule, group.kind) == (rule, kind)) {
+            group.ranges = group.ranges.saturating_add(1);
+            group.bytes = group.bytes.saturating_add(bytes);
+        } else if self.groups.len() < MOST_GROUPS {
+            self.groups.push(Group { rule, kind, ranges: 1, bytes, first: loss.reason.to_string() });
+        }
     }
 }
 
 fn write_json(out: &mut impl Write, disk: &Disk, range: Range<u64>, lost: &mut Lost) -> io::Result<()> {
     let mut listing = Listing::begin(out, &LossMapStart::of(disk, range.clone()), Some("losses"))?;
-    for loss in disk.losses(range) {
+    for loss in disk.losses(range.clone()) {
         lost.add(&loss);
         listing.item(&LossMapEntry::of(&loss))?;
     }
-    listing.end(&LossMapEnd::of(lost.bytes))
+    listing.end(&LossMapEnd::of(range, lost.bytes))
 }
 
 /// Writes a mapfile for GNU ddrescue, which covers the whole range: `+` for bytes that were read, `-` for lost ones.

@@ -66,6 +66,17 @@ pub(crate) fn human(bytes: u64) -> String {
     format!("{} ({bytes} bytes)", indicatif::BinaryBytes(bytes))
 }
 
+/// A number of bytes in at most eight columns: `1.5 GiB`, `40 GiB`, `1023 MiB`.
+pub(crate) fn short(bytes: u64) -> String {
+    const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    let power = bytes.checked_ilog2().unwrap_or(0) / 10;
+    let unit = UNITS.get(usize::try_from(power).unwrap_or(0)).copied().unwrap_or("B");
+    let whole = bytes.checked_shr(power.saturating_mul(10)).unwrap_or(0);
+    let next = bytes.checked_shr(power.saturating_sub(1).saturating_mul(10)).unwrap_or(0) % 1024;
+    let tenths = next.saturating_mul(10) / 1024;
+    if power > 0 && whole < 10 { format!("{whole}.{tenths} {unit}") } else { format!("{whole} {unit}") }
+}
+
 /// A number with its noun, in the singular or plural: `1 entry`, `2 entries`.
 pub(crate) fn counted(number: u64, noun: &str) -> String {
     match noun.strip_suffix('y') {
@@ -77,7 +88,16 @@ pub(crate) fn counted(number: u64, noun: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{ByteRange, counted, human, parse_size};
+    use super::{ByteRange, counted, human, parse_size, short};
+
+    #[test]
+    fn short_sizes_have_one_digit_after_the_point_below_ten() {
+        let cases = [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (1536, "1.5 KiB"), (10 << 20, "10 MiB")];
+        for (bytes, text) in cases.into_iter().chain([((1 << 30) - 1, "1023 MiB"), (64 << 40, "64 TiB")]) {
+            assert_eq!(short(bytes), text);
+        }
+        assert_eq!(short(u64::MAX), "15 EiB");
+    }
 
     #[test]
     fn numbers_agree_with_nouns() {

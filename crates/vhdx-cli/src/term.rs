@@ -1,6 +1,7 @@
 //! Text for people: colours, messages, and names that cannot control the terminal.
 
-use std::io::{BufWriter, Write};
+use std::io::{self, BufWriter, IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anstream::AutoStream;
 use anstyle::{AnsiColor, Style};
@@ -18,8 +19,18 @@ pub(crate) fn stdout() -> TextOut {
     BufWriter::new(anstream::stdout())
 }
 
+static IS_QUIET: AtomicBool = AtomicBool::new(false);
+
+/// Sets whether only errors and their hints are printed.
+pub(crate) fn set_quiet(is_quiet: bool) {
+    IS_QUIET.store(is_quiet, Ordering::Relaxed);
+}
+
 /// Prints a message on standard error. If that is closed, there is no place left for it.
 pub(crate) fn message(label: &str, style: Style, text: &str) {
+    if IS_QUIET.load(Ordering::Relaxed) && !["error", "hint"].contains(&label) {
+        return;
+    }
     drop(writeln!(anstream::stderr(), "vhdx: {style}{label}{style:#}: {text}"));
 }
 
@@ -42,14 +53,81 @@ pub(crate) fn escape(text: &str) -> String {
     escaped
 }
 
-/// Escapes text if standard output is a terminal. Programs get the text unchanged.
-pub(crate) fn escape_on_terminal(text: String) -> String {
-    if std::io::IsTerminal::is_terminal(&std::io::stdout()) { escape(&text) } else { text }
+/// Prints text with names of files on standard output: programs get their bytes unchanged, people get unsafe characters
+/// as escapes.
+pub(crate) fn print_names(text: &[u8]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    if io::stdout().is_terminal() {
+        String::from_utf8_lossy(text).lines().try_for_each(|line| writeln!(out, "{}", escape(line)))?;
+    } else {
+        out.write_all(text)?;
+    }
+    out.flush()
+}
+
+/// Number of columns of standard output: those of the terminal, or else the number in COLUMNS. `None` if lines may have
+/// any length.
+pub(crate) fn width() -> Option<usize> {
+    let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stdout());
+    let of_terminal = is_terminal.then(|| terminal_size::terminal_size_of(std::io::stdout())).flatten();
+    let width = match of_terminal {
+        Some((terminal_size::Width(width), _)) if width > 0 => Some(usize::from(width)),
+        _ => std::env::var("COLUMNS").ok()?.parse().ok(),
+    };
+    // Nothing fits into less.
+    width.map(|width| width.max(8))
+}
+
+/// Number of columns of a text, which has no control characters.
+pub(crate) fn width_of(text: &str) -> usize {
+    unicode_width::UnicodeWidthStr::width(text)
+}
+
+/// Breaks a text into lines of at most `width` columns: at spaces, or inside of longer words.
+pub(crate) fn wrap(text: &str, width: usize) -> Vec<String> {
+    let (mut lines, mut line) = (Vec::new(), String::new());
+    let (mut columns, mut last_space) = (0_usize, None);
+    for c in text.chars() {
+        let of_c = unicode_width::UnicodeWidthChar::width(c).unwrap_or(0);
+        if columns.saturating_add(of_c) > width && !line.is_empty() {
+            let rest = match last_space.take() {
+                Some(space) => {
+                    let rest = line.split_off(space);
+                    rest.trim_start_matches(' ').to_owned()
+                }
+                None => String::new(),
+            };
+            lines.push(std::mem::replace(&mut line, rest));
+            columns = width_of(&line);
+        }
+        if c == ' ' {
+            if line.is_empty() && !lines.is_empty() {
+                continue;
+            }
+            last_space = Some(line.len());
+        }
+        line.push(c);
+        columns = columns.saturating_add(of_c);
+    }
+    if !line.is_empty() || lines.is_empty() {
+        lines.push(line);
+    }
+    lines
 }
 
 #[cfg(test)]
 mod tests {
-    use super::escape;
+    use super::{escape, wrap};
+
+    #[test]
+    fn wrap_breaks_at_spaces_and_inside_of_long_words() {
+        assert_eq!(wrap("one two three", 8), ["one two", "three"]);
+        assert_eq!(wrap("abcdefghij", 4), ["abcd", "efgh", "ij"]);
+        assert_eq!(wrap("a bcdefgh", 4), ["a", "bcde", "fgh"]);
+        assert_eq!(wrap("\u{6f22}\u{6f22}\u{6f22}", 4), ["\u{6f22}\u{6f22}", "\u{6f22}"]);
+        assert_eq!(wrap("", 4), [""]);
+        assert_eq!(wrap("one  two", 4), ["one", "two"]);
+    }
 
     #[test]
     fn escape_keeps_letters_and_replaces_control_characters() {

@@ -649,7 +649,8 @@ fn items(file: &Replayed<'_>, region: Extent) -> Result<Vec<(Guid, Extent)>, Fau
     Ok(items)
 }
 
-/// GUIDs that the locator accepts for the parent.
+/// GUIDs that the locator accepts for the parent. An entry that cannot be read does not count: a parent is accepted by
+/// its identity alone.
 fn linkage(locator: &[u8]) -> Result<Vec<Guid>, Fault> {
     sound(locator.len() >= 20, "locator length")?;
     ensure(Some(guid_at(locator, 0)) == guid(VHDX_LOCATOR), Fault::Unsupported("locator type"))?;
@@ -661,19 +662,17 @@ fn linkage(locator: &[u8]) -> Result<Vec<Guid>, Fault> {
         let entry = entry.ok_or(Fault::Corrupt("locator entries"))?;
         let text = |offset: u64, length: u64| {
             let bytes = locator.get(offset as usize..(offset + length) as usize)?;
-            let units = bytes.chunks(2).map(|c| u16_at(c, 0) as u16).collect::<Vec<_>>();
-            let text = String::from_utf16(&units).ok()?;
-            (offset > 0 && length > 0 && !text.contains('\0')).then_some(text)
+            let units = bytes.chunks(2).map(|c| c.try_into().map(u16::from_le_bytes).ok());
+            let units = units.collect::<Option<Vec<_>>>()?;
+            let text = String::from_utf16_lossy(&units);
+            let text = text.trim_end_matches('\0');
+            (offset > 0 && !text.is_empty() && !text.contains('\0')).then(|| text.to_owned())
         };
-        let (key_length, value_length) = (u16_at(entry, 8), u16_at(entry, 10));
-        let even = key_length % 2 == 0 && value_length % 2 == 0;
-        sound(even, "locator string length")?;
-        let key = text(u32_at(entry, 0), key_length);
-        let value = text(u32_at(entry, 4), value_length);
-        let (Some(key), Some(value)) = (key, value) else {
-            return Err(Fault::Corrupt("locator string"));
-        };
-        sound(!pairs.iter().any(|p| p.0 == key), "locator key twice")?;
+        let key = text(u32_at(entry, 0), u16_at(entry, 8));
+        let value = text(u32_at(entry, 4), u16_at(entry, 10));
+        let (Some(key), Some(value)) = (key, value) else { continue };
+        let twice = pairs.iter().any(|p| p.0 == key);
+        sound(!(twice && key.starts_with("parent_linkage")), "identity twice")?;
         pairs.push((key, value));
     }
     let find = |key: &str| {

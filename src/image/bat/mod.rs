@@ -1,6 +1,7 @@
 //! Block allocation table (MS-VHDX 2.5): the image's own part of the disk.
 
 mod bitmap;
+mod linear;
 mod walk;
 
 use std::ops::ControlFlow;
@@ -59,6 +60,8 @@ pub(crate) struct Bat<'a> {
     pub(crate) offset: u64,
     /// Length of the region, in bytes: there are no entries after it, even if the disk needs more.
     pub(crate) length: u64,
+    /// File offset of block 0, if blocks that are not present are read where a fixed image has them.
+    pub(crate) assumed_start: Option<u64>,
 }
 
 /// Checks that the necessary part of the BAT region is in the file.
@@ -107,7 +110,7 @@ impl Bat<'_> {
     fn payload_entry(&self, block: u64) -> Result<(BatEntry, u64)> {
         let structure = Structure::PayloadBatEntry(block);
         let offset = self.entry_place(structure, self.geometry.payload_index(block))?;
-        Ok((BatEntry(self.view.fetch::<U64>(structure, offset)?.get()), offset))
+        Ok((self.assumed(block, BatEntry(self.view.fetch::<U64>(structure, offset)?.get())), offset))
     }
 
     /// Returns the file offset after the entry of a payload block.
@@ -204,6 +207,9 @@ impl Bat<'_> {
     #[inline]
     fn data(&self, block: u64, place: u64, position: u64, most: u64) -> Result<BlockLookup> {
         let left = self.left_in_block(block, position);
+        let offset = place.saturating_add(position.saturating_sub(self.geometry.block_start(block)));
+        // An error is about one block.
+        self.in_file(block, offset, left.min(most))?;
         let mut blocks = if left < most { self.following(block, place, self.blocks_after(left, most)) } else { 0 };
         if blocks > 0 {
             // The whole last block counts, even if the request needs only a part of it. A block with an invalid
@@ -213,7 +219,6 @@ impl Bat<'_> {
                 blocks = self.geometry.block_of(reserved.saturating_sub(place)).saturating_sub(1);
             }
         }
-        let offset = place.saturating_add(position.saturating_sub(self.geometry.block_start(block)));
         let run = left.saturating_add(self.geometry.block_start(blocks)).min(most);
         let length = self.in_file(block, offset, run)?;
         Ok(BlockLookup::Data { offset, length, state: PayloadBlockState::FullyPresent })

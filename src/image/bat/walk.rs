@@ -143,7 +143,7 @@ pub(crate) enum EntryRun<'e> {
 }
 
 impl EntryRun<'_> {
-    fn count(&self) -> u64 {
+    pub(super) fn count(&self) -> u64 {
         match self {
             Self::Zero(count) => *count,
             Self::Entries(entries) => to_u64(entries.len()),
@@ -224,6 +224,13 @@ impl Bat<'_> {
                     EntryRun::Entries(&single)
                 }
             };
+            let assumed;
+            let run = if self.assumed_start.is_some() {
+                assumed = self.assumed_entries(block, &run);
+                EntryRun::Entries(&assumed)
+            } else {
+                run
+            };
             let count = run.count().max(1);
             let shown = visit(block, run);
             self.view.check(Structure::Bat, offset, count.saturating_mul(BatEntry::LENGTH)).map_err(at)?;
@@ -255,6 +262,9 @@ impl Bat<'_> {
 
     /// Returns the number of blocks from `block` on whose entries are in a hole of the file.
     fn blocks_in_hole(&self, block: u64) -> u64 {
+        if self.assumed_start.is_some() {
+            return 0;
+        }
         let index = self.geometry.payload_index(block);
         let entries = self.geometry.bat_entries().min(self.length / BatEntry::LENGTH);
         let (start, end) = (self.entry_offset(index), self.entry_offset(entries));

@@ -43,6 +43,8 @@ pub enum LogState {
     Replayed(Replay),
     /// The log is dirty, but was ignored on request: the content may be stale, in part or as a whole.
     Ignored,
+    /// Both headers are lost, so that nothing is known of the log: the content may be stale.
+    Unknown,
 }
 
 /// Summary of a log replay.
@@ -74,6 +76,9 @@ pub(crate) fn replay(
     policy: LogPolicy,
     warnings: &mut Warnings,
 ) -> Result<LogState> {
+    if !header.is_known() {
+        return Ok(LogState::Unknown);
+    }
     if policy != LogPolicy::Ignore && other_header_counted(view, header, warnings)? {
         return Ok(LogState::Ignored);
     }

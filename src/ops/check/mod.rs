@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 
 use crate::check::{Examined, Finding, Findings};
 use crate::disk::{Chain, Disk, Layer, OpenOptions};
-use crate::error::{Category, Error, ErrorKind, Rule, Severity, Structure};
-use crate::image::{Image, Strictness, Warning, Warnings};
+use crate::error::{Category, Error, ErrorKind, OtherFormat, Rule, Severity, Structure};
+use crate::image::{Image, LogState, Strictness, Warning, Warnings};
 use crate::scan::{ScanError, ScanOptions};
 use crate::source::Source;
 
@@ -56,6 +56,8 @@ pub struct CheckReport {
     pub counts: BTreeMap<(Rule, Severity), u64>,
     /// Whether the file is a VHDX file.
     pub is_vhdx: bool,
+    /// What the file is instead, if it is not a VHDX file.
+    pub looks_like: Option<OtherFormat>,
     /// End of the last structure that something refers to (file offset), in bytes. `None` if the image cannot be
     /// opened.
     pub image_end: Option<u64>,
@@ -65,8 +67,11 @@ pub struct CheckReport {
     pub allocated_blocks: u64,
     /// Number of allocated payload blocks that do not follow the previous one in the file.
     pub fragmented_blocks: u64,
-    /// Number of MiB of the file and its parents that nothing refers to, but that are not all zero.
-    pub unreferenced: u64,
+    /// Space of the file and its parents that nothing refers to, and that is not zero, in bytes: whole MiB, except at
+    /// the end of a file.
+    pub leaked_bytes: u64,
+    /// States of the logs: that of the image first, then those of its parents.
+    pub logs: Vec<LogState>,
     /// The files that were checked: that of the image first, then its parents.
     pub files: Vec<Source>,
 }
@@ -83,6 +88,13 @@ impl CheckReport {
     pub fn corruptions(&self, is_strict: bool) -> u64 {
         let warnings = if is_strict { self.count(Severity::Warning) } else { 0 };
         self.count(Severity::Corruption).saturating_add(warnings)
+    }
+
+    /// Returns why blocks are missing in the file of the image, if it was truncated: an error of the kind
+    /// [`ErrorKind::Truncated`].
+    #[must_use]
+    pub fn truncated(&self) -> Option<&Error> {
+        truncated(&self.findings)
     }
 
     /// Returns the highest severity of all findings. Returns `None` if there are no findings.
@@ -111,11 +123,13 @@ pub fn check(source: Source, options: &CheckOptions<'_>) -> Result<CheckReport, 
         findings: Vec::new(),
         counts: BTreeMap::new(),
         is_vhdx: true,
+        looks_like: None,
         image_end: None,
         blocks: 0,
         allocated_blocks: 0,
         fragmented_blocks: 0,
-        unreferenced: 0,
+        leaked_bytes: 0,
+        logs: Vec::new(),
         files: vec![source.clone()],
     };
     let open = options.open.clone().strictness(Strictness::Salvage);
@@ -127,9 +141,22 @@ pub fn check(source: Source, options: &CheckOptions<'_>) -> Result<CheckReport, 
             // Bytes that a medium does not return may be valid.
             let is_breach = |warning: &Warning| warning.detail.category() != Category::Io;
             let breaks = |rule| warnings.as_slice().iter().any(|warning| warning.rule == rule && is_breach(warning));
-            report.is_vhdx = !breaks(Rule::Signature) || !breaks(Rule::Headers);
-            warnings.into_list().into_iter().for_each(|warning| findings.push(warning.into()));
-            findings.reject(check, error, None);
+            // A search has found a part of an image.
+            let has_part = matches!(error.kind(), ErrorKind::RegionSearch { found } if !found.is_empty());
+            let is_other =
+                error.looks_like().is_some() || breaks(Rule::Signature) && breaks(Rule::Headers) && !has_part;
+            let mut list = warnings.into_list();
+            if is_other {
+                // Everything else follows from that.
+                report.is_vhdx = false;
+                list.retain(|warning| warning.detail.looks_like().is_some());
+                let signature = list.pop().map_or(error, |warning| warning.detail);
+                report.looks_like = signature.looks_like();
+                findings.reject(Rule::Signature, signature, None);
+            } else {
+                list.into_iter().for_each(|warning| findings.push(warning.into()));
+                findings.reject(check, error, None);
+            }
         }
     }
     (report.findings, report.counts) = findings.into_parts();
@@ -148,6 +175,32 @@ pub fn shared_blocks(disk: &Disk) -> Vec<Error> {
         Some(image.first_shared_block()?.in_layer(number, image.path()))
     };
     disk.layers().iter().enumerate().filter_map(of_layer).collect()
+}
+
+/// Returns findings about content of a disk that is missing or wrong although no entry of a table says so, layer by
+/// layer: a truncated file ([`ErrorKind::Truncated`]), blocks that overlap (as [`shared_blocks`]), blocks of the disk
+/// in entries of sector bitmaps ([`ErrorKind::StrayBlock`]), and lost entries of the BAT ([`ErrorKind::LostBlocks`]).
+/// For programs that read the content: such a disk reads without an error, or up to one. With the feature `rayon`, the
+/// threads of the current pool do it. The cost depends on the size of the BAT, except for its holes; besides, at most
+/// 16 MiB of each file are read, so an image whose unused space is longer is judged by samples. [`check`] looks at
+/// everything.
+#[must_use]
+pub fn content_warnings(disk: &Disk) -> Vec<Finding> {
+    disk.layers().iter().enumerate().flat_map(|(number, layer)| layer_warnings(layer, number)).collect()
+}
+
+/// Returns the findings of [`content_warnings`] in one layer, which has this number.
+#[must_use]
+pub fn layer_warnings(layer: &Layer, number: usize) -> Vec<Finding> {
+    let image = layer.image();
+    let findings = image.survey().into_iter();
+    findings.map(|finding| Finding { detail: finding.detail.in_layer(number, image.path()), ..finding }).collect()
+}
+
+/// Returns the error of the kind [`ErrorKind::Truncated`] among findings of the image itself.
+pub(crate) fn truncated(findings: &[Finding]) -> Option<&Error> {
+    let mut details = findings.iter().map(|finding| &finding.detail);
+    details.find(|detail| detail.layer() == 0 && matches!(detail.kind(), ErrorKind::Truncated { .. }))
 }
 
 /// Checks all layers, and the links between them.
@@ -169,7 +222,9 @@ fn chain(
             report.blocks = image.payload_blocks();
             (report.allocated_blocks, report.fragmented_blocks) = (bat.allocated, bat.fragmented);
         }
-        report.unreferenced = report.unreferenced.saturating_add(unreferenced);
+        report.leaked_bytes = report.leaked_bytes.saturating_add(unreferenced);
+        report.logs.push(image.log_state().clone());
+        found.name_habits(image);
         findings.append_layer(found, number, image.path());
         if number > 0 {
             report.files.push(image.source().clone());

@@ -3,15 +3,16 @@
 //! If a disk without a partition table is mistaken for one that has one, or vice versa, files are searched at the wrong
 //! offsets. So both are detected, and both are reported if both exist.
 
+mod area;
 mod partitions;
+mod types;
 mod volume;
 
 use crate::disk::{Disk, DiskRange};
 use crate::error::Result;
-use crate::num::{to_u64, to_usize_saturating};
 
 pub use partitions::{Partition, PartitionScheme, PartitionTable};
-pub use volume::Volume;
+pub use volume::{Volume, VolumeDetails};
 
 /// Layout of a disk.
 #[non_exhaustive]
@@ -24,40 +25,30 @@ pub struct DiskLayout {
     /// Content of the disk as a whole, regardless of partitions, if it is known.
     #[cfg_attr(feature = "serde", serde(rename = "holds"))]
     pub volume: Option<Volume>,
+    /// What the volume says about itself; none without a volume.
+    pub details: Option<VolumeDetails>,
+    /// Why the content of the disk as a whole is unknown, if a sector that is needed cannot be read.
+    #[cfg_attr(feature = "serde", serde(rename = "holds-error"))]
+    pub volume_error: Option<String>,
 }
 
 /// Detects the layout of a disk. Reads a few sectors of the disk, and of each partition.
 ///
 /// # Errors
-/// Fails if one of these sectors cannot be read.
+/// Fails if a sector with a partition table cannot be read. Other sectors that cannot be read are errors in the layout.
 pub fn detect(disk: &Disk) -> Result<DiskLayout> {
     let whole = DiskRange::whole(disk);
-    let volume = volume::recognise(&whole)?;
+    let (mut found, volume_error) = volume::recognise(&whole);
+    let volume = found.as_ref().map(|found| found.volume);
     let partition_table = partitions::read(&whole, disk.image().logical_sector_size(), volume)?;
-    Ok(DiskLayout { partition_table, volume })
-}
-
-/// A part of a disk, for small reads.
-type Area<'d> = DiskRange<&'d Disk>;
-
-/// `N` bytes at an offset; none if the area ends before them.
-fn bytes<const N: usize>(area: &Area<'_>, offset: u64) -> Result<Option<[u8; N]>> {
-    let mut bytes = [0; N];
-    let read = area.read_at(&mut bytes, offset)?;
-    Ok((read == N).then_some(bytes))
-}
-
-/// `length` bytes at an offset, of which there are not many; none if the area ends before them.
-fn read_bytes(area: &Area<'_>, offset: u64, length: u64) -> Result<Option<Vec<u8>>> {
-    if offset.checked_add(length).is_none_or(|end| end > area.size()) {
-        return Ok(None);
+    // What a RAID keeps at the end of its member is at the end of the disk, too, if the last partition is the member.
+    if found.as_ref().is_some_and(volume::Found::is_at_end) && partition_table.as_ref().is_some_and(has_raid) {
+        found = None;
     }
-    let mut bytes = vec![0; to_usize_saturating(length)];
-    let read = area.read_at(&mut bytes, offset)?;
-    Ok((to_u64(read) == length).then_some(bytes))
+    let (volume, details) = found.map(|found| (found.volume, found.details)).unzip();
+    Ok(DiskLayout { partition_table, volume, details, volume_error })
 }
 
-/// Whether these bytes are at an offset.
-fn has<const N: usize>(area: &Area<'_>, offset: u64, expected: &[u8; N]) -> Result<bool> {
-    Ok(bytes::<N>(area, offset)?.as_ref() == Some(expected))
+fn has_raid(table: &PartitionTable) -> bool {
+    table.partitions.iter().any(|partition| partition.volume == Some(Volume::MdRaid))
 }

@@ -2,7 +2,6 @@
 
 use std::mem::offset_of;
 
-use uuid::{Uuid, uuid};
 use zerocopy::FromBytes;
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{Immutable, KnownLayout, Unaligned};
@@ -11,8 +10,9 @@ use crate::checksum::crc32;
 use crate::error::Result;
 use crate::format::Guid;
 
-use super::volume::{self, Volume};
-use super::{Area, bytes, read_bytes};
+use super::area::{Area, bytes, read_bytes};
+use super::types;
+use super::volume::{self, Volume, VolumeDetails};
 
 /// Kind of a partition table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -56,7 +56,7 @@ pub struct PartitionTable {
 /// Partition.
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Partition {
     /// Number, as Linux counts: from 1, and logical partitions from 5.
@@ -73,6 +73,20 @@ pub struct Partition {
     /// The volume on the partition, if it is recognised.
     #[cfg_attr(feature = "serde", serde(rename = "holds"))]
     pub volume: Option<Volume>,
+    /// What the volume says about itself; none without a volume.
+    pub details: Option<VolumeDetails>,
+    /// Why the volume is unknown, if a sector that is needed cannot be read.
+    #[cfg_attr(feature = "serde", serde(rename = "holds-error"))]
+    pub volume_error: Option<String>,
+}
+
+impl Partition {
+    /// Describes a partition of a disk, and the volume on it.
+    fn of(disk: &Area<'_>, number: u32, (start, length): (u64, u64), kind: String, name: String) -> Self {
+        let (found, volume_error) = volume::recognise(&disk.part(start..start.saturating_add(length)));
+        let (volume, details) = found.map(|found| (found.volume, found.details)).unzip();
+        Self { number, start, length, kind, name, volume, details, volume_error }
+    }
 }
 
 /// Largest number of partitions that are listed. A crafted table can claim any number.
@@ -94,8 +108,12 @@ pub(super) fn read(disk: &Area<'_>, sector_size: u32, volume: Option<Volume>) ->
             [Some((size, u64::from(size), false)), last.map(|last| (size, last, true))]
         });
         for (size, offset, is_backup) in candidates.flatten() {
-            if let Some(gpt) = Gpt::at(disk, size, offset, is_backup)? {
-                return gpt.partitions(disk, stands_for_gpt).map(Some);
+            match Gpt::at(disk, size, offset, is_backup) {
+                Ok(Some(gpt)) => return gpt.partitions(disk, stands_for_gpt).map(Some),
+                Ok(None) => {}
+                // An end of the disk that cannot be read does not hide a file system at its beginning.
+                Err(_) if is_backup && volume.is_some() && !stands_for_gpt => {}
+                Err(error) => return Err(error),
             }
         }
     }
@@ -174,14 +192,11 @@ fn mbr(disk: &Area<'_>, entries: &[MbrEntry; 4], sector_size: u32) -> Result<Par
     let mut partitions = Vec::new();
     let mut add = |number, first: u64, entry: &MbrEntry| {
         let (start, length) = (bytes_of(first), bytes_of(entry.size_in_lba.get().into()));
-        let volume = volume::recognise(&disk.part(start..start.saturating_add(length)))?;
-        let kind = mbr_type(entry.os_type);
-        partitions.push(Partition { number, start, length, kind, name: String::new(), volume });
-        Ok(())
+        partitions.push(Partition::of(disk, number, (start, length), mbr_type(entry.os_type), String::new()));
     };
     let mut extended = None;
     for (number, entry) in (1..).zip(entries).filter(|(_, entry)| !entry.is_empty()) {
-        add(number, entry.starting_lba.get().into(), entry)?;
+        add(number, entry.starting_lba.get().into(), entry);
         if entry.is_extended() {
             extended = extended.or(Some(u64::from(entry.starting_lba.get())));
         }
@@ -192,7 +207,7 @@ fn mbr(disk: &Area<'_>, entries: &[MbrEntry; 4], sector_size: u32) -> Result<Par
         let (Some(base), Some(record)) = (extended, next) else { break };
         let Some([logical, link, ..]) = mbr_entries(disk, bytes_of(record))? else { break };
         if !logical.is_empty() {
-            add(number, record.saturating_add(logical.starting_lba.get().into()), &logical)?;
+            add(number, record.saturating_add(logical.starting_lba.get().into()), &logical);
         }
         // Records follow one another; a link back would be a loop.
         let ahead = base.saturating_add(link.starting_lba.get().into());
@@ -293,9 +308,9 @@ impl Gpt {
             let length = bytes_of(last.saturating_add(1).saturating_sub(first));
             let name = entry.name.iter().map(|unit| unit.get()).take_while(|unit| *unit != 0);
             let name = char::decode_utf16(name).map(|read| read.unwrap_or(char::REPLACEMENT_CHARACTER)).collect();
-            let volume = volume::recognise(&disk.part(start..start.saturating_add(length)))?;
-            let kind = gpt_type(entry.partition_type.to_uuid());
-            partitions.push(Partition { number, start, length, kind, name, volume });
+            let id = entry.partition_type.to_uuid();
+            let kind = types::name(id).unwrap_or_else(|| format!("type {{{id}}}"));
+            partitions.push(Partition::of(disk, number, (start, length), kind, name));
         }
         let Self { sector_size, is_backup, .. } = *self;
         Ok(PartitionTable { scheme: PartitionScheme::Gpt, sector_size, is_backup, is_protected, partitions })
@@ -314,38 +329,22 @@ fn mbr_type(os_type: u8) -> String {
         0x82 => "Linux swap",
         0x83 => "Linux",
         0x8e => "Linux LVM",
+        0x81 => "Minix",
         0xa5 => "FreeBSD",
+        0xa6 => "OpenBSD",
+        0xa8 => "Apple UFS",
+        0xa9 => "NetBSD",
+        0xaf => "Apple HFS+",
+        0xbf => "Solaris",
+        0xeb => "BeOS",
         PROTECTIVE => "GPT protective",
         0xef => "EFI system",
+        0xfb => "VMware VMFS",
+        0xfc => "VMware swap",
         0xfd => "Linux RAID",
         _ => return format!("type {os_type:#04x}"),
     };
     name.to_owned()
-}
-
-fn gpt_type(id: Uuid) -> String {
-    const KNOWN: &[(Uuid, &str)] = &[
-        (uuid!("c12a7328-f81f-11d2-ba4b-00a0c93ec93b"), "EFI system"),
-        (uuid!("e3c9e316-0b5c-4db8-817d-f92df00215ae"), "Microsoft reserved"),
-        (uuid!("ebd0a0a2-b9e5-4433-87c0-68b6b72699c7"), "Microsoft basic data"),
-        (uuid!("de94bba4-06d1-4d40-a16a-bfd50179d6ac"), "Windows recovery"),
-        (uuid!("5808c8aa-7e8f-42e0-85d2-e1e90434cfb3"), "Windows LDM metadata"),
-        (uuid!("af9b60a0-1431-4f62-bc68-3311714a69ad"), "Windows LDM data"),
-        (uuid!("e75caf8f-f680-4cee-afa3-b001e56efc2d"), "Windows storage spaces"),
-        (uuid!("0fc63daf-8483-4772-8e79-3d69d8477de4"), "Linux"),
-        (uuid!("4f68bce3-e8cd-4db1-96e7-fbcaf984b709"), "Linux root (x86-64)"),
-        (uuid!("933ac7e1-2eb4-4f13-b844-0e14e2aef915"), "Linux home"),
-        (uuid!("bc13c2ff-59e6-4262-a352-b275fd6f7172"), "Linux extended boot"),
-        (uuid!("0657fd6d-a4ab-43c4-84e5-0933c84b4f4f"), "Linux swap"),
-        (uuid!("e6d6d379-f507-44c2-a23c-238f2a3df928"), "Linux LVM"),
-        (uuid!("a19d880f-05fc-4d3b-a006-743f0f84911e"), "Linux RAID"),
-        (uuid!("ca7d7ccb-63ed-4c53-861c-1742536059cc"), "LUKS"),
-        (uuid!("21686148-6449-6e6f-744e-656564454649"), "BIOS boot"),
-    ];
-    match KNOWN.iter().find(|(known, _)| *known == id) {
-        Some((_, name)) => (*name).to_owned(),
-        None => format!("type {{{id}}}"),
-    }
 }
 
 crate::error::display_as_str!(PartitionScheme);

@@ -52,7 +52,10 @@ impl Identity {
             block_size: disk.block_size(),
             virtual_disk_id: disk.image().virtual_disk_id(),
             data_write_guid: disk.image().header().data_write_guid,
-            log_ignored: disk.layers().iter().any(|layer| *layer.image().log_state() == LogState::Ignored),
+            log_ignored: disk
+                .layers()
+                .iter()
+                .any(|layer| matches!(layer.image().log_state(), LogState::Ignored | LogState::Unknown)),
         }
     }
 }

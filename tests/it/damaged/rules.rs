@@ -31,7 +31,7 @@ fn valid_image_has_no_findings() {
     for image in [Spec::default().build(), Spec::empty(GIB).build(), Spec::default().block(7, Block::full()).build()] {
         let report = check(&image);
         assert_eq!(codes(&report), [], "{:?}", report.findings);
-        assert_eq!((report.worst(), report.is_vhdx, report.unreferenced), (None, true, 0));
+        assert_eq!((report.worst(), report.is_vhdx, report.leaked_bytes), (None, true, 0));
     }
     let report = check(&Spec::default().build());
     assert_eq!((report.blocks, report.allocated_blocks, report.fragmented_blocks), (8, 3, 0));

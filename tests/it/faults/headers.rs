@@ -55,13 +55,14 @@ fn other_formats_are_recognised() {
         (0x40, b"\x7F\x10\xDA\xBE", "VDI"),
         (512, b"EFI PART", "GPT"),
         (0, b"PK\x03\x04", "zip"),
-        (0, b"some text", "raw"),
+        (0, b"\x01\x02some bytes", "raw"),
     ];
     for (at, signature, name) in files {
         let mut bytes = vec![0; 4096];
         bytes[at..at + signature.len()].copy_from_slice(signature);
         let error = vhdx_mmap::Image::open(Source::from_vec(bytes), LogPolicy::Replay).unwrap_err();
-        let is_it = |kind: &ErrorKind| matches!(kind, ErrorKind::NotVhdx { looks_like } if looks_like.contains(name));
+        let is_it =
+            |kind: &ErrorKind| matches!(kind, ErrorKind::NotVhdx { looks_like } if looks_like.name.contains(name));
         assert!(is_it(error.kind()), "{error} is no {name}");
     }
 }

@@ -7,7 +7,7 @@ use vhdx_mmap::{
     Category, Chain, Disk, ErrorKind, MAX_PARENTS, OpenOptions, ParentRejection, Parents, Rule, Source, Structure,
 };
 
-use super::{Place, Rows, kind, outside};
+use super::{Place, Rows, kind};
 use crate::kit::builder::{Image, Locator, PARENT_LOCATOR, Spec, VHDX_LOCATOR};
 use crate::kit::{Block, MIB};
 use crate::lab::{assert_reads, open_chain, open_image, parents_of, run, source, wide};
@@ -73,45 +73,101 @@ fn locator_entries_and_strings_must_be_inside() {
         };
         broken_link(&mut rows, "V55 count", &child_with(patched(18, &count.to_le_bytes())), in_locator(18), &is_it);
     }
+    rows.end();
+}
+
+/// Asserts that an entry with a fault is a warning, and that the others are used.
+fn odd_entry(rows: &mut Rows, what: &str, locator: Locator, without: &str) {
+    let (child, base) = (child_with(locator), Spec::default().build());
+    rows.warned_chain(what, &[&child, &base], &[(0, Rule::Locator, Structure::ParentLocator, Some(LOCATOR + 44))]);
+    let found = open_image(&child).unwrap().parent_locator().unwrap().unwrap();
+    assert_eq!(found.parent_linkage, PARENT, "{what}");
+    let keys: Vec<&str> = found.entries.iter().map(|(key, _)| key.as_str()).collect();
+    let all = ["parent_linkage", "absolute_win32_path", "relative_path", "volume_path", "parent_linkage2"];
+    assert_eq!(keys, all.into_iter().filter(|key| *key != without).collect::<Vec<_>>(), "{what}");
+}
+
+#[test]
+fn odd_locator_entry_is_a_warning_and_the_others_are_used() {
+    let mut rows = Rows::default();
+    let length = Locator::linked_to(PARENT, "base").encode().len();
     // V55: the third entry, at 20 + 2 * 12. Key and value at 0 and 4, their lengths at 8 and 10.
     let third = 44;
+    let mut dropped = |what: &str, field: usize, bytes: &[u8]| {
+        odd_entry(&mut rows, what, patched(third + field, bytes), "relative_path");
+    };
     for field in [0, 4] {
-        let zero = child_with(patched(third + field, &[0; 4]));
-        broken_link(&mut rows, "V55 offset 0", &zero, in_locator(44), kind!(ErrorKind::Text { .. }));
+        dropped("V55 offset 0", field, &[0; 4]);
         for place in [wide(length) - 1, wide(length), 1 << 31, 0xFFFF_FFFF] {
-            let place = u32::try_from(place).unwrap().to_le_bytes();
-            let image = child_with(patched(third + field, &place));
-            let is_it = outside(end);
-            broken_link(&mut rows, "V55 outside", &image, in_locator(44), &is_it);
+            dropped("V55 outside", field, &u32::try_from(place).unwrap().to_le_bytes());
         }
     }
     for field in [8, 10] {
-        let zero = child_with(patched(third + field, &[0; 2]));
-        broken_link(&mut rows, "V55 length 0", &zero, in_locator(44), kind!(ErrorKind::Text { .. }));
-        let odd = child_with(patched(third + field, &[7, 0]));
-        broken_link(&mut rows, "V55 odd", &odd, in_locator(44), kind!(ErrorKind::Text { .. }));
-        let long = child_with(patched(third + field, &[0xFE, 0xFF]));
-        let is_it = kind!(ErrorKind::OutOfBounds { .. } | ErrorKind::Text { .. });
-        broken_link(&mut rows, "V55 long", &long, in_locator(44), is_it);
+        dropped("V55 length 0", field, &[0; 2]);
+        dropped("V55 odd", field, &[7, 0]);
+    }
+    // The value `.\base`, in UTF-16: a NUL in it, and one at its end; a surrogate without its partner.
+    let value = |units: &[u16]| {
+        let mut raw = Locator::linked_to(PARENT, "base").encode();
+        let at = raw.len();
+        raw.extend(units.iter().flat_map(|unit| unit.to_le_bytes()));
+        raw[third + 4..third + 8].copy_from_slice(&u32::try_from(at).unwrap().to_le_bytes());
+        raw[third + 10..third + 12].copy_from_slice(&u16::try_from(units.len() * 2).unwrap().to_le_bytes());
+        Locator::Raw(raw)
+    };
+    let text = |text: &str| text.encode_utf16().collect::<Vec<u16>>();
+    odd_entry(&mut rows, "V55 NUL", value(&text("a\0b")), "relative_path");
+    odd_entry(&mut rows, "V55 only NULs", value(&text("\0\0")), "relative_path");
+    for (what, units, path) in [
+        ("V55 NUL at the end", text(".\\base\0"), ".\\base"),
+        ("V55 surrogate", [text(".\\base"), vec![0xD800], text("x")].concat(), ".\\base\u{fffd}x"),
+        ("V55 second surrogate", [text("b"), vec![0xDC01]].concat(), "b\u{fffd}"),
+    ] {
+        odd_entry(&mut rows, what, value(&units), "");
+        let image = open_image(&child_with(value(&units))).unwrap();
+        assert_eq!(image.parent_locator().unwrap().unwrap().relative_path.as_deref(), Some(path), "{what}");
     }
     rows.end();
 }
 
 #[test]
+fn locator_has_few_warnings_about_many_odd_entries() {
+    let mut raw = Locator::linked_to(PARENT, "base").encode();
+    let first = raw[20..32].to_vec();
+    raw.drain(32..80);
+    raw[18..20].copy_from_slice(&4000_u16.to_le_bytes());
+    raw.splice(32..32, vec![0; 3999 * 12]);
+    let at = u32::from_le_bytes(first[..4].try_into().unwrap()) + 3999 * 12 - 48;
+    raw[20..24].copy_from_slice(&at.to_le_bytes());
+    raw[24..28].copy_from_slice(&(at + 28).to_le_bytes());
+    let (child, base) = (child_with(Locator::Raw(raw)), Spec::default().build());
+    let chain = Chain::open(source(&child), &OpenOptions::new().parents(parents_of(&[&child, &base]))).unwrap();
+    assert!(chain.broken().is_none(), "{:?}", chain.broken());
+    let odd = chain.layers()[0].warnings().filter(|warning| warning.rule == Rule::Locator).count();
+    assert!((1..=16).contains(&odd), "{odd}");
+}
+
+#[test]
 fn locator_strings_must_be_text_with_unique_keys() {
     let mut rows = Rows::default();
-    let text = kind!(ErrorKind::Text { .. });
-    // V55: the strings begin after five entries, the first with the key parent_linkage.
+    // V55: the strings begin after five entries, the first with the key parent_linkage, which is lost.
     let strings = 20 + 5 * 12;
     for unit in [[0x00, 0xD8], [0x00, 0xDC], [0, 0]] {
         let image = child_with(patched(strings + 4, &unit));
-        broken_link(&mut rows, "V55 UTF-16, NUL", &image, in_locator(20), text);
+        let is_it = kind!(ErrorKind::Missing { what: "parent_linkage" });
+        broken_link(&mut rows, "V55 UTF-16, NUL", &image, in_locator(0), is_it);
     }
-    // V55
-    let mut pairs = vec![("parent_linkage".to_owned(), format!("{{{PARENT}}}")); 2];
-    pairs.push(("relative_path".to_owned(), ".\\base".to_owned()));
-    let twice = child_with(Locator::Pairs(VHDX_LOCATOR, pairs));
-    broken_link(&mut rows, "V55 twice", &twice, in_locator(0), text);
+    // V55: a key that occurs twice. Two identities are not one; of two paths, the first is used.
+    let linkage = |id: Uuid| ("parent_linkage".to_owned(), format!("{{{id}}}"));
+    let path = |path: &str| ("relative_path".to_owned(), path.to_owned());
+    let pairs = |pairs: &[(String, String)]| child_with(Locator::Pairs(VHDX_LOCATOR, pairs.to_vec()));
+    let twice = pairs(&[linkage(PARENT), linkage(PARENT), path(".\\base")]);
+    broken_link(&mut rows, "V55 twice", &twice, in_locator(0), kind!(ErrorKind::Text { .. }));
+    let twice = pairs(&[linkage(PARENT), path(".\\base"), path(".\\other")]);
+    let warning = [(0, Rule::Locator, Structure::ParentLocator, Some(LOCATOR))];
+    rows.warned_chain("V55 twice", &[&twice, &Spec::default().build()], &warning);
+    let locator = open_image(&twice).unwrap().parent_locator().unwrap().unwrap();
+    assert_eq!(locator.relative_path.as_deref(), Some(".\\base"));
     // Keys are case-sensitive.
     let other = child_with(with("Parent_Linkage", "nonsense"));
     rows.warned_chain("V55 case", &[&other, &Spec::default().build()], &[]);

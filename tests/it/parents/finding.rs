@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use uuid::Uuid;
 use vhdx_mmap::{Category, Disk, ErrorKind, FoundBy, Image, LogPolicy, OpenOptions, Parents, Source};
 
+use crate::kit::Block;
 use crate::kit::builder::Spec;
 use crate::support::{map, mapped, temp_dir};
 
@@ -116,13 +117,91 @@ fn below_root_by_ends_of_stored_paths() {
             let parents = Parents::Within(vec![store.clone()]);
             assert_eq!(found(&path, parents), (expected, FoundBy::Root), "{paths:?}");
         }
-        // Other paths below the root are not searched.
-        std::fs::remove_dir_all(&store).unwrap();
-        write(&store, "elsewhere/base.vhdx", &base());
-        assert!(matches!(
-            refused(&path, Parents::Within(vec![store.clone()])).kind(),
-            ErrorKind::ParentNotFound { .. }
-        ));
+        // Elsewhere below the root, the identity decides, whatever the name is.
+        for place in ["elsewhere/base.vhdx", "one/two/renamed (1).bak"] {
+            std::fs::remove_dir_all(&store).unwrap();
+            write(&store, "a.vhdx", &Spec { data_write_guid: Uuid::from_u128(7), ..base() });
+            std::fs::write(store.join("b.vhdx"), [7; 5000]).unwrap();
+            let expected = write(&store, place, &base());
+            let parents = Parents::Within(vec![store.clone()]);
+            assert_eq!(found(&path, parents), (expected, FoundBy::Identity), "{paths:?}");
+        }
+    }
+}
+
+#[test]
+fn whole_chain_of_renamed_images_is_found_by_identity() {
+    let folder = temp_dir();
+    let base = base();
+    let middle = Spec::child_of(&base, "base.vhdx").block(3, Block::full());
+    let top = Spec::child_of(&middle, "middle.avhdx").block(1, Block::full());
+    let path = write(folder.path(), "child.avhdx", &top);
+    write(folder.path(), "store/x/2.vhdx", &base);
+    write(folder.path(), "store/1.vhdx", &middle);
+    // A copy of the child is not its own parent, and a changed base is not the base.
+    write(folder.path(), "store/0.vhdx", &top);
+    write(folder.path(), "store/base.old.vhdx", &Spec { data_write_guid: Uuid::from_u128(9), ..base.clone() });
+    let within = || Parents::Within(vec![folder.path().join("store")]);
+    let chain = chain(&path, within());
+    let how: Vec<_> = chain.layers().iter().skip(1).map(|layer| layer.link().unwrap().found_by).collect();
+    assert_eq!(how, [FoundBy::Identity, FoundBy::Identity]);
+    assert_reads(&Disk::open(map(&path), &options(within())).unwrap(), &[&top, &middle, &base]);
+    // The folder of the child alone is searched by names only.
+    assert!(matches!(refused(&path, Parents::Beside).kind(), ErrorKind::ParentNotFound { .. }));
+    // Where no image has the identity, the error counts those that were looked at.
+    std::fs::remove_file(folder.path().join("store/1.vhdx")).unwrap();
+    let error = refused(&path, within());
+    assert!(error.to_string().contains("none of 3 images has this identity"), "{error}");
+    assert_eq!(error.category(), Category::ParentNotFound);
+}
+
+#[test]
+fn beside_by_similar_name() {
+    let folder = temp_dir();
+    let vm = folder.path().canonicalize().unwrap();
+    for (stored, name) in [
+        ("caf\u{e9}.vhdx", "cafe\u{301}.vhdx"),
+        ("cafe\u{301}.vhdx", "caf\u{e9}.vhdx"),
+        ("\u{d55c}.vhdx", "\u{1112}\u{1161}\u{11ab}.vhdx"),
+        ("base.vhdx", "Base (1).VHDX"),
+    ] {
+        let path = write(&vm, "child.avhdx", &child_at(&format!(".\\{stored}")));
+        let parent = write(&vm, name, &base());
+        assert_eq!(found(&path, Parents::Beside), (parent.clone(), FoundBy::Identity), "{name}");
+        // A similar name is no reason to report another identity.
+        write(&vm, name, &Spec { data_write_guid: Uuid::from_u128(7), ..base() });
+        assert_eq!(refused(&path, Parents::Beside).category(), Category::ParentNotFound, "{name}");
+        std::fs::remove_file(parent).unwrap();
+    }
+}
+
+/// A name on NTFS may hold a surrogate without its partner. Other systems replace it by U+FFFD, or by bytes that are
+/// not UTF-8.
+#[cfg(target_os = "linux")]
+#[test]
+fn name_with_lone_surrogate_is_found_beside() {
+    use std::os::unix::ffi::OsStrExt;
+
+    let folder = temp_dir();
+    let vm = folder.path().canonicalize().unwrap();
+    let mut child = child_at("b");
+    let mut locator = child.locator.take().unwrap().encode();
+    let end = locator.len();
+    // The value of the second entry, `relative_path`.
+    assert_eq!(u16::from_le_bytes([locator[42], locator[43]]), 2);
+    let units: Vec<u16> = "base".encode_utf16().chain([0xD800]).chain(".vhdx".encode_utf16()).collect();
+    locator.extend(units.iter().flat_map(|unit| unit.to_le_bytes()));
+    locator[36..40].copy_from_slice(&u32::try_from(end).unwrap().to_le_bytes());
+    locator[42..44].copy_from_slice(&u16::try_from(units.len() * 2).unwrap().to_le_bytes());
+    child.locator = Some(crate::kit::builder::Locator::Raw(locator));
+    let path = write(&vm, "child.avhdx", &child);
+    for (name, how) in
+        [(&b"base\xef\xbf\xbd.vhdx"[..], FoundBy::RelativePath), (b"base\xed\xa0\x80.vhdx", FoundBy::Identity)]
+    {
+        let parent = vm.join(std::ffi::OsStr::from_bytes(name));
+        base().build().bytes.write_file(&parent).unwrap();
+        assert_eq!(found(&path, Parents::Beside), (parent.clone(), how));
+        std::fs::remove_file(parent).unwrap();
     }
 }
 

@@ -56,7 +56,7 @@ fn search_opens_no_file_outside() {
     let secret = write(&root, "outside/base.vhdx", &base());
     write(&root, "base.vhdx", &base());
     write(&root, "vm-outside/base.vhdx", &base());
-    write(&root, "vm/sub/nothing", &base());
+    write(&root, "vm/sub/nothing", &Spec { data_write_guid: uuid::Uuid::from_u128(9), ..base() });
     symlink("../outside", root.join("vm/link")).unwrap();
     symlink(root.join("outside"), root.join("vm/absolute")).unwrap();
     symlink("/", root.join("vm/root")).unwrap();

@@ -8,7 +8,7 @@ use vhdx_mmap::ops::{Algorithm, UnknownAlgorithm};
 
 use crate::size::ByteRange;
 
-use super::{Output, SalvageArgs};
+use super::{FolderArgs, Output, SalvageArgs};
 
 pub(super) fn parse_algorithm(text: &str) -> Result<Algorithm, UnknownAlgorithm> {
     text.parse()
@@ -33,7 +33,8 @@ pub(crate) enum CacheChoice {
 /// Print digests of the disk, several in one pass
 ///
 /// A digest of the disk is the one that sha256sum prints for the raw disk. It differs from the digest of the image
-/// file, which --file prints as well. crc32 and blake3 use all cores; sha256, sha1 and md5 use one core each.
+/// file, which --file prints as well, in the format of sha256sum. crc32 and blake3 use all cores; sha256, sha1 and md5
+/// use one core each.
 ///
 /// With --manifest, every block gets its own digest, so that `vhdx verify` can find the blocks that have changed.
 /// Several machines can share the work: each one processes a --shard, and `vhdx merge` combines the results.
@@ -57,11 +58,22 @@ pub(crate) struct HashArgs {
     /// Print digests of the image file, too
     #[arg(long, conflicts_with_all = ["manifest", "shard"])]
     pub(crate) file: bool,
+    /// Format of the lines: bsd, which says that a digest is of the disk, or sha256sum
+    ///
+    /// A list in the format sha256sum is for the raw disks: `sha256sum --check` would compare the image files with it.
+    #[arg(
+        long,
+        value_enum,
+        default_value_t = SumFormat::Bsd,
+        value_name = "bsd|sha256sum",
+        hide_possible_values = true
+    )]
+    pub(crate) format: SumFormat,
     /// Hash LENGTH bytes of the disk from OFFSET; without LENGTH, to the end [default: the whole disk]
     #[arg(long, value_name = "OFFSET:LENGTH", conflicts_with_all = ["manifest", "shard"])]
     pub(crate) range: Option<ByteRange>,
     /// Write the digest of every block to FILE, as JSON lines, and print the digest of these digests; - for standard
-    /// output
+    /// output; for several images, a folder that gets IMAGE.manifest for each
     /// [default: no manifest]
     #[arg(long, value_name = "FILE")]
     pub(crate) manifest: Option<PathBuf>,
@@ -73,6 +85,8 @@ pub(crate) struct HashArgs {
     #[arg(long, short, requires = "manifest")]
     pub(crate) force: bool,
     #[command(flatten)]
+    pub(crate) folders: FolderArgs,
+    #[command(flatten)]
     pub(crate) cache: CacheArgs,
     #[command(flatten)]
     pub(crate) output: Output,
@@ -80,19 +94,27 @@ pub(crate) struct HashArgs {
     pub(crate) salvage: SalvageArgs,
 }
 
+/// Format of a list of digests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SumFormat {
+    Bsd,
+    Sha256sum,
+}
+
 /// Verify a disk against a manifest, or several disks against a list of digests
 ///
-/// With a manifest (`vhdx hash --manifest`), every block that differs is listed with its offset. With a list of digests
-/// (the output of `vhdx hash`, `vhdx extract --hash` or sha256sum), every disk in the list is hashed. The exit code is
-/// 1 if anything differs.
+/// With a manifest (`vhdx hash --manifest`), every block that differs is listed with its offset. With a list of
+/// digests (the output of `vhdx hash`, `vhdx extract --hash` or sha256sum), every disk in the list is hashed. A line
+/// that does not say what its digest is of may be of the disk or of the file. The exit code is 1 if anything differs.
 ///
 /// Example: vhdx verify disk.vhdx --manifest disk.manifest
 #[derive(Args, Debug)]
 pub(crate) struct VerifyArgs {
-    /// Image to verify
+    /// Images to verify
     #[arg(value_name = "IMAGE", required_unless_present = "check", conflicts_with = "check")]
-    pub(crate) image: Option<PathBuf>,
-    /// Manifest to compare the blocks of the image with [default: none; required without --check]
+    pub(crate) images: Vec<PathBuf>,
+    /// Manifest to compare the blocks of the image with; for several images, a folder with IMAGE.manifest for each
+    /// [default: none; required without --check]
     #[arg(long, value_name = "FILE", required_unless_present = "check", conflicts_with = "check")]
     pub(crate) manifest: Option<PathBuf>,
     /// List of digests and file names, relative to the current folder; - for standard input [default: none]
@@ -107,6 +129,8 @@ pub(crate) struct VerifyArgs {
         requires = "check"
     )]
     pub(crate) algorithm: Option<Algorithm>,
+    #[command(flatten)]
+    pub(crate) folders: FolderArgs,
     #[command(flatten)]
     pub(crate) cache: CacheArgs,
     #[command(flatten)]

@@ -7,7 +7,7 @@ use vhdx_mmap::MetadataOverrides;
 
 use crate::size::parse_size;
 
-use super::{CacheArgs, Output};
+use super::{CacheArgs, FolderArgs, Output};
 
 /// Check images and their chains, and list every problem
 ///
@@ -30,6 +30,8 @@ pub(crate) struct CheckArgs {
     #[arg(long)]
     pub(crate) payload: bool,
     #[command(flatten)]
+    pub(crate) folders: FolderArgs,
+    #[command(flatten)]
     pub(crate) cache: CacheArgs,
     #[command(flatten)]
     pub(crate) output: Output,
@@ -48,9 +50,16 @@ pub(crate) struct SalvageArgs {
     /// Read everything that can be read; lost ranges read as zeros, and the exit code is 65 if there are any
     #[arg(long)]
     pub(crate) salvage: bool,
-    /// Value of a lost metadata item: block-size=, disk-size= or sector-size=; repeat the option for several
-    /// [default: none]
-    #[arg(long, value_name = "NAME=SIZE", requires = "salvage", value_parser = parse_assumption)]
+    /// Value that the image has lost: block-size=, disk-size=, sector-size=, or the file offsets metadata-offset= and
+    /// bat-offset=; or layout=linear, to read blocks that are not present where a fixed image has them; repeat the
+    /// option, or separate by commas [default: none]
+    #[arg(
+        long,
+        value_name = "NAME=VALUE",
+        requires = "salvage",
+        value_delimiter = ',',
+        value_parser = parse_assumption
+    )]
     pub(crate) assume: Vec<Assumption>,
     /// Write the lost ranges of the disk, and why they are lost, to FILE; an existing file is replaced
     /// [default: no file]
@@ -79,6 +88,9 @@ impl SalvageArgs {
                 Assumption::Block(size) => ("block-size", overrides.block_size.replace(size).is_some()),
                 Assumption::Disk(size) => ("disk-size", overrides.disk_size.replace(size).is_some()),
                 Assumption::Sector(size) => ("sector-size", overrides.sector_size.replace(size).is_some()),
+                Assumption::Linear => ("layout", std::mem::replace(&mut overrides.is_linear, true)),
+                Assumption::Metadata(place) => ("metadata-offset", overrides.metadata_offset.replace(place).is_some()),
+                Assumption::Bat(place) => ("bat-offset", overrides.bat_offset.replace(place).is_some()),
             };
             if is_given {
                 return Err(format!("--assume {name}: given twice"));
@@ -88,16 +100,24 @@ impl SalvageArgs {
     }
 }
 
-/// Value of a metadata item that the user gives.
+/// Value of a metadata item, or file offset of a region, that the user gives.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Assumption {
     Block(u32),
     Disk(u64),
     Sector(u32),
+    Metadata(u64),
+    Bat(u64),
+    Linear,
 }
 
 fn parse_assumption(text: &str) -> Result<Assumption, String> {
-    let (name, size) = text.split_once('=').ok_or("expected block-size=SIZE, disk-size=SIZE or sector-size=SIZE")?;
+    const NAMES: &str = "expected block-size, disk-size, sector-size, metadata-offset, bat-offset or layout";
+
+    if let Some(layout) = text.strip_prefix("layout=") {
+        return if layout == "linear" { Ok(Assumption::Linear) } else { Err("expected layout=linear".to_owned()) };
+    }
+    let (name, size) = text.split_once('=').ok_or_else(|| format!("{NAMES}, and =VALUE"))?;
     let size: u64 = parse_size(size)?;
     let small = || u32::try_from(size).map_err(|_| format!("{size} is too large"));
     match name {
@@ -109,7 +129,12 @@ fn parse_assumption(text: &str) -> Result<Assumption, String> {
         "disk-size" => Err("expected at most 64T".to_owned()),
         "sector-size" if matches!(size, 512 | 4096) => Ok(Assumption::Sector(small()?)),
         "sector-size" => Err("expected 512 or 4096".to_owned()),
-        other => Err(format!("unknown name {other}: expected block-size, disk-size or sector-size")),
+        "metadata-offset" | "bat-offset" if size == 0 || !size.is_multiple_of(1 << 20) => {
+            Err("expected a multiple of 1M, at least 1M".to_owned())
+        }
+        "metadata-offset" => Ok(Assumption::Metadata(size)),
+        "bat-offset" => Ok(Assumption::Bat(size)),
+        other => Err(format!("unknown name {other}: {NAMES}")),
     }
 }
 

@@ -11,15 +11,20 @@ use crate::size::{ByteRange, parse_size};
 
 mod bulk;
 mod damage;
+mod folder;
 
 use bulk::parse_algorithm;
-pub(crate) use bulk::{CacheArgs, CacheChoice, CompareArgs, DiffArgs, HashArgs, InputFormat, MergeArgs, VerifyArgs};
+pub(crate) use bulk::{
+    CacheArgs, CacheChoice, CompareArgs, DiffArgs, HashArgs, InputFormat, MergeArgs, SumFormat, VerifyArgs,
+};
 use damage::parse_byte;
 pub(crate) use damage::{CheckArgs, LossMapFormat, SalvageArgs};
+pub(crate) use folder::{FolderArgs, ListArgs, ListFormat, SortKey};
 
 const AFTER_HELP: &str = "\
 A tour:
   vhdx info disk.vhdx                  format, sizes, log state, parents and partitions
+  vhdx list /backup                    a row for every image in a folder
   vhdx extract disk.vhdx disk.raw      the raw disk, with holes where it is empty
   vhdx extract disk.avhdx - | zstd     a checkpoint and its parents as one stream
   vhdx extract disk.vhdx disk.vhd --format vhd   a fixed VHD, as Azure needs it
@@ -30,6 +35,7 @@ A tour:
   vhdx read disk.vhdx --range 0:512 --hex        the first sector
   vhdx log disk.vhdx                   the entries of the log, and which of them count
   vhdx chain disk.avhdx                the parents, and how each was found
+  vhdx chain --tree /vms               which checkpoints depend on which images
   vhdx check disk.vhdx                 every problem, each with a code
   vhdx extract --salvage --loss-map lost.json broken.vhdx disk.raw   what can be read of a damaged image
 
@@ -66,6 +72,7 @@ pub(crate) enum Command {
     Info(InfoArgs),
     Map(MapArgs),
     Extract(ExtractArgs),
+    List(ListArgs),
     Hash(HashArgs),
     Verify(VerifyArgs),
     Compare(CompareArgs),
@@ -75,6 +82,26 @@ pub(crate) enum Command {
     Log(LogArgs),
     Chain(ChainArgs),
     Check(CheckArgs),
+    Completions(CompletionsArgs),
+    Man(ManArgs),
+}
+
+/// Arguments without the words `-f vhdx`, by which command lines of `qemu-img convert` name the format of the image.
+pub(crate) fn without_image_format(mut args: Vec<OsString>) -> Vec<OsString> {
+    let is = |arg: Option<&OsString>, words: &[&str]| {
+        arg.and_then(|arg| arg.to_str()).is_some_and(|arg| words.iter().any(|word| arg.eq_ignore_ascii_case(word)))
+    };
+    let command = args.iter().position(|arg| is(Some(arg), &["extract", "convert"]));
+    let Some(command) = command else { return args };
+    let format = args.windows(2).skip(command).position(|pair| match pair {
+        [option, value] => option == "-f" && is(Some(value), &["vhdx"]),
+        _ => false,
+    });
+    if let Some(format) = format {
+        let format = format.saturating_add(command);
+        args.drain(format..=format.saturating_add(1));
+    }
+    args
 }
 
 impl Command {
@@ -83,6 +110,7 @@ impl Command {
             Self::Info(_) => "info",
             Self::Map(_) => "map",
             Self::Extract(_) => "extract",
+            Self::List(_) => "list",
             Self::Hash(_) => "hash",
             Self::Verify(_) => "verify",
             Self::Compare(_) => "compare",
@@ -92,6 +120,8 @@ impl Command {
             Self::Log(_) => "log",
             Self::Chain(_) => "chain",
             Self::Check(_) => "check",
+            Self::Completions(_) => "completions",
+            Self::Man(_) => "man",
         }
     }
 
@@ -124,6 +154,8 @@ pub(crate) struct Common {
     /// Where to look for parents: none, beside (the stored paths, inside the folder of the image), or beside and then
     /// DIR
     ///
+    /// In DIR and its subfolders, a parent is found by its stored path, or else by its identity under any name.
+    ///
     /// An image can name any file as its parent. Files outside these folders are not opened, and symbolic links that
     /// lead out of them are not followed. With none, only the data in the image itself can be read.
     #[arg(
@@ -134,6 +166,13 @@ pub(crate) struct Common {
         value_parser = OsStringValueParser::new().try_map(not_empty)
     )]
     pub(crate) parents: OsString,
+
+    /// Do not look for checkpoints beside the image
+    ///
+    /// Without this option, the headers of the images in the same folder are read, since the base of a chain alone is
+    /// an old state of the disk.
+    #[arg(long, global = true)]
+    pub(crate) no_siblings: bool,
 
     /// How to treat a dirty log: replay it in memory, refuse the image, or ignore the log
     ///
@@ -164,6 +203,33 @@ pub(crate) struct Common {
     #[arg(long, short, global = true)]
     pub(crate) quiet: bool,
 
+    /// Print notes, too: harmless habits of the programs that make images
+    #[arg(long, short, global = true)]
+    pub(crate) verbose: bool,
+    /// Progress on standard error: auto (a bar on a terminal), plain (percent, as qemu-img -p), json (lines) or none
+    ///
+    /// SIGUSR1 makes the command print one line of progress.
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value_t = ProgressChoice::Auto,
+        value_name = "WHEN",
+        hide_possible_values = true
+    )]
+    progress: ProgressChoice,
+
+    /// Print progress in percent, like --progress plain
+    #[arg(short = 'p', global = true)]
+    plain_progress: bool,
+
+    /// Reject images that are, or are reached by, a symbolic link; parents of --parent, too
+    ///
+    /// For folders to which others can write, such as uploads. Only the given path counts: not what is above the
+    /// current folder if the path is relative.
+    #[arg(long, global = true)]
+    pub(crate) no_follow: bool,
+
     /// When to use colours: auto, always or never; auto respects NO_COLOR
     #[arg(
         long,
@@ -181,6 +247,25 @@ pub(crate) enum LogChoice {
     Replay,
     Refuse,
     Ignore,
+}
+
+impl Common {
+    /// How progress is shown.
+    pub(crate) fn progress(&self) -> ProgressChoice {
+        match self.progress {
+            _ if self.quiet => ProgressChoice::None,
+            ProgressChoice::Auto if self.plain_progress => ProgressChoice::Plain,
+            chosen => chosen,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ProgressChoice {
+    Auto,
+    Plain,
+    Json,
+    None,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -212,18 +297,21 @@ pub(crate) enum OutputFormat {
 pub(crate) struct Output {
     /// Output format: human or json
     #[arg(
-        long = "output",
+        long,
         value_enum,
         default_value_t = OutputFormat::Human,
         value_name = "human|json",
         hide_possible_values = true
     )]
-    pub(crate) format: OutputFormat,
+    output: OutputFormat,
+    /// Print a JSON document, like --output json
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 impl Output {
     pub(crate) fn is_json(&self) -> bool {
-        self.format == OutputFormat::Json
+        self.json || self.output == OutputFormat::Json
     }
 }
 
@@ -243,6 +331,11 @@ pub(crate) struct InfoArgs {
     /// Show every image of the chain, from the given image to its base
     #[arg(long)]
     pub(crate) backing_chain: bool,
+    /// End with exit code 65 if an image has warnings, such as a truncated one
+    #[arg(long)]
+    pub(crate) strict: bool,
+    #[command(flatten)]
+    pub(crate) folders: FolderArgs,
     #[command(flatten)]
     pub(crate) output: Output,
     #[command(flatten)]
@@ -252,7 +345,8 @@ pub(crate) struct InfoArgs {
 /// Print the allocation map: layer, file offset, or unallocated
 ///
 /// JSON output has the keys of qemu-img map: depth is the layer (0 is the image itself), offset is the position in the
-/// file of that layer. The command does not read the content of blocks.
+/// file of that layer. --output json prints an array of extents like qemu-img, --json an object with extents and
+/// totals. The command does not read the content of blocks.
 ///
 /// Example: vhdx map --start-offset 1G --max-length 64M disk.vhdx
 #[derive(Args, Debug)]
@@ -290,17 +384,16 @@ pub(crate) struct ExtractArgs {
     /// Extract LENGTH bytes of the disk from OFFSET; without LENGTH, to the end [default: the whole disk]
     #[arg(long, value_name = "OFFSET:LENGTH")]
     pub(crate) range: Option<ByteRange>,
-    /// Output format: raw, or vhd for a fixed VHD: the disk, zeros up to a whole MiB, and a footer, as Azure needs it
-    #[arg(
-        long,
-        short = 'O',
-        value_enum,
-        default_value_t = DiskFormat::Raw,
-        value_name = "raw|vhd",
-        hide_possible_values = true
-    )]
-    pub(crate) format: DiskFormat,
+    /// Output format: raw, or vhd (vpc) for a fixed VHD: the disk, zeros up to a whole MiB, and a footer, as Azure
+    /// needs it [default: by the extension of OUT; raw if that says nothing]
+    #[arg(long, short = 'O', value_name = "raw|vhd")]
+    pub(crate) format: Option<String>,
+    /// Options of `qemu-img convert -O vpc` that describe a fixed VHD
+    #[arg(short = 'o', hide = true, value_delimiter = ',')]
+    pub(crate) qemu_options: Vec<String>,
     /// Replace an existing file, or write to a block device
+    ///
+    /// As for qemu-img, `-f vhdx` names the format of IMAGE instead.
     #[arg(long, short)]
     pub(crate) force: bool,
     /// Write into an existing file instead of creating one; zeros are written, too
@@ -325,6 +418,8 @@ pub(crate) struct ExtractArgs {
     /// Print digests of the output, computed in the same pass: any of crc32,blake3,sha256,sha1,md5 [default: none]
     #[arg(long, value_name = "ALGORITHMS", value_delimiter = ',', value_parser = parse_algorithm)]
     pub(crate) hash: Vec<Algorithm>,
+    #[command(flatten)]
+    pub(crate) output: Output,
     /// Read the output again, from the drive where possible, and compare it with the disk
     #[arg(long)]
     pub(crate) verify: bool,
@@ -361,12 +456,6 @@ pub(crate) enum SparseChoice {
 pub(crate) enum ReflinkChoice {
     Auto,
     Never,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum DiskFormat {
-    Raw,
-    Vhd,
 }
 
 /// Write bytes of the disk to standard output
@@ -406,11 +495,40 @@ pub(crate) struct LogArgs {
 /// Example: vhdx chain --parents /backup/vms disk.avhdx
 #[derive(Args, Debug)]
 pub(crate) struct ChainArgs {
-    /// First image of the chain
-    #[arg(value_name = "IMAGE")]
-    pub(crate) image: PathBuf,
+    /// First image of the chain; with --tree, any number of images and folders
+    #[arg(required = true, value_name = "IMAGE")]
+    pub(crate) images: Vec<PathBuf>,
+    /// Show how all images depend on each other, by their identities: bases, checkpoints, branches, orphans, and images
+    /// whose parent has changed
+    ///
+    /// Folders are searched with their subfolders.
+    #[arg(long)]
+    pub(crate) tree: bool,
+    /// Print the tree as a graph in the DOT language of Graphviz
+    #[arg(long, requires = "tree", conflicts_with_all = ["output", "json"])]
+    pub(crate) dot: bool,
     #[command(flatten)]
     pub(crate) output: Output,
+}
+
+/// Print the completions of a shell
+///
+/// Example: vhdx completions bash > /usr/share/bash-completion/completions/vhdx
+#[derive(Args, Debug)]
+pub(crate) struct CompletionsArgs {
+    /// Shell: bash, zsh, fish, powershell or elvish
+    #[arg(value_enum, value_name = "SHELL", hide_possible_values = true)]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// Write the manual pages of all commands to a folder
+///
+/// Example: vhdx man /usr/local/share/man/man1
+#[derive(Args, Debug)]
+pub(crate) struct ManArgs {
+    /// Folder, which must exist; pages in it are replaced
+    #[arg(value_name = "FOLDER")]
+    pub(crate) folder: PathBuf,
 }
 
 #[cfg(test)]
@@ -436,9 +554,12 @@ mod tests {
             "diff a",
             "merge a",
             "read a --range 0:",
+            "list a",
             "log a",
             "chain a",
             "check a",
+            "completions bash",
+            "man a",
         ];
         for line in minimal {
             let words = std::iter::once("vhdx").chain(line.split(' '));

@@ -5,12 +5,17 @@ use std::path::Path;
 
 use vhdx_mmap::ops::{self, CheckOptions, CheckReport};
 use vhdx_mmap::report::{Check, CheckFailure, CheckResult};
-use vhdx_mmap::{Finding, Image, LogPolicy, MetadataOverrides, Severity, Source, Strictness};
+use vhdx_mmap::{
+    ErrorKind, Finding, Image, LogPolicy, LogState, MetadataOverrides, Rule, Severity, Source, Strictness,
+};
 
-use crate::args::{CheckArgs, Common};
+use crate::args::{CheckArgs, Common, ProgressChoice};
 use crate::bulk;
 use crate::exit::{Exit, Failure};
-use crate::json;
+use crate::findings::{self, Tally};
+use crate::folder;
+use crate::json::Reports;
+use crate::mistaken;
 use crate::open;
 use crate::progress::Work;
 use crate::size::{counted, human};
@@ -18,36 +23,41 @@ use crate::term::{self, escape};
 
 pub(crate) fn run(args: &CheckArgs, common: &Common) -> Result<Exit, Failure> {
     let pool = bulk::pool(common, usize::MAX)?;
-    let (mut results, mut worst) = (Vec::new(), Exit::Done);
-    for image in &args.images {
-        let exit = match pool.install(|| check_image(image, args, common)) {
+    let is_list = args.images.len() > 1 || args.folders.recursive;
+    let mut reports = args.output.is_json().then(|| Reports::begin(is_list));
+    let (mut worst, mut tally) = (Exit::Done, Tally::default());
+    folder::for_each_image(&args.images, args.folders, common, |image, found| {
+        let exit = match found.and_then(|()| pool.install(|| check_image(image, args, common))) {
             Ok((report, exit)) => {
-                if args.output.is_json() {
-                    results.push(CheckResult::Checked(Box::new(Check::of(&report, args.strict))));
+                if let Some(reports) = &mut reports {
+                    reports.item(&CheckResult::Checked(Box::new(Check::of(&report, args.strict))))?;
                 } else {
-                    as_text(image, &report, args.strict)?;
+                    as_text(image, &report, args.strict, common)?;
                 }
                 exit
             }
             Err(fatal @ (Failure::ClosedPipe { .. } | Failure::Interrupted { .. })) => return Err(fatal),
             // Check the other images, too.
             Err(failure) => {
-                if let (true, Failure::Message { text, .. }) = (args.output.is_json(), &failure) {
-                    results.push(CheckResult::Failed(CheckFailure::of(image, text)));
+                if let (Some(reports), Failure::Message { text, .. }) = (&mut reports, &failure) {
+                    reports.item(&CheckResult::Failed(CheckFailure::of(image, text)))?;
                 }
                 failure.report();
                 Exit::NotChecked
             }
         };
+        tally.add_checked(exit);
         if rank(exit) > rank(worst) {
             worst = exit;
         }
-    }
-    if args.output.is_json() {
-        match results.as_slice() {
-            [result] if args.images.len() == 1 => json::print(result)?,
-            all => json::print(&all)?,
-        }
+        Ok(())
+    })?;
+    if let Some(reports) = reports {
+        reports.end()?;
+    } else if let Some(line) = tally.line().filter(|_| !common.quiet) {
+        let mut out = term::stdout();
+        writeln!(out, "{line}")?;
+        out.flush()?;
     }
     Ok(worst)
 }
@@ -65,10 +75,14 @@ fn rank(exit: Exit) -> u8 {
 
 fn check_image(image: &Path, args: &CheckArgs, common: &Common) -> Result<(CheckReport, Exit), Failure> {
     let source = open::source(image, common)?;
-    let is_shown = args.payload && !common.quiet;
-    let work = Work::new(if is_shown { estimated_size(&source) } else { 0 }, !is_shown);
+    let work = if args.payload && common.progress() != ProgressChoice::None {
+        Work::new(estimated_size(&source), "check", image, common)
+    } else {
+        Work::silent()
+    };
     let options =
         CheckOptions::new(open::options(common)).payload(args.payload).scan(bulk::scan_options(args.cache, &work));
+    open::warn_if_in_use(&source, common);
     let report = ops::check(source.clone(), &options);
     work.finish();
     let report = report.map_err(|error| Failure::of_scan(image, &error, &work));
@@ -107,23 +121,34 @@ fn exit_of(report: &CheckReport, strict: bool) -> Exit {
     }
 }
 
-fn as_text(image: &Path, report: &CheckReport, strict: bool) -> Result<(), Failure> {
+fn as_text(image: &Path, report: &CheckReport, strict: bool, common: &Common) -> Result<(), Failure> {
     let mut out = term::stdout();
     let name = escape(&image.to_string_lossy());
-    for finding in &report.findings {
+    if let Some(format) = report.looks_like {
+        let step = escape(&mistaken::step(image, format, true));
+        writeln!(out, "{name}: not a VHDX image (looks like {}): {step}", format.name)?;
+        out.flush()?;
+        return Ok(());
+    }
+    let is_shown = |rule, severity| {
+        let is_error = strict && severity == Severity::Warning;
+        // These were asked for, by --payload.
+        let is_wanted = rule == Rule::ZeroBlock && !common.quiet;
+        is_error || is_wanted || findings::is_shown(severity, common)
+    };
+    // What a truncated file has lost explains most of the rest.
+    let is_truncated = |finding: &&Finding| matches!(finding.detail.kind(), ErrorKind::Truncated { .. });
+    let (first, others): (Vec<_>, Vec<_>) = report.findings.iter().partition(is_truncated);
+    for finding in first.into_iter().chain(others).filter(|finding| is_shown(finding.rule, finding.severity)) {
         let style = match finding.severity {
             Severity::Corruption | Severity::Unsupported => term::ERROR,
             Severity::Note => term::HINT,
             _ => term::WARNING,
         };
-        write!(out, "{style}{}:{style:#} {name}: {}", finding.severity.as_str(), escape(&finding.to_string()))?;
-        if let Some(range) = &finding.range {
-            let length = range.end.saturating_sub(range.start);
-            write!(out, ", disk offset {:#x}, length {length:#x}", range.start)?;
-        }
-        writeln!(out)?;
+        let text = escape(&findings::text_of(finding));
+        writeln!(out, "{style}{}:{style:#} {name}: {text}", finding.severity.as_str())?;
     }
-    for ((rule, severity), count) in &report.counts {
+    for ((rule, severity), count) in report.counts.iter().filter(|((rule, severity), _)| is_shown(*rule, *severity)) {
         let is_same = |finding: &&Finding| (finding.rule, finding.severity) == (*rule, *severity);
         let printed = u64::try_from(report.findings.iter().filter(is_same).count()).unwrap_or(0);
         if *count > printed {
@@ -131,7 +156,38 @@ fn as_text(image: &Path, report: &CheckReport, strict: bool) -> Result<(), Failu
             writeln!(out, "{}: {name}: {more} more of the same rule [{}]", severity.as_str(), rule.code())?;
         }
     }
+    if !common.quiet {
+        summary(&mut out, &name, report, strict, common)?;
+    }
+    out.flush()?;
+    Ok(())
+}
+
+fn summary(
+    out: &mut impl Write,
+    name: &str,
+    report: &CheckReport,
+    strict: bool,
+    common: &Common,
+) -> Result<(), Failure> {
     let count = |severity| report.count(severity);
+    let shown = report.counts.get(&(Rule::ZeroBlock, Severity::Note)).copied().unwrap_or(0);
+    if let Some(line) = findings::hidden_notes(count(Severity::Note).saturating_sub(shown), common) {
+        writeln!(out, "{name}: {line}.")?;
+    }
+    for (layer, state) in report.logs.iter().enumerate() {
+        let file = report.files.get(layer).and_then(Source::path).filter(|_| layer > 0);
+        let of = file.map_or_else(String::new, |path| format!(" of {}", escape(&path.to_string_lossy())));
+        match state {
+            // That both headers are lost is a finding.
+            LogState::Clean | LogState::Unknown => {}
+            LogState::Replayed(replay) => {
+                let entries = counted(replay.entries, "entry");
+                writeln!(out, "{name}: the log{of} is dirty: {entries} replayed in memory.")?;
+            }
+            LogState::Ignored => writeln!(out, "{name}: the log{of} is dirty, and was ignored.")?,
+        }
+    }
     if !report.is_vhdx {
         writeln!(out, "{name}: not a VHDX image")?;
     } else if report.corruptions(strict) > 0 {
@@ -143,8 +199,7 @@ fn as_text(image: &Path, report: &CheckReport, strict: bool) -> Result<(), Failu
     } else if count(Severity::Unchecked) > 0 {
         writeln!(out, "{name}: no errors were found, but the check is incomplete.")?;
     } else if count(Severity::Leak) > 0 {
-        let leaked = human(report.unreferenced.saturating_mul(1 << 20));
-        let leaks = count(Severity::Leak);
+        let (leaked, leaks) = (human(report.leaked_bytes), count(Severity::Leak));
         let verb = if leaks == 1 { "was" } else { "were" };
         writeln!(
             out,
@@ -159,6 +214,5 @@ fn as_text(image: &Path, report: &CheckReport, strict: bool) -> Result<(), Failu
         let blocks = counted(blocks, "block");
         writeln!(out, "{name}: {allocated} of {blocks} allocated, {fragmented} fragmented.")?;
     }
-    out.flush()?;
     Ok(())
 }

@@ -20,7 +20,7 @@ pub(crate) fn run(args: &CompareArgs, common: &Common) -> Result<Exit, Failure> 
     let first = open::input(&args.first, args.first_format, common)?;
     let second = open::input(&args.second, args.second_format, common)?;
     let sizes = (first.content().len(), second.content().len());
-    let mut report = Report::begin(args, first.content(), second.content())?;
+    let mut report = Report::begin(args, first.content(), second.content(), common.quiet)?;
     if sizes.0 != sizes.1 {
         if args.strict {
             return report.end_with_sizes(sizes);
@@ -31,7 +31,7 @@ pub(crate) fn run(args: &CompareArgs, common: &Common) -> Result<Exit, Failure> 
             term::message("note", term::HINT, &escape(&text));
         }
     }
-    let work = Work::new(sizes.0.max(sizes.1), common.quiet);
+    let work = Work::new(sizes.0.max(sizes.1), "compare", &args.first, common);
     let options = bulk::scan_options(args.cache, &work);
     let (mut first_byte, mut failed) = (None, None);
     let on_difference = |difference: Difference| {
@@ -72,15 +72,19 @@ struct Report<'a> {
 }
 
 enum Out {
+    Quiet,
     Text(TextOut),
     Json(Listing<BufWriter<Stdout>>),
 }
 
 impl<'a> Report<'a> {
-    fn begin(args: &'a CompareArgs, first: Input<'_>, second: Input<'_>) -> Result<Self, Failure> {
+    fn begin(args: &'a CompareArgs, first: Input<'_>, second: Input<'_>, is_quiet: bool) -> Result<Self, Failure> {
         let out = if args.output.is_json() {
             let start = CompareStart::of(first, second);
             Out::Json(Listing::begin(json::stdout(), &start, args.all.then_some("differences"))?)
+        } else if is_quiet {
+            // As for qemu-img, the exit code is the answer.
+            Out::Quiet
         } else {
             let (mut out, title) = (term::stdout(), term::TITLE);
             if args.all {
@@ -97,6 +101,7 @@ impl<'a> Report<'a> {
         self.ranges = self.ranges.saturating_add(1);
         self.bytes = self.bytes.saturating_add(length);
         match &mut self.out {
+            Out::Quiet => Ok(()),
             Out::Json(listing) => Ok(listing.item(&CompareEntry::of(difference))?),
             Out::Text(out) => Ok(writeln!(out, "{start:<#18x} {length:<#18x} {first:#x}")?),
         }
@@ -105,6 +110,7 @@ impl<'a> Report<'a> {
     /// Ends the output if the sizes differ, which is enough with --strict.
     fn end_with_sizes(self, (first, second): (u64, u64)) -> Result<Exit, Failure> {
         match self.out {
+            Out::Quiet => {}
             Out::Json(listing) => listing.end(&CompareEnd::of_other_size())?,
             Out::Text(mut out) => {
                 writeln!(out, "The sizes differ: {first} and {second} bytes")?;
@@ -117,6 +123,7 @@ impl<'a> Report<'a> {
     /// Ends the output with the result. `first` is the offset of the first byte that differs.
     fn end(self, first: Option<u64>) -> Result<Exit, Failure> {
         match self.out {
+            Out::Quiet => {}
             Out::Json(listing) => {
                 listing.end(&CompareEnd::of(first, self.args.all.then_some(self.bytes)))?;
             }

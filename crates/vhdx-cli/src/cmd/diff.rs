@@ -7,7 +7,7 @@ use std::path::Path;
 
 use vhdx_mmap::ops::{self, Change, ExtractOptions, Reflink, Sparse, TargetContent};
 use vhdx_mmap::report::{DiffEnd, DiffEntry, DiffMode, DiffStart};
-use vhdx_mmap::{Disk, FileId, Input, Layer, ScanError, Uncounted};
+use vhdx_mmap::{Disk, FileId, ImageKind, Input, Layer, ScanError, Uncounted};
 
 use crate::args::{Common, DiffArgs};
 use crate::bulk;
@@ -21,10 +21,14 @@ use crate::target::{Consent, Destination, Target};
 use crate::term::{self, TextOut};
 
 pub(crate) fn run(args: &DiffArgs, common: &Common) -> Result<Exit, Failure> {
-    let disk = open::disk(&args.image, common)?;
-    open::warn_of_shared_blocks(&args.image, &disk, common)?;
+    // The tables of the child suffice, unless an ancestor further down is named.
+    let disk = if args.allocated && args.ancestor.is_none() {
+        open::disk_so_far(&args.image, common)?
+    } else {
+        open::disk(&args.image, common)?
+    };
     let ancestor = find_ancestor(&disk, args)?;
-    let work = Work::new(disk.size(), common.quiet);
+    let work = Work::new(disk.size(), "diff", &args.image, common);
     if args.delta.is_some() {
         // A signal must not leave a partial delta.
         work.listen().map_err(|error| Failure::new(Exit::Io, format!("signal handler: {error}")))?;
@@ -75,10 +79,16 @@ pub(crate) fn run(args: &DiffArgs, common: &Common) -> Result<Exit, Failure> {
 /// Number of the layer of the ancestor.
 fn find_ancestor(disk: &Disk, args: &DiffArgs) -> Result<usize, Failure> {
     let Some(path) = &args.ancestor else {
-        return match disk.layers().len() {
-            0 | 1 => Err(Failure::usage(format!("{}: has no parent", args.image.display()))
-                .with_hint("compare disks that are not in a chain with `vhdx compare A B`")),
-            _ => Ok(1),
+        return match disk.image().kind() {
+            ImageKind::Fixed | ImageKind::Dynamic => {
+                Err(Failure::usage(format!("{}: has no parent", args.image.display()))
+                    .with_hint("compare disks that are not in a chain with `vhdx compare A B`"))
+            }
+            ImageKind::Differencing if disk.layers().len() == 1 && !args.allocated => {
+                Err(Failure::usage(format!("{}: the parent was not searched (--parents none)", args.image.display()))
+                    .with_hint("--allocated lists what the child holds without its parent"))
+            }
+            ImageKind::Differencing => Ok(1),
         };
     };
     let wanted = FileId::of(path).map_err(|error| {
@@ -123,7 +133,7 @@ fn write(disk: &Disk, change: &Change, file: &File, args: &DiffArgs, work: &Work
 /// Output of the changes, written as they are found.
 struct Report {
     out: Out,
-    bytes: u64,
+    totals: DiffEnd,
 }
 
 enum Out {
@@ -142,13 +152,13 @@ impl Report {
             writeln!(out, "{title}{:<18} {:<18} Content{title:#}", "Offset", "Length")?;
             Out::Text(out)
         };
-        Ok(Self { out, bytes: 0 })
+        Ok(Self { out, totals: DiffEnd::default() })
     }
 
     fn change(&mut self, change: &Change) -> Result<(), Failure> {
         let (start, zero) = (change.range.start, change.is_zero);
         let length = change.range.end.saturating_sub(start);
-        self.bytes = self.bytes.saturating_add(length);
+        self.totals.add(change);
         match &mut self.out {
             Out::Json(listing) => Ok(listing.item(&DiffEntry::of(change))?),
             Out::Text(out) => {
@@ -159,9 +169,9 @@ impl Report {
 
     fn end(self) -> Result<(), Failure> {
         match self.out {
-            Out::Json(listing) => Ok(listing.end(&DiffEnd::of(self.bytes))?),
+            Out::Json(listing) => Ok(listing.end(&self.totals)?),
             Out::Text(mut out) => {
-                writeln!(out, "{} changed", human(self.bytes))?;
+                writeln!(out, "{} changed", human(self.totals.changed_bytes))?;
                 Ok(out.flush()?)
             }
         }

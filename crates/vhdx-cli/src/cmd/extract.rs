@@ -2,19 +2,24 @@
 
 use std::io::Write;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use uuid::Uuid;
 use vhdx_mmap::ops::{self, Digest, ExtractOptions, Extracted, Reflink, Sparse, vhd};
+use vhdx_mmap::report::{Extract, ExtractFormat, ExtractOutput};
 use vhdx_mmap::{Disk, Input, Layer, ScanError};
 
-use crate::args::{Common, DiskFormat, ExtractArgs, ReflinkChoice, SparseChoice};
-use crate::bulk::{self, DigestLine};
+use crate::args::{Common, ExtractArgs, ReflinkChoice, SparseChoice};
+use crate::bulk;
+use crate::container;
 use crate::exit::{Exit, Failure};
+use crate::json;
 use crate::open::{self, actual_size};
 use crate::progress::Work;
 use crate::salvage;
 use crate::size::{counted, human};
+use crate::sums::{Form, SumLine};
 use crate::target::{Consent, Destination, Target};
 use crate::term::{self, escape};
 
@@ -22,21 +27,23 @@ use crate::term::{self, escape};
 const MAX_THREADS: usize = 4;
 
 pub(crate) fn run(args: &ExtractArgs, common: &Common) -> Result<Exit, Failure> {
+    let started = Instant::now();
     bulk::reject_duplicates(&args.hash)?;
     let disk = open::salvaged(&args.image, common, &args.salvage)?;
     let range = bulk::range_of(args.range, disk.size())?;
-    if args.format == DiskFormat::Vhd && range.is_empty() {
+    let consent = Consent { force: args.force, in_place: args.no_create };
+    let destination = Destination::new(&args.out, disk.layers(), consent)?;
+    let format = container::of_output(args)?;
+    if format == ExtractFormat::Vhd && range.is_empty() {
         return Err(Failure::usage("--format vhd: a VHD cannot be empty (found a disk or range of 0 bytes)"));
     }
-    let trailer = Trailer::new(&disk, &range, args.format);
+    let trailer = Trailer::new(&disk, &range, format);
     for note in trailer.notes.iter().filter(|_| !common.quiet) {
         term::message("note", term::HINT, note);
     }
-    let consent = Consent { force: args.force, in_place: args.no_create };
-    let destination = Destination::new(&args.out, disk.layers(), consent)?;
     salvage::prepare(&args.salvage, &disk, Some(&args.out).filter(|_| !destination.is_stream()).map(PathBuf::as_path))?;
     let content = trailer.append_to(Input::disk(&disk).range(range.clone()));
-    let work = Work::new(content.len(), common.quiet);
+    let work = Work::new(content.len(), "extract", &args.image, common);
     let mut data = 0;
     if destination.is_stream() {
         reject_for_streams(args)?;
@@ -74,9 +81,25 @@ pub(crate) fn run(args: &ExtractArgs, common: &Common) -> Result<Exit, Failure> 
     match done {
         Ok(extracted) => {
             // The loss map is written first: a disk with losses never exists without it.
+            let covered = range.clone();
             let exit = salvage::finish(&args.image, &disk, range, &args.salvage);
+            let is_file = target.file().metadata().is_ok_and(|metadata| metadata.is_file());
+            let actual_size = if is_file { actual_size(target.file()) } else { None };
             target.complete(args.sync)?;
-            print_digests(&extracted.digests, &destination)?;
+            if args.output.is_json() {
+                let output = ExtractOutput {
+                    path: &args.out,
+                    format,
+                    length: content.len(),
+                    actual_size,
+                    verified: args.verify,
+                    seconds: started.elapsed().as_secs_f64(),
+                };
+                let report = Extract::of(&disk, covered, &extracted, &output);
+                if args.out == Path::new("-") { json::print_beside_disk(&report)? } else { json::print(&report)? }
+            } else {
+                print_digests(&extracted.digests, args)?;
+            }
             exit
         }
         Err(error) => {
@@ -171,7 +194,7 @@ fn verify(
     target.file().sync_all().map_err(|error| unreadable(&error))?;
     drop_cached(target);
     let written = open::map(path).map_err(|error| unreadable(&error))?;
-    let work = work.next(content.len(), common.quiet);
+    let work = work.next(content.len(), "verify", &args.out, common);
     let written = Input::raw(&written).range(..content.len());
     let pool = bulk::pool(common, usize::MAX)?;
     let found = pool.install(|| ops::first_difference(content, written, &bulk::scan_options(args.cache, &work)));
@@ -196,29 +219,17 @@ fn drop_cached(target: &Target) {
 }
 
 /// Prints digests on standard output, or on standard error if the disk went to standard output.
-fn print_digests(digests: &[Digest], destination: &Destination) -> Result<(), Failure> {
-    let name = match destination {
-        Destination::Standard => "-".to_owned(),
-        other => other.to_string(),
-    };
-    let tag = (digests.len() > 1).then_some("");
-    let mut lines = String::new();
+fn print_digests(digests: &[Digest], args: &ExtractArgs) -> Result<(), Failure> {
+    let form = Form::of_file(&args.out, digests.len());
     for digest in digests {
-        lines.push_str(&term::escape_on_terminal(DigestLine { digest, name: &name, tag }.to_string()));
-        lines.push('\n');
+        let line = SumLine { digest, name: &args.out, form };
+        if args.out == Path::new("-") {
+            std::io::stderr().write_all(&line.to_bytes())?;
+        } else {
+            line.print()?;
+        }
     }
-    if matches!(destination, Destination::Standard) {
-        eprint_all(&lines)
-    } else {
-        let mut out = term::stdout();
-        out.write_all(lines.as_bytes())?;
-        out.flush()?;
-        Ok(())
-    }
-}
-
-fn eprint_all(text: &str) -> Result<(), Failure> {
-    Ok(std::io::stderr().write_all(text.as_bytes())?)
+    Ok(())
 }
 
 /// Space that the files of a disk occupy, in bytes, or `u64::MAX` if unknown. Holes in them are zeros, and occupy no
@@ -239,12 +250,12 @@ struct Trailer {
 }
 
 impl Trailer {
-    fn new(disk: &Disk, range: &Range<u64>, format: DiskFormat) -> Self {
+    fn new(disk: &Disk, range: &Range<u64>, format: ExtractFormat) -> Self {
         /// Limit of Hyper-V; that of Azure is higher.
         const HYPER_V_MAX: u64 = 2040 << 30;
 
         let length = range.end.saturating_sub(range.start);
-        if format == DiskFormat::Raw {
+        if format == ExtractFormat::Raw {
             return Self { padding: 0, footer: Vec::new(), notes: Vec::new() };
         }
         let size = vhd::padded_size(length);

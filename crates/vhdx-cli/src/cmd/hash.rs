@@ -7,45 +7,60 @@ use serde::Deserialize;
 use serde_json::Value;
 use vhdx_mmap::ops::manifest::{self, Root, Shard};
 use vhdx_mmap::ops::{self, Digest};
-use vhdx_mmap::report::Hash;
-use vhdx_mmap::{Disk, Input, ScanError};
+use vhdx_mmap::report::{Failed, Hash};
+use vhdx_mmap::{Input, ScanError};
 
-use crate::args::{Common, HashArgs};
-use crate::bulk::{self, DigestLine};
+use crate::args::{Common, HashArgs, SumFormat};
+use crate::bulk::{self, Pool};
 use crate::exit::{Exit, Failure};
-use crate::json;
+use crate::folder;
+use crate::json::{self, Reports};
 use crate::open;
 use crate::progress::Work;
 use crate::salvage;
+use crate::sums::{self, Form, SumLine};
 use crate::target::{Consent, Destination};
-use crate::term::{self, escape};
 
 pub(crate) fn run(args: &HashArgs, common: &Common) -> Result<Exit, Failure> {
     bulk::reject_duplicates(&args.algorithms)?;
-    salvage::reject_several_images(&args.salvage, &args.images)?;
+    salvage::reject_several_images(&args.salvage, &args.images, args.folders)?;
     if args.file && args.salvage.salvage {
         let failure = Failure::usage("--file cannot be combined with --salvage");
         return Err(failure.with_hint("leave out --file, and hash the file itself with sha256sum"));
     }
+    if args.format == SumFormat::Sha256sum && (args.file || args.range.is_some()) {
+        let failure = Failure::usage("--format sha256sum: cannot say what a digest is of (found --file or --range)");
+        return Err(failure.with_hint("leave out --format"));
+    }
     let pool = bulk::pool(common, usize::MAX)?;
     if args.manifest.is_some() || args.shard.is_some() {
+        if let Some(manifests) = &args.manifest
+            && (args.folders.recursive || args.images.len() > 1)
+        {
+            return write_manifests(manifests, args, common, &pool);
+        }
         let [image] = args.images.as_slice() else {
-            return Err(Failure::usage(format!(
-                "--manifest, --shard: several images (found {}, expected 1)",
-                args.images.len()
-            )));
+            return Err(Failure::usage(format!("--shard: several images (found {}, expected 1)", args.images.len())));
         };
         return pool.install(|| match (&args.manifest, args.shard) {
-            (Some(manifest), shard) => write_manifest(image, manifest, shard, args, common),
+            (Some(manifest), shard) => {
+                let (report, exit) = write_manifest(image, manifest, shard, args, common)?;
+                report.map_or(Ok(()), |report| json::print(&report))?;
+                Ok(exit)
+            }
             (None, Some(shard)) => write_shard(image, shard, args, common),
             (None, None) => Ok(Exit::Done),
         });
     }
-    let (mut reports, mut first_failure) = (Vec::new(), None);
-    for image in &args.images {
-        match pool.install(|| hash_image(image, args, common)) {
+    let is_list = args.images.len() > 1 || args.folders.recursive;
+    let mut reports = args.output.is_json().then(|| Reports::begin(is_list));
+    let mut first_failure = None;
+    folder::for_each_image(&args.images, args.folders, common, |image, found| {
+        match found.and_then(|()| pool.install(|| hash_image(image, args, common))) {
             Ok((report, exit)) => {
-                reports.extend(report);
+                if let (Some(reports), Some(report)) = (&mut reports, report) {
+                    reports.item(&report)?;
+                }
                 if exit != Exit::Done {
                     first_failure.get_or_insert(exit);
                 }
@@ -53,18 +68,16 @@ pub(crate) fn run(args: &HashArgs, common: &Common) -> Result<Exit, Failure> {
             Err(fatal @ (Failure::ClosedPipe { .. } | Failure::Interrupted { .. })) => return Err(fatal),
             // Hash the other images, too; the first failure decides the exit code.
             Err(failure) => {
+                if let (Some(reports), Failure::Message { text, .. }) = (&mut reports, &failure) {
+                    reports.item(&Failed::<Hash>::of(image, text))?;
+                }
                 let exit = failure.report();
                 first_failure.get_or_insert(exit);
             }
         }
-    }
-    if args.output.is_json() {
-        match reports.as_slice() {
-            [report] if args.images.len() == 1 => json::print(report)?,
-            [] if args.images.len() == 1 => {}
-            all => json::print(&all)?,
-        }
-    }
+        Ok(())
+    })?;
+    reports.map_or(Ok(()), Reports::end)?;
     Ok(first_failure.unwrap_or(Exit::Done))
 }
 
@@ -76,7 +89,7 @@ fn hash_image(image: &Path, args: &HashArgs, common: &Common) -> Result<(Option<
     let content = Input::disk(&disk).range(range.clone());
     let file = args.file.then(|| Input::raw(disk.image().source()));
     let length = content.len().saturating_add(file.map_or(0, |file| file.len()));
-    let work = Work::new(length, common.quiet);
+    let work = Work::new(length, "hash", image, common);
     let options = bulk::scan_options(args.cache, &work);
     let hash = |content| ops::hash(content, &args.algorithms, &options);
     let of_disk = hash(content);
@@ -89,46 +102,77 @@ fn hash_image(image: &Path, args: &HashArgs, common: &Common) -> Result<(Option<
     let finish = || salvage::finish(image, &disk, range.clone(), &args.salvage).unwrap_or_else(Failure::report);
     if args.output.is_json() {
         let mut report = Hash::of(&disk).disk(range.start..range.start.saturating_add(content.len()), &of_disk);
+        report = report.in_use(disk.image().source().in_use());
         if let Some(of_file) = &of_file {
             report = report.file(disk.image().source().len(), of_file);
         }
         return Ok((Some(report), finish()));
     }
-    // The digest of a part must not look like that of the whole disk.
-    let part = args.range.map(|_| format!("disk {}:{}", range.start, content.len()));
-    let disk_tag = match (&part, &of_file) {
-        (Some(part), _) => Some(part.as_str()),
-        (None, Some(_)) => Some("disk"),
-        (None, None) => (of_disk.len() > 1).then_some(""),
-    };
-    print(&of_disk, image, disk_tag)?;
+    // Neither the digest of a part nor that of the disk must look like another one.
+    let tag = args.range.map_or_else(|| "disk".to_owned(), |_| format!("disk {}:{}", range.start, content.len()));
+    let form = if args.format == SumFormat::Bsd { Form::Tagged(&tag) } else { Form::Plain };
+    print(&of_disk, image, form)?;
     if let Some(of_file) = of_file {
-        print(&of_file, image, Some("file"))?;
+        print(&of_file, image, Form::of_file(image, of_file.len()))?;
     }
     Ok((None, finish()))
 }
 
-fn print(digests: &[Digest], image: &Path, tag: Option<&str>) -> Result<(), Failure> {
-    let name = image.to_string_lossy();
-    let mut out = term::stdout();
-    for digest in digests {
-        writeln!(out, "{}", term::escape_on_terminal(DigestLine { digest, name: &name, tag }.to_string()))?;
-    }
-    out.flush()?;
-    Ok(())
+fn print(digests: &[Digest], name: &Path, form: Form<'_>) -> Result<(), Failure> {
+    digests.iter().try_for_each(|digest| SumLine { digest, name, form }.print())
 }
 
-/// Writes a manifest, or a shard of one.
+/// Writes a manifest of each image into a folder.
+fn write_manifests(manifests: &Path, args: &HashArgs, common: &Common, pool: &Pool) -> Result<Exit, Failure> {
+    folder::require_folder_of_manifests(manifests, args.images.len())?;
+    let mut reports = args.output.is_json().then(|| Reports::begin(true));
+    let mut first_failure = None;
+    folder::for_each_image(&args.images, args.folders, common, |image, found| {
+        let manifest = folder::manifest_of(image, &args.images, manifests);
+        let written = found.and_then(|()| {
+            let folder = manifest.parent().unwrap_or(manifests);
+            std::fs::create_dir_all(folder).map_err(|error| {
+                Failure::new(Exit::CannotCreate, format!("{}: cannot be created: {error}", folder.display()))
+            })?;
+            pool.install(|| write_manifest(image, &manifest, args.shard, args, common))
+        });
+        match written {
+            Ok((report, exit)) => {
+                if let (Some(reports), Some(report)) = (&mut reports, report) {
+                    reports.item(&report)?;
+                }
+                if exit != Exit::Done {
+                    first_failure.get_or_insert(exit);
+                }
+            }
+            Err(fatal @ (Failure::ClosedPipe { .. } | Failure::Interrupted { .. })) => return Err(fatal),
+            // Write the other manifests, too; the first failure decides the exit code.
+            Err(failure) => {
+                if let (Some(reports), Failure::Message { text, .. }) = (&mut reports, &failure) {
+                    reports.item(&Failed::<Hash>::of(image, text))?;
+                }
+                let exit = failure.report();
+                first_failure.get_or_insert(exit);
+            }
+        }
+        Ok(())
+    })?;
+    reports.map_or(Ok(()), Reports::end)?;
+    Ok(first_failure.unwrap_or(Exit::Done))
+}
+
+/// Writes a manifest, or a shard of one. Prints the digests of all block digests, or returns them as JSON.
 fn write_manifest(
     image: &Path,
     manifest: &Path,
     shard: Option<Shard>,
     args: &HashArgs,
     common: &Common,
-) -> Result<Exit, Failure> {
+) -> Result<(Option<Hash>, Exit), Failure> {
     let disk = open::salvaged(image, common, &args.salvage)?;
+    let mut report = None;
     salvage::prepare(&args.salvage, &disk, Some(manifest).filter(|out| *out != Path::new("-")))?;
-    let work = Work::new(disk.size(), common.quiet);
+    let work = Work::new(disk.size(), "hash", image, common);
     let options = bulk::scan_options(args.cache, &work);
     let create = |out: &mut dyn Write| manifest::create_manifest(&disk, &args.algorithms, shard, &options, out);
     let failed = |error: ScanError| Failure::of_manifest(image, manifest, error, &work);
@@ -146,26 +190,20 @@ fn write_manifest(
         work.finish();
         let roots = open::fail_if_changed(disk.layers(), created.map_err(failed))?;
         target.complete(false)?;
-        print_manifest_roots(image, &disk, &roots, args)?;
+        if args.output.is_json() {
+            report = Some(Hash::of(&disk).root(&roots));
+        } else {
+            print_roots(image, &roots)?;
+        }
     }
-    salvage::finish(image, &disk, 0..disk.size(), &args.salvage)
+    Ok((report, salvage::finish(image, &disk, 0..disk.size(), &args.salvage)?))
 }
 
 /// Prints the roots of a manifest. They have other names than digests of the disk.
-fn print_manifest_roots(image: &Path, disk: &Disk, roots: &[Root], args: &HashArgs) -> Result<(), Failure> {
-    if args.output.is_json() {
-        return json::print(&Hash::of(disk).root(roots));
-    }
-    print_roots(&image.to_string_lossy(), roots)
-}
-
-pub(super) fn print_roots(name: &str, roots: &[Root]) -> Result<(), Failure> {
-    let mut out = term::stdout();
-    for Root { name: algorithm, digest } in roots {
-        writeln!(out, "{algorithm} ({}) = {digest}", escape(name))?;
-    }
-    out.flush()?;
-    Ok(())
+pub(super) fn print_roots(name: &Path, roots: &[Root]) -> Result<(), Failure> {
+    roots.iter().try_for_each(|Root { name: algorithm, digest }| {
+        sums::print_line(&format!("{algorithm} ("), name, &format!(") = {digest}"))
+    })
 }
 
 fn write_shard(image: &Path, shard: Shard, args: &HashArgs, common: &Common) -> Result<Exit, Failure> {
@@ -175,7 +213,7 @@ fn write_shard(image: &Path, shard: Shard, args: &HashArgs, common: &Common) -> 
     }
     let disk = open::salvaged(image, common, &args.salvage)?;
     salvage::prepare(&args.salvage, &disk, None)?;
-    let work = Work::new(disk.size().checked_div(shard.count().into()).unwrap_or(0), common.quiet);
+    let work = Work::new(disk.size().checked_div(shard.count().into()).unwrap_or(0), "hash", image, common);
     let options = bulk::scan_options(args.cache, &work);
     let about = serde_json::to_value(Hash::of(&disk)).map_err(io::Error::from)?;
     let done = manifest::hash_shard(&disk, &args.algorithms, shard, about, &options, &mut json::stdout());
@@ -196,6 +234,7 @@ pub(super) fn print_merged(digests: &[Digest], about: &Value, as_json: bool) -> 
         let size = report.virtual_size;
         return json::print(&report.disk(0..size, digests));
     }
-    let name = about.get("filename").and_then(Value::as_str).unwrap_or("-");
-    print(digests, Path::new(name), (digests.len() > 1).then_some(""))
+    let known = Hash::deserialize(about).map(|report| report.path());
+    let named = || about.get("filename").and_then(Value::as_str).unwrap_or("-").into();
+    print(digests, &known.unwrap_or_else(|_| named()), Form::Tagged("disk"))
 }

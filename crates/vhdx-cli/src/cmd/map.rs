@@ -2,14 +2,15 @@
 
 use std::io::Write;
 
-use vhdx_mmap::report::{MapEntry, MapState};
+use vhdx_mmap::report::{MapEnd, MapEntry, MapStart, MapState, MapTotals};
 use vhdx_mmap::{Disk, Layer, Location, Run};
 
 use crate::args::{Common, MapArgs};
 use crate::exit::{Exit, Failure};
-use crate::json;
+use crate::json::{self, Listing};
 use crate::open;
 use crate::salvage;
+use crate::size::{counted, human as size};
 use crate::term::{self, escape};
 
 pub(crate) fn run(args: &MapArgs, common: &Common) -> Result<Exit, Failure> {
@@ -22,11 +23,30 @@ pub(crate) fn run(args: &MapArgs, common: &Common) -> Result<Exit, Failure> {
     }
     let end = args.max_length.map_or(disk.size(), |length| start.saturating_add(length));
     let extents = disk.extents(start..end).map(|extent| extent.map_err(|error| Failure::of_image(&args.image, &error)));
-    let printed = if args.output.is_json() { json(&disk, extents) } else { human(&disk, extents) };
+    let printed = if args.output.json {
+        document(&disk, extents)
+    } else if args.output.is_json() {
+        json(&disk, extents)
+    } else {
+        human(&disk, extents)
+    };
     open::fail_if_changed(disk.layers(), printed)?;
     salvage::finish(&args.image, &disk, start..end.min(disk.size()), &args.salvage)
 }
 
+/// An object with totals, and with what says what the map is of.
+fn document(disk: &Disk, extents: impl Iterator<Item = Result<Run, Failure>>) -> Result<(), Failure> {
+    let mut listing = Listing::begin(json::stdout(), &MapStart::of(disk), Some("extents"))?;
+    let mut totals = MapTotals::default();
+    for extent in extents {
+        let extent = extent?;
+        totals.add(&extent);
+        listing.item(&MapEntry::of(disk, &extent))?;
+    }
+    Ok(listing.end(&MapEnd::of(totals))?)
+}
+
+/// An array, as `qemu-img map` prints it.
 fn json(disk: &Disk, extents: impl Iterator<Item = Result<Run, Failure>>) -> Result<(), Failure> {
     let mut out = json::stdout();
     let mut before = "[";
@@ -59,6 +79,7 @@ fn human(disk: &Disk, extents: impl Iterator<Item = Result<Run, Failure>>) -> Re
         "{title}{:<18} {:<18} {:<18} {:<17} {:>5}  File{title:#}",
         "Offset", "Length", "Mapped to", "State", "Layer"
     )?;
+    let mut totals = MapTotals::default();
     for extent in extents {
         let extent = match extent {
             Ok(extent) => extent,
@@ -67,6 +88,7 @@ fn human(disk: &Disk, extents: impl Iterator<Item = Result<Run, Failure>>) -> Re
                 return Err(failure);
             }
         };
+        totals.add(&extent);
         let place = match extent.file_offset() {
             Some(offset) => format!("{offset:#x}"),
             None if matches!(extent.at, Location::Log(_)) => "log".to_owned(),
@@ -77,6 +99,10 @@ fn human(disk: &Disk, extents: impl Iterator<Item = Result<Run, Failure>>) -> Re
         let (start, length) = (extent.start, extent.len);
         writeln!(out, "{start:<#18x} {length:<#18x} {place:<18} {state:<17} {:>5}  {file}", extent.layer)?;
     }
+    let MapTotals { extents, data_bytes, zero_bytes, unallocated_bytes, lost_bytes, .. } = totals;
+    let (data, zeros, unallocated) = (size(data_bytes), size(zero_bytes), size(unallocated_bytes));
+    let lost = if lost_bytes > 0 { format!(", {} lost", size(lost_bytes)) } else { String::new() };
+    writeln!(out, "{}: {data} data, {zeros} zeros, {unallocated} unallocated{lost}", counted(extents, "extent"))?;
     out.flush()?;
     Ok(())
 }

@@ -49,7 +49,7 @@ pub(crate) fn run(args: &MergeArgs) -> Result<Exit, Failure> {
     if args.shards.iter().any(|shard| own.is_some() && FileId::of(shard).ok() == own) {
         return Err(Failure::usage(format!("{}: is one of the inputs", manifest.display())));
     }
-    let work = Work::new(0, true);
+    let work = Work::silent();
     // A signal must not leave a partial manifest.
     work.listen().map_err(|error| Failure::new(Exit::Io, format!("signal handler: {error}")))?;
     let target = destination.open(0, 0, false)?;
@@ -65,7 +65,7 @@ pub(crate) fn run(args: &MergeArgs) -> Result<Exit, Failure> {
             if args.output.is_json() {
                 json::print(&Merge::of(manifest, &roots))?;
             } else {
-                hash::print_roots(&manifest.to_string_lossy(), &roots)?;
+                hash::print_roots(manifest, &roots)?;
             }
             Ok(Exit::Done)
         }

@@ -6,15 +6,15 @@ use std::ops::Range;
 use std::path::Path;
 
 use vhdx_mmap::ops::manifest::{self, Mismatch, Verified};
-use vhdx_mmap::ops::{self, Algorithm, Digest};
-use vhdx_mmap::report::{VerifyEnd, VerifyEntry, VerifyStart, VerifySum};
-use vhdx_mmap::{Input, Source};
+use vhdx_mmap::ops::{self, Algorithm};
+use vhdx_mmap::report::{Failed, Verify, VerifyAbort, VerifyEnd, VerifyEntry, VerifyStart, VerifySum};
 
 use crate::args::{Common, InputFormat, VerifyArgs};
-use crate::bulk;
+use crate::bulk::{self, Pool};
 use crate::exit::{Exit, Failure};
-use crate::json::{self, Listing};
-use crate::open;
+use crate::folder;
+use crate::json::{self, Listing, Reports};
+use crate::open::{self, Operand};
 use crate::progress::Work;
 use crate::size::counted;
 use crate::sums::{self, Sum, SumOf};
@@ -22,11 +22,43 @@ use crate::term::{self, TextOut, escape};
 
 pub(crate) fn run(args: &VerifyArgs, common: &Common) -> Result<Exit, Failure> {
     let pool = bulk::pool(common, usize::MAX)?;
-    match (&args.image, &args.manifest, &args.check) {
-        (Some(image), Some(manifest), _) => pool.install(|| with_manifest(image, manifest, args, common)),
-        (_, _, Some(list)) => pool.install(|| with_list(list, args, common)),
+    match (&args.manifest, &args.check) {
+        (Some(manifest), _) => with_manifests(manifest, args, common, &pool),
+        (_, Some(list)) => pool.install(|| with_list(list, args, common)),
         _ => Err(Failure::usage("no input (expected IMAGE and --manifest, or --check)")),
     }
+}
+
+/// Verifies one image against a manifest, or several against those in a folder.
+fn with_manifests(manifest: &Path, args: &VerifyArgs, common: &Common, pool: &Pool) -> Result<Exit, Failure> {
+    let is_list = args.images.len() > 1 || args.folders.recursive;
+    if is_list {
+        folder::require_folder_of_manifests(manifest, args.images.len())?;
+    }
+    let mut reports = args.output.is_json().then(|| Reports::begin(is_list));
+    let mut worst = None;
+    folder::for_each_image(&args.images, args.folders, common, |image, found| {
+        let own = folder::manifest_of(image, &args.images, manifest);
+        let manifest = if is_list { &own } else { manifest };
+        let verified =
+            found.and_then(|()| pool.install(|| with_manifest(image, manifest, is_list, &mut reports, args, common)));
+        match verified {
+            Ok(Exit::Done) => {}
+            Ok(exit) => drop(worst.get_or_insert(exit)),
+            Err(fatal @ (Failure::ClosedPipe { .. } | Failure::Interrupted { .. })) => return Err(fatal),
+            // Verify the other images, too; the first failure decides the exit code.
+            Err(failure) => {
+                if let (Some(reports), Failure::Message { text, .. }) = (&mut reports, &failure) {
+                    reports.item(&Failed::<Verify>::of(image, text))?;
+                }
+                let exit = failure.report();
+                worst.get_or_insert(exit);
+            }
+        }
+        Ok(())
+    })?;
+    reports.map_or(Ok(()), Reports::end)?;
+    Ok(worst.unwrap_or(Exit::Done))
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
@@ -40,7 +72,14 @@ enum Out {
     Json(Listing<BufWriter<Stdout>>),
 }
 
-fn with_manifest(image: &Path, manifest: &Path, args: &VerifyArgs, common: &Common) -> Result<Exit, Failure> {
+fn with_manifest(
+    image: &Path,
+    manifest: &Path,
+    is_list: bool,
+    reports: &mut Option<Reports>,
+    args: &VerifyArgs,
+    common: &Common,
+) -> Result<Exit, Failure> {
     let disk = open::disk(image, common)?;
     let input = File::open(manifest).map_err(|error| unreadable(manifest, &error))?;
     if !input.metadata().is_ok_and(|metadata| metadata.is_file()) {
@@ -48,17 +87,19 @@ fn with_manifest(image: &Path, manifest: &Path, args: &VerifyArgs, common: &Comm
         return Err(Failure::new(Exit::NoInput, text));
     }
     let input = BufReader::new(input);
-    let work = Work::new(disk.size(), common.quiet);
+    let work = Work::new(disk.size(), "verify", image, common);
     let options = bulk::scan_options(args.cache, &work);
-    let mut out = if args.output.is_json() {
-        Out::Json(Listing::begin(json::stdout(), &VerifyStart::of(&disk, manifest), Some("mismatches"))?)
-    } else {
-        Out::Text(term::stdout())
+    let mut out = match reports {
+        Some(reports) => {
+            Out::Json(Listing::begin(reports.next()?, &VerifyStart::of(&disk, manifest), Some("mismatches"))?)
+        }
+        None => Out::Text(term::stdout()),
     };
     let mut failed = None;
+    let name = if is_list { format!("{}: ", escape(&image.to_string_lossy())) } else { String::new() };
     let on_mismatch = |mismatch: Mismatch| {
         if failed.is_none() {
-            failed = print_mismatch(&mut out, &mismatch).err();
+            failed = print_mismatch(&mut out, &name, &mismatch).err();
         }
     };
     let verified = manifest::verify(&disk, input, &options, on_mismatch);
@@ -67,15 +108,26 @@ fn with_manifest(image: &Path, manifest: &Path, args: &VerifyArgs, common: &Comm
         return Err(failure);
     }
     let verified = verified.map_err(|error| Failure::of_manifest(image, manifest, error, &work));
-    let verified = open::fail_if_changed(disk.layers(), verified)?;
+    let verified = match (open::fail_if_changed(disk.layers(), verified), out) {
+        (Ok(verified), opened) => {
+            out = opened;
+            verified
+        }
+        // The reports of other images follow.
+        (Err(Failure::Message { exit, text, hint }), Out::Json(listing)) if is_list => {
+            listing.end(&VerifyAbort::of(&text))?;
+            return Ok(Failure::Message { exit, text, hint }.report());
+        }
+        (Err(failure), _) => return Err(failure),
+    };
     if !verified.is_same_image && !common.quiet {
         let text = format!("{}: the manifest is of a different image, or of a different state", image.display());
         term::message("note", term::HINT, &escape(&text));
     }
-    end(out, image, &verified)
+    end(out, image, &verified, common)
 }
 
-fn print_mismatch(out: &mut Out, mismatch: &Mismatch) -> Result<(), Failure> {
+fn print_mismatch(out: &mut Out, name: &str, mismatch: &Mismatch) -> Result<(), Failure> {
     let (start, end) = (mismatch.range.start, mismatch.range.end);
     let length = end.saturating_sub(start);
     let (found, expected) = (mismatch.found, mismatch.expected);
@@ -85,7 +137,8 @@ fn print_mismatch(out: &mut Out, mismatch: &Mismatch) -> Result<(), Failure> {
             let algorithm = found.algorithm();
             writeln!(
                 out,
-                "block {} at {start:#x}, {length:#x} bytes: {algorithm} mismatch (found {found}, expected {expected})",
+                "{name}block {} at {start:#x}, {length:#x} bytes: {algorithm} mismatch (found {found}, expected \
+                 {expected})",
                 mismatch.block
             )?;
             Ok(())
@@ -93,10 +146,11 @@ fn print_mismatch(out: &mut Out, mismatch: &Mismatch) -> Result<(), Failure> {
     }
 }
 
-fn end(out: Out, image: &Path, verified: &Verified) -> Result<Exit, Failure> {
+fn end(out: Out, image: &Path, verified: &Verified, common: &Common) -> Result<Exit, Failure> {
     let (matches, range) = (verified.mismatches == 0, &verified.range);
     match out {
         Out::Json(listing) => listing.end(&VerifyEnd::of(verified))?,
+        Out::Text(_) if matches && common.quiet => {}
         Out::Text(mut out) => {
             let name = escape(&image.to_string_lossy());
             if *range != (0..verified.manifest.virtual_size) {
@@ -133,21 +187,15 @@ fn with_list(list: &Path, args: &VerifyArgs, common: &Common) -> Result<Exit, Fa
     // Digests of the same disk on adjacent lines are computed in one pass.
     for group in parsed.sums.chunk_by(|a, b| (&a.name, a.of) == (&b.name, b.of)) {
         let Some(first) = group.first() else { continue };
-        match hash(first, group, args, common) {
-            Ok(found) => {
-                for (sum, found) in group.iter().zip(found) {
-                    let found = if sum.may_be_blake3 && sum.digest != found {
-                        // SHA-256 and BLAKE3 digests have the same length.
-                        hash(first, &[sum.as_blake3()], args, common)?.pop().unwrap_or(found)
-                    } else {
-                        found
-                    };
-                    let report = VerifySum::of(Path::new(&sum.name), sum.of, &sum.digest, &found);
+        match check(first, group, args, common) {
+            Ok(results) => {
+                for report in results {
                     if !report.ok {
                         worst.get_or_insert(Exit::Mismatch);
                     }
-                    if !args.output.is_json() {
-                        print_sum(sum, found.algorithm(), report.ok)?;
+                    let is_silent = args.output.is_json() || report.ok && common.quiet;
+                    if !is_silent {
+                        print_sum(&first.name, &report)?;
                     }
                     reports.push(report);
                 }
@@ -157,48 +205,106 @@ fn with_list(list: &Path, args: &VerifyArgs, common: &Common) -> Result<Exit, Fa
                 // Verify the others, too; the first failure decides the exit code.
                 let exit = failure.report();
                 worst.get_or_insert(exit);
-                reports.push(VerifySum::unreadable(Path::new(&first.name), first.of));
+                reports.push(VerifySum::unreadable(&first.name, unmatched(possible(first, common))));
                 if !args.output.is_json() {
-                    let mut out = term::stdout();
-                    writeln!(out, "{}: FAILED to open or read", escape(&first.name))?;
-                    out.flush()?;
+                    sums::print_line("", &first.name, ": FAILED to open or read")?;
                 }
             }
         }
     }
     if args.output.is_json() {
-        json::print(&reports)?;
+        json::print_all(&reports)?;
     }
     Ok(worst.unwrap_or(Exit::Done))
 }
 
-fn print_sum(sum: &Sum, algorithm: Algorithm, matches: bool) -> Result<(), Failure> {
-    let mut out = term::stdout();
-    let result = if matches { "OK" } else { "FAILED" };
-    let of = if sum.of == SumOf::File { " (file)" } else { "" };
-    writeln!(out, "{}{of}: {result} ({algorithm})", escape(&sum.name))?;
-    Ok(out.flush()?)
+fn print_sum(name: &Path, report: &VerifySum) -> Result<(), Failure> {
+    let result = if report.ok { "OK" } else { "FAILED" };
+    let of = if report.of == SumOf::File { " (file)" } else { "" };
+    let algorithm = report.algorithm.map_or("", Algorithm::as_str);
+    sums::print_line("", name, &format!("{of}: {result} ({algorithm})"))
 }
 
-/// Computes the digests of `group`, which are of one disk or file.
-fn hash(first: &Sum, group: &[Sum], args: &VerifyArgs, common: &Common) -> Result<Vec<Digest>, Failure> {
-    let path = Path::new(&first.name);
-    let algorithms: Vec<Algorithm> = group.iter().map(|sum| sum.digest.algorithm()).collect();
-    let compute = |content: Input<'_>| {
-        let work = Work::new(content.len(), common.quiet);
-        let found = ops::hash(content, &algorithms, &bulk::scan_options(args.cache, &work));
-        work.finish();
-        found.map_err(|error| Failure::of_scan(path, &error, &work))
-    };
-    match first.of {
-        // The list may contain raw disks, too.
-        SumOf::Disk => {
-            let input = open::input(path, InputFormat::Auto, common)?;
-            input.fail_if_changed(compute(input.content()))
-        }
-        SumOf::File => {
-            let source: Source = open::source(path, common)?;
-            open::fail_if_source_changed(&source, compute(Input::raw(&source)))
+/// Compares a disk or file with the digests of `group`. Where a line does not say of which of them its digest is, or by
+/// which algorithm, each possibility is tried.
+fn check(first: &Sum, group: &[Sum], args: &VerifyArgs, common: &Common) -> Result<Vec<VerifySum>, Failure> {
+    let mut results: Vec<Option<VerifySum>> = group.iter().map(|_| None).collect();
+    let mut failed = None;
+    for of in possible(first, common) {
+        match compare(*of, &first.name, group, &mut results, args, common) {
+            Ok(()) => {}
+            Err(failure @ Failure::Message { .. }) => drop(failed.get_or_insert(failure)),
+            Err(fatal) => return Err(fatal),
         }
     }
+    match failed {
+        // A file that can be read is no substitute for its disk, unless the digests are of the file.
+        Some(failure) if results.iter().any(|result| !result.as_ref().is_some_and(|result| result.ok)) => Err(failure),
+        _ => {
+            let of = unmatched(possible(first, common));
+            let label = |result: VerifySum| if result.ok { result } else { result.relabel(of) };
+            Ok(results.into_iter().flatten().map(label).collect())
+        }
+    }
+}
+
+/// What a digest is of that matches nothing.
+fn unmatched(possible: &[SumOf]) -> SumOf {
+    match possible {
+        [only] => *only,
+        _ => SumOf::DiskOrFile,
+    }
+}
+
+/// What the digests of a name may be of. A raw disk is its file.
+fn possible(sum: &Sum, common: &Common) -> &'static [SumOf] {
+    match sum.of {
+        Some(SumOf::File) => &[SumOf::File],
+        None if !open::is_raw(&sum.name, common) => &[SumOf::Disk, SumOf::File],
+        _ => &[SumOf::Disk],
+    }
+}
+
+/// Compares a disk or file with those digests that have not matched yet.
+fn compare(
+    of: SumOf,
+    path: &Path,
+    group: &[Sum],
+    results: &mut [Option<VerifySum>],
+    args: &VerifyArgs,
+    common: &Common,
+) -> Result<(), Failure> {
+    let is_open = |result: &Option<VerifySum>| !result.as_ref().is_some_and(|result| result.ok);
+    if !results.iter().any(is_open) {
+        return Ok(());
+    }
+    // The list may contain raw disks, too.
+    let input = match of {
+        SumOf::File => Operand::Raw(open::source(path, common)?),
+        SumOf::Disk | SumOf::DiskOrFile => open::input(path, InputFormat::Auto, common)?,
+    };
+    let mut compare = |as_blake3: bool| {
+        let expected = |sum: &Sum| if as_blake3 { sum.as_blake3() } else { sum.digest };
+        let open = group.iter().zip(results.iter_mut());
+        let mut open: Vec<_> =
+            open.filter(|(sum, result)| is_open(result) && (sum.may_be_blake3 || !as_blake3)).collect();
+        if open.is_empty() {
+            return Ok(());
+        }
+        let algorithms: Vec<Algorithm> = open.iter().map(|(sum, _)| expected(sum).algorithm()).collect();
+        let content = input.content();
+        let work = Work::new(content.len(), "verify", path, common);
+        let found = ops::hash(content, &algorithms, &bulk::scan_options(args.cache, &work));
+        work.finish();
+        for ((sum, result), found) in open.iter_mut().zip(found.map_err(|error| Failure::of_scan(path, &error, &work))?)
+        {
+            let report = VerifySum::of(path, of, &expected(sum), &found);
+            if report.ok || result.is_none() {
+                **result = Some(report);
+            }
+        }
+        Ok(())
+    };
+    let compared = compare(false).and_then(|()| compare(true));
+    input.fail_if_changed(compared)
 }

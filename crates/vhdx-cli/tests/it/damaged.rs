@@ -3,7 +3,10 @@
 
 mod claims;
 mod command;
+mod content;
+mod hints;
 mod loss_map;
+mod lost_regions;
 mod salvage;
 mod salvage_chain;
 mod shared;

@@ -7,6 +7,8 @@
 )]
 
 mod cli;
+#[cfg(unix)]
+mod corpus;
 mod damaged;
 mod guard;
 mod qemu;

@@ -113,7 +113,7 @@ fn every_command_with_json_has_a_schema() {
     let commands = listed.lines().filter(|line| line.starts_with("  ") && !line.starts_with("   "));
     let mut with_json: Vec<String> = Vec::new();
     for command in commands.filter_map(|line| line.split_whitespace().next()).filter(|command| *command != "help") {
-        if run(&mut vhdx([command, "--help"])).done().text().contains("--output <human|json>") {
+        if run(&mut vhdx([command, "--help"])).done().text().contains("json>") {
             with_json.push(command.to_owned());
         }
     }

@@ -21,7 +21,8 @@ pub(crate) fn vhdx<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Comman
     for name in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "COLUMNS"] {
         command.env_remove(name);
     }
-    command.args(args);
+    // Runs at different times give the same documents.
+    command.env("SOURCE_DATE_EPOCH", "1709251199").args(args);
     command
 }
 

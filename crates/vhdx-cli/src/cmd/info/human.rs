@@ -3,18 +3,27 @@
 use std::fmt::Display;
 use std::io::{self, Write};
 
-use vhdx_mmap::ops::DiskLayout;
 use vhdx_mmap::report::InfoBlocks;
-use vhdx_mmap::{Image, ImageKind, LogState};
+use vhdx_mmap::{FoundBy, ImageKind, LogState, Rule, Severity};
 
-use super::Facts;
+use super::{Facts, contents};
+use crate::args::Common;
+use crate::findings;
+use crate::siblings;
 use crate::size::{counted, human};
 use crate::term::{self, escape};
 
-pub(super) fn write(out: &mut impl Write, facts: &Facts<'_>) -> io::Result<()> {
+/// What is shown in place of a value that the image has lost.
+const UNKNOWN: &str = "unknown";
+
+pub(super) fn write(out: &mut impl Write, facts: &Facts<'_>, common: &Common) -> io::Result<()> {
     let image = facts.layer.image();
     let header = image.header();
     line(out, "image", escape(&facts.path.to_string_lossy()))?;
+    // The rest looks healthy if the file was truncated.
+    for finding in facts.content.iter().filter(|_| !common.quiet) {
+        marked(out, "warning", &findings::text_of(finding))?;
+    }
     line(out, "file format", format_args!("vhdx ({})", image.kind().as_str()))?;
     line(out, "virtual size", human(image.virtual_disk_size()))?;
     if let Some(actual_size) = facts.actual_size {
@@ -24,38 +33,67 @@ pub(super) fn write(out: &mut impl Write, facts: &Facts<'_>) -> io::Result<()> {
     line(out, "block size", human(image.block_size()))?;
     let physical = image.physical_sector_size().map_or_else(|| "unknown".to_owned(), |size| size.to_string());
     line(out, "sector size", format_args!("{} logical, {physical} physical", image.logical_sector_size()))?;
+    if image.logical_sector_size() == 4096 {
+        let device = "QEMU and KVM -device …,logical_block_size=4096,physical_block_size=4096";
+        line(out, "for its raw disk", format_args!("{device}; losetup --sector-size 4096"))?;
+    }
     let counts = match facts.blocks.as_ref().map(InfoBlocks::counts) {
         Some(counts) => counts.iter().map(|(name, count)| format!("{count} {name}")).collect::<Vec<_>>().join(", "),
         None => "unknown: the BAT is damaged".to_owned(),
     };
     line(out, "blocks", format_args!("{} ({counts})", image.payload_blocks()))?;
-    line(out, "creator", escape(image.creator()))?;
+    let has_identifier = facts.layer.warnings().all(|warning| warning.rule != Rule::Signature);
+    line(out, "creator", if has_identifier { escape(image.creator()) } else { UNKNOWN.to_owned() })?;
     let disk_id = image.virtual_disk_id().map_or_else(|| "none".to_owned(), |id| id.to_string());
     line(out, "virtual disk id", disk_id)?;
-    line(out, "data write guid", header.data_write_guid)?;
-    line(out, "file write guid", header.file_write_guid)?;
-    let (copy, number) = (header.copy, header.sequence_number);
-    line(out, "header in use", format_args!("{copy} (sequence number {number})"))?;
-    line(out, "region table in use", image.region_table_copy())?;
+    if header.is_known() {
+        line(out, "data write guid", header.data_write_guid)?;
+        line(out, "file write guid", header.file_write_guid)?;
+        let (copy, number) = (header.copy, header.sequence_number);
+        line(out, "header in use", format_args!("{copy} (sequence number {number})"))?;
+    } else {
+        line(out, "data write guid", UNKNOWN)?;
+        line(out, "header in use", "none: both are damaged")?;
+    }
+    let copy = image.region_table_copy().map_or_else(|| "none: both are damaged".to_owned(), |copy| copy.to_string());
+    line(out, "region table in use", copy)?;
     line(out, "log", log(facts))?;
+    if image.source().in_use() == Some(true) {
+        marked(out, "in use", "another program has the file open for writing")?;
+    }
     parent(out, facts)?;
     match &facts.contents {
-        Some(Ok(found)) => contents(out, found, image)?,
+        Some(Ok(found)) => contents::write(out, found, image)?,
         Some(Err(error)) => marked(out, "contents", &format!("unknown: {}", facts.why_unknown(error)))?,
         None => {}
     }
-    for warning in facts.layer.warnings() {
-        marked(out, warning.severity.as_str(), &warning.to_string())?;
+    if let Some(found) = &facts.checkpoints {
+        if let Some(text) = siblings::depending(found) {
+            line(out, "checkpoints", escape(&text))?;
+        }
+        if let Some(text) = siblings::stale(found) {
+            marked(out, "warning", &text)?;
+        }
+    }
+    let mut notes = 0_u64;
+    for finding in &facts.findings {
+        notes = notes.saturating_add(u64::from(finding.severity == Severity::Note));
+        if findings::is_shown(finding.severity, common) {
+            marked(out, finding.severity.as_str(), &findings::text_of(finding))?;
+        }
+    }
+    if let Some(text) = findings::hidden_notes(notes, common) {
+        line(out, "notes", text)?;
     }
     Ok(())
 }
 
-fn line(out: &mut impl Write, key: &str, value: impl Display) -> io::Result<()> {
+pub(super) fn line(out: &mut impl Write, key: &str, value: impl Display) -> io::Result<()> {
     let title = term::TITLE;
     writeln!(out, "{title}{key}:{title:#} {value}")
 }
 
-fn marked(out: &mut impl Write, label: &str, text: &str) -> io::Result<()> {
+pub(super) fn marked(out: &mut impl Write, label: &str, text: &str) -> io::Result<()> {
     let style = term::WARNING;
     writeln!(out, "{style}{label}:{style:#} {}", escape(text))
 }
@@ -64,6 +102,7 @@ fn log(facts: &Facts<'_>) -> String {
     let image = facts.layer.image();
     match image.log_state() {
         LogState::Clean => "clean".to_owned(),
+        LogState::Unknown => "unknown, since both headers are damaged: content may be stale".to_owned(),
         LogState::Ignored => "dirty, ignored: content may be stale or torn".to_owned(),
         LogState::Replayed(replay) => {
             let (first, last) = (replay.first_sequence_number, replay.last_sequence_number);
@@ -94,60 +133,14 @@ fn parent(out: &mut impl Write, facts: &Facts<'_>) -> io::Result<()> {
         Err(error) => marked(out, "parent locator", &error.to_string())?,
     }
     match (&facts.parent, facts.broken) {
-        (Some(parent), _) => line(out, "backing file", escape(&parent.to_string_lossy()))?,
+        (Some((parent, found_by)), _) => {
+            let how =
+                if *found_by == Some(FoundBy::Identity) { " (found by identity, under another name)" } else { "" };
+            line(out, "backing file", format_args!("{}{how}", escape(&parent.to_string_lossy())))?;
+        }
         (None, Some(error)) => marked(out, "backing file", &error.to_string())?,
         (None, None) => line(out, "backing file", "not searched (--parents none)")?,
     }
     let chain: Vec<String> = facts.chain.iter().map(|path| escape(&path.to_string_lossy())).collect();
     line(out, "chain", chain.join(" -> "))
-}
-
-fn contents(out: &mut impl Write, contents: &DiskLayout, image: &Image) -> io::Result<()> {
-    let (disk_size, sector_size) = (image.virtual_disk_size(), image.logical_sector_size());
-    let volume = contents.volume.map(|volume| volume.as_str());
-    let Some(table) = &contents.partition_table else {
-        return match volume {
-            Some(volume) => line(out, "contents", format_args!("{volume}, on the whole disk, without partition table")),
-            None => line(out, "contents", "no partition table, no known file system"),
-        };
-    };
-    let backup = if table.is_backup { " (backup copy)" } else { "" };
-    let count = u64::try_from(table.partitions.len()).unwrap_or(u64::MAX);
-    line(
-        out,
-        "contents",
-        format_args!("{} partition table{backup}, {}", table.scheme.as_str(), counted(count, "partition")),
-    )?;
-    for partition in &table.partitions {
-        let holds = partition.volume.map_or("no known file system", |volume| volume.as_str());
-        let end = partition.start.saturating_add(partition.length);
-        let outside = if end > disk_size { ", reaches past the end of the disk" } else { "" };
-        let name = if partition.name.is_empty() { String::new() } else { format!(" \"{}\"", escape(&partition.name)) };
-        writeln!(
-            out,
-            "  {}: at {:#x}, {}, {}{name}: {holds}{outside}",
-            partition.number,
-            partition.start,
-            human(partition.length),
-            partition.kind
-        )?;
-    }
-    if !table.is_protected {
-        marked(out, "warning", "the protective MBR has no GPT entry: some systems will not find the partition table")?;
-    }
-    if table.sector_size != sector_size {
-        let text = format!(
-            "the partition table has a wrong sector size (found {}, expected {sector_size}): systems will not find its \
-             partitions",
-            table.sector_size
-        );
-        marked(out, "warning", &text)?;
-    }
-    if let Some(volume) = volume {
-        let text = format!(
-            "the whole disk also holds {volume}: that or the partition table is a remnant; look for files in both"
-        );
-        marked(out, "warning", &text)?;
-    }
-    Ok(())
 }

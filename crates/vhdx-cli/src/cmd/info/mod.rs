@@ -1,40 +1,53 @@
 //! `vhdx info`: shows what an image is and what is on it.
 
+mod contents;
 mod human;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use vhdx_mmap::ops::inventory::Checkpoints;
 use vhdx_mmap::ops::{self, DiskLayout};
-use vhdx_mmap::report::Info;
-use vhdx_mmap::{BlockStates, Chain, Disk, Error, ErrorKind, Layer};
+use vhdx_mmap::report::{Failed, Info};
+use vhdx_mmap::{BlockStates, Chain, Disk, Error, ErrorKind, Finding, FoundBy, Layer, Severity};
 
 use crate::args::{Common, InfoArgs};
 use crate::exit::{Exit, Failure};
-use crate::json;
-use crate::open::{self, actual_size};
+use crate::findings::Tally;
+use crate::folder;
+use crate::json::Reports;
+use crate::open;
 use crate::salvage;
+use crate::siblings;
 use crate::term;
 
 pub(crate) fn run(args: &InfoArgs, common: &Common) -> Result<Exit, Failure> {
-    salvage::reject_several_images(&args.salvage, &args.images)?;
-    let mut infos = Vec::new();
+    salvage::reject_several_images(&args.salvage, &args.images, args.folders)?;
+    let is_list = args.backing_chain || args.images.len() > 1 || args.folders.recursive;
+    let mut reports = args.output.is_json().then(|| Reports::begin(is_list));
     let mut out = term::stdout();
-    let (mut first_failure, mut is_first) = (None, true);
-    for path in &args.images {
-        let shown = (|| {
+    let (mut first_failure, mut is_first, mut tally) = (None, true, Tally::default());
+    folder::for_each_image(&args.images, args.folders, common, |path, found| {
+        let (mut layers_shown, mut has_warnings) = (0_usize, false);
+        let shown = found.and_then(|()| {
             let chain = open::salvaged_chain(path, common, &args.salvage)?;
             salvage::prepare(&args.salvage, &Disk::so_far(&chain), None)?;
             let depth = if args.backing_chain { chain.layers().len() } else { 1 };
             for (number, layer) in chain.layers().iter().enumerate().take(depth) {
-                if args.output.is_json() {
-                    infos.push(report(path, &chain, number, layer)?);
+                if let Some(reports) = &mut reports {
+                    let info = report(path, &chain, number, layer, common)?;
+                    let mut warnings = info.format_specific.data.warnings.iter();
+                    has_warnings |= warnings.any(|warning| warning.severity > Severity::Note);
+                    reports.item(&info)?;
+                    layers_shown = layers_shown.saturating_add(1);
                 } else {
-                    let facts = Facts::new(path, &chain, number, layer)?;
+                    let facts = Facts::new(path, &chain, number, layer, common)?;
+                    let mut findings = facts.content.iter().chain(&facts.findings);
+                    has_warnings |= findings.any(|finding| finding.severity > Severity::Note);
                     if !std::mem::take(&mut is_first) {
                         writeln!(out)?;
                     }
-                    human::write(&mut out, &facts)?;
+                    human::write(&mut out, &facts, common)?;
                 }
             }
             let result = match chain.broken().filter(|_| args.backing_chain) {
@@ -46,32 +59,39 @@ pub(crate) fn run(args: &InfoArgs, common: &Common) -> Result<Exit, Failure> {
                 }
             };
             open::fail_if_changed(chain.layers(), result)
-        })();
+        });
+        tally.add(match &shown {
+            Ok(_) if has_warnings => "with warnings",
+            Ok(_) => "fine",
+            Err(_) => "failed",
+        });
         match shown {
+            Ok(Exit::Done) if args.strict && has_warnings => drop(first_failure.get_or_insert(Exit::Corrupt)),
             Ok(Exit::Done) => {}
             Ok(exit) => drop(first_failure.get_or_insert(exit)),
             Err(closed @ Failure::ClosedPipe { .. }) => return Err(closed),
             // Show the other images, too; the first failure decides the exit code.
             Err(failure) => {
                 out.flush()?;
+                if let (0, Some(reports), Failure::Message { text, .. }) = (layers_shown, &mut reports, &failure) {
+                    reports.item(&Failed::<Info>::of(path, text))?;
+                }
                 let exit = failure.report();
                 first_failure.get_or_insert(exit);
             }
         }
+        Ok(())
+    })?;
+    if let Some(line) = tally.line().filter(|_| !common.quiet && !args.output.is_json()) {
+        writeln!(out, "\n{line}")?;
     }
     out.flush()?;
-    if args.output.is_json() {
-        match infos.as_slice() {
-            [info] if !args.backing_chain && args.images.len() == 1 => json::print(info)?,
-            [] if args.images.len() == 1 => {}
-            all => json::print(&all)?,
-        }
-    }
+    reports.map_or(Ok(()), Reports::end)?;
     Ok(first_failure.unwrap_or(Exit::Done))
 }
 
 /// Report on a layer.
-fn report(path: &Path, chain: &Chain, number: usize, layer: &Layer) -> Result<Info, Failure> {
+fn report(path: &Path, chain: &Chain, number: usize, layer: &Layer, common: &Common) -> Result<Info, Failure> {
     let path = layer.image().path().unwrap_or(path);
     let info = Info::of_layer(chain, number).map_err(|error| Failure::of_image(path, &error))?;
     if info.format_specific.data.blocks.states.is_none()
@@ -79,7 +99,11 @@ fn report(path: &Path, chain: &Chain, number: usize, layer: &Layer) -> Result<In
     {
         warn_of_unknown_count(path, &error);
     }
-    Ok(info)
+    let checkpoints = (number == 0).then(|| siblings::checkpoints(layer.image(), common)).flatten();
+    Ok(match checkpoints {
+        Some(found) => info.checkpoints(&found),
+        None => info,
+    })
 }
 
 /// Warns that part of the BAT of a salvaged image is lost.
@@ -96,20 +120,26 @@ struct Facts<'a> {
     blocks: Option<BlockStates>,
     /// Space that the file occupies on the drive, in bytes.
     actual_size: Option<u64>,
-    /// File of the parent, if it was found.
-    parent: Option<PathBuf>,
+    /// File of the parent, if it was found, and how.
+    parent: Option<(PathBuf, Option<FoundBy>)>,
     /// Why the parent was not found.
     broken: Option<&'a Error>,
     /// Files of the chain from this image on.
     chain: Vec<PathBuf>,
     /// Partitions and file systems of the disk; only for the given image.
     contents: Option<Result<DiskLayout, Error>>,
+    /// Images in the folder that depend on the given image.
+    checkpoints: Option<Checkpoints>,
     /// Why the chain ends before its base.
     chain_broken: Option<&'a Error>,
+    /// What its content has lost, although it can be read.
+    content: Vec<Finding>,
+    /// What else is unusual or damaged in the image.
+    findings: Vec<Finding>,
 }
 
 impl<'a> Facts<'a> {
-    fn new(path: &Path, chain: &'a Chain, number: usize, layer: &'a Layer) -> Result<Self, Failure> {
+    fn new(path: &Path, chain: &'a Chain, number: usize, layer: &'a Layer, common: &Common) -> Result<Self, Failure> {
         let path_of = |layer: &Layer| layer.image().path().unwrap_or(path).to_path_buf();
         let image = layer.image();
         let blocks = match image.block_states() {
@@ -125,12 +155,15 @@ impl<'a> Facts<'a> {
             path: path_of(layer),
             layer,
             blocks,
-            actual_size: image.source().file().and_then(actual_size),
-            parent: below.get(1).map(path_of),
+            actual_size: image.source().actual_size(),
+            parent: below.get(1).map(|parent| (path_of(parent), parent.link().map(|link| link.found_by))),
             broken: chain.broken().filter(|_| below.len() == 1),
             chain: below.iter().map(path_of).collect(),
             contents: (number == 0).then(|| ops::detect(&Disk::so_far(chain))),
+            checkpoints: (number == 0).then(|| siblings::checkpoints(image, common)).flatten(),
             chain_broken: chain.broken(),
+            content: ops::layer_warnings(layer, 0),
+            findings: layer.findings().collect(),
         })
     }
 

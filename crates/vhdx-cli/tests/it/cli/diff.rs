@@ -45,8 +45,18 @@ fn diff_lists_content_and_allocated_changes() {
     assert_eq!(changes(&json(args!["--allocated", &middle])), [sectors, same]);
 
     let report = json(args!["--allocated", &top, &base]);
-    let expected =
-        ["schema", "filename", "ancestor", "ancestor-depth", "virtual-size", "mode", "changes", "changed-bytes"];
+    let expected = [
+        "schema",
+        "filename",
+        "ancestor",
+        "ancestor-depth",
+        "virtual-size",
+        "mode",
+        "changes",
+        "changed-ranges",
+        "changed-bytes",
+        "zero-bytes",
+    ];
     assert_eq!(keys(&report), expected);
     assert_has(
         &report,
@@ -56,7 +66,9 @@ fn diff_lists_content_and_allocated_changes() {
             "ancestor-depth": 2,
             "virtual-size": 8 * MIB,
             "mode": "allocated",
+            "changed-ranges": 3,
             "changed-bytes": MIB + 8192,
+            "zero-bytes": MIB,
         }),
     );
     let text = vhdx_run(args!["diff", &top, &base]).done().text();

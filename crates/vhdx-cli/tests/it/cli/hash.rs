@@ -30,11 +30,11 @@ fn hash_matches_the_raw_disk() {
     let path = write_image(folder.path(), "disk.vhdx", &Spec::default());
     let disk = content(&Spec::default());
     let ran = vhdx_run(args!["hash", &path]).done();
-    assert_eq!(ran.text(), format!("{}  {}\n", sha256(&disk), path.display()));
+    assert_eq!(ran.text(), format!("SHA256 ({}, disk) = {}\n", path.display(), sha256(&disk)));
     assert_eq!(ran.err, "");
     let ran = vhdx_run(args!["hash", "--range", "1M:512K", &path]).done();
     let part = sha256(&disk[1 << 20..3 << 19]);
-    assert_eq!(ran.text(), format!("SHA256 disk 1048576:524288 ({}) = {part}\n", path.display()));
+    assert_eq!(ran.text(), format!("SHA256 ({}, disk 1048576:524288) = {part}\n", path.display()));
 
     // The same digests as those of common programs.
     let raw = folder.path().join("disk.raw");
@@ -42,7 +42,7 @@ fn hash_matches_the_raw_disk() {
     let ran = vhdx_run(args!["hash", "-a", "sha256,md5,sha1", &path]).done();
     let name = path.display();
     let expected = [("SHA256", "sha256sum"), ("MD5", "md5sum"), ("SHA1", "sha1sum")]
-        .map(|(algorithm, program)| format!("{algorithm} ({name}) = {}\n", digest_by(program, &raw)));
+        .map(|(algorithm, program)| format!("{algorithm} ({name}, disk) = {}\n", digest_by(program, &raw)));
     assert_eq!(ran.text(), expected.concat());
     for threads in ["1", "3"] {
         assert_eq!(vhdx_run(args!["hash", "-a", "sha256,md5,sha1", "--threads", threads, &path]).done().out, ran.out);
@@ -70,7 +70,7 @@ fn hash_file_labels_disk_and_file() {
     let (disk, file) = (sha256(&content(&Spec::default())), sha256(&std::fs::read(&path).unwrap()));
     let name = path.display();
     let ran = vhdx_run(args!["hash", "--file", &path]).done();
-    assert_eq!(ran.text(), format!("SHA256 disk ({name}) = {disk}\nSHA256 file ({name}) = {file}\n"));
+    assert_eq!(ran.text(), format!("SHA256 ({name}, disk) = {disk}\n{file}  {name}\n"));
     let report = vhdx_run(args!["hash", "--file", "--output", "json", &path]).done().json();
     let expected = ["schema", "filename", "virtual-size", "log", "chain", "range", "disk", "file-length", "file"];
     assert_eq!(keys(&report), expected);
@@ -119,9 +119,10 @@ fn hash_continues_after_an_unreadable_image() {
     let missing = folder.path().join("missing.vhdx");
     let ran = vhdx_run(args!["hash", &bad, &missing, &good]);
     assert_fails(&ran, 65, &["bad.vhdx: BAT entry of payload block 6", "missing.vhdx: file: cannot be opened"]);
-    assert_eq!(ran.text(), format!("{}  {}\n", sha256(&content(&Spec::default())), good.display()));
+    assert_eq!(ran.text(), format!("SHA256 ({}, disk) = {}\n", good.display(), sha256(&content(&Spec::default()))));
     let report = vhdx_run(args!["hash", "--output", "json", &missing, &good]).json();
-    assert_eq!(report.as_array().unwrap().len(), 1);
+    assert_eq!(report.as_array().unwrap().len(), 2);
+    assert!(report[0]["error"].as_str().unwrap().contains("cannot be opened"), "{report:#}");
 }
 
 #[test]

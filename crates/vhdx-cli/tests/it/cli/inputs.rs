@@ -36,6 +36,11 @@ fn assert_rejected(image: &Path, code: i32, words: &[&str]) {
         let ran = vhdx_run(&args);
         assert_fails(&ran, code, words);
         assert!(ran.err.contains(image.to_str().unwrap()), "{args:?}: {}", ran.err);
+        // JSON of commands for several images has an entry for each of them.
+        if args[0] == "info" && args.contains(&"json".into()) {
+            assert!(ran.json()["error"].is_string(), "{args:?}");
+            continue;
+        }
         assert!(ran.out.is_empty(), "{args:?}: {:?}", String::from_utf8_lossy(&ran.out));
     }
     assert!(names_in(folder.path()).is_empty());
@@ -120,8 +125,8 @@ fn other_formats_are_named() {
         ("raw with a GPT", with_gpt, "raw disk"),
         ("raw ext", ext, "raw"),
         ("anything", pattern(2, 0, 3_000_000), "raw"),
-        ("text", b"vhdx".to_vec(), "raw"),
-        ("zeros", vec![0; 1 << 20], "raw"),
+        ("text", b"vhdx".to_vec(), "a text file"),
+        ("zeros", vec![0; 1 << 20], "zeros only"),
     ];
     for (what, bytes, word) in cases {
         let path = folder.path().join("disk.img");

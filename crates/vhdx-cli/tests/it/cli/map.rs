@@ -197,6 +197,9 @@ fn map_prints_a_table() {
             vec!["0x0", "0x100000", "0x400000", "FULLY_PRESENT", "0", file],
             vec!["0x100000", "0x100000", "-", "NOT_PRESENT", "0", file],
             vec!["0x200000", "0x100000", "0x500000", "FULLY_PRESENT", "0", file],
+            "3 extents: 2.00 MiB (2097152 bytes) data, 0 bytes zeros, 1.00 MiB (1048576 bytes) unallocated"
+                .split(' ')
+                .collect(),
         ]
     );
     let columns: Vec<usize> = text.lines().filter_map(|line| line.find(file).or(line.find("File"))).collect();

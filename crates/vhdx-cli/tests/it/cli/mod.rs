@@ -3,25 +3,37 @@
 
 mod chain;
 mod compare;
+mod container;
 mod device;
 mod diff;
 mod endings;
 mod extract;
+mod folders;
 mod general;
 mod hash;
+#[cfg(target_os = "linux")]
+mod in_use;
 mod info;
 mod inputs;
+mod links;
 mod log;
 mod map;
+mod mistaken;
+mod names;
 mod partitions;
+mod progress;
+mod quiet;
 mod read;
+mod scripts;
 mod share;
 #[cfg(target_os = "linux")]
 mod stops;
 mod target;
 mod terminal;
+mod usage;
 mod verify;
 mod vhd;
+mod volume_details;
 mod volumes;
 
 use std::collections::BTreeMap;
@@ -87,9 +99,12 @@ fn content(spec: &Spec) -> Vec<u8> {
     crate::kit::Model::read(&[&model], 0, usize::try_from(model.size).unwrap()).unwrap()
 }
 
-/// Keys of an object, in order.
+/// Keys of every document that say what made it, and when.
+const STAMP: [&str; 3] = ["tool", "version", "time"];
+
+/// Keys of an object, in order, without those that say what made the document.
 fn keys(value: &Value) -> Vec<&str> {
-    value.as_object().unwrap().keys().map(String::as_str).collect()
+    value.as_object().unwrap().keys().map(String::as_str).filter(|key| !STAMP.contains(key)).collect()
 }
 
 /// Asserts that the JSON has these values. It may have more keys.

@@ -142,8 +142,8 @@ fn progress_is_shown_on_terminals_only() {
     let out = folder.path().join("out");
     let ran = vhdx_run(args!["extract", "--force", &path, &out]).done();
     assert!(!ran.err.contains('%'), "{}", ran.err);
-    let Some(shown) = on_terminal(args!["extract", "--force", &path, &out], &[]) else { return };
-    assert!(shown.contains('%') && shown.contains("8.00 MiB"), "{shown:?}");
+    let Some(shown) = on_terminal(args!["extract", "-p", "--force", &path, &out], &[]) else { return };
+    assert!(shown.contains("    (100.00/100%)\r") && shown.contains("8.00 MiB"), "{shown:?}");
     assert!(shown.contains("replayed"), "{shown:?}");
     let quiet = on_terminal(args!["extract", "--force", "--quiet", &path, &out], &[]).unwrap();
     assert_eq!(quiet, "");

@@ -123,7 +123,10 @@ fn verify_checks_a_list_line_by_line() {
     assert_lines(&ran.text(), &[&format!("{name}: OK (sha256)"), &format!("{other}: FAILED (sha256)")]);
     let report = vhdx_run(args!["verify", "-c", &list, "--output", "json"]).json();
     assert_has(&report[0], &json!({ "filename": good.to_str(), "of": "disk", "algorithm": "crc32", "ok": true }));
-    assert_has(&report[7], &json!({ "filename": changed.to_str(), "of": "file", "algorithm": "sha256", "ok": false }));
+    assert_has(
+        &report[7],
+        &json!({ "filename": changed.to_str(), "of": "disk-or-file", "algorithm": "sha256", "ok": false }),
+    );
 
     std::fs::remove_file(&changed).unwrap();
     let ran = vhdx_run(args!["verify", "--check", &list]);

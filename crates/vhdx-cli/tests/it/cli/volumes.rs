@@ -15,7 +15,7 @@ use super::partitions::Pieces;
 use super::{args, assert_has, assert_lines, disk_with, vhdx_run, write_image};
 
 /// Names of all signatures.
-const NAMES: [&str; 18] = [
+const NAMES: [&str; 37] = [
     "ext2",
     "ext3",
     "ext4",
@@ -34,6 +34,25 @@ const NAMES: [&str; 18] = [
     "BitLocker To Go",
     "LUKS1",
     "LUKS2",
+    "F2FS",
+    "bcachefs",
+    "bcachefs with the signature of bcache",
+    "bcache",
+    "EROFS",
+    "squashfs",
+    "JFS",
+    "ReiserFS",
+    "ZFS",
+    "ZFS of the other byte order",
+    "UFS",
+    "APFS",
+    "HFS+",
+    "HFSX",
+    "UDF",
+    "md RAID",
+    "Android super",
+    "VMFS",
+    "VMFS extent",
 ];
 
 /// The name that `info` prints.
@@ -42,14 +61,20 @@ fn printed_name(name: &str) -> &str {
         "FAT12" | "FAT16" => "FAT",
         "LUKS1" | "LUKS2" => "LUKS",
         "BitLocker To Go" => "BitLocker",
+        "bcachefs with the signature of bcache" => "bcachefs",
+        "ZFS of the other byte order" => "ZFS",
+        "VMFS extent" => "VMFS",
         other => other,
     }
 }
 
+const BCACHE: &[u8] = b"\xc6\x85\x73\xf6\x4e\x1a\x45\xca\x82\x65\xf5\x7f\x48\xba\x6d\x81";
+
 /// Signature of a file system: bytes at offsets.
 pub(super) fn signature(name: &str) -> Pieces {
     let boot_sector = |head: &[u8], extra: &[(usize, &[u8])]| {
-        let mut sector = vec![0xf4; 512];
+        let mut sector = vec![0; 512];
+        sector[128..].fill(0xf4);
         sector[..head.len()].copy_from_slice(head);
         // As in any boot sector: 512 bytes per sector, 8 sectors per cluster.
         sector[11..14].copy_from_slice(&[0, 2, 8]);
@@ -89,6 +114,25 @@ pub(super) fn signature(name: &str) -> Pieces {
         }
         "LUKS1" => vec![(0, b"LUKS\xba\xbe\0\x01aes\0".to_vec())],
         "LUKS2" => vec![(0, b"LUKS\xba\xbe\0\x02\0\0\0\0".to_vec())],
+        "F2FS" => vec![(1024, b"\x10\x20\xf5\xf2".to_vec())],
+        "bcachefs" => vec![(4096 + 24, b"\xc6\x85\x73\xf6\x66\xce\x90\xa9\xd9\x6a\x60\xcf\x80\x3d\xf7\xef".to_vec())],
+        "bcachefs with the signature of bcache" => vec![(4096 + 24, BCACHE.to_vec())],
+        "bcache" => vec![(4096 + 8, b"\x08\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0".to_vec()), (4096 + 24, BCACHE.to_vec())],
+        "EROFS" => vec![(1024, b"\xe2\xe1\xf5\xe0".to_vec())],
+        "squashfs" => vec![(0, b"hsqs".to_vec()), (28, b"\x04\0\0\0".to_vec())],
+        "JFS" => vec![(0x8000, b"JFS1".to_vec())],
+        "ReiserFS" => vec![(0x1_0034, b"ReIsEr2Fs".to_vec())],
+        "ZFS" => vec![(128 << 10, b"\x0c\xb1\xba\0\0\0\0\0".to_vec())],
+        "ZFS of the other byte order" => vec![((128 << 10) + 3072, b"\0\0\0\0\0\xba\xb1\x0c".to_vec())],
+        "UFS" => vec![(65536 + 1372, b"\x19\x01\x54\x19".to_vec())],
+        "APFS" => vec![(32, b"NXSB".to_vec())],
+        "HFS+" => vec![(1024, b"H+\0\x04".to_vec())],
+        "HFSX" => vec![(1024, b"HX\0\x05".to_vec())],
+        "UDF" => vec![(0x8000, b"\0BEA01\x01".to_vec()), (0x8800, b"\0NSR03\x01".to_vec())],
+        "md RAID" => vec![(4096, b"\xfc\x4e\x2b\xa9\x01\0\0\0".to_vec())],
+        "Android super" => vec![(4096, b"gDla".to_vec())],
+        "VMFS" => vec![(2 << 20, b"\x5e\xf1\xab\x2f".to_vec())],
+        "VMFS extent" => vec![(1 << 20, b"\x0d\xd0\x01\xc0".to_vec())],
         other => unreachable!("no signature of {other}"),
     }
 }
@@ -162,7 +206,7 @@ fn info_finds_ext4_on_the_sample_image() {
 }
 
 /// An image of a raw disk, without its zeros.
-fn image_of(folder: &Path, raw: &Path) -> PathBuf {
+pub(super) fn image_of(folder: &Path, raw: &Path) -> PathBuf {
     let bytes = std::fs::read(raw).unwrap();
     let pieces = (0..).step_by(1 << 16).zip(bytes.chunks(1 << 16));
     let pieces: Vec<(u64, &[u8])> = pieces.filter(|(_, piece)| piece.iter().any(|byte| *byte != 0)).collect();

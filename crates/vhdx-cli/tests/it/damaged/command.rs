@@ -127,7 +127,8 @@ fn check_finds_leaks_between_holes() {
 fn check_counts_leaks_of_parents() {
     let folder = temp_dir();
     let base = Spec { raw_bat: [(0, 0), (2, 0)].into(), ..Spec::default() };
-    let child = Spec { raw_bat: [(1, 0)].into(), ..Spec::child_of(&base, "base.vhdx").block(1, Block::full()) };
+    let child = Spec::child_of(&base, "base.vhdx").block(1, Block::full()).block(3, Block::full());
+    let child = Spec { raw_bat: [(1, 0)].into(), ..child };
     write(folder.path(), "base.vhdx", &base.build());
     let path = write(folder.path(), "child.vhdx", &child.build());
     let ran = check(&["--output", "json"], &path);
@@ -167,9 +168,9 @@ fn check_report_is_independent_of_threads() {
         let all = report[list].as_array().unwrap().iter().filter(|kind| kind["code"] == code);
         all.map(|kind| kind["count"].as_u64().unwrap_or(1)).collect()
     };
-    // Of the last kind, four are inside the file.
+    // Of the last kind, four are inside the file; the others are one finding: the file seems to be truncated.
     for (code, count) in
-        [("V64", 500), ("V65", 500), ("V66", 500), ("V67", 500), ("V68", 996), ("V69", 500), ("V73", 500)]
+        [("V64", 500), ("V65", 500), ("V66", 500), ("V67", 500), ("V68", 501), ("V69", 500), ("V73", 500)]
     {
         assert_eq!((of("counts", code), of("findings", code).len()), (vec![count], 100), "{code}");
     }

@@ -110,7 +110,7 @@ fn try_all(rows: &[Row]) {
         let counted: u64 =
             report["counts"].as_array().unwrap().iter().map(|kind| kind["count"].as_u64().unwrap()).sum();
         assert_eq!(counted, crate::lab::wide(findings.len()), "{what}");
-        let text = check(&[]).text();
+        let text = check(&["-v"]).text();
         for finding in findings {
             let line = format!("{}: 0.vhdx: ", finding["severity"].as_str().unwrap());
             let code = format!("[{}]", finding["code"].as_str().unwrap());

@@ -63,7 +63,7 @@ fn unreadable_range_is_named() {
         let ran = run(vhdx(["hash", "-a", "crc32", "--range", "0:6M"]).arg(&path)).done();
         let expected = format!(" = {}\n", crc32_of(&content(BLOCKS)[..6 << 20]));
         assert!(
-            ran.text().starts_with(&format!("CRC32 disk 0:{} ", 6 * MIB)) && ran.text().ends_with(&expected),
+            ran.text().contains(&format!(", disk 0:{}) = ", 6 * MIB)) && ran.text().ends_with(&expected),
             "{}",
             ran.text()
         );
@@ -112,7 +112,7 @@ fn salvage_loses_only_unreadable_pages() {
         assert!(ran.out == expected && ran.status.code() == Some(65), "{}", ran.err);
         let Some(mounted) = Mounted::new(&image, &bad) else { return };
         let ran = run(vhdx(["hash", "--salvage", "-a", "crc32"]).arg(mounted.path()));
-        assert!(ran.text().starts_with(&crc32_of(&expected)), "{}{}", ran.text(), ran.err);
+        assert!(ran.text().trim_end().ends_with(&crc32_of(&expected)), "{}{}", ran.text(), ran.err);
         assert_eq!(ran.status.code(), Some(65), "{}", ran.err);
         // A check that reads all content finds the same.
         let Some(mounted) = Mounted::new(&image, &bad) else { return };

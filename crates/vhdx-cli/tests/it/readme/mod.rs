@@ -144,7 +144,7 @@ fn schema_files_are_those_of_the_reports() {
 
 /// Keys of all objects in a value. Under some keys, objects have names from the image or the guest.
 fn keys_of(value: &serde_json::Value, keys: &mut BTreeSet<String>) {
-    const NAMED_OTHERWISE: [&str; 4] = ["children", "states", "disk", "locator"];
+    const NAMED_OTHERWISE: [&str; 5] = ["children", "states", "disk", "locator", "digests"];
 
     match value {
         serde_json::Value::Object(fields) => {
@@ -172,7 +172,9 @@ fn json_page_has_the_keys_that_the_commands_print() {
         let mut keys = BTreeSet::new();
         keys_of(&run(&mut ran).done().json(), &mut keys);
         assert!(keys.len() >= 5, "{command}: {keys:?}");
-        keys.retain(|key| !section.contains(&format!("`{key}`")));
+        // The keys of all documents are described once.
+        let introduction = text.split("\n## ").next().unwrap();
+        keys.retain(|key| ![section, introduction].iter().any(|text| text.contains(&format!("`{key}`"))));
         assert!(keys.is_empty(), "docs/json.md says nothing about these keys of {command}: {keys:?}");
     }
 }

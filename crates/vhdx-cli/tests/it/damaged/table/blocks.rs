@@ -1,7 +1,7 @@
 //! Rules of the BAT, blocks and sector bitmaps: V63 to V73; and leaks.
 
 use super::{AND_MORE, Row, patched, row, try_all, with};
-use crate::kit::builder::{FileLength, Image, Spec};
+use crate::kit::builder::{FileLength, Image, Slot, Spec};
 use crate::kit::{Bitmap, Block, GIB, KIB, MIB, Place};
 use crate::lab::run;
 
@@ -49,7 +49,7 @@ pub(super) fn rows() -> Vec<Row> {
         row(
             "a cut",
             with(|spec| spec.file_length = FileLength::Exact(6 * MIB + 512 * KIB)),
-            &["V68 corruption payload block 5 @0x600000 [0x500000+0x100000]"],
+            &["V68 corruption file [0x580000+0x80000]"],
         ),
         row("on the BAT", bat(2, place(3)), &["V69 corruption payload block 2 @0x300000 [0x200000+0x100000]", leak]),
         row(
@@ -64,6 +64,26 @@ pub(super) fn rows() -> Vec<Row> {
         row(
             "an unneeded sector bitmap",
             Spec { raw_bat: [(4096, 5)].into(), ..Spec::empty(5 * GIB) }.build(),
+            &["V70 note BAT entry of sector bitmap block 0 @0x308000"],
+        ),
+        row(
+            "a block in the entry of a sector bitmap",
+            stray(4096, |_| ()),
+            &["V70 corruption BAT entry of sector bitmap block 0 @0x308000 [0x100000000+0x100000]"],
+        ),
+        row(
+            "a block in the entry of a sector bitmap, with a neighbour before it",
+            stray(4095, |_| ()),
+            &["V70 corruption BAT entry of sector bitmap block 0 @0x308000 [0xfff00000+0x100000]"],
+        ),
+        row(
+            "a block of zeros in the entry of a sector bitmap",
+            stray(4096, |image| image.bytes.write(6 * MIB, &vec![0; 1 << 20])),
+            &["V70 note BAT entry of sector bitmap block 0 @0x308000", "L1 note file @0x600000"],
+        ),
+        row(
+            "a block in the entry of a sector bitmap, which another entry names, too",
+            stray(4096, |image| image.set_bat(9, (6 * MIB) | 6)),
             &["V70 note BAT entry of sector bitmap block 0 @0x308000"],
         ),
         of_child("state of a bitmap", None, |_| 3, &["V71 warning BAT entry of sector bitmap block 0 @0x308000"]),
@@ -111,15 +131,46 @@ pub(super) fn rows() -> Vec<Row> {
             &["V73 note BAT entry of payload block 3 @0x300018 [0x300000+0x100000]"],
         ),
         row("forgotten", bat(2, 0), &[leak]),
+        row("a fixed image that forgot all blocks", forgotten(true, 0), &["L4 corruption BAT"]),
+        row("a fixed image that forgot a block", fixed(|spec| spec.raw_bat = [(2, 0)].into()), &["L4 corruption BAT"]),
+        row("a dynamic image that forgot all blocks", forgotten(false, 0), &["L4 unchecked BAT"]),
+        row("a dynamic image whose blocks are all trimmed", forgotten(false, 3), &["L1 leak file @0x400000"]),
+        row("a dynamic image whose blocks are all zero", forgotten(false, 2), &["L1 leak file @0x400000"]),
+        row(
+            "a fixed image without blocks, whose rest is zero",
+            Spec { leave_blocks_allocated: true, file_length: FileLength::Exact(12 * MIB), ..Spec::empty(8 * MIB) }
+                .build(),
+            &["L1 note file @0x400000"],
+        ),
+        row(
+            "a fixed image with blocks of zeros, whose rest is zero",
+            Spec {
+                leave_blocks_allocated: true,
+                file_length: FileLength::Exact(12 * MIB),
+                raw_bat: (0..8).map(|block| (block, 2)).collect(),
+                ..Spec::empty(8 * MIB)
+            }
+            .build(),
+            &["L1 note file @0x400000"],
+        ),
+        row(
+            "a fixed image with holes, after which something was appended",
+            fixed(|spec| {
+                spec.blocks.remove(&7);
+                spec.file_length = FileLength::Trailing(1400);
+            }),
+            &["L2 leak file @0xb00000"],
+        ),
+        row("a new image", Spec::empty(8 * MIB).build(), &[]),
         row(
             "something at the end",
             with(|spec| spec.file_length = FileLength::Trailing(100)),
-            &["L1 leak file @0x700000", "L2 note file @0x700000"],
+            &["L2 leak file @0x700000"],
         ),
         row(
             "some zeros at the end",
             with(|spec| spec.file_length = FileLength::Exact(7 * MIB + 512)),
-            &["L1 note file @0x700000", "L2 note file @0x700000"],
+            &["L2 note file @0x700000"],
         ),
         row(
             "a MiB of zeros before one with something in it",
@@ -196,6 +247,39 @@ pub(super) fn rows() -> Vec<Row> {
         ),
         zeros,
     ]
+}
+
+/// A disk whose block 4096, or another, has its entry in the place of that of sector bitmap block 0. The block is the
+/// last of three, at 6 MiB.
+fn stray(block: u64, change: impl FnOnce(&mut Image)) -> Image {
+    let spec = Spec::empty(5 * GIB);
+    let spec = [0, if block == 4096 { 4095 } else { 4096 }, block]
+        .into_iter()
+        .fold(spec, |spec, b| spec.block(b, Block::full()));
+    let spec = spec.block(4097, Block::full().at(7 * MIB));
+    let order = [0, if block == 4096 { 4095 } else { 4096 }, block].map(Slot::Block).to_vec();
+    let mut image = Spec { order, ..spec }.build();
+    let index = image.geometry.block_index(block);
+    image.set_bat(4096, image.bat(index));
+    image.set_bat(index, 0);
+    change(&mut image);
+    image
+}
+
+/// A fixed image, all of whose blocks are present.
+fn fixed(change: impl FnOnce(&mut Spec)) -> Image {
+    let spec = Spec { leave_blocks_allocated: true, ..Spec::empty(8 * MIB) };
+    let mut spec = (0..8).fold(spec, |spec, block| spec.block(block, Block::full()));
+    change(&mut spec);
+    spec.build()
+}
+
+/// An image whose entries all have this value, while its blocks are in the file.
+fn forgotten(leave_blocks_allocated: bool, entry: u64) -> Image {
+    fixed(|spec| {
+        spec.leave_blocks_allocated = leave_blocks_allocated;
+        spec.raw_bat = (0..8).map(|block| (block, entry)).collect();
+    })
 }
 
 /// The default image with another BAT entry.

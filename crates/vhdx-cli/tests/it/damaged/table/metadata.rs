@@ -83,6 +83,15 @@ pub(super) fn rows() -> Vec<Row> {
         ),
         row("no size", Spec::empty(0).build(), &["V52 warning metadata item VirtualDiskSize @0x210008"]),
         row("flags of a known item", at(0x20_0040 + 24, &[0]), &["V53 note metadata table @0x200058"]),
+        row("a copy of the last entry after it, as Windows leaves it", copy_of_last(|entry| entry), &[]),
+        row(
+            "something like the last entry after it",
+            copy_of_last(|mut entry| {
+                entry[20] ^= 1;
+                entry
+            }),
+            &["N1 note metadata table @0x2000c0"],
+        ),
         row("after the entries", at(2 * MIB + 60_000, b"x"), &["N1 note metadata table @0x20ea60"]),
     ]
 }
@@ -92,6 +101,15 @@ fn more<const N: usize>(items: [Item; N]) -> Image {
     with(|spec| {
         spec.items.retain(|item| item.id != PARENT_LOCATOR);
         spec.items.extend(items);
+    })
+}
+
+/// The default image, with the last entry of its metadata table once more after that, as changed.
+fn copy_of_last(change: impl FnOnce(Vec<u8>) -> Vec<u8>) -> Image {
+    patched(|image| {
+        let at = image.items.iter().map(|(_, entry, _)| *entry).max().unwrap();
+        let entry = change(image.bytes.read(at, 32));
+        image.bytes.write(at + 32, &entry);
     })
 }
 

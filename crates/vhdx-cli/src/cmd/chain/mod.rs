@@ -1,25 +1,35 @@
 //! `vhdx chain`: lists the images of a chain.
 
+mod tree;
+
 use std::io::Write;
 
-use vhdx_mmap::{Chain, ImageKind, Layer, LogState, report};
+use vhdx_mmap::{Chain, ImageKind, Layer, LogState, Severity, report};
 
 use crate::args::{ChainArgs, Common};
 use crate::exit::{Exit, Failure};
+use crate::findings::{hidden_notes, is_shown};
 use crate::json;
 use crate::open;
 use crate::size::human;
 use crate::term::{self, escape};
 
 pub(crate) fn run(args: &ChainArgs, common: &Common) -> Result<Exit, Failure> {
-    let chain = open::chain(&args.image, common)?;
+    if args.tree {
+        return tree::run(args, common);
+    }
+    let [image] = args.images.as_slice() else {
+        let failure = Failure::usage(format!("several images (found {}, expected 1)", args.images.len()));
+        return Err(failure.with_hint("pass --tree to show how several images depend on each other"));
+    };
+    let chain = open::chain(image, common)?;
     if args.output.is_json() {
         json::print(&report::Chain::of(&chain))?
     } else {
-        as_text(&chain)?
+        as_text(&chain, common)?
     }
     let result = match chain.broken() {
-        Some(error) => Err(Failure::of_image(&args.image, error)),
+        Some(error) => Err(Failure::of_image(image, error)),
         None => Ok(Exit::Done),
     };
     open::fail_if_changed(chain.layers(), result)
@@ -30,6 +40,7 @@ fn log_state(layer: &Layer) -> &'static str {
         LogState::Clean => "clean",
         LogState::Replayed(_) => "replayed",
         LogState::Ignored => "ignored",
+        LogState::Unknown => "unknown",
     }
 }
 
@@ -37,7 +48,7 @@ fn file(layer: &Layer) -> String {
     layer.image().path().map_or_else(|| "-".to_owned(), |path| path.to_string_lossy().into_owned())
 }
 
-fn as_text(chain: &Chain) -> Result<(), Failure> {
+fn as_text(chain: &Chain, common: &Common) -> Result<(), Failure> {
     let title = term::TITLE;
     let mut out = term::stdout();
     for (depth, layer) in chain.layers().iter().enumerate() {
@@ -55,15 +66,23 @@ fn as_text(chain: &Chain) -> Result<(), Failure> {
             human(image.virtual_disk_size()),
             log_state(layer)
         )?;
-        writeln!(out, "   DataWriteGuid {}", image.header().data_write_guid)?;
+        let id = image.header().known_data_write_guid().map_or_else(|| "unknown".to_owned(), |id| id.to_string());
+        writeln!(out, "   DataWriteGuid {id}")?;
         if image.kind() == ImageKind::Differencing
             && let Ok(Some(locator)) = image.parent_locator()
         {
             writeln!(out, "   needs {}, with DataWriteGuid {}", escape(locator.name()), locator.parent_linkage)?;
         }
-        for warning in layer.warnings() {
-            let (style, severity) = (term::WARNING, warning.severity.as_str());
-            writeln!(out, "   {style}{severity}:{style:#} {}", escape(&warning.to_string()))?;
+        let mut notes = 0_u64;
+        for finding in layer.findings() {
+            notes = notes.saturating_add(u64::from(finding.severity == Severity::Note));
+            if is_shown(finding.severity, common) {
+                let (style, severity) = (term::WARNING, finding.severity.as_str());
+                writeln!(out, "   {style}{severity}:{style:#} {}", escape(&finding.to_string()))?;
+            }
+        }
+        if let Some(line) = hidden_notes(notes, common) {
+            writeln!(out, "   {line}")?;
         }
     }
     if chain.broken().is_none() && chain.needs_parent() {

@@ -1,0 +1,284 @@
+//! Content that is missing or wrong although every block can be read, or up to the end of a truncated file: commands
+//! that read content warn, `info` shows it, and `check` reports it once.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::kit::builder::{FileLength, Image, Slot, Spec};
+use crate::kit::{Block, GIB, KIB, MIB, Model};
+use crate::lab::run as sectors;
+use crate::support::{Ran, run, temp_dir, vhdx};
+
+fn write(folder: &Path, name: &str, image: &Image) -> PathBuf {
+    let path = folder.join(name);
+    image.bytes.write_file(&path).unwrap();
+    path
+}
+
+/// Runs all commands that read content of the image.
+fn readers(path: &Path) -> Vec<(&'static str, Ran)> {
+    let image = path.to_str().unwrap();
+    let lines: [(&str, &[&str]); 5] = [
+        ("extract", &["extract", image, "-"]),
+        ("hash", &["hash", image]),
+        ("read", &["read", image, "--range", "0:512"]),
+        ("compare", &["compare", image, image]),
+        ("map", &["map", image]),
+    ];
+    lines.map(|(name, line)| (name, run(&mut vhdx(line)))).into()
+}
+
+/// Fails unless all commands warn of this text and the range of the disk, and end with 0.
+fn assert_warned(path: &Path, text: &str) {
+    for (name, ran) in readers(path) {
+        assert_eq!(ran.status.code(), Some(0), "{name}: {}", ran.err);
+        let lines: Vec<&str> = ran.err.lines().collect();
+        let is_warning = |line: &&str| line.starts_with("vhdx: warning: ") && line.contains(text);
+        let expected = if name == "compare" { 2 } else { 1 };
+        assert_eq!((lines.iter().filter(|line| is_warning(line)).count(), lines.len()), (expected, expected), "{name}");
+    }
+    let image = path.to_str().unwrap();
+    let info = run(&mut vhdx(["info", image])).done().text();
+    assert!(info.lines().nth(1).unwrap().starts_with("warning: ") && info.contains(text), "{info}");
+    let strict = run(&mut vhdx(["info", "--strict", image]));
+    assert_eq!(strict.status.code(), Some(65), "{}", strict.err);
+}
+
+/// Fails unless no command says anything about the image.
+fn assert_silent(path: &Path) {
+    for (name, ran) in readers(path) {
+        assert_eq!((ran.status.code(), ran.err.as_str()), (Some(0), ""), "{name}");
+    }
+    let ran = run(vhdx(["info", "--strict"]).arg(path)).done();
+    assert!(!ran.text().contains("warning"), "{}", ran.text());
+}
+
+fn info_of(path: &Path) -> Value {
+    let report = run(vhdx(["info", "--output", "json"]).arg(path)).done().json();
+    report["format-specific"]["data"].clone()
+}
+
+fn check_of(path: &Path) -> (Option<i32>, Value) {
+    let ran = run(vhdx(["check", "--output", "json"]).arg(path));
+    (ran.status.code(), ran.json())
+}
+
+/// A disk of two chunks, whose block 4096 has its entry in the place of that of the sector bitmap block before it.
+fn with_stray_block() -> Image {
+    let spec = [0, 4095, 4096, 4097].into_iter().fold(Spec::empty(5 * GIB), |spec, b| spec.block(b, Block::full()));
+    let mut image = Spec { order: [0, 4095, 4096].map(Slot::Block).to_vec(), ..spec }.build();
+    image.set_bat(4096, image.bat(4097));
+    image.set_bat(4097, 0);
+    image
+}
+
+fn fixed_disk() -> Spec {
+    let spec = Spec { leave_blocks_allocated: true, ..Spec::empty(8 * MIB) };
+    (0..8).fold(spec, |spec, block| spec.block(block, Block::full()))
+}
+
+#[test]
+fn a_block_in_the_entry_of_a_sector_bitmap_is_reported_with_the_range_of_the_lost_block() {
+    let folder = temp_dir();
+    let path = write(folder.path(), "stray.vhdx", &with_stray_block());
+    // Reading 5 GiB of zeros takes long in a debug build: only the map and a part.
+    for line in [&["map"][..], &["read", "--range", "0:512", "--hex"]] {
+        let ran = run(vhdx(line).arg(&path)).done();
+        assert!(ran.err.contains("places a block at 0x600000") && ran.err.contains("[V70]"), "{}", ran.err);
+        assert!(ran.err.contains("disk offset 0x100000000, length 0x100000"), "{}", ran.err);
+    }
+    let warnings = info_of(&path)["warnings"].clone();
+    assert_eq!((&warnings[0]["code"], &warnings[1]), (&json!("V70"), &Value::Null));
+    assert_eq!(warnings[0]["range"], json!({ "start": 1_u64 << 32, "length": MIB }));
+    let (code, report) = check_of(&path);
+    assert_eq!((code, &report["corruptions"], &report["leaks"]), (Some(2), &json!(1), &json!(0)), "{report}");
+}
+
+#[test]
+fn a_fixed_image_that_has_lost_its_table_is_reported_and_read_by_its_layout() {
+    let folder = temp_dir();
+    let spec = fixed_disk();
+    let lost = Spec { raw_bat: (0..8).map(|block| (block, 0)).collect(), ..spec.clone() }.build();
+    let path = write(folder.path(), "lost.vhdx", &lost);
+    assert_warned(&path, "8 of 8 blocks are not present");
+    assert_eq!(info_of(&path)["warnings"][0]["code"], "L4");
+    assert_eq!(check_of(&path).0, Some(2));
+    let content = Model::read(&[&lost.model], 0, 8 << 20).unwrap();
+    let salvaged = |path: &Path, more: &[&str]| run(vhdx(["extract", "--salvage"]).args(more).arg(path).arg("-"));
+    // Without the order to do so, nothing is read by guesses; but the exit code says that content may be wrong.
+    let ran = salvaged(&path, &[]);
+    assert!(ran.status.code() == Some(65) && ran.out == vec![0; 8 << 20], "{}", ran.err);
+    assert!(ran.err.contains("--assume layout=linear"), "{}", ran.err);
+    let ran = salvaged(&path, &["--assume", "layout=linear"]);
+    assert!(ran.status.code() == Some(65) && ran.out == content, "{}", ran.err);
+    // One entry is left, and the blocks do not begin in the first space that is large enough.
+    let raw_bat = (0..8).filter(|block| *block != 5).map(|block| (block, 0)).collect();
+    let part = Spec { raw_bat, payload_start: 20 * MIB, ..spec }.build();
+    let path = write(folder.path(), "part.vhdx", &part);
+    assert_warned(&path, "7 of 8 blocks are not present");
+    for door in [&[][..], &["--no-mmap"]] {
+        let ran = salvaged(&path, &[door, &["--assume", "layout=linear"]].concat());
+        assert!(ran.out == content, "{}", ran.err);
+    }
+    let ran = run(vhdx(["map", "--salvage", "--assume", "layout=linear", "--output", "json"]).arg(&path));
+    let map = ran.json();
+    assert_eq!(
+        (map[0]["offset"].as_u64(), map[0]["length"].as_u64(), &map[1]),
+        (Some(20 * MIB), Some(8 * MIB), &Value::Null)
+    );
+}
+
+#[test]
+fn a_dynamic_image_without_any_block_but_with_content_is_reported() {
+    let folder = temp_dir();
+    let dynamic = Spec { leave_blocks_allocated: false, ..fixed_disk() };
+    let lost = Spec { raw_bat: (0..8).map(|block| (block, 0)).collect(), ..dynamic }.build();
+    let path = write(folder.path(), "lost.vhdx", &lost);
+    assert_warned(&path, "8 of 8 blocks are not present");
+    assert_eq!(check_of(&path).0, Some(1));
+}
+
+#[test]
+fn healthy_images_with_absent_blocks_cause_no_warning() {
+    let folder = temp_dir();
+    let all = |entry: u64| (0..8).map(|block| (block, entry)).collect();
+    let fixed = Spec { leave_blocks_allocated: true, file_length: FileLength::Exact(12 * MIB), ..Spec::empty(8 * MIB) };
+    let mut written_zeros = fixed.build();
+    written_zeros.bytes.write(4 * MIB, &vec![0; 8 << 20]);
+    let images = [
+        ("absent blocks over zeros", fixed.build()),
+        ("absent blocks over zeros that were written", written_zeros),
+        ("blocks of zeros", Spec { raw_bat: all(2), ..fixed.clone() }.build()),
+        (
+            "absent blocks, and something short at the end",
+            Spec { file_length: FileLength::Trailing(1400), ..fixed }.build(),
+        ),
+        ("all blocks", fixed_disk().build()),
+        ("new", Spec::empty(8 * MIB).build()),
+        ("usual", Spec::default().build()),
+        // The old content of trimmed blocks stays in the file.
+        ("a trimmed block", Spec { raw_bat: [(2, 3)].into(), ..Spec::default() }.build()),
+        ("a forgotten block", Spec { raw_bat: [(2, 0)].into(), ..Spec::default() }.build()),
+        ("all trimmed", Spec { raw_bat: all(3), leave_blocks_allocated: false, ..fixed_disk() }.build()),
+        ("trimmed in a fixed image", Spec { raw_bat: [(2, 3)].into(), ..fixed_disk() }.build()),
+        // Only the part of the last block that belongs to the disk.
+        (
+            "a short last block",
+            Spec {
+                disk_size: 7 * MIB + 512 * KIB,
+                file_length: FileLength::Short,
+                ..Spec::default().block(7, Block::full())
+            }
+            .build(),
+        ),
+    ];
+    for (name, image) in images {
+        let path = write(folder.path(), &format!("{name}.vhdx"), &image);
+        assert_silent(&path);
+        let (code, report) = check_of(&path);
+        assert!(matches!(code, Some(0 | 3)), "{name}: {report}");
+    }
+    // A sector bitmap of a child is none of these blocks.
+    let base = Spec::default();
+    write(folder.path(), "base.vhdx", &base.build());
+    let child = Spec::child_of(&base, "base.vhdx").block(1, Block::partial(&sectors(3..9)));
+    assert_silent(&write(folder.path(), "child.vhdx", &child.build()));
+    assert_silent(&write(folder.path(), "empty child.vhdx", &Spec::child_of(&base, "base.vhdx").build()));
+}
+
+/// Space that is far too long to be read is judged by samples.
+#[test]
+fn content_in_terabytes_of_unused_space_is_found_by_samples() {
+    let folder = temp_dir();
+    let blocks = 1 << 20;
+    let spec = Spec {
+        leave_blocks_allocated: true,
+        payload_start: 16 * MIB,
+        file_length: FileLength::Exact((16 + blocks) * MIB),
+        ..Spec::empty(blocks * MIB)
+    };
+    let path = write(folder.path(), "zero.vhdx", &spec.build());
+    let map = |path: &Path| run(vhdx(["map"]).arg(path)).done().err;
+    assert_eq!(map(&path), "");
+    let mut image = spec.build();
+    image.bytes.write((16 + blocks / 2) * MIB + 70_000, b"content");
+    let found = map(&write(folder.path(), "lost.vhdx", &image));
+    assert!(found.contains("first at 0x8001011170"), "{found}");
+}
+
+/// Six blocks from 4 MiB on, of which the file has one, and a part of the second.
+fn truncated() -> Spec {
+    let spec = Spec { block_size: 2 << 20, file_length: FileLength::Exact(7_352_377), ..Spec::empty(64 * MIB) };
+    (0..6).fold(spec, |spec, block| spec.block(block, Block::full()))
+}
+
+const SENTENCE: &str = "truncated: it ends at 0x703039 (7.01 MiB), but its blocks reach to 0x1000000 (16.00 MiB): \
+                        5 of 6 blocks and 9424839 bytes of the disk are missing";
+
+#[test]
+fn a_truncated_file_is_reported_first_and_once() {
+    let folder = temp_dir();
+    let path = write(folder.path(), "cut.vhdx", &truncated().build());
+    for (name, ran) in readers(&path) {
+        assert_eq!(ran.status.code(), Some(if name == "read" { 0 } else { 65 }), "{name}: {}", ran.err);
+        assert!(ran.err.starts_with("vhdx: warning: ") && ran.err.lines().next().unwrap().contains(SENTENCE), "{name}");
+        // The error names one block, and its length.
+        let of_block = "payload block 1 at 0x703039: 1036231 bytes do not fit";
+        assert!(name == "read" || ran.err.contains(of_block), "{name}: {}", ran.err);
+    }
+    let info = run(vhdx(["info"]).arg(&path)).done().text();
+    assert!(info.lines().nth(1).unwrap().contains(SENTENCE), "{info}");
+    assert_eq!(run(vhdx(["info", "--strict"]).arg(&path)).status.code(), Some(65));
+    let expected = json!({
+        "file-end": 7_352_377,
+        "blocks-end": 16 * MIB,
+        "blocks-present": 6,
+        "blocks-missing": 5,
+        "bytes-missing": 9_424_839,
+    });
+    assert_eq!(info_of(&path)["truncated"], expected);
+    let strict = run(vhdx(["info", "--strict", "--output", "json"]).arg(&path));
+    assert_eq!(strict.status.code(), Some(65));
+    let (code, report) = check_of(&path);
+    assert_eq!((code, &report["truncated"], &report["corruptions"]), (Some(2), &expected, &json!(1)), "{report}");
+    let text = run(vhdx(["check"]).arg(&path)).text();
+    assert!(text.lines().next().unwrap().contains(SENTENCE) && text.matches("V68").count() == 1, "{text}");
+}
+
+#[test]
+fn an_entry_far_outside_of_a_complete_file_is_no_truncation() {
+    let folder = temp_dir();
+    let spec = Spec { raw_bat: [(2, (1 << 40) | 6)].into(), ..Spec::default() };
+    let path = write(folder.path(), "far.vhdx", &spec.build());
+    assert_eq!(info_of(&path)["truncated"], Value::Null);
+    let (_, report) = check_of(&path);
+    let finding = &report["findings"][0];
+    assert_eq!((&finding["code"], &finding["structure"]), (&json!("V68"), &json!("payload block 2")), "{report}");
+}
+
+#[test]
+fn a_truncated_child_has_lost_the_blocks_of_its_sector_bitmap() {
+    let folder = temp_dir();
+    let base = Spec::default();
+    write(folder.path(), "base.vhdx", &base.build());
+    let child = Spec::child_of(&base, "base.vhdx").block(1, Block::partial(&sectors(3..9))).block(3, Block::full());
+    let order = vec![Slot::Block(1), Slot::Block(3), Slot::Bitmap(0)];
+    let child = Spec { order, file_length: FileLength::Exact(6 * MIB), ..child }.build();
+    assert_eq!(child.bitmap_at(0), 6 * MIB);
+    let found = info_of(&write(folder.path(), "child.vhdx", &child))["truncated"].clone();
+    assert_eq!((&found["blocks-present"], &found["blocks-missing"]), (&json!(2), &json!(1)), "{found}");
+    assert_eq!(found["bytes-missing"], MIB);
+}
+
+#[test]
+fn bytes_after_the_end_are_reported_once_with_their_number() {
+    let folder = temp_dir();
+    let spec = Spec { file_length: FileLength::Trailing(1400), ..Spec::default() };
+    let path = write(folder.path(), "tail.vhdx", &spec.build());
+    let (code, report) = check_of(&path);
+    assert_eq!((code, &report["leaks"], &report["leaked-bytes"]), (Some(3), &json!(1), &json!(1400)), "{report}");
+    let text = run(vhdx(["check", "-v"]).arg(&path)).text();
+    assert_eq!(text.matches("1400 bytes that nothing refers to").count(), 1, "{text}");
+    assert!(text.contains("(1.37 KiB (1400 bytes) that nothing refers to)"), "{text}");
+}

@@ -1,0 +1,417 @@
+//! Survey of the BAT: what its entries mean for the content of the disk, although each of them can be read.
+
+use std::ops::Range;
+
+use crate::error::{Error, ErrorKind, Rule, Severity, Structure};
+use crate::format::{BatEntry, MIB, PayloadBlockState, SectorBitmapState, U64};
+use crate::image::bat::{Bat, Judged};
+use crate::image::{Image, ImageKind};
+
+use super::finding::{Finding, Findings};
+use super::image::first_set;
+use super::shared::{Claim, is_unread};
+use super::slots::Slots;
+
+/// Number of payload blocks by what their entries say.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counts {
+    /// Blocks with a valid place in the file, or with one that is only outside of it.
+    pub(crate) allocated: u64,
+    /// Blocks in another state than NOT_PRESENT.
+    pub(crate) stated: u64,
+    /// Whether a block reaches past the end of the file.
+    pub(crate) has_outside: bool,
+    /// Whether a part of the BAT could not be read.
+    pub(crate) has_unread: bool,
+}
+
+impl Counts {
+    /// Adds the counts of another part of the BAT.
+    pub(crate) fn append(&mut self, other: &Self) {
+        self.allocated = self.allocated.saturating_add(other.allocated);
+        self.stated = self.stated.saturating_add(other.stated);
+        self.has_outside |= other.has_outside;
+        self.has_unread |= other.has_unread;
+    }
+}
+
+/// Blocks that are not present, in an image where each of them may have lost its BAT entry.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Absent {
+    count: u64,
+    blocks: u64,
+    /// Length of the shortest space that may hold one of them.
+    shortest: u64,
+    severity: Severity,
+}
+
+impl Absent {
+    /// Returns whether this unused part of a file may hold a block.
+    pub(crate) fn fits(&self, start: u64, end: u64) -> bool {
+        end.saturating_sub(start) >= self.shortest
+    }
+
+    /// Makes the finding: `space` bytes may hold blocks, and the byte at `first` is not zero.
+    pub(crate) fn finding(&self, space: u64, first: u64) -> Finding {
+        let kind = ErrorKind::LostBlocks { absent: self.count, blocks: self.blocks, space, first };
+        let detail = Error::of(Structure::Bat, kind);
+        Finding::new(Rule::LostBlocks, self.severity, detail, None)
+    }
+}
+
+impl Bat<'_> {
+    /// Returns the blocks that are not present, if content may be lost with them: in a fixed image, or in one without
+    /// any block. In others, that is the usual state of a block, and content that nothing refers to is that of trimmed
+    /// blocks.
+    pub(crate) fn absent(&self, counts: &Counts) -> Option<Absent> {
+        let blocks = self.geometry.payload_blocks();
+        let count = blocks.checked_sub(counts.stated).filter(|count| *count > 0 && !counts.has_unread)?;
+        let severity = match self.geometry.kind {
+            ImageKind::Fixed => Severity::Corruption,
+            // All blocks may have been trimmed, by a program that sets their entries to zero.
+            _ if count == blocks => Severity::Unchecked,
+            _ => return None,
+        };
+        let last = blocks.saturating_sub(1);
+        let is_last_absent = self.payload(last).is_ok_and(|(state, _)| state == PayloadBlockState::NotPresent);
+        let shortest = if is_last_absent { self.used_of(last, 0) } else { self.geometry.block_size() };
+        Some(Absent { count, blocks, shortest, severity })
+    }
+
+    /// Reports blocks that reach past the end of the file: as one finding if the file was truncated, or else one by
+    /// one.
+    pub(super) fn report_outside(&self, counts: &Counts, findings: &mut Findings) {
+        let farthest = self.farthest_end(counts.allocated);
+        let parts = self.in_parts(|first, end| {
+            let (mut missing, mut apart) = (Missing::default(), Findings::default());
+            let mut chunk = Chunk::default();
+            let _reported = self.for_each_place(first, end, |claim| {
+                let is_whole = self.view.has(claim.place, claim.end);
+                match claim.structure {
+                    Structure::SectorBitmap(number) if !is_whole && claim.end <= farthest => {
+                        missing.blocks_end = missing.blocks_end.max(claim.end);
+                        missing.bitmaps.push(number);
+                    }
+                    Structure::PayloadBlock(_) if !is_whole && claim.end <= farthest => {
+                        let lost = claim.end.saturating_sub(claim.place.max(self.view.file_end()));
+                        missing.add(&self.range_of(claim.block), lost, claim.end);
+                    }
+                    Structure::PayloadBlock(_) if !is_whole => {
+                        let length = claim.end.saturating_sub(claim.place);
+                        let kind = ErrorKind::OutOfBounds { length, limit: self.view.file_end() };
+                        apart.report(Rule::BlockPlace, Severity::Corruption, || {
+                            (Error::at(claim.structure, claim.place, kind), Some(self.range_of(claim.block)))
+                        });
+                    }
+                    Structure::PayloadBlock(_) => chunk.count(self, &claim),
+                    _ => {}
+                }
+            });
+            // Without their sector bitmap, partially present blocks are lost, too.
+            chunk.partial.retain(|(number, ..)| missing.bitmaps.binary_search(number).is_ok());
+            for (number, count, bytes) in chunk.partial {
+                let start = self.geometry.block_start(number.saturating_mul(self.geometry.chunk_blocks()));
+                missing.add_many(count, start..self.range_of(self.last_of(number)).end, bytes);
+            }
+            (missing, apart)
+        });
+        let mut missing = Missing::default();
+        parts.iter().for_each(|(part, _)| missing.append(part));
+        if let Some(finding) = missing.finding(counts.allocated, self.view.file_end()) {
+            findings.push(finding);
+        }
+        parts.into_iter().for_each(|(_, apart)| findings.append(apart));
+    }
+
+    /// Returns where the last block of a complete file ends at the most. A block beyond that has a damaged entry.
+    fn farthest_end(&self, allocated: u64) -> u64 {
+        let structures = self.reserved.ranges().iter().map(|(_, end, _)| *end).max().unwrap_or(0);
+        let bitmaps = self.geometry.chunk_of(self.geometry.payload_blocks()).saturating_add(1).saturating_mul(MIB);
+        let blocks = allocated.saturating_mul(self.geometry.block_size()).saturating_add(bitmaps);
+        // As much space again may have belonged to blocks that were trimmed.
+        self.view.file_end().max(structures).saturating_add(blocks.saturating_mul(2))
+    }
+
+    /// Returns the entries of sector bitmap blocks in an image without parent that are not zero: the chunk, and the
+    /// entry.
+    pub(crate) fn unneeded_bitmaps(&self, first: u64, end: u64) -> Vec<(u64, BatEntry)> {
+        let (first, last) = (self.geometry.chunk_of(first), self.geometry.chunk_of(end.saturating_sub(1)));
+        let mut holes = self.bitmap_holes();
+        let entry = |chunk| {
+            let index = self.geometry.bitmap_index(chunk);
+            // The last chunk has no such entry.
+            if index >= self.geometry.bat_entries() || holes.has(chunk) {
+                return None;
+            }
+            let structure = Structure::BitmapBatEntry(chunk);
+            let entry = self.view.fetch::<U64>(structure, self.entry_place(structure, index).ok()?).ok()?;
+            Some((chunk, BatEntry(entry.get()))).filter(|(_, entry)| entry.0 != 0)
+        };
+        (first..=last).filter_map(entry).collect()
+    }
+
+    /// Examines an entry of a sector bitmap block in an image without parent. Some writers have put the entry of a
+    /// payload block there (T4): that block is lost, and others may be shifted. `look` is the number of bytes that may
+    /// be read to find out.
+    pub(super) fn unneeded_bitmap(&self, chunk: u64, entry: BatEntry, slots: &Slots, look: &mut Look) -> Finding {
+        let structure = Structure::BitmapBatEntry(chunk);
+        let at = self.entry_offset(self.geometry.bitmap_index(chunk));
+        let place = entry.file_offset();
+        let end = place.saturating_add(self.geometry.block_size()).min(self.view.file_end());
+        let is_stray = SectorBitmapState::from_number(entry.state()) == Some(SectorBitmapState::Present)
+            && place >= MIB
+            && self.reserved.overlap(place, end).is_none()
+            && !slots.is_used(place, end)
+            && look.first_set(self, place, end).is_some();
+        if !is_stray {
+            let kind = ErrorKind::Field { field: "sector bitmap entry", found: entry.0, expected: "0" };
+            return Finding::new(Rule::BitmapUnneeded, Severity::Note, Error::at(structure, at, kind), None);
+        }
+        // The block before or after it in the table, if that is absent.
+        let after = chunk.saturating_add(1).saturating_mul(self.geometry.chunk_blocks());
+        let is_absent = |block: &u64| {
+            *block < self.geometry.payload_blocks()
+                && self.payload(*block).is_ok_and(|(state, _)| state == PayloadBlockState::NotPresent)
+        };
+        let neighbour = [after, after.saturating_sub(1)].into_iter().find(is_absent);
+        slots.mark(place, end);
+        let detail = Error::at(structure, at, ErrorKind::StrayBlock { offset: place });
+        let range = neighbour.map(|block| self.range_of(block));
+        Finding::new(Rule::BitmapUnneeded, Severity::Corruption, detail, range)
+    }
+}
+
+/// Number of bytes that may still be read to find out whether space is zero. Holes of the file cost nothing.
+#[derive(Debug)]
+pub(crate) struct Look {
+    left: u64,
+}
+
+impl Look {
+    /// Most bytes that are read to judge the unused space of an image, when its content is about to be read anyway.
+    pub(crate) const FEW: u64 = 16 * MIB;
+
+    /// Length of a sample of space that is too long to be read.
+    const SAMPLE: u64 = 64 << 10;
+
+    pub(crate) fn new(left: u64) -> Self {
+        Self { left }
+    }
+
+    /// Returns the first byte that is not zero among those that may be read.
+    fn first_set(&mut self, bat: &Bat<'_>, start: u64, end: u64) -> Option<u64> {
+        let mut at = start;
+        while at < end && self.left > 0 {
+            at = at.max(bat.view.known_zero_end(at, end));
+            let next = at.saturating_add(Self::SAMPLE.min(self.left)).min(end);
+            self.left = self.left.saturating_sub(next.saturating_sub(at));
+            // What cannot be read says nothing.
+            if let Ok(Some((found, _))) = first_set(bat.view, Structure::File, at, next) {
+                return Some(found);
+            }
+            at = next;
+        }
+        None
+    }
+
+    /// Returns the first byte that is not zero among samples of the spaces, which are spread evenly.
+    fn sample<S: Iterator<Item = Range<u64>>>(&mut self, bat: &Bat<'_>, spaces: impl Fn() -> S) -> Option<u64> {
+        let (total, length) = (length_of(spaces()), bat.view.source().len());
+        let step = total.div_ceil((self.left / Self::SAMPLE).max(1)).next_multiple_of(Self::SAMPLE);
+        // As positions in all spaces together: the start of a space, and the next sample.
+        let (mut start, mut due) = (0_u64, 0_u64);
+        // End of the known zeros: there may be millions of spaces in one hole.
+        let mut zero_end = 0;
+        for space in spaces() {
+            let space_length = space.end.saturating_sub(space.start);
+            while due < start.saturating_add(space_length) && self.left > 0 {
+                let at = space.start.saturating_add(due.saturating_sub(start));
+                if at >= zero_end {
+                    zero_end = bat.view.known_zero_end(at, length);
+                }
+                let data = at.max(zero_end).min(space.end);
+                let end = data.saturating_add(Self::SAMPLE).min(space.end);
+                if let Some(found) = self.first_set(bat, data, end) {
+                    return Some(found);
+                }
+                due = due.saturating_add(data.saturating_sub(at)).saturating_add(step);
+            }
+            start = start.saturating_add(space_length);
+        }
+        None
+    }
+}
+
+/// Blocks whose bytes a truncated file does not have.
+#[derive(Debug, Default)]
+struct Missing {
+    blocks: u64,
+    bytes: u64,
+    blocks_end: u64,
+    /// Range of the disk from the first to the last of them.
+    range: Option<Range<u64>>,
+    /// Chunks whose sector bitmaps are missing.
+    bitmaps: Vec<u64>,
+}
+
+impl Missing {
+    /// Adds a block that ends at `end` (file offset), and has lost this number of bytes.
+    fn add(&mut self, range: &Range<u64>, lost: u64, end: u64) {
+        self.blocks_end = self.blocks_end.max(end);
+        let start = range.end.saturating_sub(lost).max(range.start);
+        self.add_many(1, start..range.end, lost);
+    }
+
+    fn add_many(&mut self, blocks: u64, range: Range<u64>, bytes: u64) {
+        self.blocks = self.blocks.saturating_add(blocks);
+        self.bytes = self.bytes.saturating_add(bytes);
+        self.range = Some(match self.range.take() {
+            Some(before) => before.start.min(range.start)..before.end.max(range.end),
+            None => range,
+        });
+    }
+
+    fn append(&mut self, other: &Self) {
+        self.blocks_end = self.blocks_end.max(other.blocks_end);
+        if let Some(range) = other.range.clone() {
+            self.add_many(other.blocks, range, other.bytes);
+        }
+    }
+
+    fn finding(self, allocated: u64, file_end: u64) -> Option<Finding> {
+        let (incomplete, missing, blocks_end) = (self.blocks, self.bytes, self.blocks_end);
+        let kind = ErrorKind::Truncated { file_end, blocks_end, allocated, incomplete, missing };
+        let range = self.range?;
+        Some(Finding::new(Rule::BlockPlace, Severity::Corruption, Error::of(Structure::File, kind), Some(range)))
+    }
+}
+
+/// Partially present blocks that are complete in the file, by chunk: number and bytes.
+#[derive(Debug, Default)]
+struct Chunk {
+    partial: Vec<(u64, u64, u64)>,
+}
+
+impl Chunk {
+    fn count(&mut self, bat: &Bat<'_>, claim: &Claim) {
+        if bat.geometry.kind != ImageKind::Differencing
+            || !bat.payload(claim.block).is_ok_and(|(state, _)| state == PayloadBlockState::PartiallyPresent)
+        {
+            return;
+        }
+        let (chunk, bytes) = (bat.geometry.chunk_of(claim.block), claim.end.saturating_sub(claim.place));
+        match self.partial.last_mut() {
+            Some((last, count, sum)) if *last == chunk => {
+                *count = count.saturating_add(1);
+                *sum = sum.saturating_add(bytes);
+            }
+            _ => self.partial.push((chunk, 1, bytes)),
+        }
+    }
+}
+
+impl Image {
+    /// Looks for content that is missing or wrong although every entry of the BAT can be read: a truncated file, blocks
+    /// in one place, blocks in slots of sector bitmaps, and lost entries. Costs a pass over the BAT, except for its
+    /// holes, and at most [`Look::FEW`] bytes of other space.
+    pub(crate) fn survey(&self) -> Vec<Finding> {
+        let bat = self.bat_by_the_book();
+        let slots = Slots::new(self.view.length());
+        let parts = bat.in_parts(|first, end| {
+            let mut counts = Counts::default();
+            let visited = bat.visit(first, end, |block, entry| bat.survey_entry(block, entry, &slots, &mut counts));
+            counts.has_unread = visited.is_err();
+            let mut unread = visited.err().map(|(_, error)| error).filter(is_unread);
+            let mut bitmaps = Vec::new();
+            if bat.geometry.kind == ImageKind::Differencing {
+                let shown = bat.for_each_bitmap(first, end, |claim| {
+                    counts.has_outside |= !bat.view.has(claim.place, claim.end);
+                    claim.mark(&slots);
+                });
+                unread = unread.or(shown.err());
+            } else {
+                bitmaps = bat.unneeded_bitmaps(first, end);
+            }
+            (counts, bitmaps, unread)
+        });
+        let (mut counts, mut bitmaps, mut unread) = (Counts::default(), Vec::new(), None);
+        for (part, found, error) in parts {
+            counts.append(&part);
+            bitmaps.extend(found);
+            unread = unread.or(error);
+        }
+        let mut findings = Findings::default();
+        if counts.has_outside {
+            let mut outside = Findings::default();
+            bat.report_outside(&counts, &mut outside);
+            // A single block outside of the file is an error when it is read.
+            let is_truncated = |finding: &Finding| matches!(finding.detail.kind(), ErrorKind::Truncated { .. });
+            outside.into_parts().0.into_iter().filter(is_truncated).for_each(|finding| findings.push(finding));
+        }
+        let may_share = self.reserved_for_salvage.is_some() || slots.has_shared();
+        let shared = if may_share { self.first_shared_block() } else { None };
+        if let Some(error) = self.check_bat().err().or(unread).or(shared) {
+            findings.reject(error.rule().unwrap_or(Rule::BlockOverlap), error, None);
+        }
+        self.regions.reserved.ranges().iter().for_each(|(start, end, _)| slots.mark(*start, *end));
+        bat.mark_rest_of_last(&slots);
+        let mut look = Look::new(Look::FEW);
+        for (chunk, entry) in bitmaps {
+            let finding = bat.unneeded_bitmap(chunk, entry, &slots, &mut look);
+            if finding.severity > Severity::Note {
+                findings.push(finding);
+            }
+        }
+        if let Some(absent) = bat.absent(&counts) {
+            bat.mark_old_places(&counts, &slots);
+            let length = self.source().len();
+            let spaces = || {
+                let unused = slots.unused().map(|(start, end)| start..end.min(length));
+                unused.filter(|space| absent.fits(space.start, space.end))
+            };
+            if let Some(first) = look.sample(&bat, spaces) {
+                findings.push(absent.finding(length_of(spaces()), first));
+            }
+        }
+        findings.into_parts().0
+    }
+}
+
+impl Bat<'_> {
+    /// Counts an entry that is not zero, and claims its place.
+    fn survey_entry(&self, block: u64, entry: BatEntry, slots: &Slots, counts: &mut Counts) {
+        if entry.state() != 0 {
+            counts.stated = counts.stated.saturating_add(1);
+        }
+        if !entry.is_allocated() {
+            return;
+        }
+        counts.allocated = counts.allocated.saturating_add(1);
+        let at = self.entry_offset(self.geometry.payload_index(block));
+        if let Ok(Judged { place: Some((place, end)), .. }) = self.judge(block, entry, at) {
+            counts.has_outside |= !self.view.has(place, end);
+            slots.claim(place, end);
+        }
+    }
+
+    /// Marks the old places of trimmed blocks, which still name them: what is there belongs to the past of a block.
+    pub(super) fn mark_old_places(&self, counts: &Counts, slots: &Slots) {
+        if counts.stated <= counts.allocated {
+            return;
+        }
+        self.in_parts(|first, end| {
+            let visited = self.visit(first, end, |_, entry| {
+                if !entry.is_allocated() && entry.state() != 0 && entry.file_offset() >= MIB {
+                    let place = entry.file_offset();
+                    slots.mark(place, place.saturating_add(self.geometry.block_size()));
+                }
+            });
+            drop(visited);
+        });
+    }
+}
+
+/// Returns the length of all spaces together.
+fn length_of(spaces: impl Iterator<Item = Range<u64>>) -> u64 {
+    spaces.map(|space| space.end.saturating_sub(space.start)).fold(0, u64::saturating_add)
+}

@@ -1,0 +1,347 @@
+//! One row for each image: what it is, and in which state.
+
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+
+use crate::disk::{Chain, Disk, Extents, FoundBy, Layer, OpenOptions, Parents};
+use crate::error::{Category, Error, ErrorKind, Rule, Severity};
+use crate::image::{Image, ImageKind, LogState};
+use crate::ops::{self, Algorithm, CheckOptions, CheckReport, Digest, DiskLayout};
+use crate::scan::{Input, ScanError, ScanOptions};
+
+use super::files::ImageFile;
+use super::forest::Forest;
+use super::listing::{BATCH, Entry, Listing, map_all};
+
+/// Options for an inventory.
+#[non_exhaustive]
+#[derive(Clone, Debug, Default)]
+pub struct InventoryOptions<'p> {
+    /// Options for opening each image and its parents.
+    pub open: OpenOptions,
+    /// Whether to read the content: digests, blocks that hold only zeros, and all rules of
+    /// [`check`](crate::ops::check).
+    pub deep: bool,
+    /// Algorithms of the digests.
+    pub algorithms: Vec<Algorithm>,
+    /// Options for reading the content.
+    pub scan: ScanOptions<'p>,
+}
+
+impl<'p> InventoryOptions<'p> {
+    /// Makes the default options: tables are read, no content.
+    #[must_use]
+    pub fn new(open: OpenOptions) -> Self {
+        Self { open, deep: false, algorithms: vec![Algorithm::Sha256], scan: ScanOptions::default() }
+    }
+
+    /// Sets whether to read the content.
+    #[must_use]
+    pub fn deep(mut self, deep: bool) -> Self {
+        self.deep = deep;
+        self
+    }
+
+    /// Sets the options for reading the content.
+    #[must_use]
+    pub fn scan(mut self, scan: ScanOptions<'p>) -> Self {
+        self.scan = scan;
+        self
+    }
+}
+
+/// Row of an inventory: an image, or a path that cannot be read.
+#[non_exhaustive]
+#[derive(Debug)]
+pub struct InventoryRow {
+    /// Path of the image.
+    pub path: PathBuf,
+    /// Length of the file, in bytes. `None` if the file cannot be opened.
+    pub file_size: Option<u64>,
+    /// Space that the file occupies on its medium, in bytes, if the system reports it.
+    pub actual_size: Option<u64>,
+    /// What the image is, or why it cannot be opened.
+    pub image: Result<RowContent, Error>,
+}
+
+/// What an image is.
+#[non_exhaustive]
+#[derive(Debug)]
+pub struct RowContent {
+    /// Kind of the image.
+    pub kind: ImageKind,
+    /// Size of the virtual disk, in bytes.
+    pub virtual_size: u64,
+    /// Size of the payload blocks that the file holds, in bytes. `None` if the BAT is damaged.
+    pub allocated: Option<u64>,
+    /// State of the log.
+    pub log: LogState,
+    /// Whether the parent was found.
+    pub parent: ParentStatus,
+    /// Number of the listed images that depend on this image.
+    pub checkpoints: usize,
+    /// State of the image.
+    pub health: Health,
+    /// First problem, if there is one.
+    pub problem: Option<Error>,
+    /// Partitions and file systems of the disk, or why they are unknown.
+    pub layout: Result<DiskLayout, Error>,
+    /// Digests of the disk. `None` unless the content was read.
+    pub digests: Option<Vec<Digest>>,
+    /// Number of allocated blocks that hold only zeros. `None` unless the content was read.
+    pub zero_blocks: Option<u64>,
+    /// Number of allocated blocks that do not follow the previous one in the file. `None` unless the content was read.
+    pub fragmented_blocks: Option<u64>,
+}
+
+/// Whether the parents of an image were found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ParentStatus {
+    /// The image needs no parent.
+    None,
+    /// All parents were found.
+    Found,
+    /// All parents were found, at least one of them by its identity under another name.
+    Renamed,
+    /// The search for parents was not allowed.
+    NotSearched,
+    /// A parent was not found.
+    Missing,
+    /// A file was found, but it has another identity: it was changed after the child was made, or is another image.
+    Changed,
+    /// A parent was found, but cannot be used.
+    Unusable,
+}
+
+impl ParentStatus {
+    /// Returns the name in lower case.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Found => "found",
+            Self::Renamed => "renamed",
+            Self::NotSearched => "not searched",
+            Self::Missing => "missing",
+            Self::Changed => "changed",
+            Self::Unusable => "unusable",
+        }
+    }
+
+    fn of(chain: &Chain) -> Self {
+        let is_renamed = |layer: &Layer| layer.link().is_some_and(|link| link.found_by == FoundBy::Identity);
+        match chain.broken().map(Error::category) {
+            None if chain.needs_parent() => Self::NotSearched,
+            None if chain.layers().len() == 1 => Self::None,
+            None if chain.layers().iter().any(is_renamed) => Self::Renamed,
+            None => Self::Found,
+            Some(Category::ParentNotFound) => Self::Missing,
+            Some(Category::ParentMismatch) => Self::Changed,
+            Some(_) => Self::Unusable,
+        }
+    }
+}
+
+/// State of an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Health {
+    /// Nothing is wrong with it.
+    Ok,
+    /// It can be read, but something is unusual.
+    Warnings,
+    /// It is in order, but a parent is missing, so its disk cannot be read.
+    Incomplete,
+    /// It needs something that this crate does not support.
+    Unsupported,
+    /// A part of it cannot be read.
+    Damaged,
+}
+
+impl Health {
+    /// Returns the name in lower case.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Warnings => "warnings",
+            Self::Incomplete => "incomplete",
+            Self::Unsupported => "unsupported",
+            Self::Damaged => "damaged",
+        }
+    }
+
+    fn of_error(error: &Error) -> Self {
+        if error.category() == Category::Unsupported { Self::Unsupported } else { Self::Damaged }
+    }
+
+    fn of_check(report: &CheckReport) -> Self {
+        match report.worst() {
+            None | Some(Severity::Note | Severity::Leak) => Self::Ok,
+            Some(Severity::Warning) => Self::Warnings,
+            Some(Severity::Unchecked) => Self::Incomplete,
+            Some(Severity::Unsupported) => Self::Unsupported,
+            Some(Severity::Corruption) => Self::Damaged,
+        }
+    }
+}
+
+impl Listing {
+    /// Calls `on_row` for every image of the listing, in order, until it breaks. A path that cannot be read is a row
+    /// with the error. With the feature `rayon`, the threads of the current pool do it. At most 64 rows are in memory.
+    ///
+    /// # Errors
+    /// [`ScanError::Cancelled`], if [`Progress::advance`](crate::Progress::advance) cancelled the reading of content.
+    pub fn rows(
+        &self,
+        options: &InventoryOptions<'_>,
+        mut on_row: impl FnMut(InventoryRow) -> ControlFlow<()>,
+    ) -> Result<(), ScanError> {
+        // A row of an image whose content is read takes long, and is of use at once.
+        let batch = if options.deep { 1 } else { BATCH };
+        for batch in self.entries.chunks(batch) {
+            for row in map_all(batch, |entry| row(entry, self.forest(), options)) {
+                if on_row(row?).is_break() {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn row(entry: &Entry, forest: &Forest, options: &InventoryOptions<'_>) -> Result<InventoryRow, ScanError> {
+    let path = entry.path.clone();
+    let source = match entry.file.as_ref().map(ImageFile::open) {
+        Ok(Ok(source)) => source,
+        Ok(Err(error)) => return Ok(InventoryRow { path, file_size: None, actual_size: None, image: Err(error) }),
+        Err(error) => {
+            return Ok(InventoryRow { path, file_size: None, actual_size: None, image: Err(error.clone()) });
+        }
+    };
+    let (file_size, actual_size) = (Some(source.len()), source.actual_size());
+    let image = match Chain::open(source, &options.open) {
+        Ok(mut chain) => {
+            let renamed = chain.broken().and_then(|_| listed_chain(entry, forest, options));
+            let is_renamed = renamed.is_some();
+            chain = renamed.unwrap_or(chain);
+            let mut content = content(&chain, options)?;
+            if is_renamed {
+                content.parent = ParentStatus::Renamed;
+            }
+            let listed = entry.number.as_ref().ok().and_then(|number| forest.images().get(*number));
+            content.checkpoints = listed.map_or(0, |image| image.descendants);
+            Ok(content)
+        }
+        Err(error) => Err(error),
+    };
+    Ok(InventoryRow { path, file_size, actual_size, image })
+}
+
+/// Opens an image whose parent has another name than the stored one, with the parents that the listing has.
+fn listed_chain(entry: &Entry, forest: &Forest, options: &InventoryOptions<'_>) -> Option<Chain> {
+    let ancestors: Vec<PathBuf> = forest.ancestors(*entry.number.as_ref().ok()?).cloned().collect();
+    let parents = vec![options.open.parents.clone(), Parents::Explicit(ancestors)];
+    let open = options.open.clone().parents(Parents::FirstOf(parents));
+    let chain = Chain::open(entry.file.as_ref().ok()?.open().ok()?, &open).ok()?;
+    chain.broken().is_none().then_some(chain)
+}
+
+fn content(chain: &Chain, options: &InventoryOptions<'_>) -> Result<RowContent, ScanError> {
+    let disk = Disk::so_far(chain);
+    let image = disk.image();
+    let allocated = allocated(image);
+    let parent = ParentStatus::of(chain);
+    let (mut health, mut problem) = (Health::Ok, None);
+    let mut note = |state: Health, error: &Error| {
+        if state > health {
+            (health, problem) = (state, Some(error.clone()));
+        }
+    };
+    // Only what is about the image itself: its parents have rows of their own.
+    let top = disk.layers().first();
+    let content = top.map(|layer| ops::layer_warnings(layer, 0)).unwrap_or_default();
+    let warnings = top.into_iter().flat_map(Layer::warnings).map(|warning| (warning.severity, &warning.detail));
+    for (severity, detail) in content.iter().map(|finding| (finding.severity, &finding.detail)).chain(warnings) {
+        match severity {
+            Severity::Note | Severity::Leak => {}
+            Severity::Corruption | Severity::Unsupported => note(Health::of_error(detail), detail),
+            Severity::Warning | Severity::Unchecked => note(Health::Warnings, detail),
+        }
+    }
+    if let Some(error) = chain.broken() {
+        note(Health::Incomplete, error);
+    }
+    if let Some(Err(error)) = Extents::above(&disk, 1).find(Result::is_err) {
+        note(Health::of_error(&error), &error);
+    }
+    if let Err(error) = &allocated {
+        note(Health::of_error(error), error);
+    }
+    let layout = ops::detect(&disk).map_err(|error| match (error.kind(), chain.broken()) {
+        (ErrorKind::NoParentAttached, Some(missing)) => missing.clone(),
+        _ => error,
+    });
+    let mut content = RowContent {
+        kind: image.kind(),
+        virtual_size: image.virtual_disk_size(),
+        allocated: allocated.ok(),
+        log: image.log_state().clone(),
+        parent,
+        checkpoints: 0,
+        health,
+        problem,
+        layout,
+        digests: None,
+        zero_blocks: None,
+        fragmented_blocks: None,
+    };
+    if options.deep {
+        look_inside(&disk, chain, options, &mut content)?;
+    }
+    Ok(content)
+}
+
+/// Returns the size of the payload blocks that a file holds, in bytes.
+fn allocated(image: &Image) -> Result<u64, Error> {
+    use crate::format::PayloadBlockState::{FullyPresent, PartiallyPresent};
+
+    let states = image.block_states()?;
+    let blocks = states.count(FullyPresent).saturating_add(states.count(PartiallyPresent));
+    Ok(blocks.saturating_mul(image.block_size()))
+}
+
+/// Reads the content of a disk.
+fn look_inside(
+    disk: &Disk,
+    chain: &Chain,
+    options: &InventoryOptions<'_>,
+    content: &mut RowContent,
+) -> Result<(), ScanError> {
+    let check = CheckOptions::new(options.open.clone()).payload(true).scan(options.scan);
+    let report = ops::check(disk.image().source().clone(), &check)?;
+    let found = Health::of_check(&report);
+    if found > content.health {
+        content.health = found;
+        let worst = report.findings.iter().max_by_key(|finding| finding.severity);
+        content.problem = worst.map(|finding| finding.detail.clone());
+    }
+    let zero_blocks = report.findings.iter().filter(|finding| finding.rule == Rule::ZeroBlock);
+    let zero_blocks = zero_blocks.filter_map(|finding| match finding.detail.kind() {
+        ErrorKind::ZeroBlocks { count, .. } => Some(*count),
+        _ => None,
+    });
+    content.zero_blocks = Some(zero_blocks.fold(0, u64::saturating_add));
+    content.fragmented_blocks = Some(report.fragmented_blocks);
+    if chain.needs_parent() {
+        return Ok(());
+    }
+    match ops::hash(Input::disk(disk), &options.algorithms, &options.scan) {
+        Ok(digests) => content.digests = Some(digests),
+        Err(ScanError::Read(error)) => {
+            content.health = Health::of_error(&error);
+            content.problem.get_or_insert(error);
+        }
+        Err(other) => return Err(other),
+    }
+    Ok(())
+}

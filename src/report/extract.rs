@@ -1,0 +1,117 @@
+//! A disk that was extracted: `vhdx extract`.
+
+use std::ops::Range;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::disk::Disk;
+use crate::ops::Extracted;
+
+use super::name::{NameBytes, text_of};
+use super::{Fields, HashLayer, LogUse, OffsetSpan, Report, Schema, by_algorithm};
+
+/// An image and the output that its disk was written to.
+#[non_exhaustive]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Extract {
+    /// Name of this format.
+    pub schema: Schema<Self>,
+    /// Path of the image.
+    pub filename: String,
+    /// Bytes of the path, if it is not Unicode.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filename_bytes: Option<NameBytes>,
+    /// Size of the disk, in bytes.
+    pub virtual_size: u64,
+    /// What was done with the log.
+    pub log: LogUse,
+    /// Whether another program had the file of the image open for writing; none if unknown.
+    pub in_use: Option<bool>,
+    /// The images of the chain, from this one to the base.
+    pub chain: Vec<HashLayer>,
+    /// The part of the disk that was extracted.
+    pub range: OffsetSpan,
+    /// Path of the output; `-` for standard output.
+    pub output: String,
+    /// Format of the output.
+    pub format: ExtractFormat,
+    /// Length of the output, in bytes.
+    pub output_length: u64,
+    /// Space that the output occupies, in bytes; none for a stream or a device.
+    pub output_actual_size: Option<u64>,
+    /// Number of bytes that were copied from files, or shared with them.
+    pub data_bytes: u64,
+    /// Number of zeros that were in no file, or in holes of one.
+    pub zero_bytes: u64,
+    /// Number of those bytes of `data-bytes` that the output shares with the image.
+    pub shared_bytes: u64,
+    /// Duration of the work, in seconds.
+    pub seconds: f64,
+    /// Whether the output was read again and compared.
+    pub verified: bool,
+    /// Digests of the output in hexadecimal, by algorithm.
+    pub digests: Fields<String>,
+}
+
+impl Report for Extract {
+    const SCHEMA: &'static str = "vhdx-mmap/extract/1";
+}
+
+/// Format of an extracted disk.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub enum ExtractFormat {
+    /// The bytes of the disk.
+    Raw,
+    /// A fixed VHD.
+    Vhd,
+}
+
+/// Output of an extraction.
+#[derive(Clone, Copy, Debug)]
+pub struct ExtractOutput<'a> {
+    /// Path of the output.
+    pub path: &'a Path,
+    /// Format of the output.
+    pub format: ExtractFormat,
+    /// Length of the output, in bytes.
+    pub length: u64,
+    /// Space that the output occupies, in bytes; none for a stream or a device.
+    pub actual_size: Option<u64>,
+    /// Whether the output was read again and compared.
+    pub verified: bool,
+    /// Duration of the work, in seconds.
+    pub seconds: f64,
+}
+
+impl Extract {
+    /// Describes a range of a disk that was extracted.
+    #[must_use]
+    pub fn of(disk: &Disk, range: Range<u64>, extracted: &Extracted, output: &ExtractOutput<'_>) -> Self {
+        Self {
+            schema: Schema::default(),
+            filename: text_of(disk.image().path()),
+            filename_bytes: disk.image().path().and_then(NameBytes::of),
+            virtual_size: disk.size(),
+            log: disk.image().log_state().into(),
+            in_use: disk.image().source().in_use(),
+            chain: disk.layers().iter().map(HashLayer::of).collect(),
+            range: range.into(),
+            output: text_of(Some(output.path)),
+            format: output.format,
+            output_length: output.length,
+            output_actual_size: output.actual_size,
+            data_bytes: extracted.data,
+            zero_bytes: extracted.zero,
+            shared_bytes: extracted.shared,
+            seconds: output.seconds,
+            verified: output.verified,
+            digests: by_algorithm(&extracted.digests),
+        }
+    }
+}

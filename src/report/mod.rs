@@ -247,7 +247,7 @@ pub struct Truncated {
 
 #[cfg(feature = "ops")]
 impl Truncated {
-    /// Describes an error of the kind [`ErrorKind::Truncated`](crate::ErrorKind::Truncated).
+    /// Describes an error of the kind [`ErrorKind::Truncated`].
     fn of(error: &Error) -> Option<Self> {
         match *error.kind() {
             ErrorKind::Truncated { file_end, blocks_end, allocated, incomplete, missing } => Some(Self {

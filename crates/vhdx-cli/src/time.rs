@@ -7,7 +7,7 @@ use std::time::SystemTime;
 pub(crate) static OF_PROGRAM: LazyLock<String> = LazyLock::new(|| rfc3339(of_program()));
 
 /// Seconds since 1970 now, at the start of the program, or those of SOURCE_DATE_EPOCH, by which output is
-/// reproducible (https://reproducible-builds.org/specs/source-date-epoch/).
+/// reproducible (<https://reproducible-builds.org/specs/source-date-epoch/>).
 fn of_program() -> u64 {
     let fixed = std::env::var("SOURCE_DATE_EPOCH").ok().and_then(|seconds| seconds.parse().ok());
     let now = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());

@@ -20,7 +20,7 @@ pub struct InventoryOptions<'p> {
     /// Options for opening each image and its parents.
     pub open: OpenOptions,
     /// Whether to read the content: digests, blocks that hold only zeros, and all rules of
-    /// [`check`](crate::ops::check).
+    /// [`check`](fn@crate::ops::check).
     pub deep: bool,
     /// Algorithms of the digests.
     pub algorithms: Vec<Algorithm>,

@@ -3,7 +3,7 @@
 #![cfg(all(feature = "ops", feature = "mmap", feature = "rayon", target_os = "linux"))]
 
 mod changed;
-mod doors;
+mod each_door;
 mod fuse;
 mod many;
 mod process;

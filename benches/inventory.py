@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Times `vhdx list` and `vhdx chain --tree` on a folder with thousands of images, on one machine and in one run.
 
-It writes its own images, sparse ones: bases of 127 GiB with three checkpoints each, in folders of 40. For each command it
-prints seconds, processor seconds, the peak of memory, bytes that the command read, and bytes that the drive returned: once
-with nothing in the page cache, and once with everything in it. The number of rows is checked.
+It writes its own images, sparse ones: bases of 127 GiB with three checkpoints each, in folders of 40; and as many in one
+folder whose parents do not exist. For each command it prints seconds, processor seconds, the peak of memory, bytes that
+the command read, and bytes that the drive returned: once with nothing in the page cache, and once with everything in it.
+The number of rows is checked.
 
   benches/inventory.py                          10,000 images, and 1,000 for comparison: 2 GB of disk
   benches/inventory.py --images 2000 --vhdx target/release/vhdx
@@ -123,6 +124,14 @@ def make(folder, images):
     return images // 4 * 4
 
 
+def make_orphans(folder, images):
+    """Children in one folder whose parents do not exist: each is searched for."""
+    for orphan in range(images):
+        own, parent = (uuid.UUID(int=number << 64 | orphan) for number in (1, 2))
+        write_image(folder / f"orphan{orphan:05}.avhdx", own, parent, f"gone{orphan:05}.vhdx")
+    return images
+
+
 def drop_cache(folder):
     os.sync()
     for path in folder.rglob("*vhdx"):
@@ -159,16 +168,19 @@ def main():
     chosen = arguments.parse_args()
     print("| images | command | page cache | seconds | processor | peak memory | read by calls | read from the drive |")
     print("|---:|---|---|---:|---:|---:|---:|---:|")
-    for wanted in [chosen.images // 10, chosen.images]:
+    sizes = [(wanted, maker) for maker in (make, make_orphans) for wanted in (chosen.images // 10, chosen.images)]
+    for wanted, maker in sizes:
         with tempfile.TemporaryDirectory(dir=chosen.folder) as name:
             folder = Path(name)
-            images = make(folder, wanted)
+            images = maker(folder, wanted)
             commands = [
                 (["list", "--output", "json"], images),
                 (["list"], images + 2),
                 (["list", "--sort", "allocated"], images + 2),
                 (["chain", "--tree"], images),
             ]
+            if maker is make_orphans:
+                commands = [(["list", "--output", "json"], images), (["list", "--json", "--parents", name], images)]
             for words, rows in commands:
                 for is_cold in [True, False]:
                     if is_cold:

@@ -17,7 +17,7 @@ use crate::image::{EntryStatus, Image, ImageKind, LogEntryError, LogReport, LogS
 use super::bat::BatSummary;
 use super::finding::Findings;
 use super::slots::Slots;
-use super::survey::{Counts, Look};
+use super::survey::{Absent, Counts, Look};
 
 /// Summary of the check of one file, without the findings.
 #[derive(Clone, Debug)]
@@ -261,7 +261,8 @@ impl Image {
         if self.geometry.kind == ImageKind::Differencing {
             return;
         }
-        let mut look = Look::new(u64::MAX);
+        // Entries may name the same place many times.
+        let mut look = Look::new(self.view.length());
         let parts = bat.in_parts(|first, end| bat.unneeded_bitmaps(first, end));
         for (chunk, entry) in parts.into_iter().flatten() {
             findings.push(bat.unneeded_bitmap(chunk, entry, slots, &mut look));
@@ -276,14 +277,14 @@ impl Image {
         if absent.is_some() {
             self.bat_by_the_book().mark_old_places(counts, slots);
         }
+        let absent = absent.and_then(|absent| absent.with_room(&self.view, slots));
         // What may be content of blocks that have lost their entries: its length, and its first byte that is not zero.
         let (mut lost, mut first_lost) = (0_u64, None);
         let mut unreferenced = 0_u64;
         // End of the known zeros: there may be millions of runs in one hole.
         let mut zero_end = 0;
-        for (start, end) in slots.unused() {
-            let end = end.min(length);
-            let may_be_lost = absent.is_some_and(|absent| absent.fits(start, end));
+        for (start, end) in Absent::unused(absent, slots, length) {
+            let may_be_lost = absent.is_some_and(|absent| absent.fits(&self.view, start, end));
             let is_tail = start >= used_end && !length.is_multiple_of(MIB);
             let rule = if is_tail { Rule::Trailing } else { Rule::Unreferenced };
             // Start of a run that is zero as a whole, or not zero in each MiB.

@@ -13,7 +13,7 @@ use super::finding::{Findings, MOST_OF_A_KIND};
 use super::slots::Slots;
 
 /// A part of the file that a block uses.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Claim {
     pub(super) structure: Structure,
     pub(super) place: u64,

@@ -6,6 +6,8 @@ use crate::error::{Error, ErrorKind, Rule, Severity, Structure};
 use crate::format::{BatEntry, MIB, PayloadBlockState, SectorBitmapState, U64};
 use crate::image::bat::{Bat, Judged};
 use crate::image::{Image, ImageKind};
+use crate::num::to_u64;
+use crate::source::View;
 
 use super::finding::{Finding, Findings};
 use super::image::first_set;
@@ -42,13 +44,44 @@ pub(crate) struct Absent {
     blocks: u64,
     /// Length of the shortest space that may hold one of them.
     shortest: u64,
+    /// Length of all of them together.
+    all: u64,
+    /// Length of the log: an earlier one of that length may have left its content.
+    log: u64,
     severity: Severity,
 }
 
 impl Absent {
-    /// Returns whether this unused part of a file may hold a block.
-    pub(crate) fn fits(&self, start: u64, end: u64) -> bool {
-        end.saturating_sub(start) >= self.shortest
+    /// Returns whether this unused part of a file may hold a block. What a replay of the log has changed is no content.
+    pub(crate) fn fits(&self, view: &View, start: u64, end: u64) -> bool {
+        end.saturating_sub(start) >= self.shortest && !view.is_changed_by_replay(start, end)
+    }
+
+    /// Returns the unused parts of a file. If several blocks are absent, none of them is in a tail of less than 1 MiB,
+    /// which is a part of its own.
+    pub(crate) fn unused(this: Option<Self>, slots: &Slots, length: u64) -> impl Iterator<Item = (u64, u64)> {
+        let tail = if this.is_some_and(|absent| absent.count > 1) { length & !MIB.saturating_sub(1) } else { length };
+        let parts = slots.unused().flat_map(move |(start, end)| {
+            let middle = tail.clamp(start, end);
+            [(start, middle), (middle, end.min(length))]
+        });
+        parts.filter(|(start, end)| start < end)
+    }
+
+    fn spaces(&self, view: &View, slots: &Slots) -> impl Iterator<Item = Range<u64>> {
+        let unused = Self::unused(Some(*self), slots, view.source().len());
+        unused.filter(|(start, end)| self.fits(view, *start, *end)).map(|(start, end)| start..end)
+    }
+
+    /// Returns the absent blocks if the spaces that may hold them are long enough together. If those suffice that are
+    /// longer than an earlier log, only they count.
+    pub(crate) fn with_room(self, view: &View, slots: &Slots) -> Option<Self> {
+        let long = Self { shortest: self.shortest.max(self.log.saturating_add(1)), ..self };
+        if length_of(long.spaces(view, slots)) >= self.all {
+            return Some(long);
+        }
+        let least = self.log.saturating_add(1).min(self.all);
+        (length_of(self.spaces(view, slots)) >= least).then_some(self)
     }
 
     /// Makes the finding: `space` bytes may hold blocks, and the byte at `first` is not zero.
@@ -66,16 +99,24 @@ impl Bat<'_> {
     pub(crate) fn absent(&self, counts: &Counts) -> Option<Absent> {
         let blocks = self.geometry.payload_blocks();
         let count = blocks.checked_sub(counts.stated).filter(|count| *count > 0 && !counts.has_unread)?;
+        let bat_entries = self.geometry.bat_entries();
         let severity = match self.geometry.kind {
             ImageKind::Fixed => Severity::Corruption,
-            // All blocks may have been trimmed, by a program that sets their entries to zero.
-            _ if count == blocks => Severity::Unchecked,
+            // All blocks may have been trimmed, by a program that sets their entries to zero. If a replay has written
+            // the entries, that is certain.
+            _ if count == blocks && !self.view.is_changed_by_replay(self.offset, self.entry_offset(bat_entries)) => {
+                Severity::Unchecked
+            }
             _ => return None,
         };
         let last = blocks.saturating_sub(1);
         let is_last_absent = self.payload(last).is_ok_and(|(state, _)| state == PayloadBlockState::NotPresent);
-        let shortest = if is_last_absent { self.used_of(last, 0) } else { self.geometry.block_size() };
-        Some(Absent { count, blocks, shortest, severity })
+        let is_only_last = is_last_absent && count == 1;
+        let shortest = if is_only_last { self.used_of(last, 0) } else { self.geometry.block_size() };
+        let logs = self.reserved.ranges().iter().filter(|(.., structure)| *structure == Structure::Log);
+        let log = length_of(logs.map(|(start, end, _)| *start..*end));
+        let all = if is_only_last { shortest } else { count.saturating_mul(shortest) };
+        Some(Absent { count, blocks, shortest, all, log, severity })
     }
 
     /// Reports blocks that reach past the end of the file: as one finding if the file was truncated, or else one by
@@ -84,7 +125,7 @@ impl Bat<'_> {
         let farthest = self.farthest_end(counts.allocated);
         let parts = self.in_parts(|first, end| {
             let (mut missing, mut apart) = (Missing::default(), Findings::default());
-            let mut chunk = Chunk::default();
+            let (mut chunk, mut whole_end) = (Chunk::default(), 0_u64);
             let _reported = self.for_each_place(first, end, |claim| {
                 let is_whole = self.view.has(claim.place, claim.end);
                 match claim.structure {
@@ -93,6 +134,7 @@ impl Bat<'_> {
                         missing.bitmaps.push(number);
                     }
                     Structure::PayloadBlock(_) if !is_whole && claim.end <= farthest => {
+                        missing.first.get_or_insert(claim);
                         let lost = claim.end.saturating_sub(claim.place.max(self.view.file_end()));
                         missing.add(&self.range_of(claim.block), lost, claim.end);
                     }
@@ -103,7 +145,10 @@ impl Bat<'_> {
                             (Error::at(claim.structure, claim.place, kind), Some(self.range_of(claim.block)))
                         });
                     }
-                    Structure::PayloadBlock(_) => chunk.count(self, &claim),
+                    Structure::PayloadBlock(_) => {
+                        whole_end = whole_end.max(claim.end);
+                        chunk.count(self, &claim);
+                    }
                     _ => {}
                 }
             });
@@ -113,14 +158,23 @@ impl Bat<'_> {
                 let start = self.geometry.block_start(number.saturating_mul(self.geometry.chunk_blocks()));
                 missing.add_many(count, start..self.range_of(self.last_of(number)).end, bytes);
             }
-            (missing, apart)
+            (missing, apart, whole_end)
         });
         let mut missing = Missing::default();
-        parts.iter().for_each(|(part, _)| missing.append(part));
-        if let Some(finding) = missing.finding(counts.allocated, self.view.file_end()) {
+        parts.iter().for_each(|(part, ..)| missing.append(part));
+        let whole_end = parts.iter().map(|(.., end)| *end).max().unwrap_or(0);
+        // If the file ends where all other blocks do, nothing was cut off: the entry of this block is damaged.
+        let file_end = self.view.file_end();
+        let is_damaged = |claim: &Claim| missing.blocks == 1 && claim.place > file_end && whole_end == file_end;
+        if let Some(claim) = missing.first.filter(is_damaged) {
+            let kind = ErrorKind::OutOfBounds { length: claim.end.saturating_sub(claim.place), limit: file_end };
+            let detail = Error::at(claim.structure, claim.place, kind);
+            let range = Some(self.range_of(claim.block));
+            findings.push(Finding::new(Rule::BlockPlace, Severity::Corruption, detail, range));
+        } else if let Some(finding) = missing.finding(counts.allocated, self.view.file_end()) {
             findings.push(finding);
         }
-        parts.into_iter().for_each(|(_, apart)| findings.append(apart));
+        parts.into_iter().for_each(|(_, apart, _)| findings.append(apart));
     }
 
     /// Returns where the last block of a complete file ends at the most. A block beyond that has a damaged entry.
@@ -158,11 +212,13 @@ impl Bat<'_> {
         let at = self.entry_offset(self.geometry.bitmap_index(chunk));
         let place = entry.file_offset();
         let end = place.saturating_add(self.geometry.block_size()).min(self.view.file_end());
+        let is_outside = place.saturating_add(MIB) > self.view.file_end();
         let is_stray = SectorBitmapState::from_number(entry.state()) == Some(SectorBitmapState::Present)
             && place >= MIB
-            && self.reserved.overlap(place, end).is_none()
-            && !slots.is_used(place, end)
-            && look.first_set(self, place, end).is_some();
+            && (is_outside
+                || (self.reserved.overlap(place, end).is_none()
+                    && !slots.is_used(place, end)
+                    && look.sample(self, || std::iter::once(place..end)).is_some()));
         if !is_stray {
             let kind = ErrorKind::Field { field: "sector bitmap entry", found: entry.0, expected: "0" };
             return Finding::new(Rule::BitmapUnneeded, Severity::Note, Error::at(structure, at, kind), None);
@@ -175,7 +231,12 @@ impl Bat<'_> {
         };
         let neighbour = [after, after.saturating_sub(1)].into_iter().find(is_absent);
         slots.mark(place, end);
-        let detail = Error::at(structure, at, ErrorKind::StrayBlock { offset: place });
+        let kind = if is_outside {
+            ErrorKind::Field { field: "sector bitmap entry", found: entry.0, expected: "0, or a place in the file" }
+        } else {
+            ErrorKind::StrayBlock { offset: place }
+        };
+        let detail = Error::at(structure, at, kind);
         let range = neighbour.map(|block| self.range_of(block));
         Finding::new(Rule::BitmapUnneeded, Severity::Corruption, detail, range)
     }
@@ -192,9 +253,16 @@ impl Look {
     pub(crate) const FEW: u64 = 16 * MIB;
 
     /// Length of a sample of space that is too long to be read.
-    const SAMPLE: u64 = 64 << 10;
+    const SAMPLE: u64 = 16 << 10;
 
     pub(crate) fn new(left: u64) -> Self {
+        Self { left }
+    }
+
+    /// Returns an equal share for one of `count`, which is taken away from the rest.
+    fn share(&mut self, count: usize) -> Self {
+        let left = self.left.checked_div(to_u64(count)).unwrap_or(self.left);
+        self.left = self.left.saturating_sub(left);
         Self { left }
     }
 
@@ -218,6 +286,11 @@ impl Look {
     fn sample<S: Iterator<Item = Range<u64>>>(&mut self, bat: &Bat<'_>, spaces: impl Fn() -> S) -> Option<u64> {
         let (total, length) = (length_of(spaces()), bat.view.source().len());
         let step = total.div_ceil((self.left / Self::SAMPLE).max(1)).next_multiple_of(Self::SAMPLE);
+        // Content may be as regular as samples: each one is somewhere else in its step.
+        let phase = |base: u64| {
+            let number = base.checked_div(step).unwrap_or(0).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 16;
+            number.checked_rem(step.saturating_sub(Self::SAMPLE).saturating_add(1)).unwrap_or(0)
+        };
         // As positions in all spaces together: the start of a space, and the next sample.
         let (mut start, mut due) = (0_u64, 0_u64);
         // End of the known zeros: there may be millions of spaces in one hole.
@@ -234,7 +307,9 @@ impl Look {
                 if let Some(found) = self.first_set(bat, data, end) {
                     return Some(found);
                 }
-                due = due.saturating_add(data.saturating_sub(at)).saturating_add(step);
+                let done = due.saturating_add(data.saturating_sub(at));
+                let base = done.saturating_sub(done.checked_rem(step).unwrap_or(0)).saturating_add(step);
+                due = base.saturating_add(phase(base));
             }
             start = start.saturating_add(space_length);
         }
@@ -252,6 +327,8 @@ struct Missing {
     range: Option<Range<u64>>,
     /// Chunks whose sector bitmaps are missing.
     bitmaps: Vec<u64>,
+    /// The first payload block that lacks bytes.
+    first: Option<Claim>,
 }
 
 impl Missing {
@@ -273,6 +350,7 @@ impl Missing {
 
     fn append(&mut self, other: &Self) {
         self.blocks_end = self.blocks_end.max(other.blocks_end);
+        self.first = self.first.or(other.first);
         if let Some(range) = other.range.clone() {
             self.add_many(other.blocks, range, other.bytes);
         }
@@ -344,9 +422,8 @@ impl Image {
         if counts.has_outside {
             let mut outside = Findings::default();
             bat.report_outside(&counts, &mut outside);
-            // A single block outside of the file is an error when it is read.
-            let is_truncated = |finding: &Finding| matches!(finding.detail.kind(), ErrorKind::Truncated { .. });
-            outside.into_parts().0.into_iter().filter(is_truncated).for_each(|finding| findings.push(finding));
+            // The first is that of a truncated file, if it is one.
+            outside.into_parts().0.into_iter().take(1).for_each(|finding| findings.push(finding));
         }
         let may_share = self.reserved_for_salvage.is_some() || slots.has_shared();
         let shared = if may_share { self.first_shared_block() } else { None };
@@ -355,21 +432,24 @@ impl Image {
         }
         self.regions.reserved.ranges().iter().for_each(|(start, end, _)| slots.mark(*start, *end));
         bat.mark_rest_of_last(&slots);
-        let mut look = Look::new(Look::FEW);
+        // One half for stray blocks, and the other one for absent blocks.
+        let mut look = Look::new(Look::FEW / 2);
+        let mut count = bitmaps.len();
         for (chunk, entry) in bitmaps {
-            let finding = bat.unneeded_bitmap(chunk, entry, &slots, &mut look);
+            let mut share = look.share(count);
+            count = count.saturating_sub(1);
+            let finding = bat.unneeded_bitmap(chunk, entry, &slots, &mut share);
+            look.left = look.left.saturating_add(share.left);
             if finding.severity > Severity::Note {
                 findings.push(finding);
             }
         }
         if let Some(absent) = bat.absent(&counts) {
             bat.mark_old_places(&counts, &slots);
-            let length = self.source().len();
-            let spaces = || {
-                let unused = slots.unused().map(|(start, end)| start..end.min(length));
-                unused.filter(|space| absent.fits(space.start, space.end))
-            };
-            if let Some(first) = look.sample(&bat, spaces) {
+            look.left = look.left.saturating_add(Look::FEW / 2);
+            let absent = absent.with_room(&self.view, &slots);
+            let spaces = || absent.iter().flat_map(|absent| absent.spaces(&self.view, &slots));
+            if let (Some(absent), Some(first)) = (&absent, look.sample(&bat, spaces)) {
                 findings.push(absent.finding(length_of(spaces()), first));
             }
         }

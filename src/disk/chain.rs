@@ -56,7 +56,7 @@ impl Chain {
     /// Returns the chain of an opened image.
     pub(crate) fn of(image: Image, options: &OpenOptions) -> Self {
         let is_salvaged = options.strictness == Strictness::Salvage;
-        let mut files = KnownFiles::default();
+        let mut files = KnownFiles::new(options);
         files.chain.extend(image.source().id());
         let mut layers = vec![Layer::new(image, None, options.strictness)];
         let (mut broken_rule, mut unusable) = (None, Vec::new());

@@ -6,6 +6,7 @@ mod fingerprint;
 mod identities;
 mod layer;
 mod losses;
+mod names;
 mod options;
 #[cfg(feature = "rayon")]
 mod par_segments;
@@ -37,6 +38,8 @@ pub use chain::{Chain, MAX_PARENTS};
 pub use fingerprint::{ChainFingerprint, LayerFingerprint};
 pub use layer::{Layer, ParentLink};
 pub use losses::{Loss, Losses};
+#[cfg(feature = "ops")]
+pub(crate) use names::skeleton;
 pub use options::OpenOptions;
 #[cfg(feature = "rayon")]
 pub use par_segments::ParSegments;
@@ -46,7 +49,6 @@ pub use reader::Reader;
 pub use runs::{Extents, Location, Run, Runs};
 pub use segments::{Segment, Segments};
 pub use shared::SharedBytes;
-#[cfg(feature = "ops")]
 pub(crate) use stored_path::names_of;
 
 /// Longer requests, in bytes, are read from the file instead of being copied from the mapping. A copy takes a page

@@ -1,10 +1,13 @@
 //! Options for opening an image and its parents.
 
+use std::sync::Arc;
+
 use crate::error::{Error, ErrorKind, Result, Structure};
 use crate::image::{LogPolicy, MetadataOverrides, Strictness};
 use crate::source::{Allow, Source};
 
 use super::fingerprint::ChainFingerprint;
+use super::identities::KnownFolders;
 use super::parents::Parents;
 
 /// Options for opening an image and its parents.
@@ -24,6 +27,7 @@ pub struct OpenOptions {
     pub overrides: MetadataOverrides,
     maps_parents: bool,
     rejects_links: bool,
+    pub(super) folders: Option<Arc<KnownFolders>>,
     pub(super) expected: Option<ChainFingerprint>,
 }
 
@@ -75,6 +79,14 @@ impl OpenOptions {
     #[must_use]
     pub fn without_links(mut self) -> Self {
         self.rejects_links = true;
+        self
+    }
+
+    /// Remembers what searches find in folders, for all clones of these options: for many images with parents in the
+    /// same folders. Files that appear there later may not be found.
+    #[must_use]
+    pub fn remember_folders(mut self) -> Self {
+        self.folders.get_or_insert_default();
         self
     }
 

@@ -2,14 +2,15 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use uuid::Uuid;
 
-use crate::error::{Candidate, Error, ErrorKind, ParentRejection, Result, Structure};
+use crate::error::{Candidate, Category, Error, ErrorKind, ParentRejection, Result, Structure};
 use crate::image::{Image, Linkage, MetadataOverrides, ParentLocator, Strictness, Warnings};
-use crate::source::{Allow, FileId, OpenFile, Source};
+use crate::source::{Allow, FileId, FoundFile, OpenFile, Source};
 
-use super::identities::{Identities, looks_like};
+use super::identities::{Identities, KnownFolders, identity};
 use super::options::OpenOptions;
 use super::parents::{FoundBy, ParentRequest, Parents};
 use super::stored_path::{names_of, outcome_of_opening, resolve, walks};
@@ -42,8 +43,14 @@ pub(super) struct KnownFiles {
     pub(super) chain: Vec<FileId>,
     /// Files that the caller named and that were inspected, with their identities.
     given: HashMap<PathBuf, (FileId, Uuid)>,
-    /// Identities of the images in the folders of [`Parents::Within`], which are looked at once for the whole chain.
-    folders: HashMap<PathBuf, Identities>,
+    /// Names and identities in folders, which are looked at once for the whole chain.
+    folders: Arc<KnownFolders>,
+}
+
+impl KnownFiles {
+    pub(super) fn new(options: &OpenOptions) -> Self {
+        Self { folders: options.folders.clone().unwrap_or_default(), ..Self::default() }
+    }
 }
 
 /// Search for the parent of one image.
@@ -167,47 +174,70 @@ impl<'a> Search<'a> {
         let folder = std::fs::canonicalize(self.child.path()?).ok()?.parent()?.to_path_buf();
         let locator = self.locator;
         let stored = [&locator.relative_path, &locator.absolute_win32_path, &locator.volume_path];
-        let names: Vec<&str> = stored.into_iter().flatten().filter_map(|path| names_of(path).last()).collect();
-        let is_similar = |path: &Path| names.iter().any(|name| looks_like(path, name));
-        let similar = Identities::in_folder(&folder, self.options.strictness, is_similar);
-        self.take_first(&similar)
+        let folders = Arc::clone(&self.files.folders);
+        // A folder that cannot be listed is reported by the searches before.
+        let names = folders.names(&folder).ok()?;
+        let stored = stored.into_iter().flatten().filter_map(|path| names_of(path).last());
+        stored.flat_map(|stored| names.similar(stored)).find_map(|name| {
+            let file = FoundFile::in_folder(&folder, name).filter(FoundFile::may_be_image)?;
+            let is_parent = match identity(&file, self.options.strictness) {
+                Ok(id) => id.is_some_and(|id| locator.linkage_of(id).is_some()),
+                // It may be the parent.
+                Err(error) if matches!(error.category(), Category::Open | Category::Io) => {
+                    let found = self.seen.insert(file.path.clone()).then(|| outcome_of_searching(error))?;
+                    return self.take(file.path, Err(found), FoundBy::Identity);
+                }
+                Err(_) => false,
+            };
+            if is_parent { self.take_found(&file.path) } else { None }
+        })
     }
 
     /// Tries the images below a folder that have the identity, whatever their names are.
     fn by_identity(&mut self, root: &Path) -> Option<Found> {
-        let folder = std::fs::canonicalize(root).ok()?;
-        let strictness = self.options.strictness;
-        let known = self.files.folders.remove(&folder).unwrap_or_else(|| Identities::below(&folder, strictness));
-        let found = self.take_first(&known);
+        // `below` has reported a path that is not a folder.
+        let folder = std::fs::canonicalize(root).ok().filter(|folder| folder.is_dir())?;
+        let known = match self.files.folders.identities(&folder, self.options.strictness) {
+            Ok(known) => known,
+            Err(error) => return self.take(root.to_path_buf(), Err(outcome_of_opening(error)), FoundBy::Identity),
+        };
+        let found = known.with_identity(self.locator).find_map(|path| self.take_found(path));
         if found.is_none() {
-            let outcome = ParentRejection::NoneWithin { images: known.len(), is_complete: known.is_complete() };
+            let Identities { images, unreadable, is_complete, .. } = *known;
+            let outcome = ParentRejection::NoneWithin { images, unreadable, is_complete };
             self.tried.push(Candidate { path: root.to_path_buf(), outcome });
         }
-        self.files.folders.insert(folder, known);
         found
     }
 
-    /// Accepts the first of these images that is the parent. Files that were tried by their names are left out.
-    fn take_first(&mut self, images: &Identities) -> Option<Found> {
-        images.with_identity(self.locator).find_map(|path| {
-            if !self.seen.insert(path.to_path_buf()) {
-                return None;
-            }
-            let file = open_file(path, Allow::Searched).ok()?;
-            if file.id().is_some_and(|id| self.files.chain.contains(&id)) {
-                return None;
-            }
-            let found = identity_of(&file, self.options.strictness).and_then(|identity| self.check(file, identity));
-            self.take(path.to_path_buf(), found, FoundBy::Identity)
-        })
+    /// Accepts a file with the right identity, unless it was tried by its name already.
+    fn take_found(&mut self, path: &Path) -> Option<Found> {
+        if !self.seen.insert(path.to_path_buf()) {
+            return None;
+        }
+        let opened = open_file(path, Allow::Searched).map_err(outcome_of_searching);
+        if let Ok(file) = &opened
+            && file.id().is_some_and(|id| self.files.chain.contains(&id))
+        {
+            return None;
+        }
+        let found = opened.and_then(|file| {
+            let identity = identity_of(&file, self.options.strictness)?;
+            self.check(file, identity)
+        });
+        self.take(path.to_path_buf(), found, FoundBy::Identity)
     }
 
     /// Tries the ends of the stored paths, below a folder.
     fn below(&mut self, root: &Path) -> Option<Found> {
         let folder = match std::fs::canonicalize(root) {
-            Ok(folder) => folder,
+            Ok(folder) if folder.is_dir() => folder,
+            Ok(_) => return self.take(root.to_path_buf(), Err(ParentRejection::NotAFolder), FoundBy::Root),
             Err(error) => {
-                let outcome = outcome_of_opening(Error::of(Structure::File, ErrorKind::Open(error.into())));
+                let outcome = match outcome_of_opening(Error::of(Structure::Folder, ErrorKind::Open(error.into()))) {
+                    ParentRejection::Missing => ParentRejection::NoFolder,
+                    outcome => outcome,
+                };
                 return self.take(root.to_path_buf(), Err(outcome), FoundBy::Root);
             }
         };
@@ -225,7 +255,7 @@ impl<'a> Search<'a> {
 
     /// Tries the files to which a path below `folder`, which contains no links, leads.
     fn search(&mut self, folder: &Path, inside: &Path, found_by: FoundBy) -> Option<Found> {
-        walks(folder, inside).into_iter().find_map(|walked| {
+        walks(folder, inside, &self.files.folders).into_iter().find_map(|walked| {
             let path = walked.as_ref().map_or_else(|_| folder.join(inside), PathBuf::clone);
             if !self.seen.insert(path.clone()) {
                 return None;
@@ -307,6 +337,8 @@ impl<'a> Search<'a> {
             ParentRejection::Missing
             | ParentRejection::Outside
             | ParentRejection::NoneWithin { .. }
+            | ParentRejection::NoFolder
+            | ParentRejection::NotAFolder
             | ParentRejection::NotAFile { .. } => 4,
         };
         let mut tried = std::mem::take(&mut self.tried);

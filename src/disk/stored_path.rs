@@ -1,10 +1,12 @@
 //! Conversion of stored parent paths to files, confined to a folder.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, ErrorKind, ParentRejection, Result, Structure};
+
+use super::identities::KnownFolders;
 
 /// Returns the rejection of a candidate that cannot be opened.
 pub(super) fn outcome_of_opening(error: Error) -> ParentRejection {
@@ -73,14 +75,14 @@ struct Walk {
 ///
 /// A walk that leads to no file returns [`ParentRejection::Missing`], [`ParentRejection::Outside`], or
 /// [`ParentRejection::Broken`] if a folder cannot be read.
-pub(super) fn walks(folder: &Path, inside: &Path) -> Vec<Result<PathBuf, ParentRejection>> {
+pub(super) fn walks(folder: &Path, inside: &Path, folders: &KnownFolders) -> Vec<Result<PathBuf, ParentRejection>> {
     if inside.as_os_str().len() > LONGEST_PATH {
         return vec![Err(ParentRejection::Missing)];
     }
     let mut found = Vec::new();
     let mut ways = vec![Walk { path: folder.to_path_buf(), ahead: steps(inside), links: 0 }];
     while let Some(way) = ways.pop().filter(|_| found.len() < MOST_WALKS) {
-        found.push(walk(folder, way, &mut ways));
+        found.push(walk(folder, way, &mut ways, folders));
     }
     found
 }
@@ -90,18 +92,8 @@ fn steps(path: &Path) -> Vec<OsString> {
     path.components().rev().map(|step| step.as_os_str().to_owned()).collect()
 }
 
-/// Returns the names in a folder that differ from `name` only in upper and lower case, the first in order last.
-fn names_alike(folder: &Path, name: &OsStr) -> io::Result<Vec<OsString>> {
-    let lower = |name: &OsStr| name.to_string_lossy().to_lowercase();
-    let wanted = lower(name);
-    let names = std::fs::read_dir(folder)?.filter_map(|entry| Some(entry.ok()?.file_name()));
-    let mut names: Vec<OsString> = names.filter(|name| lower(name) == wanted).collect();
-    names.sort_by(|one, other| other.cmp(one));
-    Ok(names)
-}
-
 /// Follows one walk to its end. If it branches, the other branches are added to `ways`.
-fn walk(folder: &Path, way: Walk, ways: &mut Vec<Walk>) -> Result<PathBuf, ParentRejection> {
+fn walk(folder: &Path, way: Walk, ways: &mut Vec<Walk>, folders: &KnownFolders) -> Result<PathBuf, ParentRejection> {
     let broken = |error: io::Error| outcome_of_opening(Error::of(Structure::File, ErrorKind::Open(error.into())));
     let Walk { mut path, mut ahead, mut links } = way;
     while let Some(step) = ahead.pop() {
@@ -118,10 +110,14 @@ fn walk(folder: &Path, way: Walk, ways: &mut Vec<Walk>) -> Result<PathBuf, Paren
         let mut next = path.join(&step);
         let found = match std::fs::symlink_metadata(&next) {
             Err(error) if is_nowhere(&error) => {
-                let mut names = names_alike(&path, &step).map_err(broken)?;
-                let first = names.pop().ok_or(ParentRejection::Missing)?;
-                let way_by = |name| Walk { path: path.clone(), ahead: [ahead.clone(), vec![name]].concat(), links };
-                ways.extend(names.into_iter().take(MOST_WALKS).map(way_by));
+                let names = folders.names(&path).map_err(broken)?;
+                let (first, others) = names.alike(&step).split_first().ok_or(ParentRejection::Missing)?;
+                let way_by = |name: &OsString| Walk {
+                    path: path.clone(),
+                    ahead: [&*ahead, std::slice::from_ref(name)].concat(),
+                    links,
+                };
+                ways.extend(others.iter().take(MOST_WALKS).rev().map(way_by));
                 next = path.join(first);
                 std::fs::symlink_metadata(&next)
             }

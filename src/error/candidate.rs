@@ -41,9 +41,15 @@ pub enum ParentRejection {
     NoneWithin {
         /// Number of images whose identity was read.
         images: usize,
-        /// Whether all files of the folder were looked at.
+        /// Number of images and folders in it that cannot be read.
+        unreadable: usize,
+        /// Whether there were few enough files to look at all of them.
         is_complete: bool,
     },
+    /// The folder does not exist.
+    NoFolder,
+    /// The path is not a folder.
+    NotAFolder,
     /// The file cannot be opened as an image, so its identity is unknown.
     Broken(Error),
     /// The file has the identity that the child stores, but cannot be opened, or cannot be the parent of this child.
@@ -59,9 +65,15 @@ impl fmt::Display for Candidate {
             ParentRejection::InChain => f.write_str("already in the chain")?,
             ParentRejection::OtherIdentity { found } => write!(f, "DataWriteGuid {{{found}}}")?,
             ParentRejection::NotAFile { what } => write!(f, "is {what}")?,
-            ParentRejection::NoneWithin { images, is_complete } => {
-                let images = Count(u64::try_from(*images).unwrap_or(u64::MAX), "image", "images");
-                write!(f, "none of {images} has this identity")?;
+            ParentRejection::NoFolder => f.write_str("no such folder")?,
+            ParentRejection::NotAFolder => f.write_str("is not a folder")?,
+            ParentRejection::NoneWithin { images, unreadable, is_complete } => {
+                let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+                write!(f, "none of {} has this identity", Count(count(*images), "image", "images"))?;
+                if *unreadable > 0 {
+                    let what = Count(count(*unreadable), "image or folder", "images or folders");
+                    write!(f, "; {what} in it cannot be read")?;
+                }
                 if !is_complete {
                     f.write_str("; there are too many files to look at all of them")?;
                 }

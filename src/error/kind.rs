@@ -196,6 +196,8 @@ pub enum ErrorKind {
     AssumedPlaces {
         /// File offset of block 0.
         offset: u64,
+        /// Another one, for which there is evidence, too.
+        other: Option<u64>,
     },
     /// Bytes that the format reserves or leaves unused are not zero.
     NotEmpty {
@@ -492,11 +494,14 @@ impl fmt::Display for ErrorKind {
                 Count(*blocks, "block is", "blocks are"),
                 Count(*space, "byte", "bytes")
             ),
-            Self::AssumedPlaces { offset } => write!(
-                f,
-                "blocks that are not present are read where a fixed image has them, from {offset:#x} on, as given with \
-                 --assume"
-            ),
+            Self::AssumedPlaces { offset, other } => {
+                write!(
+                    f,
+                    "blocks that are not present are read where a fixed image has them, from {offset:#x} on, as given \
+                     with --assume"
+                )?;
+                other.map_or(Ok(()), |other| write!(f, "; the first of them may as well be at {other:#x}"))
+            }
             Self::NotEmpty { found, what } => write!(f, "{what} is not empty (found {found:#04x}, expected 0)"),
             Self::ZeroBlocks { count, length } => {
                 let blocks = Count(*count, "allocated block holds", "allocated blocks hold");

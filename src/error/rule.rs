@@ -230,8 +230,9 @@ rules! {
     Trailing = "L2", Leak;
     /// A log changes structures, and no payload: a replay that changes a block hides bytes that are still in the file.
     LoggedPayload = "L3", Leak;
-    /// Blocks are present if the file has content for them: in a fixed image, and in one without any block, space of
-    /// blocks that nothing refers to is zero.
+    /// Blocks are present if the file has content for them: in a fixed image, and in one without any block, space that
+    /// nothing refers to is zero, if blocks fit there and it is longer than the log or long enough for all absent
+    /// blocks.
     LostBlocks = "L4", Corruption;
     /// What the format leaves empty is zero: the rest of the header section, gaps, the unused parts of tables and
     /// regions, and BAT entries after that of the last block.

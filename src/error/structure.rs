@@ -8,6 +8,8 @@ use std::fmt;
 pub enum Structure {
     /// The file as a whole.
     File,
+    /// A folder of images.
+    Folder,
     /// The file type identifier at offset 0 (MS-VHDX 2.2.1).
     FileIdentifier,
     /// Header 1 or 2 (MS-VHDX 2.2.2).
@@ -54,6 +56,7 @@ impl fmt::Display for Structure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File => f.write_str("file"),
+            Self::Folder => f.write_str("folder"),
             Self::FileIdentifier => f.write_str("file type identifier"),
             Self::Header(copy) => write!(f, "header {copy}"),
             Self::Headers => f.write_str("headers"),

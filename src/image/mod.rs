@@ -164,17 +164,18 @@ impl Image {
             let detail = Error::at(Structure::ParentLocator, offset, kind);
             warnings.add_as(Rule::ParentLocator, Severity::Unchecked, detail);
         }
+        let reserved_for_salvage =
+            warnings.is_lenient().then(|| regions.reserved_for_salvage(&view, &header, geometry.bat_length()));
         let assumed_start = (assumed.is_linear && geometry.kind != ImageKind::Differencing).then(|| {
             let Region { offset, len: length, .. } = regions.bat;
-            let (view, geometry, reserved, length) = (&view, &geometry, &regions.reserved, length.into());
-            let start = Bat { view, geometry, reserved, offset, length, assumed_start: None }.linear_start();
-            let detail = Error::at(Structure::Bat, offset, ErrorKind::AssumedPlaces { offset: start });
+            let reserved = reserved_for_salvage.as_ref().unwrap_or(&regions.reserved);
+            let (view, geometry, length) = (&view, &geometry, length.into());
+            let (start, other) = Bat { view, geometry, reserved, offset, length, assumed_start: None }.linear_start();
+            let detail = Error::at(Structure::Bat, offset, ErrorKind::AssumedPlaces { offset: start, other });
             warnings.add_as(Rule::LostBlocks, Severity::Corruption, detail);
             start
         });
         view.release_preloaded();
-        let reserved_for_salvage =
-            warnings.is_lenient().then(|| regions.reserved_for_salvage(&view, &header, geometry.bat_length()));
         Ok(Self {
             reserved_for_salvage,
             view,

@@ -67,7 +67,12 @@ pub(crate) fn read(
     warnings: &mut Warnings,
 ) -> Result<Regions> {
     if warnings.is_lenient() && (assumed.bat_offset.is_some() || assumed.metadata_offset.is_some()) {
-        return Regions::without_table(view, header, assumed, warnings);
+        let intact = Table::read(view, 1).or_else(|_| Table::read(view, 2)).ok();
+        let place = |guid| intact.as_ref().and_then(|table| table.place_of(guid));
+        let mut assumed = assumed.clone();
+        assumed.bat_offset = assumed.bat_offset.or_else(|| place(RegionTableEntry::BAT));
+        assumed.metadata_offset = assumed.metadata_offset.or_else(|| place(RegionTableEntry::METADATA));
+        return Regions::without_table(search::find(view, &assumed), view, header, warnings);
     }
     let (copy, table) = match (Table::read(view, 1), Table::read(view, 2)) {
         (Ok(first), Ok(second)) => {
@@ -93,8 +98,13 @@ pub(crate) fn read(
             let usable = usable.next();
             warnings.reject(Rule::RegionTables, detail)?;
             match usable {
-                Some(usable) if usable.1.leads_to_metadata(view) || search::find(view, assumed).is_err() => usable,
-                _ => return Regions::without_table(view, header, assumed, warnings),
+                Some(usable) if usable.1.leads_to_regions(view, assumed) == Some(true) => usable,
+                Some(usable) => match search::find(view, assumed) {
+                    // Nothing better was found, and nothing shows that the table is wrong.
+                    Err(_) if usable.1.leads_to_regions(view, assumed).is_none() => usable,
+                    found => return Regions::without_table(found, view, header, warnings),
+                },
+                None => return Regions::without_table(search::find(view, assumed), view, header, warnings),
             }
         }
     };
@@ -157,13 +167,12 @@ impl Regions {
 
     /// Returns the regions of a file that has lost its tables, from a search or from the caller.
     fn without_table(
+        found: Result<FoundRegions>,
         view: &View,
         header: &CurrentHeader,
-        assumed: &MetadataOverrides,
         warnings: &mut Warnings,
     ) -> Result<Self> {
-        let found = search::find(view, assumed).map_err(|error| warnings.fatal(Rule::RegionTables, error))?;
-        let FoundRegions { metadata, bat } = found;
+        let FoundRegions { metadata, bat } = found.map_err(|error| warnings.fatal(Rule::RegionTables, error))?;
         let place = Some(metadata.offset).filter(|_| metadata.len > 0);
         let kind = ErrorKind::RegionSearch { found: vec![(place, Some(bat.offset))] };
         warnings.add_as(Rule::RegionTables, Severity::Warning, Error::of(Structure::RegionTables, kind));
@@ -201,28 +210,30 @@ struct Table {
 
 impl Table {
     fn read(view: &View, copy: u8) -> Result<Self> {
-        Self::parse(view, copy, true)
+        Self::parse(view, copy, 0, true)
     }
 
     /// Reads a copy with a wrong signature or checksum, if it has the necessary entries: better than none.
     fn read_unchecked(view: &View, copy: u8) -> Option<Self> {
-        let table = Self::parse(view, copy, false).ok()?;
+        let table = Self::parse(view, copy, 0, false).ok()?;
         let has = |guid: Guid| table.entries.iter().any(|entry| entry.guid == guid);
         (has(RegionTableEntry::BAT) && has(RegionTableEntry::METADATA)).then_some(table)
     }
 
-    /// Returns whether a metadata region is where the table says.
-    fn leads_to_metadata(&self, view: &View) -> bool {
-        let entry = self.entries.iter().find(|entry| entry.guid == RegionTableEntry::METADATA);
-        entry.is_some_and(|entry| {
-            let length = to_u64(MetadataTableHeader::SIGNATURE.len());
-            let found = view.copy(Structure::MetadataTable, entry.file_offset.get(), length);
-            found.is_ok_and(|found| found == MetadataTableHeader::SIGNATURE.as_bytes())
-        })
+    /// Returns whether a metadata region and its BAT are where the table says. Returns `None` if that cannot be read.
+    fn leads_to_regions(&self, view: &View, assumed: &MetadataOverrides) -> Option<bool> {
+        let (metadata, bat) = self.place_of(RegionTableEntry::METADATA).zip(self.place_of(RegionTableEntry::BAT))?;
+        search::is_pair(view, metadata, bat, assumed)
     }
 
-    fn parse(view: &View, copy: u8, is_checked: bool) -> Result<Self> {
-        let (structure, offset) = (Structure::RegionTable(copy), region_table_offset(copy));
+    /// Returns the file offset of a region.
+    fn place_of(&self, guid: Guid) -> Option<u64> {
+        self.entries.iter().find(|entry| entry.guid == guid).map(|entry| entry.file_offset.get())
+    }
+
+    /// Parses a copy of the table of an image that begins at file offset `start`.
+    fn parse(view: &View, copy: u8, start: u64, is_checked: bool) -> Result<Self> {
+        let (structure, offset) = (Structure::RegionTable(copy), start.saturating_add(region_table_offset(copy)));
         let at = |field: usize, kind| Error::at(structure, offset.saturating_add(to_u64(field)), kind);
         // A copy, so that the checked bytes are those that are used.
         let bytes = view.copy(structure, offset, RegionTableHeader::TABLE_LENGTH)?;
@@ -250,6 +261,14 @@ impl Table {
         let (entries, reserved) = (entries.to_vec(), head.reserved.get());
         Ok(Self { bytes, reserved, entries })
     }
+}
+
+/// Returns the file offsets of the regions of an image that begins at file offset `start`, by its valid region tables.
+pub(super) fn named_by_table_at(view: &View, start: u64) -> Vec<u64> {
+    let tables = (1..=2).filter_map(|copy| Table::parse(view, copy, start, true).ok());
+    let places =
+        tables.flat_map(|table| [RegionTableEntry::BAT, RegionTableEntry::METADATA].map(|guid| table.place_of(guid)));
+    places.flatten().map(|place| start.saturating_add(place)).collect()
 }
 
 /// The entries of the table in use, and their location for errors.

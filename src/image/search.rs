@@ -2,21 +2,25 @@
 //! 1 MiB.
 //!
 //! A metadata region begins with its signature, and has the sizes from which the length of the BAT follows. A BAT is
-//! recognised by its entries, all of which must be valid. What lies in a block of the disk is content, such as an image
-//! in an image. Only if exactly one pair remains, it is used. At most 64 KiB of each MiB are read, and a limited number
+//! recognised by its entries, of which no more than a few may be damaged. An image in the disk has region tables of its
+//! own, relative to its beginning: what these name is content. Only if exactly one pair remains, it is used: nothing
+//! distinguishes an old copy of a BAT from the current one. At most 64 KiB of each MiB are read, and a limited number
 //! of whole tables.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 
 use crate::error::{Error, ErrorKind, Result, Structure};
-use crate::format::{BatEntry, Guid, KIB_64, MIB, MetadataTableHeader, RegionTableEntry};
+use crate::format::{
+    BatEntry, Guid, KIB_64, MIB, MetadataTableHeader, RegionTableEntry, RegionTableHeader, region_table_offset,
+};
 use crate::num::to_u64;
 use crate::source::View;
 
 use super::assumed::MetadataOverrides;
 use super::geometry::{Geometry, ImageKind};
 use super::metadata;
-use super::region::Region;
+use super::region::{Region, named_by_table_at};
 use super::warning::{Strictness, Warnings};
 
 /// The regions that a search has found.
@@ -28,6 +32,12 @@ pub(super) struct FoundRegions {
 /// Largest number of metadata tables and of BATs that are compared. With more, none is the right one for certain.
 const MOST: usize = 8;
 
+/// Largest number of images in the disk that are recognised.
+const MOST_NESTED: usize = 1 << 16;
+
+/// Largest number of damaged entries of a BAT: those of one sector of the drive. At most one in eight may be damaged.
+const MOST_DAMAGED: u64 = 64;
+
 /// Number of bytes of all tables that are read as a whole: the longest valid one has 513 MiB.
 const MOST_READ: u64 = 2 << 30;
 
@@ -37,45 +47,64 @@ const PIECE: u64 = 4096;
 /// Searches for the regions, except for those whose offsets the caller gives.
 ///
 /// # Errors
-/// [`ErrorKind::RegionSearch`], with what was found instead of one of each.
+/// [`ErrorKind::RegionSearch`], with what was found instead of one of each; the first error of reading the file, since
+/// the regions may be where it cannot be read.
 pub(super) fn find(view: &View, assumed: &MetadataOverrides) -> Result<FoundRegions> {
     if let (Some(metadata), Some(bat)) = (assumed.metadata_offset, assumed.bat_offset) {
-        let left = view.length().saturating_sub(bat).next_multiple_of(MIB).min(4095 * MIB);
-        let bat = Region { len: u32::try_from(left).unwrap_or(0), ..region(RegionTableEntry::BAT, bat) };
+        // Without sizes, nothing can be read, whatever the length of the BAT is.
+        let bat = geometry(view, Some(metadata), assumed)
+            .map_or_else(|_| region(RegionTableEntry::BAT, bat), |geometry| bat_region(bat, &geometry));
         return Ok(FoundRegions { metadata: metadata_region(view, Some(metadata)), bat });
     }
-    let search = Search { view, left: Cell::new(MOST_READ) };
+    let search = Search::new(view);
+    let nested = search.nested();
+    let places = search.metadata_places(assumed, &nested);
     let mut pairs = Vec::new();
     let mut without_bat = Vec::new();
-    for place in search.metadata_places(assumed) {
-        let Some(geometry) = geometry(view, place, assumed) else { continue };
-        let bats = search.bat_places(place, &geometry, assumed);
+    for (place, geometry) in &places {
+        let bats = search.bat_places(*place, geometry, assumed, &nested);
         if bats.is_empty() {
-            without_bat.push((place, None));
+            without_bat.push((*place, None));
         }
-        pairs.extend(bats.into_iter().map(|bat| Pair { metadata: place, bat, geometry: geometry.clone() }));
+        pairs.extend(bats.into_iter().map(|bat| Pair { metadata: *place, bat, geometry: geometry.clone() }));
     }
-    if (2..=MOST).contains(&pairs.len()) {
-        let is_content: Vec<bool> =
-            pairs.iter().map(|pair| pairs.iter().any(|other| search.is_content(pair, other))).collect();
-        let mut is_content = is_content.into_iter();
-        pairs.retain(|_| !is_content.next().unwrap_or(false));
+    let others: Vec<u64> = without_bat.iter().filter_map(|(place, _)| *place).collect();
+    let wins = |pair: &Pair| places.len() <= MOST && (others.is_empty() || search.has_blocks_over(pair, &others));
+    let single = <[Pair; 1]>::try_from(pairs);
+    let single = single.map(|[pair]| if wins(&pair) { Ok(pair) } else { Err(vec![pair]) });
+    if let Some(error) = search.failed.take() {
+        return Err(error);
     }
-    match pairs.as_slice() {
+    match single.unwrap_or_else(Err) {
         _ if search.left.get() == 0 => {
             let what = "lost, and too many parts of the file look like a BAT";
             Err(Error::of(Structure::RegionTables, ErrorKind::Text { what }))
         }
-        [pair] => Ok(FoundRegions {
+        Ok(pair) => Ok(FoundRegions {
             metadata: metadata_region(view, pair.metadata),
             bat: bat_region(pair.bat, &pair.geometry),
         }),
-        _ => {
+        Err(pairs) => {
             let found = pairs.iter().map(|pair| (pair.metadata, Some(pair.bat)));
             let found = found.chain(without_bat).take(MOST).collect();
             Err(Error::of(Structure::RegionTables, ErrorKind::RegionSearch { found }))
         }
     }
+}
+
+/// Returns whether the BAT at `bat` has entries that fit the metadata at `metadata`. Returns `None` if that cannot be
+/// read.
+pub(super) fn is_pair(view: &View, metadata: u64, bat: u64, assumed: &MetadataOverrides) -> Option<bool> {
+    let geometry = geometry(view, Some(metadata), assumed).ok()?;
+    let search = Search::new(view);
+    let table = Table { place: bat, metadata: Some(metadata), geometry: &geometry, file_length: view.length() };
+    let is_bat = bat >= MIB && bat.is_multiple_of(MIB) && search.is_bat(&table);
+    search.failed.take().is_none().then_some(is_bat)
+}
+
+/// Returns whether bytes could not be read, as opposed to being invalid.
+fn is_unread(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Lost | ErrorKind::Io(_))
 }
 
 /// Possible locations of both regions. The metadata may be lost, and all of its values given.
@@ -101,43 +130,74 @@ fn bat_region(offset: u64, geometry: &Geometry) -> Region {
     Region { len: u32::try_from(len).unwrap_or(u32::MAX), ..region(RegionTableEntry::BAT, offset) }
 }
 
-/// Returns the sizes in the metadata at `place`, if all are there and valid.
-fn geometry(view: &View, place: Option<u64>, assumed: &MetadataOverrides) -> Option<Geometry> {
+/// Returns the sizes in the metadata at `place`.
+///
+/// # Errors
+/// Fails unless all are there and valid.
+fn geometry(view: &View, place: Option<u64>, assumed: &MetadataOverrides) -> Result<Geometry> {
     let mut trial = Warnings::new(Strictness::Salvage);
-    let metadata = metadata::read(view, &metadata_region(view, place), assumed, &mut trial).ok()?;
-    Geometry::new(&metadata, &mut trial).ok()
+    let metadata = metadata::read(view, &metadata_region(view, place), assumed, &mut trial)?;
+    Geometry::new(&metadata, &mut trial)
 }
 
 struct Search<'v> {
     view: &'v View,
     /// Number of bytes of whole tables that may still be read.
     left: Cell<u64>,
+    /// First error of reading the file.
+    failed: RefCell<Option<Error>>,
 }
 
-impl Search<'_> {
-    /// Returns the possible locations of the metadata region.
-    fn metadata_places(&self, assumed: &MetadataOverrides) -> Vec<Option<u64>> {
+impl<'v> Search<'v> {
+    fn new(view: &'v View) -> Self {
+        Self { view, left: Cell::new(MOST_READ), failed: RefCell::new(None) }
+    }
+
+    /// Returns the regions of images in the disk, if they lie in the file as a whole: their region tables are not at
+    /// the beginning of this file, and name places relative to the beginning of theirs.
+    fn nested(&self) -> BTreeSet<u64> {
+        let signature = RegionTableHeader::SIGNATURE.as_bytes();
+        let is_table = |offset: u64| self.read(offset, 4).is_some_and(|found| found == signature);
+        let has_table = |place: &u64| (1..=2).any(|copy| is_table(place.saturating_add(region_table_offset(copy))));
+        self.places()
+            .filter(has_table)
+            .take(MOST_NESTED)
+            .flat_map(|place| named_by_table_at(self.view, place))
+            .collect()
+    }
+
+    /// Returns the possible locations of the metadata region, with their sizes: one more than [`MOST`] if there are
+    /// more.
+    fn metadata_places(&self, assumed: &MetadataOverrides, nested: &BTreeSet<u64>) -> Vec<(Option<u64>, Geometry)> {
+        let sizes = |place: Option<u64>| match geometry(self.view, place, assumed) {
+            Err(error) if is_unread(&error) => {
+                self.failed.borrow_mut().get_or_insert(error);
+                None
+            }
+            sizes => Some((place, sizes.ok()?)),
+        };
         if let Some(given) = assumed.metadata_offset {
-            return vec![Some(given)];
+            return sizes(Some(given)).into_iter().collect();
         }
-        let mut found: Vec<Option<u64>> = self
-            .places()
-            .filter(|place| {
-                let signature = self.read(*place, to_u64(MetadataTableHeader::SIGNATURE.len()));
-                signature.is_some_and(|found| found == MetadataTableHeader::SIGNATURE.as_bytes())
-                    && geometry(self.view, Some(*place), assumed).is_some()
-            })
-            .take(MOST)
-            .map(Some)
-            .collect();
+        let signature = MetadataTableHeader::SIGNATURE.as_bytes();
+        let has_signature =
+            |place: &u64| self.read(*place, to_u64(signature.len())).is_some_and(|found| found == signature);
+        let places = self.places().filter(|place| !nested.contains(place) && has_signature(place));
+        let mut found: Vec<_> = places.filter_map(|place| sizes(Some(place))).take(MOST.saturating_add(1)).collect();
         if found.is_empty() && assumed.has_all_sizes() {
-            found.push(None);
+            found.extend(sizes(None));
         }
         found
     }
 
     /// Returns the possible locations of the BAT for these sizes.
-    fn bat_places(&self, metadata: Option<u64>, geometry: &Geometry, assumed: &MetadataOverrides) -> Vec<u64> {
+    fn bat_places(
+        &self,
+        metadata: Option<u64>,
+        geometry: &Geometry,
+        assumed: &MetadataOverrides,
+        nested: &BTreeSet<u64>,
+    ) -> Vec<u64> {
         if let Some(given) = assumed.bat_offset {
             return vec![given];
         }
@@ -146,7 +206,7 @@ impl Search<'_> {
             return Vec::new();
         }
         let mut found = Vec::new();
-        for place in self.places() {
+        for place in self.places().filter(|place| !nested.contains(place)) {
             let bat = Table { place, metadata, geometry, file_length: end };
             let fits = place.checked_add(length).is_some_and(|bat_end| bat_end <= end);
             if fits && Some(place) != metadata && self.begins_like_a_bat(&bat) && self.is_bat(&bat) {
@@ -180,38 +240,43 @@ impl Search<'_> {
 
     /// Returns `length` bytes, if they can be read, without keeping them in the page cache.
     fn read(&self, offset: u64, length: u64) -> Option<Vec<u8>> {
-        let bytes = self.view.copy(Structure::File, offset, length).ok();
+        let bytes = self.view.copy(Structure::File, offset, length);
         self.view.forget(offset, offset.saturating_add(length));
-        bytes
+        if let Err(error) = &bytes
+            && is_unread(error)
+        {
+            self.failed.borrow_mut().get_or_insert_with(|| error.clone());
+        }
+        bytes.ok()
     }
 
-    /// Returns whether the first 64 KiB have only valid entries, up to the piece with the first allocated block.
+    /// Returns whether the first 64 KiB have valid entries, up to the piece with the first allocated block.
     fn begins_like_a_bat(&self, bat: &Table<'_>) -> bool {
         let end = bat.geometry.bat_length().min(KIB_64);
-        let mut at = 0;
-        while at < end {
+        let (mut at, mut tally) = (0, Tally::default());
+        while at < end && tally.allocated == 0 {
             let Some(bytes) = self.read(bat.place.saturating_add(at), end.saturating_sub(at).min(PIECE)) else {
                 return false;
             };
-            match bat.count(at, &bytes) {
-                None => return false,
-                Some(0) => at = at.saturating_add(PIECE),
-                Some(_) => return true,
+            bat.count(at, &bytes, &mut tally);
+            if tally.damaged > bat.most_damaged() {
+                return false;
             }
+            at = at.saturating_add(PIECE);
         }
-        false
+        tally.allocated > 0
     }
 
-    /// Returns whether all entries are valid, and their blocks fit into the file.
+    /// Returns whether all entries are valid, except for a few, and their blocks fit into the file.
     fn is_bat(&self, bat: &Table<'_>) -> bool {
-        let mut allocated = 0_u64;
+        let mut tally = Tally::default();
         let is_valid = self.pieces(bat, |at, bytes| {
-            let count = bat.count(at, bytes);
-            allocated = allocated.saturating_add(count.unwrap_or(0));
-            count.is_some()
+            bat.count(at, bytes, &mut tally);
+            tally.damaged <= bat.most_damaged()
         });
-        let space = allocated.saturating_sub(1).saturating_mul(bat.geometry.block_size());
-        is_valid && space <= bat.file_length
+        let space = tally.allocated.saturating_sub(1).saturating_mul(bat.geometry.block_size());
+        // A few numbers that happen to be entries make no table.
+        is_valid && space <= bat.file_length && tally.allocated >= tally.damaged.saturating_mul(2)
     }
 
     /// Passes on the entries until the function returns false, and returns whether it never did.
@@ -236,31 +301,31 @@ impl Search<'_> {
         true
     }
 
-    /// Returns whether a structure of `pair` lies in a block of `other`, and none of `other` in a block of `pair`.
-    fn is_content(&self, pair: &Pair, other: &Pair) -> bool {
-        let of = |pair: &Pair| [Some(pair.bat), pair.metadata];
-        self.has_block_over(other, of(pair)) && !self.has_block_over(pair, of(other))
-    }
-
-    /// Returns whether a block of `pair` covers one of these offsets, which are not its own.
-    fn has_block_over(&self, pair: &Pair, offsets: [Option<u64>; 2]) -> bool {
+    /// Returns whether blocks of `pair` cover all of these offsets.
+    fn has_blocks_over(&self, pair: &Pair, offsets: &[u64]) -> bool {
         let bat = Table {
             place: pair.bat,
             metadata: pair.metadata,
             geometry: &pair.geometry,
             file_length: self.view.length(),
         };
-        let mut is_over = false;
+        let mut left = offsets.to_vec();
         self.pieces(&bat, |at, bytes| {
-            is_over = bat.entries(at, bytes).any(|(is_bitmap, entry)| {
+            for (is_bitmap, entry) in bat.entries(at, bytes).filter(|(_, entry)| entry.is_allocated()) {
                 let (start, length) = (entry.file_offset(), bat.length_of(is_bitmap));
-                let covers = |offset: u64| offset >= start && offset.saturating_sub(start) < length;
-                entry.is_allocated() && offsets.iter().flatten().any(|offset| covers(*offset))
-            });
-            !is_over
+                left.retain(|offset| !(*offset >= start && offset.saturating_sub(start) < length));
+            }
+            !left.is_empty()
         });
-        is_over
+        left.is_empty()
     }
+}
+
+/// Number of entries of a possible BAT.
+#[derive(Default)]
+struct Tally {
+    allocated: u64,
+    damaged: u64,
 }
 
 /// A possible BAT.
@@ -287,9 +352,13 @@ impl Table<'_> {
         if is_bitmap { MIB } else { self.geometry.block_size() }
     }
 
-    /// Returns the number of allocated blocks. Returns `None` if an entry is invalid.
-    fn count(&self, at: u64, bytes: &[u8]) -> Option<u64> {
-        let mut allocated = 0_u64;
+    /// Returns the largest number of damaged entries of this BAT.
+    fn most_damaged(&self) -> u64 {
+        (self.geometry.bat_entries() / 8).min(MOST_DAMAGED)
+    }
+
+    /// Counts the allocated blocks and the damaged entries in a part of the table.
+    fn count(&self, at: u64, bytes: &[u8], tally: &mut Tally) {
         for (is_bitmap, entry) in self.entries(at, bytes) {
             let offset = entry.file_offset();
             let is_valid = match (is_bitmap, entry.state()) {
@@ -299,11 +368,11 @@ impl Table<'_> {
                 _ => false,
             };
             if !is_valid || entry.reserved() != 0 {
-                return None;
+                tally.damaged = tally.damaged.saturating_add(1);
+            } else {
+                tally.allocated = tally.allocated.saturating_add(u64::from(entry.is_allocated()));
             }
-            allocated = allocated.saturating_add(u64::from(entry.is_allocated()));
         }
-        Some(allocated)
     }
 
     /// Returns whether a block can be there: in the file, after the header section, and apart from the regions.

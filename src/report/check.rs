@@ -62,7 +62,7 @@ pub struct Check {
     pub log_entries_replayed: u64,
     /// What a truncated file has lost; none if it has all of its blocks.
     pub truncated: Option<Truncated>,
-    /// Whether another program has the file open for writing; none if unknown.
+    /// Whether another program has a file of the chain open for writing; none if unknown.
     #[serde(default)]
     pub in_use: Option<bool>,
     /// What the file is, if it is not a VHDX image; absent otherwise.
@@ -185,7 +185,7 @@ impl Check {
             log: report.logs.first().map(LogUse::from),
             log_entries_replayed: report.logs.first().map_or(0, entries_replayed),
             truncated: report.truncated().and_then(Truncated::of),
-            in_use: report.files.first().and_then(Source::in_use),
+            in_use: Source::any_in_use(&report.files),
             looks_like: report.looks_like.map(LooksLike::of),
             schema: Schema::default(),
             counts: counts.map(|((code, severity), count)| CheckCount::of(*code, *severity, *count)).collect(),

@@ -40,6 +40,9 @@ pub struct CompareStart {
     pub filenames: [String; 2],
     /// Sizes of the first and the second disk, in bytes.
     pub virtual_sizes: [u64; 2],
+    /// Whether another program has a file of the first or the second chain open for writing; none if unknown.
+    #[serde(default)]
+    pub in_use: [Option<bool>; 2],
 }
 
 /// A range in which two disks differ.
@@ -90,6 +93,7 @@ impl CompareStart {
             schema: Schema::default(),
             filenames: [text_of(one.path()), text_of(other.path())],
             virtual_sizes: [one.len(), other.len()],
+            in_use: [one.in_use(), other.in_use()],
         }
     }
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::disk::Disk;
 use crate::ops::Change;
 
-use super::{NameBytes, Report, Schema, text_of};
+use super::{NameBytes, Report, Schema, in_use, text_of};
 
 /// The changes of a disk since an ancestor.
 #[non_exhaustive]
@@ -42,10 +42,16 @@ pub struct DiffStart {
     pub filename_bytes: Option<NameBytes>,
     /// Path of the ancestor; none for a parent that was not found.
     pub ancestor: Option<String>,
+    /// Bytes of the path of the ancestor, if it is not Unicode.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ancestor_bytes: Option<NameBytes>,
     /// Layer of the ancestor: 1 is the parent.
     pub ancestor_depth: usize,
     /// Size of the disk, in bytes.
     pub virtual_size: u64,
+    /// Whether another program has a file of the chain open for writing; none if unknown.
+    #[serde(default)]
+    pub in_use: Option<bool>,
     /// What counts as a change.
     pub mode: DiffMode,
 }
@@ -106,8 +112,10 @@ impl DiffStart {
             filename: text_of(disk.image().path()),
             filename_bytes: disk.image().path().and_then(NameBytes::of),
             ancestor: disk.layers().get(ancestor).map(|layer| text_of(layer.image().path())),
+            ancestor_bytes: disk.layers().get(ancestor).and_then(|layer| NameBytes::of(layer.image().path()?)),
             ancestor_depth: ancestor,
             virtual_size: disk.size(),
+            in_use: in_use(disk),
             mode,
         }
     }

@@ -9,7 +9,7 @@ use crate::disk::Disk;
 use crate::ops::Extracted;
 
 use super::name::{NameBytes, text_of};
-use super::{Fields, HashLayer, LogUse, OffsetSpan, Report, Schema, by_algorithm};
+use super::{Fields, HashLayer, LogUse, OffsetSpan, Report, Schema, by_algorithm, in_use};
 
 /// An image and the output that its disk was written to.
 #[non_exhaustive]
@@ -28,7 +28,7 @@ pub struct Extract {
     pub virtual_size: u64,
     /// What was done with the log.
     pub log: LogUse,
-    /// Whether another program had the file of the image open for writing; none if unknown.
+    /// Whether another program had a file of the chain open for writing; none if unknown.
     pub in_use: Option<bool>,
     /// The images of the chain, from this one to the base.
     pub chain: Vec<HashLayer>,
@@ -36,6 +36,9 @@ pub struct Extract {
     pub range: OffsetSpan,
     /// Path of the output; `-` for standard output.
     pub output: String,
+    /// Bytes of the path of the output, if it is not Unicode.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_bytes: Option<NameBytes>,
     /// Format of the output.
     pub format: ExtractFormat,
     /// Length of the output, in bytes.
@@ -99,10 +102,11 @@ impl Extract {
             filename_bytes: disk.image().path().and_then(NameBytes::of),
             virtual_size: disk.size(),
             log: disk.image().log_state().into(),
-            in_use: disk.image().source().in_use(),
+            in_use: in_use(disk),
             chain: disk.layers().iter().map(HashLayer::of).collect(),
             range: range.into(),
             output: text_of(Some(output.path)),
+            output_bytes: NameBytes::of(output.path),
             format: output.format,
             output_length: output.length,
             output_actual_size: output.actual_size,

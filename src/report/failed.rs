@@ -24,6 +24,24 @@ pub struct Failed<R> {
     pub schema: Schema<R>,
 }
 
+/// The key of a report after its list, if the work failed: it replaces all other keys there.
+#[non_exhaustive]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Aborted {
+    /// Why the list is not complete.
+    pub error: String,
+}
+
+impl Aborted {
+    /// Ends a list that is not complete.
+    #[must_use]
+    pub fn of(error: &str) -> Self {
+        Self { error: error.to_owned() }
+    }
+}
+
 /// A report, or why there is none.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(untagged, bound(serialize = "R: Report + Serialize", deserialize = "R: Report + Deserialize<'de>"))]

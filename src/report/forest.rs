@@ -68,7 +68,7 @@ pub struct ForestImageEntry {
     pub duplicate_of: Option<usize>,
     /// What the image is among the leaves of its tree: `current` for the only one, which holds the current state of the
     /// disk; of several, `newest` for the one whose file was changed last, and `branch` for the others; none for an
-    /// image with children, or without all parents.
+    /// image with children, also of a copy or stale ones, for the other copies of a leaf, or without all parents.
     pub leaf: Option<ForestLeaf>,
 }
 

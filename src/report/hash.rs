@@ -10,7 +10,7 @@ use crate::disk::{Disk, Layer};
 use crate::ops::Digest;
 use crate::ops::manifest::Root;
 
-use super::{Fields, LogUse, NameBytes, OffsetSpan, Report, Schema, text_of};
+use super::{Fields, LogUse, NameBytes, OffsetSpan, Report, Schema, in_use, text_of};
 
 /// An image and the digests of its disk.
 #[non_exhaustive]
@@ -29,14 +29,14 @@ pub struct Hash {
     pub virtual_size: u64,
     /// What was done with the log.
     pub log: LogUse,
+    /// Whether another program had a file of the chain open for writing; none if unknown.
+    #[serde(default)]
+    pub in_use: Option<bool>,
     /// The images of the chain, from this one to the base.
     pub chain: Vec<HashLayer>,
     /// The part of the disk that the digests cover.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub range: Option<OffsetSpan>,
-    /// True if another program had the file open for writing; otherwise absent.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub in_use: bool,
     /// Digests of the disk in hexadecimal, by algorithm.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk: Option<Fields<String>>,
@@ -85,7 +85,7 @@ impl Hash {
             log: disk.image().log_state().into(),
             chain: disk.layers().iter().map(HashLayer::of).collect(),
             range: None,
-            in_use: false,
+            in_use: in_use(disk),
             disk: None,
             file_length: None,
             file: None,
@@ -104,13 +104,6 @@ impl Hash {
     pub fn disk(mut self, range: Range<u64>, digests: &[Digest]) -> Self {
         self.range = Some(range.into());
         self.disk = Some(by_algorithm(digests));
-        self
-    }
-
-    /// Adds whether another program has the image open for writing: [`Source::in_use`](crate::Source::in_use).
-    #[must_use]
-    pub fn in_use(mut self, in_use: Option<bool>) -> Self {
-        self.in_use = in_use == Some(true);
         self
     }
 

@@ -29,6 +29,9 @@ pub struct List {
     pub actual_size: Option<u64>,
     /// Size of the payload blocks that the file holds, in bytes; none if the BAT is damaged.
     pub allocated_size: Option<u64>,
+    /// Whether another program has the file open for writing; none if the system does not say.
+    #[serde(default)]
+    pub in_use: Option<bool>,
     /// What was done with the log.
     pub log: Option<LogUse>,
     /// Whether the parents were found.
@@ -75,6 +78,7 @@ impl List {
             file_length: row.file_size,
             actual_size: row.actual_size,
             allocated_size: image.and_then(|image| image.allocated),
+            in_use: row.in_use,
             log: image.map(|image| (&image.log).into()),
             parent: image.map(|image| image.parent),
             checkpoints: image.map(|image| image.checkpoints),

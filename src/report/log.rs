@@ -1,11 +1,13 @@
 //! The content of a log: `vhdx log`.
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::image::{EntryContent, EntryStatus, LogReport, LogReportEntry};
 
-use super::{Report, Schema};
+use super::{NameBytes, Report, Schema, text_of};
 
 /// The log of an image and its entries.
 #[non_exhaustive]
@@ -15,9 +17,14 @@ use super::{Report, Schema};
 pub struct Log {
     /// Name of this format.
     pub schema: Schema<Self>,
+    /// Path of the image.
+    pub filename: String,
+    /// Bytes of the path, if it is not Unicode.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filename_bytes: Option<NameBytes>,
     /// Whether the log has changes.
-    pub in_use: bool,
-    /// Identity of the log; nil if it is not in use.
+    pub dirty_flag: bool,
+    /// Identity of the log; nil if it has no changes.
     pub log_guid: Uuid,
     /// File offset of the log, in bytes.
     pub log_offset: u64,
@@ -68,13 +75,15 @@ pub enum LogEntryStatus {
 }
 
 impl Log {
-    /// Describes a log.
+    /// Describes the log of the image at a path; none for bytes without a file.
     #[must_use]
-    pub fn of(report: &LogReport) -> Self {
+    pub fn of(image: Option<&Path>, report: &LogReport) -> Self {
         let header = report.header();
         Self {
             schema: Schema::default(),
-            in_use: header.is_dirty(),
+            filename: text_of(image),
+            filename_bytes: image.and_then(NameBytes::of),
+            dirty_flag: header.is_dirty(),
             log_guid: header.log_guid,
             log_offset: header.log_offset,
             log_length: header.log_length,
@@ -87,13 +96,13 @@ impl Log {
     #[must_use]
     pub fn verdict_of(report: &LogReport) -> String {
         if !report.header().is_dirty() {
-            return "not in use: nothing to replay".to_owned();
+            return "clean: nothing to replay".to_owned();
         }
         if let Some(error) = report.replay_error() {
-            return format!("in use, and cannot be replayed: {error}");
+            return format!("dirty, and cannot be replayed: {error}");
         }
         let active = report.entries().iter().filter(|entry| entry.status == EntryStatus::Active).count();
-        format!("in use: {active} {} to replay", if active == 1 { "entry" } else { "entries" })
+        format!("dirty: {active} {} to replay", if active == 1 { "entry" } else { "entries" })
     }
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::disk::{Disk, Layer, Location, Run};
 use crate::format::PayloadBlockState;
 
-use super::{NameBytes, Report, Schema, text_of};
+use super::{NameBytes, Report, Schema, in_use, text_of};
 
 /// The allocation map of a disk.
 #[non_exhaustive]
@@ -44,6 +44,9 @@ pub struct MapStart {
     pub filename_bytes: Option<NameBytes>,
     /// Size of the disk, in bytes.
     pub virtual_size: u64,
+    /// Whether another program has a file of the chain open for writing; none if unknown.
+    #[serde(default)]
+    pub in_use: Option<bool>,
 }
 
 /// The keys of a map after the list `extents`.
@@ -91,6 +94,7 @@ impl MapStart {
             filename: text_of(disk.image().path()),
             filename_bytes: disk.image().path().and_then(NameBytes::of),
             virtual_size: disk.size(),
+            in_use: in_use(disk),
         }
     }
 }

@@ -68,7 +68,7 @@ pub use compare::{Compare, CompareEnd, CompareEntry, CompareStart};
 pub use diff::{Diff, DiffEnd, DiffEntry, DiffMode, DiffStart};
 #[cfg(feature = "ops")]
 pub use extract::{Extract, ExtractFormat, ExtractOutput};
-pub use failed::{Failed, OrFailed};
+pub use failed::{Aborted, Failed, OrFailed};
 pub use fields::Fields;
 #[cfg(feature = "ops")]
 pub use forest::{ForestFailure, ForestImageEntry, ForestParentState, ImageForest};
@@ -93,11 +93,13 @@ pub use name::{NameBytes, path_of_bytes};
 #[cfg(feature = "schema")]
 pub use schema::schemas;
 #[cfg(feature = "ops")]
-pub use verify::{Verify, VerifyAbort, VerifyEnd, VerifyEntry, VerifyStart, VerifySum, VerifySumOf};
+pub use verify::{Verify, VerifyEnd, VerifyEntry, VerifyStart, VerifySum, VerifySumOf};
 
+use crate::disk::Disk;
 #[cfg(feature = "ops")]
 use crate::error::{Error, ErrorKind};
 use crate::image::LogState;
+use crate::source::Source;
 
 /// A report that names its format.
 pub trait Report {
@@ -260,6 +262,11 @@ impl Truncated {
             _ => None,
         }
     }
+}
+
+/// Whether another program has a file of the disk's chain open for writing; none if unknown.
+fn in_use(disk: &Disk) -> Option<bool> {
+    Source::any_in_use(disk.layers().iter().map(|layer| layer.image().source()))
 }
 
 /// Number of entries of a log that were replayed.

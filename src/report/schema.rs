@@ -7,9 +7,9 @@ use schemars::{JsonSchema, Schema as JsonSchemaOf, SchemaGenerator, json_schema}
 use serde_json::{Map, Value, json};
 
 use super::{
-    Chain, CheckResult, Compare, Diff, Extract, Failed, Fields, Hash, ImageForest, Info, List, Log, LossMap,
-    Map as DiskMap, MapEntry, Merge, OrFailed, Report, Schema, Verify, VerifyAbort, VerifyEntry, VerifyStart,
-    VerifySum,
+    Aborted, Chain, CheckResult, Compare, CompareEntry, CompareStart, Diff, DiffEntry, DiffStart, Extract, Failed,
+    Fields, Hash, ImageForest, Info, List, Log, LossMap, Map as DiskMap, MapEntry, MapStart, Merge, OrFailed, Report,
+    Schema, Verify, VerifyEntry, VerifyStart, VerifySum,
 };
 
 /// JSON Schema (draft 2020-12) of the output of each command with `--output json`, by the name of the command, and of a
@@ -19,14 +19,14 @@ pub fn schemas() -> Vec<(&'static str, Value)> {
     vec![
         ("info", of::<OneOrMore<OrFailed<Info>>>("vhdx info: an object, or an array for several images")),
         ("map", of::<MapOutput<'_>>("vhdx map: an object with --json, an array with --output json")),
-        ("extract", of::<Extract>("vhdx extract")),
-        ("log", of::<Log>("vhdx log")),
+        ("extract", of::<OrFailed<Extract>>("vhdx extract")),
+        ("log", of::<OrFailed<Log>>("vhdx log")),
         ("chain", of::<ChainOutput>("vhdx chain: the chain of an image, or with --tree a forest")),
         ("list", of::<List>("vhdx list: one object on each line")),
         ("hash", of::<OneOrMore<OrFailed<Hash>>>("vhdx hash: an object, or an array for several images")),
         ("verify", of::<VerifyOutput>("vhdx verify: an object with --manifest, an array with --check")),
-        ("compare", of::<Compare>("vhdx compare")),
-        ("diff", of::<Diff>("vhdx diff")),
+        ("compare", of::<CompareOutput>("vhdx compare")),
+        ("diff", of::<DiffOutput>("vhdx diff")),
         ("check", of::<OneOrMore<CheckResult>>("vhdx check: an object, or an array for several images")),
         ("merge", of::<MergeOutput>("vhdx merge")),
         ("loss-map", of::<LossMap>("A loss map: --loss-map")),
@@ -144,6 +144,68 @@ enum OneOrMore<R> {
 enum MapOutput<'a> {
     Document(DiskMap<'a>),
     Extents(Vec<MapEntry<'a>>),
+    Aborted(MapAborted<'a>),
+    Failed(Failed<DiskMap<'a>>),
+}
+
+/// A map that is not complete.
+#[derive(JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[expect(dead_code, reason = "only its schema is of use")]
+struct MapAborted<'a> {
+    #[serde(flatten)]
+    start: MapStart,
+    /// The extents so far, in order.
+    extents: Vec<MapEntry<'a>>,
+    #[serde(flatten)]
+    end: Aborted,
+}
+
+/// What `vhdx compare` prints.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+#[expect(dead_code, reason = "only its schema is of use")]
+enum CompareOutput {
+    Compared(Compare),
+    Aborted(CompareAborted),
+    Failed(Failed<Compare>),
+}
+
+/// A comparison that was not completed.
+#[derive(JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[expect(dead_code, reason = "only its schema is of use")]
+struct CompareAborted {
+    #[serde(flatten)]
+    start: CompareStart,
+    /// The ranges that differ so far, in order; absent unless all were asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    differences: Option<Vec<CompareEntry>>,
+    #[serde(flatten)]
+    end: Aborted,
+}
+
+/// What `vhdx diff` prints.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+#[expect(dead_code, reason = "only its schema is of use")]
+enum DiffOutput {
+    Listed(Diff),
+    Aborted(DiffAborted),
+    Failed(Failed<Diff>),
+}
+
+/// A list of changes that is not complete.
+#[derive(JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[expect(dead_code, reason = "only its schema is of use")]
+struct DiffAborted {
+    #[serde(flatten)]
+    start: DiffStart,
+    /// The changed ranges so far, in order.
+    changes: Vec<DiffEntry>,
+    #[serde(flatten)]
+    end: Aborted,
 }
 
 /// What `vhdx chain` prints.
@@ -153,6 +215,7 @@ enum MapOutput<'a> {
 enum ChainOutput {
     Chain(Chain),
     Forest(ImageForest),
+    Failed(Failed<Chain>),
 }
 
 /// What `vhdx verify` prints.
@@ -160,12 +223,13 @@ enum ChainOutput {
 #[schemars(untagged)]
 #[expect(dead_code, reason = "only its schema is of use")]
 enum VerifyOutput {
-    Manifest(Verify),
+    Manifest(VerifyResult),
     Manifests(Vec<VerifyResult>),
-    Check(Vec<VerifySum>),
+    Check(Vec<OrFailed<VerifySum>>),
+    NoList(Failed<VerifySum>),
 }
 
-/// The comparison of an image with a manifest, one of several.
+/// The comparison of an image with a manifest.
 #[derive(JsonSchema)]
 #[schemars(untagged)]
 #[expect(dead_code, reason = "only its schema is of use")]
@@ -185,7 +249,7 @@ struct VerifyAborted {
     /// The blocks that differ so far, in order, an entry for each algorithm.
     mismatches: Vec<VerifyEntry>,
     #[serde(flatten)]
-    end: VerifyAbort,
+    end: Aborted,
 }
 
 /// What `vhdx merge` prints.
@@ -195,6 +259,7 @@ struct VerifyAborted {
 enum MergeOutput {
     Manifest(Merge),
     Digests(Hash),
+    Failed(Failed<Merge>),
 }
 
 impl<R: Report> JsonSchema for Schema<R> {

@@ -1,5 +1,6 @@
 //! Comparison with known digests: `vhdx verify`.
 
+use std::ops::Range;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -8,7 +9,7 @@ use crate::disk::Disk;
 use crate::ops::manifest::{Mismatch, Verified};
 use crate::ops::{Algorithm, Digest};
 
-use super::{NameBytes, OffsetSpan, Report, Schema, text_of};
+use super::{NameBytes, OffsetSpan, Report, Schema, in_use, text_of};
 
 /// The comparison of a disk with a manifest.
 #[non_exhaustive]
@@ -47,6 +48,9 @@ pub struct VerifyStart {
     pub manifest: String,
     /// Size of the disk, in bytes.
     pub virtual_size: u64,
+    /// Whether another program has a file of the chain open for writing; none if unknown.
+    #[serde(default)]
+    pub in_use: Option<bool>,
 }
 
 /// A block that differs from the manifest.
@@ -67,24 +71,6 @@ pub struct VerifyEntry {
     pub expected: String,
     /// Digest of the block, in hexadecimal.
     pub found: String,
-}
-
-/// The key of a comparison with a manifest after the list `mismatches`, if it was not completed.
-#[non_exhaustive]
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct VerifyAbort {
-    /// Why the comparison was not completed.
-    pub error: String,
-}
-
-impl VerifyAbort {
-    /// Ends a list that is not complete.
-    #[must_use]
-    pub fn of(error: &str) -> Self {
-        Self { error: error.to_owned() }
-    }
 }
 
 /// The keys of a comparison with a manifest after the list `mismatches`.
@@ -131,9 +117,12 @@ pub struct VerifySum {
     pub found: Option<String>,
     /// Whether both digests are equal.
     pub ok: bool,
-    /// True if the file can't be read; otherwise absent.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub error: bool,
+    /// The part of the disk that the digests cover; absent if they are of all of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub range: Option<OffsetSpan>,
+    /// Why the file can't be read; otherwise absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 impl Report for VerifySum {
@@ -171,6 +160,7 @@ impl VerifyStart {
             filename_bytes: disk.image().path().and_then(NameBytes::of),
             manifest: text_of(Some(manifest)),
             virtual_size: disk.size(),
+            in_use: in_use(disk),
         }
     }
 }
@@ -218,8 +208,16 @@ impl VerifySum {
             expected: Some(expected.to_string()),
             found: Some(found.to_string()),
             ok: expected.bytes() == found.bytes(),
-            error: false,
+            range: None,
+            error: None,
         }
+    }
+
+    /// Says that the digests are of a part of the disk.
+    #[must_use]
+    pub fn range(mut self, range: Option<Range<u64>>) -> Self {
+        self.range = range.map(OffsetSpan::from);
+        self
     }
 
     /// Says anew what the digest is of.
@@ -231,7 +229,7 @@ impl VerifySum {
 
     /// Describes a file that can't be read.
     #[must_use]
-    pub fn unreadable(filename: &Path, of: VerifySumOf) -> Self {
+    pub fn unreadable(filename: &Path, of: VerifySumOf, error: &str) -> Self {
         Self {
             schema: Schema::default(),
             filename: text_of(Some(filename)),
@@ -241,7 +239,8 @@ impl VerifySum {
             expected: None,
             found: None,
             ok: false,
-            error: true,
+            range: None,
+            error: Some(error.to_owned()),
         }
     }
 }

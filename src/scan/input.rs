@@ -132,6 +132,14 @@ impl<'a> Input<'a> {
     }
 
     /// Returns the path of the image or file, if any.
+    #[cfg(all(feature = "serde", feature = "ops"))]
+    pub(crate) fn in_use(&self) -> Option<bool> {
+        match self.of {
+            Of::Disk(disk) => Source::any_in_use(disk.layers().iter().map(|layer| layer.image().source())),
+            Of::Raw(source) => source.in_use(),
+        }
+    }
+
     pub(crate) fn path(&self) -> Option<&'a Path> {
         match self.of {
             Of::Disk(disk) => disk.image().path(),

@@ -1,7 +1,7 @@
 //! Files in folders. Links are not followed, and nothing but regular files is returned, so a walk neither leaves its
 //! folder nor waits for a pipe or a device.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::FileType;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -35,6 +35,18 @@ impl FoundFile {
         Ok(Source::of_file(file))
     }
 
+    /// Returns the regular file `name` in `folder`, a path without links, if it is one.
+    pub(crate) fn in_folder(folder: &Path, name: &OsStr) -> Option<Self> {
+        let path = folder.join(name);
+        let metadata = std::fs::symlink_metadata(&path).ok().filter(std::fs::Metadata::is_file)?;
+        Some(Self { real: path.clone(), path, len: metadata.len() })
+    }
+
+    /// Returns the path without links.
+    pub(crate) fn into_real(self) -> PathBuf {
+        self.real
+    }
+
     /// Opens the file under its path without links.
     pub(crate) fn open_real(&self) -> Result<Source> {
         OpenFile::open(&self.real, Allow::Searched).map(Source::of_file)
@@ -53,7 +65,7 @@ impl FoundFile {
 }
 
 /// Iterator over the regular files of a folder, in the order of their names. Folders that cannot be read are errors,
-/// which name the path; the walk continues after them.
+/// which name the path, and so are entries that vanish during the walk ([`is_vanished`]); it continues after them.
 #[derive(Debug)]
 pub(crate) struct FolderWalk {
     /// The folders that the walk is in, the innermost last.
@@ -63,6 +75,8 @@ pub(crate) struct FolderWalk {
     entries_left: usize,
     /// Number of links that were not followed.
     links: u64,
+    /// Error that ended the list of the top folder, until it is returned.
+    top_error: Option<Error>,
 }
 
 #[derive(Debug)]
@@ -81,11 +95,11 @@ impl FolderWalk {
         // The folder of a bare name.
         let named = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
         let real = std::fs::canonicalize(named).map_err(|error| failed(folder, error))?;
-        let mut walk = Self { levels: Vec::new(), is_recursive, entries_left: most_entries, links: 0 };
+        let mut walk = Self { levels: Vec::new(), is_recursive, entries_left: most_entries, links: 0, top_error: None };
         match walk.enter(folder.to_path_buf(), real) {
-            // The rest can still be listed.
             Some(error) if walk.levels.is_empty() => Err(error),
-            _ => Ok(walk),
+            // The rest can still be returned.
+            error => Ok(Self { top_error: error, ..walk }),
         }
     }
 
@@ -103,9 +117,7 @@ impl FolderWalk {
     fn enter(&mut self, path: PathBuf, real: PathBuf) -> Option<Error> {
         let list = match std::fs::read_dir(&real) {
             Ok(list) => list,
-            // A folder that was removed meanwhile has no files.
-            Err(error) if error.kind() == io::ErrorKind::NotFound && !self.levels.is_empty() => return None,
-            Err(error) => return Some(failed(&path, error)),
+            Err(error) => return Some(folder_failed(&path, error)),
         };
         let (mut entries, mut ended_by) = (Vec::new(), None);
         for entry in list {
@@ -116,7 +128,7 @@ impl FolderWalk {
                     entries.push((entry.file_name(), entry.file_type().ok()));
                 }
                 Err(error) => {
-                    ended_by = Some(failed(&path, error));
+                    ended_by = Some(folder_failed(&path, error));
                     break;
                 }
             }
@@ -131,6 +143,9 @@ impl Iterator for FolderWalk {
     type Item = Result<FoundFile>;
 
     fn next(&mut self) -> Option<Self::Item> {
+        if let Some(error) = self.top_error.take() {
+            return Some(Err(error));
+        }
         loop {
             let level = self.levels.last_mut()?;
             let Some((name, file_type)) = level.entries.next() else {
@@ -143,8 +158,8 @@ impl Iterator for FolderWalk {
                     continue;
                 }
                 if self.levels.len() >= MOST_LEVELS {
-                    let what = "a folder inside 64 others (expected at most 64 levels of folders)";
-                    return Some(Err(Error::of(Structure::File, ErrorKind::NotAFile { what }).in_file(Some(&path))));
+                    let reason = "it is inside 64 others (expected at most 64 levels of folders)";
+                    return Some(Err(folder_failed(&path, io::Error::other(reason))));
                 }
                 match self.enter(path, real) {
                     Some(error) => return Some(Err(error)),
@@ -161,11 +176,19 @@ impl Iterator for FolderWalk {
             match std::fs::symlink_metadata(&real) {
                 Ok(metadata) if metadata.is_file() => return Some(Ok(FoundFile { path, real, len: metadata.len() })),
                 Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Some(Err(failed(&path, error))),
             }
         }
     }
+}
+
+/// Returns whether an error says that a file or folder does not exist: during a walk, it was removed.
+pub(crate) fn is_vanished(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Open(cause) if cause.kind() == io::ErrorKind::NotFound)
+}
+
+fn folder_failed(path: &Path, error: io::Error) -> Error {
+    Error::of(Structure::Folder, ErrorKind::Open(error.into())).in_file(Some(path))
 }
 
 fn failed(path: &Path, error: io::Error) -> Error {

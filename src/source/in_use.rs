@@ -12,12 +12,25 @@ const WRITERS_OF_QEMU: [u64; 2] = [101, 103];
 const LOCKS_OF_QEMU: std::ops::Range<u64> = 100..200;
 
 /// Returns whether a lock or lease of another process says that it writes to the file; `None` if the system does not
-/// list locks.
+/// list all locks.
 #[cfg(target_os = "linux")]
 pub(super) fn is_in_use(file: &File) -> Option<bool> {
     let wanted = place_of(file)?;
     let locks = std::fs::read_to_string("/proc/locks").ok()?;
-    Some(locks.lines().any(|line| is_writer(line, &wanted, std::process::id())))
+    if locks.lines().any(|line| is_writer(line, &wanted, std::process::id())) {
+        return Some(true);
+    }
+    sees_all_processes().then_some(false)
+}
+
+/// Whether locks of all processes are listed. A container has a namespace of its own, and sees only the locks of its
+/// own processes.
+#[cfg(target_os = "linux")]
+fn sees_all_processes() -> bool {
+    /// `PROC_PID_INIT_INO` of Linux: the number of the first namespace of processes.
+    const FIRST: &str = "pid:[4026531836]";
+
+    std::fs::read_link("/proc/self/ns/pid").is_ok_and(|namespace| namespace.as_os_str() == FIRST)
 }
 
 #[cfg(not(target_os = "linux"))]

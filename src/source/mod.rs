@@ -28,7 +28,7 @@ use crate::error::{Error, ErrorKind, Result, Structure};
 use crate::num::{to_u64, to_usize_saturating};
 
 pub(crate) use buffer::{Buffer, whole_pages};
-pub(crate) use folder::{FolderWalk, FoundFile};
+pub(crate) use folder::{FolderWalk, FoundFile, is_vanished};
 #[cfg(all(unix, feature = "mmap"))]
 pub use guard::{guard_is_active, guard_mappings};
 pub(crate) use lost::{any_lost, losses_known};
@@ -179,10 +179,25 @@ impl Source {
 
     /// Returns whether another program has the file open for writing, as far as its locks say: record locks (POSIX, and
     /// OFD as QEMU takes them), `flock`, and leases. Programs that take no locks are not noticed. Locks are looked up,
-    /// never taken. Returns `None` where that is unknown: on other systems than Linux, and without a file.
+    /// never taken. Returns `None` where that is unknown: on other systems than Linux, without a file, and if no lock
+    /// is found in a container, which does not see the processes outside.
     #[must_use]
     pub fn in_use(&self) -> Option<bool> {
         self.0.file.as_ref()?.in_use()
+    }
+
+    /// Returns whether any of these files is in use; `None` if that is unknown.
+    #[cfg(feature = "serde")]
+    pub(crate) fn any_in_use<'s>(sources: impl IntoIterator<Item = &'s Self>) -> Option<bool> {
+        let mut are_known = true;
+        for source in sources {
+            match source.in_use() {
+                Some(true) => return Some(true),
+                Some(false) => {}
+                None => are_known = false,
+            }
+        }
+        are_known.then_some(false)
     }
 
     /// Returns the identity of the file, which does not depend on the path. Returns `None` for bytes in memory.

@@ -183,9 +183,15 @@ fn open_without_waiting(path: &Path, allow: Allow) -> io::Result<(File, bool)> {
 
     #[cfg(target_os = "linux")]
     {
-        let refused = Some(rustix::io::Errno::PERM.raw_os_error());
+        use rustix::io::Errno;
+
+        // Linux says EPERM to a user who does not own the file; servers of file systems refuse an unknown flag by other
+        // errors. These are the errors that another flag cannot change.
+        let is_final = |error: &io::Error| {
+            matches!(Errno::from_io_error(error), Some(Errno::NOENT | Errno::AGAIN | Errno::LOOP | Errno::INTR))
+        };
         match open_with_flags(path, allow, OFlags::NOATIME) {
-            Err(error) if error.raw_os_error() == refused => {}
+            Err(error) if !is_final(&error) => {}
             opened => return opened,
         }
     }

@@ -162,8 +162,20 @@ fn forest_links_images_by_identity() {
     let images = forest.images();
     use ForestParent::{Cycle, Found, Missing, None as Base, Stale};
     let parents: Vec<ForestParent> = images.iter().map(|image| image.parent).collect();
-    let expected =
-        [Base, Found(0), Found(1), Found(1), Stale(0), Found(4), Missing, Base, Found(7), Cycle(10), Found(9), Missing];
+    let expected = [
+        Base,
+        Found(0),
+        Found(1),
+        Found(1),
+        Stale(0),
+        Found(4),
+        Missing,
+        Base,
+        Found(7),
+        Cycle(10),
+        Found(9),
+        Cycle(11),
+    ];
     assert_eq!(parents, expected);
     assert_eq!(images[0].children, [1]);
     assert_eq!((images[1].children.as_slice(), images[1].descendants), (&[2, 3][..], 2));
@@ -212,7 +224,11 @@ fn checkpoints_beside_an_image_are_found_by_identity() {
     let found = checkpoints(&base);
     assert_eq!(names(&found.files), ["SQL01_1.avhdx", "SQL01_2.avhdx", "renamed"]);
     assert_eq!(found.newest.as_ref(), Some(&third));
-    assert_eq!((found.leaves, found.stale.len(), found.is_complete), (1, 0, true));
+    assert_eq!((found.leaves, found.stale.len()), (1, 0));
+    // It may be a checkpoint.
+    assert_eq!((found.is_complete, names(&found.unreadable)), (false, vec!["broken.avhdx".to_owned()]));
+    std::fs::remove_file(root.join("broken.avhdx")).unwrap();
+    assert!(checkpoints(&base).is_complete);
     assert_eq!(names(&checkpoints(&first).files), ["SQL01_2.avhdx", "renamed"]);
     assert_eq!(names(&checkpoints(&second).files), ["renamed"]);
     let leaf = checkpoints(&third);
@@ -234,16 +250,116 @@ fn checkpoints_beside_an_image_are_found_by_identity() {
 }
 
 #[test]
-fn siblings_are_limited_and_checkpoints_come_first() {
+fn siblings_are_limited_and_names_like_that_of_the_image_are_looked_at_nevertheless() {
     let folder = temp_dir();
     let base = write(folder.path().join("base.vhdx"), &spec(1, None));
-    let other = spec(7, None).build();
-    for number in 0..300 {
-        other.bytes.write_file(&folder.path().join(format!("a{number}.vhdx"))).unwrap();
+    let other = write(folder.path().join("a.avhdx"), &spec(7, Some((6, "none.vhdx"))));
+    for number in 0..4_100 {
+        std::fs::hard_link(&other, folder.path().join(format!("a{number}.avhdx"))).unwrap();
     }
-    write(folder.path().join("z.avhdx"), &spec(2, Some((1, "base.vhdx"))));
+    write(folder.path().join("base_1"), &spec(2, Some((1, "base.vhdx"))));
+    write(folder.path().join("z"), &spec(3, Some((1, "base.vhdx"))));
     let found = checkpoints(&base);
-    assert_eq!((names(&found.files), found.is_complete), (vec!["z.avhdx".to_owned()], false));
+    assert_eq!((names(&found.files), found.is_complete), (vec!["base_1".to_owned()], false));
+    assert!(found.unreadable.is_empty());
+    for number in 0..200 {
+        std::fs::remove_file(folder.path().join(format!("a{number}.avhdx"))).unwrap();
+    }
+    let found = checkpoints(&base);
+    assert_eq!((names(&found.files), found.is_complete), (vec!["base_1".to_owned(), "z".to_owned()], true));
+}
+
+#[test]
+fn siblings_of_a_link_are_those_of_its_file_too() {
+    let (folder, pool) = (temp_dir(), temp_dir());
+    let base = write(folder.path().join("SQL01.vhdx"), &spec(1, None));
+    write(folder.path().join("SQL01_1.avhdx"), &spec(2, Some((1, "SQL01.vhdx"))));
+    let link = pool.path().join("disk.vhdx");
+    symlink(&base, &link).unwrap();
+    assert_eq!(names(&checkpoints(&link).files), ["SQL01_1.avhdx"]);
+    write(base, &spec(100, None));
+    assert_eq!(names(&checkpoints(&link).stale), ["SQL01_1.avhdx"]);
+}
+
+#[test]
+fn names_written_in_another_way_are_stale_too() {
+    let folder = temp_dir();
+    let base = write(folder.path().join("caf\u{e9} (1).vhdx"), &spec(1, None));
+    let child = write(folder.path().join("z.avhdx"), &spec(3, Some((2, "cafe\u{301}.vhdx"))));
+    assert_eq!(checkpoints(&base).stale, [child.as_path()]);
+    // It names another file.
+    write(folder.path().join("cafe\u{301}.vhdx"), &spec(4, None));
+    assert!(checkpoints(&base).stale.is_empty());
+}
+
+/// What each image is among the leaves.
+fn leaves(images: &[(&str, Spec)]) -> Vec<Option<&'static str>> {
+    let folder = temp_dir();
+    let paths: Vec<PathBuf> = images.iter().map(|(name, spec)| write(folder.path().join(name), spec)).collect();
+    let listing = Listing::of(&paths);
+    listing.forest().images().iter().map(|image| image.leaf.map(ForestLeaf::as_str)).collect()
+}
+
+#[test]
+fn copies_and_stale_parents_are_not_the_current_state() {
+    let base = || spec(1, None);
+    let child = || spec(2, Some((1, "base.vhdx")));
+    // The copy of a base is as old as the base.
+    assert_eq!(
+        leaves(&[("base.vhdx", base()), ("child.avhdx", child()), ("copy/old.vhdx", base())]),
+        [None, Some("current"), None]
+    );
+    // Two copies of a checkpoint are one state.
+    assert_eq!(
+        leaves(&[("base.vhdx", base()), ("child.avhdx", child()), ("copy.avhdx", child())]),
+        [None, Some("current"), None]
+    );
+    // The copy of a checkpoint that has a checkpoint.
+    let last = spec(3, Some((2, "child.avhdx")));
+    assert_eq!(
+        leaves(&[("base.vhdx", base()), ("child.avhdx", child()), ("copy.avhdx", child()), ("last.avhdx", last)]),
+        [None, None, None, Some("current")]
+    );
+    // A base that was changed.
+    assert_eq!(leaves(&[("base.vhdx", spec(9, None)), ("child.avhdx", child())]), [None, None]);
+}
+
+#[test]
+fn image_that_is_its_own_parent_is_a_cycle() {
+    let folder = temp_dir();
+    let own = write(folder.path().join("self.avhdx"), &spec(5, Some((5, "self.avhdx"))));
+    assert_eq!(Listing::of(&[own]).forest().images()[0].parent, ForestParent::Cycle(0));
+}
+
+#[test]
+fn file_that_two_paths_lead_to_is_one_image() {
+    let folder = temp_dir();
+    let base = write(folder.path().join("base.vhdx"), &spec(1, None));
+    write(folder.path().join("child.avhdx"), &spec(2, Some((1, "base.vhdx"))));
+    let listing = Listing::of(&[folder.path().to_path_buf(), folder.path().to_path_buf(), base]);
+    let images = listing.forest().images();
+    assert_eq!((images.len(), images[0].children.as_slice(), images[0].duplicate_of), (2, &[1][..], None));
+    let mut checkpoints = Vec::new();
+    let collect = |row: InventoryRow| {
+        checkpoints.push(row.image.unwrap().checkpoints);
+        ControlFlow::Continue(())
+    };
+    listing.rows(&beside(), collect).unwrap();
+    assert_eq!(checkpoints, [1, 0, 1, 0, 1]);
+}
+
+#[test]
+fn files_that_vanish_during_a_walk_are_errors() {
+    let folder = temp_dir();
+    for name in ["a.vhdx", "b.vhdx", "c.vhdx"] {
+        write(folder.path().join(name), &spec(1, None));
+    }
+    let mut files = ImageFiles::at(folder.path()).unwrap();
+    files.next().unwrap().unwrap();
+    std::fs::remove_file(folder.path().join("b.vhdx")).unwrap();
+    let error = files.next().unwrap().unwrap_err();
+    assert_eq!((error.category(), error.file()), (Category::Open, Some(&*folder.path().join("b.vhdx"))));
+    assert_eq!(files.next().unwrap().unwrap().path(), folder.path().join("c.vhdx"));
 }
 
 #[test]

@@ -243,13 +243,16 @@ fn log_has_its_entries() {
     let mut image = worked_example();
     // The first sector of the newest entry.
     image.bytes.write(MIB + 0x7000 + 100, &[1]);
-    let log = Log::of(&LogReport::read(source(&image)).unwrap());
+    let log = Log::of(None, &LogReport::read(source(&image)).unwrap());
     let value = serde_json::to_value(&log).unwrap();
     assert_is(&log, &value);
     let keys: Vec<&String> = value.as_object().unwrap().keys().collect();
-    assert_eq!(keys, ["schema", "in-use", "log-guid", "log-offset", "log-length", "verdict", "entries"]);
+    assert_eq!(
+        keys,
+        ["schema", "filename", "dirty-flag", "log-guid", "log-offset", "log-length", "verdict", "entries"]
+    );
     assert_eq!(value["schema"], "vhdx-mmap/log/1");
-    assert_eq!((&value["in-use"], &value["log-offset"]), (&json!(true), &json!(MIB)));
+    assert_eq!((&value["dirty-flag"], &value["log-offset"]), (&json!(true), &json!(MIB)));
     let (first, last) = (&value["entries"][0], &value["entries"][4]);
     let expected = json!({
         "offset": 0,
@@ -421,6 +424,7 @@ fn hash_has_digests_in_the_order_in_which_they_were_asked_for() {
         "filename": "-",
         "virtual-size": 8 * MIB,
         "log": "clean",
+        "in-use": null,
         "chain": [layer(CHILD_GUID), layer(BASE_GUID)],
     });
     assert_is(&Hash::of(&disk), &about);
@@ -465,6 +469,7 @@ fn verify_lists_blocks_that_differ() {
         "filename": "-",
         "manifest": "manifest",
         "virtual-size": 8 * MIB,
+        "in-use": null,
         "mismatches": [{
             "block": 2,
             "start": 2 * MIB,
@@ -496,8 +501,8 @@ fn verify_compares_digests_of_a_list() {
     assert_is(&VerifySum::of(name, VerifySumOf::Disk, &good, &good), &expected("0123abcd", true));
     assert_is(&VerifySum::of(name, VerifySumOf::Disk, &good, &bad), &expected("ffffffff", false));
     let schema = "vhdx-mmap/verify-sum/1";
-    let expected = json!({ "schema": schema, "filename": "disk.vhdx", "of": "file", "ok": false, "error": true });
-    assert_is(&VerifySum::unreadable(name, VerifySumOf::File), &expected);
+    let expected = json!({ "schema": schema, "filename": "disk.vhdx", "of": "file", "ok": false, "error": "no" });
+    assert_is(&VerifySum::unreadable(name, VerifySumOf::File, "no"), &expected);
 }
 
 #[test]
@@ -512,8 +517,10 @@ fn compare_lists_differences_where_all_were_asked_for() {
     };
     ops::compare(one, other, &ScanOptions::new(), add).unwrap();
     let differing = found.iter().map(|entry| entry.length).sum();
-    let start =
-        json!({ "schema": "vhdx-mmap/compare/1", "filenames": ["-", "-"], "virtual-sizes": [8 * MIB, 8 * MIB] });
+    let start = json!({
+        "schema": "vhdx-mmap/compare/1", "filenames": ["-", "-"], "virtual-sizes": [8 * MIB, 8 * MIB],
+        "in-use": [null, null],
+    });
     let with = |more: Value| {
         let mut all = start.clone();
         more.as_object().unwrap().iter().for_each(|(key, value)| all[key] = value.clone());
@@ -554,6 +561,7 @@ fn diff_lists_changes() {
         "ancestor": "-",
         "ancestor-depth": 1,
         "virtual-size": 8 * MIB,
+        "in-use": null,
         "mode": "allocated",
         "changes": [
             { "start": MIB, "length": MIB, "zero": false },

@@ -92,7 +92,9 @@ fn not_written(args: &ExtractArgs, text: &str, format: &str) -> Failure {
     let failure = Failure::usage(format!("{text} (found {format}, expected raw or vhd)"));
     let is_standard = args.out == Path::new("-");
     let name = if is_standard { Path::new("disk") } else { &args.out };
-    let raw = shell_word(&name.with_extension("raw"));
+    // Never the output itself: the next command would overwrite its own source.
+    let raw = name.with_extension("raw");
+    let raw = shell_word(&if raw == *name { name.with_extension("disk.raw") } else { raw });
     if let Some(format_of_qemu) = of(&OF_QEMU, &format) {
         let out = shell_word(&if is_standard { name.with_extension(&format) } else { name.to_path_buf() });
         return failure.with_hint(format!(

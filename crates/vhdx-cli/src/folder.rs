@@ -1,5 +1,6 @@
 //! Images and folders that the arguments name.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use vhdx_mmap::ops::inventory::ImageFiles;
@@ -26,10 +27,12 @@ pub(crate) fn for_each_image(
             work(path, Ok(()))?;
             continue;
         }
-        let mut files = match ImageFiles::at(path) {
+        let files = reject_links(std::slice::from_ref(path), common)
+            .and_then(|()| ImageFiles::at(path).map_err(|error| Failure::of_named(path, &error)));
+        let mut files = match files {
             Ok(files) => files,
-            Err(error) => {
-                work(path, Err(Failure::of_named(path, &error)))?;
+            Err(failure) => {
+                work(path, Err(failure))?;
                 continue;
             }
         };
@@ -43,22 +46,66 @@ pub(crate) fn for_each_image(
         }
         links = links.saturating_add(files.links());
         if count == 0 {
-            let failure = Failure::new(Exit::NoInput, format!("{}: no images in this folder", path.display()));
-            work(path, Err(failure.with_hint("name a folder with .vhdx or .avhdx files")))?;
+            work(path, Err(without_images(path)))?;
         }
     }
     report_links(links, common);
     Ok(())
 }
 
-/// Path of the manifest of an image in a folder of manifests: that of the image below the folder that the arguments
-/// name, or else its name, with the extension `.manifest` added.
-pub(crate) fn manifest_of(image: &Path, paths: &[PathBuf], manifests: &Path) -> PathBuf {
-    let below = paths.iter().find_map(|path| image.strip_prefix(path).ok().filter(|rest| *rest != Path::new("")));
-    let name = below.or(image.file_name().map(Path::new)).unwrap_or(image);
-    let mut path = manifests.join(name).into_os_string();
-    path.push(".manifest");
-    path.into()
+fn without_images(folder: &Path) -> Failure {
+    Failure::new(Exit::NoInput, format!("{}: no images in this folder", folder.display()))
+        .with_hint("name a folder with .vhdx or .avhdx files")
+}
+
+/// Reports folders without images. Returns the exit code of the command.
+pub(crate) fn report_empty(folders: &[PathBuf], exit: Exit) -> Exit {
+    folders.iter().fold(exit, |exit, folder| {
+        let failed = without_images(folder).report();
+        if exit == Exit::Done { failed } else { exit }
+    })
+}
+
+/// Fails with --no-follow if a part of a path is a symbolic link.
+pub(crate) fn reject_links(paths: &[PathBuf], common: &Common) -> Result<(), Failure> {
+    let is_link = |part: &Path| part.symlink_metadata().is_ok_and(|metadata| metadata.is_symlink());
+    match paths.iter().find(|path| common.no_follow && path.ancestors().any(is_link)) {
+        None => Ok(()),
+        Some(path) => Err(Failure::new(Exit::NoInput, format!("{}: reached by a symbolic link", path.display()))
+            .with_hint("name it by a path without links, or leave out --no-follow")),
+    }
+}
+
+/// Manifests of several images, in a folder.
+pub(crate) struct Manifests<'a> {
+    folder: &'a Path,
+    images: HashMap<PathBuf, PathBuf>,
+}
+
+impl<'a> Manifests<'a> {
+    pub(crate) fn new(folder: &'a Path) -> Self {
+        Self { folder, images: HashMap::new() }
+    }
+
+    /// Path of the manifest of an image: that of the image below the folder that the arguments name, or else its name,
+    /// with the extension `.manifest` added.
+    ///
+    /// # Errors
+    /// Fails if another image has the same manifest.
+    pub(crate) fn of(&mut self, image: &Path, paths: &[PathBuf]) -> Result<PathBuf, Failure> {
+        let below = paths.iter().find_map(|path| image.strip_prefix(path).ok().filter(|rest| *rest != Path::new("")));
+        let name = below.or(image.file_name().map(Path::new)).unwrap_or(image);
+        let mut path = self.folder.join(name).into_os_string();
+        path.push(".manifest");
+        let path = PathBuf::from(path);
+        let known = self.images.entry(path.clone()).or_insert_with(|| image.to_path_buf());
+        if *known == image {
+            return Ok(path);
+        }
+        let (manifest, known) = (path.display(), known.display());
+        let text = format!("{}: has the same manifest as {known} ({manifest})", image.display());
+        Err(Failure::usage(text).with_hint("name one of them, or a folder that holds both, with --recursive"))
+    }
 }
 
 /// Fails if --manifest is a file, although there are several images.

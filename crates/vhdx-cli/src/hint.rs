@@ -62,13 +62,22 @@ fn for_lost_value(image: &str, value: &str) -> String {
 
 /// What to do if a search for the regions has not found exactly one pair.
 fn for_search(image: &str, found: &[(Option<u64>, Option<u64>)]) -> String {
-    let assume = |value: String| for_lost_value(image, &value);
+    let values = |(metadata, bat): &(Option<u64>, Option<u64>)| {
+        let values = [("metadata-offset", metadata), ("bat-offset", bat)];
+        let known = values.iter().filter_map(|(name, offset)| Some(format!("{name}={:#x}", (**offset)?)));
+        known.collect::<Vec<_>>().join(",")
+    };
     match found {
-        [(Some(metadata), None)] => assume(format!("metadata-offset={metadata:#x},bat-offset=OFFSET")),
-        [(metadata, bat), ..] => {
-            let values = [("metadata-offset", metadata), ("bat-offset", bat)];
-            let known = values.iter().filter_map(|(name, offset)| Some(format!("{name}={:#x}", (**offset)?)));
-            assume(known.collect::<Vec<_>>().join(","))
+        [(Some(metadata), None)] => for_lost_value(image, &format!("metadata-offset={metadata:#x},bat-offset=OFFSET")),
+        [_, ..] => {
+            let pairs = found.iter().filter(|(_, bat)| bat.is_some());
+            let pairs: Vec<String> = pairs.map(|pair| format!("--assume {}", values(pair))).collect();
+            match pairs.as_slice() {
+                [] => "only one metadata region can be that of the image: --assume metadata-offset=OFFSET,\
+                       bat-offset=OFFSET"
+                    .to_owned(),
+                pairs => format!("at most one pair is that of the image: choose {}", pairs.join(" or ")),
+            }
         }
         [] => "give the sizes, if another image or the machine shows them: --assume block-size=SIZE,disk-size=SIZE,\
                sector-size=SIZE; or look for another copy of the file"
@@ -153,6 +162,10 @@ pub(crate) fn for_error(image: &Path, error: &Error) -> String {
             "name the file by a path without links, or leave out --no-follow"
         }
         (ErrorKind::Open(cause), _) if cause.kind() == io::ErrorKind::NotFound => "check the path",
+        (ErrorKind::Open(cause), Structure::Folder) if cause.kind() == io::ErrorKind::Other => {
+            return format!("`vhdx list {image}` lists the images in this folder");
+        }
+        (ErrorKind::Open(_), Structure::Folder) => "name a folder that you have permission to list",
         (ErrorKind::Open(_) | ErrorKind::NotAFile { .. }, _) => "name a file that you have permission to read",
         (ErrorKind::Lost, _) => "if no program has truncated the file, its drive may be failing: see the system log",
         (ErrorKind::Changed, _) => "stop the program that writes to the image, and try again",

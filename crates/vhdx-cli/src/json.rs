@@ -1,12 +1,14 @@
 //! JSON on standard output, with characters that can control a terminal as escapes.
 
 use std::io::{self, BufWriter, Stdout, Write};
+use std::path::Path;
 
 use serde::Serialize;
 use serde_json::ser::{CompactFormatter, Formatter, PrettyFormatter, Serializer};
 use serde_json::{Map, Value};
+use vhdx_mmap::report::{Aborted, Failed, Report};
 
-use crate::exit::Failure;
+use crate::exit::{Exit, Failure};
 use crate::term::is_unsafe;
 use crate::time;
 
@@ -52,9 +54,40 @@ pub(crate) fn print(report: &impl Serialize) -> Result<(), Failure> {
     write(&mut stdout(), &stamped(report))
 }
 
-/// Prints a report on standard error, where standard output holds the disk.
-pub(crate) fn print_beside_disk(report: &impl Serialize) -> Result<(), Failure> {
-    write(&mut io::stderr(), &stamped(report))
+/// Where a document goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Standard output.
+    Output,
+    /// Standard error, where standard output holds the disk.
+    Error,
+}
+
+impl Place {
+    /// Prints a report, indented.
+    pub(crate) fn print(self, report: &impl Serialize) -> Result<(), Failure> {
+        match self {
+            Self::Output => print(report),
+            Self::Error => match write(&mut io::stderr(), &stamped(report)) {
+                // The exit code does not depend on who reads standard error.
+                Err(Failure::ClosedPipe { .. }) => Ok(()),
+                written => written,
+            },
+        }
+    }
+}
+
+/// The result of a command that has printed nothing if it failed. Then, a document says why.
+pub(crate) fn or_failed<R: Report>(
+    place: Option<Place>,
+    image: &Path,
+    result: Result<Exit, Failure>,
+) -> Result<Exit, Failure> {
+    if let (Some(place), Err(Failure::Message { text, .. })) = (place, &result) {
+        // Where that cannot be written, the message that follows says more.
+        drop(place.print(&Failed::<R>::of(image, text)));
+    }
+    result
 }
 
 /// Prints several reports as an array.
@@ -140,8 +173,19 @@ impl<W: Write> Listing<W> {
         Ok(())
     }
 
-    /// Closes the list, and writes the fields of `end`. Without this call the object stays incomplete, so that no
-    /// program takes a part of the list for all of it.
+    /// Closes the list of work that failed, and writes the error in place of the other fields, so that no program
+    /// takes a part of the list for all of it. Returns the exit code of a failure that has been reported.
+    pub(crate) fn abort(self, failure: Failure) -> Result<Exit, Failure> {
+        match failure {
+            Failure::Message { ref text, .. } => {
+                self.end(&Aborted::of(text))?;
+                Ok(failure.report())
+            }
+            stopped => Err(stopped),
+        }
+    }
+
+    /// Closes the list, and writes the fields of `end`. Without this call or `abort` the object stays incomplete.
     pub(crate) fn end(mut self, end: &impl Serialize) -> io::Result<()> {
         if self.has_list {
             writeln!(self.out, "{}],", if self.items == 0 { "" } else { "\n  " })?;

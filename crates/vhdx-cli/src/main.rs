@@ -23,13 +23,20 @@ mod term;
 mod time;
 mod tips;
 
+use std::path::{Path, PathBuf};
+
 use clap::Parser;
+use vhdx_mmap::report;
 
 use args::{Cli, Command};
 use exit::{Exit, Failure};
 
 fn main() -> std::process::ExitCode {
-    let cli = match Cli::try_parse_from(args::without_image_format(std::env::args_os().collect())) {
+    let args = match args::without_image_format(std::env::args_os().collect()) {
+        Ok(args) => args,
+        Err(failure) => return failure.report().into(),
+    };
+    let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => return wrong_usage(&error).unwrap_or_else(Failure::report).into(),
     };
@@ -47,8 +54,11 @@ fn wrong_usage(error: &clap::Error) -> Result<Exit, Failure> {
     if let Some(failure) = tips::for_usage(error) {
         return Err(failure);
     }
-    error.print()?;
-    Ok(if error.use_stderr() { Exit::Usage } else { Exit::Done })
+    match error.print() {
+        // The exit code does not depend on who reads the message.
+        _ if error.use_stderr() => Ok(Exit::Usage),
+        printed => Ok(printed.map(|()| Exit::Done)?),
+    }
 }
 
 /// Turns SIGBUS, which the system sends if a mapped file is truncated or its drive fails, into an error with a message.
@@ -61,17 +71,43 @@ fn guard_mappings() -> Result<(), Failure> {
 fn run(cli: &Cli) -> Result<Exit, Failure> {
     match &cli.command {
         Command::Info(args) => cmd::info::run(args, &cli.common),
-        Command::Map(args) => cmd::map::run(args, &cli.common),
-        Command::Extract(args) => cmd::extract::run(args, &cli.common),
+        Command::Map(args) => {
+            let result = cmd::map::run(args, &cli.common);
+            json::or_failed::<report::Map<'_>>(args.output.place(), &args.image, result)
+        }
+        Command::Extract(args) => {
+            let place = if args.out == Path::new("-") { args.output.beside_disk() } else { args.output.place() };
+            json::or_failed::<report::Extract>(place, &args.image, cmd::extract::run(args, &cli.common))
+        }
         Command::Hash(args) => cmd::hash::run(args, &cli.common),
-        Command::Verify(args) => cmd::verify::run(args, &cli.common).map_err(Failure::with_fatal_pipe),
-        Command::Compare(args) => cmd::compare::run(args, &cli.common).map_err(Failure::with_fatal_pipe),
-        Command::Diff(args) => cmd::diff::run(args, &cli.common).map_err(Failure::with_fatal_pipe),
+        Command::Verify(args) => {
+            let place = args.check.as_ref().and(args.output.place());
+            let list = args.check.as_deref().unwrap_or(Path::new("-"));
+            json::or_failed::<report::VerifySum>(place, list, cmd::verify::run(args, &cli.common))
+                .map_err(Failure::with_fatal_pipe)
+        }
+        Command::Compare(args) => {
+            json::or_failed::<report::Compare>(args.output.place(), &args.first, cmd::compare::run(args, &cli.common))
+                .map_err(Failure::with_fatal_pipe)
+        }
+        Command::Diff(args) => {
+            json::or_failed::<report::Diff>(args.output.place(), &args.image, cmd::diff::run(args, &cli.common))
+                .map_err(Failure::with_fatal_pipe)
+        }
         Command::List(args) => cmd::list::run(args, &cli.common),
-        Command::Merge(args) => cmd::merge::run(args),
+        Command::Merge(args) => {
+            let shard = args.shards.first().map_or(Path::new("-"), PathBuf::as_path);
+            json::or_failed::<report::Merge>(args.output.place(), shard, cmd::merge::run(args))
+        }
         Command::Read(args) => cmd::read::run(args, &cli.common),
-        Command::Log(args) => cmd::log::run(args, &cli.common),
-        Command::Chain(args) => cmd::chain::run(args, &cli.common),
+        Command::Log(args) => {
+            json::or_failed::<report::Log>(args.output.place(), &args.image, cmd::log::run(args, &cli.common))
+        }
+        Command::Chain(args) => {
+            let image = args.images.first().map_or(Path::new("-"), PathBuf::as_path);
+            let place = args.output.place().filter(|_| !args.tree);
+            json::or_failed::<report::Chain>(place, image, cmd::chain::run(args, &cli.common))
+        }
         Command::Check(args) => cmd::check::run(args, &cli.common).map_err(Failure::with_fatal_pipe),
         Command::Completions(args) => cmd::shell::completions(args),
         Command::Man(args) => cmd::shell::man(args),

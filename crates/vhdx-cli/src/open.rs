@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use vhdx_mmap::format::FileIdentifier;
 use vhdx_mmap::{
@@ -23,6 +24,7 @@ pub(crate) fn source(path: &Path, common: &Common) -> Result<Source, Failure> {
         let failure = Failure::usage("-: standard input cannot be an image (found a stream, expected a file)");
         return Err(failure.with_hint("write the image to a file first, and name that"));
     }
+    reject_path_as_output(path)?;
     let opened = if common.no_mmap { open(path, common) } else { map_image(path, common) };
     let source = opened.map_err(|error| {
         let failure = Failure::of_image(path, &error);
@@ -59,14 +61,40 @@ pub(crate) fn warn_if_in_use(source: &Source, common: &Common) {
 pub(crate) fn reject_as_output(source: &Source) -> Result<(), Failure> {
     use vhdx_mmap::FileId;
 
-    use crate::exit::STANDARD_OUTPUT;
     use crate::target::standard_output;
 
     let output = FileId::of_open(&standard_output()?)?;
-    if source.id() == Some(output) {
-        return Err(Failure::usage(format!("{STANDARD_OUTPUT}: is the image itself or one of its parents")));
-    }
+    if source.id() == Some(output) { Err(output_is_image()) } else { Ok(()) }
+}
+
+/// Fails if standard output is the file at `path`, which may not be an image that can be opened.
+#[cfg(unix)]
+fn reject_path_as_output(path: &Path) -> Result<(), Failure> {
+    use vhdx_mmap::FileId;
+
+    use crate::target::standard_output;
+
+    // A path without a file is reported when it is opened.
+    let Ok(id) = FileId::of(path) else { return Ok(()) };
+    if id == FileId::of_open(&standard_output()?)? { Err(output_is_image()) } else { Ok(()) }
+}
+
+#[cfg(not(unix))]
+#[expect(clippy::unnecessary_wraps, reason = "fallible on Unix, where standard output can be identified")]
+fn reject_path_as_output(_: &Path) -> Result<(), Failure> {
     Ok(())
+}
+
+/// The failure if standard output is an image. From now on nothing can be written to it, not even the failure as JSON.
+#[cfg(unix)]
+fn output_is_image() -> Failure {
+    use crate::exit::STANDARD_OUTPUT;
+
+    let null = std::fs::OpenOptions::new().write(true).open("/dev/null");
+    if let Err(error) = null.and_then(|null| Ok(rustix::stdio::dup2_stdout(null)?)) {
+        return Failure::new(Exit::Io, format!("{STANDARD_OUTPUT}: is an image, and cannot be closed: {error}"));
+    }
+    Failure::usage(format!("{STANDARD_OUTPUT}: is the image itself or one of its parents"))
 }
 
 #[cfg(not(unix))]
@@ -283,6 +311,9 @@ pub(crate) fn options(common: &Common) -> OpenOptions {
     if common.no_mmap { options } else { map_parents(options) }
 }
 
+/// Options that remember what is in folders: many images may have their parents there.
+static OPTIONS: LazyLock<OpenOptions> = LazyLock::new(|| OpenOptions::new().remember_folders());
+
 /// The common options, for images that are read piece by piece.
 pub(crate) fn unmapped_options(common: &Common) -> OpenOptions {
     let log_policy = match common.log {
@@ -300,7 +331,7 @@ pub(crate) fn unmapped_options(common: &Common) -> OpenOptions {
             parents.push(Parents::Within(vec![PathBuf::from(&common.parents)]));
         }
     }
-    let options = OpenOptions::new().log_policy(log_policy).parents(Parents::FirstOf(parents));
+    let options = OPTIONS.clone().log_policy(log_policy).parents(Parents::FirstOf(parents));
     if common.no_follow { options.without_links() } else { options }
 }
 

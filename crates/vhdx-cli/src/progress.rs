@@ -86,6 +86,11 @@ impl Work {
         Self::with(Display::Nothing, 0, "", Path::new(""), Arc::default())
     }
 
+    /// Starts work whose size is not known, and that shows no progress unless a signal asks for it.
+    pub(crate) fn unmeasured(phase: &'static str, file: &Path) -> Self {
+        Self::with(Display::Nothing, 0, phase, file, Arc::default())
+    }
+
     /// Starts the next phase of the work of a command. A signal stops all phases.
     pub(crate) fn next(&self, total: u64, phase: &'static str, file: &Path, common: &Common) -> Self {
         Self::with(Display::new(common), total, phase, file, Arc::clone(&self.signal))
@@ -218,9 +223,12 @@ impl Work {
         if !STATUS_WANTED.swap(false, Ordering::Relaxed) {
             return;
         }
-        let (percent, rate) = (self.hundredths(done) / 100, self.rate(done));
-        let (size, total) = (human(done), human(self.total));
-        let line = format!("vhdx: {} {}: {size} of {total} ({percent} %), {rate}/s", self.phase, escape(&self.file));
+        let (size, rate) = (human(done), self.rate(done));
+        let size = match self.total {
+            0 => size,
+            total => format!("{size} of {} ({} %)", human(total), self.hundredths(done) / 100),
+        };
+        let line = format!("vhdx: {} {}: {size}, {rate}/s", self.phase, escape(&self.file));
         let print = || drop(writeln!(io::stderr(), "{line}"));
         match &self.display {
             Display::Bar(bar) => match bar.get() {

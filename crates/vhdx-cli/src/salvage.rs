@@ -124,8 +124,12 @@ pub(crate) fn finish(image: &Path, disk: &Disk, range: Range<u64>, args: &Salvag
         None => disk.losses(range).for_each(|loss| lost.add(&loss)),
     }
     // The warnings themselves were printed when the image was opened.
-    let is_damaged =
-        disk.warnings().any(|(_, warning)| may_be_wrong(warning)) || !ops::content_warnings(disk).is_empty();
+    let content = ops::content_warnings(disk);
+    let is_damaged = disk.warnings().any(|(_, warning)| may_be_wrong(warning)) || !content.is_empty();
+    // Blocks that no entry of the BAT names belong to no range that is known to be lost.
+    let is_unlisted = |rule: Rule| matches!(rule, Rule::LostBlocks | Rule::BitmapUnneeded | Rule::EmptyDisk);
+    let may_lack = content.iter().any(|finding| is_unlisted(finding.rule))
+        || disk.warnings().any(|(_, warning)| may_be_wrong(warning) && is_unlisted(warning.rule));
     let (name, length) = (image.display(), range_length);
     if lost.ranges > 0 {
         let (recovered, ranges) = (human(length.saturating_sub(lost.bytes)), counted(lost.ranges, "range"));
@@ -138,9 +142,14 @@ pub(crate) fn finish(image: &Path, disk: &Disk, range: Range<u64>, args: &Salvag
             term::message("note", term::HINT, &escape(&format!("{label} lost range: {first}")));
         }
     }
-    if lost.ranges == 0 && is_damaged {
+    if lost.ranges == 0 && is_damaged && !may_lack {
         let text =
             format!("{name}: recovered all of {}: nothing is lost, but content may be stale or wrong", human(length));
+        term::message("warning", term::WARNING, &escape(&text));
+    }
+    if may_lack {
+        let text =
+            format!("{name}: content may be missing that no entry of the BAT lists, and content may be stale or wrong");
         term::message("warning", term::WARNING, &escape(&text));
     }
     Ok(if lost.ranges > 0 || is_damaged { Exit::Corrupt } else { Exit::Done })

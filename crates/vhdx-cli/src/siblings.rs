@@ -10,21 +10,24 @@ use crate::args::Common;
 use crate::size::counted;
 use crate::term::{self, escape};
 
-/// The folder that was looked at last: many images may be in it.
-static LAST: Mutex<Option<(PathBuf, Arc<Siblings>)>> = Mutex::new(None);
+/// The folders that were looked at last: many images may be in them.
+static LAST: Mutex<Option<(Vec<PathBuf>, Arc<Siblings>)>> = Mutex::new(None);
 
 /// Images that depend on an image, in its folder. `None` with --no-siblings, and if the image is not a file.
 pub(crate) fn checkpoints(image: &Image, common: &Common) -> Option<Checkpoints> {
     if common.no_siblings {
         return None;
     }
-    let folder = image.path()?.parent()?;
+    let folders = Siblings::folders_of(image);
+    if folders.is_empty() {
+        return None;
+    }
     let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
     let siblings = match &*last {
-        Some((known, siblings)) if known == folder => Arc::clone(siblings),
+        Some((known, siblings)) if *known == folders => Arc::clone(siblings),
         _ => {
-            let siblings = Arc::new(Siblings::in_folder(folder));
-            *last = Some((folder.to_path_buf(), Arc::clone(&siblings)));
+            let siblings = Arc::new(Siblings::in_folders(&folders));
+            *last = Some((folders, Arc::clone(&siblings)));
             siblings
         }
     };
@@ -38,6 +41,23 @@ pub(crate) fn warn(path: &Path, image: &Image, common: &Common) {
     for text in [depending, stale(&found)].into_iter().flatten() {
         term::message("warning", term::WARNING, &escape(&format!("{}: {text}", path.display())));
     }
+    if let Some(text) = unknown(&found) {
+        term::message("note", term::HINT, &escape(&format!("{}: {text}", path.display())));
+    }
+}
+
+/// Why there may be more images that depend on a disk, in words.
+pub(crate) fn unknown(found: &Checkpoints) -> Option<String> {
+    let reason = match found.unreadable.split_first() {
+        _ if found.is_complete => return None,
+        None => "the folder has too many files".to_owned(),
+        Some((first, [])) => format!("{} cannot be read", first.display()),
+        Some((first, others)) => {
+            let others = counted(u64::try_from(others.len()).unwrap_or(u64::MAX), "other file");
+            format!("{} and {others} cannot be read", first.display())
+        }
+    };
+    Some(format!("not all files beside it could be looked at for checkpoints: {reason}"))
 }
 
 /// The images that depend on a disk, in words.
@@ -57,12 +77,14 @@ pub(crate) fn depending(found: &Checkpoints) -> Option<String> {
 /// The images that depended on a disk before it was changed, in words.
 pub(crate) fn stale(found: &Checkpoints) -> Option<String> {
     let (first, others) = found.stale.split_first()?;
-    let others = match u64::try_from(others.len()).unwrap_or(u64::MAX) {
-        0 => String::new(),
-        others => format!(" (and {})", counted(others, "other checkpoint")),
-    };
     let name = name(first);
-    Some(format!("{name}{others} names this disk as its parent, but the disk was changed after {name} was made"))
+    Some(match u64::try_from(others.len()).unwrap_or(u64::MAX) {
+        0 => format!("{name} names this disk as its parent, but the disk was changed after {name} was made"),
+        others => format!(
+            "{name} and {} name this disk as their parent, but the disk was changed after they were made",
+            counted(others, "other checkpoint")
+        ),
+    })
 }
 
 fn name(path: &Path) -> String {

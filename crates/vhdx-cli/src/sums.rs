@@ -1,6 +1,7 @@
 //! Lists of digests, as sha256sum, other programs and this one write them.
 
 use std::io::{self, BufRead, Read};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use vhdx_mmap::ops::{Algorithm, Digest};
@@ -83,6 +84,8 @@ pub(crate) struct Sum {
     pub(crate) name: PathBuf,
     /// `None` if the line does not say what the digest is of.
     pub(crate) of: Option<SumOf>,
+    /// The part of the disk, if the digest is not of all of it.
+    pub(crate) range: Option<Range<u64>>,
     /// Whether the algorithm is only known from the length of the digest: SHA-256 and BLAKE3 have the same.
     pub(crate) may_be_blake3: bool,
 }
@@ -97,29 +100,73 @@ impl Sum {
 #[derive(Debug, Default)]
 pub(crate) struct Sums {
     pub(crate) sums: Vec<Sum>,
-    /// Number of the first line that cannot be parsed, from 1.
-    pub(crate) first_bad_line: Option<u64>,
+    /// Numbers of the lines that cannot be parsed, from 1.
+    pub(crate) bad_lines: Vec<u64>,
 }
 
 /// Length of the longest line, in bytes.
 const LONGEST_LINE: u64 = 1 << 16;
 
-/// Parses a list. Empty lines and lines that begin with `#` are skipped.
+/// Encoding of a list, by its byte order mark: some shells write what they redirect in UTF-16.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Encoding {
+    Bytes,
+    Utf16Le,
+    Utf16Be,
+}
+
+/// Reads a line without more than `LONGEST_LINE` bytes, as UTF-8 if the list has another encoding.
+fn read_line(input: &mut impl BufRead, encoding: Encoding, line: &mut Vec<u8>) -> io::Result<usize> {
+    line.clear();
+    if encoding == Encoding::Bytes {
+        return input.take(LONGEST_LINE).read_until(b'\n', line);
+    }
+    let mut units = Vec::new();
+    let mut pair = [0; 2];
+    while u64::try_from(units.len()).is_ok_and(|length| length < LONGEST_LINE)
+        && units.last() != Some(&u16::from(b'\n'))
+    {
+        match input.read_exact(&mut pair) {
+            Ok(()) if encoding == Encoding::Utf16Le => units.push(u16::from_le_bytes(pair)),
+            Ok(()) => units.push(u16::from_le_bytes(pair).swap_bytes()),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => break,
+            Err(error) => return Err(error),
+        }
+    }
+    line.extend(String::from_utf16_lossy(&units).into_bytes());
+    Ok(line.len())
+}
+
+/// Takes the byte order mark.
+fn encoding(input: &mut impl BufRead) -> io::Result<(Encoding, Vec<u8>)> {
+    let mut start = Vec::new();
+    input.take(2).read_to_end(&mut start)?;
+    Ok(match start.as_slice() {
+        [0xff, 0xfe] => (Encoding::Utf16Le, Vec::new()),
+        [0xfe, 0xff] => (Encoding::Utf16Be, Vec::new()),
+        _ => (Encoding::Bytes, start),
+    })
+}
+
+/// Parses a list. Empty lines and lines that begin with `#` are skipped, and so is a byte order mark.
 pub(crate) fn parse(mut input: impl BufRead, default: Option<Algorithm>) -> io::Result<Sums> {
     let mut sums = Sums::default();
+    let (encoding, start) = encoding(&mut input)?;
+    let mut input = start.chain(input);
+    let mut buffer = Vec::new();
     for number in 1_u64.. {
-        let mut line = Vec::new();
-        if input.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line)? == 0 {
+        if read_line(&mut input, encoding, &mut buffer)? == 0 {
             break;
         }
-        let line = line.strip_suffix(b"\n").unwrap_or(&line);
+        let line = buffer.strip_prefix(b"\xef\xbb\xbf").filter(|_| number == 1).unwrap_or(&buffer);
+        let line = line.strip_suffix(b"\n").unwrap_or(line);
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         if line.is_empty() || line.starts_with(b"#") {
             continue;
         }
         match parse_line(line, default) {
             Some(sum) => sums.sums.push(sum),
-            None => drop(sums.first_bad_line.get_or_insert(number)),
+            None => sums.bad_lines.push(number),
         }
     }
     Ok(sums)
@@ -133,38 +180,40 @@ fn parse_line(line: &[u8], default: Option<Algorithm>) -> Option<Sum> {
     };
     let tagged = tagged(line);
     let is_tagged = tagged.is_some();
-    let (digest, of, name) = tagged.or_else(|| plain(line, default))?;
+    let (digest, of, range, name) = tagged.or_else(|| plain(line, default))?;
     let name = path_of_bytes(if is_escaped { unescape(name)? } else { name.to_vec() });
     let may_be_blake3 = !is_tagged && default.is_none() && digest.algorithm() == Algorithm::Sha256;
-    Some(Sum { digest, name, of, may_be_blake3 })
+    Some(Sum { digest, name, of, range, may_be_blake3 })
 }
 
-/// Parses `SHA256 (name) = digest` and `SHA256 (name, disk) = digest`.
-fn tagged(line: &[u8]) -> Option<(Digest, Option<SumOf>, &[u8])> {
+/// Digest, what it is of, and name.
+type Parsed<'l> = (Digest, Option<SumOf>, Option<Range<u64>>, &'l [u8]);
+
+/// Parses `SHA256 (name) = digest`, `SHA256 (name, disk) = digest` and `SHA256 (name, disk offset:length) = digest`.
+fn tagged(line: &[u8]) -> Option<Parsed<'_>> {
     let (head, digest) = split_at_last(line, b") = ")?;
     let (algorithm, name) = split_at_first(head, b" (")?;
     let digest = Digest::from_hex(text(algorithm)?.parse().ok()?, text(digest)?)?;
-    match untag(name) {
-        None => Some((digest, None, name)),
-        Some((name, "disk")) => Some((digest, Some(SumOf::Disk), name)),
-        // The digest of a part of a disk.
-        Some(_) => None,
-    }
+    Some(match untag(name) {
+        None => (digest, None, None, name),
+        Some((name, range)) => (digest, Some(SumOf::Disk), range, name),
+    })
 }
 
-/// Name and tag of a name that ends with a tag.
-fn untag(name: &[u8]) -> Option<(&[u8], &str)> {
+/// Name of a name that ends with a tag, and the range in the tag.
+fn untag(name: &[u8]) -> Option<(&[u8], Option<Range<u64>>)> {
     let (name, tag) = split_at_last(name, b", disk")?;
-    let range = text(tag)?.strip_prefix(' ').map(|range| range.split_once(':'));
-    let is_number = |number: &str| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
-    match range {
-        None => tag.is_empty().then_some((name, "disk")),
-        Some(range) => range.filter(|(offset, length)| is_number(offset) && is_number(length)).map(|_| (name, "part")),
+    if tag.is_empty() {
+        return Some((name, None));
     }
+    let number = |digits: &str| digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?;
+    let (offset, length) = text(tag)?.strip_prefix(' ')?.split_once(':')?;
+    let start: u64 = number(offset)?;
+    Some((name, Some(start..start.checked_add(number(length)?)?)))
 }
 
 /// Parses `digest  name` or `digest *name`. The algorithm is `default`, or follows from the length of the digest.
-fn plain(line: &[u8], default: Option<Algorithm>) -> Option<(Digest, Option<SumOf>, &[u8])> {
+fn plain(line: &[u8], default: Option<Algorithm>) -> Option<Parsed<'_>> {
     let (digest, name) = split_at_first(line, b" ")?;
     let name = name.strip_prefix(b" ").or_else(|| name.strip_prefix(b"*"))?;
     let digest = text(digest)?;
@@ -172,7 +221,7 @@ fn plain(line: &[u8], default: Option<Algorithm>) -> Option<(Digest, Option<SumO
         *algorithm != Algorithm::Blake3 && algorithm.digest_len().checked_mul(2) == Some(digest.len())
     };
     let algorithm = default.or_else(|| Algorithm::ALL.iter().copied().find(by_length))?;
-    Some((Digest::from_hex(algorithm, digest)?, None, name))
+    Some((Digest::from_hex(algorithm, digest)?, None, None, name))
 }
 
 fn text(bytes: &[u8]) -> Option<&str> {
@@ -221,7 +270,8 @@ mod tests {
     fn parse_accepts_all_line_formats() {
         let list = format!(
             "# a list\n\n{SHA256}  a.vhdx\n{SHA256} *b (1) = x.vhdx\nSHA256 (c) = {SHA256}\n\
-             CRC32 (d, disk) = 00000000\n\\{SHA256}  e\\nf\\\\g\nd41d8cd98f00b204e9800998ecf8427e  h\r\nBLAKE3 (i (j), disk) = {SHA256}\nsha256 k\n\
+             CRC32 (d, disk) = 00000000\n\\{SHA256}  e\\nf\\\\g\nd41d8cd98f00b204e9800998ecf8427e  h\r\n\
+             BLAKE3 (i (j), disk) = {SHA256}\nsha256 k\n\
              SHA256 (l, disk 0:512) = {SHA256}\n\\SHA256 (m\\n, disk) = {SHA256}\nSHA256 (n, disk 9) = {SHA256}\n"
         );
         let sums = parse(list.as_bytes(), None).unwrap();
@@ -237,11 +287,26 @@ mod tests {
                 ("e\nf\\g", Algorithm::Sha256, None),
                 ("h", Algorithm::Md5, None),
                 ("i (j)", Algorithm::Blake3, Some(SumOf::Disk)),
+                ("l", Algorithm::Sha256, Some(SumOf::Disk)),
                 ("m\n", Algorithm::Sha256, Some(SumOf::Disk)),
                 ("n, disk 9", Algorithm::Sha256, None),
             ]
         );
-        assert_eq!(sums.first_bad_line, Some(10));
+        assert_eq!(sums.bad_lines, [10]);
+        let ranges: Vec<_> = sums.sums.iter().filter_map(|sum| sum.range.clone()).collect();
+        assert_eq!((ranges.len(), ranges.first()), (1, Some(&(0..512))));
+        // What some shells write: with a byte order mark, and in UTF-16.
+        let utf16 =
+            |bytes_of: fn(u16) -> [u8; 2]| format!("\u{feff}{list}").encode_utf16().flat_map(bytes_of).collect();
+        let encoded: [Vec<u8>; 3] = [
+            format!("\u{feff}{list}").into_bytes(),
+            utf16(u16::to_le_bytes),
+            utf16(|unit| unit.swap_bytes().to_le_bytes()),
+        ];
+        for bytes in encoded {
+            let other = parse(bytes.as_slice(), None).unwrap();
+            assert_eq!((other.sums, other.bad_lines), (sums.sums.clone(), sums.bad_lines.clone()));
+        }
         let as_blake3 = parse(format!("{SHA256}  a\n").as_bytes(), Some(Algorithm::Blake3)).unwrap();
         assert_eq!(as_blake3.sums[0].digest.algorithm(), Algorithm::Blake3);
     }

@@ -66,7 +66,9 @@ pub(crate) fn for_usage(error: &clap::Error) -> Option<Failure> {
         }
         _ => return None,
     };
-    let tip = if what == "command" && Path::new(word).exists() {
+    let tip = if what == "command" && Path::new(word).is_dir() {
+        format!("`vhdx list {}` lists the images of the folder", shell_word(Path::new(word)))
+    } else if what == "command" && Path::new(word).exists() {
         format!("`vhdx info {}` shows what it is", shell_word(Path::new(word)))
     } else {
         tip(word)?

@@ -1,15 +1,15 @@
 //! The forest of bases and their checkpoints, by identity and not by name.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use uuid::Uuid;
 
-use crate::disk::{MAX_PARENTS, names_of};
+use crate::disk::{MAX_PARENTS, names_of, skeleton};
 use crate::error::Result;
 use crate::image::{Image, ImageKind, LogPolicy, ParentLocator};
-use crate::source::Source;
+use crate::source::{FileId, Source};
 
 /// Image of a forest.
 #[non_exhaustive]
@@ -38,10 +38,13 @@ pub struct ForestImage {
     pub stale_children: Vec<usize>,
     /// Number of the first other image with this identity, if there is any.
     pub duplicate_of: Option<usize>,
-    /// What the image is among the leaves of its tree. `None` for images with children, and where a parent is missing.
+    /// What the image is among the leaves of its tree. `None` for images with children, also of a copy or stale ones,
+    /// for the other copies of a leaf, and where a parent is missing.
     pub leaf: Option<ForestLeaf>,
     /// Identity and name of the parent that a differencing image stores.
     pub stored: Option<StoredParent>,
+    /// Identity of the file, if the system provides it.
+    pub(super) file: Option<FileId>,
 }
 
 /// Parent as a differencing image stores it.
@@ -121,6 +124,7 @@ impl ForestImage {
             duplicate_of: None,
             leaf: None,
             stored,
+            file: source.id(),
         })
     }
 }
@@ -136,9 +140,9 @@ impl StoredParent {
         !id.is_nil() && (self.linkage == id || self.linkage2 == Some(id))
     }
 
-    /// Returns whether the stored path leads from `child` to `file`, regardless of case.
+    /// Returns whether the stored path leads from `child` to `file`, however the name is written ([`similar`]).
     pub(super) fn names(&self, file: &Path, child: &Path) -> bool {
-        self.beside(child).is_some_and(|path| path == lower(file))
+        self.beside(child).is_some_and(|path| similar(&path) == similar(&lower(file)))
     }
 
     /// Returns the path that the stored name has beside the child, in lower case.
@@ -167,6 +171,11 @@ fn lower(path: &Path) -> PathBuf {
     path.to_string_lossy().to_lowercase().into()
 }
 
+/// Returns what paths have in common that may be the same: a search for a parent finds the same names ([`skeleton`]).
+fn similar(lower: &Path) -> PathBuf {
+    lower.with_file_name(skeleton(&lower.file_name().unwrap_or_default().to_string_lossy()))
+}
+
 /// Images and how they depend on each other.
 #[derive(Clone, Debug, Default)]
 pub struct Forest {
@@ -178,19 +187,22 @@ impl Forest {
     #[must_use]
     pub fn new(mut images: Vec<ForestImage>) -> Self {
         let mut by_id: HashMap<Uuid, Vec<usize>> = HashMap::new();
-        let mut by_path: HashMap<PathBuf, usize> = HashMap::new();
+        let (mut by_path, mut by_similar) = (HashMap::new(), HashMap::new());
         for (number, image) in images.iter().enumerate() {
             if !image.data_write_guid.is_nil() {
                 by_id.entry(image.data_write_guid).or_default().push(number);
             }
-            by_path.entry(lower(&image.path)).or_insert(number);
+            let path = lower(&image.path);
+            by_similar.entry(similar(&path)).or_insert(number);
+            by_path.entry(path).or_insert(number);
         }
         for (number, image) in images.iter_mut().enumerate() {
             let first = by_id.get(&image.data_write_guid).and_then(|same| same.first()).copied();
             image.duplicate_of = first.filter(|first| *first != number);
             let Some(stored) = &image.stored else { continue };
-            let beside = stored.beside(&image.path).and_then(|path| by_path.get(&path)).copied();
-            let named = beside.filter(|named| *named != number);
+            let beside = stored.beside(&image.path);
+            let beside = beside.and_then(|path| by_path.get(&path).or_else(|| by_similar.get(&similar(&path))));
+            let named = beside.copied().filter(|named| *named != number);
             let with_id = |id: &Uuid| {
                 let same = by_id.get(id)?;
                 // Of several copies, the one with the stored name.
@@ -200,6 +212,7 @@ impl Forest {
             let found = with_id(&stored.linkage).or_else(|| with_id(stored.linkage2.as_ref()?));
             image.parent = match (found, named) {
                 (Some(found), _) => ForestParent::Found(found),
+                (None, _) if stored.is_of(image.data_write_guid) => ForestParent::Cycle(number),
                 (None, Some(named)) => ForestParent::Stale(named),
                 (None, None) => ForestParent::Missing,
             };
@@ -311,13 +324,32 @@ impl Forest {
         }
     }
 
+    /// Returns the images of a tree that have no children, and of which no copy has any: each state once.
+    pub(super) fn leaves(&self, tree: &[(usize, usize)], parents: &HashSet<Uuid>) -> Vec<(usize, usize)> {
+        let mut seen = HashSet::new();
+        let is_leaf = |(number, _): &(usize, usize)| {
+            self.images.get(*number).is_some_and(|image| {
+                let id = image.data_write_guid;
+                image.children.is_empty() && (id.is_nil() || !parents.contains(&id) && seen.insert(id))
+            })
+        };
+        tree.iter().copied().filter(is_leaf).collect()
+    }
+
+    /// Returns the identities of the images with children.
+    pub(super) fn identities_of_parents(&self) -> HashSet<Uuid> {
+        let parents = self.images.iter().filter(|image| !image.children.is_empty());
+        parents.map(|image| image.data_write_guid).collect()
+    }
+
     fn find_leaves(&mut self) {
+        let parents = self.identities_of_parents();
         let bases: Vec<usize> =
             self.roots().filter(|root| self.images.get(*root).is_some_and(|image| image.stored.is_none())).collect();
         for base in bases {
-            let is_leaf =
-                |(number, _): &(usize, usize)| self.images.get(*number).is_some_and(|image| image.children.is_empty());
-            let leaves: Vec<(usize, usize)> = self.tree(base).into_iter().filter(is_leaf).collect();
+            let mut leaves = self.leaves(&self.tree(base), &parents);
+            // Its checkpoints were made of another state.
+            leaves.retain(|(number, _)| self.images.get(*number).is_some_and(|image| image.stale_children.is_empty()));
             let newest = self.newest(leaves.iter().copied());
             for (number, _) in &leaves {
                 let leaf = match leaves.len() {

@@ -1,5 +1,6 @@
 //! All images at some paths, and how they depend on each other.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use crate::error::Error;
@@ -25,6 +26,7 @@ pub struct Listing {
     pub(super) entries: Vec<Entry>,
     forest: Forest,
     links: u64,
+    empty: Vec<PathBuf>,
 }
 
 impl Listing {
@@ -33,17 +35,21 @@ impl Listing {
     /// keep the others from being listed. With the feature `rayon`, the threads of the current pool do it.
     #[must_use]
     pub fn of(paths: &[PathBuf]) -> Self {
-        let (mut entries, mut links) = (Vec::new(), 0_u64);
+        let (mut entries, mut links, mut empty) = (Vec::new(), 0_u64, Vec::new());
         for path in paths {
             match ImageFiles::at(path) {
                 Ok(mut files) => {
+                    let before = entries.len();
                     entries.extend(files.by_ref().map(|file| entry(path, file)));
+                    if entries.len() == before {
+                        empty.push(path.clone());
+                    }
                     links = links.saturating_add(files.links());
                 }
                 Err(error) => entries.push(entry(path, Err(error))),
             }
         }
-        let mut images = Vec::new();
+        let (mut images, mut by_file) = (Vec::new(), HashMap::new());
         for batch in entries.chunks_mut(BATCH) {
             let read = map_all(batch, |entry| match &entry.file {
                 Ok(file) => file.open().and_then(|source| ForestImage::read(&source)),
@@ -51,13 +57,18 @@ impl Listing {
             });
             for (entry, image) in batch.iter_mut().zip(read) {
                 let next = images.len();
-                entry.number = image.map(|image| {
-                    images.push(image);
-                    next
+                // A file that several paths lead to is one image.
+                entry.number = image.map(|image: ForestImage| {
+                    let known = image.file.as_ref().and_then(|file| by_file.get(file).copied());
+                    known.unwrap_or_else(|| {
+                        by_file.extend(image.file.clone().map(|file| (file, next)));
+                        images.push(image);
+                        next
+                    })
                 });
             }
         }
-        Self { entries, forest: Forest::new(images), links }
+        Self { entries, forest: Forest::new(images), links, empty }
     }
 
     /// Returns the images and how they depend on each other.
@@ -69,6 +80,12 @@ impl Listing {
     /// Returns the paths that cannot be read, and why.
     pub fn failed(&self) -> impl Iterator<Item = (&Path, &Error)> {
         self.entries.iter().filter_map(|entry| Some((entry.path.as_path(), entry.number.as_ref().err()?)))
+    }
+
+    /// Returns the folders without images among the paths.
+    #[must_use]
+    pub fn empty(&self) -> &[PathBuf] {
+        &self.empty
     }
 
     /// Returns the number of symbolic links in folders, which were not followed.

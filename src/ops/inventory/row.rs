@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use crate::disk::{Chain, Disk, Extents, FoundBy, Layer, OpenOptions, Parents};
 use crate::error::{Category, Error, ErrorKind, Rule, Severity};
 use crate::image::{Image, ImageKind, LogState};
-use crate::ops::{self, Algorithm, CheckOptions, CheckReport, Digest, DiskLayout};
+use crate::ops::{self, Algorithm, CheckOptions, Digest, DiskLayout};
 use crate::scan::{Input, ScanError, ScanOptions};
 
 use super::files::ImageFile;
@@ -60,6 +60,9 @@ pub struct InventoryRow {
     pub file_size: Option<u64>,
     /// Space that the file occupies on its medium, in bytes, if the system reports it.
     pub actual_size: Option<u64>,
+    /// Whether another program has the file open for writing, if the system says so
+    /// ([`Source::in_use`](crate::Source::in_use)).
+    pub in_use: Option<bool>,
     /// What the image is, or why it cannot be opened.
     pub image: Result<RowContent, Error>,
 }
@@ -174,13 +177,21 @@ impl Health {
         if error.category() == Category::Unsupported { Self::Unsupported } else { Self::Damaged }
     }
 
-    fn of_check(report: &CheckReport) -> Self {
-        match report.worst() {
-            None | Some(Severity::Note | Severity::Leak) => Self::Ok,
-            Some(Severity::Warning) => Self::Warnings,
-            Some(Severity::Unchecked) => Self::Incomplete,
-            Some(Severity::Unsupported) => Self::Unsupported,
-            Some(Severity::Corruption) => Self::Damaged,
+    /// State that a finding means, if any.
+    fn of_finding(severity: Severity, detail: &Error) -> Option<Self> {
+        match severity {
+            Severity::Note | Severity::Leak => None,
+            Severity::Corruption | Severity::Unsupported => Some(Self::of_error(detail)),
+            Severity::Warning | Severity::Unchecked => Some(Self::Warnings),
+        }
+    }
+}
+
+impl RowContent {
+    /// Notes a problem, unless a worse one, or another one that is as bad, is known.
+    fn note(&mut self, state: Health, problem: &Error) {
+        if state > self.health {
+            (self.health, self.problem) = (state, Some(problem.clone()));
         }
     }
 }
@@ -198,6 +209,7 @@ impl Listing {
     ) -> Result<(), ScanError> {
         // A row of an image whose content is read takes long, and is of use at once.
         let batch = if options.deep { 1 } else { BATCH };
+        let options = &InventoryOptions { open: options.open.clone().remember_folders(), ..options.clone() };
         for batch in self.entries.chunks(batch) {
             for row in map_all(batch, |entry| row(entry, self.forest(), options)) {
                 if on_row(row?).is_break() {
@@ -211,14 +223,13 @@ impl Listing {
 
 fn row(entry: &Entry, forest: &Forest, options: &InventoryOptions<'_>) -> Result<InventoryRow, ScanError> {
     let path = entry.path.clone();
-    let source = match entry.file.as_ref().map(ImageFile::open) {
-        Ok(Ok(source)) => source,
-        Ok(Err(error)) => return Ok(InventoryRow { path, file_size: None, actual_size: None, image: Err(error) }),
+    let source = match entry.file.as_ref().map_err(Error::clone).and_then(ImageFile::open) {
+        Ok(source) => source,
         Err(error) => {
-            return Ok(InventoryRow { path, file_size: None, actual_size: None, image: Err(error.clone()) });
+            return Ok(InventoryRow { path, file_size: None, actual_size: None, in_use: None, image: Err(error) });
         }
     };
-    let (file_size, actual_size) = (Some(source.len()), source.actual_size());
+    let (file_size, actual_size, in_use) = (Some(source.len()), source.actual_size(), source.in_use());
     let image = match Chain::open(source, &options.open) {
         Ok(mut chain) => {
             let renamed = chain.broken().and_then(|_| listed_chain(entry, forest, options));
@@ -234,7 +245,7 @@ fn row(entry: &Entry, forest: &Forest, options: &InventoryOptions<'_>) -> Result
         }
         Err(error) => Err(error),
     };
-    Ok(InventoryRow { path, file_size, actual_size, image })
+    Ok(InventoryRow { path, file_size, actual_size, in_use, image })
 }
 
 /// Opens an image whose parent has another name than the stored one, with the parents that the listing has.
@@ -251,32 +262,6 @@ fn content(chain: &Chain, options: &InventoryOptions<'_>) -> Result<RowContent, 
     let image = disk.image();
     let allocated = allocated(image);
     let parent = ParentStatus::of(chain);
-    let (mut health, mut problem) = (Health::Ok, None);
-    let mut note = |state: Health, error: &Error| {
-        if state > health {
-            (health, problem) = (state, Some(error.clone()));
-        }
-    };
-    // Only what is about the image itself: its parents have rows of their own.
-    let top = disk.layers().first();
-    let content = top.map(|layer| ops::layer_warnings(layer, 0)).unwrap_or_default();
-    let warnings = top.into_iter().flat_map(Layer::warnings).map(|warning| (warning.severity, &warning.detail));
-    for (severity, detail) in content.iter().map(|finding| (finding.severity, &finding.detail)).chain(warnings) {
-        match severity {
-            Severity::Note | Severity::Leak => {}
-            Severity::Corruption | Severity::Unsupported => note(Health::of_error(detail), detail),
-            Severity::Warning | Severity::Unchecked => note(Health::Warnings, detail),
-        }
-    }
-    if let Some(error) = chain.broken() {
-        note(Health::Incomplete, error);
-    }
-    if let Some(Err(error)) = Extents::above(&disk, 1).find(Result::is_err) {
-        note(Health::of_error(&error), &error);
-    }
-    if let Err(error) = &allocated {
-        note(Health::of_error(error), error);
-    }
     let layout = ops::detect(&disk).map_err(|error| match (error.kind(), chain.broken()) {
         (ErrorKind::NoParentAttached, Some(missing)) => missing.clone(),
         _ => error,
@@ -284,17 +269,35 @@ fn content(chain: &Chain, options: &InventoryOptions<'_>) -> Result<RowContent, 
     let mut content = RowContent {
         kind: image.kind(),
         virtual_size: image.virtual_disk_size(),
-        allocated: allocated.ok(),
+        allocated: allocated.as_ref().ok().copied(),
         log: image.log_state().clone(),
         parent,
         checkpoints: 0,
-        health,
-        problem,
+        health: Health::Ok,
+        problem: None,
         layout,
         digests: None,
         zero_blocks: None,
         fragmented_blocks: None,
     };
+    // Only what is about the image itself: its parents have rows of their own.
+    let top = disk.layers().first();
+    let survey = top.map(|layer| ops::layer_warnings(layer, 0)).unwrap_or_default();
+    let warnings = top.into_iter().flat_map(Layer::warnings).map(|warning| (warning.severity, &warning.detail));
+    for (severity, detail) in survey.iter().map(|finding| (finding.severity, &finding.detail)).chain(warnings) {
+        if let Some(state) = Health::of_finding(severity, detail) {
+            content.note(state, detail);
+        }
+    }
+    if let Some(error) = chain.broken() {
+        content.note(Health::Incomplete, error);
+    }
+    if let Some(Err(error)) = Extents::above(&disk, 1).find(Result::is_err) {
+        content.note(Health::of_error(&error), &error);
+    }
+    if let Err(error) = &allocated {
+        content.note(Health::of_error(error), error);
+    }
     if options.deep {
         look_inside(&disk, chain, options, &mut content)?;
     }
@@ -317,13 +320,14 @@ fn look_inside(
     options: &InventoryOptions<'_>,
     content: &mut RowContent,
 ) -> Result<(), ScanError> {
-    let check = CheckOptions::new(options.open.clone()).payload(true).scan(options.scan);
+    // The parents have rows of their own.
+    let own = options.open.clone().parents(Parents::None);
+    let check = CheckOptions::new(own).payload(true).scan(options.scan);
     let report = ops::check(disk.image().source().clone(), &check)?;
-    let found = Health::of_check(&report);
-    if found > content.health {
-        content.health = found;
-        let worst = report.findings.iter().max_by_key(|finding| finding.severity);
-        content.problem = worst.map(|finding| finding.detail.clone());
+    for finding in report.findings.iter().filter(|finding| finding.rule != Rule::ParentMissing) {
+        if let Some(state) = Health::of_finding(finding.severity, &finding.detail) {
+            content.note(state, &finding.detail);
+        }
     }
     let zero_blocks = report.findings.iter().filter(|finding| finding.rule == Rule::ZeroBlock);
     let zero_blocks = zero_blocks.filter_map(|finding| match finding.detail.kind() {
@@ -338,8 +342,7 @@ fn look_inside(
     match ops::hash(Input::disk(disk), &options.algorithms, &options.scan) {
         Ok(digests) => content.digests = Some(digests),
         Err(ScanError::Read(error)) => {
-            content.health = Health::of_error(&error);
-            content.problem.get_or_insert(error);
+            content.note(Health::of_error(&error), &error);
         }
         Err(other) => return Err(other),
     }

@@ -7,6 +7,8 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use vhdx_mmap::ops::Algorithm;
 
+use crate::exit::Failure;
+use crate::json::Place;
 use crate::size::{ByteRange, parse_size};
 
 mod bulk;
@@ -86,22 +88,29 @@ pub(crate) enum Command {
     Man(ManArgs),
 }
 
-/// Arguments without the words `-f vhdx`, by which command lines of `qemu-img convert` name the format of the image.
-pub(crate) fn without_image_format(mut args: Vec<OsString>) -> Vec<OsString> {
+/// Arguments without the words `-f vhdx`, by which command lines of qemu-img name the format of the image. Fails if
+/// they name another format.
+pub(crate) fn without_image_format(mut args: Vec<OsString>) -> Result<Vec<OsString>, Failure> {
+    const OTHERS: [&str; 10] = ["raw", "qcow2", "qcow", "qed", "vmdk", "vdi", "vpc", "vhd", "parallels", "luks"];
+
     let is = |arg: Option<&OsString>, words: &[&str]| {
         arg.and_then(|arg| arg.to_str()).is_some_and(|arg| words.iter().any(|word| arg.eq_ignore_ascii_case(word)))
     };
-    let command = args.iter().position(|arg| is(Some(arg), &["extract", "convert"]));
-    let Some(command) = command else { return args };
+    let command = args.iter().position(|arg| is(Some(arg), &["extract", "convert", "info", "check", "map"]));
+    let Some(command) = command else { return Ok(args) };
     let format = args.windows(2).skip(command).position(|pair| match pair {
-        [option, value] => option == "-f" && is(Some(value), &["vhdx"]),
+        [option, value] => option == "-f" && (is(Some(value), &["vhdx"]) || is(Some(value), &OTHERS)),
         _ => false,
     });
     if let Some(format) = format {
         let format = format.saturating_add(command);
+        if let Some(other) = args.get(format.saturating_add(1)).filter(|value| is(Some(value), &OTHERS)) {
+            let text = format!("-f {}: only VHDX and AVHDX images can be read", other.display());
+            return Err(Failure::usage(text).with_hint("leave out -f; -O names the format of the output"));
+        }
         args.drain(format..=format.saturating_add(1));
     }
-    args
+    Ok(args)
 }
 
 impl Command {
@@ -312,6 +321,16 @@ pub(crate) struct Output {
 impl Output {
     pub(crate) fn is_json(&self) -> bool {
         self.json || self.output == OutputFormat::Json
+    }
+
+    /// Where a JSON document goes, if one was asked for.
+    pub(crate) fn place(&self) -> Option<Place> {
+        self.is_json().then_some(Place::Output)
+    }
+
+    /// Where a JSON document goes that was asked for beside the disk itself.
+    pub(crate) fn beside_disk(&self) -> Option<Place> {
+        self.is_json().then_some(Place::Error)
     }
 }
 

@@ -78,7 +78,7 @@ fn check_image(image: &Path, args: &CheckArgs, common: &Common) -> Result<(Check
     let work = if args.payload && common.progress() != ProgressChoice::None {
         Work::new(estimated_size(&source), "check", image, common)
     } else {
-        Work::silent()
+        Work::unmeasured("check", image)
     };
     let options =
         CheckOptions::new(open::options(common)).payload(args.payload).scan(bulk::scan_options(args.cache, &work));
@@ -90,6 +90,7 @@ fn check_image(image: &Path, args: &CheckArgs, common: &Common) -> Result<(Check
         Ok(report) => {
             // Nothing has been printed yet.
             report.files.iter().try_for_each(open::reject_as_output)?;
+            report.files.iter().skip(1).for_each(|parent| open::warn_if_in_use(parent, common));
             let files = report.files.clone();
             let unchanged = Ok(report);
             files.iter().fold(unchanged, |result, file| open::fail_if_source_changed(file, result))?

@@ -59,8 +59,10 @@ pub(crate) fn run(args: &CompareArgs, common: &Common) -> Result<Exit, Failure> 
         ScanError::Read(error) => Failure::of_one_input(&args.first, &error),
         _ => Failure::Interrupted { signal: work.signal().unwrap_or(0) },
     });
-    second.fail_if_changed(first.fail_if_changed(compared))?;
-    report.end(first_byte)
+    match second.fail_if_changed(first.fail_if_changed(compared)) {
+        Ok(()) => report.end(first_byte),
+        Err(failure) => report.abort(failure),
+    }
 }
 
 /// Output of a comparison, written as differences are found.
@@ -118,6 +120,14 @@ impl<'a> Report<'a> {
             }
         }
         Ok(Exit::Mismatch)
+    }
+
+    /// Ends the output of a comparison that failed.
+    fn abort(self, failure: Failure) -> Result<Exit, Failure> {
+        match self.out {
+            Out::Json(listing) => listing.abort(failure),
+            Out::Quiet | Out::Text(_) => Err(failure),
+        }
     }
 
     /// Ends the output with the result. `first` is the offset of the first byte that differs.

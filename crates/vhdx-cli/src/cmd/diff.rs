@@ -60,20 +60,23 @@ pub(crate) fn run(args: &DiffArgs, common: &Common) -> Result<Exit, Failure> {
     });
     work.finish();
     if let Some(failure) = failed {
-        return Err(failure);
+        return report.abort(failure);
     }
     let found = found.map_err(|error| match &error {
         ScanError::Read(error) => Failure::of_one_input(&args.image, error),
         _ => Failure::Interrupted { signal: work.signal().unwrap_or(0) },
     });
-    open::fail_if_changed(disk.layers(), found)?;
+    if let Err(failure) = open::fail_if_changed(disk.layers(), found) {
+        return report.abort(failure);
+    }
     if let Some(signal) = work.signal() {
         return Err(Failure::Interrupted { signal });
     }
     // The delta is of no use without the complete list, so it gets its name after that.
     report.end()?;
-    delta.map_or(Ok(()), |delta| delta.complete(false))?;
-    Ok(Exit::Done)
+    let completed = delta.map_or(Ok(()), |delta| delta.complete(false));
+    // The document is complete: none can follow.
+    Ok(completed.map_or_else(Failure::report, |()| Exit::Done))
 }
 
 /// Number of the layer of the ancestor.
@@ -164,6 +167,14 @@ impl Report {
             Out::Text(out) => {
                 Ok(writeln!(out, "{start:<#18x} {length:<#18x} {}", if zero { "zeros" } else { "data" })?)
             }
+        }
+    }
+
+    /// Ends the output of work that failed.
+    fn abort(self, failure: Failure) -> Result<Exit, Failure> {
+        match self.out {
+            Out::Json(listing) => listing.abort(failure),
+            Out::Text(_) => Err(failure),
         }
     }
 

@@ -14,7 +14,7 @@ use crate::args::{Common, ExtractArgs, ReflinkChoice, SparseChoice};
 use crate::bulk;
 use crate::container;
 use crate::exit::{Exit, Failure};
-use crate::json;
+use crate::json::Place;
 use crate::open::{self, actual_size};
 use crate::progress::Work;
 use crate::salvage;
@@ -96,10 +96,12 @@ pub(crate) fn run(args: &ExtractArgs, common: &Common) -> Result<Exit, Failure> 
                     seconds: started.elapsed().as_secs_f64(),
                 };
                 let report = Extract::of(&disk, covered, &extracted, &output);
-                if args.out == Path::new("-") { json::print_beside_disk(&report)? } else { json::print(&report)? }
-            } else {
-                print_digests(&extracted.digests, args)?;
+                let place = if args.out == Path::new("-") { Place::Error } else { Place::Output };
+                place.print(&report)?;
+                // The document is complete, even if the loss map could not be written.
+                return Ok(exit.unwrap_or_else(Failure::report));
             }
+            print_digests(&extracted.digests, args)?;
             exit
         }
         Err(error) => {
@@ -224,7 +226,8 @@ fn print_digests(digests: &[Digest], args: &ExtractArgs) -> Result<(), Failure> 
     for digest in digests {
         let line = SumLine { digest, name: &args.out, form };
         if args.out == Path::new("-") {
-            std::io::stderr().write_all(&line.to_bytes())?;
+            // The exit code does not depend on who reads standard error.
+            drop(std::io::stderr().write_all(&line.to_bytes()));
         } else {
             line.print()?;
         }

@@ -13,7 +13,7 @@ use vhdx_mmap::{Input, ScanError};
 use crate::args::{Common, HashArgs, SumFormat};
 use crate::bulk::{self, Pool};
 use crate::exit::{Exit, Failure};
-use crate::folder;
+use crate::folder::{self, Manifests};
 use crate::json::{self, Reports};
 use crate::open;
 use crate::progress::Work;
@@ -102,7 +102,6 @@ fn hash_image(image: &Path, args: &HashArgs, common: &Common) -> Result<(Option<
     let finish = || salvage::finish(image, &disk, range.clone(), &args.salvage).unwrap_or_else(Failure::report);
     if args.output.is_json() {
         let mut report = Hash::of(&disk).disk(range.start..range.start.saturating_add(content.len()), &of_disk);
-        report = report.in_use(disk.image().source().in_use());
         if let Some(of_file) = &of_file {
             report = report.file(disk.image().source().len(), of_file);
         }
@@ -126,10 +125,10 @@ fn print(digests: &[Digest], name: &Path, form: Form<'_>) -> Result<(), Failure>
 fn write_manifests(manifests: &Path, args: &HashArgs, common: &Common, pool: &Pool) -> Result<Exit, Failure> {
     folder::require_folder_of_manifests(manifests, args.images.len())?;
     let mut reports = args.output.is_json().then(|| Reports::begin(true));
-    let mut first_failure = None;
+    let (mut first_failure, mut own) = (None, Manifests::new(manifests));
     folder::for_each_image(&args.images, args.folders, common, |image, found| {
-        let manifest = folder::manifest_of(image, &args.images, manifests);
         let written = found.and_then(|()| {
+            let manifest = own.of(image, &args.images)?;
             let folder = manifest.parent().unwrap_or(manifests);
             std::fs::create_dir_all(folder).map_err(|error| {
                 Failure::new(Exit::CannotCreate, format!("{}: cannot be created: {error}", folder.display()))

@@ -17,7 +17,7 @@ pub(crate) fn run(args: &LogArgs, common: &Common) -> Result<Exit, Failure> {
     let report = LogReport::read(source.clone()).map_err(|error| Failure::of_image(&args.image, &error));
     let report = open::fail_if_source_changed(&source, report)?;
     if args.output.is_json() {
-        json::print(&Log::of(&report))?
+        json::print(&Log::of(source.path(), &report))?
     } else {
         as_table(&report)?
     }

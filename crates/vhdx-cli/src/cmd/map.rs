@@ -23,27 +23,36 @@ pub(crate) fn run(args: &MapArgs, common: &Common) -> Result<Exit, Failure> {
     }
     let end = args.max_length.map_or(disk.size(), |length| start.saturating_add(length));
     let extents = disk.extents(start..end).map(|extent| extent.map_err(|error| Failure::of_image(&args.image, &error)));
-    let printed = if args.output.json {
-        document(&disk, extents)
-    } else if args.output.is_json() {
-        json(&disk, extents)
-    } else {
-        human(&disk, extents)
-    };
-    open::fail_if_changed(disk.layers(), printed)?;
-    salvage::finish(&args.image, &disk, start..end.min(disk.size()), &args.salvage)
+    let finish = || salvage::finish(&args.image, &disk, start..end.min(disk.size()), &args.salvage);
+    if args.output.json {
+        let exit = document(&disk, extents)?;
+        return Ok(if exit == Exit::Done { finish().unwrap_or_else(Failure::report) } else { exit });
+    }
+    if args.output.is_json() {
+        return match open::fail_if_changed(disk.layers(), json(&disk, extents)) {
+            // The array is open, so that no object can follow.
+            Err(failure @ Failure::Message { .. }) => Ok(failure.report()),
+            printed => Ok(printed.and_then(|()| finish()).unwrap_or_else(Failure::report)),
+        };
+    }
+    open::fail_if_changed(disk.layers(), human(&disk, extents))?;
+    finish()
 }
 
 /// An object with totals, and with what says what the map is of.
-fn document(disk: &Disk, extents: impl Iterator<Item = Result<Run, Failure>>) -> Result<(), Failure> {
+fn document(disk: &Disk, mut extents: impl Iterator<Item = Result<Run, Failure>>) -> Result<Exit, Failure> {
     let mut listing = Listing::begin(json::stdout(), &MapStart::of(disk), Some("extents"))?;
     let mut totals = MapTotals::default();
-    for extent in extents {
+    let listed = extents.try_for_each(|extent| {
         let extent = extent?;
         totals.add(&extent);
-        listing.item(&MapEntry::of(disk, &extent))?;
+        Ok(listing.item(&MapEntry::of(disk, &extent))?)
+    });
+    match open::fail_if_changed(disk.layers(), listed) {
+        Ok(()) => listing.end(&MapEnd::of(totals))?,
+        Err(failure) => return listing.abort(failure),
     }
-    Ok(listing.end(&MapEnd::of(totals))?)
+    Ok(Exit::Done)
 }
 
 /// An array, as `qemu-img map` prints it.

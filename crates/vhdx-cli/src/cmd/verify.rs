@@ -7,12 +7,12 @@ use std::path::Path;
 
 use vhdx_mmap::ops::manifest::{self, Mismatch, Verified};
 use vhdx_mmap::ops::{self, Algorithm};
-use vhdx_mmap::report::{Failed, Verify, VerifyAbort, VerifyEnd, VerifyEntry, VerifyStart, VerifySum};
+use vhdx_mmap::report::{Failed, OffsetSpan, OrFailed, Verify, VerifyEnd, VerifyEntry, VerifyStart, VerifySum};
 
 use crate::args::{Common, InputFormat, VerifyArgs};
 use crate::bulk::{self, Pool};
 use crate::exit::{Exit, Failure};
-use crate::folder;
+use crate::folder::{self, Manifests};
 use crate::json::{self, Listing, Reports};
 use crate::open::{self, Operand};
 use crate::progress::Work;
@@ -36,12 +36,12 @@ fn with_manifests(manifest: &Path, args: &VerifyArgs, common: &Common, pool: &Po
         folder::require_folder_of_manifests(manifest, args.images.len())?;
     }
     let mut reports = args.output.is_json().then(|| Reports::begin(is_list));
-    let mut worst = None;
+    let (mut worst, mut manifests) = (None, Manifests::new(manifest));
     folder::for_each_image(&args.images, args.folders, common, |image, found| {
-        let own = folder::manifest_of(image, &args.images, manifest);
-        let manifest = if is_list { &own } else { manifest };
-        let verified =
-            found.and_then(|()| pool.install(|| with_manifest(image, manifest, is_list, &mut reports, args, common)));
+        let verified = found.and_then(|()| {
+            let own = if is_list { manifests.of(image, &args.images)? } else { manifest.to_path_buf() };
+            pool.install(|| with_manifest(image, &own, is_list, &mut reports, args, common))
+        });
         match verified {
             Ok(Exit::Done) => {}
             Ok(exit) => drop(worst.get_or_insert(exit)),
@@ -113,12 +113,8 @@ fn with_manifest(
             out = opened;
             verified
         }
-        // The reports of other images follow.
-        (Err(Failure::Message { exit, text, hint }), Out::Json(listing)) if is_list => {
-            listing.end(&VerifyAbort::of(&text))?;
-            return Ok(Failure::Message { exit, text, hint }.report());
-        }
-        (Err(failure), _) => return Err(failure),
+        (Err(failure), Out::Json(listing)) => return listing.abort(failure),
+        (Err(failure), Out::Text(_)) => return Err(failure),
     };
     if !verified.is_same_image && !common.quiet {
         let text = format!("{}: the manifest is of a different image, or of a different state", image.display());
@@ -176,16 +172,17 @@ fn with_list(list: &Path, args: &VerifyArgs, common: &Common) -> Result<Exit, Fa
         Box::new(BufReader::new(File::open(list).map_err(|error| unreadable(list, &error))?))
     };
     let parsed = sums::parse(input, args.algorithm).map_err(|error| unreadable(list, &error))?;
-    let mut worst = parsed.first_bad_line.map(|line| {
-        let text = format!("{}: line {line}: not a digest and a name", list.display());
-        Failure::new(Exit::Corrupt, text).with_hint("write lists with `vhdx hash` or sha256sum").report()
+    let bad = |line: &u64| format!("{}: line {line}: not a digest and a name", list.display());
+    let mut worst = parsed.bad_lines.first().map(|line| {
+        Failure::new(Exit::Corrupt, bad(line)).with_hint("write lists with `vhdx hash` or sha256sum").report()
     });
     if parsed.sums.is_empty() {
         return Err(Failure::new(Exit::Corrupt, format!("{}: no digests found", list.display())));
     }
-    let mut reports = Vec::new();
+    let bad = parsed.bad_lines.iter().map(|line| OrFailed::Failed(Failed::<VerifySum>::of(list, &bad(line))));
+    let mut reports: Vec<OrFailed<VerifySum>> = bad.collect();
     // Digests of the same disk on adjacent lines are computed in one pass.
-    for group in parsed.sums.chunk_by(|a, b| (&a.name, a.of) == (&b.name, b.of)) {
+    for group in parsed.sums.chunk_by(|a, b| (&a.name, a.of, &a.range) == (&b.name, b.of, &b.range)) {
         let Some(first) = group.first() else { continue };
         match check(first, group, args, common) {
             Ok(results) => {
@@ -197,15 +194,18 @@ fn with_list(list: &Path, args: &VerifyArgs, common: &Common) -> Result<Exit, Fa
                     if !is_silent {
                         print_sum(&first.name, &report)?;
                     }
-                    reports.push(report);
+                    reports.push(OrFailed::Done(Box::new(report)));
                 }
             }
             Err(fatal @ (Failure::ClosedPipe { .. } | Failure::Interrupted { .. })) => return Err(fatal),
             Err(failure) => {
                 // Verify the others, too; the first failure decides the exit code.
+                if let Failure::Message { text, .. } = &failure {
+                    let of = unmatched(possible(first, common));
+                    reports.push(OrFailed::Done(Box::new(VerifySum::unreadable(&first.name, of, text))));
+                }
                 let exit = failure.report();
                 worst.get_or_insert(exit);
-                reports.push(VerifySum::unreadable(&first.name, unmatched(possible(first, common))));
                 if !args.output.is_json() {
                     sums::print_line("", &first.name, ": FAILED to open or read")?;
                 }
@@ -220,7 +220,11 @@ fn with_list(list: &Path, args: &VerifyArgs, common: &Common) -> Result<Exit, Fa
 
 fn print_sum(name: &Path, report: &VerifySum) -> Result<(), Failure> {
     let result = if report.ok { "OK" } else { "FAILED" };
-    let of = if report.of == SumOf::File { " (file)" } else { "" };
+    let of = match report.range {
+        Some(OffsetSpan { offset, length, .. }) => format!(" (bytes {offset}:{length})"),
+        None if report.of == SumOf::File => " (file)".to_owned(),
+        None => String::new(),
+    };
     let algorithm = report.algorithm.map_or("", Algorithm::as_str);
     sums::print_line("", name, &format!("{of}: {result} ({algorithm})"))
 }
@@ -231,7 +235,7 @@ fn check(first: &Sum, group: &[Sum], args: &VerifyArgs, common: &Common) -> Resu
     let mut results: Vec<Option<VerifySum>> = group.iter().map(|_| None).collect();
     let mut failed = None;
     for of in possible(first, common) {
-        match compare(*of, &first.name, group, &mut results, args, common) {
+        match compare(*of, first, group, &mut results, args, common) {
             Ok(()) => {}
             Err(failure @ Failure::Message { .. }) => drop(failed.get_or_insert(failure)),
             Err(fatal) => return Err(fatal),
@@ -268,12 +272,13 @@ fn possible(sum: &Sum, common: &Common) -> &'static [SumOf] {
 /// Compares a disk or file with those digests that have not matched yet.
 fn compare(
     of: SumOf,
-    path: &Path,
+    first: &Sum,
     group: &[Sum],
     results: &mut [Option<VerifySum>],
     args: &VerifyArgs,
     common: &Common,
 ) -> Result<(), Failure> {
+    let path = first.name.as_path();
     let is_open = |result: &Option<VerifySum>| !result.as_ref().is_some_and(|result| result.ok);
     if !results.iter().any(is_open) {
         return Ok(());
@@ -292,13 +297,21 @@ fn compare(
             return Ok(());
         }
         let algorithms: Vec<Algorithm> = open.iter().map(|(sum, _)| expected(sum).algorithm()).collect();
-        let content = input.content();
+        let whole = input.content();
+        let content = match &first.range {
+            Some(range) if range.end > whole.len() => {
+                let text = format!("{}: bytes {range:?} are not in the disk ({} bytes)", path.display(), whole.len());
+                return Err(Failure::new(Exit::Corrupt, text));
+            }
+            Some(range) => whole.range(range.clone()),
+            None => whole,
+        };
         let work = Work::new(content.len(), "verify", path, common);
         let found = ops::hash(content, &algorithms, &bulk::scan_options(args.cache, &work));
         work.finish();
         for ((sum, result), found) in open.iter_mut().zip(found.map_err(|error| Failure::of_scan(path, &error, &work))?)
         {
-            let report = VerifySum::of(path, of, &expected(sum), &found);
+            let report = VerifySum::of(path, of, &expected(sum), &found).range(sum.range.clone());
             if report.ok || result.is_none() {
                 **result = Some(report);
             }

@@ -23,15 +23,15 @@ pub(crate) fn run(args: &ChainArgs, common: &Common) -> Result<Exit, Failure> {
         return Err(failure.with_hint("pass --tree to show how several images depend on each other"));
     };
     let chain = open::chain(image, common)?;
-    if args.output.is_json() {
-        json::print(&report::Chain::of(&chain))?
-    } else {
-        as_text(&chain, common)?
-    }
     let result = match chain.broken() {
         Some(error) => Err(Failure::of_image(image, error)),
         None => Ok(Exit::Done),
     };
+    if args.output.is_json() {
+        json::print(&report::Chain::of(&chain))?;
+        return Ok(open::fail_if_changed(chain.layers(), result).unwrap_or_else(Failure::report));
+    }
+    as_text(&chain, common)?;
     open::fail_if_changed(chain.layers(), result)
 }
 

@@ -14,6 +14,7 @@ use crate::size::{counted, short};
 use crate::term::{self, escape};
 
 pub(super) fn run(args: &ChainArgs, common: &Common) -> Result<Exit, Failure> {
+    folder::reject_links(&args.images, common)?;
     let listing = bulk::pool(common, usize::MAX)?.install(|| Listing::of(&args.images));
     if args.output.is_json() {
         json::print(&ImageForest::of(&listing))?;
@@ -31,7 +32,7 @@ pub(super) fn run(args: &ChainArgs, common: &Common) -> Result<Exit, Failure> {
             exit = failed;
         }
     }
-    Ok(exit)
+    Ok(folder::report_empty(listing.empty(), exit))
 }
 
 /// Largest number of levels that are indented; deeper ones have their number.

@@ -61,6 +61,10 @@ pub(super) fn write(out: &mut impl Write, facts: &Facts<'_>, common: &Common) ->
     if image.source().in_use() == Some(true) {
         marked(out, "in use", "another program has the file open for writing")?;
     }
+    for parent in &facts.parents_in_use {
+        let text = format!("another program has {} open for writing", parent.display());
+        marked(out, "parent in use", &text)?;
+    }
     parent(out, facts)?;
     match &facts.contents {
         Some(Ok(found)) => contents::write(out, found, image)?,
@@ -73,6 +77,9 @@ pub(super) fn write(out: &mut impl Write, facts: &Facts<'_>, common: &Common) ->
         }
         if let Some(text) = siblings::stale(found) {
             marked(out, "warning", &text)?;
+        }
+        if let Some(text) = siblings::unknown(found) {
+            marked(out, "note", &text)?;
         }
     }
     let mut notes = 0_u64;

@@ -122,6 +122,8 @@ struct Facts<'a> {
     actual_size: Option<u64>,
     /// File of the parent, if it was found, and how.
     parent: Option<(PathBuf, Option<FoundBy>)>,
+    /// Files of parents that another program has open for writing.
+    parents_in_use: Vec<PathBuf>,
     /// Why the parent was not found.
     broken: Option<&'a Error>,
     /// Files of the chain from this image on.
@@ -150,6 +152,7 @@ impl<'a> Facts<'a> {
             }
             Err(error) => return Err(Failure::of_image(&path_of(layer), &error)),
         };
+        let is_in_use = |layer: &Layer| layer.image().source().in_use() == Some(true);
         let below = chain.layers().get(number..).unwrap_or_default();
         Ok(Self {
             path: path_of(layer),
@@ -157,6 +160,7 @@ impl<'a> Facts<'a> {
             blocks,
             actual_size: image.source().actual_size(),
             parent: below.get(1).map(|parent| (path_of(parent), parent.link().map(|link| link.found_by))),
+            parents_in_use: below.iter().skip(1).filter(|layer| is_in_use(layer)).map(path_of).collect(),
             broken: chain.broken().filter(|_| below.len() == 1),
             chain: below.iter().map(path_of).collect(),
             contents: (number == 0).then(|| ops::detect(&Disk::so_far(chain))),

@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::io::{BufWriter, IsTerminal, Stdout, Write};
 use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
 
 use vhdx_mmap::ops::DiskLayout;
 use vhdx_mmap::ops::inventory::{Health, InventoryOptions, InventoryRow, Listing, RowContent};
@@ -24,8 +25,9 @@ use crate::term::escape;
 use table::Table;
 
 pub(crate) fn run(args: &ListArgs, common: &Common) -> Result<Exit, Failure> {
+    folder::reject_links(&args.paths, common)?;
     let pool = bulk::pool(common, usize::MAX)?;
-    let work = Work::silent();
+    let work = Work::unmeasured("list", args.paths.first().map_or(Path::new(""), PathBuf::as_path));
     let options = InventoryOptions::new(open::unmapped_options(common))
         .deep(args.deep)
         .scan(bulk::scan_options(args.cache, &work));
@@ -56,7 +58,7 @@ pub(crate) fn run(args: &ListArgs, common: &Common) -> Result<Exit, Failure> {
     }
     let exit = output.end()?;
     folder::report_links(listing.links(), common);
-    Ok(exit)
+    Ok(folder::report_empty(listing.empty(), exit))
 }
 
 /// Sorts rows: sizes and counts in descending order, the worst health first. Rows of images that cannot be opened come
@@ -80,6 +82,7 @@ fn sort(rows: &mut [InventoryRow], key: SortKey) {
 /// Output of the rows, written as they are found.
 struct Output {
     out: Out,
+    is_deep: bool,
     /// Exit code of the first image that cannot be opened.
     exit: Exit,
     images: u64,
@@ -105,7 +108,7 @@ impl Output {
                 Out::Csv(out)
             }
         };
-        Ok(Self { out, exit: Exit::Done, images: 0, failed: 0, healthy: 0 })
+        Ok(Self { out, is_deep: args.deep, exit: Exit::Done, images: 0, failed: 0, healthy: 0 })
     }
 
     fn row(&mut self, row: &InventoryRow) -> Result<(), Failure> {
@@ -123,7 +126,7 @@ impl Output {
         match &mut self.out {
             Out::Table(table) => table.row(row)?,
             Out::Csv(out) => {
-                write_csv(out, row)?;
+                write_csv(out, row, self.is_deep)?;
                 out.flush()?;
             }
             Out::Json(out) => {
@@ -168,11 +171,12 @@ const COLUMNS: &[&str] = &[
     "contents",
     "problem",
     "error",
+    "in_use",
 ];
 
 const DEEP_COLUMNS: &[&str] = &["sha256", "zero_blocks", "fragmented_blocks"];
 
-fn write_csv(out: &mut impl Write, row: &InventoryRow) -> std::io::Result<()> {
+fn write_csv(out: &mut impl Write, row: &InventoryRow, is_deep: bool) -> std::io::Result<()> {
     // Other programs get the bytes of the name unchanged.
     let name = if std::io::stdout().is_terminal() {
         Cow::Owned(escape(&row.path.to_string_lossy()).into_bytes())
@@ -183,7 +187,6 @@ fn write_csv(out: &mut impl Write, row: &InventoryRow) -> std::io::Result<()> {
     let number = |number: Option<u64>| number.map(|number| number.to_string()).unwrap_or_default();
     let image = row.image.as_ref().ok();
     let of_image = |of: &dyn Fn(&RowContent) -> String| image.map(of).unwrap_or_default();
-    let is_deep = image.is_some_and(|image| image.zero_blocks.is_some());
     let mut fields = vec![
         of_image(&|image| image.kind.as_str().to_owned()),
         number(image.map(|image| image.virtual_size)),
@@ -197,6 +200,7 @@ fn write_csv(out: &mut impl Write, row: &InventoryRow) -> std::io::Result<()> {
         of_image(&contents),
         of_image(&|image| image.problem.as_ref().map(ToString::to_string).unwrap_or_default()),
         row.image.as_ref().err().map(ToString::to_string).unwrap_or_default(),
+        row.in_use.map(|in_use| in_use.to_string()).unwrap_or_default(),
     ];
     if is_deep {
         let digest = image.and_then(|image| image.digests.as_ref()?.first());

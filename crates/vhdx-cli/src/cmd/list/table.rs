@@ -88,6 +88,9 @@ impl Table {
             Ok(image) => image.problem.as_ref(),
             Err(error) => Some(error),
         };
+        if row.in_use == Some(true) {
+            self.indented("in use: another program has it open for writing")?;
+        }
         if let Some(problem) = problem {
             self.indented(&escape(&problem.to_string()))?;
         }

@@ -27,7 +27,7 @@ fn compare_finds_equal_disks_in_all_formats() {
     let ran = vhdx_run(args!["compare", "--no-mmap", "--cache", "drop", "--threads", "1", &image, &raw]).done();
     assert_eq!(ran.text(), "Images are identical.\n");
     let report = vhdx_run(args!["compare", "--output", "json", &image, &raw]).done().json();
-    assert_eq!(keys(&report), ["schema", "filenames", "virtual-sizes", "identical", "first-difference"]);
+    assert_eq!(keys(&report), ["schema", "filenames", "virtual-sizes", "in-use", "identical", "first-difference"]);
     assert_has(&report, &json!({ "virtual-sizes": [8 * MIB, 8 * MIB], "identical": true, "first-difference": null }));
 }
 

@@ -157,7 +157,7 @@ fn list_has_a_row_for_every_image_also_for_those_that_fail() {
     let csv = vhdx_run(args!["list", "--output", "csv", &vms]).text();
     let lines: Vec<&str> = csv.lines().collect();
     let header = "filename,kind,virtual_size,file_length,actual_size,allocated_size,log,parent,checkpoints,health,\
-                  contents,problem,error";
+                  contents,problem,error,in_use";
     assert_eq!((lines[0], lines.len()), (header, 6));
     assert!(lines[1].contains("SQL01.vhdx,dynamic,8388608,"), "{csv}");
 
@@ -462,4 +462,100 @@ fn diff_allocated_needs_no_parent() {
     assert!(bytes[size..2 * size] == expected[..]);
     assert_fails(&vhdx_run(args!["diff", &path]), 81, &["not found"]);
     assert_fails(&vhdx_run(args!["diff", "--parents", "none", &path]), 2, &["--allocated"]);
+}
+
+#[test]
+fn unreadable_file_beside_an_image_is_a_note() {
+    let folder = temp_dir();
+    let [base, ..] = family(folder.path());
+    std::fs::write(folder.path().join("SQL01_3.avhdx"), vec![7; 2 << 20]).unwrap();
+    let ran = vhdx_run(args!["hash", &base]).done();
+    let words = "SQL01.vhdx: not all files beside it could be looked at for checkpoints: ";
+    assert!(ran.err.contains(words) && ran.err.contains("SQL01_3.avhdx cannot be read"), "{}", ran.err);
+    let text = vhdx_run(args!["info", &base]).done().text();
+    assert!(text.contains("note: not all files beside it could be looked at"), "{text}");
+    let report = vhdx_run(args!["info", "--output", "json", &base]).done().json();
+    assert_eq!(report["format-specific"]["data"]["checkpoints"]["complete"], false);
+}
+
+#[test]
+fn images_with_one_manifest_are_an_error_that_names_both() {
+    let folder = temp_dir();
+    let paths = ["a", "b"].map(|name| folder.path().join(name));
+    for path in &paths {
+        std::fs::create_dir(path).unwrap();
+        write_image(path, "x.vhdx", &other(1));
+    }
+    let manifests = folder.path().join("manifests");
+    std::fs::create_dir(&manifests).unwrap();
+    let [one, two] = paths.each_ref().map(|path| path.join("x.vhdx"));
+    let words = format!("{}: has the same manifest as {} (", two.display(), one.display());
+    for command in ["hash", "verify"] {
+        let ran = vhdx_run(args![command, &one, &two, "--manifest", &manifests]);
+        assert_fails(&ran, 2, &[&words]);
+        assert_eq!(ran.err.matches("error: ").count(), 1, "{}", ran.err);
+    }
+    assert_fails(&vhdx_run(args!["verify", "-r", &paths[0], &paths[1], "--manifest", &manifests]), 2, &[&words]);
+    // The folder that holds both has two manifests.
+    vhdx_run(args!["hash", "-r", folder.path(), "--manifest", &manifests]).done();
+    assert!(manifests.join("a/x.vhdx.manifest").exists() && manifests.join("b/x.vhdx.manifest").exists());
+}
+
+#[test]
+fn folder_without_images_and_refused_links_are_errors() {
+    let folder = temp_dir();
+    let empty = folder.path().join("empty");
+    std::fs::create_dir(&empty).unwrap();
+    let base = write_image(folder.path(), "x.vhdx", &other(1));
+    let link = folder.path().join("link.vhdx");
+    symlink(&base, &link).unwrap();
+    for words in [args!["list"], args!["chain", "--tree"], args!["info", "-r"]] {
+        let ran = vhdx_run([words.clone(), args![&empty]].concat());
+        assert_fails(&ran, 66, &["empty: no images in this folder"]);
+        vhdx_run([words.clone(), args![&link]].concat()).done();
+        let ran = vhdx_run([words, args!["--no-follow", &link]].concat());
+        assert_fails(&ran, 66, &["link.vhdx: reached by a symbolic link"]);
+    }
+}
+
+#[test]
+fn list_deep_has_all_columns_and_knows_renamed_parents() {
+    let folder = temp_dir();
+    let base = Spec::default();
+    write_image(folder.path(), "renamed.vhdx", &base);
+    write_image(folder.path(), "child.avhdx", &Spec::child_of(&base, "base.vhdx").block(1, Block::full()));
+    let rows = json_rows(&vhdx_run(args!["list", "--deep", "--output", "json", folder.path()]).done());
+    assert_eq!((&rows[0]["parent"], &rows[0]["health"]), (&json!("renamed"), &json!("ok")), "{}", rows[0]);
+    assert!(rows[0]["disk"]["sha256"].is_string());
+    std::fs::write(folder.path().join("broken.vhdx"), "no image").unwrap();
+    let ran = vhdx_run(args!["list", "--deep", "--output", "csv", folder.path()]);
+    let fields = |line: &str| line.split(',').count();
+    let text = ran.text();
+    let columns = fields(text.lines().next().unwrap());
+    let broken = text.lines().find(|line| line.contains("broken.vhdx")).unwrap();
+    let quoted = broken.matches('"').count();
+    assert!(fields(broken) >= columns && (quoted > 0 || fields(broken) == columns), "{text}");
+    assert!(broken.ends_with(",,,"), "{text}");
+}
+
+#[test]
+fn parents_that_are_no_folder_have_a_reason_of_their_own() {
+    let folder = temp_dir();
+    let base = Spec::default();
+    let file = write_image(folder.path(), "other.vhdx", &other(3));
+    let child = write_image(folder.path(), "child.avhdx", &Spec::child_of(&base, "base.vhdx"));
+    let ran = vhdx_run(args!["hash", "--parents", &file, &child]);
+    assert_fails(&ran, 81, &["other.vhdx (is not a folder)"]);
+    let ran = vhdx_run(args!["hash", "--parents", folder.path().join("none"), &child]);
+    assert_fails(&ran, 81, &["none (no such folder)"]);
+    let store = folder.path().join("store");
+    std::fs::create_dir(&store).unwrap();
+    // Its headers are damaged, so its identity is unknown.
+    let broken = write_image(&store, "broken.vhdx", &other(4));
+    let mut bytes = std::fs::read(&broken).unwrap();
+    bytes[64 << 10..192 << 10].fill(7);
+    std::fs::write(&broken, bytes).unwrap();
+    let ran = vhdx_run(args!["hash", "--parents", &store, &child]);
+    assert_fails(&ran, 81, &["none of 0 images has this identity; 1 image or folder in it cannot be read"]);
+    assert!(!ran.err.contains("too many"), "{}", ran.err);
 }

@@ -72,7 +72,8 @@ fn hash_file_labels_disk_and_file() {
     let ran = vhdx_run(args!["hash", "--file", &path]).done();
     assert_eq!(ran.text(), format!("SHA256 ({name}, disk) = {disk}\n{file}  {name}\n"));
     let report = vhdx_run(args!["hash", "--file", "--output", "json", &path]).done().json();
-    let expected = ["schema", "filename", "virtual-size", "log", "chain", "range", "disk", "file-length", "file"];
+    let expected =
+        ["schema", "filename", "virtual-size", "log", "in-use", "chain", "range", "disk", "file-length", "file"];
     assert_eq!(keys(&report), expected);
     assert_has(
         &report,

@@ -33,8 +33,11 @@ fn log_lists_the_fields_of_a_windows_log() {
     let folder = temp_dir();
     let path = write(folder.path(), &worked_example());
     let report = json_of(&path);
-    assert_eq!(keys(&report), ["schema", "in-use", "log-guid", "log-offset", "log-length", "verdict", "entries"]);
-    assert_eq!((&report["in-use"], &report["verdict"]), (&json!(true), &json!("in use: 2 entries to replay")));
+    assert_eq!(
+        keys(&report),
+        ["schema", "filename", "dirty-flag", "log-guid", "log-offset", "log-length", "verdict", "entries"]
+    );
+    assert_eq!((&report["dirty-flag"], &report["verdict"]), (&json!(true), &json!("dirty: 2 entries to replay")));
     assert_eq!(report["log-guid"], "e6fc743c-81ed-4fe8-bf54-698ed57ba0b8");
     assert_eq!((&report["log-offset"], &report["log-length"]), (&json!(MIB), &json!(MIB)));
     let entry = |offset: u64, status: &str, length: u64, tail: u64, number: u64, descriptors: u64, flushed, last| {
@@ -63,7 +66,7 @@ fn log_lists_the_fields_of_a_windows_log() {
     assert_lines(
         &text,
         &[
-            "log: in use: 2 entries to replay",
+            "log: dirty: 2 entries to replay",
             "LogGuid: e6fc743c-81ed-4fe8-bf54-698ed57ba0b8",
             "location: 1.00 MiB (1048576 bytes) at 0x100000",
         ],
@@ -84,10 +87,10 @@ fn log_lists_entries_of_an_unused_log() {
     let folder = temp_dir();
     let path = write(folder.path(), &Spec::default().build());
     let report = json_of(&path);
-    assert_eq!((&report["in-use"], &report["entries"]), (&json!(false), &json!([])));
-    assert_eq!(report["verdict"], "not in use: nothing to replay");
+    assert_eq!((&report["dirty-flag"], &report["entries"]), (&json!(false), &json!([])));
+    assert_eq!(report["verdict"], "clean: nothing to replay");
     let text = vhdx_run(args!["log", &path]).done().text();
-    assert_lines(&text, &["log: not in use: nothing to replay", "no entries"]);
+    assert_lines(&text, &["log: clean: nothing to replay", "no entries"]);
 
     let mut image = Dirty::ManyEntries.build(&Spec::default());
     let before = json_of(&write(folder.path(), &image));
@@ -106,7 +109,7 @@ fn log_distinguishes_other_logs_and_stale_entries() {
     let all = statuses(&report);
     let count = |status: &str| all.iter().filter(|(_, found)| found == status).count();
     assert!(count("active") > 0 && count("other-log") > 0 && count("broken") == 0, "{all:?}");
-    assert_eq!((count("active"), &report["verdict"]), (1, &json!("in use: 1 entry to replay")));
+    assert_eq!((count("active"), &report["verdict"]), (1, &json!("dirty: 1 entry to replay")));
 
     let image = Dirty::OlderRun.build(&Spec::default());
     let all = statuses(&json_of(&write(folder.path(), &image)));
@@ -141,7 +144,7 @@ fn log_names_the_reason_of_a_broken_entry() {
         let entries = report["entries"].as_array().unwrap();
         let found: Vec<&Value> = entries.iter().filter(|entry| entry["offset"] == at).collect();
         assert_eq!(found, [&json!({ "offset": at, "status": "broken", "reason": reason })]);
-        assert_eq!(report["verdict"], "in use: 1 entry to replay");
+        assert_eq!(report["verdict"], "dirty: 1 entry to replay");
         let text = vhdx_run(args!["log", &path]).done().text();
         assert!(text.contains(&format!("broken: {reason}")), "{text}");
     }
@@ -169,7 +172,7 @@ fn log_reports_a_log_that_cannot_be_replayed() {
     let report = json_of(&path);
     assert_eq!(report["entries"], json!([]));
     let verdict = report["verdict"].as_str().unwrap();
-    assert!(verdict.starts_with("in use, and ") && verdict.contains("log at 0x4000000"), "{report}");
+    assert!(verdict.starts_with("dirty, and ") && verdict.contains("log at 0x4000000"), "{report}");
 }
 
 #[test]
@@ -180,7 +183,7 @@ fn log_needs_valid_headers_only() {
         image.patch_region_table_raw(copy, 0, b"gone");
     }
     let report = json_of(&write(folder.path(), &image));
-    assert_eq!(report["in-use"], true);
+    assert_eq!(report["dirty-flag"], true);
     assert!(statuses(&report).iter().any(|(_, status)| status == "active"));
     image.bytes.write(64 << 10, b"gone");
     image.bytes.write(128 << 10, b"gone");

@@ -59,7 +59,7 @@ fn map_document_has_extents_and_totals() {
     let path = write_image(folder.path(), "disk.vhdx", &spec);
     let array = vhdx_run(args!["map", "--output", "json", &path]).done().json();
     let map = vhdx_run(args!["map", "--json", &path]).done().json();
-    assert_eq!(keys(&map), ["schema", "filename", "virtual-size", "extents", "totals"]);
+    assert_eq!(keys(&map), ["schema", "filename", "virtual-size", "in-use", "extents", "totals"]);
     assert!(STAMP.iter().all(|key| map[*key].is_string()));
     assert_eq!(map["extents"], array);
     let sum = |data: bool, present: bool| -> u64 {

@@ -36,6 +36,16 @@ fn near_misses_give_tips() {
     write_image(folder.path(), "my disk.vhdx", &Spec::default());
     let ran = run(vhdx(["my disk.vhdx"]).current_dir(folder.path()));
     assert_fails(&ran, 2, &["vhdx info 'my disk.vhdx'"]);
+    assert_fails(&vhdx_run(args![folder.path()]), 2, &["vhdx list "]);
+    // Formats of qemu-img.
+    let image = folder.path().join("my disk.vhdx");
+    for command in ["info", "check", "map"] {
+        vhdx_run(args![command, "-f", "vhdx", &image]).done();
+        let ran = vhdx_run(args![command, "-f", "qcow2", &image]);
+        assert_fails(&ran, 2, &["-f qcow2: only VHDX and AVHDX images can be read"]);
+    }
+    let ran = vhdx_run(args!["convert", "-f", "raw", &image, folder.path().join("out.raw")]);
+    assert_fails(&ran, 2, &["-f raw: only VHDX"]);
 }
 
 #[test]

@@ -130,6 +130,58 @@ fn a_fixed_image_that_has_lost_its_table_is_reported_and_read_by_its_layout() {
 }
 
 #[test]
+fn evidence_for_the_places_of_a_fixed_image_that_disagrees_is_named() {
+    let folder = temp_dir();
+    let spec = Spec { payload_start: 20 * MIB, ..fixed_disk() };
+    let content = Model::read(&[&spec.build().model], 0, 8 << 20).unwrap();
+    // No entry is left; or most of the blocks are where they were, and one was moved to a place before them.
+    let none: Vec<(u64, u64)> = (0..8).map(|block| (block, 0)).collect();
+    for (raw_bat, right) in [(none, 0..8 << 20), (vec![(0, (4 * MIB) | 6), (7, 0)], 1 << 20..8 << 20)] {
+        let image = Spec { raw_bat: raw_bat.into_iter().collect(), ..spec.clone() }.build();
+        let path = write(folder.path(), "fixed.vhdx", &image);
+        let ran = run(vhdx(["extract", "--salvage", "--assume", "layout=linear"]).arg(&path).arg("-"));
+        assert!(ran.status.code() == Some(65) && ran.out[right.clone()] == content[right], "{}", ran.err);
+        assert!(ran.err.contains("from 0x1400000 on") && ran.err.contains("at 0x400000 [L4]"), "{}", ran.err);
+        assert!(ran.err.contains("content may be missing") && !ran.err.contains("recovered all"), "{}", ran.err);
+    }
+}
+
+#[test]
+fn a_single_block_outside_of_the_file_is_reported() {
+    let folder = temp_dir();
+    // Far away, and not much farther than the file would be with a block for each entry.
+    for offset in [1_u64 << 40, 9 * MIB] {
+        let mut spec = Spec::default();
+        spec.raw_bat.insert(3, offset | 6);
+        let path = write(folder.path(), "far.vhdx", &spec.build());
+        let ran = run(vhdx(["info", "--strict"]).arg(&path));
+        assert_eq!(ran.status.code(), Some(65), "{}", ran.text());
+        let warnings = info_of(&path)["warnings"].clone();
+        assert_eq!((&warnings[0]["code"], &warnings[1]), (&json!("V68"), &Value::Null), "{offset:#x}");
+        assert_eq!(warnings[0]["range"], json!({ "start": 3 * MIB, "length": MIB }));
+        assert!(!ran.text().contains("truncated"), "{}", ran.text());
+    }
+    let mut image = with_stray_block();
+    image.set_bat(4096, (1 << 40) | 6);
+    let path = write(folder.path(), "stray.vhdx", &image);
+    let warnings = info_of(&path)["warnings"].clone();
+    assert_eq!((&warnings[0]["code"], &warnings[1]), (&json!("V70"), &Value::Null));
+    assert_eq!(check_of(&path).0, Some(2));
+}
+
+#[test]
+fn bytes_after_the_file_are_no_content_of_absent_blocks() {
+    let folder = temp_dir();
+    let spec = Spec { block_size: 2 << 20, ..Spec::empty(16 * MIB + 512) };
+    for is_fixed in [false, true] {
+        let mut image = Spec { leave_blocks_allocated: is_fixed, ..spec.clone() }.build();
+        let end = 20 * MIB;
+        image.bytes.write(end, &[7; 1400]);
+        assert_silent(&write(folder.path(), "tail.vhdx", &image));
+    }
+}
+
+#[test]
 fn a_dynamic_image_without_any_block_but_with_content_is_reported() {
     let folder = temp_dir();
     let dynamic = Spec { leave_blocks_allocated: false, ..fixed_disk() };

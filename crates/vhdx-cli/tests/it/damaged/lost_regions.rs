@@ -189,6 +189,79 @@ fn salvage_refuses_to_guess() {
 }
 
 #[test]
+fn salvage_does_not_choose_between_an_old_bat_and_the_current_one() {
+    let folder = temp_dir();
+    let spec = Spec { block_size: 4 << 20, disk_size: 64 * MIB, bat_offset: 20 * MIB, ..Spec::default() };
+    let mut image = without_header_section(&spec);
+    // Its block 9 covers the current BAT.
+    let mut old = image.bytes.read(spec.bat_offset, size(MIB));
+    old[9 * 8..10 * 8].copy_from_slice(&((18 * MIB) | 6).to_le_bytes());
+    image.bytes.write(60 * MIB, &old);
+    let (ran, bytes, _) = extract(&write(folder.path(), &image), &[]);
+    assert_eq!(ran.status.code(), Some(65), "{}", ran.err);
+    for offset in ["bat-offset=0x1400000", "bat-offset=0x3c00000"] {
+        assert!(ran.err.contains(&format!("--assume metadata-offset=0x200000,{offset}")), "{}", ran.err);
+    }
+    assert!(bytes.is_empty());
+}
+
+#[test]
+fn salvage_reads_a_found_bat_with_a_damaged_entry() {
+    let folder = temp_dir();
+    let mut spec = nested();
+    spec.raw_bat.insert(15, 4);
+    let (ran, _, losses) = extract(&write(folder.path(), &without_header_section(&spec)), &[]);
+    let found = format!("metadata region at {:#x}, BAT at {:#x}", spec.metadata_offset, spec.bat_offset);
+    assert!(ran.err.contains(&found), "{}", ran.err);
+    assert_eq!(ranges(&losses), [(15 * MIB, MIB)], "{}", ran.err);
+}
+
+#[test]
+fn salvage_takes_the_length_of_the_bat_from_the_metadata() {
+    let folder = temp_dir();
+    let full = |mut spec: Spec| {
+        (0..8).for_each(|block| drop(spec.blocks.insert(block, Block::full())));
+        spec
+    };
+    let spec = full(with(|spec| spec.leave_blocks_allocated = true));
+    let offsets = format!("metadata-offset={:#x},bat-offset={:#x}", spec.metadata_offset, spec.bat_offset);
+    let mut image = without_header_section(&spec);
+    for lost in [false, true] {
+        if lost {
+            lose(&mut image, spec.bat_offset, spec.bat_offset + MIB);
+        }
+        let path = write(folder.path(), &image);
+        for more in [&[][..], &["--assume", "layout=linear"]] {
+            if lost && more.is_empty() {
+                continue;
+            }
+            let (ran, bytes, losses) = extract(&path, &[&["--assume", &offsets], more].concat());
+            assert!(bytes == content(&spec) && ranges(&losses).is_empty(), "{lost} {more:?}: {}", ran.err);
+            assert!(!ran.err.contains("[V33]") && !ran.err.contains("[V69]"), "{lost} {more:?}: {}", ran.err);
+        }
+    }
+    // One offset, and the other one from a table that is intact.
+    let image = spec.build();
+    let path = write(folder.path(), &image);
+    let (ran, bytes, _) = extract(&path, &["--assume", &format!("bat-offset={:#x}", spec.bat_offset)]);
+    assert!(bytes == content(&spec), "{}", ran.err);
+}
+
+#[test]
+fn salvage_believes_no_damaged_table_that_leads_to_a_block() {
+    let spec = Spec::default();
+    let mut image = spec.build();
+    for copy in 1..=2 {
+        image.patch_region_table_raw(copy, 16 + 16, &(5 * MIB).to_le_bytes());
+    }
+    let folder = temp_dir();
+    let (ran, bytes, _) = extract(&write(folder.path(), &image), &[]);
+    assert!(bytes == content(&spec), "{}", ran.err);
+    let found = format!("metadata region at {:#x}, BAT at {:#x}", spec.metadata_offset, spec.bat_offset);
+    assert!(ran.err.contains(&found), "{}", ran.err);
+}
+
+#[test]
 fn check_reads_an_image_without_region_tables() {
     let folder = temp_dir();
     let path = write(folder.path(), &without_header_section(&Spec::default()));

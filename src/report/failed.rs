@@ -42,7 +42,7 @@ impl Aborted {
     }
 }
 
-/// A report, or why there is none.
+/// A report, or the reason why it is missing.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(untagged, bound(serialize = "R: Report + Serialize", deserialize = "R: Report + Deserialize<'de>"))]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(bound = "R: Report + schemars::JsonSchema"))]

@@ -413,7 +413,7 @@ fn truncated_file_behind_a_reader_is_lost_from_its_end() {
     let error = disk.read_at(&mut vec![0; 64 << 10], MIB).unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::Lost), "{error}");
     assert_eq!(error.offset(), Some(end));
-    // Nobody takes it for the end of the disk.
+    // It does not look like the end of the disk.
     let mut content = Vec::new();
     let error = disk.reader().read_to_end(&mut content).unwrap_err();
     assert_ne!(error.kind(), io::ErrorKind::UnexpectedEof);

@@ -7,6 +7,7 @@ use vhdx_mmap::ops::inventory::ImageFiles;
 
 use crate::args::{Common, FolderArgs};
 use crate::exit::{Exit, Failure};
+use crate::open;
 use crate::size::counted;
 use crate::term;
 
@@ -21,6 +22,12 @@ pub(crate) fn for_each_image(
     common: &Common,
     mut work: impl FnMut(&Path, Result<(), Failure>) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
+    // What is printed about one image must not get into another one.
+    for path in paths {
+        if let Err(failure) = open::reject_path_as_output(path) {
+            return work(path, Err(failure));
+        }
+    }
     let mut links = 0_u64;
     for path in paths {
         if !folders.recursive {

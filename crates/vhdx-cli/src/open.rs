@@ -69,7 +69,7 @@ pub(crate) fn reject_as_output(source: &Source) -> Result<(), Failure> {
 
 /// Fails if standard output is the file at `path`, which may not be an image that can be opened.
 #[cfg(unix)]
-fn reject_path_as_output(path: &Path) -> Result<(), Failure> {
+pub(crate) fn reject_path_as_output(path: &Path) -> Result<(), Failure> {
     use vhdx_mmap::FileId;
 
     use crate::target::standard_output;
@@ -81,7 +81,7 @@ fn reject_path_as_output(path: &Path) -> Result<(), Failure> {
 
 #[cfg(not(unix))]
 #[expect(clippy::unnecessary_wraps, reason = "fallible on Unix, where standard output can be identified")]
-fn reject_path_as_output(_: &Path) -> Result<(), Failure> {
+pub(crate) fn reject_path_as_output(_: &Path) -> Result<(), Failure> {
     Ok(())
 }
 

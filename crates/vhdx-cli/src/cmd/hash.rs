@@ -53,10 +53,21 @@ pub(crate) fn run(args: &HashArgs, common: &Common) -> Result<Exit, Failure> {
         });
     }
     let is_list = args.images.len() > 1 || args.folders.recursive;
+    of_each_image(is_list, args, common, |image| pool.install(|| hash_image(image, args, common)))
+}
+
+/// Calls `hash` for each image, and prints the reports that it returns. Other images follow one that fails; the first
+/// failure decides the exit code.
+fn of_each_image(
+    is_list: bool,
+    args: &HashArgs,
+    common: &Common,
+    mut hash: impl FnMut(&Path) -> Result<(Option<Hash>, Exit), Failure>,
+) -> Result<Exit, Failure> {
     let mut reports = args.output.is_json().then(|| Reports::begin(is_list));
     let mut first_failure = None;
     folder::for_each_image(&args.images, args.folders, common, |image, found| {
-        match found.and_then(|()| pool.install(|| hash_image(image, args, common))) {
+        match found.and_then(|()| hash(image)) {
             Ok((report, exit)) => {
                 if let (Some(reports), Some(report)) = (&mut reports, report) {
                     reports.item(&report)?;
@@ -66,7 +77,6 @@ pub(crate) fn run(args: &HashArgs, common: &Common) -> Result<Exit, Failure> {
                 }
             }
             Err(fatal @ (Failure::ClosedPipe { .. } | Failure::Interrupted { .. })) => return Err(fatal),
-            // Hash the other images, too; the first failure decides the exit code.
             Err(failure) => {
                 if let (Some(reports), Failure::Message { text, .. }) = (&mut reports, &failure) {
                     reports.item(&Failed::<Hash>::of(image, text))?;
@@ -124,40 +134,15 @@ fn print(digests: &[Digest], name: &Path, form: Form<'_>) -> Result<(), Failure>
 /// Writes a manifest of each image into a folder.
 fn write_manifests(manifests: &Path, args: &HashArgs, common: &Common, pool: &Pool) -> Result<Exit, Failure> {
     folder::require_folder_of_manifests(manifests, args.images.len())?;
-    let mut reports = args.output.is_json().then(|| Reports::begin(true));
-    let (mut first_failure, mut own) = (None, Manifests::new(manifests));
-    folder::for_each_image(&args.images, args.folders, common, |image, found| {
-        let written = found.and_then(|()| {
-            let manifest = own.of(image, &args.images)?;
-            let folder = manifest.parent().unwrap_or(manifests);
-            std::fs::create_dir_all(folder).map_err(|error| {
-                Failure::new(Exit::CannotCreate, format!("{}: cannot be created: {error}", folder.display()))
-            })?;
-            pool.install(|| write_manifest(image, &manifest, args.shard, args, common))
-        });
-        match written {
-            Ok((report, exit)) => {
-                if let (Some(reports), Some(report)) = (&mut reports, report) {
-                    reports.item(&report)?;
-                }
-                if exit != Exit::Done {
-                    first_failure.get_or_insert(exit);
-                }
-            }
-            Err(fatal @ (Failure::ClosedPipe { .. } | Failure::Interrupted { .. })) => return Err(fatal),
-            // Write the other manifests, too; the first failure decides the exit code.
-            Err(failure) => {
-                if let (Some(reports), Failure::Message { text, .. }) = (&mut reports, &failure) {
-                    reports.item(&Failed::<Hash>::of(image, text))?;
-                }
-                let exit = failure.report();
-                first_failure.get_or_insert(exit);
-            }
-        }
-        Ok(())
-    })?;
-    reports.map_or(Ok(()), Reports::end)?;
-    Ok(first_failure.unwrap_or(Exit::Done))
+    let mut own = Manifests::new(manifests);
+    of_each_image(true, args, common, |image| {
+        let manifest = own.of(image, &args.images)?;
+        let folder = manifest.parent().unwrap_or(manifests);
+        std::fs::create_dir_all(folder).map_err(|error| {
+            Failure::new(Exit::CannotCreate, format!("{}: cannot be created: {error}", folder.display()))
+        })?;
+        pool.install(|| write_manifest(image, &manifest, args.shard, args, common))
+    })
 }
 
 /// Writes a manifest, or a shard of one. Prints the digests of all block digests, or returns them as JSON.

@@ -208,8 +208,9 @@ fn images_of_the_chain_are_never_written_to() {
         let ran = run_to(&mut vhdx(args!["check", &path]), file.into());
         assert_fails(&ran, 1, &["standard output", "is the image itself or one of its parents"]);
     }
-    // Nor does a failure as JSON get into an image.
-    for args in [args!["info", "--json", &path], args!["hash", "--json", &path]] {
+    // Nor does a failure as JSON get into an image, or what is printed about another one.
+    let both = args!["info", &base_path, &path];
+    for args in [args!["info", "--json", &path], args!["hash", "--json", &path], both] {
         let file = std::fs::OpenOptions::new().append(true).open(&path).unwrap();
         assert_fails(&run_to(&mut vhdx(args), file.into()), 2, &["standard output"]);
     }

@@ -231,7 +231,7 @@ fn healthy_images_with_absent_blocks_cause_no_warning() {
         let (code, report) = check_of(&path);
         assert!(matches!(code, Some(0 | 3)), "{name}: {report}");
     }
-    // A sector bitmap of a child is none of these blocks.
+    // The sector bitmap of a child is in its own entry.
     let base = Spec::default();
     write(folder.path(), "base.vhdx", &base.build());
     let child = Spec::child_of(&base, "base.vhdx").block(1, Block::partial(&sectors(3..9)));

@@ -10,6 +10,7 @@ mod layout;
 pub mod manifest;
 pub mod vhd;
 
+#[cfg(feature = "serde")]
 pub(crate) use check::truncated;
 pub use check::{CheckOptions, CheckReport, check, content_warnings, layer_warnings, shared_blocks};
 pub use compare::{COMPARE_STEP, Difference, compare, first_difference};

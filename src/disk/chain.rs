@@ -160,7 +160,7 @@ fn next_layer(layers: &mut [Layer], files: &mut KnownFiles, options: &OpenOption
                 Severity::Corruption,
                 detail.in_layer(layer, child.image().path()),
             );
-            let link = ParentLink { found_by: FoundBy::Given, linkage: Linkage::Unverified };
+            let link = ParentLink { found_by: FoundBy::Given, linkage: Linkage::Unverified, others: 0 };
             Ok(Next::Layer(Box::new(Layer::new(image, Some(link), options.strictness))))
         }
         found => found,
@@ -178,7 +178,7 @@ fn find_parent(
     let locator = child.image.read_parent_locator(&mut child.warnings);
     let Some(locator) = locator.map_err(|error| in_child(error, child.image()))? else { return Ok(Next::Base) };
     let search = Search::new(child.image(), &locator, layer, files, options);
-    let Found { image, found_by, linkage } = search.run(&options.parents)?;
+    let Found { image, found_by, linkage, others } = search.run(&options.parents)?;
     if image.virtual_disk_size() != child.image().virtual_disk_size() {
         let kind = ErrorKind::Field {
             field: "VirtualDiskSize of the parent",
@@ -193,5 +193,5 @@ fn find_parent(
     }
     // In a long chain, the pages with the structures of all images would add up.
     image.source().forget(0, image.source().len());
-    Ok(Next::Layer(Box::new(Layer::new(image, Some(ParentLink { found_by, linkage }), options.strictness))))
+    Ok(Next::Layer(Box::new(Layer::new(image, Some(ParentLink { found_by, linkage, others }), options.strictness))))
 }

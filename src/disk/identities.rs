@@ -1,5 +1,6 @@
 //! Identities of the images in a folder: from their headers alone.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::path::{Path, PathBuf};
@@ -24,8 +25,9 @@ const MOST_IMAGES: usize = 20_000;
 /// Images in a folder and its subfolders, by their identities.
 #[derive(Debug, Default)]
 pub(super) struct Identities {
-    /// Paths without links, in order, by DataWriteGuid.
-    by_id: HashMap<Uuid, Vec<PathBuf>>,
+    /// Paths without links, by DataWriteGuid: the longest file first, so that a copy that is not complete comes after
+    /// the others.
+    by_id: HashMap<Uuid, Vec<(u64, PathBuf)>>,
     /// Number of images.
     pub(super) images: usize,
     /// Number of images and folders that cannot be read.
@@ -60,23 +62,27 @@ impl Identities {
             match entry {
                 Ok(Some((file, id))) => {
                     found.images = found.images.saturating_add(1);
-                    found.by_id.entry(id).or_default().push(file.into_real());
+                    found.by_id.entry(id).or_default().push((file.len, file.into_real()));
                 }
                 Ok(None) => {}
                 Err(error) if is_vanished(&error) => {}
                 Err(_) => found.unreadable = found.unreadable.saturating_add(1),
             }
         }
+        for files in found.by_id.values_mut() {
+            files.sort_by_key(|(length, _)| Reverse(*length));
+        }
         found.is_complete &= walk.is_complete();
         Ok(found)
     }
 
-    /// Returns the images with one of the identities that a child stores: those with its first identity first.
+    /// Returns the images with one of the identities that a child stores: those with its first identity first, and of
+    /// these the longest.
     pub(super) fn with_identity(&self, locator: &ParentLocator) -> impl Iterator<Item = &Path> {
         let second = locator.parent_linkage2.filter(|second| *second != locator.parent_linkage);
         let ids = std::iter::once(locator.parent_linkage).chain(second);
         let ids = ids.filter(|id| locator.linkage_of(*id).is_some());
-        ids.filter_map(|id| self.by_id.get(&id)).flatten().map(PathBuf::as_path)
+        ids.filter_map(|id| self.by_id.get(&id)).flatten().map(|(_, path)| path.as_path())
     }
 }
 

@@ -26,6 +26,9 @@ pub struct ParentLink {
     pub found_by: FoundBy,
     /// Identity by which the file was verified.
     pub linkage: Linkage,
+    /// Number of other files with the identity in the folder that was searched for it: copies, also of another
+    /// length. The longest one was taken.
+    pub others: usize,
 }
 
 impl Layer {

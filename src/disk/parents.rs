@@ -25,7 +25,8 @@ pub enum Parents {
     Beside,
     /// These folders and their subfolders: the ends of the stored paths, longest first. Otherwise like
     /// [`Parents::Beside`]. If no name leads to the parent, the headers of all images in these folders are read, to
-    /// find it by its identity: up to 20,000 images among 200,000 entries of each folder.
+    /// find it by its identity: up to 20,000 images among 200,000 entries of each folder. The longest of several is
+    /// taken, since copies may be cut short ([`ParentLink::others`](super::ParentLink::others)).
     Within(Vec<PathBuf>),
     /// Exactly these files, in any order: each child takes the file with the identity that it stores.
     Explicit(Vec<PathBuf>),

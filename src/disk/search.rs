@@ -21,6 +21,8 @@ pub(super) struct Found {
     pub(super) found_by: FoundBy,
     /// Key of the parent locator with the identity.
     pub(super) linkage: Linkage,
+    /// Number of other files with the identity that were found with it.
+    pub(super) others: usize,
 }
 
 /// Reason why there is no parent.
@@ -201,8 +203,10 @@ impl<'a> Search<'a> {
             Ok(known) => known,
             Err(error) => return self.take(root.to_path_buf(), Err(outcome_of_opening(error)), FoundBy::Identity),
         };
-        let found = known.with_identity(self.locator).find_map(|path| self.take_found(path));
-        if found.is_none() {
+        let mut found = known.with_identity(self.locator).find_map(|path| self.take_found(path));
+        if let Some(found) = &mut found {
+            found.others = known.with_identity(self.locator).count().saturating_sub(1);
+        } else {
             let Identities { images, unreadable, is_complete, .. } = *known;
             let outcome = ParentRejection::NoneWithin { images, unreadable, is_complete };
             self.tried.push(Candidate { path: root.to_path_buf(), outcome });
@@ -280,7 +284,7 @@ impl<'a> Search<'a> {
         found_by: FoundBy,
     ) -> Option<Found> {
         match found {
-            Ok((image, linkage)) => Some(Found { image, found_by, linkage }),
+            Ok((image, linkage)) => Some(Found { image, found_by, linkage, others: 0 }),
             Err(outcome) => {
                 self.tried.push(Candidate { path, outcome });
                 None

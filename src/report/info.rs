@@ -155,7 +155,8 @@ pub struct InfoData {
     pub checkpoints: Option<InfoCheckpoints>,
     /// What a truncated file has lost; none if it has all of its blocks.
     pub truncated: Option<Truncated>,
-    /// What is unusual or damaged in the image.
+    /// What is unusual or damaged in the image, and for the image that was opened, what its parents have lost of the
+    /// disk.
     pub warnings: Vec<InfoWarning>,
 }
 
@@ -324,8 +325,8 @@ impl Info {
             dirty_flag: false,
         };
         let missing = chain.broken().filter(|_| parents.is_empty());
-        // As seen from this image, it is layer 0.
-        let found = ops::layer_warnings(this, 0);
+        // As seen from this image, it is layer 0. The disk that was opened consists of its parents, too.
+        let found = if layer == 0 { ops::content_warnings(&Disk::so_far(chain)) } else { ops::layer_warnings(this, 0) };
         let data = InfoData {
             schema: 1,
             kind: image.kind(),

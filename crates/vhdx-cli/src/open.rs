@@ -195,8 +195,13 @@ fn report_findings(disk: &Disk, path: &Path, common: &Common) -> Result<(), Fail
             let name = layer.image().path().unwrap_or(path);
             warn_if_in_use(layer.image().source(), common);
             report_log_state(name, layer.image().log_state());
-            if layer.link().is_some_and(|link| link.found_by == FoundBy::Identity) {
-                let text = format!("{}: the parent was found by its identity, under another name", name.display());
+            if let Some(link) = layer.link().filter(|link| link.found_by == FoundBy::Identity) {
+                let others = match link.others {
+                    0 => String::new(),
+                    others => format!("; it is the longest of {} files with that identity", others.saturating_add(1)),
+                };
+                let found = "the parent was found by its identity, under another name";
+                let text = format!("{}: {found}{others}", name.display());
                 term::message("note", term::HINT, &escape(&text));
             }
         }

@@ -134,7 +134,7 @@ struct Facts<'a> {
     checkpoints: Option<Checkpoints>,
     /// Why the chain ends before its base.
     chain_broken: Option<&'a Error>,
-    /// What its content has lost, although it can be read.
+    /// What its content has lost, although it can be read; for the given image, with what its parents have lost.
     content: Vec<Finding>,
     /// What else is unusual or damaged in the image.
     findings: Vec<Finding>,
@@ -166,7 +166,11 @@ impl<'a> Facts<'a> {
             contents: (number == 0).then(|| ops::detect(&Disk::so_far(chain))),
             checkpoints: (number == 0).then(|| siblings::checkpoints(image, common)).flatten(),
             chain_broken: chain.broken(),
-            content: ops::layer_warnings(layer, 0),
+            content: if number == 0 {
+                ops::content_warnings(&Disk::so_far(chain))
+            } else {
+                ops::layer_warnings(layer, 0)
+            },
             findings: layer.findings().collect(),
         })
     }

@@ -432,6 +432,14 @@ fn parent_under_another_name_is_found_and_named() {
     assert!(text.contains(&line), "{text}");
     let report = vhdx_run(args!["chain", "--output", "json", "--parents", &store, &child]).done().json();
     assert_eq!(report["layers"][1]["found-by"], "identity, under another name");
+    // A copy that was cut short is not taken, though it comes first by its name.
+    let whole = std::fs::read(&parent).unwrap();
+    let cut = store.join("a cut copy.vhdx");
+    std::fs::write(&cut, &whole[..whole.len() - 4096]).unwrap();
+    let ran = vhdx_run(args!["hash", "--parents", &store, &child]).done();
+    assert!(ran.err.contains("copied.bak: the parent was found by its identity"), "{}", ran.err);
+    assert!(ran.err.contains("it is the longest of 2 files with that identity"), "{}", ran.err);
+    std::fs::remove_file(&cut).unwrap();
     // The hint is not what was just done.
     std::fs::remove_file(&parent).unwrap();
     let ran = vhdx_run(args!["hash", "--parents", &store, &child]);

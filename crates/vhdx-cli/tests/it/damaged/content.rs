@@ -299,6 +299,23 @@ fn a_truncated_file_is_reported_first_and_once() {
 }
 
 #[test]
+fn info_of_a_child_tells_what_its_parent_has_lost() {
+    let folder = temp_dir();
+    write(folder.path(), "base.vhdx", &truncated().build());
+    let child = Spec::child_of(&truncated(), "base.vhdx").block(9, Block::full());
+    let path = write(folder.path(), "child.avhdx", &child.build());
+    let text = run(vhdx(["info"]).arg(&path)).done().text();
+    let line = text.lines().nth(1).unwrap();
+    assert!(line.starts_with("warning: layer 1 (") && line.contains(SENTENCE), "{text}");
+    assert_eq!(run(vhdx(["info", "--strict"]).arg(&path)).status.code(), Some(65));
+    let data = info_of(&path);
+    // The file of the child itself is whole.
+    assert_eq!((&data["warnings"][0]["code"], &data["truncated"]), (&json!("V68"), &Value::Null), "{data}");
+    let chain = run(vhdx(["info", "--backing-chain", "--json"]).arg(&path)).done().json();
+    assert_eq!(chain[1]["format-specific"]["data"]["truncated"]["blocks-missing"], 5);
+}
+
+#[test]
 fn an_entry_far_outside_of_a_complete_file_is_no_truncation() {
     let folder = temp_dir();
     let spec = Spec { raw_bat: [(2, (1 << 40) | 6)].into(), ..Spec::default() };

@@ -1,5 +1,6 @@
 //! Work over whole disks.
 
+mod access;
 mod error;
 mod fetch;
 mod input;

@@ -8,6 +8,8 @@ use std::sync::Mutex;
 use crate::source::Source;
 use crate::threads::lock;
 
+use super::access::AccessMeter;
+
 /// Number of bytes that may wait for their release.
 const MOST_WAITING: u64 = 16 << 20;
 
@@ -67,16 +69,20 @@ pub(super) struct ReleaseQueue<'a>(Mutex<(Vec<Released<'a>>, u64)>);
 
 impl<'a> ReleaseQueue<'a> {
     /// Adds the ranges that a worker has finished.
-    pub(super) fn add(&self, left: impl Iterator<Item = Released<'a>>) {
+    pub(super) fn add(&self, left: impl Iterator<Item = Released<'a>>, meter: &AccessMeter<'a>) {
         let mut waiting = lock(&self.0);
         for range in left {
             waiting.1 = waiting.1.saturating_add(range.length());
             waiting.0.push(range);
         }
         if waiting.1 >= MOST_WAITING {
-            let (ranges, _) = std::mem::take(&mut *waiting);
+            let (ranges, bytes) = std::mem::take(&mut *waiting);
             drop(waiting);
-            release(ranges);
+            if ranges.iter().all(|range| range.is_borrowed && !range.uncache) {
+                meter.release(bytes, || release(ranges));
+            } else {
+                release(ranges);
+            }
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::source::Buffer;
 use crate::threads;
 use crate::threads::lock;
 
+use super::access::AccessMeter;
 use super::error::ScanError;
 use super::fetch::UnitBuffer;
 use super::input::Input;
@@ -141,12 +142,16 @@ impl<'a, const N: usize> Bulk<'a, '_, N> {
         map: impl Fn(&UnitBytes<'_>, &mut Buffer) -> Result<T, E>,
     ) -> Result<T, E> {
         let (unit, pieces) = window.unit(index);
-        worker.loaded.load(pieces, self.access, N > 1).map_err(ScanError::Read)?;
+        let (access, trial) = pool.meter.choose(pieces, self.access);
+        worker.loaded.load(pieces, access, N > 1).map_err(ScanError::Read)?;
         let segments = worker.loaded.segments(pieces).map_err(ScanError::Read)?;
         let mapped = map(&UnitBytes { start: unit.start, length: unit.length, segments }, &mut worker.memory);
         // Before the result is used, even if it is an error: zeros that replace lost bytes are not content.
         worker.loaded.check(pieces).map_err(ScanError::Read)?;
-        pool.to_release.add(worker.loaded.leave(unit.was_cold));
+        if let Some(trial) = trial {
+            pool.meter.finish(trial);
+        }
+        pool.to_release.add(worker.loaded.leave(unit.was_cold), &pool.meter);
         let mapped = mapped?;
         self.options.advance(unit.length)?;
         Ok(mapped)
@@ -166,6 +171,7 @@ struct Worker<'a> {
 struct WorkerPool<'a> {
     free: Mutex<Vec<Worker<'a>>>,
     to_release: ReleaseQueue<'a>,
+    meter: AccessMeter<'a>,
 }
 
 impl<'a> WorkerPool<'a> {

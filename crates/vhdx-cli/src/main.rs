@@ -12,6 +12,7 @@ mod folder;
 mod hint;
 mod json;
 mod mistaken;
+mod new_file;
 mod open;
 mod progress;
 mod salvage;

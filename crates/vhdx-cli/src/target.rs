@@ -5,11 +5,11 @@ use std::fs::{File, FileType, Metadata, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
 use std::path::{Path, PathBuf, is_separator};
 
-use tempfile::NamedTempFile;
 use vhdx_mmap::ops::TargetContent;
 use vhdx_mmap::{FileId, Layer};
 
 use crate::exit::{Exit, Failure, STANDARD_OUTPUT};
+use crate::new_file::{NewFile, NotNamed};
 use crate::size::human;
 
 /// What the user allows.
@@ -133,7 +133,7 @@ impl fmt::Display for Destination {
 /// Open output of an extraction.
 pub(crate) enum Target {
     /// File that gets its name when it is complete.
-    File { file: NamedTempFile, path: PathBuf, replace: bool },
+    File { file: NewFile, path: PathBuf, replace: bool },
     /// Block device, or file that existed before.
     InPlace { file: File, path: PathBuf, is_device: bool },
     /// Output that takes bytes in order only.
@@ -144,7 +144,7 @@ impl Target {
     /// The file to write to.
     pub(crate) fn file(&self) -> &File {
         match self {
-            Self::File { file, .. } => file.as_file(),
+            Self::File { file, .. } => file.file(),
             Self::InPlace { file, .. } | Self::Stream { file } => file,
         }
     }
@@ -184,10 +184,9 @@ impl Target {
         match self {
             Self::File { file, path, replace } => {
                 if sync {
-                    file.as_file().sync_all().map_err(|error| not_synced(&path, error))?;
+                    file.file().sync_all().map_err(|error| not_synced(&path, error))?;
                 }
-                let named = if replace { file.persist(&path) } else { file.persist_noclobber(&path) };
-                named.map(drop).map_err(|failed| keep(failed, &path))
+                file.name(&path, replace).map_err(|failed| not_named(&failed, &path))
             }
             Self::InPlace { file, path, is_device } if sync || is_device => {
                 file.sync_all().map_err(|error| not_synced(&path, error))
@@ -206,16 +205,13 @@ impl Target {
     }
 }
 
-/// Keeps a complete file that cannot get its name.
-fn keep(failed: tempfile::PersistError, path: &Path) -> Failure {
-    let failure = cannot_create(path, &failed.error);
-    if !failed.file.path().exists() {
-        return failure.with_hint("its folder was removed or renamed meanwhile: write it to an existing folder");
-    }
-    match failed.file.keep() {
-        Ok((_, kept)) => failure.with_hint(format!("the complete output is in {}", kept.display())),
-        Err(_) => failure,
-    }
+/// The failure if a complete file cannot get its name.
+fn not_named(failed: &NotNamed, path: &Path) -> Failure {
+    let hint = match &failed.kept {
+        Some(kept) => format!("the complete output is in {}", kept.display()),
+        None => "its folder was removed or renamed meanwhile: write it to an existing folder".to_owned(),
+    };
+    cannot_create(path, &failed.error).with_hint(hint)
 }
 
 /// Standard output as a file, without the line buffer of the standard library, which would search the disk for
@@ -236,20 +232,15 @@ pub(crate) fn standard_output() -> Result<File, Failure> {
     file.map_err(|error| cannot_create(Path::new("-"), &error))
 }
 
-/// Creates a temporary file in the same folder, so that a rename can put it in place atomically.
+/// Creates a file in the folder of `path`, which gets its name at once when it is complete.
 fn new_file(path: &Path, replaced: Option<&Metadata>, length: u64, data: u64) -> Result<Target, Failure> {
     let failed = |error: io::Error| cannot_create(path, &error);
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".vhdx-").suffix(".partial");
-    if let Some(permissions) = permissions_of_new_files() {
-        builder.permissions(permissions);
-    }
-    let file = builder.tempfile_in(folder).map_err(failed)?;
+    let file = NewFile::create_in(folder).map_err(failed)?;
     if let Some(replaced) = replaced {
-        file.as_file().set_permissions(replaced.permissions()).map_err(failed)?;
+        file.file().set_permissions(replaced.permissions()).map_err(failed)?;
     }
-    file.as_file().set_len(length).map_err(|error| {
+    file.file().set_len(length).map_err(|error| {
         let text = format!("{}: cannot be a file of {}: {error}", path.display(), human(length));
         Failure::new(Exit::CannotCreate, text).with_hint("write to another file system, or only a part with --range")
     })?;
@@ -422,16 +413,4 @@ fn is_block_device(file_type: FileType) -> bool {
 #[cfg(not(unix))]
 fn is_block_device(_: FileType) -> bool {
     false
-}
-
-/// Permissions for new files, before the umask. tempfile would let only the owner read them.
-#[cfg(unix)]
-#[expect(clippy::unnecessary_wraps, reason = "`None` on other systems")]
-fn permissions_of_new_files() -> Option<std::fs::Permissions> {
-    Some(std::os::unix::fs::PermissionsExt::from_mode(0o666))
-}
-
-#[cfg(not(unix))]
-fn permissions_of_new_files() -> Option<std::fs::Permissions> {
-    None
 }

@@ -59,14 +59,16 @@ pub(super) fn extract(
     Ok(Some(sharing.extracted))
 }
 
-/// Tries to share the first run that can be shared.
+/// Tries to share the beginning of the first run that can be shared.
 fn is_possible(input: Input<'_>, writer: &Writer<'_>) -> bool {
     let mut position = 0_u64;
     for run in input.pieces().map_while(Result::ok) {
         if let Origin::File(source, offset) = run.origin
-            && let Some((skip, length)) = writer.aligned(offset, position, run.length)
             && run.length >= MIN_SHARED
+            && let Some((skip, length)) = writer.aligned(offset, position, run.length)
         {
+            // As little as possible: it is shared again with the rest of the run.
+            let length = length.min(writer.sharing_unit());
             return writer
                 .share(source.source(), offset.saturating_add(skip), position.saturating_add(skip), length)
                 .is_ok();

@@ -2,10 +2,12 @@
 
 use std::fs::File;
 use std::io;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use crate::num::{to_u64, to_usize_saturating};
 use crate::scan::PageCachePolicy;
+use crate::threads::lock;
 use crate::zero::{is_zero, zero_pages};
 
 use super::{ExtractOptions, Sparse, Target, TargetContent};
@@ -37,6 +39,9 @@ pub(super) struct Writer<'t> {
     way: AtomicU8,
     /// Bytes written since the last ones were dropped from the page cache.
     written: AtomicU64,
+    /// Held while a file is written to through the page cache. The system lets in one writer at a time, and the others
+    /// would spin instead of reading what comes next.
+    turn: Mutex<()>,
 }
 
 /// A way to zero a range without writing to it.
@@ -53,14 +58,14 @@ enum Way {
 impl<'t> Writer<'t> {
     pub(super) fn new(target: &Target<'t>, options: &ExtractOptions<'_>) -> Self {
         let (sparse, cache) = (options.sparse, options.scan.cache);
-        Self { target: *target, sparse, cache, way: AtomicU8::new(0), written: AtomicU64::new(0) }
+        Self { target: *target, sparse, cache, way: AtomicU8::new(0), written: AtomicU64::new(0), turn: Mutex::new(()) }
     }
 
     /// Makes a writer for an input that begins at `position` of this one.
     pub(super) fn at(&self, position: u64) -> Self {
         let target = Target { offset: self.target.offset.saturating_add(position), ..self.target };
         let way = AtomicU8::new(self.way.load(Ordering::Relaxed));
-        Self { target, sparse: self.sparse, cache: self.cache, way, written: AtomicU64::new(0) }
+        Self { target, sparse: self.sparse, cache: self.cache, way, written: AtomicU64::new(0), turn: Mutex::new(()) }
     }
 
     pub(super) fn target(&self) -> &Target<'t> {
@@ -166,6 +171,7 @@ impl<'t> Writer<'t> {
     }
 
     fn write_all(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let _turn = self.target.direct.is_none().then(|| lock(&self.turn));
         let is_aligned = |number: u64| number.is_multiple_of(PAGE);
         let fits = is_aligned(offset) && bytes.as_ptr().align_offset(to_usize_saturating(PAGE)) == 0;
         match self.target.direct.filter(|_| fits) {

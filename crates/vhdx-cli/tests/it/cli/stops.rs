@@ -126,14 +126,28 @@ fn repeated() -> Vec<u8> {
     crate::kit::pattern(1, 0, 1 << 20).repeat(usize::try_from(BLOCKS).unwrap())
 }
 
+fn has_files_without_name(folder: &Path) -> bool {
+    use std::os::unix::fs::OpenOptionsExt;
+
+    let is_possible = File::options().write(true).custom_flags(libc::O_TMPFILE).open(folder).is_ok();
+    if !is_possible {
+        println!("SKIPPED (a killed extraction): the file system has no files without a name");
+    }
+    is_possible
+}
+
 #[test]
 fn signal_ends_extract_and_leaves_no_file() {
     let folder = temp_dir();
     let path = long_work(folder.path());
     let old = folder.path().join("old");
     std::fs::write(&old, "precious").unwrap();
-    // Interrupt, hang-up and termination.
-    for (signal, out) in [(2, "new"), (1, "new"), (15, "old")] {
+    // Interrupt, hang-up and termination; and what no program can prepare for, where files need no name.
+    let mut signals = vec![(2, "new"), (1, "new"), (15, "old")];
+    if has_files_without_name(folder.path()) {
+        signals.extend([(9, "new"), (9, "old")]);
+    }
+    for (signal, out) in signals {
         let mut command = command(args!["extract", "--quiet", "--force", &path, folder.path().join(out)]);
         let Some(mut running) = start_and_hold(&mut command, folder.path()) else { return };
         assert!(!folder.path().join("new").exists(), "the output must not appear before it is complete");
@@ -246,7 +260,6 @@ fn signal_ends_diff_and_merge_and_leaves_no_file() {
         let reads_pipe = |call: Call| call.is_any(&[libc::SYS_read]) && call.file(0).as_ref() == Some(&pipe);
         assert!(running.run_until(reads_pipe));
         let known = ["base.vhdx", "child.avhdx", "pipe", "share1", "share2"];
-        assert_eq!(names_in(folder.path()).len(), known.len() + 1, "the output is begun");
         running.signal(2);
         let ran = Ran::from(running.finish());
         assert_eq!((ran.status.signal(), &*ran.err), (Some(2), ""));

@@ -147,6 +147,7 @@ pub(crate) fn for_error(image: &Path, error: &Error) -> String {
             | Structure::PayloadBlock(_)
             | Structure::SectorBitmap(_),
         ) => return for_damage(&image),
+        (ErrorKind::Missing { .. }, Structure::RegionTable(_)) => return for_damage(&image),
         (ErrorKind::Missing { what: "FileParameters" }, _) => return for_lost_value(&image, "block-size=SIZE"),
         (ErrorKind::Missing { what: "VirtualDiskSize" }, _) => return for_lost_value(&image, "disk-size=SIZE"),
         (ErrorKind::Missing { what: "LogicalSectorSize" }, _) => return for_lost_value(&image, "sector-size=SIZE"),

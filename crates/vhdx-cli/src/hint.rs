@@ -68,7 +68,10 @@ fn for_search(image: &str, found: &[(Option<u64>, Option<u64>)]) -> String {
         known.collect::<Vec<_>>().join(",")
     };
     match found {
-        [(Some(metadata), None)] => for_lost_value(image, &format!("metadata-offset={metadata:#x},bat-offset=OFFSET")),
+        [(Some(metadata), None)] => {
+            let offsets = format!("metadata-offset={metadata:#x},bat-offset=OFFSET");
+            format!("{}; if the image is a fixed one: --assume layout=linear", for_lost_value(image, &offsets))
+        }
         [_, ..] => {
             let pairs = found.iter().filter(|(_, bat)| bat.is_some());
             let pairs: Vec<String> = pairs.map(|pair| format!("--assume {}", values(pair))).collect();

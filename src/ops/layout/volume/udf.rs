@@ -40,7 +40,7 @@ pub(super) fn describe(area: &Area<'_>, details: &mut VolumeDetails) -> Result<(
             continue;
         }
         let (length, first) = (u64::from(anchor.le32(16)), u64::from(anchor.le32(20)));
-        let blocks = first..first.saturating_add((length / block_size).min(MOST_DESCRIPTORS));
+        let blocks = first..first.saturating_add(length.checked_div(block_size).unwrap_or(0).min(MOST_DESCRIPTORS));
         let mut primary_name = None;
         for block in blocks {
             let descriptor = Fields::read(area, block.saturating_mul(block_size), 512)?;

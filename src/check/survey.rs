@@ -5,7 +5,7 @@ use std::ops::Range;
 use crate::error::{Error, ErrorKind, Rule, Severity, Structure};
 use crate::format::{BatEntry, MIB, PayloadBlockState, SectorBitmapState, U64};
 use crate::image::bat::{Bat, Judged};
-use crate::image::{Image, ImageKind};
+use crate::image::{Image, ImageKind, Warning};
 use crate::num::to_u64;
 use crate::source::View;
 
@@ -391,8 +391,19 @@ impl Chunk {
 impl Image {
     /// Looks for content that is missing or wrong although every entry of the BAT can be read: a truncated file, blocks
     /// in one place, blocks in slots of sector bitmaps, and lost entries. Costs a pass over the BAT, except for its
-    /// holes, and at most [`Look::FEW`] bytes of other space.
-    pub(crate) fn survey(&self) -> Vec<Finding> {
+    /// holes, and at most [`Look::FEW`] bytes of other space, once for each image.
+    pub(crate) fn survey(&self) -> impl Iterator<Item = Finding> {
+        // No thread waits for another one's survey: that could be its own, further up.
+        if self.surveyed.get().is_none() {
+            let as_warning =
+                |Finding { rule, severity, detail, range, .. }| (Warning { rule, severity, detail }, range);
+            drop(self.surveyed.set(self.first_survey().into_iter().map(as_warning).collect()));
+        }
+        let found = self.surveyed.get().into_iter().flatten();
+        found.map(|(warning, range)| Finding { range: range.clone(), ..warning.clone().into() })
+    }
+
+    fn first_survey(&self) -> Vec<Finding> {
         let bat = self.bat_by_the_book();
         let slots = Slots::new(self.view.length());
         let parts = bat.in_parts(|first, end| {

@@ -58,6 +58,9 @@ pub struct Image {
     /// File offset of block 0, by order of the caller: see [`MetadataOverrides::is_linear`].
     assumed_start: Option<u64>,
     pub(crate) warnings: Warnings,
+    /// Warnings of the content, and the ranges of the disk that they concern, as soon as the image was surveyed.
+    #[cfg(feature = "ops")]
+    pub(crate) surveyed: std::sync::OnceLock<Vec<(Warning, Option<std::ops::Range<u64>>)>>,
 }
 
 /// Number of bytes that are read of the identifier and of each header: the rest of their 64 KiB is reserved
@@ -129,8 +132,14 @@ impl Image {
     }
 
     /// Returns what a file is that a salvage cannot open, if it is certainly no image, or nothing of an image is in it.
-    /// All other problems of the file follow from that.
+    /// All other problems of the file follow from that. A file with any part of an image is one whose beginning was
+    /// overwritten, whatever with.
     fn not_vhdx(error: &Error, warnings: &mut Warnings) -> Option<Error> {
+        let is_lost = |rule| warnings.as_slice().iter().any(|warning| warning.rule == rule);
+        let has_part = matches!(error.kind(), ErrorKind::RegionSearch { found } if !found.is_empty());
+        if has_part || !is_lost(Rule::Headers) || !is_lost(Rule::RegionTables) {
+            return None;
+        }
         let is_nothing_there = matches!(error.kind(), ErrorKind::RegionSearch { found } if found.is_empty());
         let is_other =
             |error: &Error| error.looks_like().is_some_and(|format| is_nothing_there || format.group.is_certain());
@@ -151,11 +160,13 @@ impl Image {
         let creator = identifier::read(&view, warnings)?;
         let header = header::select(&view, warnings)?;
         let log_state = log::replay(&mut view, &header, log_policy, warnings)?;
-        let regions = region::read(&view, &header, assumed, warnings)?;
+        let mut regions = region::read(&view, &header, assumed, warnings)?;
         view.preload(regions.metadata.offset, u64::from(regions.metadata.len).min(USUAL_METADATA));
         let metadata = metadata::read(&view, &regions.metadata, assumed, warnings)?;
         let geometry = Geometry::new(&metadata, warnings)?;
-        warnings.require(Rule::BatSize, bat::check_region(&view, &regions.bat, &geometry))?;
+        if regions.bat.offset > 0 || regions.copy.is_some() {
+            warnings.require(Rule::BatSize, bat::check_region(&view, &regions.bat, &geometry))?;
+        }
         if let Some((offset, _)) = metadata.parent_locator.filter(|_| geometry.kind != ImageKind::Differencing) {
             let expected = "2 (HasParent), since there is a parent locator";
             let found = u64::from(metadata.file_parameters.value.flags.get());
@@ -166,7 +177,14 @@ impl Image {
         }
         let reserved_for_salvage =
             warnings.is_lenient().then(|| regions.reserved_for_salvage(&view, &header, geometry.bat_length()));
-        let assumed_start = (assumed.is_linear && geometry.kind != ImageKind::Differencing).then(|| {
+        let is_linear = assumed.is_linear && geometry.kind != ImageKind::Differencing;
+        if is_linear && regions.bat.len > 0 && search::is_no_bat(&view, &regions.metadata, &regions.bat, &geometry) {
+            let what = "not used, since almost all of its entries are damaged";
+            let detail = Error::at(Structure::Bat, regions.bat.offset, ErrorKind::Text { what });
+            warnings.add_as(Rule::LostBlocks, Severity::Corruption, detail);
+            regions.bat.len = 0;
+        }
+        let assumed_start = is_linear.then(|| {
             let Region { offset, len: length, .. } = regions.bat;
             let reserved = reserved_for_salvage.as_ref().unwrap_or(&regions.reserved);
             let (view, geometry, length) = (&view, &geometry, length.into());
@@ -189,6 +207,8 @@ impl Image {
             metadata_entries: metadata.entries,
             assumed_start,
             warnings: std::mem::take(warnings),
+            #[cfg(feature = "ops")]
+            surveyed: std::sync::OnceLock::new(),
         })
     }
 
@@ -439,7 +459,8 @@ impl Image {
     /// # Errors
     /// [`ErrorKind::Lost`].
     pub(crate) fn check_bat(&self) -> Result<()> {
-        let (offset, length) = (self.regions.bat.offset, self.geometry.bat_length());
+        let Region { offset, len, .. } = self.regions.bat;
+        let length = self.geometry.bat_length().min(len.into());
         self.source().check(Structure::Bat, offset, length)?;
         self.source().check_mapped(offset.saturating_add(length))
     }

@@ -26,6 +26,8 @@ const VHD_FOOTER: OtherFormat = format("vhd-footer", "the footer of a VHD image,
 const DMG: OtherFormat = format("dmg", "a DMG image", Group::DiskImage);
 const QCOW: OtherFormat = format("qcow", "a QCOW image", Group::DiskImage);
 const AFF4: OtherFormat = format("aff4", "an AFF4 image", Group::DiskImage);
+const PLIST: OtherFormat = format("plist", "a property list (a placeholder of iCloud?)", Group::NoContent);
+const WEBLOC: OtherFormat = format("webloc", "a link to a web page (.webloc)", Group::Pointer);
 
 /// Formats by their signatures, and the offsets of these.
 const BY_SIGNATURE: &[(u64, &[u8], OtherFormat)] = &[
@@ -64,6 +66,7 @@ const BY_SIGNATURE: &[(u64, &[u8], OtherFormat)] = &[
     (0, b"\x89LZO\0\x0d\x0a\x1a", format("lzop", "an lzop file", Group::Packed)),
     (0, b"\x5d\0\0", format("lzma", "an lzma file", Group::Packed)),
     (0, b"\x1f\x9d", format("compress", "a file of compress", Group::Packed)),
+    (0, b"-----BEGIN PGP SIG", format("pgp-signature", "a signature of PGP", Group::OtherFile)),
     (0, b"-----BEGIN PGP MESSAGE", format("pgp", "a file encrypted with PGP", Group::Encrypted)),
     (0, b"age-encryption.org/", format("age", "a file encrypted with age", Group::Encrypted)),
     (0, b"Salted__", format("openssl", "a file encrypted with OpenSSL", Group::Encrypted)),
@@ -73,7 +76,14 @@ const BY_SIGNATURE: &[(u64, &[u8], OtherFormat)] = &[
     (0, b"/annex/objects/", format("git-annex", "a git-annex pointer", Group::Pointer)),
     (0, b"XSym\n", format("symlink", "a symbolic link as a text file", Group::Pointer)),
     (0, b"!<symlink>", format("symlink", "a symbolic link as a text file", Group::Pointer)),
-    (0, b"bplist00", format("plist", "a property list (a placeholder of iCloud?)", Group::NoContent)),
+    (0, b"bplist00", PLIST),
+    (0, b"book\0\0\0\0mark", format("alias", "an alias of macOS", Group::Pointer)),
+    (0, b"L\0\0\0\x01\x14\x02\0", format("lnk", "a Windows shortcut (.lnk)", Group::Pointer)),
+    (
+        0,
+        b"\0\x05\x16\x07\0",
+        format("apple-double", "attributes of a file, as macOS writes them (._)", Group::OtherFile),
+    ),
     (0, b"HTTP/", format("http", "an HTTP answer", Group::ServerAnswer)),
     (0, b"d8:announce", format("torrent", "a torrent", Group::Pointer)),
     (0, b"%PDF-", format("pdf", "a PDF document", Group::OtherFile)),
@@ -98,8 +108,16 @@ const BY_NAME: &[(&str, OtherFormat)] = &[
     ("mrt", format("mrt", "a list of changes of Hyper-V (.mrt)", Group::VirtualMachine)),
 ];
 
+/// First words of a line in texts that are no image, in lower case.
+const BY_LINE: &[(&[u8], OtherFormat)] = &[
+    (b"[internetshortcut", format("url", "a link to a web page (.url)", Group::Pointer)),
+    (b"[desktop entry]", format("desktop", "a desktop entry (.desktop)", Group::Pointer)),
+    (b"magnet:?", format("magnet", "a magnet link", Group::Pointer)),
+    (b"[zonetransfer]", format("zone", "the origin of a download (Zone.Identifier)", Group::OtherFile)),
+];
+
 /// Number of bytes that are looked at for text.
-const TEXT: u64 = 1024;
+const TEXT: u64 = 4096;
 
 /// Returns the format of a file that is not a VHDX file. Reads little of it.
 pub(super) fn detect(view: &View) -> OtherFormat {
@@ -112,7 +130,11 @@ pub(super) fn detect(view: &View) -> OtherFormat {
         return format;
     }
     let head = view.copy(Structure::File, 0, length.min(TEXT)).unwrap_or_default();
-    if let Some(format) = by_text(&head, length) {
+    // Space that was reserved for a download may follow.
+    let end = head.iter().rposition(|byte| *byte != 0).map_or(0, |last| last.saturating_add(1));
+    let as_text = from_utf16(&head);
+    let head = as_text.as_deref().map_or(head.get(..end).unwrap_or(&head), str::as_bytes);
+    if let Some(format) = by_text(head, length) {
         return format;
     }
     match view.run(Structure::File, 0, MIB, &mut Vec::new()) {
@@ -160,13 +182,32 @@ fn by_signature(view: &View) -> Option<OtherFormat> {
     let is_version_1 = found.key == "qcow2" && has(view, 4, b"\0\0\0\x01");
     // The first file of such an archive.
     let is_aff4 = found.key == "zip" && has(view, 30, b"container.description");
+    let is_webloc = found.key == "plist" && {
+        let list = view.copy(Structure::File, 0, view.length().min(TEXT)).unwrap_or_default();
+        // The key of the address, after its kind and length, which is not the S of NSURL.
+        list.windows(5).any(|key| key.ends_with(b"\x53URL") && !key.starts_with(b"N"))
+    };
     Some(if is_version_1 {
         QCOW
     } else if is_aff4 {
         AFF4
+    } else if is_webloc {
+        WEBLOC
     } else {
         *found
     })
+}
+
+/// Returns the text of a file in UTF-16, which begins with a byte order mark or with a character of markup.
+fn from_utf16(head: &[u8]) -> Option<String> {
+    let unit: fn([u8; 2]) -> u16 = match head {
+        [0xff, 0xfe, ..] | [b'<' | b'{' | b'[', 0, _, 0, ..] => u16::from_le_bytes,
+        [0xfe, 0xff, ..] | [0, b'<' | b'{' | b'[', 0, _, ..] => u16::from_be_bytes,
+        _ => return None,
+    };
+    let units = head.chunks_exact(2).map(|pair| unit(pair.try_into().unwrap_or_default()));
+    let text: String = char::decode_utf16(units).map_while(std::result::Result::ok).collect();
+    Some(text.trim_matches(['\0', '\u{feff}']).to_owned())
 }
 
 /// Text that is no image: what a server answers in place of the file, above all.
@@ -176,18 +217,62 @@ fn by_text(head: &[u8], length: u64) -> Option<OtherFormat> {
     let begins = |with: &[&[u8]]| with.iter().any(|with| text.starts_with(with));
     // A character may be cut off at the end.
     let is_utf8 = std::str::from_utf8(head).map_or_else(|error| error.error_len().is_none(), |_| true);
-    let is_text = is_utf8 && !head.iter().any(|byte| *byte < 0x20 && !matches!(byte, b'\t' | b'\n' | b'\r' | 0x0c));
+    let is_text = is_utf8
+        && !head.is_empty()
+        && !head.iter().any(|byte| *byte < 0x20 && !matches!(byte, b'\t' | b'\n' | b'\r' | 0x0c));
     let is_html = begins(&[b"<!doctype html", b"<html", b"<head", b"<body", b"<script"]);
-    if is_html || (begins(&[b"<?xml", b"<!--"]) && contains(b"<html")) {
+    let has_html = || contains(b"<html") || contains(b"<!doctype html");
+    if is_html || (begins(&[b"<?xml", b"<!--"]) && has_html()) {
         return Some(format("html", "a web page", Group::ServerAnswer));
     }
-    if begins(&[b"<?xml", b"<error"]) {
+    // A comment or another section may be first.
+    let has_line = |words: &[u8]| text.split(|byte| *byte == b'\n').any(|line| line.starts_with(words));
+    if let Some((_, found)) = BY_LINE.iter().find(|(words, _)| has_line(words)) {
+        return Some(*found);
+    }
+    let is_xml = begins(&[b"<?xml", b"<error"]) || is_text && begins_like_a_tag(&text);
+    if is_xml && contains(b"<key>url</key>") {
+        return Some(WEBLOC);
+    }
+    if is_xml && contains(b"<plist") {
+        return Some(PLIST);
+    }
+    if is_xml && contains(b"<configuration>") {
+        return Some(format("hyper-v-xml", "a Hyper-V configuration (.xml)", Group::VirtualMachine));
+    }
+    if is_xml {
         return Some(format("xml", "an XML document", Group::ServerAnswer));
     }
-    if begins(&[b"{", b"["]) && is_text {
+    if is_text && begins_with_checksum(&text) {
+        return Some(format("checksums", "a list of checksums", Group::OtherFile));
+    }
+    if begins_like_json(&text) && is_text {
         return Some(format("json", "a JSON document", Group::ServerAnswer));
     }
     (is_text && length <= MIB).then_some(format("text", "a text file", Group::ServerAnswer))
+}
+
+/// Returns whether a text begins with a tag of markup, such as `<title>` or `<D:error xmlns="DAV:">`.
+fn begins_like_a_tag(text: &[u8]) -> bool {
+    let Some((b'<', [first, rest @ ..])) = text.split_first() else { return false };
+    (first.is_ascii_alphabetic() || *first == b'!') && rest.contains(&b'>')
+}
+
+/// Returns whether a text begins like an object or a list, and not with the name of a section, such as `[section]`.
+fn begins_like_json(text: &[u8]) -> bool {
+    let next = |rest: &[u8]| rest.trim_ascii_start().first().copied();
+    match text.split_first() {
+        Some((b'{', _)) => true,
+        Some((b'[', rest)) => next(rest).is_none_or(|next| b"{[]\"-0123456789".contains(&next)),
+        _ => false,
+    }
+}
+
+/// Returns whether a text begins with a digest in hexadecimal, as long as those of usual algorithms, and a space or the
+/// end of the line.
+fn begins_with_checksum(text: &[u8]) -> bool {
+    let length = text.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
+    matches!(length, 32 | 40 | 56 | 64 | 96 | 128) && text.get(length).is_none_or(u8::is_ascii_whitespace)
 }
 
 /// Returns whether all of the file is zero, by its holes and by samples of the rest.

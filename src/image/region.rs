@@ -94,7 +94,7 @@ pub(crate) fn read(
         (Err(first), Err(second)) => {
             let detail = Error::of(Structure::RegionTables, ErrorKind::NoValidCopy { first, second });
             let usable = [1, 2].into_iter().filter(|_| warnings.is_lenient());
-            let mut usable = usable.filter_map(|copy| Some((copy, Table::read_unchecked(view, copy)?)));
+            let mut usable = usable.filter_map(|copy| Some((copy, Table::read_unchecked(view, copy, assumed)?)));
             let usable = usable.next();
             warnings.reject(Rule::RegionTables, detail)?;
             match usable {
@@ -108,17 +108,28 @@ pub(crate) fn read(
             }
         }
     };
-    let (copy, table) =
-        if warnings.is_lenient() { more_sensible(view, header, copy, table, warnings)? } else { (copy, table) };
-    Regions::of(view, header, copy, &table, warnings)
+    if !warnings.is_lenient() {
+        return Regions::of(view, header, copy, &table, warnings);
+    }
+    let table = table.completed(view, assumed);
+    let (copy, table) = more_sensible(view, header, assumed, (copy, table), warnings)?;
+    let Some(what) = table.missing() else { return Regions::of(view, header, copy, &table, warnings) };
+    let missing = Error::at(Structure::RegionTable(copy), region_table_offset(copy), ErrorKind::Missing { what });
+    warnings.reject(Rule::RegionMissing, missing)?;
+    let assumed = MetadataOverrides {
+        bat_offset: table.place_of(RegionTableEntry::BAT),
+        metadata_offset: table.place_of(RegionTableEntry::METADATA),
+        ..assumed.clone()
+    };
+    Regions::without_table(search::find(view, &assumed), view, header, warnings)
 }
 
 /// In a salvage, returns this copy of the table, or the second one if that has fewer errors, whatever its checksum is.
 fn more_sensible(
     view: &View,
     header: &CurrentHeader,
-    copy: u8,
-    table: Table,
+    assumed: &MetadataOverrides,
+    (copy, table): (u8, Table),
     warnings: &mut Warnings,
 ) -> Result<(u8, Table)> {
     let nonsense = |copy, table: &Table| {
@@ -134,7 +145,7 @@ fn more_sensible(
     let found = nonsense(copy, &table);
     let other = 3_u8.saturating_sub(copy);
     if found > 0
-        && let Some(better) = Table::read_unchecked(view, other)
+        && let Some(better) = Table::read_unchecked(view, other, assumed)
         && nonsense(other, &better) < found
     {
         let what = "invalid values: the other copy is used";
@@ -155,7 +166,13 @@ impl Regions {
             warnings.add(Rule::RegionTableReserved, Error::at(Structure::RegionTable(copy), offset, kind));
         }
         let entries = Entries { copy, entries: &table.entries, file_length: view.length() };
-        entries.check_known(warnings)?;
+        for (index, what) in &table.taken {
+            warnings.reject(Rule::RegionMissing, entries.at(*index, 0, ErrorKind::Text { what }))?;
+        }
+        // With a region missing, an unknown one is no sign of a newer version of the format.
+        if table.missing().is_none() {
+            entries.check_known(warnings)?;
+        }
         let bat = entries.find(RegionTableEntry::BAT, "the BAT region", warnings);
         let metadata = entries.find(RegionTableEntry::METADATA, "the metadata region", warnings);
         let (bat, metadata) = warnings.both(Rule::RegionMissing, bat, metadata)?;
@@ -173,10 +190,10 @@ impl Regions {
         warnings: &mut Warnings,
     ) -> Result<Self> {
         let FoundRegions { metadata, bat } = found.map_err(|error| warnings.fatal(Rule::RegionTables, error))?;
-        let place = Some(metadata.offset).filter(|_| metadata.len > 0);
-        let kind = ErrorKind::RegionSearch { found: vec![(place, Some(bat.offset))] };
+        let place = |region: &Region| Some(region.offset).filter(|_| region.len > 0);
+        let kind = ErrorKind::RegionSearch { found: vec![(place(&metadata), place(&bat))] };
         warnings.add_as(Rule::RegionTables, Severity::Warning, Error::of(Structure::RegionTables, kind));
-        let all = vec![bat, metadata];
+        let all: Vec<Region> = [bat, metadata].into_iter().filter(|region| region.len > 0).collect();
         let reserved = ReservedRanges::new(&all, header, view.length(), warnings)?;
         Ok(Self { copy: None, all, bat, metadata, reserved })
     }
@@ -206,7 +223,15 @@ struct Table {
     bytes: Vec<u8>,
     reserved: u32,
     entries: Vec<RegionTableEntry>,
+    /// In a salvage: entries with an unknown GUID that are taken for another region, and for which.
+    taken: Vec<(usize, &'static str)>,
 }
+
+/// Largest number of entries with an unknown GUID among which that of a lost region is looked for.
+const MOST_UNKNOWN: usize = 4;
+
+/// Largest number of bits in which a damaged GUID differs. In two unrelated ones, about 64 differ.
+const MOST_BITS: u32 = 16;
 
 impl Table {
     fn read(view: &View, copy: u8) -> Result<Self> {
@@ -214,10 +239,54 @@ impl Table {
     }
 
     /// Reads a copy with a wrong signature or checksum, if it has the necessary entries: better than none.
-    fn read_unchecked(view: &View, copy: u8) -> Option<Self> {
-        let table = Self::parse(view, copy, 0, false).ok()?;
-        let has = |guid: Guid| table.entries.iter().any(|entry| entry.guid == guid);
-        (has(RegionTableEntry::BAT) && has(RegionTableEntry::METADATA)).then_some(table)
+    fn read_unchecked(view: &View, copy: u8, assumed: &MetadataOverrides) -> Option<Self> {
+        let table = Self::parse(view, copy, 0, false).ok()?.completed(view, assumed);
+        table.missing().is_none().then_some(table)
+    }
+
+    /// Returns the name of a required region that the table does not have.
+    fn missing(&self) -> Option<&'static str> {
+        let regions = [(RegionTableEntry::BAT, "the BAT region"), (RegionTableEntry::METADATA, "the metadata region")];
+        regions.into_iter().find(|(guid, _)| self.place_of(*guid).is_none()).map(|(_, what)| what)
+    }
+
+    /// Gives an entry with an unknown GUID that of a required region that no entry has, if it can only be that one: by
+    /// its GUID, of which a few bits differ, or else by what is there.
+    fn completed(mut self, view: &View, assumed: &MetadataOverrides) -> Self {
+        let has_signature = |place: u64| {
+            let signature = MetadataTableHeader::SIGNATURE.as_bytes();
+            view.copy(Structure::MetadataTable, place, to_u64(signature.len())).is_ok_and(|found| found == signature)
+        };
+        let what = "unknown GUID: taken for the metadata region, which no other entry can be";
+        self.take(RegionTableEntry::METADATA, what, has_signature);
+        let metadata = self.place_of(RegionTableEntry::METADATA);
+        let is_bat = |place: u64| metadata.and_then(|at| search::is_pair(view, at, place, assumed)) == Some(true);
+        let what = "unknown GUID: taken for the BAT region, which no other entry can be";
+        self.take(RegionTableEntry::BAT, what, is_bat);
+        self
+    }
+
+    /// Gives the only entry with an unknown GUID that can be this region its GUID, if no entry has it.
+    fn take(&mut self, guid: Guid, what: &'static str, is_there: impl Fn(u64) -> bool) {
+        if self.place_of(guid).is_some() {
+            return;
+        }
+        let is_known =
+            |entry: &RegionTableEntry| entry.guid == RegionTableEntry::BAT || entry.guid == RegionTableEntry::METADATA;
+        let bits = |found: Guid| (found.to_uuid().as_u128() ^ guid.to_uuid().as_u128()).count_ones();
+        let unknown: Vec<_> = self.entries.iter().enumerate().filter(|(_, entry)| !is_known(entry)).collect();
+        let alike = unknown.iter().filter(|(_, entry)| bits(entry.guid) <= MOST_BITS);
+        let mut possible: Vec<usize> = alike.map(|(index, _)| *index).collect();
+        if possible.is_empty() && unknown.len() <= MOST_UNKNOWN {
+            let there = unknown.iter().filter(|(_, entry)| is_there(entry.file_offset.get()));
+            possible = there.map(|(index, _)| *index).collect();
+        }
+        if let [index] = *possible
+            && let Some(entry) = self.entries.get_mut(index)
+        {
+            entry.guid = guid;
+            self.taken.push((index, what));
+        }
     }
 
     /// Returns whether a metadata region and its BAT are where the table says. Returns `None` if that cannot be read.
@@ -259,7 +328,7 @@ impl Table {
             return Err(at(offset_of!(RegionTableHeader, entry_count), kind));
         };
         let (entries, reserved) = (entries.to_vec(), head.reserved.get());
-        Ok(Self { bytes, reserved, entries })
+        Ok(Self { bytes, reserved, entries, taken: Vec::new() })
     }
 }
 

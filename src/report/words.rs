@@ -69,8 +69,9 @@ words! {
     ParentStatus { None, Found, Renamed, NotSearched, Missing, Changed, Unusable }
     PartitionScheme { Mbr, Gpt }
     Volume {
-        Ext2, Ext3, Ext4, Xfs, Btrfs, F2fs, Bcachefs, Bcache, Erofs, Squashfs, Jfs, ReiserFs, Zfs, Ufs, Apfs, HfsPlus,
-        Hfsx, Ntfs, Refs, Fat, Fat32, ExFat, Iso9660, Udf, MdRaid, Lvm, AndroidSuper, Vmfs, Swap, BitLocker, Luks,
+        Ext2, Ext3, Ext4, ExtJournal, Xfs, Btrfs, F2fs, Bcachefs, Bcache, Erofs, Squashfs, Jfs, ReiserFs, Zfs, Ufs,
+        Nilfs2, Apfs, Hfs, HfsPlus, Hfsx, Ntfs, Refs, Fat, Fat32, ExFat, Iso9660, Udf, MdRaid, Lvm, AndroidSuper, Vmfs,
+        Swap, BitLocker, Luks,
     }
 }
 

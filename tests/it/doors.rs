@@ -112,6 +112,17 @@ fn known_holes_are_not_read() {
 
 /// The error names the structure that could not be read, and contains the reader's text.
 #[test]
+fn content_is_judged_once() {
+    let reader = Counted::of(&Spec::default().build());
+    let disk = Disk::open(Source::from_reader(reader.clone()).unwrap(), &OpenOptions::new()).unwrap();
+    reader.take();
+    assert!(vhdx_mmap::ops::content_warnings(&disk).is_empty());
+    assert_ne!(reader.take().0, 0);
+    assert!(vhdx_mmap::ops::content_warnings(&disk).is_empty());
+    assert_eq!(reader.take(), (0, 0));
+}
+
+#[test]
 fn failure_of_a_reader_is_an_error_with_its_cause() {
     let image = Spec::empty(8 * MIB).block(1, Block::full()).block(2, Block::full()).build();
     let failing = |at: u64| {

@@ -68,7 +68,10 @@ fn for_search(image: &str, found: &[(Option<u64>, Option<u64>)]) -> String {
         known.collect::<Vec<_>>().join(",")
     };
     match found {
-        [(Some(metadata), None)] => for_lost_value(image, &format!("metadata-offset={metadata:#x},bat-offset=OFFSET")),
+        [(Some(metadata), None)] => {
+            let offsets = format!("metadata-offset={metadata:#x},bat-offset=OFFSET");
+            format!("{}; if the image is a fixed one: --assume layout=linear", for_lost_value(image, &offsets))
+        }
         [_, ..] => {
             let pairs = found.iter().filter(|(_, bat)| bat.is_some());
             let pairs: Vec<String> = pairs.map(|pair| format!("--assume {}", values(pair))).collect();
@@ -147,6 +150,7 @@ pub(crate) fn for_error(image: &Path, error: &Error) -> String {
             | Structure::PayloadBlock(_)
             | Structure::SectorBitmap(_),
         ) => return for_damage(&image),
+        (ErrorKind::Missing { .. }, Structure::RegionTable(_)) => return for_damage(&image),
         (ErrorKind::Missing { what: "FileParameters" }, _) => return for_lost_value(&image, "block-size=SIZE"),
         (ErrorKind::Missing { what: "VirtualDiskSize" }, _) => return for_lost_value(&image, "disk-size=SIZE"),
         (ErrorKind::Missing { what: "LogicalSectorSize" }, _) => return for_lost_value(&image, "sector-size=SIZE"),

@@ -82,7 +82,8 @@ fn pointer(file: &str, key: &str) -> String {
     match key {
         "git-lfs" => format!("`git lfs pull --include {file}` fetches the file"),
         "git-annex" => format!("`git annex get {file}` fetches the file"),
-        "symlink" => "name the file to which it points".to_owned(),
+        "symlink" | "lnk" | "alias" | "desktop" => "name the file to which it points".to_owned(),
+        "url" | "webloc" => "download the file to which it leads".to_owned(),
         _ => "download the file that it describes".to_owned(),
     }
 }

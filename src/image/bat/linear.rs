@@ -24,6 +24,15 @@ impl Bat<'_> {
         }
     }
 
+    /// Returns whether the table has no entry of a payload block, and the caller assumes where the block is.
+    #[inline]
+    pub(super) fn lacks_entry(&self, block: u64) -> bool {
+        self.assumed_start.is_some() && {
+            let length = self.length.min(self.view.length().saturating_sub(self.offset));
+            self.geometry.payload_index(block) >= length / BatEntry::LENGTH
+        }
+    }
+
     /// Returns the first entries of a run, with those that the caller assumes.
     pub(super) fn assumed_entries(&self, block: u64, run: &EntryRun<'_>) -> Vec<U64> {
         let most = usize::try_from(run.count()).unwrap_or(usize::MAX).min(MADE_AT_ONCE);

@@ -109,12 +109,18 @@ impl Bat<'_> {
     #[inline]
     fn payload_entry(&self, block: u64) -> Result<(BatEntry, u64)> {
         let structure = Structure::PayloadBatEntry(block);
+        if self.lacks_entry(block) {
+            return Ok((self.assumed(block, BatEntry(0)), self.entry_offset(self.geometry.payload_index(block))));
+        }
         let offset = self.entry_place(structure, self.geometry.payload_index(block))?;
         Ok((self.assumed(block, BatEntry(self.view.fetch::<U64>(structure, offset)?.get())), offset))
     }
 
-    /// Returns the file offset after the entry of a payload block.
+    /// Returns the file offset after the entry of a payload block, or 0 if there is none.
     pub(crate) fn payload_entry_end(&self, block: u64) -> u64 {
+        if self.lacks_entry(block) {
+            return 0;
+        }
         self.entry_offset(self.geometry.payload_index(block)).saturating_add(BatEntry::LENGTH)
     }
 

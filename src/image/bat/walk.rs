@@ -201,6 +201,14 @@ impl Bat<'_> {
                 kept_from = block;
             }
             let left = end.saturating_sub(block);
+            if self.lacks_entry(block) {
+                let assumed = self.assumed_entries(block, &EntryRun::Zero(left));
+                if visit(block, EntryRun::Entries(&assumed)).is_break() {
+                    break;
+                }
+                block = block.saturating_add(to_u64(assumed.len()).max(1));
+                continue;
+            }
             let hole = holes.hole(self, block).min(left);
             if hole > 0 {
                 if visit(block, EntryRun::Zero(hole)).is_break() {

@@ -141,8 +141,9 @@ pub fn check(source: Source, options: &CheckOptions<'_>) -> Result<CheckReport, 
             // Bytes that a medium does not return may be valid.
             let is_breach = |warning: &Warning| warning.detail.category() != Category::Io;
             let breaks = |rule| warnings.as_slice().iter().any(|warning| warning.rule == rule && is_breach(warning));
-            // A search has found a part of an image.
-            let has_part = matches!(error.kind(), ErrorKind::RegionSearch { found } if !found.is_empty());
+            // A search has found a part of an image, or there is a region table.
+            let has_part = matches!(error.kind(), ErrorKind::RegionSearch { found } if !found.is_empty())
+                || !breaks(Rule::RegionTables) && check != Rule::RegionTables;
             let is_other =
                 error.looks_like().is_some() || breaks(Rule::Signature) && breaks(Rule::Headers) && !has_part;
             let mut list = warnings.into_list();
@@ -183,7 +184,7 @@ pub fn shared_blocks(disk: &Disk) -> Vec<Error> {
 /// For programs that read the content: such a disk reads without an error, or up to one. With the feature `rayon`, the
 /// threads of the current pool do it. The cost depends on the size of the BAT, except for its holes; besides, at most
 /// 16 MiB of each file are read, so an image whose unused space is longer is judged by samples. [`check`] looks at
-/// everything.
+/// everything. Later calls return what the first one has found.
 #[must_use]
 pub fn content_warnings(disk: &Disk) -> Vec<Finding> {
     disk.layers().iter().enumerate().flat_map(|(number, layer)| layer_warnings(layer, number)).collect()
@@ -193,7 +194,7 @@ pub fn content_warnings(disk: &Disk) -> Vec<Finding> {
 #[must_use]
 pub fn layer_warnings(layer: &Layer, number: usize) -> Vec<Finding> {
     let image = layer.image();
-    let findings = image.survey().into_iter();
+    let findings = image.survey();
     findings.map(|finding| Finding { detail: finding.detail.in_layer(number, image.path()), ..finding }).collect()
 }
 

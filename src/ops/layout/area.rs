@@ -97,7 +97,7 @@ impl Fields {
 
     /// Text of at most `length` bytes in UTF-16, with the high byte first.
     pub(super) fn utf16_be(&self, at: usize, length: usize) -> Option<String> {
-        utf16(self.bytes(at, length), |pair| U16::from_bytes(pair).get())
+        utf16_be(self.bytes(at, length))
     }
 
     pub(super) fn length(&self) -> usize {
@@ -107,6 +107,11 @@ impl Fields {
     pub(super) fn as_mut(&mut self) -> &mut [u8] {
         &mut self.0
     }
+}
+
+/// Text in UTF-16 with the high byte first, up to the first zero; none if it is empty.
+pub(super) fn utf16_be(bytes: &[u8]) -> Option<String> {
+    utf16(bytes, |pair| U16::from_bytes(pair).get())
 }
 
 fn utf16(bytes: &[u8], unit: fn([u8; 2]) -> u16) -> Option<String> {

@@ -33,9 +33,11 @@ pub(super) fn by_signature(area: &Area<'_>) -> Result<Option<Volume>> {
     Ok(None)
 }
 
-/// Returns which ext file system it is, by the features in its superblock.
+/// Returns which ext file system it is, by the features in its superblock. A journal on a device of its own has a
+/// superblock, too.
 pub(super) fn ext(area: &Area<'_>) -> Result<Option<Volume>> {
     const HAS_JOURNAL: u32 = 4;
+    const IS_JOURNAL: u32 = 8;
     // Features of ext3: filetype, recover, and meta_bg; sparse_super, large_file, and btree_dir.
     const INCOMPATIBLE_OF_EXT3: u32 = 0x2 | RECOVER | 0x10;
     const READ_ONLY_OF_EXT3: u32 = 0x1 | 0x2 | 0x4;
@@ -47,7 +49,9 @@ pub(super) fn ext(area: &Area<'_>) -> Result<Option<Volume>> {
     }
     let [compatible, incompatible, read_only] = [92, 96, 100].map(|at| superblock.le32(at));
     let beyond_ext3 = incompatible & !INCOMPATIBLE_OF_EXT3 != 0 || read_only & !READ_ONLY_OF_EXT3 != 0;
-    Ok(Some(if beyond_ext3 {
+    Ok(Some(if incompatible & IS_JOURNAL != 0 {
+        Volume::ExtJournal
+    } else if beyond_ext3 {
         Volume::Ext4
     } else if compatible & HAS_JOURNAL != 0 {
         Volume::Ext3

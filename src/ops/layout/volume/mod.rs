@@ -3,6 +3,7 @@
 mod linux;
 mod other;
 mod raid;
+mod udf;
 mod windows;
 mod xfs_log;
 
@@ -20,6 +21,8 @@ pub enum Volume {
     Ext3,
     /// ext4: with features that ext3 does not know.
     Ext4,
+    /// The journal of an ext3 or ext4 file system that is on another device.
+    ExtJournal,
     /// XFS.
     Xfs,
     /// Btrfs.
@@ -42,8 +45,12 @@ pub enum Volume {
     Zfs,
     /// UFS of the BSDs.
     Ufs,
+    /// NILFS2.
+    Nilfs2,
     /// An APFS container.
     Apfs,
+    /// HFS, without plus.
+    Hfs,
     /// HFS+.
     HfsPlus,
     /// HFSX: HFS+ with names in which case matters.
@@ -86,6 +93,7 @@ impl Volume {
             Self::Ext2 => "ext2",
             Self::Ext3 => "ext3",
             Self::Ext4 => "ext4",
+            Self::ExtJournal => "ext4 external journal",
             Self::Xfs => "XFS",
             Self::Btrfs => "Btrfs",
             Self::F2fs => "F2FS",
@@ -97,7 +105,9 @@ impl Volume {
             Self::ReiserFs => "ReiserFS",
             Self::Zfs => "ZFS",
             Self::Ufs => "UFS",
+            Self::Nilfs2 => "NILFS2",
             Self::Apfs => "APFS",
+            Self::Hfs => "HFS",
             Self::HfsPlus => "HFS+",
             Self::Hfsx => "HFSX",
             Self::Ntfs => "NTFS",
@@ -179,8 +189,10 @@ impl Found {
             Volume::Lvm => raid::describe_lvm(area, &mut details),
             Volume::AndroidSuper => raid::describe_super(area, &mut details),
             Volume::Zfs => other::describe_zfs(area, &mut details),
+            Volume::Hfs => other::describe_hfs(area, &mut details),
             Volume::HfsPlus | Volume::Hfsx => other::describe_hfs_plus(area, &mut details),
-            Volume::BitLocker | Volume::Udf => Ok(()),
+            Volume::Udf => udf::describe(area, &mut details),
+            Volume::BitLocker => Ok(()),
             _ => other::describe_by_table(volume, area, &mut details),
         };
         details.error = read.err().map(|error| error.to_string());
@@ -205,7 +217,9 @@ const PROBES: &[Probe] = &[
     linux::ext,
     linux::swap,
     other::by_signature,
+    udf::find,
     other::zfs,
+    other::by_short_signature,
 ];
 
 /// Returns the volume in an area, or why it is unknown. A sector that cannot be read does not hide a volume whose

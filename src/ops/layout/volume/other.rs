@@ -55,6 +55,8 @@ const KNOWN: &[Known] = &[
     // Found otherwise.
     known(Volume::Bcachefs, 0, b"").uuid(0x1038).label(0x1048, 32),
     known(Volume::Bcache, 0, b"").uuid(0x1028).label(0x1048, 32),
+    known(Volume::ExtJournal, 0, b"").uuid(0x468).label(0x478, 16),
+    known(Volume::Nilfs2, 0, b"").uuid(0x498).label(0x4a8, 80),
 ];
 
 pub(super) fn by_signature(area: &Area<'_>) -> Result<Option<Volume>> {
@@ -67,10 +69,39 @@ pub(super) fn by_signature(area: &Area<'_>) -> Result<Option<Volume>> {
     if matches!(squashfs.bytes(0, 4), b"hsqs" | b"sqsh") && matches!(squashfs_version(&squashfs), 1..=4) {
         return Ok(Some(Volume::Squashfs));
     }
-    if has(area, 0x8001, b"BEA01")? && has(area, 0x8801, b"NSR0")? {
-        return Ok(Some(Volume::Udf));
+    Ok(None)
+}
+
+/// Superblock of NILFS2 and of HFS.
+const SUPERBLOCK: u64 = 1024;
+
+/// Volumes whose signature has two bytes, which may match by chance: other fields must be possible.
+pub(super) fn by_short_signature(area: &Area<'_>) -> Result<Option<Volume>> {
+    let block = Fields::read(area, SUPERBLOCK, 512)?;
+    if block.bytes(6, 2) == b"\x34\x34" && block.le32(0) <= 2 && block.le32(20) <= 6 {
+        return Ok(Some(Volume::Nilfs2));
+    }
+    if is_hfs(&block) {
+        // The volume around one of HFS+ holds nothing else.
+        let inside = block.bytes(HFS_INSIDE, 2);
+        return Ok(Some(match inside {
+            b"H+" => Volume::HfsPlus,
+            b"HX" => Volume::Hfsx,
+            _ => Volume::Hfs,
+        }));
     }
     Ok(None)
+}
+
+/// Longest name of a volume of HFS, in bytes.
+const MOST_OF_HFS_NAME: u8 = 27;
+
+/// Signature and first block of the volume of HFS+ in one of HFS.
+const HFS_INSIDE: usize = 124;
+
+/// Returns whether this is the master directory block of HFS: its blocks consist of sectors, and its name fits.
+fn is_hfs(block: &Fields) -> bool {
+    block.bytes(0, 2) == b"BD" && block.be32(20).is_multiple_of(512) && block.byte(36) <= MOST_OF_HFS_NAME
 }
 
 fn is_at(area: &Area<'_>, known: &Known) -> Result<bool> {
@@ -160,24 +191,53 @@ pub(super) fn describe_zfs(area: &Area<'_>, details: &mut VolumeDetails) -> Resu
     Ok(())
 }
 
+/// Bytes 128 to 255 in the character set of old Macs.
+const MAC_ROMAN: &str = "ÄÅÇÉÑÖÜáàâäãåçéèêëíìîïñóòôöõúùûü†°¢£§•¶ß®©™´¨≠ÆØ∞±≤≥¥µ∂∑∏π∫ªºΩæø\
+                         ¿¡¬√ƒ≈∆«»…\u{a0}ÀÃÕŒœ–—“”‘’÷◊ÿŸ⁄€‹›ﬁﬂ‡·‚„‰ÂÊÁËÈÍÎÏÌÓÔ\u{f8ff}ÒÚÛÙıˆ˜¯˘˙˚¸˝˛ˇ";
+
+/// Returns the UUID that eight bytes of a volume's identity become (RFC 4122, version 3).
+fn hfs_uuid(id: [u8; 8]) -> Option<String> {
+    const NAME_SPACE: [u8; 16] = *b"\xb3\xe2\x0f\x39\xf2\x92\x11\xd6\x97\xa4\x00\x30\x65\x43\xec\xac";
+
+    let digest = Md5::new_with_prefix(NAME_SPACE).chain_update(id).finalize();
+    (id != [0; 8]).then(|| Builder::from_md5_bytes(digest.into()).into_uuid().to_string())
+}
+
+/// Reads the identity and the name in the master directory block.
+pub(super) fn describe_hfs(area: &Area<'_>, details: &mut VolumeDetails) -> Result<()> {
+    let block = Fields::read(area, SUPERBLOCK, 512)?;
+    details.uuid = hfs_uuid(block.array(116));
+    let in_unicode = |byte: &u8| match byte.checked_sub(128) {
+        Some(index) => MAC_ROMAN.chars().nth(index.into()).unwrap_or(char::REPLACEMENT_CHARACTER),
+        None => char::from(*byte),
+    };
+    let name: String = block.bytes(37, block.byte(36).into()).iter().map(in_unicode).collect();
+    details.label = Some(name).filter(|name| !name.is_empty());
+    Ok(())
+}
+
 /// Reads the identity in the volume header, and the name of the root folder in the first leaf of the catalog.
 pub(super) fn describe_hfs_plus(area: &Area<'_>, details: &mut VolumeDetails) -> Result<()> {
-    /// Name space in which the eight bytes of a volume's identity become a UUID (RFC 4122, version 3).
-    const NAME_SPACE: [u8; 16] = *b"\xb3\xe2\x0f\x39\xf2\x92\x11\xd6\x97\xa4\x00\x30\x65\x43\xec\xac";
     const PARENT_OF_ROOT: u32 = 1;
 
-    let header = Fields::read(area, 1024, 512)?;
-    let id: [u8; 8] = header.array(104);
-    if id != [0; 8] {
-        let digest = Md5::new_with_prefix(NAME_SPACE).chain_update(id).finalize();
-        details.uuid = Some(Builder::from_md5_bytes(digest.into()).into_uuid().to_string());
-    }
+    let outer = Fields::read(area, SUPERBLOCK, 512)?;
+    let start = if is_hfs(&outer) {
+        // In a volume of HFS: its first block, and the number of the block in it.
+        let first = u64::from(outer.be16(28)).saturating_mul(512);
+        let number = u64::from(outer.be16(HFS_INSIDE.saturating_add(2)));
+        first.saturating_add(number.saturating_mul(outer.be32(20).into()))
+    } else {
+        0
+    };
+    let header = Fields::read(area, start.saturating_add(SUPERBLOCK), 512)?;
+    details.uuid = hfs_uuid(header.array(104));
     let block_size = u64::from(header.be32(40));
     // The first extent of the catalog file.
     let catalog = u64::from(header.be32(288)).saturating_mul(block_size);
     if catalog == 0 {
         return Ok(());
     }
+    let catalog = catalog.saturating_add(start);
     let tree = Fields::read(area, catalog, 64)?;
     let (leaf, node_size) = (u64::from(tree.be32(24)), u64::from(tree.be16(32)));
     let node = Fields::read(area, catalog.saturating_add(leaf.saturating_mul(node_size)), 1024)?;

@@ -12,7 +12,7 @@ use crate::kit::MIB;
 use crate::support::{skip, temp_dir};
 
 use super::partitions::Pieces;
-use super::volumes::image_of;
+use super::volumes::{image_of, smallest_size};
 use super::{args, assert_has, assert_lines, disk_with, vhdx_run, write_image};
 
 /// What `info` says about the content of the image, and all of its text.
@@ -38,7 +38,14 @@ fn of_blkid(raw: &Path, tag: &str) -> Option<String> {
 
 #[test]
 fn info_shows_label_and_uuid_as_blkid_does() {
-    const TOOLS: [(&[&str], &str); 15] = [
+    const TOOLS: [(&[&str], &str); 22] = [
+        (&["mke2fs", "-q", "-F", "-O", "journal_dev", "-L", "Data 1"], "ext4 external journal"),
+        (&["mkfs.nilfs2", "-q", "-L", "Data 1"], "NILFS2"),
+        (&["mkudffs", "-l", "Ünïcode"], "UDF"),
+        (&["mkudffs", "-b", "512", "-l", "Ωmega"], "UDF"),
+        (&["mkudffs", "-b", "2048", "-l", "Data 1", "--uuid", "0123456789abcdef"], "UDF"),
+        (&["mkudffs", "-b", "4096", "-l", "Data 1", "--fullvsid", "any name"], "UDF"),
+        (&["mkudffs", "-l", "Data 1", "--fullvsid", "0123456789Xyz"], "UDF"),
         (&["mke2fs", "-q", "-F", "-t", "ext4", "-L", "Data 1"], "ext4"),
         (&["mkfs.xfs", "-q", "-f", "-L", "Data 1"], "XFS"),
         (&["mkfs.btrfs", "-q", "--mixed", "-L", "Data 1"], "Btrfs"),
@@ -61,7 +68,7 @@ fn info_shows_label_and_uuid_as_blkid_does() {
     let mut missing = Vec::new();
     for (tool, expected) in TOOLS {
         let raw = folder.path().join("disk.raw");
-        File::create(&raw).unwrap().set_len(if expected == "XFS" { 320 * MIB } else { 64 * MIB }).unwrap();
+        File::create(&raw).unwrap().set_len(smallest_size(expected)).unwrap();
         let mut command = Command::new(tool[0]);
         command.args(&tool[1..]);
         if expected == "LUKS" {
@@ -222,12 +229,33 @@ fn info_shows_labels_of_volumes_without_tools() {
     assert_has(&contents, &json!({ "holds": "bcachefs", "details": { "label": "Data 1", "uuid": numbers } }));
     let (contents, _) = contents_with(8 * MIB, &vec![(0, structure(128, &[(32, b"NXSB"), (72, &id)]))]);
     assert_has(&contents, &json!({ "holds": "APFS", "details": { "uuid": numbers } }));
+    // HFS: the name is in the character set of old Macs, the UUID that of the eight bytes by version 3 of RFC 4122.
+    let block = structure(
+        512,
+        &[(0, b"BD"), (20, b"\0\0\x02\0"), (36, b"\x06Daten\x8a"), (116, b"\x01\x02\x03\x04\x05\x06\x07\x08")],
+    );
+    let (contents, _) = contents_with(8 * MIB, &vec![(1024, block)]);
+    let details = json!({ "label": "Datenä", "uuid": "6095e009-5132-3fc5-87c2-d5a01745283e" });
+    assert_has(&contents, &json!({ "holds": "HFS", "details": details }));
     // HFS+ in blocks of 4 KiB, its catalog in block 2, and the first leaf in the second node.
     let header = structure(512, &[(0, b"H+\0\x04"), (40, b"\0\0\x10\0"), (288, b"\0\0\0\x02")]);
     let tree = structure(64, &[(8, &[1]), (24, b"\0\0\0\x01"), (32, b"\x10\0")]);
     let leaf = structure(64, &[(8, &[0xff]), (16, b"\0\0\0\x01\0\x04\0D\0a\0t\0a")]);
     let (contents, _) = contents_with(8 * MIB, &vec![(1024, header), (8192, tree), (12288, leaf)]);
     assert_has(&contents, &json!({ "holds": "HFS+", "details": { "label": "Data", "uuid": null } }));
+}
+
+#[test]
+fn info_finds_hfs_plus_in_hfs() {
+    // Allocation blocks of 4 KiB from sector 16 on; the volume begins in the second of them.
+    let inside = 16 * 512 + 4096;
+    let outer = structure(512, &[(0, b"BD"), (20, b"\0\0\x10\0"), (28, b"\0\x10"), (124, b"H+\0\x01\0\x40")]);
+    let header = structure(512, &[(0, b"H+\0\x04"), (40, b"\0\0\x10\0"), (288, b"\0\0\0\x02")]);
+    let tree = structure(64, &[(8, &[1]), (24, b"\0\0\0\x01"), (32, b"\x10\0")]);
+    let leaf = structure(64, &[(8, &[0xff]), (16, b"\0\0\0\x01\0\x04\0D\0a\0t\0a")]);
+    let pieces = vec![(1024, outer), (inside + 1024, header), (inside + 8192, tree), (inside + 12288, leaf)];
+    let (contents, _) = contents_with(8 * MIB, &pieces);
+    assert_has(&contents, &json!({ "holds": "HFS+", "details": { "label": "Data" } }));
 }
 
 /// An image of the file system that a tool made, after a change of its bytes.

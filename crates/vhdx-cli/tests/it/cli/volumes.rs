@@ -15,10 +15,15 @@ use super::partitions::Pieces;
 use super::{args, assert_has, assert_lines, disk_with, vhdx_run, write_image};
 
 /// Names of all signatures.
-const NAMES: [&str; 37] = [
+const NAMES: [&str; 42] = [
     "ext2",
     "ext3",
     "ext4",
+    "ext4 external journal",
+    "NILFS2",
+    "HFS",
+    "HFS+ in HFS",
+    "UDF of 4096-byte sectors",
     "XFS",
     "Btrfs",
     "NTFS",
@@ -64,11 +69,22 @@ fn printed_name(name: &str) -> &str {
         "bcachefs with the signature of bcache" => "bcachefs",
         "ZFS of the other byte order" => "ZFS",
         "VMFS extent" => "VMFS",
+        "HFS+ in HFS" => "HFS+",
+        "UDF of 4096-byte sectors" => "UDF",
         other => other,
     }
 }
 
 const BCACHE: &[u8] = b"\xc6\x85\x73\xf6\x4e\x1a\x45\xca\x82\x65\xf5\x7f\x48\xba\x6d\x81";
+
+/// A size that the tools accept.
+pub(super) fn smallest_size(name: &str) -> u64 {
+    match name {
+        "XFS" => 320 * MIB,
+        "NILFS2" => 160 * MIB,
+        _ => 64 * MIB,
+    }
+}
 
 /// Signature of a file system: bytes at offsets.
 pub(super) fn signature(name: &str) -> Pieces {
@@ -96,6 +112,11 @@ pub(super) fn signature(name: &str) -> Pieces {
         "ext2" => ext([0x38, 0x2, 0x3]),
         "ext3" => ext([0x3c, 0x2, 0x3]),
         "ext4" => ext([0x3c, 0x2c2, 0x46b]),
+        "ext4 external journal" => ext([0, 0x8, 0]),
+        "NILFS2" => vec![(1024, b"\x02\0\0\0\0\0\x34\x34".to_vec()), (1024 + 20, b"\x02".to_vec())],
+        "HFS" => vec![(1024, b"BD".to_vec()), (1024 + 20, b"\0\0\x02\0".to_vec())],
+        "HFS+ in HFS" => vec![(1024, b"BD".to_vec()), (1024 + 124, b"H+".to_vec())],
+        "UDF of 4096-byte sectors" => vec![(0x8000, b"\0BEA01\x01".to_vec()), (0x9000, b"\0NSR02\x01".to_vec())],
         "XFS" => vec![(0, b"XFSB\0\0\x10\0".to_vec())],
         "Btrfs" => vec![(0x1_0040, b"_BHRfS_M".to_vec())],
         "NTFS" => boot_sector(b"\xeb\x52\x90NTFS    ", &[]),
@@ -217,7 +238,9 @@ pub(super) fn image_of(folder: &Path, raw: &Path) -> PathBuf {
 #[test]
 fn info_recognises_file_systems_made_by_tools() {
     // Each takes a file as its last argument.
-    const TOOLS: [(&[&str], &str); 15] = [
+    const TOOLS: [(&[&str], &str); 17] = [
+        (&["mke2fs", "-q", "-F", "-O", "journal_dev"], "ext4 external journal"),
+        (&["mkfs.nilfs2", "-q"], "NILFS2"),
         (&["mke2fs", "-q", "-F", "-t", "ext2"], "ext2"),
         (&["mke2fs", "-q", "-F", "-t", "ext3"], "ext3"),
         (&["mke2fs", "-q", "-F", "-t", "ext4"], "ext4"),
@@ -240,8 +263,7 @@ fn info_recognises_file_systems_made_by_tools() {
     let mut missing = Vec::new();
     for (tool, expected) in TOOLS {
         let raw = folder.path().join("disk.raw");
-        // XFS needs at least this size.
-        let size = if expected == "XFS" { 320 * MIB } else { 64 * MIB };
+        let size = smallest_size(expected);
         File::create(&raw).unwrap().set_len(size).unwrap();
         let mut command = Command::new(tool[0]);
         command.args(&tool[1..]);

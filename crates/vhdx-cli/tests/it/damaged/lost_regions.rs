@@ -104,6 +104,181 @@ fn salvage_finds_regions_of_a_large_table() {
     }
 }
 
+/// Asserts that a salvage reads these blocks, which `piece` made, of an image without its first MiB.
+#[track_caller]
+fn assert_reads(spec: &Spec, blocks: &[u64]) {
+    let folder = temp_dir();
+    let path = write(folder.path(), &without_header_section(spec));
+    for block in blocks {
+        let range = format!("{}:8", block * u64::from(spec.block_size));
+        let out = folder.path().join("out");
+        let ran = run(vhdx(["extract", "--force", "--salvage", "--range", &range]).arg(&path).arg(&out));
+        assert_eq!(ran.status.code(), Some(65), "{}", ran.err);
+        assert_eq!(std::fs::read(&out).unwrap(), block.to_le_bytes(), "{}", ran.err);
+    }
+}
+
+/// A disk whose blocks begin with their numbers.
+fn numbered(disk_size: u64, blocks: &[u64]) -> Spec {
+    let piece = |block: u64| Block::full().fill(Fill::Pieces(vec![(0, block.to_le_bytes().to_vec())]));
+    blocks.iter().fold(Spec::empty(disk_size), |spec, block| spec.block(*block, piece(*block)))
+}
+
+#[test]
+fn salvage_finds_a_bat_that_begins_with_many_unallocated_blocks() {
+    // The last one in the middle of a page; with a table of 1 MiB and of 3 MiB.
+    for (size, blocks) in [(65_536 * MIB, &[20_000, 20_001, 40_000][..]), (300_000 * MIB, &[250_001, 250_002])] {
+        assert_reads(&numbered(size, blocks), blocks);
+        // Apart from the blocks, after zeros that are no hole.
+        let mut spec = numbered(size, blocks);
+        (spec.metadata_offset, spec.bat_offset) = (30 * MIB, 34 * MIB);
+        spec.raw_bat.extend((0..20_000).map(|block| (block, 2 + block % 2)));
+        assert_reads(&spec, blocks);
+    }
+    // Zeros before the table could be its beginning, too: nothing is guessed.
+    let mut spec = numbered(300_000 * MIB, &[140_000]);
+    (spec.bat_offset, spec.metadata_offset) = (12 * MIB, 30 * MIB);
+    let folder = temp_dir();
+    let (ran, ..) = extract(&write(folder.path(), &without_header_section(&spec)), &["--range", "0:8"]);
+    assert!(ran.err.contains("bat-offset=0xb00000") && ran.err.contains("bat-offset=0xc00000"), "{}", ran.err);
+    // A table that is found by its beginning is not also one that begins in zeros before it.
+    let mut spec = numbered(300_000 * MIB, &[1, 140_000]);
+    (spec.bat_offset, spec.metadata_offset) = (12 * MIB, 30 * MIB);
+    assert_reads(&spec, &[1, 140_000]);
+}
+
+/// Writes other bytes to the GUIDs of entries of both region tables.
+fn with_guids(image: &mut Image, entries: &[(u64, Vec<u8>)]) {
+    entries.iter().for_each(|(index, guid)| image.patch_region_tables(16 + 32 * index, guid));
+}
+
+#[test]
+fn salvage_takes_the_only_possible_entry_for_a_region_with_a_damaged_guid() {
+    let folder = temp_dir();
+    let spec = Spec::default();
+    let flipped = |index: u64, bit: usize| {
+        let mut guid = spec.build().bytes.read(192 * KIB + 16 + 32 * index, 16);
+        guid[bit / 8] ^= 1 << (bit % 8);
+        (index, guid)
+    };
+    let cases = [
+        vec![flipped(0, 3)],
+        vec![flipped(1, 77)],
+        vec![flipped(0, 127), flipped(1, 0)],
+        vec![(0, vec![7; 16])],
+        vec![(1, vec![7; 16])],
+        vec![(0, vec![7; 16]), (1, vec![9; 16])],
+    ];
+    for guids in &cases {
+        let mut image = spec.build();
+        with_guids(&mut image, guids);
+        let path = write(folder.path(), &image);
+        let (ran, bytes, losses) = extract(&path, &[]);
+        assert!(bytes == content(&spec) && ranges(&losses).is_empty(), "{guids:?}: {}", ran.err);
+        assert!(ran.status.code() == Some(65) && ran.err.contains("unknown GUID: taken for the"), "{}", ran.err);
+        let ran = run(vhdx(["check"]).arg(&path));
+        assert!(ran.status.code() == Some(2) && ran.text().contains("[V34]"), "{}", ran.text());
+        // Nothing is taken without --salvage.
+        let ran = run(vhdx(["info"]).arg(&path));
+        assert!(ran.status.code() == Some(65) && ran.err.contains("extract --salvage"), "{}", ran.err);
+        // With a wrong checksum, too.
+        (1..=2).for_each(|copy| image.patch_region_table_raw(copy, 4, &[0; 4]));
+        let (ran, bytes, _) = extract(&write(folder.path(), &image), &[]);
+        assert!(bytes == content(&spec), "{guids:?}: {}", ran.err);
+    }
+    // The other copy is intact; an entry that is gone is searched for.
+    let mut image = spec.build();
+    image.patch_region_table(1, 16, &[7; 16]);
+    let (ran, bytes, _) = extract(&write(folder.path(), &image), &[]);
+    assert!(bytes == content(&spec) && !ran.err.contains("taken for"), "{}", ran.err);
+    for index in [0, 1] {
+        let mut image = spec.build();
+        let kept = image.bytes.read(192 * KIB + 16 + 32 * (1 - index), 32);
+        image.patch_region_tables(16 + 32 * index, &kept);
+        let (ran, bytes, _) = extract(&write(folder.path(), &image), &[]);
+        assert!(bytes == content(&spec) && ran.err.contains("replaced by what a search found"), "{}", ran.err);
+    }
+}
+
+#[test]
+fn salvage_reads_a_fixed_image_without_a_bat() {
+    let folder = temp_dir();
+    let fixed = |spec: Spec| {
+        let spec = Spec { leave_blocks_allocated: true, ..spec };
+        (0..8).fold(spec, |spec, block| spec.block(block, Block::full()))
+    };
+    let spec = fixed(Spec::default());
+    let sizes = ["--assume", "layout=linear", "--assume", "block-size=1M,disk-size=8M,sector-size=512"];
+    let noise = crate::kit::pattern(77, 0, size(MIB));
+    let assert_read = |what: &str, spec: &Spec, image: &Image, more: &[&str]| {
+        let path = write(folder.path(), image);
+        for door in [&[][..], &["--no-mmap"]] {
+            let (ran, bytes, losses) = extract(&path, &[more, door].concat());
+            assert!(bytes == content(spec) && ran.status.code() == Some(65), "{what}: {}", ran.err);
+            assert_eq!(ranges(&losses), [], "{what}: {}", ran.err);
+            assert!(ran.err.contains("are read where a fixed image has them"), "{what}: {}", ran.err);
+        }
+        let ran = run(vhdx(["map", "--salvage"]).args(more).arg(&path));
+        assert!(ran.text().contains("0x0                0x800000"), "{what}: {}", ran.text());
+        let ran = run(vhdx(["info", "--salvage"]).args(more).arg(&path));
+        assert!(ran.text().contains("8 of 8") || ran.status.code() == Some(65), "{what}: {}", ran.text());
+    };
+    for (what, lost) in [("zeros", vec![0; size(MIB)]), ("noise", noise), ("0xff", vec![0xff; size(MIB)])] {
+        // Of all that is before the blocks, only the metadata are left; or only the BAT is lost; or nothing is left.
+        let mut image = without_header_section(&spec);
+        image.bytes.write(spec.bat_offset, &lost);
+        assert_read(what, &spec, &image, &["--assume", "layout=linear"]);
+        image.bytes.write(spec.metadata_offset, &lost);
+        assert_read(what, &spec, &image, &sizes);
+        let mut image = spec.build();
+        image.bytes.write(spec.bat_offset, &lost);
+        assert_read(what, &spec, &image, &["--assume", "layout=linear"]);
+    }
+    // The table has no entry for the BAT, or one that leads past the end of the file, or is too short.
+    let mut image = spec.build();
+    let metadata = image.bytes.read(192 * KIB + 16 + 32, 32);
+    image.patch_region_tables(16, &metadata);
+    lose(&mut image, spec.bat_offset, spec.bat_offset + MIB);
+    assert_read("no entry", &spec, &image, &["--assume", "layout=linear"]);
+    let mut image = spec.build();
+    image.patch_region_tables(16 + 16, &(1_u64 << 40).to_le_bytes());
+    assert_read("outside", &spec, &image, &["--assume", "layout=linear"]);
+    let mut image = spec.build();
+    image.patch_region_tables(16 + 24, &0_u32.to_le_bytes());
+    assert_read("empty", &spec, &image, &["--assume", "layout=linear"]);
+    // A child cannot be read like that.
+    let folder = temp_dir();
+    let child = Spec::child_of(&spec, "base.vhdx").block(1, Block::full());
+    let mut image = without_header_section(&child);
+    lose(&mut image, child.bat_offset, child.bat_offset + MIB);
+    let (ran, bytes, _) = extract(&write(folder.path(), &image), &["--assume", "layout=linear"]);
+    assert!(bytes.is_empty() && ran.err.contains("no BAT"), "{}", ran.err);
+}
+
+#[test]
+fn what_overwrote_the_beginning_does_not_hide_the_rest() {
+    let folder = temp_dir();
+    let spec = Spec::default();
+    for head in [&b"\x1f\x8b\x08\0"[..], b"PK\x03\x04", b"QFI\xfb\0\0\0\x03", b"conectix\0\0\0\x02", b"<html>"] {
+        let mut image = without_header_section(&spec);
+        image.bytes.write(0, head);
+        // All is found; then, only the metadata; then, nothing.
+        let (ran, bytes, _) = extract(&write(folder.path(), &image), &[]);
+        assert!(bytes == content(&spec), "{}", ran.err);
+        lose(&mut image, spec.bat_offset, spec.bat_offset + MIB);
+        let path = write(folder.path(), &image);
+        let (ran, ..) = extract(&path, &[]);
+        let part = "metadata region at 0x200000, no BAT";
+        assert!(ran.status.code() == Some(65) && ran.err.contains(part), "{}", ran.err);
+        let ran = run(vhdx(["check"]).arg(&path));
+        let text = ran.text();
+        assert!(ran.status.code() == Some(2) && text.contains(part) && text.contains("looks like"), "{text}");
+        lose(&mut image, spec.metadata_offset, spec.metadata_offset + MIB);
+        let ran = run(vhdx(["check"]).arg(write(folder.path(), &image)));
+        assert_eq!((ran.status.code(), ran.text().lines().count()), (Some(1), 1), "{}", ran.text());
+    }
+}
+
 #[test]
 fn salvage_finds_regions_of_a_chain() {
     let folder = temp_dir();

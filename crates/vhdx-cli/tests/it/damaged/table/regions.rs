@@ -89,8 +89,17 @@ pub(super) fn rows() -> Vec<Row> {
                 "V35 note other region @0x180000",
             ],
         ),
-        row("no entry for the BAT", without(BAT_REGION), &["V34 corruption region table 1 @0x30000"]),
-        row("no entry for the metadata", without(METADATA_REGION), &["V34 corruption region table 1 @0x30000"]),
+        // The region is not there either: the search says what it found instead.
+        row(
+            "no entry for the BAT",
+            without(BAT_REGION),
+            &["V34 corruption region table 1 @0x30000", "V25 corruption region tables"],
+        ),
+        row(
+            "no entry for the metadata",
+            without(METADATA_REGION),
+            &["V34 corruption region table 1 @0x30000", "V25 corruption region tables"],
+        ),
         row("required and unknown", unknown(7 * MIB, 1 << 20, 1), &["V35 unsupported region table 1 @0x30050"]),
         row(
             "not required",

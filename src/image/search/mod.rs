@@ -7,6 +7,8 @@
 //! distinguishes an old copy of a BAT from the current one. At most 64 KiB of each MiB are read, and a limited number
 //! of whole tables.
 
+mod late;
+
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 
@@ -23,7 +25,7 @@ use super::metadata;
 use super::region::{Region, named_by_table_at};
 use super::warning::{Strictness, Warnings};
 
-/// The regions that a search has found.
+/// The regions that a search has found. Those that are lost have no length.
 pub(super) struct FoundRegions {
     pub(super) metadata: Region,
     pub(super) bat: Region,
@@ -44,7 +46,8 @@ const MOST_READ: u64 = 2 << 30;
 /// Number of bytes that are read of a possible table at a time.
 const PIECE: u64 = 4096;
 
-/// Searches for the regions, except for those whose offsets the caller gives.
+/// Searches for the regions, except for those whose offsets the caller gives. An image whose blocks are read where a
+/// fixed image has them needs no BAT.
 ///
 /// # Errors
 /// [`ErrorKind::RegionSearch`], with what was found instead of one of each; the first error of reading the file, since
@@ -84,12 +87,35 @@ pub(super) fn find(view: &View, assumed: &MetadataOverrides) -> Result<FoundRegi
             metadata: metadata_region(view, pair.metadata),
             bat: bat_region(pair.bat, &pair.geometry),
         }),
+        Err(pairs) if assumed.is_linear && pairs.is_empty() && has_single_place(&places) => {
+            let metadata = metadata_region(view, without_bat.first().and_then(|(place, _)| *place));
+            Ok(FoundRegions { metadata, bat: region(RegionTableEntry::BAT, 0) })
+        }
         Err(pairs) => {
             let found = pairs.iter().map(|pair| (pair.metadata, Some(pair.bat)));
             let found = found.chain(without_bat).take(MOST).collect();
             Err(Error::of(Structure::RegionTables, ErrorKind::RegionSearch { found }))
         }
     }
+}
+
+/// Returns whether there is one set of sizes, and that of an image without a parent.
+fn has_single_place(places: &[(Option<u64>, Geometry)]) -> bool {
+    matches!(places, [(_, geometry)] if geometry.kind != ImageKind::Differencing)
+}
+
+/// Returns whether almost all entries of the BAT in this region are damaged, so that those in it that look valid are
+/// not.
+pub(super) fn is_no_bat(view: &View, metadata: &Region, bat: &Region, geometry: &Geometry) -> bool {
+    let search = Search::new(view);
+    let metadata = Some(metadata.offset).filter(|_| metadata.len > 0);
+    let table = Table { place: bat.offset, metadata, geometry, file_length: view.length() };
+    let mut tally = Tally::default();
+    search.pieces(&table, 0, |at, bytes| {
+        table.count(at, bytes, &mut tally);
+        true
+    });
+    tally.damaged > table.most_damaged() && tally.damaged > tally.allocated.saturating_mul(8)
 }
 
 /// Returns whether the BAT at `bat` has entries that fit the metadata at `metadata`. Returns `None` if that cannot be
@@ -216,6 +242,10 @@ impl<'v> Search<'v> {
                 }
             }
         }
+        if length > KIB_64 {
+            let late = self.late_bats(metadata, geometry, nested, &found);
+            found.extend(late);
+        }
         found
     }
 
@@ -270,7 +300,7 @@ impl<'v> Search<'v> {
     /// Returns whether all entries are valid, except for a few, and their blocks fit into the file.
     fn is_bat(&self, bat: &Table<'_>) -> bool {
         let mut tally = Tally::default();
-        let is_valid = self.pieces(bat, |at, bytes| {
+        let is_valid = self.pieces(bat, 0, |at, bytes| {
             bat.count(at, bytes, &mut tally);
             tally.damaged <= bat.most_damaged()
         });
@@ -279,10 +309,11 @@ impl<'v> Search<'v> {
         is_valid && space <= bat.file_length && tally.allocated >= tally.damaged.saturating_mul(2)
     }
 
-    /// Passes on the entries until the function returns false, and returns whether it never did.
-    fn pieces(&self, bat: &Table<'_>, mut each: impl FnMut(u64, &[u8]) -> bool) -> bool {
+    /// Passes on the entries from the byte `from` of the table on, until the function returns false, and returns
+    /// whether it never did.
+    fn pieces(&self, bat: &Table<'_>, from: u64, mut each: impl FnMut(u64, &[u8]) -> bool) -> bool {
         let length = bat.geometry.bat_length();
-        let mut at = 0;
+        let mut at = from;
         while at < length {
             let place = bat.place.saturating_add(at);
             let zero_end = self.view.known_zero_end(place, bat.place.saturating_add(length));
@@ -310,7 +341,7 @@ impl<'v> Search<'v> {
             file_length: self.view.length(),
         };
         let mut left = offsets.to_vec();
-        self.pieces(&bat, |at, bytes| {
+        self.pieces(&bat, 0, |at, bytes| {
             for (is_bitmap, entry) in bat.entries(at, bytes).filter(|(_, entry)| entry.is_allocated()) {
                 let (start, length) = (entry.file_offset(), bat.length_of(is_bitmap));
                 left.retain(|offset| !(*offset >= start && offset.saturating_sub(start) < length));

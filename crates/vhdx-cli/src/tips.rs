@@ -98,12 +98,7 @@ pub(crate) fn for_usage(error: &clap::Error) -> Option<Failure> {
             }
             (option, "option")
         }
-        ErrorKind::MissingRequiredArgument if args.first().is_some_and(|command| command == "verify") => {
-            let list = args.iter().skip(1).map(Path::new).find(|path| is_list_of_digests(path))?;
-            let text = format!("{}: is a list of digests, not an image", list.display());
-            let tip = format!("`vhdx verify --check {}` compares images with the list", shell_word(list));
-            return Some(Failure::new(Exit::Usage, text).with_hint(tip));
-        }
+        ErrorKind::MissingRequiredArgument => return for_missing(&args),
         ErrorKind::MissingSubcommand if std::env::args_os().skip(1).eq(["-v"]) => {
             return Some(Failure::new(Exit::Usage, "-v: a command is missing").with_hint(VERSION));
         }
@@ -152,6 +147,35 @@ fn tip_for_option(option: &str, args: &[OsString]) -> Option<String> {
     let is_it =
         |(commands, options, _): &&(&[&str], &[&str], &str)| commands.contains(&command) && options.contains(&option);
     OPTIONS.iter().find(is_it).map(|(_, _, tip)| (*tip).to_owned())
+}
+
+/// The failure for a command line that lacks something, if it says what was meant.
+fn for_missing(args: &[OsString]) -> Option<Failure> {
+    let (command, words) = args.split_first()?;
+    let mut files = words.iter().map(Path::new).filter(|path| path.is_file());
+    let (text, tip) = match command.to_str()? {
+        "verify" => match files.clone().find(|path| is_list_of_digests(path)) {
+            Some(list) => (
+                format!("{}: is a list of digests, not an image", list.display()),
+                format!("`vhdx verify --check {}` compares images with the list", shell_word(list)),
+            ),
+            None => (
+                format!("{}: nothing to compare it with (expected --manifest or --check)", files.next()?.display()),
+                "`vhdx hash --manifest FILE IMAGE` makes a manifest; `vhdx check IMAGE` looks for damage".to_owned(),
+            ),
+        },
+        name @ ("extract" | "convert") => {
+            let image = files.next()?;
+            let (image, out) = (shell_word(image), shell_word(&image.with_extension("raw")));
+            (format!("{name}: no output is named"), format!("`vhdx extract {image} {out}` writes the raw disk"))
+        }
+        "read" => {
+            let text = "read: no range is named".to_owned();
+            (text, format!("`vhdx read {} --range 0:512 --hex` shows the first sector", shell_word(files.next()?)))
+        }
+        _ => return None,
+    };
+    Some(Failure::new(Exit::Usage, text).with_hint(tip))
 }
 
 /// Whether the beginning of a file is a list of digests.

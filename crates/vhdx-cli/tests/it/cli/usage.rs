@@ -78,6 +78,15 @@ fn lists_and_images_in_the_wrong_command_give_tips() {
     let ran = run(&["verify", "base.vhdx"]);
     assert_fails(&ran, 2, &["--manifest"]);
     assert!(!ran.err.contains("is a list"), "{}", ran.err);
+    for (words, tip) in [
+        (&["verify", "base.vhdx"][..], "`vhdx hash --manifest FILE IMAGE`"),
+        (&["extract", "base.vhdx"], "`vhdx extract base.vhdx base.raw`"),
+        (&["convert", "-O", "raw", "base.vhdx"], "`vhdx extract base.vhdx base.raw`"),
+        (&["read", "base.vhdx"], "`vhdx read base.vhdx --range 0:512 --hex`"),
+    ] {
+        assert_fails(&run(words), 2, &[tip]);
+    }
+    assert_fails(&run(&["extract"]), 2, &["<OUT>"]);
     for words in [&["merge", "base.vhdx", "child.avhdx"][..], &["merge", "child.avhdx", "base.vhdx"]] {
         assert_fails(&run(words), 65, &["is an image, not a result of", "`vhdx extract child.avhdx disk.raw`"]);
     }

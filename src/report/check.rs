@@ -6,11 +6,11 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::check::Finding;
-use crate::error::{OtherFormat, Rule, Severity};
+use crate::error::{Rule, Severity};
 use crate::ops::CheckReport;
 use crate::source::Source;
 
-use super::{LogUse, NameBytes, Report, Schema, Span, Truncated, entries_replayed, text_of};
+use super::{LogUse, LooksLike, NameBytes, Report, Schema, Span, Truncated, entries_replayed, text_of};
 
 /// The findings in an image, or why there are none.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,28 +99,6 @@ pub struct CheckFailure {
     pub error: String,
     /// Name of this format.
     pub schema: Schema<Check>,
-}
-
-/// Format of a file that is not a VHDX image.
-#[non_exhaustive]
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct LooksLike {
-    /// Short name that does not change, such as `gzip`.
-    pub format: String,
-    /// Name in words.
-    pub name: String,
-    /// What the format is used for, such as `packed`.
-    pub group: String,
-}
-
-impl LooksLike {
-    /// Describes a format.
-    #[must_use]
-    pub fn of(format: OtherFormat) -> Self {
-        Self { format: format.key.to_owned(), name: format.name.to_owned(), group: format.group.as_str().to_owned() }
-    }
 }
 
 /// Number of findings of one kind.

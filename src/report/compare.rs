@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::ops::Difference;
 use crate::scan::Input;
 
-use super::{Report, Schema, text_of};
+use super::{NameBytes, Report, Schema, text_of};
 
 /// The comparison of two disks.
 #[non_exhaustive]
@@ -38,6 +38,9 @@ pub struct CompareStart {
     pub schema: Schema<Compare>,
     /// Paths of the first and the second disk.
     pub filenames: [String; 2],
+    /// Bytes of the paths that are not Unicode; absent if both are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filenames_bytes: Option<[Option<NameBytes>; 2]>,
     /// Sizes of the first and the second disk, in bytes.
     pub virtual_sizes: [u64; 2],
     /// Whether another program has a file of the first or the second chain open for writing; none if unknown.
@@ -92,6 +95,8 @@ impl CompareStart {
         Self {
             schema: Schema::default(),
             filenames: [text_of(one.path()), text_of(other.path())],
+            filenames_bytes: Some([one.path(), other.path()].map(|path| path.and_then(NameBytes::of)))
+                .filter(|bytes| bytes.iter().any(Option::is_some)),
             virtual_sizes: [one.len(), other.len()],
             in_use: [one.in_use(), other.in_use()],
         }

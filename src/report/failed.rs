@@ -5,6 +5,10 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "ops")]
+use crate::error::Error;
+use crate::error::OtherFormat;
+
 use super::{NameBytes, Report, Schema, text_of};
 
 /// An image of which there is no report of the type `R`, and why.
@@ -20,8 +24,39 @@ pub struct Failed<R> {
     pub filename_bytes: Option<NameBytes>,
     /// Why there is no report.
     pub error: String,
+    /// What the file is, if it is not a VHDX image; absent otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub looks_like: Option<LooksLike>,
     /// Name of the format of the report.
     pub schema: Schema<R>,
+}
+
+/// Format of a file that is not a VHDX image.
+#[non_exhaustive]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct LooksLike {
+    /// Short name that does not change, such as `gzip`.
+    pub format: String,
+    /// Name in words.
+    pub name: String,
+    /// What the format is used for, such as `packed`.
+    pub group: String,
+}
+
+impl LooksLike {
+    /// Describes a format.
+    #[must_use]
+    pub fn of(format: OtherFormat) -> Self {
+        Self { format: format.key.to_owned(), name: format.name.to_owned(), group: format.group.as_str().to_owned() }
+    }
+
+    /// Describes the file that could not be opened, unless the error is one of a parent.
+    #[cfg(feature = "ops")]
+    pub(super) fn of_error(error: &Error) -> Option<Self> {
+        error.looks_like().filter(|_| error.layer() == 0).map(Self::of)
+    }
 }
 
 /// The key of a report after its list, if the work failed: it replaces all other keys there.
@@ -70,8 +105,16 @@ impl<R: Report> Failed<R> {
             filename: text_of(Some(image)),
             filename_bytes: NameBytes::of(image),
             error: error.to_owned(),
+            looks_like: None,
             schema: Schema::default(),
         }
+    }
+
+    /// Adds what the file is, if it is not a VHDX image ([`Error::looks_like`](crate::Error::looks_like)).
+    #[must_use]
+    pub fn looks_like(mut self, format: Option<OtherFormat>) -> Self {
+        self.looks_like = format.map(LooksLike::of);
+        self
     }
 }
 

@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::image::ImageKind;
 use crate::ops::inventory::{ForestImage, ForestLeaf, ForestParent, Listing};
 
-use super::{NameBytes, Report, Schema, text_of};
+use super::{LooksLike, NameBytes, Report, Schema, text_of};
 
 /// Images and how they depend on each other, by identity.
 #[non_exhaustive]
@@ -102,6 +102,9 @@ pub struct ForestFailure {
     pub filename_bytes: Option<NameBytes>,
     /// Why it cannot be read.
     pub error: String,
+    /// What the file is, if it is not a VHDX image; absent otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub looks_like: Option<LooksLike>,
 }
 
 impl ImageForest {
@@ -150,6 +153,11 @@ impl ForestImageEntry {
 
 impl ForestFailure {
     fn of(path: &Path, error: &Error) -> Self {
-        Self { filename: text_of(Some(path)), filename_bytes: NameBytes::of(path), error: error.to_string() }
+        Self {
+            filename: text_of(Some(path)),
+            filename_bytes: NameBytes::of(path),
+            error: error.to_string(),
+            looks_like: LooksLike::of_error(error),
+        }
     }
 }

@@ -1,7 +1,6 @@
 //! What an image is: `vhdx info`.
 
 use std::borrow::Cow;
-use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -11,10 +10,9 @@ use crate::disk::{Chain, Disk, FoundBy};
 use crate::error::{Error, ErrorKind, Result, Rule, Severity, Structure};
 use crate::format::PayloadBlockState;
 use crate::image::{BlockStates, Image, ImageKind, ParentLocator, Region};
-use crate::ops::inventory::Checkpoints;
 use crate::ops::{self, DiskLayout};
 
-use super::{Fields, LogUse, NameBytes, Report, Schema, Span, Truncated, entries_replayed, text_of};
+use super::{Fields, InfoCheckpoints, LogUse, NameBytes, Report, Schema, Span, Truncated, entries_replayed, text_of};
 
 /// An image: the keys of `qemu-img info` first, and everything else under `format-specific`.
 #[non_exhaustive]
@@ -46,6 +44,9 @@ pub struct Info {
     /// Path of the parent; absent if it was not found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub full_backing_filename: Option<String>,
+    /// Bytes of this path, if it is not Unicode.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub full_backing_filename_bytes: Option<NameBytes>,
     /// `vhdx`; absent without parent locator.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schemars(extend("const" = "vhdx")))]
@@ -97,6 +98,9 @@ pub struct InfoFile {
     pub virtual_size: u64,
     /// Path of the file.
     pub filename: String,
+    /// Bytes of the path, if it is not Unicode.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filename_bytes: Option<NameBytes>,
     /// `file`.
     #[cfg_attr(feature = "schema", schemars(extend("const" = "file")))]
     pub format: Cow<'static, str>,
@@ -149,6 +153,9 @@ pub struct InfoData {
     pub parent: Option<InfoParent>,
     /// Paths of the images from this one to the base.
     pub chain: Vec<String>,
+    /// Bytes of those paths that are not Unicode; absent if all are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chain_bytes: Option<Vec<Option<NameBytes>>>,
     /// Content of the disk; none for a parent.
     pub contents: Option<InfoContents>,
     /// Images in the folder of the image that depend on it; none if they were not looked for.
@@ -235,6 +242,9 @@ pub struct InfoParent {
     pub locator: Fields<String>,
     /// Path of the parent; none if it was not found.
     pub filename: Option<String>,
+    /// Bytes of this path, if it is not Unicode.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filename_bytes: Option<NameBytes>,
     /// How the parent was found; none if it was not.
     pub found_by: Option<FoundBy>,
     /// Why the parent was not found.
@@ -253,26 +263,6 @@ pub enum InfoContents {
     },
     /// What is on the disk.
     Known(Box<DiskLayout>),
-}
-
-/// Images that depend on an image, in the folder of the image.
-#[non_exhaustive]
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct InfoCheckpoints {
-    /// Number of checkpoints.
-    pub count: usize,
-    /// Path of the newest checkpoint, which holds the current state of the disk; none without checkpoints.
-    pub newest: Option<String>,
-    /// Number of checkpoints without checkpoints of their own; more than 1 if the chain has branches.
-    pub leaves: usize,
-    /// Paths of the checkpoints, each after its parent.
-    pub files: Vec<String>,
-    /// Paths of images that name this file as their parent, but store another identity.
-    pub stale: Vec<String>,
-    /// Whether all images of the folder were looked at.
-    pub complete: bool,
 }
 
 /// Something that is unusual or damaged in an image.
@@ -315,10 +305,13 @@ impl Info {
         let (filename, actual_size) = (text_of(image.path()), image.source().actual_size());
         let locator = image.parent_locator().ok().flatten();
         let parent = parents.first().map(|parent| text_of(parent.image().path()));
+        let parent_bytes = parents.first().and_then(|parent| NameBytes::of(parent.image().path()?));
+        let filename_bytes = image.path().and_then(NameBytes::of);
         let file = InfoFile {
             children: Vec::new(),
             virtual_size: image.source().len(),
             filename: filename.clone(),
+            filename_bytes: filename_bytes.clone(),
             format: "file".into(),
             actual_size,
             format_specific: InfoSpecific { r#type: "file".into(), data: InfoNothing {} },
@@ -342,9 +335,11 @@ impl Info {
             blocks: InfoBlocks::of(image, chain.is_salvaged())?,
             parent: locator.as_ref().map(|locator| {
                 let found_by = parents.first().and_then(|parent| parent.link()).map(|link| link.found_by);
-                InfoParent { found_by, ..InfoParent::of(locator, parent.clone(), missing) }
+                let filename_bytes = parent_bytes.clone();
+                InfoParent { found_by, filename_bytes, ..InfoParent::of(locator, parent.clone(), missing) }
             }),
             chain: below.iter().map(|layer| text_of(layer.image().path())).collect(),
+            chain_bytes: NameBytes::of_all(below.iter().map(|layer| layer.image().path())),
             contents: (layer == 0).then(|| InfoContents::of(chain)),
             checkpoints: None,
             truncated: ops::truncated(&found).and_then(Truncated::of),
@@ -353,7 +348,7 @@ impl Info {
         Ok(Self {
             virtual_size: image.virtual_disk_size(),
             filename,
-            filename_bytes: image.path().and_then(NameBytes::of),
+            filename_bytes,
             cluster_size: image.block_size(),
             format: "vhdx".into(),
             actual_size,
@@ -361,27 +356,11 @@ impl Info {
             children: vec![InfoChild { name: "file".into(), info: file }],
             backing_filename: locator.as_ref().map(|locator| locator.name().to_owned()),
             full_backing_filename: parent.filter(|_| locator.is_some()),
+            full_backing_filename_bytes: parent_bytes.filter(|_| locator.is_some()),
             backing_filename_format: locator.map(|_| "vhdx".into()),
             format_specific: InfoSpecific { r#type: "vhdx".into(), data },
             schema: Schema::default(),
         })
-    }
-}
-
-impl Info {
-    /// Adds the images that depend on the image.
-    #[must_use]
-    pub fn checkpoints(mut self, found: &Checkpoints) -> Self {
-        let text = |path: &PathBuf| text_of(Some(path));
-        self.format_specific.data.checkpoints = Some(InfoCheckpoints {
-            count: found.files.len(),
-            newest: found.newest.as_ref().map(text),
-            leaves: found.leaves,
-            files: found.files.iter().map(text).collect(),
-            stale: found.stale.iter().map(text).collect(),
-            complete: found.is_complete,
-        });
-        self
     }
 }
 
@@ -436,6 +415,7 @@ impl InfoParent {
         Self {
             locator: locator.entries.iter().cloned().collect(),
             filename,
+            filename_bytes: None,
             found_by: None,
             error: missing.map(ToString::to_string),
         }

@@ -6,7 +6,7 @@ use crate::image::ImageKind;
 use crate::ops::inventory::{Health, InventoryRow, ParentStatus, RowContent};
 
 use super::info::InfoContents;
-use super::{Fields, LogUse, NameBytes, Report, Schema, text_of};
+use super::{Fields, LogUse, LooksLike, NameBytes, Report, Schema, text_of};
 
 /// An image of an inventory, or a path that cannot be read.
 #[non_exhaustive]
@@ -55,6 +55,9 @@ pub struct List {
     pub fragmented_blocks: Option<u64>,
     /// Why the image cannot be opened; none if it can.
     pub error: Option<String>,
+    /// What the file is, if it is not a VHDX image; absent otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub looks_like: Option<LooksLike>,
     /// Name of this format.
     pub schema: Schema<Self>,
 }
@@ -94,6 +97,7 @@ impl List {
             zero_blocks: deep(|image| image.zero_blocks),
             fragmented_blocks: deep(|image| image.fragmented_blocks),
             error: row.image.as_ref().err().map(ToString::to_string),
+            looks_like: row.image.as_ref().err().and_then(LooksLike::of_error),
             schema: Schema::default(),
         }
     }

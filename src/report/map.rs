@@ -149,6 +149,9 @@ pub struct MapEntry<'a> {
     /// Path of the file of the layer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub layer: Option<Cow<'a, str>>,
+    /// Bytes of this path, if it is not Unicode.
+    #[serde(default, rename = "layer-bytes", skip_serializing_if = "Option::is_none")]
+    pub layer_bytes: Option<NameBytes>,
     /// State of the blocks; none past the end of a smaller parent.
     pub state: Option<MapState>,
 }
@@ -198,6 +201,7 @@ impl<'a> MapEntry<'a> {
             compressed: false,
             offset: extent.file_offset(),
             layer: disk.layers().get(extent.layer).map(file),
+            layer_bytes: disk.layers().get(extent.layer).and_then(|layer| NameBytes::of(layer.image().path()?)),
             state: MapState::of(extent),
         }
     }

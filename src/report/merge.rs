@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ops::manifest::Root;
 
-use super::{Report, Schema, text_of};
+use super::{NameBytes, Report, Schema, text_of};
 
 /// A manifest that was merged from its shards. Merged shards of digests give the report of `hash`.
 #[non_exhaustive]
@@ -18,6 +18,9 @@ pub struct Merge {
     pub schema: Schema<Self>,
     /// Path of the manifest.
     pub manifest: String,
+    /// Bytes of the path, if it is not Unicode.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifest_bytes: Option<NameBytes>,
     /// Digests of all block digests.
     pub root: Vec<Root>,
 }
@@ -30,6 +33,11 @@ impl Merge {
     /// Describes the manifest at `manifest` by the digests of its block digests.
     #[must_use]
     pub fn of(manifest: &Path, roots: &[Root]) -> Self {
-        Self { schema: Schema::default(), manifest: text_of(Some(manifest)), root: roots.to_vec() }
+        Self {
+            schema: Schema::default(),
+            manifest: text_of(Some(manifest)),
+            manifest_bytes: NameBytes::of(manifest),
+            root: roots.to_vec(),
+        }
     }
 }

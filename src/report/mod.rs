@@ -25,6 +25,8 @@ mod chain;
 #[cfg(feature = "ops")]
 mod check;
 #[cfg(feature = "ops")]
+mod checkpoints;
+#[cfg(feature = "ops")]
 mod compare;
 #[cfg(feature = "ops")]
 mod diff;
@@ -61,14 +63,16 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use chain::{Chain, ChainLayer};
 #[cfg(feature = "ops")]
-pub use check::{Check, CheckCount, CheckFailure, CheckFinding, CheckResult, LooksLike};
+pub use check::{Check, CheckCount, CheckFailure, CheckFinding, CheckResult};
+#[cfg(feature = "ops")]
+pub use checkpoints::InfoCheckpoints;
 #[cfg(feature = "ops")]
 pub use compare::{Compare, CompareEnd, CompareEntry, CompareStart};
 #[cfg(feature = "ops")]
 pub use diff::{Diff, DiffEnd, DiffEntry, DiffMode, DiffStart};
 #[cfg(feature = "ops")]
 pub use extract::{Extract, ExtractFormat, ExtractOutput};
-pub use failed::{Aborted, Failed, OrFailed};
+pub use failed::{Aborted, Failed, LooksLike, OrFailed};
 pub use fields::Fields;
 #[cfg(feature = "ops")]
 pub use forest::{ForestFailure, ForestImageEntry, ForestParentState, ImageForest};
@@ -78,8 +82,8 @@ use hash::by_algorithm;
 pub use hash::{Hash, HashLayer};
 #[cfg(feature = "ops")]
 pub use info::{
-    Info, InfoBlocks, InfoCheckpoints, InfoChild, InfoContents, InfoData, InfoFile, InfoHeader, InfoLog, InfoNothing,
-    InfoParent, InfoRegionTable, InfoSpecific, InfoWarning,
+    Info, InfoBlocks, InfoChild, InfoContents, InfoData, InfoFile, InfoHeader, InfoLog, InfoNothing, InfoParent,
+    InfoRegionTable, InfoSpecific, InfoWarning,
 };
 #[cfg(feature = "ops")]
 pub use list::List;

@@ -18,6 +18,13 @@ impl NameBytes {
         (cfg!(unix) && path.to_str().is_none()).then(|| Self(bytes.to_vec()))
     }
 
+    /// The bytes of each path that is not Unicode; none if all are.
+    #[must_use]
+    pub fn of_all<'p>(paths: impl IntoIterator<Item = Option<&'p Path>>) -> Option<Vec<Option<Self>>> {
+        let bytes: Vec<_> = paths.into_iter().map(|path| path.and_then(Self::of)).collect();
+        bytes.iter().any(Option::is_some).then_some(bytes)
+    }
+
     /// The bytes.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {

@@ -6,10 +6,11 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::disk::Disk;
+use crate::error::OtherFormat;
 use crate::ops::manifest::{Mismatch, Verified};
 use crate::ops::{Algorithm, Digest};
 
-use super::{NameBytes, OffsetSpan, Report, Schema, in_use, text_of};
+use super::{LooksLike, NameBytes, OffsetSpan, Report, Schema, in_use, text_of};
 
 /// The comparison of a disk with a manifest.
 #[non_exhaustive]
@@ -46,6 +47,9 @@ pub struct VerifyStart {
     pub filename_bytes: Option<NameBytes>,
     /// Path of the manifest.
     pub manifest: String,
+    /// Bytes of the path of the manifest, if it is not Unicode.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifest_bytes: Option<NameBytes>,
     /// Size of the disk, in bytes.
     pub virtual_size: u64,
     /// Whether another program has a file of the chain open for writing; none if unknown.
@@ -123,6 +127,9 @@ pub struct VerifySum {
     /// Why the file can't be read; otherwise absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// What the file is, if it is not a VHDX image; absent otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub looks_like: Option<LooksLike>,
 }
 
 impl Report for VerifySum {
@@ -159,6 +166,7 @@ impl VerifyStart {
             filename: text_of(disk.image().path()),
             filename_bytes: disk.image().path().and_then(NameBytes::of),
             manifest: text_of(Some(manifest)),
+            manifest_bytes: NameBytes::of(manifest),
             virtual_size: disk.size(),
             in_use: in_use(disk),
         }
@@ -210,6 +218,7 @@ impl VerifySum {
             ok: expected.bytes() == found.bytes(),
             range: None,
             error: None,
+            looks_like: None,
         }
     }
 
@@ -241,6 +250,14 @@ impl VerifySum {
             ok: false,
             range: None,
             error: Some(error.to_owned()),
+            looks_like: None,
         }
+    }
+
+    /// Adds what the file is, if it is not a VHDX image ([`Error::looks_like`](crate::Error::looks_like)).
+    #[must_use]
+    pub fn looks_like(mut self, format: Option<OtherFormat>) -> Self {
+        self.looks_like = format.map(LooksLike::of);
+        self
     }
 }

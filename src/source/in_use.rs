@@ -15,12 +15,12 @@ const LOCKS_OF_QEMU: std::ops::Range<u64> = 100..200;
 /// list all locks.
 #[cfg(target_os = "linux")]
 pub(super) fn is_in_use(file: &File) -> Option<bool> {
-    let wanted = place_of(file)?;
+    let place = place_of(file)?;
     let locks = std::fs::read_to_string("/proc/locks").ok()?;
-    if locks.lines().any(|line| is_writer(line, &wanted, std::process::id())) {
+    if locks.lines().any(|line| is_writer(line, &place.text, std::process::id())) {
         return Some(true);
     }
-    sees_all_processes().then_some(false)
+    (place.is_certain && sees_all_processes()).then_some(false)
 }
 
 /// Whether locks of all processes are listed. A container has a namespace of its own, and sees only the locks of its
@@ -38,27 +38,47 @@ pub(super) fn is_in_use(_: &File) -> Option<bool> {
     None
 }
 
+/// A file, as `/proc/locks` names it.
+#[cfg(target_os = "linux")]
+#[derive(Debug, PartialEq, Eq)]
+struct Place {
+    /// Device and inode.
+    text: String,
+    /// Whether the system says so; otherwise locks of the file may have another name.
+    is_certain: bool,
+}
+
 /// Device and inode, as `/proc/locks` writes them. On some file systems they differ from those of `stat`: each
 /// subvolume of Btrfs and each layer of overlayfs has a device of its own there.
 #[cfg(target_os = "linux")]
-fn place_of(file: &File) -> Option<String> {
+fn place_of(file: &File) -> Option<Place> {
     use std::os::fd::AsRawFd;
     use std::os::unix::fs::MetadataExt;
 
     let metadata = file.metadata().ok()?;
     let about = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", file.as_raw_fd())).unwrap_or_default();
-    let field = |name: &str| about.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim);
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let device = (rustix::fs::major(metadata.dev()), rustix::fs::minor(metadata.dev()));
+    Some(named(&about, &mounts, device, metadata.ino()))
+}
+
+/// Names a file after `/proc/self/fdinfo` and `/proc/self/mountinfo`, or else after `stat`. Both are read for each file
+/// anew, while it is open: the system gives the number of a mount that is gone to another one.
+#[cfg(target_os = "linux")]
+fn named(about: &str, mounts: &str, of_stat: (u32, u32), inode_of_stat: u64) -> Place {
+    let field = |name: &str| about.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim);
     let device = field("mnt_id").and_then(|id| {
         let mut mounts = mounts.lines().map(|line| line.split(' '));
         let mut mount = mounts.find_map(|mut mount| (mount.next()? == id).then_some(mount))?;
         let (major, minor) = mount.nth(1)?.split_once(':')?;
         Some((major.parse().ok()?, minor.parse().ok()?))
     });
-    let of_stat = (rustix::fs::major(metadata.dev()), rustix::fs::minor(metadata.dev()));
-    let (major, minor): (u32, u32) = device.unwrap_or(of_stat);
-    let inode = field("ino").and_then(|inode| inode.parse().ok()).unwrap_or(metadata.ino());
-    Some(format!("{major:02x}:{minor:02x}:{inode}"))
+    let inode: Option<u64> = field("ino").and_then(|inode| inode.parse().ok());
+    // Linux before 5.14 does not say the inode. It is that of `stat` where the device is.
+    let is_certain = device.is_some() && (inode.is_some() || device == Some(of_stat));
+    let (major, minor) = device.unwrap_or(of_stat);
+    let inode = inode.unwrap_or(inode_of_stat);
+    Place { text: format!("{major:02x}:{minor:02x}:{inode}"), is_certain }
 }
 
 /// Whether a line of `/proc/locks` is of a writer of the file, in another process.
@@ -85,7 +105,7 @@ fn is_writer(line: &str, wanted: &str, this_process: u32) -> bool {
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
-    use super::is_writer;
+    use super::{Place, is_writer, named};
 
     #[test]
     fn locks_of_writers_are_known() {
@@ -111,5 +131,20 @@ mod tests {
         ] {
             assert_eq!(is_writer(line, "fe:00:12", 7), expected, "{line}");
         }
+    }
+
+    #[test]
+    fn files_have_the_device_of_their_mount() {
+        // A subvolume of Btrfs, whose device for `stat` is another one.
+        let mounts = "30 1 8:1 / / rw - ext4 /dev/sda1 rw\n31 30 0:40 /vms /vms rw - btrfs /dev/sdb rw\n";
+        let place = |text: &str, is_certain| Place { text: text.to_owned(), is_certain };
+        let about = "pos:\t0\nflags:\t0100000\nmnt_id:\t31\nino:\t257\n";
+        assert_eq!(named(about, mounts, (0, 52), 257), place("00:28:257", true));
+        let without_inode = "mnt_id:\t31\n";
+        assert_eq!(named(without_inode, mounts, (0, 52), 257), place("00:28:257", false));
+        assert_eq!(named("mnt_id:\t30\n", mounts, (8, 1), 12), place("08:01:12", true));
+        // A mount that is not listed, such as a detached one: nothing says that its locks have the device of `stat`.
+        assert_eq!(named("mnt_id:\t3\nino:\t257\n", mounts, (0, 52), 257), place("00:34:257", false));
+        assert_eq!(named(about, "", (0, 52), 257), place("00:34:257", false));
     }
 }

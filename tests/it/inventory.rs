@@ -227,8 +227,11 @@ fn checkpoints_beside_an_image_are_found_by_identity() {
     assert_eq!((found.leaves, found.stale.len()), (1, 0));
     // It may be a checkpoint.
     assert_eq!((found.is_complete, names(&found.unreadable)), (false, vec!["broken.avhdx".to_owned()]));
-    std::fs::remove_file(root.join("broken.avhdx")).unwrap();
-    assert!(checkpoints(&base).is_complete);
+    std::fs::rename(root.join("broken.avhdx"), root.join("broken.vhdx")).unwrap();
+    // A damaged base matters to no other disk.
+    let found = checkpoints(&base);
+    assert_eq!((found.is_complete, names(&found.damaged)), (true, vec!["broken.vhdx".to_owned()]));
+    assert!(found.unreadable.is_empty());
     assert_eq!(names(&checkpoints(&first).files), ["SQL01_2.avhdx", "renamed"]);
     assert_eq!(names(&checkpoints(&second).files), ["renamed"]);
     let leaf = checkpoints(&third);

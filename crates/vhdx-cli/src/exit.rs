@@ -1,10 +1,11 @@
 //! How the program ends: exit codes, and messages of failures.
 
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use vhdx_mmap::{Category, Error, ScanError};
+use vhdx_mmap::report::{Failed, Report};
+use vhdx_mmap::{Category, Error, OtherFormat, ScanError};
 
 use crate::hint;
 use crate::term::{self, escape};
@@ -74,8 +75,8 @@ impl From<Category> for Exit {
 /// Why a command failed.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// An error to print.
-    Message { exit: Exit, text: String, hint: Option<String> },
+    /// An error to print. `looks_like`: the file that was given in place of an image, and what it is.
+    Message { exit: Exit, text: String, hint: Option<String>, looks_like: Option<Box<(PathBuf, OtherFormat)>> },
     /// The reader of the output has closed its end of the pipe. `bulk`: the output that is cut off is data or an
     /// answer, not text.
     ClosedPipe { bulk: bool },
@@ -85,7 +86,7 @@ pub(crate) enum Failure {
 
 impl Failure {
     pub(crate) fn new(exit: Exit, text: impl Into<String>) -> Self {
-        Self::Message { exit, text: text.into(), hint: None }
+        Self::Message { exit, text: text.into(), hint: None, looks_like: None }
     }
 
     pub(crate) fn usage(text: impl Into<String>) -> Self {
@@ -94,21 +95,45 @@ impl Failure {
 
     pub(crate) fn with_hint(self, hint: impl Into<String>) -> Self {
         match self {
-            Self::Message { exit, text, .. } => Self::Message { exit, text, hint: Some(hint.into()) },
+            Self::Message { exit, text, looks_like, .. } => {
+                Self::Message { exit, text, hint: Some(hint.into()), looks_like }
+            }
             other => other,
         }
     }
 
     /// An error of the library in an image.
     pub(crate) fn of_image(image: &Path, error: &Error) -> Self {
-        let text = format!("{}: {error}", image.display());
-        Self::Message { exit: error.category().into(), text, hint: Some(hint::for_error(image, error)) }
+        Self::with_text(format!("{}: {error}", image.display()), image, error)
     }
 
     /// An error of the library whose text names the file already.
     pub(crate) fn of_named(file: &Path, error: &Error) -> Self {
+        Self::with_text(error.to_string(), file, error)
+    }
+
+    fn with_text(text: String, file: &Path, error: &Error) -> Self {
         let hint = Some(hint::for_error(file, error));
-        Self::Message { exit: error.category().into(), text: error.to_string(), hint }
+        // The file of a parent is not the one that was given.
+        let looks_like = error.looks_like().filter(|_| error.layer() == 0);
+        let looks_like = looks_like.map(|format| Box::new((file.to_path_buf(), format)));
+        Self::Message { exit: error.category().into(), text, hint, looks_like }
+    }
+
+    /// What the file is, if it was given in place of an image.
+    pub(crate) fn looks_like(&self, path: &Path) -> Option<OtherFormat> {
+        match self {
+            Self::Message { looks_like: Some(found), .. } if found.0 == path => Some(found.1),
+            _ => None,
+        }
+    }
+
+    /// The failure in place of a report; none if it is no message.
+    pub(crate) fn in_place_of<R: Report>(&self, image: &Path) -> Option<Failed<R>> {
+        match self {
+            Self::Message { text, .. } => Some(Failed::of(image, text).looks_like(self.looks_like(image))),
+            _ => None,
+        }
     }
 
     /// Makes a closed pipe a failure, for commands whose exit code is their answer: 0 would mean "no difference".
@@ -131,7 +156,7 @@ impl Failure {
     /// Prints the message, and returns the exit code.
     pub(crate) fn report(self) -> Exit {
         match self {
-            Self::Message { exit, text, hint } => {
+            Self::Message { exit, text, hint, .. } => {
                 term::message("error", term::ERROR, &escape(&text));
                 if let Some(hint) = hint {
                     term::message("hint", term::HINT, &escape(&hint));

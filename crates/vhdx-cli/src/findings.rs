@@ -1,10 +1,11 @@
 //! Findings as text: in a command that reads content, what matters for the content; otherwise all of them.
 
+use std::io::{self, Write};
 use std::path::Path;
 
 use vhdx_mmap::{Disk, ErrorKind, Finding, Image, ImageKind, Severity, ops};
 
-use crate::args::Common;
+use crate::args::{Common, ProgressChoice};
 use crate::bulk;
 use crate::exit::{Exit, Failure};
 use crate::hint::shell_word;
@@ -75,8 +76,19 @@ pub(crate) struct Tally(Vec<(&'static str, u64)>);
 
 impl Tally {
     /// Results in the order of the line.
-    const ORDER: [&'static str; 7] =
-        ["fine", "with warnings", "with leaks", "not supported", "not checked", "corrupt", "failed"];
+    const ORDER: [&'static str; 11] = [
+        "fine",
+        "hashed",
+        "OK",
+        "with warnings",
+        "with leaks",
+        "with mismatches",
+        "not supported",
+        "not checked",
+        "not verified",
+        "corrupt",
+        "failed",
+    ];
 
     pub(crate) fn add(&mut self, result: &'static str) {
         match self.0.iter_mut().find(|(known, _)| *known == result) {
@@ -98,10 +110,23 @@ impl Tally {
 
     /// The closing line, if there was more than one image.
     pub(crate) fn line(&self) -> Option<String> {
+        self.line_of("images")
+    }
+
+    /// The closing line of images, or of other things, if there was more than one.
+    pub(crate) fn line_of(&self, things: &str) -> Option<String> {
         let all = self.0.iter().map(|(_, count)| *count).fold(0, u64::saturating_add);
         let count_of = |result: &str| self.0.iter().find(|(known, _)| *known == result).map(|(_, count)| *count);
         let parts = Self::ORDER.iter().filter_map(|result| Some(format!("{} {result}", count_of(result)?)));
-        (all > 1).then(|| format!("{all} images: {}", parts.collect::<Vec<_>>().join(", ")))
+        (all > 1).then(|| format!("{all} {things}: {}", parts.collect::<Vec<_>>().join(", ")))
+    }
+}
+
+/// Prints a closing line on standard error, where standard output is for other programs.
+pub(crate) fn close(line: Option<String>, common: &Common) {
+    if let Some(line) = line.filter(|_| !common.quiet && common.progress() != ProgressChoice::Json) {
+        // If standard error is closed, there is no place left for it.
+        drop(writeln!(io::stderr(), "vhdx: {line}"));
     }
 }
 

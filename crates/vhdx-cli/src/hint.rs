@@ -25,6 +25,16 @@ fn is_running(name: &str) -> bool {
     RUNNING.get().is_some_and(|running| running.name == name)
 }
 
+#[cfg(unix)]
+fn is_loop_of_links(error: &io::Error) -> bool {
+    rustix::io::Errno::from_io_error(error) == Some(rustix::io::Errno::LOOP)
+}
+
+#[cfg(not(unix))]
+fn is_loop_of_links(_: &io::Error) -> bool {
+    false
+}
+
 fn is_salvage() -> bool {
     RUNNING.get().is_some_and(|running| running.is_salvage)
 }
@@ -170,7 +180,12 @@ pub(crate) fn for_error(image: &Path, error: &Error) -> String {
             return format!("`vhdx list {image}` lists the images in this folder");
         }
         (ErrorKind::Open(_), Structure::Folder) => "name a folder that you have permission to list",
-        (ErrorKind::Open(_) | ErrorKind::NotAFile { .. }, _) => "name a file that you have permission to read",
+        (ErrorKind::Open(cause), _) if is_loop_of_links(cause) => {
+            "these links lead to each other, and to no file: name the file itself"
+        }
+        (ErrorKind::NotAFile { what: "a pipe" }, _) => "write the image to a file first, and name that",
+        (ErrorKind::NotAFile { .. }, _) => "name a file or a block device",
+        (ErrorKind::Open(_), _) => "name a file that you have permission to read",
         (ErrorKind::Lost, _) => "if no program has truncated the file, its drive may be failing: see the system log",
         (ErrorKind::Changed, _) => "stop the program that writes to the image, and try again",
         (ErrorKind::Io(_), _) if is_salvage() => "possible faulty drive, cable or controller: see the system log",

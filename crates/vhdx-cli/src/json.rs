@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::Serialize;
 use serde_json::ser::{CompactFormatter, Formatter, PrettyFormatter, Serializer};
 use serde_json::{Map, Value};
-use vhdx_mmap::report::{Aborted, Failed, Report};
+use vhdx_mmap::report::{Aborted, Report};
 
 use crate::exit::{Exit, Failure};
 use crate::term::is_unsafe;
@@ -83,9 +83,11 @@ pub(crate) fn or_failed<R: Report>(
     image: &Path,
     result: Result<Exit, Failure>,
 ) -> Result<Exit, Failure> {
-    if let (Some(place), Err(Failure::Message { text, .. })) = (place, &result) {
+    if let (Some(place), Err(failure)) = (place, &result)
+        && let Some(failed) = failure.in_place_of::<R>(image)
+    {
         // Where that cannot be written, the message that follows says more.
-        drop(place.print(&Failed::<R>::of(image, text)));
+        drop(place.print(&failed));
     }
     result
 }
@@ -124,6 +126,11 @@ impl Reports {
         self.items = self.items.saturating_add(1);
         // Reports of other images may take long.
         Ok(self.out.flush()?)
+    }
+
+    /// Writes a failure in place of a report, if it is a message.
+    pub(crate) fn failed<R: Report>(&mut self, image: &Path, failure: &Failure) -> Result<(), Failure> {
+        failure.in_place_of::<R>(image).map_or(Ok(()), |failed| self.item(&failed))
     }
 
     /// Begins the report of another image, which the caller writes.

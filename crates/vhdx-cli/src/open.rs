@@ -282,14 +282,17 @@ pub(crate) fn is_raw(path: &Path, common: &Common) -> bool {
     let has_name = path
         .extension()
         .is_some_and(|extension| ["vhdx", "avhdx"].iter().any(|name| extension.eq_ignore_ascii_case(name)));
-    !has_name && !begins_like_an_image(path, common)
+    !has_name && !opens_like_an_image(open(path, common).ok().as_ref())
 }
 
 /// Whether the file begins with the signature of an image (MS-VHDX 2.2.1). Errors are reported when it is opened.
-fn begins_like_an_image(path: &Path, common: &Common) -> bool {
+pub(crate) fn begins_like_an_image(path: &Path) -> bool {
+    opens_like_an_image(Source::open(path).ok().as_ref())
+}
+
+fn opens_like_an_image(opened: Option<&Source>) -> bool {
     let mut signature = [0; 8];
-    let opened = open(path, common).ok();
-    let read = opened.as_ref().and_then(Source::file).is_some_and(|mut file| file.read_exact(&mut signature).is_ok());
+    let read = opened.and_then(Source::file).is_some_and(|mut file| file.read_exact(&mut signature).is_ok());
     read && signature == *FileIdentifier::SIGNATURE.as_bytes()
 }
 

@@ -1,5 +1,7 @@
 //! Progress of long work, and how signals stop it.
 
+mod bar;
+
 use std::io::{self, IsTerminal, Write};
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -7,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::{Duration, Instant};
 
-use indicatif::{BinaryBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{BinaryBytes, ProgressBar, ProgressDrawTarget};
 use vhdx_mmap::Progress;
 
 use crate::args::{Common, ProgressChoice};
@@ -171,9 +173,12 @@ impl Work {
     }
 
     fn closing_line(&self, done: u64) -> String {
-        let seconds = self.started.elapsed().as_secs_f64();
-        let (size, rate) = (human(done), self.rate(done));
-        format!("vhdx: {} {}: {size} in {seconds:.1} s ({rate}/s)", self.phase, escape(&self.file))
+        /// Time from which on a rate says something.
+        const SHORTEST: f64 = 0.1;
+
+        let (seconds, size) = (self.started.elapsed().as_secs_f64(), human(done));
+        let rate = if seconds < SHORTEST { String::new() } else { format!(" ({}/s)", self.rate(done)) };
+        format!("vhdx: {} {}: {size} in {seconds:.1} s{rate}", self.phase, escape(&self.file))
     }
 
     /// Bytes per second, in words.
@@ -240,39 +245,10 @@ impl Work {
     }
 
     fn bar(&self) -> ProgressBar {
-        let template =
-            "{percent:>3}% {wide_bar} {binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}, {eta} {msg}";
-        let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-        let style = style.progress_chars(if is_utf8_locale(|name| std::env::var(name).ok()) {
-            "█▉▊▋▌▍▎▏ "
-        } else {
-            "#>-"
-        });
-        let bar = ProgressBar::with_draw_target(Some(self.total), ProgressDrawTarget::stderr_with_hz(10));
-        bar.with_style(style)
-            .with_message(format!("{} {}", self.phase, escape(&short(&self.file))))
-            .with_elapsed(self.started.elapsed())
-    }
-}
-
-/// Whether the terminal understands UTF-8, according to the locale.
-fn is_utf8_locale(variable: impl Fn(&str) -> Option<String>) -> bool {
-    let mut names = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter();
-    let locale = names.find_map(|name| variable(name).filter(|value| !value.is_empty()));
-    let locale = locale.unwrap_or_default().to_ascii_lowercase();
-    cfg!(windows) || locale.contains("utf-8") || locale.contains("utf8")
-}
-
-/// The end of a name that is too long for a line.
-fn short(name: &str) -> String {
-    const MOST: usize = 24;
-
-    match name.char_indices().rev().nth(MOST) {
-        None => name.to_owned(),
-        Some(_) => {
-            let start = name.char_indices().rev().nth(MOST.saturating_sub(4)).map_or(0, |(start, _)| start);
-            format!("...{}", name.get(start..).unwrap_or_default())
-        }
+        let target = ProgressDrawTarget::stderr_with_hz(10);
+        let columns = terminal_size::terminal_size_of(io::stderr()).map(|(width, _)| usize::from(width.0));
+        let columns = columns.filter(|columns| *columns > 0).unwrap_or(80);
+        bar::bar(target, columns, self.total, self.started.elapsed(), self.phase, &self.file)
     }
 }
 
@@ -300,33 +276,5 @@ impl Progress for Work {
         }
         self.print_status_if_wanted(done);
         if self.signal().is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{is_utf8_locale, short};
-
-    #[test]
-    fn locale_decides_the_characters_of_the_bar() {
-        let of = |values: &'static [(&str, &str)]| {
-            is_utf8_locale(|name| values.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned()))
-        };
-        assert!(of(&[("LANG", "de_DE.UTF-8")]));
-        assert!(of(&[("LC_ALL", "C.utf8"), ("LANG", "C")]));
-        assert!(of(&[("LC_ALL", ""), ("LANG", "C.UTF-8")]));
-        if cfg!(unix) {
-            assert!(!of(&[]));
-            assert!(!of(&[("LC_ALL", "C"), ("LANG", "en_US.UTF-8")]));
-            assert!(!of(&[("LC_CTYPE", "de_DE.ISO-8859-1"), ("LANG", "en_US.UTF-8")]));
-        }
-    }
-
-    #[test]
-    fn long_names_keep_their_end() {
-        assert_eq!(short("disk.vhdx"), "disk.vhdx");
-        assert_eq!(short("a-name-of-24-characters."), "a-name-of-24-characters.");
-        assert_eq!(short("/vms/a-name-of-24-characters."), "...ame-of-24-characters.");
-        assert_eq!(short(&"é".repeat(30)), format!("...{}", "é".repeat(21)));
     }
 }

@@ -41,23 +41,33 @@ pub(crate) fn warn(path: &Path, image: &Image, common: &Common) {
     for text in [depending, stale(&found)].into_iter().flatten() {
         term::message("warning", term::WARNING, &escape(&format!("{}: {text}", path.display())));
     }
-    if let Some(text) = unknown(&found) {
+    for text in [unknown(&found), damaged(&found, common)].into_iter().flatten() {
         term::message("note", term::HINT, &escape(&format!("{}: {text}", path.display())));
     }
 }
 
 /// Why there may be more images that depend on a disk, in words.
 pub(crate) fn unknown(found: &Checkpoints) -> Option<String> {
-    let reason = match found.unreadable.split_first() {
+    let reason = match with_others(&found.unreadable) {
         _ if found.is_complete => return None,
         None => "the folder has too many files".to_owned(),
-        Some((first, [])) => format!("{} cannot be read", first.display()),
-        Some((first, others)) => {
-            let others = counted(u64::try_from(others.len()).unwrap_or(u64::MAX), "other file");
-            format!("{} and {others} cannot be read", first.display())
-        }
+        Some(files) => format!("{files} cannot be read"),
     };
     Some(format!("not all files beside it could be looked at for checkpoints: {reason}"))
+}
+
+/// The damaged files beside a disk that hardly are its checkpoints, in words; only with --verbose.
+pub(crate) fn damaged(found: &Checkpoints, common: &Common) -> Option<String> {
+    let files = with_others(&found.damaged).filter(|_| common.verbose && !common.quiet)?;
+    Some(format!("not looked at for checkpoints, since damaged or no image: {files}"))
+}
+
+/// The first of several files, and the number of the others.
+fn with_others(files: &[PathBuf]) -> Option<String> {
+    let (first, others) = files.split_first()?;
+    let others = u64::try_from(others.len()).unwrap_or(u64::MAX);
+    let first = first.display();
+    Some(if others == 0 { first.to_string() } else { format!("{first} and {}", counted(others, "other file")) })
 }
 
 /// The images that depend on a disk, in words.

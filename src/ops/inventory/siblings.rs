@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
+use crate::error::{Category, Error};
 use crate::image::Image;
 use crate::source::{FolderWalk, FoundFile, is_vanished};
 
@@ -26,9 +27,17 @@ pub struct Siblings {
     images: Vec<ForestImage>,
     /// Files that were not looked at, in the order of their names.
     others: Vec<FoundFile>,
-    unreadable: Vec<PathBuf>,
+    unread: Unread,
     /// Whether all entries of the folders were listed.
     is_listed: bool,
+}
+
+/// Paths of files with the names of images that are not known as images.
+#[derive(Clone, Debug, Default)]
+struct Unread {
+    /// Files that may be checkpoints, and folders.
+    unreadable: Vec<PathBuf>,
+    damaged: Vec<PathBuf>,
 }
 
 /// Images that depend on an image.
@@ -44,10 +53,13 @@ pub struct Checkpoints {
     /// Paths of images that name this file as their parent, but store another identity: the image was changed after
     /// they were made, or is a different one.
     pub stale: Vec<PathBuf>,
-    /// Whether all images of the folder were looked at.
+    /// Whether all files of the folder that may be checkpoints were looked at.
     pub is_complete: bool,
-    /// Paths of files with the names of images that cannot be read, or of the folder itself.
+    /// Paths of files that may be checkpoints but are not known: with the names of images, if they cannot be read, and
+    /// damaged ones with the extension `.avhdx`; and of the folder itself, if that cannot be read.
     pub unreadable: Vec<PathBuf>,
+    /// Paths of files with other names of images that can be read, but are damaged or no images: hardly checkpoints.
+    pub damaged: Vec<PathBuf>,
 }
 
 impl Siblings {
@@ -56,14 +68,12 @@ impl Siblings {
     /// nothing but regular files is opened.
     #[must_use]
     pub fn in_folders(folders: &[PathBuf]) -> Self {
-        let mut siblings = Self { images: Vec::new(), others: Vec::new(), unreadable: Vec::new(), is_listed: true };
+        let mut siblings = Self { images: Vec::new(), others: Vec::new(), unread: Unread::default(), is_listed: true };
         let mut files: Vec<FoundFile> = folders.iter().flat_map(|folder| siblings.list(folder)).collect();
-        let is_checkpoint =
-            |file: &FoundFile| file.path.extension().is_some_and(|name| name.eq_ignore_ascii_case("avhdx"));
-        files.sort_by_key(|file| (!is_checkpoint(file), !file.has_image_name()));
+        files.sort_by_key(|file| (!has_checkpoint_name(&file.path), !file.has_image_name()));
         siblings.others = files.split_off(files.len().min(MOST_IMAGES));
         siblings.others.sort_unstable_by(|one, other| one.path.file_name().cmp(&other.path.file_name()));
-        (siblings.images, siblings.unreadable) = read_all(files.iter(), std::mem::take(&mut siblings.unreadable));
+        siblings.images = read_all(files.iter(), &mut siblings.unread);
         siblings
     }
 
@@ -72,7 +82,7 @@ impl Siblings {
         let mut walk = match FolderWalk::new(folder, false, MOST_ENTRIES) {
             Ok(walk) => walk,
             Err(_) => {
-                self.unreadable.push(folder.to_path_buf());
+                self.unread.unreadable.push(folder.to_path_buf());
                 return Vec::new();
             }
         };
@@ -82,7 +92,7 @@ impl Siblings {
                 Ok(file) if file.may_be_image() => files.push(file),
                 Ok(_) => {}
                 Err(error) if is_vanished(&error) => {}
-                Err(error) => self.unreadable.push(error.file().unwrap_or(folder).to_path_buf()),
+                Err(error) => self.unread.unreadable.push(error.file().unwrap_or(folder).to_path_buf()),
             }
         }
         self.is_listed &= walk.is_complete();
@@ -124,31 +134,42 @@ impl Siblings {
         let namesakes = self.others.get(first..).unwrap_or_default().iter();
         let namesakes: Vec<&FoundFile> = namesakes.take_while(|file| name(file).starts_with(stem)).collect();
         let looked_at = namesakes.len().min(MOST_NAMESAKES);
-        let (more, mut unreadable) = read_all(namesakes.into_iter().take(looked_at), self.unreadable.clone());
-        unreadable.retain(|path| !of.contains(&path.as_path()));
+        let Unread { mut unreadable, mut damaged } = self.unread.clone();
+        let mut unread = Unread::default();
+        let more = read_all(namesakes.into_iter().take(looked_at), &mut unread);
+        unreadable.append(&mut unread.unreadable);
+        damaged.append(&mut unread.damaged);
+        for paths in [&mut unreadable, &mut damaged] {
+            paths.retain(|path| !of.contains(&path.as_path()));
+        }
         let forest = Forest::new(self.images.iter().cloned().chain(more).collect());
         let mut found = checkpoints_of(&forest, &of, image.header().data_write_guid);
         found.is_complete = self.is_listed && looked_at == self.others.len() && unreadable.is_empty();
-        found.unreadable = unreadable;
+        (found.unreadable, found.damaged) = (unreadable, damaged);
         found
     }
 }
 
-/// Reads the images among files. The paths of files that cannot be read, although they have the names of images, are
-/// added to `unreadable`; files that were removed meanwhile do not matter.
-fn read_all<'f>(
-    files: impl Iterator<Item = &'f FoundFile>,
-    mut unreadable: Vec<PathBuf>,
-) -> (Vec<ForestImage>, Vec<PathBuf>) {
+fn has_checkpoint_name(path: &Path) -> bool {
+    path.extension().is_some_and(|name| name.eq_ignore_ascii_case("avhdx"))
+}
+
+/// Reads the images among files. Those that are not known, although they have the names of images, are added to
+/// `unread`; files that were removed meanwhile do not matter.
+fn read_all<'f>(files: impl Iterator<Item = &'f FoundFile>, unread: &mut Unread) -> Vec<ForestImage> {
+    let may_be_read = |error: &Error| !matches!(error.category(), Category::Open | Category::Io);
     let mut images = Vec::new();
     for file in files.filter(|file| is_image(file)) {
         match file.open().and_then(|source| ForestImage::read(&source)) {
             Ok(image) => images.push(image),
             Err(error) if is_vanished(&error) => {}
-            Err(_) => unreadable.push(file.path.clone()),
+            Err(error) if may_be_read(&error) && !has_checkpoint_name(&file.path) => {
+                unread.damaged.push(file.path.clone());
+            }
+            Err(_) => unread.unreadable.push(file.path.clone()),
         }
     }
-    (images, unreadable)
+    images
 }
 
 fn checkpoints_of(forest: &Forest, of: &[&Path], id: Uuid) -> Checkpoints {
@@ -182,5 +203,6 @@ fn checkpoints_of(forest: &Forest, of: &[&Path], id: Uuid) -> Checkpoints {
         stale: images.iter().filter(is_stale).map(|image| image.path.clone()).collect(),
         is_complete: true,
         unreadable: Vec::new(),
+        damaged: Vec::new(),
     }
 }

@@ -217,7 +217,8 @@ pub(crate) struct Common {
     pub(crate) verbose: bool,
     /// Progress on standard error: auto (a bar on a terminal), plain (percent, as qemu-img -p), json (lines) or none
     ///
-    /// SIGUSR1 makes the command print one line of progress.
+    /// A bar appears when the work turns out to be long, and leaves a line with the size, the time and the rate; plain
+    /// prints that line after all work. SIGUSR1 makes the command print one line of progress.
     #[arg(
         long,
         global = true,

@@ -7,12 +7,13 @@ use serde::Deserialize;
 use serde_json::Value;
 use vhdx_mmap::ops::manifest::{self, Root, Shard};
 use vhdx_mmap::ops::{self, Digest};
-use vhdx_mmap::report::{Failed, Hash};
+use vhdx_mmap::report::Hash;
 use vhdx_mmap::{Input, ScanError};
 
 use crate::args::{Common, HashArgs, SumFormat};
 use crate::bulk::{self, Pool};
 use crate::exit::{Exit, Failure};
+use crate::findings::{self, Tally};
 use crate::folder::{self, Manifests};
 use crate::json::{self, Reports};
 use crate::open;
@@ -65,9 +66,11 @@ fn of_each_image(
     mut hash: impl FnMut(&Path) -> Result<(Option<Hash>, Exit), Failure>,
 ) -> Result<Exit, Failure> {
     let mut reports = args.output.is_json().then(|| Reports::begin(is_list));
-    let mut first_failure = None;
+    let (mut first_failure, mut tally) = (None, Tally::default());
     folder::for_each_image(&args.images, args.folders, common, |image, found| {
-        match found.and_then(|()| hash(image)) {
+        let hashed = found.and_then(|()| hash(image));
+        tally.add(if matches!(hashed, Ok((_, Exit::Done))) { "hashed" } else { "failed" });
+        match hashed {
             Ok((report, exit)) => {
                 if let (Some(reports), Some(report)) = (&mut reports, report) {
                     reports.item(&report)?;
@@ -78,8 +81,8 @@ fn of_each_image(
             }
             Err(fatal @ (Failure::ClosedPipe { .. } | Failure::Interrupted { .. })) => return Err(fatal),
             Err(failure) => {
-                if let (Some(reports), Failure::Message { text, .. }) = (&mut reports, &failure) {
-                    reports.item(&Failed::<Hash>::of(image, text))?;
+                if let Some(reports) = &mut reports {
+                    reports.failed::<Hash>(image, &failure)?;
                 }
                 let exit = failure.report();
                 first_failure.get_or_insert(exit);
@@ -87,7 +90,10 @@ fn of_each_image(
         }
         Ok(())
     })?;
-    reports.map_or(Ok(()), Reports::end)?;
+    match reports {
+        Some(reports) => reports.end()?,
+        None => findings::close(tally.line(), common),
+    }
     Ok(first_failure.unwrap_or(Exit::Done))
 }
 

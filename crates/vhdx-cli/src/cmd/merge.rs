@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use vhdx_mmap::ops::manifest::{self, ManifestError, Merged};
 use vhdx_mmap::report::Merge;
@@ -11,12 +11,14 @@ use vhdx_mmap::{FileId, ScanError, ScanOptions};
 use crate::args::MergeArgs;
 use crate::cmd::hash;
 use crate::exit::{Exit, Failure, STANDARD_OUTPUT};
+use crate::hint::shell_word;
 use crate::json;
+use crate::open;
 use crate::progress::Work;
 use crate::target::{Consent, Destination};
 
 pub(crate) fn run(args: &MergeArgs) -> Result<Exit, Failure> {
-    let open = |path: &std::path::PathBuf| {
+    let open = |path: &PathBuf| {
         let failed = |text: String| Failure::new(Exit::NoInput, format!("{}: {text}", path.display()));
         let file = File::open(path).map_err(|error| failed(format!("cannot be opened: {error}")))?;
         if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
@@ -28,8 +30,15 @@ pub(crate) fn run(args: &MergeArgs) -> Result<Exit, Failure> {
     let shards = args.shards.iter().map(open).collect::<Result<Vec<_>, _>>()?;
     let failed = |error: ScanError| match &error {
         ScanError::Manifest(ManifestError::Format { document, .. }) => {
-            let path = args.shards.get(*document).map_or(Path::new("shards"), std::path::PathBuf::as_path);
-            Failure::new(Exit::Corrupt, format!("{}: {error}", path.display()))
+            let path = args.shards.get(*document).map_or(Path::new("shards"), PathBuf::as_path);
+            let failure = Failure::new(Exit::Corrupt, format!("{}: {error}", path.display()));
+            if !open::begins_like_an_image(path) {
+                return failure;
+            }
+            let is_child = |path: &&PathBuf| path.extension().is_some_and(|name| name.eq_ignore_ascii_case("avhdx"));
+            let newest = shell_word(args.shards.iter().rfind(is_child).map_or(path, PathBuf::as_path));
+            let hint = "it is an image, not a result of `vhdx hash --shard`; checkpoints are read with their parents";
+            failure.with_hint(format!("{hint}: `vhdx extract {newest} disk.raw`"))
         }
         ScanError::Manifest(ManifestError::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
             Failure::ClosedPipe { bulk: true }

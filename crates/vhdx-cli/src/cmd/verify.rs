@@ -1,5 +1,6 @@
 //! `vhdx verify`: compares disks with a manifest or a list of digests.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Stdout, Write};
 use std::ops::Range;
@@ -12,6 +13,7 @@ use vhdx_mmap::report::{Failed, OffsetSpan, OrFailed, Verify, VerifyEnd, VerifyE
 use crate::args::{Common, InputFormat, VerifyArgs};
 use crate::bulk::{self, Pool};
 use crate::exit::{Exit, Failure};
+use crate::findings::{self, Tally};
 use crate::folder::{self, Manifests};
 use crate::json::{self, Listing, Reports};
 use crate::open::{self, Operand};
@@ -36,11 +38,16 @@ fn with_manifests(manifest: &Path, args: &VerifyArgs, common: &Common, pool: &Po
         folder::require_folder_of_manifests(manifest, args.images.len())?;
     }
     let mut reports = args.output.is_json().then(|| Reports::begin(is_list));
-    let (mut worst, mut manifests) = (None, Manifests::new(manifest));
+    let (mut worst, mut manifests, mut tally) = (None, Manifests::new(manifest), Tally::default());
     folder::for_each_image(&args.images, args.folders, common, |image, found| {
         let verified = found.and_then(|()| {
             let own = if is_list { manifests.of(image, &args.images)? } else { manifest.to_path_buf() };
             pool.install(|| with_manifest(image, &own, is_list, &mut reports, args, common))
+        });
+        tally.add(match verified {
+            Ok(Exit::Done) => "OK",
+            Ok(Exit::Mismatch) => "with mismatches",
+            _ => "not verified",
         });
         match verified {
             Ok(Exit::Done) => {}
@@ -48,8 +55,8 @@ fn with_manifests(manifest: &Path, args: &VerifyArgs, common: &Common, pool: &Po
             Err(fatal @ (Failure::ClosedPipe { .. } | Failure::Interrupted { .. })) => return Err(fatal),
             // Verify the other images, too; the first failure decides the exit code.
             Err(failure) => {
-                if let (Some(reports), Failure::Message { text, .. }) = (&mut reports, &failure) {
-                    reports.item(&Failed::<Verify>::of(image, text))?;
+                if let Some(reports) = &mut reports {
+                    reports.failed::<Verify>(image, &failure)?;
                 }
                 let exit = failure.report();
                 worst.get_or_insert(exit);
@@ -57,7 +64,10 @@ fn with_manifests(manifest: &Path, args: &VerifyArgs, common: &Common, pool: &Po
         }
         Ok(())
     })?;
-    reports.map_or(Ok(()), Reports::end)?;
+    match reports {
+        Some(reports) => reports.end()?,
+        None => findings::close(tally.line(), common),
+    }
     Ok(worst.unwrap_or(Exit::Done))
 }
 
@@ -181,6 +191,12 @@ fn with_list(list: &Path, args: &VerifyArgs, common: &Common) -> Result<Exit, Fa
     }
     let bad = parsed.bad_lines.iter().map(|line| OrFailed::Failed(Failed::<VerifySum>::of(list, &bad(line))));
     let mut reports: Vec<OrFailed<VerifySum>> = bad.collect();
+    // A file may be on several lines.
+    let mut verdicts: HashMap<&Path, Verdict> = HashMap::new();
+    let mut judge = |name, verdict: Verdict| {
+        let of_file = verdicts.entry(name).or_insert(verdict);
+        *of_file = verdict.max(*of_file);
+    };
     // Digests of the same disk on adjacent lines are computed in one pass.
     for group in parsed.sums.chunk_by(|a, b| (&a.name, a.of, &a.range) == (&b.name, b.of, &b.range)) {
         let Some(first) = group.first() else { continue };
@@ -190,6 +206,7 @@ fn with_list(list: &Path, args: &VerifyArgs, common: &Common) -> Result<Exit, Fa
                     if !report.ok {
                         worst.get_or_insert(Exit::Mismatch);
                     }
+                    judge(&first.name, if report.ok { Verdict::Ok } else { Verdict::Mismatch });
                     let is_silent = args.output.is_json() || report.ok && common.quiet;
                     if !is_silent {
                         print_sum(&first.name, &report)?;
@@ -200,9 +217,12 @@ fn with_list(list: &Path, args: &VerifyArgs, common: &Common) -> Result<Exit, Fa
             Err(fatal @ (Failure::ClosedPipe { .. } | Failure::Interrupted { .. })) => return Err(fatal),
             Err(failure) => {
                 // Verify the others, too; the first failure decides the exit code.
+                judge(&first.name, Verdict::NotVerified);
                 if let Failure::Message { text, .. } = &failure {
                     let of = unmatched(possible(first, common));
-                    reports.push(OrFailed::Done(Box::new(VerifySum::unreadable(&first.name, of, text))));
+                    let report = VerifySum::unreadable(&first.name, of, text);
+                    let report = report.looks_like(failure.looks_like(&first.name));
+                    reports.push(OrFailed::Done(Box::new(report)));
                 }
                 let exit = failure.report();
                 worst.get_or_insert(exit);
@@ -214,8 +234,35 @@ fn with_list(list: &Path, args: &VerifyArgs, common: &Common) -> Result<Exit, Fa
     }
     if args.output.is_json() {
         json::print_all(&reports)?;
+    } else {
+        let mut tally = Tally::default();
+        verdicts.values().for_each(|verdict| tally.add(verdict.as_str()));
+        let unused = match u64::try_from(parsed.bad_lines.len()).unwrap_or(u64::MAX) {
+            0 => String::new(),
+            lines => format!("; {} of the list not used", counted(lines, "line")),
+        };
+        // Raw disks may be among them.
+        findings::close(tally.line_of("files").map(|line| line + &unused), common);
     }
     Ok(worst.unwrap_or(Exit::Done))
+}
+
+/// Result of all lines of one file: the worst counts.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Verdict {
+    Ok,
+    Mismatch,
+    NotVerified,
+}
+
+impl Verdict {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "OK",
+            Self::Mismatch => "with mismatches",
+            Self::NotVerified => "not verified",
+        }
+    }
 }
 
 fn print_sum(name: &Path, report: &VerifySum) -> Result<(), Failure> {

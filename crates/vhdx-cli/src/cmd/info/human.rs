@@ -78,7 +78,7 @@ pub(super) fn write(out: &mut impl Write, facts: &Facts<'_>, common: &Common) ->
         if let Some(text) = siblings::stale(found) {
             marked(out, "warning", &text)?;
         }
-        if let Some(text) = siblings::unknown(found) {
+        for text in [siblings::unknown(found), siblings::damaged(found, common)].into_iter().flatten() {
             marked(out, "note", &text)?;
         }
     }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use vhdx_mmap::ops::inventory::Checkpoints;
 use vhdx_mmap::ops::{self, DiskLayout};
-use vhdx_mmap::report::{Failed, Info};
+use vhdx_mmap::report::Info;
 use vhdx_mmap::{BlockStates, Chain, Disk, Error, ErrorKind, Finding, FoundBy, Layer, Severity};
 
 use crate::args::{Common, InfoArgs};
@@ -73,8 +73,8 @@ pub(crate) fn run(args: &InfoArgs, common: &Common) -> Result<Exit, Failure> {
             // Show the other images, too; the first failure decides the exit code.
             Err(failure) => {
                 out.flush()?;
-                if let (0, Some(reports), Failure::Message { text, .. }) = (layers_shown, &mut reports, &failure) {
-                    reports.item(&Failed::<Info>::of(path, text))?;
+                if let (0, Some(reports)) = (layers_shown, &mut reports) {
+                    reports.failed::<Info>(path, &failure)?;
                 }
                 let exit = failure.report();
                 first_failure.get_or_insert(exit);

@@ -82,6 +82,8 @@ fn base_with_checkpoints_is_a_warning() {
         "files": [first.to_str(), second.to_str()],
         "stale": [],
         "complete": true,
+        "unreadable": [],
+        "damaged": [],
     });
     assert_eq!(data(args![&base]), expected);
     assert_eq!(data(args![&base, "--no-siblings"]), Value::Null);
@@ -222,7 +224,7 @@ fn names_of_every_kind_come_through() {
     assert!(tree.contains("a\\nb.vhdx: dynamic"), "{tree}");
     let dot = vhdx_run(args!["chain", "--tree", "--dot", folder.path()]).done().text();
     assert!(dot.contains("e,\\\"f\\\".vhdx") && dot.contains("a\\\\nb.vhdx"), "{dot}");
-    assert_eq!(vhdx_run(args!["hash", "-r", folder.path()]).done().err, "");
+    assert_eq!(vhdx_run(args!["hash", "-r", folder.path()]).done().err, "vhdx: 5 images: 5 hashed\n");
 }
 
 #[test]
@@ -483,7 +485,23 @@ fn unreadable_file_beside_an_image_is_a_note() {
     let text = vhdx_run(args!["info", &base]).done().text();
     assert!(text.contains("note: not all files beside it could be looked at"), "{text}");
     let report = vhdx_run(args!["info", "--output", "json", &base]).done().json();
-    assert_eq!(report["format-specific"]["data"]["checkpoints"]["complete"], false);
+    let found = &report["format-specific"]["data"]["checkpoints"];
+    assert_eq!((&found["complete"], &found["damaged"]), (&json!(false), &json!([])));
+    assert!(found["unreadable"][0].as_str().unwrap().ends_with("SQL01_3.avhdx"), "{found}");
+
+    // A damaged base, and what is no image at all, say nothing about this disk.
+    std::fs::rename(folder.path().join("SQL01_3.avhdx"), folder.path().join("other disk.vhdx")).unwrap();
+    let [plain, verbose] = [&[][..], &["-v"]].map(|words| {
+        let hash = vhdx_run([args!["hash", &base], words.iter().map(Into::into).collect()].concat()).done().err;
+        let info = vhdx_run([args!["info", &base], words.iter().map(Into::into).collect()].concat()).done().text();
+        [hash, info]
+    });
+    assert!(plain.iter().all(|text| !text.contains("other disk") && !text.contains("looked at")), "{plain:?}");
+    assert!(verbose.iter().all(|text| text.contains("not looked at for checkpoints")), "{verbose:?}");
+    let report = vhdx_run(args!["info", "--output", "json", &base]).done().json();
+    let found = &report["format-specific"]["data"]["checkpoints"];
+    assert_eq!((&found["complete"], &found["unreadable"]), (&json!(true), &json!([])));
+    assert!(found["damaged"][0].as_str().unwrap().ends_with("other disk.vhdx"), "{found}");
 }
 
 #[test]

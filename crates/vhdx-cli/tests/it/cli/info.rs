@@ -348,7 +348,7 @@ fn info_of_several_images_ends_with_the_first_failure() {
     assert_eq!(report[1].get("error"), None);
     let ran = vhdx_run(args!["info", "--output", "json", &junk]);
     assert_fails(&ran, 65, &[]);
-    assert_eq!(keys(&ran.json()), ["filename", "error", "schema"]);
+    assert_eq!(keys(&ran.json()), ["filename", "error", "looks-like", "schema"]);
 }
 
 #[test]

@@ -228,7 +228,51 @@ fn all_commands_name_what_is_given_by_mistake() {
         let report = in_folder(folder.path(), &["check", "--output", "json", name]).json();
         assert_has(&report, &json!({ "format": null, "looks-like": { "format": key, "group": group } }));
         assert_eq!(report["findings"].as_array().unwrap().len(), 1, "{report}");
+        let expected = json!({ "looks-like": { "format": key, "group": group } });
+        for command in [&["info"][..], &["map"], &["hash"], &["chain"], &["log"]] {
+            let ran = in_folder(folder.path(), &[command, &["--json", name]].concat());
+            assert_has(&ran.json(), &expected);
+        }
+        for command in [&["extract", "--json", name, "out.raw"][..], &["hash", "--json", name, name]] {
+            let report = in_folder(folder.path(), command).json();
+            assert_has(report.get(0).unwrap_or(&report), &expected);
+        }
     }
+}
+
+/// What a file is, is said of that file only, and only of files that are no images.
+#[test]
+fn json_names_the_file_that_was_given_by_mistake() {
+    let folder = temp_dir();
+    let base = crate::kit::builder::Spec::default();
+    super::write_image(folder.path(), "good.vhdx", &base);
+    super::write_image(folder.path(), "child.avhdx", &crate::kit::builder::Spec::child_of(&base, "base.vhdx"));
+    let mut bytes = b"\x1f\x8b\x08\0".to_vec();
+    bytes.resize(1 << 20, 1);
+    for name in ["base.vhdx", "packed.vhdx"] {
+        std::fs::write(folder.path().join(name), &bytes).unwrap();
+    }
+    let json = |words: &[&str]| in_folder(folder.path(), words).json();
+    let gzip = json!({ "looks-like": { "format": "gzip", "group": "packed", "name": "a gzip file" } });
+    for words in [
+        &["hash", "--json", "child.avhdx"][..],
+        &["hash", "--json", "missing.vhdx"],
+        &["compare", "--json", "good.vhdx", "packed.vhdx"],
+    ] {
+        let report = json(words);
+        assert!(report["error"].is_string() && report.get("looks-like").is_none(), "{words:?}: {report}");
+    }
+    assert_has(&json(&["compare", "--json", "packed.vhdx", "good.vhdx"]), &gzip);
+    let tree = json(&["chain", "--tree", "--json", "packed.vhdx", "good.vhdx"]);
+    assert_has(&tree["failed"][0], &gzip);
+    let listed = in_folder(folder.path(), &["list", "--output", "json", "packed.vhdx", "good.vhdx"]).text();
+    let rows: Vec<serde_json::Value> = listed.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let of_name = |name: &str| rows.iter().find(|row| row["filename"] == name).unwrap();
+    assert_has(of_name("packed.vhdx"), &gzip);
+    assert_eq!(of_name("good.vhdx").get("looks-like"), None);
+    let line = format!("SHA256 (packed.vhdx, disk) = {}\n", "0".repeat(64));
+    std::fs::write(folder.path().join("list"), line).unwrap();
+    assert_has(&json(&["verify", "--json", "--check", "list"])[0], &gzip);
 }
 
 #[test]

@@ -93,6 +93,13 @@ fn other_programs_take_digests_of_files_and_never_those_of_disks() {
     let (disks, files): (Vec<&[u8]>, Vec<&[u8]>) = lines.chunks(2).map(|pair| (pair[0], pair[1])).unzip();
     let checked = check(&files.concat());
     assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+    // As the guide says: those of disks are no obstacle.
+    let list = folder.path().join("both");
+    std::fs::write(&list, &hashed).unwrap();
+    let mut program = Command::new("sha256sum");
+    let checked = program.args(["--check", "--ignore-missing"]).arg(&list).current_dir(folder.path()).output().unwrap();
+    let files = String::from_utf8_lossy(&checked.stdout).matches(": OK").count();
+    assert_eq!((checked.status.success(), files), (true, NAMES.len()));
     // A digest of a disk names no file.
     let checked = String::from_utf8_lossy(&check(&disks.concat()).stdout).into_owned();
     assert!(!checked.contains("OK") && checked.matches("FAILED open or read").count() == NAMES.len(), "{checked}");
@@ -163,6 +170,48 @@ fn json_has_the_bytes_of_names_that_are_not_unicode() {
         json!(base64),
         run_in(folder.path(), args!["merge", "--output", "json", "shard"]).done().json()["filename-bytes"]
     );
+}
+
+#[test]
+fn json_has_the_bytes_of_all_paths() {
+    let folder = temp_dir();
+    let Some(_) = images(folder.path()) else { return };
+    let name = |bytes: &'static [u8]| folder.path().join(OsStr::from_bytes(bytes));
+    let spec = Spec::default();
+    std::fs::create_dir(name(b"new")).unwrap();
+    let in_new = |bytes: &'static [u8]| name(b"new").join(OsStr::from_bytes(bytes));
+    let (base, child) = (in_new(b"\xff\xfe.vhdx"), in_new(b"child.avhdx"));
+    spec.build().bytes.write_file(&base).unwrap();
+    Spec::child_of(&spec, "base.vhdx").build().bytes.write_file(&child).unwrap();
+    // A child of the child, whose name is not Unicode either, and what cannot be read.
+    for bytes in [&b"\xfd.avhdx"[..], b"\xfc.vhdx"] {
+        std::fs::write(in_new(bytes), vec![7; 2 << 20]).unwrap();
+    }
+    let run = |words: Vec<std::ffi::OsString>| run_in(&name(b"new"), words).done().json();
+    let (base, name) = (OsStr::from_bytes(b"\xff\xfe.vhdx"), "//4udmhkeA==");
+
+    let info = run(args!["info", "--json", "--parent", base, "child.avhdx"]);
+    assert_eq!(info["full-backing-filename-bytes"], name, "{info:#}");
+    let data = &info["format-specific"]["data"];
+    assert_eq!((&data["parent"]["filename-bytes"], &data["chain-bytes"]), (&json!(name), &json!([null, name])));
+    // 0xfd and ".avhdx"; 0xfc and ".vhdx".
+    let found = &data["checkpoints"];
+    assert_eq!((&found["unreadable-bytes"], found.get("files-bytes")), (&json!(["/S5hdmhkeA=="]), None), "{found}");
+    assert_eq!(found["damaged-bytes"], json!(["/C52aGR4"]), "{found}");
+    let info = run(args!["info", "--json", base]);
+    assert_eq!(info["children"][0]["info"]["filename-bytes"], name);
+    let map = run(args!["map", "--json", "--parent", base, "child.avhdx"]);
+    let extents = map["extents"].as_array().unwrap();
+    let is_right = |extent: &&serde_json::Value| (extent["depth"] == 1) == (extent["layer-bytes"] == name);
+    assert!(extents.iter().all(|extent| is_right(&extent)) && extents.iter().any(|extent| extent["depth"] == 1));
+    let compared = run(args!["compare", "--json", base, base]);
+    assert_eq!(compared["filenames-bytes"], json!([name, name]));
+    run_in(folder.path(), args!["hash", "--manifest", OsStr::from_bytes(b"\xff\xfe.vhdx.m"), "plain.vhdx"]).done();
+    let manifest = OsStr::from_bytes(b"\xff\xfe.vhdx.m");
+    let verified = run_in(folder.path(), args!["verify", "--json", "--manifest", manifest, "plain.vhdx"]).done().json();
+    assert_eq!(verified["manifest-bytes"], "//4udmhkeC5t", "{verified}");
+    let compared = run_in(folder.path(), args!["compare", "--json", "plain.vhdx", "plain.vhdx"]).done().json();
+    assert_eq!(compared.get("filenames-bytes"), None);
 }
 
 #[test]

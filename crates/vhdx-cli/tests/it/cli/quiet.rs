@@ -77,6 +77,54 @@ fn several_images_end_with_a_count_of_results() {
 }
 
 #[test]
+fn digests_of_several_images_end_with_a_count_on_standard_error() {
+    let folder = temp_dir();
+    let name = |name: &str| folder.path().join(name);
+    let good = write_image(folder.path(), "good.vhdx", &Spec::default());
+    let other = write_image(folder.path(), "other.vhdx", &Spec::default());
+    let missing = name("missing.vhdx");
+    let count = |words: Vec<std::ffi::OsString>| {
+        let ran = vhdx_run(words);
+        assert!(!ran.text().contains(" hashed") && !ran.text().contains(" files: "), "{}", ran.text());
+        ran.err.lines().last().unwrap_or_default().to_owned()
+    };
+    let three = "vhdx: 3 images: 2 hashed, 1 failed";
+    assert_eq!(count(args!["hash", &good, &missing, &other]), three);
+    assert_eq!(count(args!["hash", "-r", folder.path()]), "vhdx: 2 images: 2 hashed");
+
+    std::fs::create_dir(name("manifests")).unwrap();
+    let manifests = |words: Vec<std::ffi::OsString>| [words, args!["--manifest", name("manifests")]].concat();
+    assert_eq!(count(manifests(args!["hash", &good, &missing, &other])), three);
+    write_image(folder.path(), "other.vhdx", &Spec::default().block(2, crate::kit::Block::full().bytes(b"later")));
+    let line = "vhdx: 3 images: 1 OK, 1 with mismatches, 1 not verified";
+    assert_eq!(count(manifests(args!["verify", &good, &missing, &other])), line);
+
+    // Files count once, whatever the number of their lines is.
+    let list = name("list");
+    let two = vhdx_run(args!["hash", "-a", "sha256,md5", "--file", &good]).done().text();
+    let of_good = vhdx_run(args!["hash", &good]).done().text();
+    let lines = two + &of_good.replace("good", "other") + &of_good.replace("good", "missing") + "not a digest\n";
+    std::fs::write(&list, lines).unwrap();
+    let line = "vhdx: 3 files: 1 OK, 1 with mismatches, 1 not verified; 1 line of the list not used";
+    assert_eq!(count(args!["verify", "--check", &list]), line);
+
+    // Not of one image, nor with --quiet or in the way of JSON.
+    for words in [
+        args!["hash", &good],
+        args!["hash", "-q", &good, &other],
+        args!["hash", "--json", &good, &other],
+        args!["verify", "-q", "--check", &list],
+        args!["verify", "--json", "--check", &list],
+        manifests(args!["verify", "--json", &good, &other]),
+    ] {
+        let err = vhdx_run(&words).err;
+        assert!(!err.contains(" images: ") && !err.contains(" files: "), "{words:?}: {err}");
+    }
+    let err = vhdx_run(args!["hash", "--progress", "json", &good, &other]).done().err;
+    assert!(err.lines().all(|line| line.starts_with('{')), "{err}");
+}
+
+#[test]
 fn check_reports_a_dirty_log() {
     let folder = temp_dir();
     let path = folder.path().join("dirty.vhdx");

@@ -150,6 +150,18 @@ fn progress_is_shown_on_terminals_only() {
 }
 
 #[test]
+fn plain_progress_ends_with_one_line_wherever_it_is_shown() {
+    let folder = temp_dir();
+    let path = write_image(folder.path(), "disk.vhdx", &Spec::default());
+    let closings = |text: &str| text.matches(" bytes) in ").count();
+    let Some(shown) = on_terminal(args!["hash", "-p", &path], &[]) else { return };
+    assert_eq!((closings(&shown), shown.contains("    (100.00/100%)\r")), (1, true), "{shown:?}");
+    assert_eq!(closings(&vhdx_run(args!["hash", "-p", &path]).done().err), 1);
+    // Nothing that takes no time needs one.
+    assert_eq!(closings(&on_terminal(args!["hash", &path], &[]).unwrap()), 0);
+}
+
+#[test]
 fn disk_content_is_not_written_to_a_terminal() {
     let folder = temp_dir();
     let path = write_image(folder.path(), "disk.vhdx", &disk_with(1 << 20, &[(0, b"bytes of the disk")]));

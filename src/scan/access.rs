@@ -1,8 +1,8 @@
 //! How a worker gets bytes that are in the page cache: borrowed from the mapping, or read into its memory.
 //!
 //! Which is faster depends on the sizes of the pages in the page cache, and so on the file system, on how the file was
-//! written, and on the age of the page cache. So it is measured: the first units try both in turn, the faster way stays,
-//! and both are tried again now and then. The result of the work is the same.
+//! written, and on the age of the page cache. So it is measured: the first units try both in turn, the faster way
+//! stays, and both are tried again now and then. The result of the work is the same.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -7,57 +7,88 @@ use vhdx_mmap::ops::inventory::ImageFiles;
 
 use crate::args::{Common, FolderArgs};
 use crate::exit::{Exit, Failure};
+use crate::many;
 use crate::open;
 use crate::size::counted;
 use crate::term;
 
-/// Calls `work` for every image that the arguments name, in their order: with --recursive, for the images in folders,
-/// too. A path that cannot be read is an error in place of an image.
+/// Calls `work` for every image that the arguments name, for up to `at_once` of them at the same time, and `take` for
+/// the results, in the order of the arguments: with --recursive, for the images in folders, too. A path that cannot be
+/// read is a failure in place of an image.
 ///
 /// # Errors
-/// The error of `work`, which ends the iteration.
-pub(crate) fn for_each_image(
+/// The error of `take`, which ends the work.
+pub(crate) fn for_each_image<T: Send>(
     paths: &[PathBuf],
     folders: FolderArgs,
     common: &Common,
-    mut work: impl FnMut(&Path, Result<(), Failure>) -> Result<(), Failure>,
+    at_once: usize,
+    work: impl Fn(&Path) -> Result<T, Failure> + Sync,
+    mut take: impl FnMut(&Path, Result<T, Failure>) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     // What is printed about one image must not get into another one.
     for path in paths {
         if let Err(failure) = open::reject_path_as_output(path) {
-            return work(path, Err(failure));
+            return take(path, Err(failure));
         }
     }
-    let mut links = 0_u64;
-    for path in paths {
-        if !folders.recursive {
-            work(path, Ok(()))?;
-            continue;
-        }
-        let files = reject_links(std::slice::from_ref(path), common)
-            .and_then(|()| ImageFiles::at(path).map_err(|error| Failure::of_named(path, &error)));
-        let mut files = match files {
-            Ok(files) => files,
-            Err(failure) => {
-                work(path, Err(failure))?;
-                continue;
-            }
-        };
-        let mut count = 0_u64;
-        for file in &mut files {
-            count = count.saturating_add(1);
-            match file {
-                Ok(file) => work(file.path(), Ok(()))?,
-                Err(error) => work(error.file().unwrap_or(path), Err(Failure::of_named(path, &error)))?,
-            }
-        }
-        links = links.saturating_add(files.links());
-        if count == 0 {
-            work(path, Err(without_images(path)))?;
-        }
-    }
-    report_links(links, common);
+    let mut images = Images { paths: paths.iter(), folders, common, inside: None, links: 0 };
+    let work_on = |(image, found): (PathBuf, Result<(), Failure>)| {
+        let done = found.and_then(|()| work(&image));
+        (image, done)
+    };
+    let at_once = if folders.recursive { at_once } else { at_once.min(paths.len()) };
+    many::in_order(at_once, &mut images, work_on, |(image, done)| take(&image, done))?;
+    report_links(images.links, common);
     Ok(())
+}
+
+/// The images that the arguments name.
+struct Images<'a> {
+    paths: std::slice::Iter<'a, PathBuf>,
+    folders: FolderArgs,
+    common: &'a Common,
+    /// The path whose images come next, and whether there were any.
+    inside: Option<(&'a Path, ImageFiles, bool)>,
+    /// Number of links in folders, which were not followed.
+    links: u64,
+}
+
+impl Iterator for Images<'_> {
+    type Item = (PathBuf, Result<(), Failure>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some((path, files, has_images)) = &mut self.inside {
+                if let Some(file) = files.next() {
+                    *has_images = true;
+                    return Some(match file {
+                        Ok(file) => (file.path().to_path_buf(), Ok(())),
+                        Err(error) => {
+                            let failure = Failure::of_named(path, &error);
+                            (error.file().unwrap_or(path).to_path_buf(), Err(failure))
+                        }
+                    });
+                }
+                self.links = self.links.saturating_add(files.links());
+                let (path, has_images) = (*path, *has_images);
+                self.inside = None;
+                if !has_images {
+                    return Some((path.to_path_buf(), Err(without_images(path))));
+                }
+            }
+            let path = self.paths.next()?;
+            if !self.folders.recursive {
+                return Some((path.clone(), Ok(())));
+            }
+            let files = reject_links(std::slice::from_ref(path), self.common)
+                .and_then(|()| ImageFiles::at(path).map_err(|error| Failure::of_named(path, &error)));
+            match files {
+                Ok(files) => self.inside = Some((path, files, false)),
+                Err(failure) => return Some((path.clone(), Err(failure))),
+            }
+        }
+    }
 }
 
 fn without_images(folder: &Path) -> Failure {

@@ -11,6 +11,7 @@ mod findings;
 mod folder;
 mod hint;
 mod json;
+mod many;
 mod mistaken;
 mod new_file;
 mod open;

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::{Duration, Instant};
 
-use indicatif::{BinaryBytes, ProgressBar, ProgressDrawTarget};
+use indicatif::{BinaryBytes, MultiProgress, ProgressBar, ProgressDrawTarget};
 use vhdx_mmap::Progress;
 
 use crate::args::{Common, ProgressChoice};
@@ -21,6 +21,25 @@ const CALM: Duration = Duration::from_millis(500);
 
 /// Set by SIGUSR1: print a line of progress.
 static STATUS_WANTED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
+
+/// Whether all work ends, since its results are not wanted any more.
+static IS_STOPPED: AtomicBool = AtomicBool::new(false);
+
+/// The bars on the terminal: one for each image that is worked on.
+static BARS: OnceLock<MultiProgress> = OnceLock::new();
+
+/// Ends all work soon, as if it was cancelled.
+pub(crate) fn stop_all() {
+    IS_STOPPED.store(true, Ordering::Relaxed);
+}
+
+/// Prints something while no bar is on the terminal.
+pub(crate) fn without_bars(print: impl FnOnce()) {
+    match BARS.get() {
+        Some(bars) => bars.suspend(print),
+        None => print(),
+    }
+}
 
 /// Lets SIGUSR1 print a line of progress instead of ending the program.
 #[cfg(unix)]
@@ -151,10 +170,11 @@ impl Work {
         match &self.display {
             Display::Nothing => {}
             Display::Bar(bar) => {
-                if let Some(bar) = bar.get() {
+                if let (Some(bar), Some(bars)) = (bar.get(), BARS.get()) {
                     bar.finish_and_clear();
+                    bars.remove(bar);
                     if is_complete {
-                        drop(writeln!(err, "{}", self.closing_line(done)));
+                        bars.suspend(|| drop(writeln!(err, "{}", self.closing_line(done))));
                     }
                 }
             }
@@ -234,21 +254,16 @@ impl Work {
             total => format!("{size} of {} ({} %)", human(total), self.hundredths(done) / 100),
         };
         let line = format!("vhdx: {} {}: {size}, {rate}/s", self.phase, escape(&self.file));
-        let print = || drop(writeln!(io::stderr(), "{line}"));
-        match &self.display {
-            Display::Bar(bar) => match bar.get() {
-                Some(bar) => bar.suspend(print),
-                None => print(),
-            },
-            _ => print(),
-        }
+        without_bars(|| drop(writeln!(io::stderr(), "{line}")));
     }
 
     fn bar(&self) -> ProgressBar {
-        let target = ProgressDrawTarget::stderr_with_hz(10);
         let columns = terminal_size::terminal_size_of(io::stderr()).map(|(width, _)| usize::from(width.0));
         let columns = columns.filter(|columns| *columns > 0).unwrap_or(80);
-        bar::bar(target, columns, self.total, self.started.elapsed(), self.phase, &self.file)
+        let hidden = ProgressDrawTarget::hidden();
+        let bar = bar::bar(hidden, columns, self.total, self.started.elapsed(), self.phase, &self.file);
+        let bars = BARS.get_or_init(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(10)));
+        bars.add(bar)
     }
 }
 
@@ -275,6 +290,9 @@ impl Progress for Work {
             Display::Plain { .. } | Display::Json => self.print_percent(done),
         }
         self.print_status_if_wanted(done);
-        if self.signal().is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        if self.signal().is_some() || IS_STOPPED.load(Ordering::Relaxed) {
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
     }
 }

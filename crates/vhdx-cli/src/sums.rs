@@ -57,7 +57,7 @@ impl SumLine<'_> {
 
 /// A line with a name. A name that would break the line is escaped, and the line begins with a backslash, like those of
 /// sha256sum. Other names are unchanged.
-fn line(before: &str, name: &Path, after: &str) -> Vec<u8> {
+pub(crate) fn line(before: &str, name: &Path, after: &str) -> Vec<u8> {
     let name = name.as_os_str().as_encoded_bytes();
     let mut escaped = Vec::with_capacity(name.len());
     for byte in name {

@@ -1,5 +1,6 @@
 //! Text for people: colours, messages, and names that cannot control the terminal.
 
+use std::cell::RefCell;
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -31,7 +32,35 @@ pub(crate) fn message(label: &str, style: Style, text: &str) {
     if IS_QUIET.load(Ordering::Relaxed) && !["error", "hint"].contains(&label) {
         return;
     }
-    drop(writeln!(anstream::stderr(), "vhdx: {style}{label}{style:#}: {text}"));
+    let line = format!("vhdx: {style}{label}{style:#}: {text}\n");
+    COLLECTED.with_borrow_mut(|collected| match collected {
+        Some(messages) => messages.push_str(&line),
+        None => Messages(line).print(),
+    });
+}
+
+/// Messages for standard error that were not printed yet.
+#[must_use]
+pub(crate) struct Messages(String);
+
+impl Messages {
+    pub(crate) fn print(self) {
+        if !self.0.is_empty() {
+            drop(anstream::stderr().write_all(self.0.as_bytes()));
+        }
+    }
+}
+
+thread_local! {
+    /// The messages of the work of this thread, if they are not printed at once.
+    static COLLECTED: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Returns the messages of `work` on this thread, and its result.
+pub(crate) fn collect<T>(work: impl FnOnce() -> T) -> (Messages, T) {
+    let before = COLLECTED.replace(Some(String::new()));
+    let done = work();
+    (Messages(COLLECTED.replace(before).unwrap_or_default()), done)
 }
 
 /// Whether a character can control a terminal or mislead a reader: control characters, characters that change the

@@ -10,11 +10,12 @@ use vhdx_mmap::{
 };
 
 use crate::args::{CheckArgs, Common, ProgressChoice};
-use crate::bulk;
+use crate::bulk::{self, Pool};
 use crate::exit::{Exit, Failure};
 use crate::findings::{self, Tally};
 use crate::folder;
 use crate::json::Reports;
+use crate::many;
 use crate::mistaken;
 use crate::open;
 use crate::progress::Work;
@@ -26,8 +27,9 @@ pub(crate) fn run(args: &CheckArgs, common: &Common) -> Result<Exit, Failure> {
     let is_list = args.images.len() > 1 || args.folders.recursive;
     let mut reports = args.output.is_json().then(|| Reports::begin(is_list));
     let (mut worst, mut tally) = (Exit::Done, Tally::default());
-    folder::for_each_image(&args.images, args.folders, common, |image, found| {
-        let exit = match found.and_then(|()| pool.install(|| check_image(image, args, common))) {
+    let check = |image: &Path| check_image(image, args, common, &pool);
+    folder::for_each_image(&args.images, args.folders, common, many::at_once(common), check, |image, checked| {
+        let exit = match checked {
             Ok((report, exit)) => {
                 if let Some(reports) = &mut reports {
                     reports.item(&CheckResult::Checked(Box::new(Check::of(&report, args.strict))))?;
@@ -73,7 +75,7 @@ fn rank(exit: Exit) -> u8 {
     }
 }
 
-fn check_image(image: &Path, args: &CheckArgs, common: &Common) -> Result<(CheckReport, Exit), Failure> {
+fn check_image(image: &Path, args: &CheckArgs, common: &Common, pool: &Pool) -> Result<(CheckReport, Exit), Failure> {
     let source = open::source(image, common)?;
     let work = if args.payload && common.progress() != ProgressChoice::None {
         Work::new(estimated_size(&source), "check", image, common)
@@ -83,7 +85,7 @@ fn check_image(image: &Path, args: &CheckArgs, common: &Common) -> Result<(Check
     let options =
         CheckOptions::new(open::options(common)).payload(args.payload).scan(bulk::scan_options(args.cache, &work));
     open::warn_if_in_use(&source, common);
-    let report = ops::check(source.clone(), &options);
+    let report = pool.install(|| ops::check(source.clone(), &options));
     work.finish();
     let report = report.map_err(|error| Failure::of_scan(image, &error, &work));
     let report = match report {

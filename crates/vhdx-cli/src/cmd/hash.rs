@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -16,11 +17,13 @@ use crate::exit::{Exit, Failure};
 use crate::findings::{self, Tally};
 use crate::folder::{self, Manifests};
 use crate::json::{self, Reports};
+use crate::many;
 use crate::open;
 use crate::progress::Work;
 use crate::salvage;
 use crate::sums::{self, Form, SumLine};
 use crate::target::{Consent, Destination};
+use crate::term;
 
 pub(crate) fn run(args: &HashArgs, common: &Common) -> Result<Exit, Failure> {
     bulk::reject_duplicates(&args.algorithms)?;
@@ -45,7 +48,8 @@ pub(crate) fn run(args: &HashArgs, common: &Common) -> Result<Exit, Failure> {
         };
         return pool.install(|| match (&args.manifest, args.shard) {
             (Some(manifest), shard) => {
-                let (report, exit) = write_manifest(image, manifest, shard, args, common)?;
+                let Hashed { text, report, exit } = write_manifest(image, manifest, shard, args, common)?;
+                term::print_names(&text)?;
                 report.map_or(Ok(()), |report| json::print(&report))?;
                 Ok(exit)
             }
@@ -54,24 +58,35 @@ pub(crate) fn run(args: &HashArgs, common: &Common) -> Result<Exit, Failure> {
         });
     }
     let is_list = args.images.len() > 1 || args.folders.recursive;
-    of_each_image(is_list, args, common, |image| pool.install(|| hash_image(image, args, common)))
+    let at_once = many::at_once(common);
+    of_each_image(is_list, at_once, args, common, |image| hash_image(image, args, common, &pool))
 }
 
-/// Calls `hash` for each image, and prints the reports that it returns. Other images follow one that fails; the first
-/// failure decides the exit code.
+/// What is printed about one image.
+struct Hashed {
+    /// Lines of text, with the bytes of the name.
+    text: Vec<u8>,
+    report: Option<Hash>,
+    exit: Exit,
+}
+
+/// Calls `hash` for each image, for up to `at_once` of them at the same time, and prints what it returns. Other images
+/// follow one that fails; the first failure decides the exit code.
 fn of_each_image(
     is_list: bool,
+    at_once: usize,
     args: &HashArgs,
     common: &Common,
-    mut hash: impl FnMut(&Path) -> Result<(Option<Hash>, Exit), Failure>,
+    hash: impl Fn(&Path) -> Result<Hashed, Failure> + Sync,
 ) -> Result<Exit, Failure> {
     let mut reports = args.output.is_json().then(|| Reports::begin(is_list));
     let (mut first_failure, mut tally) = (None, Tally::default());
-    folder::for_each_image(&args.images, args.folders, common, |image, found| {
-        let hashed = found.and_then(|()| hash(image));
-        tally.add(if matches!(hashed, Ok((_, Exit::Done))) { "hashed" } else { "failed" });
+    folder::for_each_image(&args.images, args.folders, common, at_once, hash, |image, hashed| {
+        let is_whole = hashed.as_ref().is_ok_and(|hashed| hashed.exit == Exit::Done);
+        tally.add(if is_whole { "hashed" } else { "failed" });
         match hashed {
-            Ok((report, exit)) => {
+            Ok(Hashed { text, report, exit }) => {
+                term::print_names(&text)?;
                 if let (Some(reports), Some(report)) = (&mut reports, report) {
                     reports.item(&report)?;
                 }
@@ -97,8 +112,8 @@ fn of_each_image(
     Ok(first_failure.unwrap_or(Exit::Done))
 }
 
-/// Hashes one image. Prints the digests, or returns them as JSON.
-fn hash_image(image: &Path, args: &HashArgs, common: &Common) -> Result<(Option<Hash>, Exit), Failure> {
+/// Hashes one image.
+fn hash_image(image: &Path, args: &HashArgs, common: &Common, pool: &Pool) -> Result<Hashed, Failure> {
     let disk = open::salvaged(image, common, &args.salvage)?;
     salvage::prepare(&args.salvage, &disk, None)?;
     let range = bulk::range_of(args.range, disk.size())?;
@@ -107,42 +122,45 @@ fn hash_image(image: &Path, args: &HashArgs, common: &Common) -> Result<(Option<
     let length = content.len().saturating_add(file.map_or(0, |file| file.len()));
     let work = Work::new(length, "hash", image, common);
     let options = bulk::scan_options(args.cache, &work);
-    let hash = |content| ops::hash(content, &args.algorithms, &options);
+    let hash = |content| pool.install(|| ops::hash(content, &args.algorithms, &options));
     let of_disk = hash(content);
     let of_file = file.map(hash).transpose();
     work.finish();
     let failed = |error| Failure::of_scan(image, &error, &work);
     let digests = of_disk.and_then(|of_disk| Ok((of_disk, of_file?))).map_err(failed);
     let (of_disk, of_file) = open::fail_if_changed(disk.layers(), digests)?;
-    // Digests are printed even if the loss map cannot be written.
-    let finish = || salvage::finish(image, &disk, range.clone(), &args.salvage).unwrap_or_else(Failure::report);
+    let mut hashed = Hashed { text: Vec::new(), report: None, exit: Exit::Done };
     if args.output.is_json() {
         let mut report = Hash::of(&disk).disk(range.start..range.start.saturating_add(content.len()), &of_disk);
         if let Some(of_file) = &of_file {
             report = report.file(disk.image().source().len(), of_file);
         }
-        return Ok((Some(report), finish()));
+        hashed.report = Some(report);
+    } else {
+        // Neither the digest of a part nor that of the disk must look like another one.
+        let tag = args.range.map_or_else(|| "disk".to_owned(), |_| format!("disk {}:{}", range.start, content.len()));
+        let form = if args.format == SumFormat::Bsd { Form::Tagged(&tag) } else { Form::Plain };
+        hashed.text = lines(&of_disk, image, form);
+        if let Some(of_file) = of_file {
+            hashed.text.extend(lines(&of_file, image, Form::of_file(image, of_file.len())));
+        }
     }
-    // Neither the digest of a part nor that of the disk must look like another one.
-    let tag = args.range.map_or_else(|| "disk".to_owned(), |_| format!("disk {}:{}", range.start, content.len()));
-    let form = if args.format == SumFormat::Bsd { Form::Tagged(&tag) } else { Form::Plain };
-    print(&of_disk, image, form)?;
-    if let Some(of_file) = of_file {
-        print(&of_file, image, Form::of_file(image, of_file.len()))?;
-    }
-    Ok((None, finish()))
+    // Digests are printed even if the loss map cannot be written.
+    hashed.exit = salvage::finish(image, &disk, range, &args.salvage).unwrap_or_else(Failure::report);
+    Ok(hashed)
 }
 
-fn print(digests: &[Digest], name: &Path, form: Form<'_>) -> Result<(), Failure> {
-    digests.iter().try_for_each(|digest| SumLine { digest, name, form }.print())
+fn lines(digests: &[Digest], name: &Path, form: Form<'_>) -> Vec<u8> {
+    digests.iter().flat_map(|digest| SumLine { digest, name, form }.to_bytes()).collect()
 }
 
 /// Writes a manifest of each image into a folder.
 fn write_manifests(manifests: &Path, args: &HashArgs, common: &Common, pool: &Pool) -> Result<Exit, Failure> {
     folder::require_folder_of_manifests(manifests, args.images.len())?;
-    let mut own = Manifests::new(manifests);
-    of_each_image(true, args, common, |image| {
-        let manifest = own.of(image, &args.images)?;
+    let own = Mutex::new(Manifests::new(manifests));
+    // All threads work on one manifest.
+    of_each_image(true, 1, args, common, |image| {
+        let manifest = own.lock().unwrap_or_else(PoisonError::into_inner).of(image, &args.images)?;
         let folder = manifest.parent().unwrap_or(manifests);
         std::fs::create_dir_all(folder).map_err(|error| {
             Failure::new(Exit::CannotCreate, format!("{}: cannot be created: {error}", folder.display()))
@@ -151,16 +169,16 @@ fn write_manifests(manifests: &Path, args: &HashArgs, common: &Common, pool: &Po
     })
 }
 
-/// Writes a manifest, or a shard of one. Prints the digests of all block digests, or returns them as JSON.
+/// Writes a manifest, or a shard of one. Returns the digests of all block digests.
 fn write_manifest(
     image: &Path,
     manifest: &Path,
     shard: Option<Shard>,
     args: &HashArgs,
     common: &Common,
-) -> Result<(Option<Hash>, Exit), Failure> {
+) -> Result<Hashed, Failure> {
     let disk = open::salvaged(image, common, &args.salvage)?;
-    let mut report = None;
+    let mut hashed = Hashed { text: Vec::new(), report: None, exit: Exit::Done };
     salvage::prepare(&args.salvage, &disk, Some(manifest).filter(|out| *out != Path::new("-")))?;
     let work = Work::new(disk.size(), "hash", image, common);
     let options = bulk::scan_options(args.cache, &work);
@@ -181,19 +199,20 @@ fn write_manifest(
         let roots = open::fail_if_changed(disk.layers(), created.map_err(failed))?;
         target.complete(false)?;
         if args.output.is_json() {
-            report = Some(Hash::of(&disk).root(&roots));
+            hashed.report = Some(Hash::of(&disk).root(&roots));
         } else {
-            print_roots(image, &roots)?;
+            hashed.text = root_lines(image, &roots);
         }
     }
-    Ok((report, salvage::finish(image, &disk, 0..disk.size(), &args.salvage)?))
+    hashed.exit = salvage::finish(image, &disk, 0..disk.size(), &args.salvage)?;
+    Ok(hashed)
 }
 
-/// Prints the roots of a manifest. They have other names than digests of the disk.
-pub(super) fn print_roots(name: &Path, roots: &[Root]) -> Result<(), Failure> {
-    roots.iter().try_for_each(|Root { name: algorithm, digest }| {
-        sums::print_line(&format!("{algorithm} ("), name, &format!(") = {digest}"))
-    })
+/// Lines with the roots of a manifest. They have other names than digests of the disk.
+pub(super) fn root_lines(name: &Path, roots: &[Root]) -> Vec<u8> {
+    let line =
+        |Root { name: algorithm, digest }: &Root| sums::line(&format!("{algorithm} ("), name, &format!(") = {digest}"));
+    roots.iter().flat_map(line).collect()
 }
 
 fn write_shard(image: &Path, shard: Shard, args: &HashArgs, common: &Common) -> Result<Exit, Failure> {
@@ -226,5 +245,5 @@ pub(super) fn print_merged(digests: &[Digest], about: &Value, as_json: bool) -> 
     }
     let known = Hash::deserialize(about).map(|report| report.path());
     let named = || about.get("filename").and_then(Value::as_str).unwrap_or("-").into();
-    print(digests, &known.unwrap_or_else(|_| named()), Form::Tagged("disk"))
+    Ok(term::print_names(&lines(digests, &known.unwrap_or_else(|_| named()), Form::Tagged("disk")))?)
 }

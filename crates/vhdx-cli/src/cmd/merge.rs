@@ -16,6 +16,7 @@ use crate::json;
 use crate::open;
 use crate::progress::Work;
 use crate::target::{Consent, Destination};
+use crate::term;
 
 pub(crate) fn run(args: &MergeArgs) -> Result<Exit, Failure> {
     let open = |path: &PathBuf| {
@@ -74,7 +75,7 @@ pub(crate) fn run(args: &MergeArgs) -> Result<Exit, Failure> {
             if args.output.is_json() {
                 json::print(&Merge::of(manifest, &roots))?;
             } else {
-                hash::print_roots(manifest, &roots)?;
+                term::print_names(&hash::root_lines(manifest, &roots))?;
             }
             Ok(Exit::Done)
         }

@@ -16,6 +16,7 @@ use crate::exit::{Exit, Failure};
 use crate::findings::{self, Tally};
 use crate::folder::{self, Manifests};
 use crate::json::{self, Listing, Reports};
+use crate::many;
 use crate::open::{self, Operand};
 use crate::progress::Work;
 use crate::size::counted;
@@ -26,7 +27,7 @@ pub(crate) fn run(args: &VerifyArgs, common: &Common) -> Result<Exit, Failure> {
     let pool = bulk::pool(common, usize::MAX)?;
     match (&args.manifest, &args.check) {
         (Some(manifest), _) => with_manifests(manifest, args, common, &pool),
-        (_, Some(list)) => pool.install(|| with_list(list, args, common)),
+        (_, Some(list)) => with_list(list, args, common, &pool),
         _ => Err(Failure::usage("no input (expected IMAGE and --manifest, or --check)")),
     }
 }
@@ -39,7 +40,9 @@ fn with_manifests(manifest: &Path, args: &VerifyArgs, common: &Common, pool: &Po
     }
     let mut reports = args.output.is_json().then(|| Reports::begin(is_list));
     let (mut worst, mut manifests, mut tally) = (None, Manifests::new(manifest), Tally::default());
-    folder::for_each_image(&args.images, args.folders, common, |image, found| {
+    // All threads work on one image, whose mismatches are printed as they are found.
+    let verify = |_: &Path| Ok(());
+    folder::for_each_image(&args.images, args.folders, common, 1, verify, |image, found| {
         let verified = found.and_then(|()| {
             let own = if is_list { manifests.of(image, &args.images)? } else { manifest.to_path_buf() };
             pool.install(|| with_manifest(image, &own, is_list, &mut reports, args, common))
@@ -175,7 +178,7 @@ fn end(out: Out, image: &Path, verified: &Verified, common: &Common) -> Result<E
     Ok(if matches { Exit::Done } else { Exit::Mismatch })
 }
 
-fn with_list(list: &Path, args: &VerifyArgs, common: &Common) -> Result<Exit, Failure> {
+fn with_list(list: &Path, args: &VerifyArgs, common: &Common, pool: &Pool) -> Result<Exit, Failure> {
     let input: Box<dyn BufRead> = if list == Path::new("-") {
         Box::new(BufReader::new(std::io::stdin()))
     } else {
@@ -198,9 +201,11 @@ fn with_list(list: &Path, args: &VerifyArgs, common: &Common) -> Result<Exit, Fa
         *of_file = verdict.max(*of_file);
     };
     // Digests of the same disk on adjacent lines are computed in one pass.
-    for group in parsed.sums.chunk_by(|a, b| (&a.name, a.of, &a.range) == (&b.name, b.of, &b.range)) {
-        let Some(first) = group.first() else { continue };
-        match check(first, group, args, common) {
+    let groups = parsed.sums.chunk_by(|a, b| (&a.name, a.of, &a.range) == (&b.name, b.of, &b.range));
+    let mut groups = groups.filter_map(|group| Some((group.first()?, group)));
+    let work = |(first, group): (_, &[Sum])| (first, check(first, group, args, common, pool));
+    many::in_order(many::at_once(common).min(parsed.sums.len()), &mut groups, work, |(first, checked)| {
+        match checked {
             Ok(results) => {
                 for report in results {
                     if !report.ok {
@@ -231,7 +236,8 @@ fn with_list(list: &Path, args: &VerifyArgs, common: &Common) -> Result<Exit, Fa
                 }
             }
         }
-    }
+        Ok(())
+    })?;
     if args.output.is_json() {
         json::print_all(&reports)?;
     } else {
@@ -278,11 +284,17 @@ fn print_sum(name: &Path, report: &VerifySum) -> Result<(), Failure> {
 
 /// Compares a disk or file with the digests of `group`. Where a line does not say of which of them its digest is, or by
 /// which algorithm, each possibility is tried.
-fn check(first: &Sum, group: &[Sum], args: &VerifyArgs, common: &Common) -> Result<Vec<VerifySum>, Failure> {
+fn check(
+    first: &Sum,
+    group: &[Sum],
+    args: &VerifyArgs,
+    common: &Common,
+    pool: &Pool,
+) -> Result<Vec<VerifySum>, Failure> {
     let mut results: Vec<Option<VerifySum>> = group.iter().map(|_| None).collect();
     let mut failed = None;
     for of in possible(first, common) {
-        match compare(*of, first, group, &mut results, args, common) {
+        match compare(*of, (first, group), &mut results, args, common, pool) {
             Ok(()) => {}
             Err(failure @ Failure::Message { .. }) => drop(failed.get_or_insert(failure)),
             Err(fatal) => return Err(fatal),
@@ -319,11 +331,11 @@ fn possible(sum: &Sum, common: &Common) -> &'static [SumOf] {
 /// Compares a disk or file with those digests that have not matched yet.
 fn compare(
     of: SumOf,
-    first: &Sum,
-    group: &[Sum],
+    (first, group): (&Sum, &[Sum]),
     results: &mut [Option<VerifySum>],
     args: &VerifyArgs,
     common: &Common,
+    pool: &Pool,
 ) -> Result<(), Failure> {
     let path = first.name.as_path();
     let is_open = |result: &Option<VerifySum>| !result.as_ref().is_some_and(|result| result.ok);
@@ -354,7 +366,8 @@ fn compare(
             None => whole,
         };
         let work = Work::new(content.len(), "verify", path, common);
-        let found = ops::hash(content, &algorithms, &bulk::scan_options(args.cache, &work));
+        let options = bulk::scan_options(args.cache, &work);
+        let found = pool.install(|| ops::hash(content, &algorithms, &options));
         work.finish();
         for ((sum, result), found) in open.iter_mut().zip(found.map_err(|error| Failure::of_scan(path, &error, &work))?)
         {

@@ -16,6 +16,7 @@ use crate::exit::{Exit, Failure};
 use crate::findings::Tally;
 use crate::folder;
 use crate::json::Reports;
+use crate::many;
 use crate::open;
 use crate::salvage;
 use crate::siblings;
@@ -26,54 +27,36 @@ pub(crate) fn run(args: &InfoArgs, common: &Common) -> Result<Exit, Failure> {
     let is_list = args.backing_chain || args.images.len() > 1 || args.folders.recursive;
     let mut reports = args.output.is_json().then(|| Reports::begin(is_list));
     let mut out = term::stdout();
-    let (mut first_failure, mut is_first, mut tally) = (None, true, Tally::default());
-    folder::for_each_image(&args.images, args.folders, common, |path, found| {
-        let (mut layers_shown, mut has_warnings) = (0_usize, false);
-        let shown = found.and_then(|()| {
-            let chain = open::salvaged_chain(path, common, &args.salvage)?;
-            salvage::prepare(&args.salvage, &Disk::so_far(&chain), None)?;
-            let depth = if args.backing_chain { chain.layers().len() } else { 1 };
-            for (number, layer) in chain.layers().iter().enumerate().take(depth) {
-                if let Some(reports) = &mut reports {
-                    let info = report(path, &chain, number, layer, common)?;
-                    let mut warnings = info.format_specific.data.warnings.iter();
-                    has_warnings |= warnings.any(|warning| warning.severity > Severity::Note);
-                    reports.item(&info)?;
-                    layers_shown = layers_shown.saturating_add(1);
-                } else {
-                    let facts = Facts::new(path, &chain, number, layer, common)?;
-                    let mut findings = facts.content.iter().chain(&facts.findings);
-                    has_warnings |= findings.any(|finding| finding.severity > Severity::Note);
-                    if !std::mem::take(&mut is_first) {
-                        writeln!(out)?;
-                    }
-                    human::write(&mut out, &facts, common)?;
-                }
-            }
-            let result = match chain.broken().filter(|_| args.backing_chain) {
-                Some(error) => Err(Failure::of_image(path, error)),
-                None => {
-                    let disk = &Disk::so_far(&chain);
-                    out.flush()?;
-                    salvage::finish(path, disk, 0..disk.size(), &args.salvage)
-                }
-            };
-            open::fail_if_changed(chain.layers(), result)
-        });
-        tally.add(match &shown {
+    let (mut first_failure, mut tally) = (None, Tally::default());
+    let mut between = "";
+    let show = |image: &Path| Ok(show(image, args, common));
+    folder::for_each_image(&args.images, args.folders, common, many::at_once(common), show, |path, shown| {
+        let Shown { layers, has_warnings, result } = shown.unwrap_or_else(Shown::failed);
+        tally.add(match &result {
             Ok(_) if has_warnings => "with warnings",
             Ok(_) => "fine",
             Err(_) => "failed",
         });
-        match shown {
+        for layer in &layers {
+            match (layer, &mut reports) {
+                (ShownLayer::Report(info), Some(reports)) => reports.item(&**info)?,
+                (ShownLayer::Report(_), None) => {}
+                (ShownLayer::Text(text), _) => {
+                    write!(out, "{between}")?;
+                    out.write_all(text)?;
+                    between = "\n";
+                }
+            }
+        }
+        out.flush()?;
+        match result {
             Ok(Exit::Done) if args.strict && has_warnings => drop(first_failure.get_or_insert(Exit::Corrupt)),
             Ok(Exit::Done) => {}
             Ok(exit) => drop(first_failure.get_or_insert(exit)),
             Err(closed @ Failure::ClosedPipe { .. }) => return Err(closed),
             // Show the other images, too; the first failure decides the exit code.
             Err(failure) => {
-                out.flush()?;
-                if let (0, Some(reports)) = (layers_shown, &mut reports) {
+                if let (true, Some(reports)) = (layers.is_empty(), &mut reports) {
                     reports.failed::<Info>(path, &failure)?;
                 }
                 let exit = failure.report();
@@ -88,6 +71,60 @@ pub(crate) fn run(args: &InfoArgs, common: &Common) -> Result<Exit, Failure> {
     out.flush()?;
     reports.map_or(Ok(()), Reports::end)?;
     Ok(first_failure.unwrap_or(Exit::Done))
+}
+
+/// What is shown of one image.
+struct Shown {
+    layers: Vec<ShownLayer>,
+    has_warnings: bool,
+    result: Result<Exit, Failure>,
+}
+
+enum ShownLayer {
+    Report(Box<Info>),
+    Text(Vec<u8>),
+}
+
+impl Shown {
+    fn failed(failure: Failure) -> Self {
+        Self { layers: Vec::new(), has_warnings: false, result: Err(failure) }
+    }
+}
+
+fn show(path: &Path, args: &InfoArgs, common: &Common) -> Shown {
+    let mut shown = Shown { layers: Vec::new(), has_warnings: false, result: Ok(Exit::Done) };
+    shown.result = show_layers(path, args, common, &mut shown);
+    shown
+}
+
+fn show_layers(path: &Path, args: &InfoArgs, common: &Common, shown: &mut Shown) -> Result<Exit, Failure> {
+    let chain = open::salvaged_chain(path, common, &args.salvage)?;
+    salvage::prepare(&args.salvage, &Disk::so_far(&chain), None)?;
+    let depth = if args.backing_chain { chain.layers().len() } else { 1 };
+    let mut show_all = || {
+        for (number, layer) in chain.layers().iter().enumerate().take(depth) {
+            if args.output.is_json() {
+                let info = report(path, &chain, number, layer, common)?;
+                let mut warnings = info.format_specific.data.warnings.iter();
+                shown.has_warnings |= warnings.any(|warning| warning.severity > Severity::Note);
+                shown.layers.push(ShownLayer::Report(Box::new(info)));
+            } else {
+                let facts = Facts::new(path, &chain, number, layer, common)?;
+                let mut findings = facts.content.iter().chain(&facts.findings);
+                shown.has_warnings |= findings.any(|finding| finding.severity > Severity::Note);
+                let mut text = Vec::new();
+                human::write(&mut text, &facts, common)?;
+                shown.layers.push(ShownLayer::Text(text));
+            }
+        }
+        if let Some(error) = chain.broken().filter(|_| args.backing_chain) {
+            return Err(Failure::of_image(path, error));
+        }
+        let disk = &Disk::so_far(&chain);
+        salvage::finish(path, disk, 0..disk.size(), &args.salvage)
+    };
+    let result = show_all();
+    open::fail_if_changed(chain.layers(), result)
 }
 
 /// Report on a layer.

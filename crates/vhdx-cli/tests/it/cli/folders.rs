@@ -585,3 +585,49 @@ fn parents_that_are_no_folder_have_a_reason_of_their_own() {
     assert_fails(&ran, 81, &["none of 0 images has this identity; 1 image or folder in it cannot be read"]);
     assert!(!ran.err.contains("too many"), "{}", ran.err);
 }
+
+#[test]
+fn any_number_of_threads_prints_the_same_about_many_images() {
+    let folder = temp_dir();
+    let mut images = Vec::new();
+    for number in 0..12_u8 {
+        let spec = Spec::empty(8 * MIB).block(u64::from(number % 8), Block::full());
+        let mut image = spec.build();
+        match number % 4 {
+            // Damage that is a warning, and a failure.
+            1 => image.patch_header_raw(3 - image.current_header(), 0, b"lost"),
+            2 => image.patch_region_tables(0, b"lost"),
+            _ => {}
+        }
+        let path = folder.path().join(format!("{number}.vhdx"));
+        image.bytes.write_file(&path).unwrap();
+        images.push(path.to_str().unwrap().to_owned());
+        if number == 5 {
+            images.push(folder.path().join("missing.vhdx").to_str().unwrap().to_owned());
+        }
+    }
+    let list = folder.path().join("list");
+    for words in [&["hash", "-a", "crc32,sha256"][..], &["check"], &["info"], &["verify", "--check"]] {
+        let run = |threads: &str| {
+            let named: &[String] = if words[0] == "verify" { &[list.to_str().unwrap().to_owned()] } else { &images };
+            vhdx_run(
+                words
+                    .iter()
+                    .map(|word| (*word).to_owned())
+                    .chain(named.to_vec())
+                    .chain(["--threads".to_owned(), threads.to_owned()]),
+            )
+        };
+        let one = run("1");
+        assert_ne!(one.status.code(), Some(0));
+        if words[0] == "hash" {
+            assert_eq!(one.text().lines().count(), 18, "{}", one.text());
+            std::fs::write(&list, one.text() + "SHA256 (missing.vhdx, disk) = " + &"0".repeat(64) + "\n").unwrap();
+        }
+        for threads in ["2", "7"] {
+            let several = run(threads);
+            let both = [&one, &several].map(|ran| (ran.status.code(), ran.text(), ran.err.clone()));
+            assert_eq!(both[0], both[1], "{words:?} {threads}");
+        }
+    }
+}

@@ -68,7 +68,7 @@ fn wrong_usage_ends_with_2_and_names_the_mistake() {
         (&["extract", "-O", "vhd", "--range", "0:0", image, "-"], "a VHD cannot be empty"),
         (&["info"], "<IMAGE>"),
         (&["map", image, image], image),
-        (&["extract", image], "<OUT>"),
+        (&["extract", image], "no output is named"),
         (&["read", image], "--range"),
         (&["read", image, "--range", "512"], "is not a range"),
         (&["read", image, "--range", "0:1X"], "is not a size"),

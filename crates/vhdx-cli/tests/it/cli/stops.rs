@@ -131,7 +131,7 @@ fn has_files_without_name(folder: &Path) -> bool {
 
     let is_possible = File::options().write(true).custom_flags(libc::O_TMPFILE).open(folder).is_ok();
     if !is_possible {
-        println!("SKIPPED (a killed extraction): the file system has no files without a name");
+        crate::kit::optional::skip("unnamed", "the file system has no files without a name");
     }
     is_possible
 }

@@ -2,7 +2,7 @@
 """Times `vhdx` beside other programs, on one machine and in one run.
 
 It makes its own images, checks that all get the same result, runs everything in turn, and prints medians, processor time, peak
-memory and ratios; with --out, also as Markdown and as a chart (SVG). Programs that are not there are left out, and said so.
+memory, bytes that the drive returned, and ratios; with --out, also as Markdown and as a chart (SVG). Programs that are not there are left out, and said so.
 
   benches/rivals.py                      all of it: 20 minutes, 25 GB of disk, 8 GB of memory
   benches/rivals.py --size 256 --rounds 3 --without-slow
@@ -38,27 +38,29 @@ class Timed:
     """What the runs of one contestant took."""
 
     def __init__(self):
-        self.wall, self.cpu, self.memory = [], [], 0
+        self.wall, self.cpu, self.memory, self.read = [], [], 0, []
 
-    def add(self, wall, cpu, memory):
+    def add(self, wall, cpu, memory, read):
         self.wall.append(wall)
         self.cpu.append(cpu)
         self.memory = max(self.memory, memory)
+        self.read.append(read)
 
 
 def measured(command):
-    """Seconds, processor seconds and the peak of memory in MiB of `command`.
+    """Seconds, processor seconds, the peak of memory in MiB, and MiB from the drive, of `command`.
 
     GNU time starts it: of a child of this process the system would count this process's memory."""
     with tempfile.NamedTemporaryFile("r") as report:
-        line = ["time", "-f", "%M", "-o", report.name, "sh", "-c", command]
+        line = ["time", "-f", "%M %I", "-o", report.name, "sh", "-c", command]
         before, begun = os.times(), time.monotonic()
         done = subprocess.run(line, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         wall, after = time.monotonic() - begun, os.times()
         if done.returncode:
             sys.exit(f"{command}: {done.stderr}")
         cpu = after.children_user + after.children_system - before.children_user - before.children_system
-        return wall, cpu, int(report.read()) >> 10
+        memory, sectors = map(int, report.read().split())
+        return wall, cpu, memory >> 10, sectors * 512 / MIB
 
 
 class Bench:
@@ -86,7 +88,8 @@ class Bench:
         print(f"\n{title}" + (f" ({note})" if note else ""))
         for name, found in self.rows[-1][1]:
             wall = statistics.median(found.wall)
-            print(f"  {name:28} {wall:9.3f} s  cpu {statistics.median(found.cpu):8.3f}  {found.memory:5} MiB  {wall / ours:7.2f} x")
+            read = statistics.median(found.read)
+            print(f"  {name:28} {wall:9.3f} s  cpu {statistics.median(found.cpu):8.3f}  {found.memory:5} MiB  read {read:5.0f} MiB  {wall / ours:7.2f} x")
         sys.stdout.flush()
 
 
@@ -144,6 +147,10 @@ def dense_work(bench, vhdx, folder, place, best):
         ("cat IMAGE > /dev/null", f"cat {image} > /dev/null", "cat"),
         ("7zz t -scrcCRC32", f"7zz t -tvhdx -scrcCRC32 {image}", "7zz"),
     ])
+    bench.time(f"crc32 of {size} on one thread, {place}", [
+        ("vhdx hash -a crc32", f"{vhdx} hash -a crc32 --threads 1 {image}", vhdx),
+        ("cat IMAGE > /dev/null", f"cat {image} > /dev/null", "cat"),
+    ])
     bench.time(f"blake3 of {size}, {place}", [
         ("vhdx hash -a blake3", f"{vhdx} hash -a blake3 {image}", vhdx),
         ("b3sum (raw)", f"b3sum {raw}", "b3sum"),
@@ -161,13 +168,38 @@ def dense_work(bench, vhdx, folder, place, best):
     (folder / "dense.raw.copy").unlink()
 
 
-def cold_work(bench, vhdx, folder):
-    image = folder / "dense.vhdx"
-
-    def forget():
-        with open(image, "rb") as file:
+def forget_files(files):
+    for path in files:
+        with open(path, "rb") as file:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
+
+def many_work(bench, vhdx, folder):
+    image, raw, copy, fleet = folder / "dense.vhdx", folder / "dense.raw", folder / "copy.vhdx", folder / "fleet"
+    shutil.copy(image, copy)
+    bench.time(f"sha256 of two images of {bench.args.size} MiB, disk", [
+        ("vhdx hash", f"{vhdx} hash {image} {copy}", vhdx),
+        ("vhdx hash --threads 1", f"{vhdx} hash --threads 1 {image} {copy}", vhdx),
+        ("openssl dgst -sha256 (raw, twice)", f"openssl dgst -sha256 {raw} {raw}", "openssl"),
+    ])
+    copy.unlink()
+    fleet.mkdir()
+    files = [fleet / f"{number}.vhdx" for number in range(100)]
+    for file in files:
+        run(["qemu-img", "create", "-q", "-f", "vhdx", file, "127G"])
+        run(["qemu-io", "-f", "vhdx", "-c", "write -q -P 7 1M 64k", file], stdout=subprocess.DEVNULL)
+    os.sync()
+    bench.time("info of 100 images of 127 GiB that are not in memory, disk", [
+        ("vhdx info", f"{vhdx} info {fleet}/*.vhdx", vhdx),
+        ("vhdx list", f"{vhdx} list {fleet}", vhdx),
+        ("qemu-img info, one after the other", f"for file in {fleet}/*.vhdx; do qemu-img info $file; done", "qemu-img"),
+    ], before=lambda: forget_files(files))
+    shutil.rmtree(fleet)
+
+
+def cold_work(bench, vhdx, folder):
+    image = folder / "dense.vhdx"
+    forget = lambda: forget_files([image])
     bench.time("crc32 of what is not in memory, disk", [
         ("vhdx hash -a crc32", f"{vhdx} hash -a crc32 {image}", vhdx),
         ("cat IMAGE > /dev/null", f"cat {image} > /dev/null", "cat"),
@@ -314,16 +346,17 @@ def amount(seconds):
 
 
 def markdown(bench):
-    lines = ["| work | | median | processor | memory | ratio |", "|---|---|---|---|---|---|"]
+    lines = ["| work | | median | processor | memory | from the drive | ratio |", "|---|---|---|---|---|---|---|"]
     for title, rows, note in bench.rows:
         ours = statistics.median(rows[0][1].wall)
         for index, (name, timed) in enumerate(rows):
             wall = statistics.median(timed.wall)
             cpu = f"{statistics.median(timed.cpu):.2f} s" if timed.cpu else ""
             memory = f"{timed.memory} MiB" if timed.memory else ""
+            read = f"{statistics.median(timed.read):.0f} MiB" if timed.read and any(timed.read) else ""
             head = (title + (f" ({note})" if note else "")) if index == 0 else ""
             ratio = "**1**" if index == 0 else f"{wall / ours:.2f}"
-            lines.append(f"| {head} | {name.replace('|', chr(92) + '|')} | {amount(wall)} | {cpu} | {memory} | {ratio} |")
+            lines.append(f"| {head} | {name.replace('|', chr(92) + '|')} | {amount(wall)} | {cpu} | {memory} | {read} | {ratio} |")
     return "\n".join(lines) + "\n"
 
 
@@ -392,6 +425,7 @@ def main():
         images(folder, bench.args.size, False)
         dense_work(bench, vhdx, folder, "disk", "-m 16 -W")
         cold_work(bench, vhdx, folder)
+        many_work(bench, vhdx, folder)
         shared_work(bench, vhdx, folder, folder)
     if bench.args.out:
         bench.args.out.mkdir(parents=True, exist_ok=True)

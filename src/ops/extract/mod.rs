@@ -165,7 +165,7 @@ pub fn measure(disk: &Disk, range: Range<u64>) -> Result<Extracted, Error> {
 }
 
 /// Writes an input to a file or a block device, at the offsets of its bytes. With the feature `rayon`, the threads of
-/// the current pool do it: two are faster than one if the system copies from memory to memory.
+/// the current pool do it: one writes while the others read what comes next.
 ///
 /// If the input ends with zeros that are not written, they do not extend the file: set its length before.
 ///

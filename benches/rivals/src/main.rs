@@ -9,10 +9,13 @@ use std::hint::black_box;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use vhdx_mmap::{Disk, OpenOptions, Source};
 use vhdx_testkit as kit;
+use wxtla::images::vhdx::VhdxImage;
+use wxtla::{ByteSource, FileDataSource};
 
 use kit::builder::Spec;
 use kit::{Block, MIB, Model};
@@ -59,6 +62,10 @@ fn open(image: &str) -> Disk {
     // SAFETY: the driver changes no image while it is read.
     let source = unsafe { Source::map(image) }.unwrap();
     Disk::open(source, &OpenOptions::new()).unwrap()
+}
+
+fn open_by_wxtla(image: &str) -> VhdxImage {
+    VhdxImage::open(Arc::new(FileDataSource::open(image).unwrap())).unwrap()
 }
 
 fn sum(bytes: &[u8]) -> u64 {
@@ -122,6 +129,16 @@ fn random(image: &str, raw: &str) {
         peer.read_exact(buffer.bytes()).unwrap();
         u64::from(buffer.bytes()[0])
     });
+    let peer = img_vhdx::VhdxReader::open(image).unwrap();
+    time("rust-img-vhdx, copy", &mut |at| {
+        peer.read_at(at, buffer.bytes()).unwrap();
+        u64::from(buffer.bytes()[0])
+    });
+    let peer = open_by_wxtla(image);
+    time("wxtla, copy", &mut |at| {
+        peer.read_exact_at(at, buffer.bytes()).unwrap();
+        u64::from(buffer.bytes()[0])
+    });
     black_box(total);
 }
 
@@ -144,4 +161,8 @@ fn pass(image: &str) {
     let mut peer = vhdx::VhdxReader::open(Path::new(image)).unwrap();
     let size = disk.size();
     time("vhdx-core", &mut |buffer, at| at < size && peer.read_exact(buffer).is_ok());
+    let peer = img_vhdx::VhdxReader::open(image).unwrap();
+    time("rust-img-vhdx", &mut |buffer, at| at < size && peer.read_at(at, buffer).is_ok());
+    let peer = open_by_wxtla(image);
+    time("wxtla", &mut |buffer, at| at < size && peer.read_exact_at(at, buffer).is_ok());
 }

@@ -76,6 +76,11 @@ impl Identities {
         Ok(found)
     }
 
+    /// Returns the number of images with an identity.
+    pub(super) fn count(&self, id: Uuid) -> usize {
+        self.by_id.get(&id).map_or(0, Vec::len)
+    }
+
     /// Returns the images with one of the identities that a child stores: those with its first identity first, and of
     /// these the longest.
     pub(super) fn with_identity(&self, locator: &ParentLocator) -> impl Iterator<Item = &Path> {

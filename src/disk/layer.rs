@@ -27,7 +27,7 @@ pub struct ParentLink {
     /// Identity by which the file was verified.
     pub linkage: Linkage,
     /// Number of other files with the identity in the folder that was searched for it: copies, also of another
-    /// length. The longest one was taken.
+    /// length. The longest one that is usable was taken.
     pub others: usize,
 }
 

@@ -205,7 +205,7 @@ impl<'a> Search<'a> {
         };
         let mut found = known.with_identity(self.locator).find_map(|path| self.take_found(path));
         if let Some(found) = &mut found {
-            found.others = known.with_identity(self.locator).count().saturating_sub(1);
+            found.others = known.count(found.image.header().data_write_guid).saturating_sub(1);
         } else {
             let Identities { images, unreadable, is_complete, .. } = *known;
             let outcome = ParentRejection::NoneWithin { images, unreadable, is_complete };

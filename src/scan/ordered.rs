@@ -172,8 +172,10 @@ impl<'a> Bulk<'a, '_, 1> {
             lock(&ring.state).consuming = consuming;
             // A thread that cannot receive them has panicked, which ends the scope with a panic.
             spawned.into_iter().zip(shares).for_each(|(thread, share)| drop(thread.send(share)));
-            // No more threads than cores: a thread that waits for a core delays the consumers.
-            on_all_threads(threads::count().saturating_sub(consuming).max(1), &|| {
+            // No more threads than cores: a thread that waits for a core delays the consumers. More than two for each
+            // of them would only wait, and are left for other work.
+            let most = consuming.saturating_mul(2);
+            on_all_threads(threads::count().saturating_sub(consuming).min(most).max(1), &|| {
                 ring.work(self, &map);
                 Vec::<()>::new()
             });

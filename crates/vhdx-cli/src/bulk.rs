@@ -3,6 +3,7 @@
 use std::io;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::{Arc, OnceLock};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use vhdx_mmap::ops::Algorithm;
@@ -15,17 +16,36 @@ use crate::progress::Work;
 use crate::size::ByteRange;
 
 /// Threads that do the work.
+#[derive(Clone)]
 pub(crate) enum Pool {
-    Threads(ThreadPool),
+    Threads(Arc<ThreadPool>),
     /// The system allows this user no more threads: the current one does all the work.
     ThisThread,
 }
 
 impl Pool {
+    pub(crate) fn has_threads(&self) -> bool {
+        matches!(self, Self::Threads(_))
+    }
+
     pub(crate) fn install<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         match self {
             Self::Threads(pool) => pool.install(work),
             Self::ThisThread => work(),
+        }
+    }
+}
+
+/// The pool of all threads: several images at once have the same.
+static ALL: OnceLock<Pool> = OnceLock::new();
+
+/// The threads: the number of --threads, or one per core.
+pub(crate) fn all_threads(common: &Common) -> Result<Pool, Failure> {
+    match ALL.get() {
+        Some(pool) => Ok(pool.clone()),
+        None => {
+            let pool = pool(common, usize::MAX)?;
+            Ok(ALL.get_or_init(|| pool).clone())
         }
     }
 }
@@ -37,7 +57,7 @@ pub(crate) fn pool(common: &Common, max: usize) -> Result<Pool, Failure> {
         None => std::thread::available_parallelism().map_or(1, usize::from).min(max),
     };
     if let Ok(pool) = ThreadPoolBuilder::new().num_threads(threads).build() {
-        return Ok(Pool::Threads(pool));
+        return Ok(Pool::Threads(Arc::new(pool)));
     }
     if rayon::current_thread_index().is_none() {
         let pool = ThreadPoolBuilder::new().num_threads(1).use_current_thread().build();

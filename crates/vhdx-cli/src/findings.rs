@@ -43,7 +43,7 @@ pub(crate) fn warn_of_content(path: &Path, disk: &Disk, common: &Common) -> Resu
     if common.quiet {
         return Ok(());
     }
-    for finding in bulk::pool(common, usize::MAX)?.install(|| ops::content_warnings(disk)) {
+    for finding in bulk::all_threads(common)?.install(|| ops::content_warnings(disk)) {
         let image = disk.layers().get(finding.detail.layer()).map_or(disk.image(), |layer| layer.image());
         let advice = advice(image.path().unwrap_or(path), image, &finding);
         let text = format!("{}: {}: {advice}", path.display(), text_of(&finding));

@@ -5,6 +5,7 @@ use std::num::NonZero;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::args::{Common, ProgressChoice};
+use crate::bulk;
 use crate::exit::Failure;
 use crate::progress;
 use crate::term::{self, Messages};
@@ -12,17 +13,18 @@ use crate::term::{self, Messages};
 /// Number of results that may wait for those before them, for each thread.
 const WAITING: usize = 4;
 
-/// Number of items to work on at once: the number of --threads, or one per core.
-pub(crate) fn at_once(common: &Common) -> usize {
-    // The lines of this progress do not say what they are about.
-    if common.progress() == ProgressChoice::Plain {
+/// Number of images to work on at once: the number of --threads, or one per core.
+pub(crate) fn images_at_once(common: &Common) -> usize {
+    // The lines of this progress do not say what they are about. Where the system has no threads, there is one pool.
+    let has_threads = bulk::all_threads(common).is_ok_and(|pool| pool.has_threads());
+    if common.progress() == ProgressChoice::Plain || !has_threads {
         return 1;
     }
     let cores = || std::thread::available_parallelism().map_or(1, NonZero::get);
     common.threads.filter(|threads| *threads > 0).map_or_else(cores, usize::from)
 }
 
-/// State that all threads share.
+/// The items and their results.
 struct State<'i, I, T> {
     items: &'i mut I,
     /// Number of items that were begun.
@@ -36,29 +38,31 @@ struct State<'i, I, T> {
     is_stopped: bool,
 }
 
-/// Work that several threads do.
-struct Shared<'i, I, T> {
+/// The items, for all threads.
+struct Queue<'i, I, T> {
     state: Mutex<State<'i, I, T>>,
     changed: Condvar,
     /// Number of items that may be begun before the next result is taken.
     room: usize,
 }
 
-impl<'i, I: Iterator, T> Shared<'i, I, T> {
-    fn wait(&self, is_time: impl Fn(&State<'i, I, T>) -> bool) -> MutexGuard<'_, State<'i, I, T>> {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        self.changed.wait_while(state, |state| !is_time(state)).unwrap_or_else(PoisonError::into_inner)
+impl<'i, I: Iterator, T> Queue<'i, I, T> {
+    fn lock(&self) -> MutexGuard<'_, State<'i, I, T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes the state as soon as it is time for that.
-    fn change(&self, is_time: impl Fn(&State<'i, I, T>) -> bool, change: impl FnOnce(&mut State<'i, I, T>)) {
-        change(&mut self.wait(is_time));
+    fn wait(&self, is_ready: impl Fn(&State<'i, I, T>) -> bool) -> MutexGuard<'_, State<'i, I, T>> {
+        self.changed.wait_while(self.lock(), |state| !is_ready(state)).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State<'i, I, T>)) {
+        change(&mut self.lock());
         self.changed.notify_all();
     }
 
     /// Works on one item after the other.
     fn work(&self, work: impl Fn(I::Item) -> T) {
-        let _stop = StopOnPanic(self);
+        let _stop = Stop(self, false);
         loop {
             let mut state = self
                 .wait(|state| state.is_stopped || state.is_last || state.begun < state.taken.saturating_add(self.room));
@@ -74,29 +78,30 @@ impl<'i, I: Iterator, T> Shared<'i, I, T> {
             let number = state.begun;
             state.begun = number.saturating_add(1);
             drop(state);
-            let done = term::collect(|| work(item));
-            self.change(|_| true, |state| drop(state.done.insert(number, done)));
+            let done = term::collect_messages(|| work(item));
+            self.change(|state| drop(state.done.insert(number, done)));
         }
     }
 
     /// Returns the next result with its messages, or `None` after the last one.
     fn next(&self) -> Option<(Messages, T)> {
         let is_over = |state: &State<'i, I, T>| state.is_last && state.taken >= state.begun;
-        let is_time =
+        let is_ready =
             |state: &State<'i, I, T>| state.is_stopped || is_over(state) || state.done.contains_key(&state.taken);
-        let mut state = self.wait(is_time);
+        let mut state = self.wait(is_ready);
         let number = state.taken;
         state.done.remove(&number)
     }
 }
 
-/// Ends the work if a thread panics: its result never comes.
-struct StopOnPanic<'s, 'i, I: Iterator, T>(&'s Shared<'i, I, T>);
+/// Ends the work of all threads when it goes out of scope: always (true), or if a thread panics, whose result never
+/// comes.
+struct Stop<'s, 'i, I: Iterator, T>(&'s Queue<'i, I, T>, bool);
 
-impl<I: Iterator, T> Drop for StopOnPanic<'_, '_, I, T> {
+impl<I: Iterator, T> Drop for Stop<'_, '_, I, T> {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.change(|_| true, |state| state.is_stopped = true);
+        if self.1 || std::thread::panicking() {
+            self.0.change(|state| state.is_stopped = true);
         }
     }
 }
@@ -113,29 +118,29 @@ pub(crate) fn in_order<I: Iterator<Item: Send> + Send, T: Send>(
     work: impl Fn(I::Item) -> T + Sync,
     mut take: impl FnMut(T) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    let (begun, is_last, done, taken, is_stopped) = (0, at_once < 2, BTreeMap::new(), 0, false);
-    let state = State { items, begun, is_last, done, taken, is_stopped };
-    let shared = Shared { state: Mutex::new(state), changed: Condvar::new(), room: at_once.saturating_mul(WAITING) };
-    std::thread::scope(|scope| {
-        let start = || std::thread::Builder::new().spawn_scoped(scope, || shared.work(&work)).ok();
-        // If the system has no more threads, the current one does all the work.
-        if (0..at_once).map_while(|_| start()).count() == 0 {
-            shared.change(|_| true, |state| state.is_last = true);
+    if at_once < 2 {
+        return items.try_for_each(|item| take(work(item)));
+    }
+    let state = State { items, begun: 0, is_last: false, done: BTreeMap::new(), taken: 0, is_stopped: false };
+    let room = at_once.saturating_mul(WAITING);
+    let queue = Queue { state: Mutex::new(state), changed: Condvar::new(), room };
+    let started = std::thread::scope(|scope| {
+        let _stop = Stop(&queue, true);
+        let start = || std::thread::Builder::new().spawn_scoped(scope, || queue.work(&work)).ok();
+        let started = (0..at_once).map_while(|_| start()).count();
+        while let Some((messages, value)) = if started > 0 { queue.next() } else { None } {
+            progress::without_bars(|| {
+                messages.print();
+                take(value)
+            })
+            .inspect_err(|_| progress::stop_all())?;
+            queue.change(|state| state.taken = state.taken.saturating_add(1));
         }
-        while let Some((messages, value)) = shared.next() {
-            progress::without_bars(|| messages.print());
-            let taken = take(value);
-            if taken.is_err() {
-                progress::stop_all();
-                shared.change(|_| true, |state| state.is_stopped = true);
-                return taken;
-            }
-            shared.change(|_| true, |state| state.taken = state.taken.saturating_add(1));
-        }
-        Ok(())
+        Ok::<_, Failure>(started)
     })?;
-    let State { items, is_stopped, .. } = shared.state.into_inner().unwrap_or_else(PoisonError::into_inner);
-    if is_stopped { Ok(()) } else { items.try_for_each(|item| take(work(item))) }
+    let state = queue.state.into_inner().unwrap_or_else(PoisonError::into_inner);
+    // If the system has no more threads, the current one does all the work.
+    if started > 0 { Ok(()) } else { state.items.try_for_each(|item| take(work(item))) }
 }
 
 #[cfg(test)]

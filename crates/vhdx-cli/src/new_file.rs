@@ -97,6 +97,17 @@ fn builder() -> tempfile::Builder<'static, 'static> {
 /// A file without a name; none where the system has no such files, or would not give it a name later.
 #[cfg(target_os = "linux")]
 fn unnamed(folder: &Path) -> Option<NewFile> {
+    let folder = folder.to_path_buf();
+    // Whether such a file would get a name is seen by an empty one: not without /proc, or against a rule of the system.
+    let (_file, path) = open_unnamed(&folder)?;
+    drop(builder().make_in(&folder, |temporary| link(&path, temporary)).ok()?);
+    let (file, path) = open_unnamed(&folder)?;
+    Some(NewFile::Unnamed { file, path, folder })
+}
+
+/// A file without a name, and where the system shows it.
+#[cfg(target_os = "linux")]
+fn open_unnamed(folder: &Path) -> Option<(File, PathBuf)> {
     use std::os::fd::AsRawFd;
 
     use rustix::fs::{Mode, OFlags};
@@ -104,9 +115,7 @@ fn unnamed(folder: &Path) -> Option<NewFile> {
     let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
     let file = File::from(rustix::fs::open(folder, flags, Mode::from_raw_mode(0o666)).ok()?);
     let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
-    // Without /proc, it could not get a name.
-    std::fs::metadata(&path).ok()?;
-    Some(NewFile::Unnamed { file, path, folder: folder.to_path_buf() })
+    Some((file, path))
 }
 
 #[cfg(target_os = "linux")]

@@ -198,7 +198,10 @@ fn report_findings(disk: &Disk, path: &Path, common: &Common) -> Result<(), Fail
             if let Some(link) = layer.link().filter(|link| link.found_by == FoundBy::Identity) {
                 let others = match link.others {
                     0 => String::new(),
-                    others => format!("; it is the longest of {} files with that identity", others.saturating_add(1)),
+                    others => format!(
+                        "; of {} files with that identity, it is the longest that can be used",
+                        others.saturating_add(1)
+                    ),
                 };
                 let found = "the parent was found by its identity, under another name";
                 let text = format!("{}: {found}{others}", name.display());

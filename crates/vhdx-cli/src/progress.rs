@@ -1,6 +1,7 @@
 //! Progress of long work, and how signals stop it.
 
 mod bar;
+mod terminal;
 
 use std::io::{self, IsTerminal, Write};
 use std::ops::ControlFlow;
@@ -15,6 +16,8 @@ use vhdx_mmap::Progress;
 use crate::args::{Common, ProgressChoice};
 use crate::size::human;
 use crate::term::escape;
+
+use terminal::Terminal;
 
 /// Time before the bar appears: most work is done sooner.
 const CALM: Duration = Duration::from_millis(500);
@@ -34,7 +37,7 @@ pub(crate) fn stop_all() {
 }
 
 /// Prints something while no bar is on the terminal.
-pub(crate) fn without_bars(print: impl FnOnce()) {
+pub(crate) fn without_bars<T>(print: impl FnOnce() -> T) -> T {
     match BARS.get() {
         Some(bars) => bars.suspend(print),
         None => print(),
@@ -166,7 +169,7 @@ impl Work {
     pub(crate) fn finish(&self) {
         let done = self.done.load(Ordering::Relaxed);
         let is_complete = done >= self.total && done > 0;
-        let mut err = io::stderr().lock();
+        // Bars are drawn to standard error, so it must not be locked while one is removed.
         match &self.display {
             Display::Nothing => {}
             Display::Bar(bar) => {
@@ -174,11 +177,12 @@ impl Work {
                     bar.finish_and_clear();
                     bars.remove(bar);
                     if is_complete {
-                        bars.suspend(|| drop(writeln!(err, "{}", self.closing_line(done))));
+                        without_bars(|| drop(writeln!(io::stderr(), "{}", self.closing_line(done))));
                     }
                 }
             }
             Display::Plain { is_terminal } => {
+                let mut err = io::stderr().lock();
                 if *is_terminal {
                     drop(writeln!(err));
                 }
@@ -186,9 +190,8 @@ impl Work {
                     drop(writeln!(err, "{}", self.closing_line(done)));
                 }
             }
-            Display::Json => drop(self.write_json(&mut err, done, true)),
+            Display::Json => drop(self.write_json(&mut io::stderr().lock(), done, true)),
         }
-        drop(err);
         self.print_status_if_wanted(done);
     }
 
@@ -258,11 +261,12 @@ impl Work {
     }
 
     fn bar(&self) -> ProgressBar {
-        let columns = terminal_size::terminal_size_of(io::stderr()).map(|(width, _)| usize::from(width.0));
-        let columns = columns.filter(|columns| *columns > 0).unwrap_or(80);
-        let hidden = ProgressDrawTarget::hidden();
-        let bar = bar::bar(hidden, columns, self.total, self.started.elapsed(), self.phase, &self.file);
-        let bars = BARS.get_or_init(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(10)));
+        let (hidden, elapsed) = (ProgressDrawTarget::hidden(), self.started.elapsed());
+        let bar = bar::bar(hidden, terminal::columns(), self.total, elapsed, self.phase, &self.file);
+        let bars = BARS.get_or_init(|| {
+            let target = ProgressDrawTarget::term_like_with_hz(Box::new(Terminal::default()), 10);
+            MultiProgress::with_draw_target(target)
+        });
         bars.add(bar)
     }
 }

@@ -1,7 +1,8 @@
 //! Checkpoints beside an image: reading the base alone gives an old state of the disk.
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use vhdx_mmap::Image;
 use vhdx_mmap::ops::inventory::{Checkpoints, Siblings};
@@ -10,8 +11,14 @@ use crate::args::Common;
 use crate::size::counted;
 use crate::term::{self, escape};
 
-/// The folders that were looked at last: many images may be in them.
-static LAST: Mutex<Option<(Vec<PathBuf>, Arc<Siblings>)>> = Mutex::new(None);
+/// The folders that were looked at last, and what is in them: many images may be there.
+static KNOWN: Mutex<VecDeque<(Vec<PathBuf>, Arc<Once>)>> = Mutex::new(VecDeque::new());
+
+/// What is in a folder, which is read by the first that asks for it, while the others wait for it.
+type Once = OnceLock<Siblings>;
+
+/// Number of folders that are known at once: more than there are images at once in most cases.
+const MOST_KNOWN: usize = 64;
 
 /// Images that depend on an image, in its folder. `None` with --no-siblings, and if the image is not a file.
 pub(crate) fn checkpoints(image: &Image, common: &Common) -> Option<Checkpoints> {
@@ -22,15 +29,20 @@ pub(crate) fn checkpoints(image: &Image, common: &Common) -> Option<Checkpoints>
     if folders.is_empty() {
         return None;
     }
-    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
-    let siblings = match &*last {
-        Some((known, siblings)) if *known == folders => Arc::clone(siblings),
-        _ => {
-            let siblings = Arc::new(Siblings::in_folders(&folders));
-            *last = Some((folders, Arc::clone(&siblings)));
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let siblings = match known.iter().find(|(of, _)| *of == folders) {
+        Some((_, siblings)) => Arc::clone(siblings),
+        None => {
+            let siblings = Arc::new(Once::new());
+            known.push_back((folders.clone(), Arc::clone(&siblings)));
+            if known.len() > MOST_KNOWN {
+                known.pop_front();
+            }
             siblings
         }
     };
+    drop(known);
+    let siblings = siblings.get_or_init(|| Siblings::in_folders(&folders));
     Some(siblings.checkpoints(image))
 }
 

@@ -207,11 +207,14 @@ impl Target {
 
 /// The failure if a complete file cannot get its name.
 fn not_named(failed: &NotNamed, path: &Path) -> Failure {
-    let hint = match &failed.kept {
-        Some(kept) => format!("the complete output is in {}", kept.display()),
-        None => "its folder was removed or renamed meanwhile: write it to an existing folder".to_owned(),
-    };
-    cannot_create(path, &failed.error).with_hint(hint)
+    let failure = cannot_create(path, &failed.error);
+    match &failed.kept {
+        Some(kept) => failure.with_hint(format!("the complete output is in {}", kept.display())),
+        None if failed.error.kind() == io::ErrorKind::NotFound => {
+            failure.with_hint("its folder was removed or renamed meanwhile: write it to an existing folder")
+        }
+        None => failure,
+    }
 }
 
 /// Standard output as a file, without the line buffer of the standard library, which would search the disk for

@@ -57,7 +57,7 @@ thread_local! {
 }
 
 /// Returns the messages of `work` on this thread, and its result.
-pub(crate) fn collect<T>(work: impl FnOnce() -> T) -> (Messages, T) {
+pub(crate) fn collect_messages<T>(work: impl FnOnce() -> T) -> (Messages, T) {
     let before = COLLECTED.replace(Some(String::new()));
     let done = work();
     (Messages(COLLECTED.replace(before).unwrap_or_default()), done)

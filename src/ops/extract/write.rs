@@ -171,7 +171,7 @@ impl<'t> Writer<'t> {
     }
 
     fn write_all(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        let _turn = self.target.direct.is_none().then(|| lock(&self.turn));
+        let turn = self.target.direct.is_none().then(|| lock(&self.turn));
         let is_aligned = |number: u64| number.is_multiple_of(PAGE);
         let fits = is_aligned(offset) && bytes.as_ptr().align_offset(to_usize_saturating(PAGE)) == 0;
         match self.target.direct.filter(|_| fits) {
@@ -190,6 +190,7 @@ impl<'t> Writer<'t> {
             }
             None => write_in_pieces(self.target.file, bytes, offset)?,
         }
+        drop(turn);
         let length = to_u64(bytes.len());
         let before = self.written.fetch_add(length, Ordering::Relaxed);
         if self.cache == PageCachePolicy::Drop && before < MOST_CACHED && before.saturating_add(length) >= MOST_CACHED {

@@ -23,41 +23,47 @@ use crate::size::{counted, human};
 use crate::term::{self, escape};
 
 pub(crate) fn run(args: &CheckArgs, common: &Common) -> Result<Exit, Failure> {
-    let pool = bulk::pool(common, usize::MAX)?;
+    let pool = bulk::all_threads(common)?;
     let is_list = args.images.len() > 1 || args.folders.recursive;
     let mut reports = args.output.is_json().then(|| Reports::begin(is_list));
-    let (mut worst, mut tally) = (Exit::Done, Tally::default());
+    let (mut worst, mut tally, mut out) = (Exit::Done, Tally::default(), term::stdout());
     let check = |image: &Path| check_image(image, args, common, &pool);
-    folder::for_each_image(&args.images, args.folders, common, many::at_once(common), check, |image, checked| {
-        let exit = match checked {
-            Ok((report, exit)) => {
-                if let Some(reports) = &mut reports {
-                    reports.item(&CheckResult::Checked(Box::new(Check::of(&report, args.strict))))?;
-                } else {
-                    as_text(image, &report, args.strict, common)?;
+    folder::for_each_image(
+        &args.images,
+        args.folders,
+        common,
+        many::images_at_once(common),
+        check,
+        |image, checked| {
+            let exit = match checked {
+                Ok(Checked { text, report, exit }) => {
+                    if let (Some(reports), Some(report)) = (&mut reports, report) {
+                        reports.item(&report)?;
+                    }
+                    out.write_all(&text)?;
+                    out.flush()?;
+                    exit
                 }
-                exit
-            }
-            Err(fatal @ (Failure::ClosedPipe { .. } | Failure::Interrupted { .. })) => return Err(fatal),
-            // Check the other images, too.
-            Err(failure) => {
-                if let (Some(reports), Failure::Message { text, .. }) = (&mut reports, &failure) {
-                    reports.item(&CheckResult::Failed(CheckFailure::of(image, text)))?;
+                Err(fatal @ (Failure::ClosedPipe { .. } | Failure::Interrupted { .. })) => return Err(fatal),
+                // Check the other images, too.
+                Err(failure) => {
+                    if let (Some(reports), Failure::Message { text, .. }) = (&mut reports, &failure) {
+                        reports.item(&CheckResult::Failed(CheckFailure::of(image, text)))?;
+                    }
+                    failure.report();
+                    Exit::NotChecked
                 }
-                failure.report();
-                Exit::NotChecked
+            };
+            tally.add_checked(exit);
+            if rank(exit) > rank(worst) {
+                worst = exit;
             }
-        };
-        tally.add_checked(exit);
-        if rank(exit) > rank(worst) {
-            worst = exit;
-        }
-        Ok(())
-    })?;
+            Ok(())
+        },
+    )?;
     if let Some(reports) = reports {
         reports.end()?;
     } else if let Some(line) = tally.line().filter(|_| !common.quiet) {
-        let mut out = term::stdout();
         writeln!(out, "{line}")?;
         out.flush()?;
     }
@@ -75,7 +81,14 @@ fn rank(exit: Exit) -> u8 {
     }
 }
 
-fn check_image(image: &Path, args: &CheckArgs, common: &Common, pool: &Pool) -> Result<(CheckReport, Exit), Failure> {
+/// What is printed about one image. The files of its chain are closed.
+struct Checked {
+    text: Vec<u8>,
+    report: Option<CheckResult>,
+    exit: Exit,
+}
+
+fn check_image(image: &Path, args: &CheckArgs, common: &Common, pool: &Pool) -> Result<Checked, Failure> {
     let source = open::source(image, common)?;
     let work = if args.payload && common.progress() != ProgressChoice::None {
         Work::new(estimated_size(&source), "check", image, common)
@@ -99,8 +112,13 @@ fn check_image(image: &Path, args: &CheckArgs, common: &Common, pool: &Pool) -> 
         }
         failed => open::fail_if_source_changed(&source, failed)?,
     };
-    let exit = exit_of(&report, args.strict);
-    Ok((report, exit))
+    let mut checked = Checked { text: Vec::new(), report: None, exit: exit_of(&report, args.strict) };
+    if args.output.is_json() {
+        checked.report = Some(CheckResult::Checked(Box::new(Check::of(&report, args.strict))));
+    } else {
+        as_text(&mut checked.text, image, &report, args.strict, common)?;
+    }
+    Ok(checked)
 }
 
 /// Estimate of the bytes to read, for the progress bar. A log that changes the size is ignored.
@@ -124,13 +142,17 @@ fn exit_of(report: &CheckReport, strict: bool) -> Exit {
     }
 }
 
-fn as_text(image: &Path, report: &CheckReport, strict: bool, common: &Common) -> Result<(), Failure> {
-    let mut out = term::stdout();
+fn as_text(
+    out: &mut impl Write,
+    image: &Path,
+    report: &CheckReport,
+    strict: bool,
+    common: &Common,
+) -> Result<(), Failure> {
     let name = escape(&image.to_string_lossy());
     if let Some(format) = report.looks_like {
         let step = escape(&mistaken::step(image, format, true));
         writeln!(out, "{name}: not a VHDX image (looks like {}): {step}", format.name)?;
-        out.flush()?;
         return Ok(());
     }
     let is_shown = |rule, severity| {
@@ -160,9 +182,8 @@ fn as_text(image: &Path, report: &CheckReport, strict: bool, common: &Common) ->
         }
     }
     if !common.quiet {
-        summary(&mut out, &name, report, strict, common)?;
+        summary(out, &name, report, strict, common)?;
     }
-    out.flush()?;
     Ok(())
 }
 

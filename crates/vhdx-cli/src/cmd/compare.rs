@@ -44,7 +44,7 @@ pub(crate) fn run(args: &CompareArgs, common: &Common) -> Result<Exit, Failure> 
             }
         }
     };
-    let pool = bulk::pool(common, usize::MAX)?;
+    let pool = bulk::all_threads(common)?;
     let compared = if args.all {
         pool.install(|| ops::compare(first.content(), second.content(), &options, on_difference))
     } else {

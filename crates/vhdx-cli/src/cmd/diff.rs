@@ -50,7 +50,7 @@ pub(crate) fn run(args: &DiffArgs, common: &Common) -> Result<Exit, Failure> {
             }
         }
     };
-    let pool = bulk::pool(common, usize::MAX)?;
+    let pool = bulk::all_threads(common)?;
     let found = pool.install(|| {
         if args.allocated {
             ops::allocated_changes(&disk, ancestor, &mut on_change)

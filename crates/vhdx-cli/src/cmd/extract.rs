@@ -198,7 +198,7 @@ fn verify(
     let written = open::map(path).map_err(|error| unreadable(&error))?;
     let work = work.next(content.len(), "verify", &args.out, common);
     let written = Input::raw(&written).range(..content.len());
-    let pool = bulk::pool(common, usize::MAX)?;
+    let pool = bulk::all_threads(common)?;
     let found = pool.install(|| ops::first_difference(content, written, &bulk::scan_options(args.cache, &work)));
     work.finish();
     match found.map_err(|error| Failure::of_scan(&args.image, &error, &work))? {

@@ -36,7 +36,7 @@ pub(crate) fn run(args: &HashArgs, common: &Common) -> Result<Exit, Failure> {
         let failure = Failure::usage("--format sha256sum: cannot say what a digest is of (found --file or --range)");
         return Err(failure.with_hint("leave out --format"));
     }
-    let pool = bulk::pool(common, usize::MAX)?;
+    let pool = bulk::all_threads(common)?;
     if args.manifest.is_some() || args.shard.is_some() {
         if let Some(manifests) = &args.manifest
             && (args.folders.recursive || args.images.len() > 1)
@@ -58,7 +58,7 @@ pub(crate) fn run(args: &HashArgs, common: &Common) -> Result<Exit, Failure> {
         });
     }
     let is_list = args.images.len() > 1 || args.folders.recursive;
-    let at_once = many::at_once(common);
+    let at_once = many::images_at_once(common);
     of_each_image(is_list, at_once, args, common, |image| hash_image(image, args, common, &pool))
 }
 
@@ -123,11 +123,9 @@ fn hash_image(image: &Path, args: &HashArgs, common: &Common, pool: &Pool) -> Re
     let work = Work::new(length, "hash", image, common);
     let options = bulk::scan_options(args.cache, &work);
     let hash = |content| pool.install(|| ops::hash(content, &args.algorithms, &options));
-    let of_disk = hash(content);
-    let of_file = file.map(hash).transpose();
+    let digests = hash(content).and_then(|of_disk| Ok((of_disk, file.map(hash).transpose()?)));
     work.finish();
-    let failed = |error| Failure::of_scan(image, &error, &work);
-    let digests = of_disk.and_then(|of_disk| Ok((of_disk, of_file?))).map_err(failed);
+    let digests = digests.map_err(|error| Failure::of_scan(image, &error, &work));
     let (of_disk, of_file) = open::fail_if_changed(disk.layers(), digests)?;
     let mut hashed = Hashed { text: Vec::new(), report: None, exit: Exit::Done };
     if args.output.is_json() {

@@ -24,7 +24,7 @@ use crate::sums::{self, Sum, SumOf};
 use crate::term::{self, TextOut, escape};
 
 pub(crate) fn run(args: &VerifyArgs, common: &Common) -> Result<Exit, Failure> {
-    let pool = bulk::pool(common, usize::MAX)?;
+    let pool = bulk::all_threads(common)?;
     match (&args.manifest, &args.check) {
         (Some(manifest), _) => with_manifests(manifest, args, common, &pool),
         (_, Some(list)) => with_list(list, args, common, &pool),
@@ -204,7 +204,7 @@ fn with_list(list: &Path, args: &VerifyArgs, common: &Common, pool: &Pool) -> Re
     let groups = parsed.sums.chunk_by(|a, b| (&a.name, a.of, &a.range) == (&b.name, b.of, &b.range));
     let mut groups = groups.filter_map(|group| Some((group.first()?, group)));
     let work = |(first, group): (_, &[Sum])| (first, check(first, group, args, common, pool));
-    many::in_order(many::at_once(common).min(parsed.sums.len()), &mut groups, work, |(first, checked)| {
+    many::in_order(many::images_at_once(common).min(parsed.sums.len()), &mut groups, work, |(first, checked)| {
         match checked {
             Ok(results) => {
                 for report in results {

@@ -101,7 +101,8 @@ const HFS_INSIDE: usize = 124;
 
 /// Returns whether this is the master directory block of HFS: its blocks consist of sectors, and its name fits.
 fn is_hfs(block: &Fields) -> bool {
-    block.bytes(0, 2) == b"BD" && block.be32(20).is_multiple_of(512) && block.byte(36) <= MOST_OF_HFS_NAME
+    let unit = block.be32(20);
+    block.bytes(0, 2) == b"BD" && unit > 0 && unit.is_multiple_of(512) && block.byte(36) <= MOST_OF_HFS_NAME
 }
 
 fn is_at(area: &Area<'_>, known: &Known) -> Result<bool> {

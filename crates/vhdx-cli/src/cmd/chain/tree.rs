@@ -15,7 +15,7 @@ use crate::term::{self, escape};
 
 pub(super) fn run(args: &ChainArgs, common: &Common) -> Result<Exit, Failure> {
     folder::reject_links(&args.images, common)?;
-    let listing = bulk::pool(common, usize::MAX)?.install(|| Listing::of(&args.images));
+    let listing = bulk::all_threads(common)?.install(|| Listing::of(&args.images));
     if args.output.is_json() {
         json::print(&ImageForest::of(&listing))?;
     } else {

@@ -12,6 +12,7 @@ use vhdx_mmap::report::Info;
 use vhdx_mmap::{BlockStates, Chain, Disk, Error, ErrorKind, Finding, FoundBy, Layer, Severity};
 
 use crate::args::{Common, InfoArgs};
+use crate::bulk;
 use crate::exit::{Exit, Failure};
 use crate::findings::Tally;
 use crate::folder;
@@ -30,7 +31,7 @@ pub(crate) fn run(args: &InfoArgs, common: &Common) -> Result<Exit, Failure> {
     let (mut first_failure, mut tally) = (None, Tally::default());
     let mut between = "";
     let show = |image: &Path| Ok(show(image, args, common));
-    folder::for_each_image(&args.images, args.folders, common, many::at_once(common), show, |path, shown| {
+    folder::for_each_image(&args.images, args.folders, common, many::images_at_once(common), show, |path, shown| {
         let Shown { layers, has_warnings, result } = shown.unwrap_or_else(Shown::failed);
         tally.add(match &result {
             Ok(_) if has_warnings => "with warnings",
@@ -130,7 +131,8 @@ fn show_layers(path: &Path, args: &InfoArgs, common: &Common, shown: &mut Shown)
 /// Report on a layer.
 fn report(path: &Path, chain: &Chain, number: usize, layer: &Layer, common: &Common) -> Result<Info, Failure> {
     let path = layer.image().path().unwrap_or(path);
-    let info = Info::of_layer(chain, number).map_err(|error| Failure::of_image(path, &error))?;
+    let info = bulk::all_threads(common)?.install(|| Info::of_layer(chain, number));
+    let info = info.map_err(|error| Failure::of_image(path, &error))?;
     if info.format_specific.data.blocks.states.is_none()
         && let Err(error) = layer.image().block_states()
     {
@@ -203,11 +205,10 @@ impl<'a> Facts<'a> {
             contents: (number == 0).then(|| ops::detect(&Disk::so_far(chain))),
             checkpoints: (number == 0).then(|| siblings::checkpoints(image, common)).flatten(),
             chain_broken: chain.broken(),
-            content: if number == 0 {
-                ops::content_warnings(&Disk::so_far(chain))
-            } else {
-                ops::layer_warnings(layer, 0)
-            },
+            content: bulk::all_threads(common)?.install(|| match number {
+                0 => ops::content_warnings(&Disk::so_far(chain)),
+                _ => ops::layer_warnings(layer, 0),
+            }),
             findings: layer.findings().collect(),
         })
     }

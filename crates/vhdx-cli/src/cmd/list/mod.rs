@@ -26,7 +26,7 @@ use table::Table;
 
 pub(crate) fn run(args: &ListArgs, common: &Common) -> Result<Exit, Failure> {
     folder::reject_links(&args.paths, common)?;
-    let pool = bulk::pool(common, usize::MAX)?;
+    let pool = bulk::all_threads(common)?;
     let work = Work::unmeasured("list", args.paths.first().map_or(Path::new(""), PathBuf::as_path));
     let options = InventoryOptions::new(open::unmapped_options(common))
         .deep(args.deep)

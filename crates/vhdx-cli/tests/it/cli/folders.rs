@@ -440,7 +440,7 @@ fn parent_under_another_name_is_found_and_named() {
     std::fs::write(&cut, &whole[..whole.len() - 4096]).unwrap();
     let ran = vhdx_run(args!["hash", "--parents", &store, &child]).done();
     assert!(ran.err.contains("copied.bak: the parent was found by its identity"), "{}", ran.err);
-    assert!(ran.err.contains("it is the longest of 2 files with that identity"), "{}", ran.err);
+    assert!(ran.err.contains("of 2 files with that identity, it is the longest that can be used"), "{}", ran.err);
     std::fs::remove_file(&cut).unwrap();
     // The hint is not what was just done.
     std::fs::remove_file(&parent).unwrap();
@@ -629,5 +629,21 @@ fn any_number_of_threads_prints_the_same_about_many_images() {
             let both = [&one, &several].map(|ran| (ran.status.code(), ran.text(), ran.err.clone()));
             assert_eq!(both[0], both[1], "{words:?} {threads}");
         }
+    }
+}
+
+/// Results that wait for others keep no file open.
+#[test]
+fn many_images_at_once_need_few_open_files() {
+    let folder = temp_dir();
+    for number in 0..100 {
+        write_image(folder.path(), &format!("{number}.vhdx"), &Spec::empty(8 * MIB));
+    }
+    for words in ["check", "info", "hash -a crc32"] {
+        let line = format!("ulimit -n 48; exec \"$0\" {words} --threads 8 --recursive \"$1\"");
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", &line]).arg(vhdx::<&str>([]).get_program()).arg(folder.path());
+        let ran = crate::support::run(&mut command).done();
+        assert!((ran.text() + &ran.err).contains("100 images: 100 "), "{words}: {}{}", ran.text(), ran.err);
     }
 }

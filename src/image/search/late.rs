@@ -22,8 +22,6 @@ impl Search<'_> {
         nested: &BTreeSet<u64>,
         others: &[u64],
     ) -> Vec<u64> {
-        // What it may read does not count for the others, which are more plausible.
-        let search = Search::new(self.view);
         let (length, file_length) = (geometry.bat_length(), self.view.length());
         let mib_of = |offset: u64| offset & !MIB.saturating_sub(1);
         let is_taken = |entry: u64| {
@@ -33,9 +31,9 @@ impl Search<'_> {
         let mut found = Vec::new();
         // All entries from `place` on are unallocated before `idle_end`.
         let (mut place, mut idle_end) = (MIB, 0);
-        while place.saturating_add(length) <= file_length && search.left.get() > 0 && found.len() <= MOST {
+        while place.saturating_add(length) <= file_length && self.left.get() > 0 && found.len() <= MOST {
             let end = place.saturating_add(length);
-            let Some(entry) = search.idle_end(place, idle_end.max(place), end) else { break };
+            let Some(entry) = self.idle_end(place, idle_end.max(place), end) else { break };
             idle_end = entry;
             let next = place.saturating_add(MIB);
             if entry >= end {
@@ -45,13 +43,10 @@ impl Search<'_> {
             }
             let bat = Table { place, metadata, geometry, file_length };
             let is_new = !nested.contains(&place) && Some(place) != metadata && !is_taken(entry);
-            if entry.saturating_sub(place) >= KIB_64 && is_new && search.is_late_bat(&bat, entry) {
+            if entry.saturating_sub(place) >= KIB_64 && is_new && self.is_late_bat(&bat, entry) {
                 found.push(place);
             }
             place = next;
-        }
-        if let Some(error) = search.failed.take() {
-            self.failed.borrow_mut().get_or_insert(error);
         }
         found
     }

@@ -170,13 +170,15 @@ struct Search<'v> {
     view: &'v View,
     /// Number of bytes of whole tables that may still be read.
     left: Cell<u64>,
+    /// The same for tables that begin with unallocated blocks: they are less plausible, and leave the others theirs.
+    late_left: Cell<u64>,
     /// First error of reading the file.
     failed: RefCell<Option<Error>>,
 }
 
 impl<'v> Search<'v> {
     fn new(view: &'v View) -> Self {
-        Self { view, left: Cell::new(MOST_READ), failed: RefCell::new(None) }
+        Self { view, left: Cell::new(MOST_READ), late_left: Cell::new(MOST_READ), failed: RefCell::new(None) }
     }
 
     /// Returns the regions of images in the disk, if they lie in the file as a whole: their region tables are not at
@@ -243,7 +245,9 @@ impl<'v> Search<'v> {
             }
         }
         if length > KIB_64 {
+            self.left.swap(&self.late_left);
             let late = self.late_bats(metadata, geometry, nested, &found);
+            self.left.swap(&self.late_left);
             found.extend(late);
         }
         found

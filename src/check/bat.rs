@@ -176,7 +176,7 @@ impl Pass<'_, '_> {
     /// Examines an entry. Returns whether the block is partially present, if that is valid.
     fn block(&mut self, block: u64, entry: BatEntry) -> bool {
         let bat = self.bat;
-        if entry.state() != 0 {
+        if bat.says_content(entry) {
             self.summary.counts.stated = self.summary.counts.stated.saturating_add(1);
         }
         let at = bat.entry_offset(bat.geometry.payload_index(block));

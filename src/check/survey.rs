@@ -19,7 +19,7 @@ use super::slots::Slots;
 pub(crate) struct Counts {
     /// Blocks with a valid place in the file, or with one that is only outside of it.
     pub(crate) allocated: u64,
-    /// Blocks in another state than NOT_PRESENT.
+    /// Blocks whose entries say what they hold ([`Bat::says_content`]).
     pub(crate) stated: u64,
     /// Whether a block reaches past the end of the file.
     pub(crate) has_outside: bool,
@@ -469,9 +469,19 @@ impl Image {
 }
 
 impl Bat<'_> {
+    /// Returns whether an entry says what its block holds. NOT_PRESENT and UNDEFINED do not; nor does a block without
+    /// content whose entry has bits that nothing writes there: it is damaged.
+    pub(super) fn says_content(&self, entry: BatEntry) -> bool {
+        match entry.state() {
+            0 | 1 => false,
+            2 | 3 => entry.reserved() == 0 && entry.file_offset() < self.view.length(),
+            _ => true,
+        }
+    }
+
     /// Counts an entry that is not zero, and claims its place.
     fn survey_entry(&self, block: u64, entry: BatEntry, slots: &Slots, counts: &mut Counts) {
-        if entry.state() != 0 {
+        if self.says_content(entry) {
             counts.stated = counts.stated.saturating_add(1);
         }
         if !entry.is_allocated() {
@@ -492,7 +502,7 @@ impl Bat<'_> {
         }
         self.in_parts(|first, end| {
             let visited = self.visit(first, end, |_, entry| {
-                if !entry.is_allocated() && entry.state() != 0 && entry.file_offset() >= MIB {
+                if !entry.is_allocated() && self.says_content(entry) && entry.file_offset() >= MIB {
                     let place = entry.file_offset();
                     slots.mark(place, place.saturating_add(self.geometry.block_size()));
                 }

@@ -25,7 +25,11 @@ pub(crate) fn step(path: &Path, format: OtherFormat, is_searched: bool) -> Strin
                                    folder: fetch the file again"
             .to_owned(),
         FormatGroup::OtherFile => "name a VHDX or AVHDX image".to_owned(),
-        _ if is_searched => "a search found no part of an image in it: look for another copy of the file".to_owned(),
+        _ if is_searched => format!(
+            "a search found no part of an image in it: if it is one, `vhdx extract --salvage --assume \
+             block-size=SIZE,disk-size=SIZE,sector-size=SIZE {file} disk.raw` looks for its table; or look for another \
+             copy of the file"
+        ),
         _ => format!(
             "only VHDX and AVHDX images can be read; `vhdx extract --salvage {file} disk.raw` searches for the rest of \
              one"

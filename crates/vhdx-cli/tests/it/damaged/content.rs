@@ -130,6 +130,18 @@ fn a_fixed_image_that_has_lost_its_table_is_reported_and_read_by_its_layout() {
 }
 
 #[test]
+fn entries_that_do_not_say_what_their_blocks_hold_are_lost_ones_of_a_fixed_image() {
+    let folder = temp_dir();
+    // Undefined, and without content but with bits that nothing writes: reserved ones, a place far outside of the file.
+    for entry in [1_u64, 3 | 1 << 7, (1 << 40) | 2] {
+        let image = Spec { raw_bat: (0..8).map(|block| (block, entry)).collect(), ..fixed_disk() }.build();
+        let path = write(folder.path(), "lost.vhdx", &image);
+        assert_warned(&path, "8 of 8 blocks are not present");
+        assert_eq!(check_of(&path).0, Some(2), "{entry:#x}");
+    }
+}
+
+#[test]
 fn evidence_for_the_places_of_a_fixed_image_that_disagrees_is_named() {
     let folder = temp_dir();
     let spec = Spec { payload_start: 20 * MIB, ..fixed_disk() };

@@ -389,7 +389,8 @@ pub(crate) struct MapArgs {
 /// Write the disk to a file, a block device, or standard output
 ///
 /// A new file has holes where the disk is empty. It gets its name when it is complete; if the command fails or is
-/// interrupted, no file is left. A block device is written in place, zeros included.
+/// interrupted, no file is left; only a complete file that cannot get its name keeps another, which is shown. A block
+/// device is written in place, zeros included.
 ///
 /// Example: vhdx extract disk.vhdx disk.raw
 #[derive(Args, Debug)]

@@ -115,7 +115,9 @@ pub(super) fn signature(name: &str) -> Pieces {
         "ext4 external journal" => ext([0, 0x8, 0]),
         "NILFS2" => vec![(1024, b"\x02\0\0\0\0\0\x34\x34".to_vec()), (1024 + 20, b"\x02".to_vec())],
         "HFS" => vec![(1024, b"BD".to_vec()), (1024 + 20, b"\0\0\x02\0".to_vec())],
-        "HFS+ in HFS" => vec![(1024, b"BD".to_vec()), (1024 + 124, b"H+".to_vec())],
+        "HFS+ in HFS" => {
+            vec![(1024, b"BD".to_vec()), (1024 + 20, b"\0\0\x02\0".to_vec()), (1024 + 124, b"H+".to_vec())]
+        }
         "UDF of 4096-byte sectors" => vec![(0x8000, b"\0BEA01\x01".to_vec()), (0x9000, b"\0NSR02\x01".to_vec())],
         "XFS" => vec![(0, b"XFSB\0\0\x10\0".to_vec())],
         "Btrfs" => vec![(0x1_0040, b"_BHRfS_M".to_vec())],

@@ -46,53 +46,32 @@ type Files<'a> = Vec<&'a Source>;
 #[derive(Debug)]
 pub(super) struct Trial<'a> {
     files: Files<'a>,
-    way: Way,
+    way: Access,
     bytes: u64,
     begin: Instant,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
-    Borrow,
-    Read,
-}
-
-impl Way {
-    const fn other(self) -> Self {
-        match self {
-            Self::Borrow => Self::Read,
-            Self::Read => Self::Borrow,
-        }
-    }
-
-    const fn access(self) -> Access {
-        match self {
-            Self::Borrow => Access::Borrow,
-            Self::Read => Access::Read,
-        }
-    }
 }
 
 impl<'a> AccessMeter<'a> {
     /// Decides how the bytes of a unit are accessed, if `wanted` allows both ways. The unit is measured if there is a
     /// trial, which has begun.
     pub(super) fn choose(&self, pieces: &[Piece<'a>], wanted: Access) -> (Access, Option<Trial<'a>>) {
-        let Some((files, bytes)) = mapped_files(pieces).filter(|_| wanted == Access::Borrow) else {
+        if wanted == Access::Read {
             return (wanted, None);
-        };
+        }
+        let Some((files, bytes)) = mapped_files(pieces) else { return (wanted, None) };
         let Some((way, is_measured)) = self.next_way(&files) else { return (wanted, None) };
         if !is_measured || bytes < LEAST_MEASURED {
-            return (way.access(), None);
+            return (way, None);
         }
         // Reading from the medium takes its own time.
         if !is_cached(pieces) {
             return (wanted, None);
         }
-        (way.access(), Some(Trial { files, way, bytes, begin: Instant::now() }))
+        (way, Some(Trial { files, way, bytes, begin: Instant::now() }))
     }
 
     /// Returns the way for the next unit with these files, and whether it is measured.
-    fn next_way(&self, files: &[&'a Source]) -> Option<(Way, bool)> {
+    fn next_way(&self, files: &[&'a Source]) -> Option<(Access, bool)> {
         let release = self.release.load(Ordering::Relaxed);
         let mut known = lock(&self.known);
         if let Some(costs) = costs_of(&mut known, files) {
@@ -177,23 +156,24 @@ struct Costs {
 
 impl Costs {
     /// Returns the way for the next unit, and whether it is measured.
-    fn next(&mut self, release: u64) -> (Way, bool) {
+    fn next(&mut self, release: u64) -> (Access, bool) {
         let number = self.units;
         self.units = number.saturating_add(1);
         if number < to_u64(2 * KEPT) {
-            return (if number.is_multiple_of(2) { Way::Borrow } else { Way::Read }, true);
+            return (if number.is_multiple_of(2) { Access::Borrow } else { Access::Read }, true);
         }
         let best = self.best(release);
         match number % TRIED_AGAIN {
             0 => (best, true),
-            1 => (best.other(), true),
+            1 => (if best == Access::Read { Access::Borrow } else { Access::Read }, true),
             _ => (best, false),
         }
     }
 
-    fn note(&mut self, way: Way, cost: u64) {
+    /// Notes the cost of a unit that was accessed in this way.
+    fn note(&mut self, way: Access, cost: u64) {
         let [borrow, read] = &mut self.costs;
-        let kept = if way == Way::Borrow { borrow } else { read };
+        let kept = if way == Access::Borrow { borrow } else { read };
         if kept.len() >= KEPT {
             kept.remove(0);
         }
@@ -201,11 +181,11 @@ impl Costs {
     }
 
     /// Returns the faster way. If one of them was never measured, bytes are borrowed.
-    fn best(&self, release: u64) -> Way {
+    fn best(&self, release: u64) -> Access {
         let [borrow, read] = self.costs.each_ref().map(|kept| median(kept));
         match (borrow, read) {
-            (Some(borrow), Some(read)) if read < borrow.saturating_add(release) => Way::Read,
-            _ => Way::Borrow,
+            (Some(borrow), Some(read)) if read < borrow.saturating_add(release) => Access::Read,
+            _ => Access::Borrow,
         }
     }
 }
@@ -220,20 +200,20 @@ fn median(costs: &[u64]) -> Option<u64> {
 mod tests {
     use std::time::Duration;
 
-    use super::{Costs, KEPT, TRIED_AGAIN, Way, cost};
+    use super::{Access, Costs, KEPT, TRIED_AGAIN, cost};
 
     /// Shows `units` units to the meter, of which each way costs this much. Returns how often each was chosen.
     fn run(costs: &mut Costs, units: u64, borrow: u64, read: u64) -> [usize; 2] {
-        let ways: Vec<Way> = (0..units)
+        let ways: Vec<Access> = (0..units)
             .map(|_| {
                 let (way, is_measured) = costs.next(0);
                 if is_measured {
-                    costs.note(way, if way == Way::Borrow { borrow } else { read });
+                    costs.note(way, if way == Access::Borrow { borrow } else { read });
                 }
                 way
             })
             .collect();
-        [Way::Borrow, Way::Read].map(|wanted| ways.iter().filter(|way| **way == wanted).count())
+        [Access::Borrow, Access::Read].map(|wanted| ways.iter().filter(|way| **way == wanted).count())
     }
 
     #[test]
@@ -253,27 +233,27 @@ mod tests {
         let mut costs = Costs::default();
         run(&mut costs, 2 * TRIED_AGAIN, 50, 90);
         run(&mut costs, 8 * TRIED_AGAIN, 200, 90);
-        assert_eq!(costs.best(0), Way::Read);
+        assert_eq!(costs.best(0), Access::Read);
         run(&mut costs, 8 * TRIED_AGAIN, 50, 90);
-        assert_eq!(costs.best(0), Way::Borrow);
+        assert_eq!(costs.best(0), Access::Borrow);
     }
 
     #[test]
     fn giving_pages_back_is_a_cost_of_borrowing() {
         let mut costs = Costs::default();
         run(&mut costs, TRIED_AGAIN, 50, 60);
-        assert_eq!(costs.best(0), Way::Borrow);
-        assert_eq!(costs.best(11), Way::Read);
+        assert_eq!(costs.best(0), Access::Borrow);
+        assert_eq!(costs.best(11), Access::Read);
     }
 
     #[test]
     fn one_slow_unit_does_not_decide() {
         let mut costs = Costs::default();
-        for way in [Way::Borrow, Way::Read] {
-            (0..KEPT).for_each(|_| costs.note(way, if way == Way::Borrow { 50 } else { 60 }));
+        for way in [Access::Borrow, Access::Read] {
+            (0..KEPT).for_each(|_| costs.note(way, if way == Access::Borrow { 50 } else { 60 }));
         }
-        costs.note(Way::Borrow, 1_000_000);
-        assert_eq!(costs.best(0), Way::Borrow);
+        costs.note(Access::Borrow, 1_000_000);
+        assert_eq!(costs.best(0), Access::Borrow);
         let microsecond = Duration::from_micros(1);
         assert_eq!([1 << 20, 1 << 19, 0].map(|bytes| cost(bytes, microsecond)), [1000, 2000, 0]);
     }
@@ -281,8 +261,8 @@ mod tests {
     #[test]
     fn without_a_measurement_bytes_are_borrowed() {
         let mut costs = Costs::default();
-        assert_eq!(costs.best(0), Way::Borrow);
-        costs.note(Way::Read, 1);
-        assert_eq!(costs.best(0), Way::Borrow);
+        assert_eq!(costs.best(0), Access::Borrow);
+        costs.note(Access::Read, 1);
+        assert_eq!(costs.best(0), Access::Borrow);
     }
 }

@@ -62,7 +62,7 @@ impl<'i, I: Iterator, T> Queue<'i, I, T> {
 
     /// Works on one item after the other.
     fn work(&self, work: impl Fn(I::Item) -> T) {
-        let _stop = Stop(self, false);
+        let _stop = Stop { queue: self, always: false };
         loop {
             let mut state = self
                 .wait(|state| state.is_stopped || state.is_last || state.begun < state.taken.saturating_add(self.room));
@@ -94,14 +94,17 @@ impl<'i, I: Iterator, T> Queue<'i, I, T> {
     }
 }
 
-/// Ends the work of all threads when it goes out of scope: always (true), or if a thread panics, whose result never
+/// Ends the work of all threads when it goes out of scope: `always`, or only if the thread panics, whose result never
 /// comes.
-struct Stop<'s, 'i, I: Iterator, T>(&'s Queue<'i, I, T>, bool);
+struct Stop<'s, 'i, I: Iterator, T> {
+    queue: &'s Queue<'i, I, T>,
+    always: bool,
+}
 
 impl<I: Iterator, T> Drop for Stop<'_, '_, I, T> {
     fn drop(&mut self) {
-        if self.1 || std::thread::panicking() {
-            self.0.change(|state| state.is_stopped = true);
+        if self.always || std::thread::panicking() {
+            self.queue.change(|state| state.is_stopped = true);
         }
     }
 }
@@ -125,7 +128,7 @@ pub(crate) fn in_order<I: Iterator<Item: Send> + Send, T: Send>(
     let room = at_once.saturating_mul(WAITING);
     let queue = Queue { state: Mutex::new(state), changed: Condvar::new(), room };
     let started = std::thread::scope(|scope| {
-        let _stop = Stop(&queue, true);
+        let _stop = Stop { queue: &queue, always: true };
         let start = || std::thread::Builder::new().spawn_scoped(scope, || queue.work(&work)).ok();
         let started = (0..at_once).map_while(|_| start()).count();
         while let Some((messages, value)) = if started > 0 { queue.next() } else { None } {

@@ -51,8 +51,8 @@ impl Search<'_> {
         found
     }
 
-    /// Returns the first page from `at` on with an entry that is not unallocated, or a place at or after `end` if there
-    /// is none before it. Returns `None` if it cannot be read, or too much was read.
+    /// Returns the first page from `at` on with an entry that is not unallocated, or a place at or after `end` if no
+    /// page before `end` has one. Returns `None` if it cannot be read, or too much was read.
     fn idle_end(&self, place: u64, mut at: u64, end: u64) -> Option<u64> {
         let file_length = self.view.length();
         let is_idle = |entry: &[u8]| {

@@ -7,6 +7,7 @@ mod image;
 mod shared;
 mod slots;
 mod survey;
+mod truncated;
 
 pub use finding::Finding;
 pub(crate) use finding::Findings;

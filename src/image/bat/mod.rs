@@ -116,7 +116,7 @@ impl Bat<'_> {
         Ok((self.assumed(block, BatEntry(self.view.fetch::<U64>(structure, offset)?.get())), offset))
     }
 
-    /// Returns the file offset after the last entry of a payload block, or 0 without such an entry.
+    /// Returns the file offset at which the entry of a payload block ends, or 0 for a block without an entry.
     pub(crate) fn payload_entry_end(&self, block: u64) -> u64 {
         if self.lacks_entry(block) {
             return 0;

@@ -11,7 +11,7 @@ use crate::source::View;
 
 use super::finding::{Finding, Findings};
 use super::image::first_set;
-use super::shared::{Claim, is_unread};
+use super::shared::is_unread;
 use super::slots::Slots;
 
 /// Number of payload blocks by what their entries say.

@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
 """Times `vhdx` beside other programs, on one machine and in one run.
 
-It makes its own images, checks that all get the same result, runs everything in turn, and prints medians, processor time, peak
-memory, bytes that the drive returned, and ratios; with --out, also as Markdown and as a chart (SVG). Programs that are not there are left out, and said so.
+It makes its own images, checks that all get the same result, runs everything in turn, and prints medians, processor
+time, peak memory, bytes that the drive returned, and ratios; with --out, also as Markdown and as a chart (SVG). Programs
+that are not there are left out, and said so.
 
-  benches/rivals.py                      all of it: 20 minutes, 25 GB of disk, 8 GB of memory
+  benches/rivals.py                      all of it: 40 minutes, 25 GB of disk, 8 GB of memory
   benches/rivals.py --size 256 --rounds 3 --without-slow
 """
 
 import argparse
+import json
 import os
 import platform
 import random
@@ -66,11 +68,34 @@ def measured(command):
 class Bench:
     def __init__(self, args):
         self.args = args
-        # (title, baseline, [(name, Timed)], note)
+        # (title, [(name, Timed)], note)
         self.rows = []
+        self.known = json.loads(args.state.read_text()) if args.state and args.state.exists() else {}
+
+    def keep(self, title, rows, note=""):
+        """Adds what was measured, and writes it down."""
+        self.rows.append((title, rows, note))
+        self.known[title] = [[(name, vars(timed)) for name, timed in rows], note]
+        if self.args.state:
+            self.args.state.write_text(json.dumps(self.known))
+
+    def has(self, title):
+        """Takes what an earlier run has measured."""
+        if title not in self.known:
+            return False
+        rows, note = self.known[title]
+        taken = []
+        for name, values in rows:
+            timed = Timed()
+            vars(timed).update(values)
+            taken.append((name, timed))
+        self.rows.append((title, taken, note))
+        return True
 
     def time(self, title, contestants, before=None, rounds=None, note=""):
         """Runs each of `contestants` (name, command, program) in turn; the first one is ours."""
+        if self.has(title):
+            return
         there = []
         for name, command, program in contestants:
             if shutil.which(program):
@@ -83,13 +108,14 @@ class Bench:
                 if before:
                     before()
                 timed[name].add(*measured(command))
-        self.rows.append((title, [(name, timed[name]) for name, _ in there], note))
+        self.keep(title, [(name, timed[name]) for name, _ in there], note)
         ours = statistics.median(timed[there[0][0]].wall)
         print(f"\n{title}" + (f" ({note})" if note else ""))
         for name, found in self.rows[-1][1]:
             wall = statistics.median(found.wall)
             read = statistics.median(found.read)
-            print(f"  {name:28} {wall:9.3f} s  cpu {statistics.median(found.cpu):8.3f}  {found.memory:5} MiB  read {read:5.0f} MiB  {wall / ours:7.2f} x")
+            print(f"  {name:28} {wall:9.3f} s  cpu {statistics.median(found.cpu):8.3f}  {found.memory:5} MiB  "
+                  f"read {read:5.0f} MiB  {wall / ours:7.2f} x")
         sys.stdout.flush()
 
 
@@ -114,7 +140,21 @@ def images(folder, mebibytes, sparse):
             os.fsync(opened.fileno())
 
 
-def dense_work(bench, vhdx, folder, place, best):
+def crc32_work(bench, vhdx, peer, image, place):
+    size = f"{bench.args.size} MiB"
+    bench.time(f"crc32 of {size}, {place}", [
+        ("vhdx hash -a crc32", f"{vhdx} hash -a crc32 {image}", vhdx),
+        ("cat IMAGE > /dev/null", f"cat {image} > /dev/null", "cat"),
+        ("pread and sum, two threads", f"{peer} sum {image}", peer),
+        ("7zz t -scrcCRC32", f"7zz t -tvhdx -scrcCRC32 {image}", "7zz"),
+    ])
+    bench.time(f"crc32 of {size} on one thread, {place}", [
+        ("vhdx hash -a crc32", f"{vhdx} hash -a crc32 --threads 1 {image}", vhdx),
+        ("cat IMAGE > /dev/null", f"cat {image} > /dev/null", "cat"),
+    ])
+
+
+def dense_work(bench, vhdx, peer, folder, place, best):
     image, raw, out = folder / "dense.vhdx", folder / "dense.raw", folder / "out"
     size = f"{bench.args.size} MiB"
     fresh = lambda: out.unlink(missing_ok=True)
@@ -122,6 +162,7 @@ def dense_work(bench, vhdx, folder, place, best):
         ("vhdx extract", f"{vhdx} extract {image} {out}", vhdx),
         ("cp (of the raw disk)", f"cp {raw} {out}", "cp"),
         (f"qemu-img convert {best}", f"qemu-img convert {best} -O raw {image} {out}", "qemu-img"),
+        ("nbdcopy of qemu-nbd", f"nbdcopy -- [ qemu-nbd -r -f vhdx {image} ] {out}", "nbdcopy"),
         ("7zz e -so", f"7zz e -tvhdx -so {image} > {out}", "7zz"),
     ], before=fresh)
     run(f"{vhdx} extract -f {image} {out} && cmp {raw} {out}")
@@ -142,15 +183,7 @@ def dense_work(bench, vhdx, folder, place, best):
         ("qemu-img, then openssl", f"qemu-img convert -n -m 16 -W -O raw {image} {out} && openssl dgst -sha256 {out}", "qemu-img"),
     ])
     fresh()
-    bench.time(f"crc32 of {size}, {place}", [
-        ("vhdx hash -a crc32", f"{vhdx} hash -a crc32 {image}", vhdx),
-        ("cat IMAGE > /dev/null", f"cat {image} > /dev/null", "cat"),
-        ("7zz t -scrcCRC32", f"7zz t -tvhdx -scrcCRC32 {image}", "7zz"),
-    ])
-    bench.time(f"crc32 of {size} on one thread, {place}", [
-        ("vhdx hash -a crc32", f"{vhdx} hash -a crc32 --threads 1 {image}", vhdx),
-        ("cat IMAGE > /dev/null", f"cat {image} > /dev/null", "cat"),
-    ])
+    crc32_work(bench, vhdx, peer, image, place)
     bench.time(f"blake3 of {size}, {place}", [
         ("vhdx hash -a blake3", f"{vhdx} hash -a blake3 {image}", vhdx),
         ("b3sum (raw)", f"b3sum {raw}", "b3sum"),
@@ -165,7 +198,7 @@ def dense_work(bench, vhdx, folder, place, best):
         ("qemu-img compare", f"qemu-img compare -f vhdx -F raw {image} {raw}", "qemu-img"),
         ("cmp (raw with raw)", f"cmp {raw} {raw}.copy", "cmp"),
     ], before=lambda: (folder / "dense.raw.copy").exists() or shutil.copy(raw, f"{raw}.copy"))
-    (folder / "dense.raw.copy").unlink()
+    (folder / "dense.raw.copy").unlink(missing_ok=True)
 
 
 def forget_files(files):
@@ -254,7 +287,7 @@ def table_work(bench, vhdx, peer, folder):
         image.unlink()
 
 
-def shared_work(bench, vhdx, folder, source):
+def shared_work(bench, vhdx, peer, folder, source):
     for kind in ["xfs", "btrfs"]:
         if os.geteuid() != 0 or not shutil.which(f"mkfs.{kind}"):
             print(f"  left out: {kind} needs root and mkfs.{kind}", file=sys.stderr)
@@ -276,6 +309,8 @@ def shared_work(bench, vhdx, folder, source):
                 ("qemu-img convert -C", f"qemu-img convert -C -O raw {image} {out}", "qemu-img"),
             ], before=lambda: out.unlink(missing_ok=True))
             run(f"{vhdx} extract -f {image} {out} && cmp {raw} {out}")
+            out.unlink()
+            crc32_work(bench, vhdx, peer, image, kind)
         finally:
             run(["umount", point])
             disk.unlink()
@@ -315,6 +350,9 @@ print(whole, (time.monotonic() - begun) / len(places) * 1e9)
 
 def library_work(bench, peer, folder):
     """Reads by libraries: medians of the rounds, each of which does all in turn."""
+    titles = {"random": "random reads of 4 KiB by libraries", "pass": f"pass over {bench.args.size} MiB by reads of 1 MiB"}
+    if all([bench.has(title) for title in titles.values()]):
+        return
     found = {"random": {}, "pass": {}}
     for _ in range(bench.args.rounds):
         for kind, more in [("random", [folder / "dense.raw"]), ("pass", [])]:
@@ -329,13 +367,14 @@ def library_work(bench, peer, folder):
             whole, each = map(float, python.stdout.split())
             found["pass"].setdefault("libvhdi (Python)", []).append(whole)
             found["random"].setdefault("libvhdi (Python), copy", []).append(each)
-    for kind, title, unit in [("random", "random reads of 4 KiB by libraries", 1e-9), ("pass", f"pass over {bench.args.size} MiB by reads of 1 MiB", 1)]:
+    for kind, unit in [("random", 1e-9), ("pass", 1)]:
+        title = titles[kind]
         rows = []
         for name, values in found[kind].items():
             timed = Timed()
             timed.wall = [value * unit for value in values]
             rows.append((name, timed))
-        bench.rows.append((title, rows, ""))
+        bench.keep(title, rows)
         print(f"\n{title}")
         for name, timed in rows:
             print(f"  {name:28} {statistics.median(timed.wall) / unit:9.3f} {'ns' if kind == 'random' else 's'}")
@@ -405,6 +444,7 @@ def main():
     parser.add_argument("--memory", type=Path, default=Path("/dev/shm"), help="a folder on tmpfs [default: /dev/shm]")
     parser.add_argument("--disk", type=Path, default=ROOT / "target", help="a folder on a disk [default: target]")
     parser.add_argument("--without-slow", action="store_true", help="leave out what takes minutes: qemu-img on sparse disks")
+    parser.add_argument("--state", type=Path, help="keep what was measured in this file, and take from it what is there already")
     parser.add_argument("--out", type=Path, help="write rivals.md and rivals.svg into this folder")
     bench = Bench(parser.parse_args())
     run(["cargo", "build", "--release", "--locked", "--manifest-path", ROOT / "Cargo.toml"])
@@ -415,7 +455,7 @@ def main():
     with tempfile.TemporaryDirectory(dir=bench.args.memory) as folder:
         folder = Path(folder)
         images(folder, bench.args.size, True)
-        dense_work(bench, vhdx, folder, "tmpfs", "-m 1")
+        dense_work(bench, vhdx, peer, folder, "tmpfs", "-m 1")
         sparse_work(bench, vhdx, folder, "tmpfs")
         chain_work(bench, vhdx, peer, folder)
         table_work(bench, vhdx, peer, folder)
@@ -423,10 +463,10 @@ def main():
     with tempfile.TemporaryDirectory(dir=bench.args.disk) as folder:
         folder = Path(folder)
         images(folder, bench.args.size, False)
-        dense_work(bench, vhdx, folder, "disk", "-m 16 -W")
+        dense_work(bench, vhdx, peer, folder, "disk", "-m 16 -W")
         cold_work(bench, vhdx, folder)
         many_work(bench, vhdx, folder)
-        shared_work(bench, vhdx, folder, folder)
+        shared_work(bench, vhdx, peer, folder, folder)
     if bench.args.out:
         bench.args.out.mkdir(parents=True, exist_ok=True)
         (bench.args.out / "rivals.md").write_text(machine(bench) + "\n\n" + markdown(bench))

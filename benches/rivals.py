@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Times `vhdx` beside other programs, on one machine and in one run.
 
-It makes its own images, checks that all get the same result, runs everything in turn, and prints medians, processor time, peak
-memory, bytes that the drive returned, and ratios; with --out, also as Markdown and as a chart (SVG). Programs that are not there are left out, and said so.
+It makes its own images, checks that all get the same result, runs everything in turn, and prints medians, processor
+time, peak memory, bytes that the drive returned, and ratios; with --out, also as Markdown and as a chart (SVG). Programs
+that are not there are left out, and said so.
 
-  benches/rivals.py                      all of it: 20 minutes, 25 GB of disk, 8 GB of memory
+  benches/rivals.py                      all of it: 40 minutes, 25 GB of disk, 8 GB of memory
   benches/rivals.py --size 256 --rounds 3 --without-slow
 """
 
@@ -89,7 +90,8 @@ class Bench:
         for name, found in self.rows[-1][1]:
             wall = statistics.median(found.wall)
             read = statistics.median(found.read)
-            print(f"  {name:28} {wall:9.3f} s  cpu {statistics.median(found.cpu):8.3f}  {found.memory:5} MiB  read {read:5.0f} MiB  {wall / ours:7.2f} x")
+            print(f"  {name:28} {wall:9.3f} s  cpu {statistics.median(found.cpu):8.3f}  {found.memory:5} MiB  "
+                  f"read {read:5.0f} MiB  {wall / ours:7.2f} x")
         sys.stdout.flush()
 
 
@@ -114,7 +116,21 @@ def images(folder, mebibytes, sparse):
             os.fsync(opened.fileno())
 
 
-def dense_work(bench, vhdx, folder, place, best):
+def crc32_work(bench, vhdx, peer, image, place):
+    size = f"{bench.args.size} MiB"
+    bench.time(f"crc32 of {size}, {place}", [
+        ("vhdx hash -a crc32", f"{vhdx} hash -a crc32 {image}", vhdx),
+        ("cat IMAGE > /dev/null", f"cat {image} > /dev/null", "cat"),
+        ("pread and sum, two threads", f"{peer} sum {image}", peer),
+        ("7zz t -scrcCRC32", f"7zz t -tvhdx -scrcCRC32 {image}", "7zz"),
+    ])
+    bench.time(f"crc32 of {size} on one thread, {place}", [
+        ("vhdx hash -a crc32", f"{vhdx} hash -a crc32 --threads 1 {image}", vhdx),
+        ("cat IMAGE > /dev/null", f"cat {image} > /dev/null", "cat"),
+    ])
+
+
+def dense_work(bench, vhdx, peer, folder, place, best):
     image, raw, out = folder / "dense.vhdx", folder / "dense.raw", folder / "out"
     size = f"{bench.args.size} MiB"
     fresh = lambda: out.unlink(missing_ok=True)
@@ -122,6 +138,7 @@ def dense_work(bench, vhdx, folder, place, best):
         ("vhdx extract", f"{vhdx} extract {image} {out}", vhdx),
         ("cp (of the raw disk)", f"cp {raw} {out}", "cp"),
         (f"qemu-img convert {best}", f"qemu-img convert {best} -O raw {image} {out}", "qemu-img"),
+        ("nbdcopy of qemu-nbd", f"nbdcopy -- [ qemu-nbd -r -f vhdx {image} ] {out}", "nbdcopy"),
         ("7zz e -so", f"7zz e -tvhdx -so {image} > {out}", "7zz"),
     ], before=fresh)
     run(f"{vhdx} extract -f {image} {out} && cmp {raw} {out}")
@@ -142,15 +159,7 @@ def dense_work(bench, vhdx, folder, place, best):
         ("qemu-img, then openssl", f"qemu-img convert -n -m 16 -W -O raw {image} {out} && openssl dgst -sha256 {out}", "qemu-img"),
     ])
     fresh()
-    bench.time(f"crc32 of {size}, {place}", [
-        ("vhdx hash -a crc32", f"{vhdx} hash -a crc32 {image}", vhdx),
-        ("cat IMAGE > /dev/null", f"cat {image} > /dev/null", "cat"),
-        ("7zz t -scrcCRC32", f"7zz t -tvhdx -scrcCRC32 {image}", "7zz"),
-    ])
-    bench.time(f"crc32 of {size} on one thread, {place}", [
-        ("vhdx hash -a crc32", f"{vhdx} hash -a crc32 --threads 1 {image}", vhdx),
-        ("cat IMAGE > /dev/null", f"cat {image} > /dev/null", "cat"),
-    ])
+    crc32_work(bench, vhdx, peer, image, place)
     bench.time(f"blake3 of {size}, {place}", [
         ("vhdx hash -a blake3", f"{vhdx} hash -a blake3 {image}", vhdx),
         ("b3sum (raw)", f"b3sum {raw}", "b3sum"),
@@ -254,7 +263,7 @@ def table_work(bench, vhdx, peer, folder):
         image.unlink()
 
 
-def shared_work(bench, vhdx, folder, source):
+def shared_work(bench, vhdx, peer, folder, source):
     for kind in ["xfs", "btrfs"]:
         if os.geteuid() != 0 or not shutil.which(f"mkfs.{kind}"):
             print(f"  left out: {kind} needs root and mkfs.{kind}", file=sys.stderr)
@@ -276,6 +285,8 @@ def shared_work(bench, vhdx, folder, source):
                 ("qemu-img convert -C", f"qemu-img convert -C -O raw {image} {out}", "qemu-img"),
             ], before=lambda: out.unlink(missing_ok=True))
             run(f"{vhdx} extract -f {image} {out} && cmp {raw} {out}")
+            out.unlink()
+            crc32_work(bench, vhdx, peer, image, kind)
         finally:
             run(["umount", point])
             disk.unlink()
@@ -415,7 +426,7 @@ def main():
     with tempfile.TemporaryDirectory(dir=bench.args.memory) as folder:
         folder = Path(folder)
         images(folder, bench.args.size, True)
-        dense_work(bench, vhdx, folder, "tmpfs", "-m 1")
+        dense_work(bench, vhdx, peer, folder, "tmpfs", "-m 1")
         sparse_work(bench, vhdx, folder, "tmpfs")
         chain_work(bench, vhdx, peer, folder)
         table_work(bench, vhdx, peer, folder)
@@ -423,10 +434,10 @@ def main():
     with tempfile.TemporaryDirectory(dir=bench.args.disk) as folder:
         folder = Path(folder)
         images(folder, bench.args.size, False)
-        dense_work(bench, vhdx, folder, "disk", "-m 16 -W")
+        dense_work(bench, vhdx, peer, folder, "disk", "-m 16 -W")
         cold_work(bench, vhdx, folder)
         many_work(bench, vhdx, folder)
-        shared_work(bench, vhdx, folder, folder)
+        shared_work(bench, vhdx, peer, folder, folder)
     if bench.args.out:
         bench.args.out.mkdir(parents=True, exist_ok=True)
         (bench.args.out / "rivals.md").write_text(machine(bench) + "\n\n" + markdown(bench))

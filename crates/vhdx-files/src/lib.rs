@@ -1,0 +1,85 @@
+//! Files inside VHDX disks: file systems of Linux and Windows behind one trait, read-only.
+//!
+//! - **Right or refused.** What a file system holds is read as its own system would read it: a dirty journal is replayed
+//!   in memory, holes and what was allocated but never written read as zeros. What cannot be read right is refused by
+//!   name.
+//! - **Bounded.** Every call ends, and takes memory in proportion to what it returns, whatever the disk holds.
+//! - **In place.** Where content lies in the volume as it is, it is read there, and its holes cost nothing.
+//!
+//! # What is read
+//!
+//! | file system | reader | times | owners, modes | extended attributes | streams | where content lies |
+//! |---|---|---|---|---|---|---|
+//! | ext2, ext3, ext4 | `rust-fs-ext4` | ns | yes | yes | | yes |
+//! | NTFS | `rust-fs-ntfs` | 100 ns, both sets | | | yes | yes |
+//! | FAT12, FAT16, FAT32, exFAT | own | 2 s to 10 ms | | | | yes |
+//! | XFS | `rust-fs-xfs` | ns | yes | yes | | yes |
+//! | Btrfs (experimental) | `rust-fs-btrfs` | ns | yes | yes | | |
+//! | EROFS (experimental) | `rust-fs-erofs` | ns | yes | yes | | |
+//! | squashfs (experimental) | `rust-fs-squashfs` | s | yes | yes | | |
+//!
+//! # Example
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use vhdx_mmap::{Disk, DiskRange, OpenOptions, Source};
+//!
+//! let source = Source::open(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/images/hello.vhdx"))?;
+//! let disk = Arc::new(Disk::open(source, &OpenOptions::new())?);
+//! let volume = vhdx_files::open(DiskRange::whole(disk))?;
+//! let file = vhdx_files::lookup(&*volume, b"/hello.txt")?;
+//! let content = volume.open(file, None)?;
+//! let mut bytes = vec![0; 64];
+//! let length = content.read_at(&mut bytes, 0)?;
+//! assert!(bytes[..length].starts_with(b"Hello"));
+//! # Ok::<(), vhdx_files::Error>(())
+//! ```
+
+mod btrfs;
+mod content;
+mod device;
+mod erofs;
+mod error;
+mod exfat;
+mod ext;
+mod fat;
+mod ntfs;
+mod path;
+mod squashfs;
+mod volume;
+mod xfs;
+
+use std::sync::Arc;
+
+use vhdx_mmap::ops::Volume as Kind;
+use vhdx_mmap::{Disk, DiskRange};
+
+pub use content::{Content, Run};
+pub use device::is_panic_caught;
+pub use error::{Error, Result};
+pub use path::{lookup, lookup_link};
+pub use volume::{About, Attribute, Entry, FileKind, Metadata, Node, Stream, Time, Times, Volume};
+
+use device::Device;
+
+/// Opens the file system on a disk or a partition.
+///
+/// # Errors
+/// Fails if there is none, if it cannot be read right, and if the disk cannot be read.
+pub fn open(range: DiskRange<Arc<Disk>>) -> Result<Box<dyn Volume>> {
+    let kind = vhdx_mmap::ops::detect_volume(&range)?;
+    let device = Device::new(range);
+    let kind = kind.ok_or(Error::NoFileSystem { found: None })?;
+    Ok(match kind {
+        Kind::Ext2 | Kind::Ext3 | Kind::Ext4 => Box::new(ext::Ext::open(kind, device)?),
+        Kind::Ntfs => Box::new(ntfs::Ntfs::open(device)?),
+        Kind::Fat | Kind::Fat32 => Box::new(fat::Fat::open(kind, device)?),
+        Kind::ExFat => Box::new(exfat::ExFat::open(device)?),
+        Kind::Xfs => Box::new(xfs::Xfs::open(device)?),
+        Kind::Btrfs => Box::new(btrfs::Btrfs::open(device)?),
+        Kind::Erofs => Box::new(erofs::Erofs::open(device)?),
+        Kind::Squashfs => Box::new(squashfs::Squashfs::open(device)?),
+        found => return Err(Error::NoFileSystem { found: Some(found) }),
+    })
+}

@@ -1,0 +1,4 @@
+//! File systems made by their own tools and filled by the kernel, read by this crate and compared.
+
+mod ext;
+mod lab;

@@ -37,6 +37,7 @@
 //! ```
 
 mod btrfs;
+mod clusters;
 mod content;
 mod device;
 mod erofs;
@@ -44,6 +45,7 @@ mod error;
 mod exfat;
 mod ext;
 mod fat;
+mod names;
 mod ntfs;
 mod path;
 mod squashfs;
@@ -68,18 +70,19 @@ use device::Device;
 /// # Errors
 /// Fails if there is none, if it cannot be read right, and if the disk cannot be read.
 pub fn open(range: DiskRange<Arc<Disk>>) -> Result<Box<dyn Volume>> {
-    let kind = vhdx_mmap::ops::detect_volume(&range)?;
+    let found = vhdx_mmap::ops::detect_volume(&range)?;
+    let (kind, details) = found.ok_or(Error::NoFileSystem { found: None })?;
     let device = Device::new(range);
-    let kind = kind.ok_or(Error::NoFileSystem { found: None })?;
+    let about = About::new(kind, details);
     Ok(match kind {
-        Kind::Ext2 | Kind::Ext3 | Kind::Ext4 => Box::new(ext::Ext::open(kind, device)?),
-        Kind::Ntfs => Box::new(ntfs::Ntfs::open(device)?),
-        Kind::Fat | Kind::Fat32 => Box::new(fat::Fat::open(kind, device)?),
-        Kind::ExFat => Box::new(exfat::ExFat::open(device)?),
-        Kind::Xfs => Box::new(xfs::Xfs::open(device)?),
-        Kind::Btrfs => Box::new(btrfs::Btrfs::open(device)?),
-        Kind::Erofs => Box::new(erofs::Erofs::open(device)?),
-        Kind::Squashfs => Box::new(squashfs::Squashfs::open(device)?),
+        Kind::Ext2 | Kind::Ext3 | Kind::Ext4 => Box::new(ext::Ext::open(device, about)?),
+        Kind::Ntfs => Box::new(ntfs::Ntfs::open(device, about)?),
+        Kind::Fat | Kind::Fat32 => Box::new(fat::Fat::open(device, about)?),
+        Kind::ExFat => Box::new(exfat::ExFat::open(device, about)?),
+        Kind::Xfs => Box::new(xfs::Xfs::open(device, about)?),
+        Kind::Btrfs => Box::new(btrfs::Btrfs::open(device, about)?),
+        Kind::Erofs => Box::new(erofs::Erofs::open(device, about)?),
+        Kind::Squashfs => Box::new(squashfs::Squashfs::open(device, about)?),
         found => return Err(Error::NoFileSystem { found: Some(found) }),
     })
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use vhdx_mmap::ops::Volume as Kind;
+use vhdx_mmap::ops::{Volume as Kind, VolumeDetails};
 
 use crate::content::Content;
 use crate::error::{Error, Result};
@@ -40,6 +40,23 @@ pub struct About {
     pub is_experimental: bool,
     /// Whether names that differ in case alone are one name.
     pub ignores_case: bool,
+}
+
+impl About {
+    /// Begins with what was recognised. Sizes and the rest are for the reader to fill in.
+    pub(crate) fn new(kind: Kind, details: VolumeDetails) -> Self {
+        Self {
+            kind,
+            label: details.label.unwrap_or_default(),
+            uuid: details.uuid.unwrap_or_default(),
+            size: 0,
+            used: None,
+            block_size: 0,
+            is_replayed: false,
+            is_experimental: false,
+            ignores_case: false,
+        }
+    }
 }
 
 /// Kind of a file.

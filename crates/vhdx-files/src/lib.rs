@@ -36,20 +36,27 @@
 //! # Ok::<(), vhdx_files::Error>(())
 //! ```
 
+mod archive;
 mod btrfs;
+mod changes;
 mod clusters;
 mod content;
+#[cfg(unix)]
+mod copy;
 mod device;
 mod erofs;
 mod error;
 mod exfat;
 mod ext;
 mod fat;
+mod host_name;
+mod locate;
 mod names;
 mod ntfs;
 mod path;
 mod squashfs;
 mod volume;
+mod walk;
 mod xfs;
 
 use std::sync::Arc;
@@ -57,11 +64,18 @@ use std::sync::Arc;
 use vhdx_mmap::ops::Volume as Kind;
 use vhdx_mmap::{Disk, DiskRange};
 
+pub use archive::write_tar;
+pub use changes::{ChangeKind, FileChange, changes};
 pub use content::{Content, Run};
+#[cfg(unix)]
+pub use copy::{Copied, CopyEvent, CopyOptions, copy};
 pub use device::is_panic_caught;
 pub use error::{Error, Result};
+pub use host_name::host_name;
+pub use locate::{Owner, locate};
 pub use path::{lookup, lookup_link};
 pub use volume::{About, Attribute, Entry, FileKind, Metadata, Node, Stream, Time, Times, Volume};
+pub use walk::{Found, Unread, Walk};
 
 use device::Device;
 

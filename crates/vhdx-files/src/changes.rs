@@ -43,6 +43,8 @@ pub struct FileChange {
     pub path: Vec<u8>,
     /// The path that it had, if it was renamed.
     pub from: Option<Vec<u8>>,
+    /// What it is called inside the volume now; before, if it is gone.
+    pub node: Node,
     /// What its file system says about it now; before, if it is gone.
     pub metadata: Metadata,
     /// What is different: `kind`, `size`, `modified`, `mode`, `owner`, `metadata` (its time of change), `content`.
@@ -89,8 +91,8 @@ pub fn changes<E>(
                 if let (Some(was), Some(is)) = (one.take(), other.take()) {
                     let what = differences(old, &was, new, &is, with_content, unread);
                     if !what.is_empty() {
-                        let Found { path, metadata, .. } = is;
-                        visit(FileChange { kind: ChangeKind::Changed, path, from: None, metadata, what })?;
+                        let Found { path, node, metadata, .. } = is;
+                        visit(FileChange { kind: ChangeKind::Changed, path, from: None, node, metadata, what })?;
                     }
                 }
                 one = read(&mut before, "before", unread);
@@ -109,13 +111,13 @@ pub fn changes<E>(
         let was = gone.get_mut(&key(&is)).and_then(Vec::pop);
         let what = was.as_ref().map(|was| differences(old, was, new, &is, with_content, unread)).unwrap_or_default();
         let kind = if was.is_some() { ChangeKind::Renamed } else { ChangeKind::Added };
-        let Found { path, metadata, .. } = is;
-        visit(FileChange { kind, path, from: was.map(|was| was.path), metadata, what })?;
+        let Found { path, node, metadata, .. } = is;
+        visit(FileChange { kind, path, from: was.map(|was| was.path), node, metadata, what })?;
     }
     rest.extend(gone.into_values().flatten());
     rest.sort_by(|one, other| in_order_of_walk(&one.path, &other.path));
-    rest.into_iter().try_for_each(|Found { path, metadata, .. }| {
-        visit(FileChange { kind: ChangeKind::Removed, path, from: None, metadata, what: Vec::new() })
+    rest.into_iter().try_for_each(|Found { path, node, metadata, .. }| {
+        visit(FileChange { kind: ChangeKind::Removed, path, from: None, node, metadata, what: Vec::new() })
     })
 }
 

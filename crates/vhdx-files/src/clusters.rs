@@ -5,7 +5,7 @@ use vhdx_mmap::ops::Volume as Kind;
 use crate::content::Run;
 use crate::device::Device;
 use crate::error::{Error, Result};
-use crate::volume::Time;
+use crate::time::Time;
 
 /// How much of the table is read at once, in bytes, while a chain is followed.
 const WINDOW: usize = 4096;

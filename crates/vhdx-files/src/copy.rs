@@ -18,7 +18,8 @@ use vhdx_mmap::{Progress, Segment};
 use crate::content::Content;
 use crate::error::{Error, Result};
 use crate::host_name::host_name;
-use crate::volume::{FileKind, Metadata, Node, Time, Volume};
+use crate::time::Time;
+use crate::volume::{FileKind, Metadata, Node, Volume};
 use crate::walk::{Found, Walk};
 
 /// Files that wait for a thread. Each keeps its directory open.
@@ -69,6 +70,16 @@ pub struct Copied {
     pub bytes: u64,
     /// What failed.
     pub failed: u64,
+}
+
+impl Copied {
+    /// Adds what else was copied.
+    pub fn add(&mut self, more: &Self) {
+        self.files = self.files.saturating_add(more.files);
+        self.directories = self.directories.saturating_add(more.directories);
+        self.bytes = self.bytes.saturating_add(more.bytes);
+        self.failed = self.failed.saturating_add(more.failed);
+    }
 }
 
 /// Copies a file, or a directory with everything in it, to a path of this system.

@@ -8,7 +8,8 @@ use crate::content::{Content, Run};
 use crate::device::{Device, call};
 use crate::error::{Error, Result};
 use crate::names::{from_utf16, units};
-use crate::volume::{About, Entry, FileKind, Metadata, Node, Time, Times, Volume, find_among, require_directory};
+use crate::time::Time;
+use crate::volume::{About, Entry, FileKind, Metadata, Node, Times, Volume, find_among, require_directory};
 
 /// Size of an entry of a directory, in bytes.
 const ENTRY: usize = 32;

@@ -13,7 +13,8 @@ use vhdx_mmap::ops::Volume as Kind;
 use crate::content::{Content, Run};
 use crate::device::{Device, call};
 use crate::error::{Error, Result};
-use crate::volume::{About, Attribute, Entry, FileKind, Metadata, Node, Time, Times, Volume, find_among, require_directory};
+use crate::time::Time;
+use crate::volume::{About, Attribute, Entry, FileKind, Metadata, Node, Times, Volume, find_among, require_directory};
 
 /// Number of the inode of the root directory.
 const ROOT: u64 = 2;

@@ -54,7 +54,10 @@ mod locate;
 mod names;
 mod ntfs;
 mod path;
+#[cfg(feature = "serde")]
+pub mod report;
 mod squashfs;
+mod time;
 mod volume;
 mod walk;
 mod xfs;
@@ -74,10 +77,30 @@ pub use error::{Error, Result};
 pub use host_name::host_name;
 pub use locate::{Owner, locate};
 pub use path::{lookup, lookup_link};
-pub use volume::{About, Attribute, Entry, FileKind, Metadata, Node, Stream, Time, Times, Volume};
+pub use time::Time;
+pub use volume::{About, Attribute, Entry, FileKind, Metadata, Node, Stream, Times, Volume};
 pub use walk::{Found, Unread, Walk};
 
 use device::Device;
+
+/// Returns whether files of a volume of this kind can be read.
+#[must_use]
+pub const fn can_read(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::Ext2
+            | Kind::Ext3
+            | Kind::Ext4
+            | Kind::Ntfs
+            | Kind::Fat
+            | Kind::Fat32
+            | Kind::ExFat
+            | Kind::Xfs
+            | Kind::Btrfs
+            | Kind::Erofs
+            | Kind::Squashfs
+    )
+}
 
 /// Opens the file system on a disk or a partition.
 ///

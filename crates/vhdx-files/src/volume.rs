@@ -6,6 +6,7 @@ use vhdx_mmap::ops::{Volume as Kind, VolumeDetails};
 
 use crate::content::Content;
 use crate::error::{Error, Result};
+use crate::time::Time;
 
 /// Names a file, a directory or whatever else has a name, inside one volume: the number of the inode where the file
 /// system has such numbers. Two names of one file have one number.
@@ -125,15 +126,6 @@ impl FileKind {
             Self::Other => "other",
         }
     }
-}
-
-/// Time of a file: seconds since 1970 in UTC, negative before, and nanoseconds after that second.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Time {
-    /// Seconds since the beginning of 1970.
-    pub seconds: i64,
-    /// Nanoseconds, below 1,000,000,000.
-    pub nanoseconds: u32,
 }
 
 /// Times of a file, as far as its file system has them.

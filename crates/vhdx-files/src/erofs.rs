@@ -13,8 +13,8 @@ use vhdx_mmap::ops::Volume as Kind;
 use crate::content::{Content, Run};
 use crate::device::{Device, call};
 use crate::error::{Error, Result};
-use crate::ext::uuid_text;
-use crate::volume::{About, Attribute, Entry, FileKind, Metadata, Node, Time, Times, Volume, require_directory};
+use crate::time::Time;
+use crate::volume::{About, Attribute, Entry, FileKind, Metadata, Node, Times, Volume, require_directory};
 
 const KIND: Kind = Kind::Erofs;
 
@@ -46,7 +46,7 @@ impl std::fmt::Debug for Erofs {
 }
 
 impl Erofs {
-    pub(crate) fn open(device: Device) -> Result<Self> {
+    pub(crate) fn open(device: Device, about: About) -> Result<Self> {
         let superblock = guarded(|| fs_erofs::superblock::read(&device))?;
         check(&superblock)?;
         let fs = guarded(|| Filesystem::open(Arc::new(device.clone())))?;
@@ -57,18 +57,8 @@ impl Erofs {
             }
         }
         let size = u64::from(superblock.blocks).saturating_mul(superblock.block_size());
-        let label = superblock.volume_name.split(|byte| *byte == 0).next().unwrap_or_default();
-        let about = About {
-            kind: KIND,
-            label: String::from_utf8_lossy(label).into_owned(),
-            uuid: uuid_text(superblock.uuid),
-            size,
-            used: Some(size),
-            block_size: u32::try_from(superblock.block_size()).unwrap_or(u32::MAX),
-            is_replayed: false,
-            is_experimental: true,
-            ignores_case: false,
-        };
+        let block_size = u32::try_from(superblock.block_size()).unwrap_or(u32::MAX);
+        let about = About { size, used: Some(size), block_size, is_experimental: true, ..about };
         Ok(Self { fs, device, about })
     }
 

@@ -14,7 +14,8 @@ use vhdx_mmap::ops::Volume as Kind;
 use crate::content::{Content, Run};
 use crate::device::{Device, call};
 use crate::error::{Error, Result};
-use crate::volume::{About, Attribute, Entry, FileKind, Metadata, Node, Time, Times, Volume, require_directory};
+use crate::time::Time;
+use crate::volume::{About, Attribute, Entry, FileKind, Metadata, Node, Times, Volume, require_directory};
 
 const KIND: Kind = Kind::Squashfs;
 
@@ -40,19 +41,15 @@ impl std::fmt::Debug for Squashfs {
 }
 
 impl Squashfs {
-    pub(crate) fn open(device: Device) -> Result<Self> {
+    pub(crate) fn open(device: Device, about: About) -> Result<Self> {
         // Without its cache of the disk, so that every read is counted; what was unpacked is kept all the same.
         let fs = guarded(|| Filesystem::open_with_cache(Arc::new(device), 0))?;
         let about = About {
-            kind: KIND,
-            label: String::new(),
-            uuid: String::new(),
             size: fs.sb.bytes_used,
             used: Some(fs.sb.bytes_used),
             block_size: fs.sb.block_size,
-            is_replayed: false,
             is_experimental: true,
-            ignores_case: false,
+            ..about
         };
         let mut this = Self { fs, root: Node(0), about };
         this.root = guarded(|| {

@@ -25,8 +25,8 @@ use vhdx_mmap::ops::Volume as Kind;
 use crate::content::Content;
 use crate::device::{Device, call};
 use crate::error::{Error, Result};
-use crate::ext::uuid_text;
-use crate::volume::{About, Attribute, Entry, FileKind, Metadata, Node, Time, Times, Volume, require_directory};
+use crate::time::Time;
+use crate::volume::{About, Attribute, Entry, FileKind, Metadata, Node, Times, Volume, require_directory};
 
 use tree::{Trees, le64};
 
@@ -74,22 +74,18 @@ impl std::fmt::Debug for Btrfs {
 }
 
 impl Btrfs {
-    pub(crate) fn open(device: Device) -> Result<Self> {
+    pub(crate) fn open(device: Device, about: About) -> Result<Self> {
         let fs = guarded(|| Filesystem::mount(Arc::new(device.clone())))?;
         let superblock = fs.superblock();
         if superblock.bytenr != SUPERBLOCK {
             return Err(Error::unsupported(KIND, "the superblock is damaged or older than its copies, which know of no log"));
         }
         let about = About {
-            kind: KIND,
-            label: superblock.label.clone(),
-            uuid: uuid_text(superblock.fsid),
             size: superblock.total_bytes,
             used: Some(superblock.bytes_used),
             block_size: superblock.sectorsize,
-            is_replayed: false,
             is_experimental: true,
-            ignores_case: false,
+            ..about
         };
         let trees = Trees::new(device, fs)?;
         let mut this =

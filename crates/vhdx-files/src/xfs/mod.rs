@@ -23,9 +23,9 @@ use vhdx_mmap::ops::Volume as Kind;
 use crate::content::{Content, Run};
 use crate::device::{Device, call, call_within};
 use crate::error::{Error, Result};
-use crate::ext::uuid_text;
+use crate::time::Time;
 use crate::volume::{
-    About, Attribute, Entry, FileKind, Metadata, Node, Time, Times, Volume, find_among, require_directory,
+    About, Attribute, Entry, FileKind, Metadata, Node, Times, Volume, find_among, require_directory,
 };
 
 const KIND: Kind = Kind::Xfs;
@@ -55,7 +55,7 @@ impl std::fmt::Debug for Xfs {
 }
 
 impl Xfs {
-    pub(crate) fn open(device: Device) -> Result<Self> {
+    pub(crate) fn open(device: Device, about: About) -> Result<Self> {
         let superblock = |device: &dyn fs_core::BlockRead| {
             let mut bytes = vec![0; 4096];
             device.read_at(0, &mut bytes)?;
@@ -83,15 +83,14 @@ impl Xfs {
         let block = u64::from(superblock.blocksize);
         let size = superblock.dblocks.saturating_mul(block);
         let about = About {
-            kind: KIND,
+            // The log may hold a new one.
             label: superblock.fname.clone(),
-            uuid: uuid_text(superblock.uuid),
             size,
             used: Some(size.saturating_sub(free.saturating_mul(block))),
             block_size: superblock.blocksize,
             is_replayed: fs.was_replayed(),
-            is_experimental: false,
             ignores_case: superblock.versionnum & BORGBIT != 0,
+            ..about
         };
         Ok(Self { fs, device, about, device_numbers })
     }

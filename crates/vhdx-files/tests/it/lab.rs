@@ -38,6 +38,25 @@ impl Lab {
         Some(Self { folder, raw })
     }
 
+    /// Makes a file system with a tool that takes all of its files from a tree. `args` makes the arguments of the tool from
+    /// the path of the file and that of the tree. `None` if the tool is not there, or does not know the arguments.
+    pub(crate) fn of_tree(
+        fill: impl FnOnce(&Path),
+        tool: &str,
+        args: impl FnOnce(&Path, &Path) -> Vec<OsString>,
+    ) -> Option<Self> {
+        let folder = temp_dir();
+        let (raw, tree) = (folder.path().join("disk.raw"), folder.path().join("tree"));
+        fs::create_dir(&tree).unwrap();
+        fill(&tree);
+        let args = args(&raw, &tree);
+        if output_of(tool, &args.iter().map(OsString::as_os_str).collect::<Vec<_>>()).is_none() {
+            skip("mkfs", &format!("{tool} is not there, or does not know {args:?}"));
+            return None;
+        }
+        Some(Self { folder, raw })
+    }
+
     /// Mounts it, for writing if `options` are empty. `None` if nothing can be mounted.
     pub(crate) fn mount(&self, options: &str) -> Option<Mount> {
         let options = format!("loop{options}");

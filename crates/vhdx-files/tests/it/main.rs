@@ -1,4 +1,9 @@
 //! File systems made by their own tools and filled by the kernel, read by this crate and compared.
 
+mod btrfs;
+mod damage;
+mod erofs;
 mod ext;
 mod lab;
+mod squashfs;
+mod xfs;

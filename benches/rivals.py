@@ -198,7 +198,7 @@ def dense_work(bench, vhdx, peer, folder, place, best):
         ("qemu-img compare", f"qemu-img compare -f vhdx -F raw {image} {raw}", "qemu-img"),
         ("cmp (raw with raw)", f"cmp {raw} {raw}.copy", "cmp"),
     ], before=lambda: (folder / "dense.raw.copy").exists() or shutil.copy(raw, f"{raw}.copy"))
-    (folder / "dense.raw.copy").unlink()
+    (folder / "dense.raw.copy").unlink(missing_ok=True)
 
 
 def forget_files(files):

@@ -44,12 +44,23 @@ fn main() -> std::process::ExitCode {
         Err(error) => return wrong_usage(&error).unwrap_or_else(Failure::report).into(),
     };
     std::sync::LazyLock::force(&time::OF_PROGRAM);
+    keep_caught_panics_quiet();
     cli.common.color.set();
     term::set_quiet(cli.common.quiet);
     hint::set_command(cli.command.name(), cli.command.is_salvage());
     let prepared =
         progress::listen_for_status().map_err(|error| Failure::new(Exit::Io, format!("signal handler: {error}")));
     prepared.and_then(|()| guard_mappings()).and_then(|()| run(&cli)).unwrap_or_else(Failure::report).into()
+}
+
+/// Lets panics pass in silence that the readers of file systems make errors of.
+fn keep_caught_panics_quiet() {
+    let print = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !vhdx_files::is_panic_caught() {
+            print(panic);
+        }
+    }));
 }
 
 /// Prints help, the version, or what is wrong with the command line.

@@ -102,7 +102,9 @@ impl Device {
             Ok(_) => Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
             Err(error) => {
                 let told = io::Error::other(error.to_string());
-                CALL.with_borrow_mut(|call| call.failed.get_or_insert(error));
+                CALL.with_borrow_mut(|call| {
+                    call.failed.get_or_insert(error);
+                });
                 Err(told)
             }
         }

@@ -190,7 +190,8 @@ impl<'d> Log<'d> {
         let size = count.saturating_mul(512);
         let mut bytes = vec![0; usize::try_from(size.min(LONGEST_RECORD.max(PIECE << 9))).unwrap_or_default()];
         let first = usize::try_from(self.blocks.saturating_sub(at).saturating_mul(512)).unwrap_or(usize::MAX);
-        let (head, tail) = bytes.split_at_mut(first.min(bytes.len()));
+        let first = first.min(bytes.len());
+        let (head, tail) = bytes.split_at_mut(first);
         let offset = self.start.saturating_add(at.saturating_mul(512));
         let read = self.device.fill(offset, head).and_then(|()| self.device.fill(self.start, tail));
         read.map_err(|error| Error::damaged(KIND, error))?;

@@ -4,6 +4,7 @@ mod btrfs;
 mod damage;
 mod erofs;
 mod ext;
+mod fat;
 mod lab;
 mod squashfs;
 mod xfs;

@@ -46,7 +46,10 @@ impl Width {
 }
 
 const fn widen(cluster: u32) -> u64 {
-    #[expect(clippy::as_conversions, reason = "there is no conversion in a constant function, and this one loses nothing")]
+    #[expect(
+        clippy::as_conversions,
+        reason = "there is no conversion in a constant function, and this one loses nothing"
+    )]
     {
         cluster as u64
     }

@@ -91,11 +91,8 @@ impl Device {
                 *left > 0
             }
         });
-        let done = if spend {
-            self.range.read_at(buffer, offset).map_err(Error::Disk)
-        } else {
-            Err(Error::TooMuchWork)
-        };
+        let done =
+            if spend { self.range.read_at(buffer, offset).map_err(Error::Disk) } else { Err(Error::TooMuchWork) };
         match done {
             Ok(read) if read == buffer.len() => Ok(()),
             // Readers look for structures where damaged ones send them, so this is theirs to judge.

@@ -194,11 +194,7 @@ impl ExFat {
     }
 
     /// Calls `visit` with the entries of a directory that are in use, and what would name them.
-    fn for_each_entry(
-        &self,
-        directory: Node,
-        visit: &mut dyn FnMut(&[u8], Node) -> Result<()>,
-    ) -> Result<()> {
+    fn for_each_entry(&self, directory: Node, visit: &mut dyn FnMut(&[u8], Node) -> Result<()>) -> Result<()> {
         let (runs, is_contiguous) = self.directory(directory)?;
         let flag = if is_contiguous { CONTIGUOUS } else { 0 };
         for run in runs {

@@ -151,14 +151,7 @@ impl Volume for Squashfs {
         let owner = guarded(|| Ok((self.fs.resolve_uid(inode.uid_idx)?, self.fs.resolve_gid(inode.gid_idx)?)))?;
         let time = Some(Time { seconds: i64::from(inode.mtime), nanoseconds: 0 });
         let is_device = matches!(kind, FileKind::BlockDevice | FileKind::CharacterDevice);
-        // As Linux says it, in units of 512 bytes: the content without its holes, whatever it was compressed to.
-        let content = self.runs(&inode).iter().fold(0_u64, |sum, run| {
-            let end = run.start.saturating_add(run.length).min(inode.file_size);
-            sum.saturating_add(end.saturating_sub(run.start))
-        });
-        let content = content.max(inode.file_size.min(1));
         Ok(Metadata {
-            allocated: (kind == FileKind::File).then(|| content.div_ceil(512).saturating_mul(512)),
             // One time is all that there is, and Linux shows it for all.
             times: Times { modified: time, accessed: time, changed: time, created: None },
             mode: Some(u32::from(inode.permissions) & 0o7777),

@@ -73,9 +73,13 @@ pub(super) fn open<'v>(trees: &'v Trees, root: u64, inode: &Inode) -> crate::err
         .collect();
     let has_sums = inode.flags & (INODE_NODATASUM | INODE_NODATACOW) == 0;
     let file = File { trees, extents, size: inode.size, has_sums, unpacked: Mutex::default() };
-    Content::of_changed_runs(KIND, inode.size, u64::MAX, runs, Box::new(move |offset, buffer| {
-        file.read(offset, buffer)
-    }))
+    Content::of_changed_runs(
+        KIND,
+        inode.size,
+        u64::MAX,
+        runs,
+        Box::new(move |offset, buffer| file.read(offset, buffer)),
+    )
 }
 
 /// Reads an item; none if it is a hole, or was allocated and never written.
@@ -92,7 +96,9 @@ fn decode(start: u64, item: &[u8], sector: u32) -> Result<Option<Extent>> {
             let bytes = match algorithm {
                 Compression::None => content.to_vec(),
                 // Blocks of trees have checksums, so content that ends early does so by intent.
-                _ => decompress(algorithm, content, unpacked, usize::try_from(sector).unwrap_or(4096), ShortDecode::Pad)?,
+                _ => {
+                    decompress(algorithm, content, unpacked, usize::try_from(sector).unwrap_or(4096), ShortDecode::Pad)?
+                }
             };
             let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
             Ok(Some(Extent { start, length, place: Place::Item(bytes) }))
@@ -102,7 +108,8 @@ fn decode(start: u64, item: &[u8], sector: u32) -> Result<Option<Extent>> {
                 return Err(damaged("an extent is cut off"));
             }
             let (logical, packed, skip, length) = (le64(item, 21), le64(item, 29), le64(item, 37), le64(item, 45));
-            let whole = [logical, packed, skip, length, start].into_iter().all(|n| n.is_multiple_of(u64::from(sector.max(1))));
+            let whole =
+                [logical, packed, skip, length, start].into_iter().all(|n| n.is_multiple_of(u64::from(sector.max(1))));
             let end = skip.checked_add(length).and_then(|end| usize::try_from(end).ok());
             if !whole || length == 0 {
                 return Err(damaged("an extent is not made of whole sectors"));
@@ -114,7 +121,9 @@ fn decode(start: u64, item: &[u8], sector: u32) -> Result<Option<Extent>> {
                 return Err(damaged("a piece of a file lies outside of its extent"));
             }
             let place = match algorithm {
-                Compression::None => Place::Plain(logical.checked_add(skip).ok_or_else(|| damaged("an extent is too far"))?),
+                Compression::None => {
+                    Place::Plain(logical.checked_add(skip).ok_or_else(|| damaged("an extent is too far"))?)
+                }
                 _ => Place::Compressed { logical, packed, unpacked, skip, algorithm },
             };
             Ok(Some(Extent { start, length, place }))
@@ -157,7 +166,8 @@ impl File<'_> {
                     Some((_, bytes)) => bytes,
                     None => {
                         let bytes = Arc::new(self.unpack(extent)?);
-                        *self.unpacked.lock().unwrap_or_else(PoisonError::into_inner) = Some((index, Arc::clone(&bytes)));
+                        *self.unpacked.lock().unwrap_or_else(PoisonError::into_inner) =
+                            Some((index, Arc::clone(&bytes)));
                         bytes
                     }
                 };

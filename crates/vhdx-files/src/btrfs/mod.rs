@@ -78,7 +78,10 @@ impl Btrfs {
         let fs = guarded(|| Filesystem::mount(Arc::new(device.clone())))?;
         let superblock = fs.superblock();
         if superblock.bytenr != SUPERBLOCK {
-            return Err(Error::unsupported(KIND, "the superblock is damaged or older than its copies, which know of no log"));
+            return Err(Error::unsupported(
+                KIND,
+                "the superblock is damaged or older than its copies, which know of no log",
+            ));
         }
         let about = About {
             size: superblock.total_bytes,
@@ -119,7 +122,8 @@ impl Btrfs {
             return Err(Error::unsupported(KIND, "more than 65,536 subvolumes"));
         }
         // The top comes first, so that its nodes are its inodes.
-        let top = found.remove(&FS_TREE_OBJECTID).ok_or_else(|| Error::damaged(KIND, "the tree of files is missing"))?;
+        let top =
+            found.remove(&FS_TREE_OBJECTID).ok_or_else(|| Error::damaged(KIND, "the tree of files is missing"))?;
         self.subvolumes = std::iter::once(top).chain(found.into_values()).collect();
         self.indexes = self.subvolumes.iter().map(|subvolume| subvolume.id).zip(0..).collect();
         Ok(())

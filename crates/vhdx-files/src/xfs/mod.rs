@@ -24,9 +24,7 @@ use crate::content::{Content, Run};
 use crate::device::{Device, call, call_within};
 use crate::error::{Error, Result};
 use crate::time::Time;
-use crate::volume::{
-    About, Attribute, Entry, FileKind, Metadata, Node, Times, Volume, find_among, require_directory,
-};
+use crate::volume::{About, Attribute, Entry, FileKind, Metadata, Node, Times, Volume, find_among, require_directory};
 
 const KIND: Kind = Kind::Xfs;
 
@@ -72,12 +70,17 @@ impl Xfs {
             HashMap::new()
         };
         let superblock = guarded(|| superblock(fs.device()))?;
+        if fs.was_replayed() && !before.is_v5() {
+            // Without checksums, nothing would tell that the replay is not that of Linux.
+            return Err(Error::unsupported(KIND, "the log was not replayed: it is of version 4"));
+        }
+        // What the reader took from the superblock before the replay. A file system that was enlarged changes it.
         let shape = |superblock: &Superblock| {
-            let versions = (superblock.versionnum, superblock.features_incompat, superblock.features2);
-            (superblock.agcount, superblock.dblocks, superblock.dirblklog, superblock.rootino, versions)
+            let features = (superblock.features_incompat, superblock.has_ftype());
+            (superblock.agcount, superblock.dblocks, superblock.dirblklog, superblock.rootino, features)
         };
         if shape(&superblock) != shape(&before) {
-            return Err(Error::unsupported(KIND, "the log, which was not replayed, changes the superblock"));
+            return Err(Error::unsupported(KIND, "the log was not replayed: it changes the size of the file system"));
         }
         let free = guarded(|| free_blocks(&fs, &superblock))?;
         let block = u64::from(superblock.blocksize);
@@ -100,7 +103,8 @@ impl Xfs {
         let (mut inode, raw) = self.fs.read_inode_raw(node.0)?;
         if inode.version == 1 {
             // The oldest inodes count their names in 16 bits elsewhere.
-            inode.nlink = raw.get(6..8).and_then(|bytes| bytes.first_chunk()).map_or(0, |b| u32::from(u16::from_be_bytes(*b)));
+            inode.nlink =
+                raw.get(6..8).and_then(|bytes| bytes.first_chunk()).map_or(0, |b| u32::from(u16::from_be_bytes(*b)));
         }
         if inode.mode == 0 || inode.nlink == 0 {
             return Err(XfsError::BadSuperblock(format!("a name leads to the deleted file {node}")));

@@ -207,14 +207,26 @@ fn damaged() {
     let Some(lab) = made(&["--mixed", "-m", "single", "-d", "single"], 64) else { return };
     let Some(mount) = lab.mount(",compress-force=zlib") else { return };
     fill_little(&mount.0);
-    let uuid = output_of("blkid", &["-p", "-s", "UUID", "-o", "value"].map(AsRef::as_ref).into_iter().chain([lab.raw.as_ref()]).collect::<Vec<_>>());
+    let uuid = output_of(
+        "blkid",
+        &["-p", "-s", "UUID", "-o", "value"]
+            .map(AsRef::as_ref)
+            .into_iter()
+            .chain([lab.raw.as_ref()])
+            .collect::<Vec<_>>(),
+    );
     drop(mount);
     let Some(uuid) = uuid else { return };
-    let uuid: Vec<u8> = uuid.replace('-', "").as_bytes().chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect();
+    let uuid: Vec<u8> = uuid
+        .replace('-', "")
+        .as_bytes()
+        .chunks(2)
+        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
+        .collect();
     // Blocks of trees, and the superblock, have their checksum first; with --mixed, a block of a tree is a page.
-    let repair = |raw: &mut [u8], page: usize| {
-        let sum = crc32c::crc32c(&raw[page + 32..page + 4096]);
-        raw[page..page + 4].copy_from_slice(&sum.to_le_bytes());
+    let repair = |page: &mut [u8]| {
+        let sum = crc32c::crc32c(&page[32..]);
+        page[..4].copy_from_slice(&sum.to_le_bytes());
     };
     Victim::new(&lab.raw, |page| page[32..48] == *uuid, repair).suffer(600);
 }

@@ -19,9 +19,8 @@ const PAGE: usize = 4096;
 /// Most files that are looked at in one volume.
 const MOST_FILES: usize = 3000;
 
-/// Repairs the checksums of structures that were damaged, so that the damage is believed. Gets the raw disk, and the offset
-/// of the page.
-pub(crate) type Repair = fn(&mut [u8], usize);
+/// Repairs the checksums of a page of structures that was damaged, so that the damage is believed.
+pub(crate) type Repair = fn(&mut [u8]);
 
 /// An image whose disk is damaged in place, again and again.
 pub(crate) struct Victim {
@@ -61,16 +60,12 @@ impl Victim {
         let (mut opened, mut seen) = (0, 0);
         for seed in 0..rounds {
             let mut rng = Rng::new(seed);
-            let mut damaged = self.raw.clone();
-            let mut parts = Vec::new();
-            for _ in 0..=rng.below(2) {
-                let page = rng.pick(&self.pages);
-                damage(&mut damaged[page..], &mut rng);
-                (self.repair)(&mut damaged, page);
-                parts.push(page / usize::try_from(MIB).unwrap());
-            }
-            for part in &parts {
-                self.write(&file, &damaged, *part);
+            let pages: Vec<usize> = (0..=rng.below(2)).map(|_| rng.pick(&self.pages)).collect();
+            for at in &pages {
+                let mut page = self.page(*at).to_vec();
+                damage(&mut page, &mut rng);
+                (self.repair)(&mut page);
+                self.write(&file, *at, &page);
             }
             let source = Source::open(&self.image).unwrap();
             let disk = Arc::new(Disk::open(source, &OpenOptions::new()).unwrap());
@@ -78,25 +73,30 @@ impl Victim {
                 opened += 1;
                 seen += use_all(&*volume);
             }
-            for part in &parts {
-                self.write(&file, &self.raw, *part);
+            for at in &pages {
+                self.write(&file, *at, self.page(*at));
             }
         }
         assert!(opened > rounds / 4, "{opened} of {rounds} could be opened");
         assert!(seen > 0);
     }
 
-    fn write(&self, file: &File, bytes: &[u8], number: usize) {
+    fn page(&self, at: usize) -> &[u8] {
+        &self.raw[at..self.raw.len().min(at + PAGE)]
+    }
+
+    fn write(&self, file: &File, at: usize, page: &[u8]) {
         let part = usize::try_from(MIB).unwrap();
-        let piece = bytes.chunks(part).nth(number).unwrap();
-        file.write_all_at(piece, self.places[&number]).unwrap();
+        let within = u64::try_from(at % part).unwrap();
+        file.write_all_at(page, self.places[&(at / part)] + within).unwrap();
     }
 }
 
 fn damage(bytes: &mut [u8], rng: &mut Rng) {
     const WORDS: [u32; 8] = [0, 1, 0xff, 0xffff, 0x7fff_ffff, 0x8000_0000, u32::MAX, 4096];
     for _ in 0..=rng.below(4) {
-        let at = usize::try_from(rng.below(4096 - 8)).unwrap();
+        let Some(last) = bytes.len().checked_sub(4) else { return };
+        let at = usize::try_from(rng.below(u64::try_from(last + 1).unwrap())).unwrap();
         match rng.below(4) {
             0 => bytes[at] ^= 1 << rng.below(8),
             1 => bytes[at] = rng.bytes(1)[0],
@@ -138,7 +138,9 @@ pub(crate) fn use_all(volume: &dyn Volume) -> usize {
                     }
                 }
             }
-            Err(Error::NotDirectory(_)) => assert_ne!(metadata.unwrap().kind, FileKind::Directory),
+            Err(Error::NotDirectory(_)) => {
+                assert!(metadata.map_or(true, |metadata| metadata.kind != FileKind::Directory));
+            }
             Err(_) => {}
         }
     }

@@ -84,12 +84,11 @@ fn damaged() {
     for options in [&["-zlz4hc"][..], &["--chunksize=4096"], &["-Eforce-inode-extended"]] {
         let Some(lab) = made(options, fill_little) else { return };
         // The superblock has a checksum, and with it all of the damage would be found at once.
-        let repair = |raw: &mut [u8], page: usize| {
-            if page == 0 {
-                let sum = &mut raw[1024..4096];
-                sum[4..8].fill(0);
-                let sum = crc32c::crc32c(sum) ^ u32::MAX;
-                raw[1028..1032].copy_from_slice(&sum.to_le_bytes());
+        let repair = |page: &mut [u8]| {
+            if page.len() == 4096 && page[1024..1028] == *b"\xe2\xe1\xf5\xe0" {
+                page[1028..1032].fill(0);
+                let sum = crc32c::crc32c(&page[1024..]) ^ u32::MAX;
+                page[1028..1032].copy_from_slice(&sum.to_le_bytes());
             }
         };
         Victim::new(&lab.raw, |_| true, repair).suffer(300);

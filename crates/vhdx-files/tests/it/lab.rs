@@ -50,11 +50,13 @@ impl Lab {
         fs::create_dir(&tree).unwrap();
         fill(&tree);
         let args = args(&raw, &tree);
-        if output_of(tool, &args.iter().map(OsString::as_os_str).collect::<Vec<_>>()).is_none() {
-            skip("mkfs", &format!("{tool} is not there, or does not know {args:?}"));
-            return None;
-        }
-        Some(Self { folder, raw })
+        let failed = match Command::new(tool).args(&args).output() {
+            Ok(output) if output.status.success() => return Some(Self { folder, raw }),
+            Ok(output) => String::from_utf8_lossy(&output.stderr).into_owned(),
+            Err(error) => error.to_string(),
+        };
+        skip("mkfs", &format!("{tool} {args:?}: {failed}"));
+        None
     }
 
     /// A copy of the file system, as it is now on its medium.
@@ -179,7 +181,8 @@ fn compare_file(volume: &dyn Volume, node: Node, path: &Path, expected: &Metadat
         let rdev = expected.rdev();
         let device = found.device.map(|(major, minor)| rustix::fs::makedev(major, minor));
         assert_eq!(device.unwrap_or(0), rdev, "{said}");
-        if kind == FileKind::File {
+        // Squashfs does not say it; Linux shows the size, without holes at times.
+        if kind == FileKind::File && volume.about().kind != vhdx_mmap::ops::Volume::Squashfs {
             assert_eq!(found.allocated, Some(expected.blocks() * 512), "{said}");
         }
     }

@@ -80,6 +80,6 @@ fn without_numbers_of_inodes() {
 fn damaged() {
     for options in [&["-noI", "-noD", "-noF", "-noX"][..], &["-comp", "gzip"], &["-comp", "xz"]] {
         let Some(lab) = made(options, fill_little) else { return };
-        Victim::new(&lab.raw, |_| true, |_, _| {}).suffer(300);
+        Victim::new(&lab.raw, |_| true, |_| {}).suffer(300);
     }
 }

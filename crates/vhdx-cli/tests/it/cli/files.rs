@@ -87,7 +87,8 @@ fn ls_lists_directories_and_files() {
     assert!(hello.starts_with("-rw-") && hello.contains(" 18 2001-09-09 01:46 "), "{hello}");
     let link = ls(":/home/me", &["-l"]);
     assert!(link.lines().any(|line| line.starts_with('l') && line.ends_with("link -> notes.md")), "{link}");
-    let rows: Vec<Value> = ls(":/home/me", &["--json"]).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let rows: Vec<Value> =
+        ls(":/home/me", &["--json"]).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let notes = rows.iter().find(|row| row["path"] == "/home/me/notes.md").unwrap();
     assert_eq!((&notes["kind"], &notes["size"], &notes["mode"]), (&"file".into(), &5.into(), &"0640".into()));
     let csv = ls(":/home/me", &["--csv"]);

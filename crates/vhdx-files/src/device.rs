@@ -91,7 +91,9 @@ impl Device {
             Ok(_) => Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
             Err(error) => {
                 let told = io::Error::other(error.to_string());
-                CALL.with_borrow_mut(|call| call.failed.get_or_insert(error));
+                CALL.with_borrow_mut(|call| {
+                    call.failed.get_or_insert(error);
+                });
                 Err(told)
             }
         }
@@ -110,9 +112,9 @@ impl fs_core::BlockRead for Device {
 
 impl fs_core::BlockDevice for Device {}
 
-impl fs_core_next::BlockRead for Device {
-    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> fs_core_next::Result<()> {
-        self.fill(offset, buffer).map_err(fs_core_next::Error::Io)
+impl rust_fs_core_next::BlockRead for Device {
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> rust_fs_core_next::Result<()> {
+        self.fill(offset, buffer).map_err(rust_fs_core_next::Error::Io)
     }
 
     fn size_bytes(&self) -> u64 {

@@ -235,7 +235,7 @@ impl Job<'_> {
                         return Err(Error::Host(target.to_string_lossy().into_owned(), error));
                     }
                     Err(error) => {
-                        walk.skip();
+                        walk.skip_directory();
                         self.fail(&found.path, host("cannot be made", error));
                     }
                 }
@@ -360,7 +360,7 @@ impl Job<'_> {
         });
         if done.is_err() {
             // Half a file looks like a whole one.
-            drop(rustix::fs::unlinkat(folder, os_name, AtFlags::empty()));
+            let _ = rustix::fs::unlinkat(folder, os_name, AtFlags::empty());
         }
         done
     }
@@ -462,7 +462,7 @@ impl Job<'_> {
                 continue;
             }
             // File systems refuse attributes that they do not have, and the content is what was asked for.
-            drop(rustix::fs::fsetxattr(file, name, &attribute.value, XattrFlags::empty()));
+            let _ = rustix::fs::fsetxattr(file, name, &attribute.value, XattrFlags::empty());
         }
         let failed = |error: rustix::io::Errno| host("owner, mode or times", error.into());
         if let Some((user, group)) = metadata.owner.filter(|_| self.options.same_owner) {

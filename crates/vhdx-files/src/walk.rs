@@ -64,7 +64,7 @@ impl<'v> Walk<'v> {
     }
 
     /// Does not enter the directory that was found last.
-    pub fn skip(&mut self) {
+    pub fn skip_directory(&mut self) {
         self.enter = None;
     }
 

@@ -170,13 +170,16 @@ impl Writer<'_> {
 
     /// Returns the alignment of blocks in the target's file system, in bytes.
     fn sharing_unit(&self) -> u64 {
-        block_size(self.target().file).max(4096)
+        block_size(self.target().file).clamp(4096, 64 << 10)
     }
 }
 
 #[cfg(unix)]
 fn block_size(file: &File) -> u64 {
-    rustix::fs::fstatvfs(file).map_or(4096, |found| found.f_bsize)
+    use std::os::unix::fs::MetadataExt;
+
+    // Not by statvfs, which waits on XFS and Btrfs until files that were removed before are gone.
+    file.metadata().map_or(4096, |metadata| metadata.blksize())
 }
 
 #[cfg(not(unix))]

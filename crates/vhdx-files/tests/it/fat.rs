@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use vhdx_files::{Time, Volume, lookup};
+use vhdx_testkit::device::Loop;
 use vhdx_testkit::support::{skip, temp_dir};
 
 use super::lab::{Can, Facts, Lab, compare, damage, fill};
@@ -47,6 +48,8 @@ fn agrees(tool: &[&str], mebibytes: u64, is_small: bool) {
     } else {
         fs::create_dir(&tree).unwrap();
         fill(&tree, Can::Names);
+        // mtools know characters of 16 bits alone.
+        fs::rename(tree.join("Ünïcödé – 日本語 🦀.txt"), tree.join("Ünïcödé – 日本語.txt")).unwrap();
         tree
     };
     let Some(lab) = Lab::new(tool, mebibytes) else { return };
@@ -91,7 +94,8 @@ fn fat_has_times_labels_and_no_case() {
 /// An exFAT file system with a tree.
 fn exfat(tool: &[&str], mebibytes: u64, tree: &Path) -> Option<Lab> {
     let lab = Lab::new(tool, mebibytes)?;
-    let mount = lab.mount_by("mount.exfat-fuse", &[])?;
+    let device = Loop::of(&lab.raw)?;
+    let mount = lab.mount_from(&device.0, "mount.exfat-fuse", &[])?;
     let copied = Command::new("cp").args(["-r", "--sparse=never"]).arg(tree.join(".")).arg(&mount.0).output().unwrap();
     assert!(copied.status.success(), "{}", String::from_utf8_lossy(&copied.stderr));
     drop(mount);
@@ -130,8 +134,7 @@ fn exfat_reads_zeros_behind_the_valid_length_and_refuses_wrong_sums() {
     fs::write(&lab.raw, &raw).unwrap();
     let volume = lab.open().unwrap();
     assert_eq!(volume.about().label, "a label");
-    let node = lookup(&*volume, b"/mixed case.TEXT").unwrap();
-    let error = volume.open(node, None).unwrap_err().to_string();
+    let error = lookup(&*volume, b"/mixed case.TEXT").unwrap_err().to_string();
     assert!(error.contains("do not have the sum that they state"), "{error}");
     let sum = sum_of_set(&raw[set]);
     raw[at + 2..at + 4].copy_from_slice(&sum.to_le_bytes());

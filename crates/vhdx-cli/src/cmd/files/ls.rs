@@ -70,7 +70,7 @@ impl List<'_> {
         while let Some(found) = walk.next() {
             match found {
                 Ok(found) if found.depth == 0 => {}
-                Ok(found) if is_hidden(&found.name, self.args.all) => walk.skip(),
+                Ok(found) if is_hidden(&found.name, self.args.all) => walk.skip_directory(),
                 Ok(Found { path, name, node, metadata, .. }) => {
                     let full = below(&opened.path, &path);
                     let shown = if self.args.recursive || !self.is_text() { &full } else { &name };

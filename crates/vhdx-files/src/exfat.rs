@@ -155,7 +155,8 @@ impl ExFat {
     fn used(&self, active: u32) -> Result<Option<u64>> {
         let mut found = None;
         self.for_each_entry(ROOT, &mut |entry, _| {
-            let is_bitmap = entry.first() == Some(&BITMAP) && entry.get(1).map(|flags| u32::from(flags & 1)) == Some(active);
+            let is_bitmap =
+                entry.first() == Some(&BITMAP) && entry.get(1).map(|flags| u32::from(flags & 1)) == Some(active);
             if is_bitmap && found.is_none() {
                 found = Some(Set { bytes: entry.to_vec() });
             }

@@ -38,7 +38,8 @@ impl Lab {
         Some(Self { folder, raw })
     }
 
-    /// Makes a file system with a tool that takes all of its files from a tree. `args` makes the arguments of the tool from
+    /// Makes a file system with a tool that takes all of its files from a tree. `args` makes the arguments of the tool
+    /// from
     /// the path of the file and that of the tree. `None` if the tool is not there, or does not know the arguments.
     pub(crate) fn of_tree(
         fill: impl FnOnce(&Path),
@@ -98,14 +99,14 @@ impl Lab {
 }
 
 /// An image with the content of a raw disk.
-struct Made {
+pub(crate) struct Made {
     image: PathBuf,
     /// File offsets of its blocks; none for those that hold zeros alone.
     blocks: Vec<Option<u64>>,
 }
 
 impl Made {
-    fn of(raw: &Path) -> Self {
+    pub(crate) fn of(raw: &Path) -> Self {
         let bytes = fs::read(raw).unwrap();
         let block = usize::try_from(MIB).unwrap();
         let size = u64::try_from(bytes.len()).unwrap().next_multiple_of(MIB);
@@ -134,15 +135,20 @@ impl Made {
         Arc::new(Disk::open(Source::open(&self.image).unwrap(), &OpenOptions::new()).unwrap())
     }
 
-    fn open(&self) -> Result<Box<dyn Volume>, Error> {
+    pub(crate) fn open(&self) -> Result<Box<dyn Volume>, Error> {
         vhdx_files::open(DiskRange::whole(self.disk()))
     }
 
     /// Changes a byte of the disk.
     fn set(&self, at: usize, byte: u8) {
+        self.write(at, &[byte]);
+    }
+
+    /// Changes bytes of the disk, which all lie in one block of the image.
+    pub(crate) fn write(&self, at: usize, bytes: &[u8]) {
         let within = u64::try_from(at).unwrap() % MIB;
         let block = self.blocks[at >> 20].unwrap();
-        File::options().write(true).open(&self.image).unwrap().write_all_at(&[byte], block + within).unwrap();
+        File::options().write(true).open(&self.image).unwrap().write_all_at(bytes, block + within).unwrap();
     }
 }
 

@@ -16,6 +16,7 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid
 use vhdx_mmap::{Progress, Segment};
 
 use crate::content::Content;
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::host_name::host_name;
 use crate::time::Time;
@@ -420,8 +421,9 @@ impl Job<'_> {
                 self.advance(length)?;
                 at = at.saturating_add(length);
             }
-            volume.check_lost(place.range)?;
-            return Ok(());
+            volume.check_lost(place.range.clone())?;
+            let length = place.range.end.saturating_sub(place.range.start);
+            return Device::check_lost(volume, place.range.start, length);
         }
         while at < stop {
             let most = usize::try_from(stop.saturating_sub(at)).unwrap_or(usize::MAX).min(PIECE);

@@ -70,6 +70,20 @@ impl Device {
         &self.range
     }
 
+    /// Fails if a part of the range is lost. Of a salvaged disk, lost ranges read as zeros, which are not what a file
+    /// holds.
+    pub(crate) fn check_lost(range: &DiskRange<Arc<Disk>>, offset: u64, length: u64) -> Result<()> {
+        let disk = range.disk();
+        if !disk.is_salvaged() {
+            return Ok(());
+        }
+        let start = range.start().saturating_add(offset);
+        match disk.losses(start..start.saturating_add(length)).next() {
+            Some(loss) => Err(Error::Disk(loss.reason)),
+            None => Ok(()),
+        }
+    }
+
     /// Fills `buffer` with the bytes at `offset`, of the structures of the file system.
     pub(crate) fn fill(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         let length = u64::try_from(buffer.len()).unwrap_or(u64::MAX);
@@ -81,7 +95,8 @@ impl Device {
             }
         });
         let done = if spend {
-            self.range.read_at(buffer, offset).map_err(Error::Disk)
+            let read = self.range.read_at(buffer, offset).map_err(Error::Disk);
+            read.and_then(|read| Self::check_lost(&self.range, offset, length).map(|()| read))
         } else {
             Err(Error::TooMuchWork)
         };

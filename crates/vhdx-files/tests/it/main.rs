@@ -2,3 +2,4 @@
 
 mod ext;
 mod lab;
+mod ntfs;

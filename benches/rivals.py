@@ -10,6 +10,7 @@ that are not there are left out, and said so.
 """
 
 import argparse
+import json
 import os
 import platform
 import random
@@ -67,11 +68,34 @@ def measured(command):
 class Bench:
     def __init__(self, args):
         self.args = args
-        # (title, baseline, [(name, Timed)], note)
+        # (title, [(name, Timed)], note)
         self.rows = []
+        self.known = json.loads(args.state.read_text()) if args.state and args.state.exists() else {}
+
+    def keep(self, title, rows, note=""):
+        """Adds what was measured, and writes it down."""
+        self.rows.append((title, rows, note))
+        self.known[title] = [[(name, vars(timed)) for name, timed in rows], note]
+        if self.args.state:
+            self.args.state.write_text(json.dumps(self.known))
+
+    def has(self, title):
+        """Takes what an earlier run has measured."""
+        if title not in self.known:
+            return False
+        rows, note = self.known[title]
+        taken = []
+        for name, values in rows:
+            timed = Timed()
+            vars(timed).update(values)
+            taken.append((name, timed))
+        self.rows.append((title, taken, note))
+        return True
 
     def time(self, title, contestants, before=None, rounds=None, note=""):
         """Runs each of `contestants` (name, command, program) in turn; the first one is ours."""
+        if self.has(title):
+            return
         there = []
         for name, command, program in contestants:
             if shutil.which(program):
@@ -84,7 +108,7 @@ class Bench:
                 if before:
                     before()
                 timed[name].add(*measured(command))
-        self.rows.append((title, [(name, timed[name]) for name, _ in there], note))
+        self.keep(title, [(name, timed[name]) for name, _ in there], note)
         ours = statistics.median(timed[there[0][0]].wall)
         print(f"\n{title}" + (f" ({note})" if note else ""))
         for name, found in self.rows[-1][1]:
@@ -174,7 +198,7 @@ def dense_work(bench, vhdx, peer, folder, place, best):
         ("qemu-img compare", f"qemu-img compare -f vhdx -F raw {image} {raw}", "qemu-img"),
         ("cmp (raw with raw)", f"cmp {raw} {raw}.copy", "cmp"),
     ], before=lambda: (folder / "dense.raw.copy").exists() or shutil.copy(raw, f"{raw}.copy"))
-    (folder / "dense.raw.copy").unlink()
+    (folder / "dense.raw.copy").unlink(missing_ok=True)
 
 
 def forget_files(files):
@@ -326,6 +350,9 @@ print(whole, (time.monotonic() - begun) / len(places) * 1e9)
 
 def library_work(bench, peer, folder):
     """Reads by libraries: medians of the rounds, each of which does all in turn."""
+    titles = {"random": "random reads of 4 KiB by libraries", "pass": f"pass over {bench.args.size} MiB by reads of 1 MiB"}
+    if all([bench.has(title) for title in titles.values()]):
+        return
     found = {"random": {}, "pass": {}}
     for _ in range(bench.args.rounds):
         for kind, more in [("random", [folder / "dense.raw"]), ("pass", [])]:
@@ -340,13 +367,14 @@ def library_work(bench, peer, folder):
             whole, each = map(float, python.stdout.split())
             found["pass"].setdefault("libvhdi (Python)", []).append(whole)
             found["random"].setdefault("libvhdi (Python), copy", []).append(each)
-    for kind, title, unit in [("random", "random reads of 4 KiB by libraries", 1e-9), ("pass", f"pass over {bench.args.size} MiB by reads of 1 MiB", 1)]:
+    for kind, unit in [("random", 1e-9), ("pass", 1)]:
+        title = titles[kind]
         rows = []
         for name, values in found[kind].items():
             timed = Timed()
             timed.wall = [value * unit for value in values]
             rows.append((name, timed))
-        bench.rows.append((title, rows, ""))
+        bench.keep(title, rows)
         print(f"\n{title}")
         for name, timed in rows:
             print(f"  {name:28} {statistics.median(timed.wall) / unit:9.3f} {'ns' if kind == 'random' else 's'}")
@@ -416,6 +444,7 @@ def main():
     parser.add_argument("--memory", type=Path, default=Path("/dev/shm"), help="a folder on tmpfs [default: /dev/shm]")
     parser.add_argument("--disk", type=Path, default=ROOT / "target", help="a folder on a disk [default: target]")
     parser.add_argument("--without-slow", action="store_true", help="leave out what takes minutes: qemu-img on sparse disks")
+    parser.add_argument("--state", type=Path, help="keep what was measured in this file, and take from it what is there already")
     parser.add_argument("--out", type=Path, help="write rivals.md and rivals.svg into this folder")
     bench = Bench(parser.parse_args())
     run(["cargo", "build", "--release", "--locked", "--manifest-path", ROOT / "Cargo.toml"])

@@ -37,6 +37,8 @@ pub enum Error {
     LinkLoop(Vec<u8>),
     /// An operation took more reads than any sound file system needs. The structures are damaged, or made to delay.
     TooMuchWork,
+    /// The work was cancelled.
+    Cancelled,
     /// The host could not do its part, such as writing a file: what it was to do, and what it answered.
     Host(String, io::Error),
 }
@@ -73,6 +75,7 @@ impl fmt::Display for Error {
             Self::TooMuchWork => {
                 f.write_str("more reads than a sound file system needs: it is damaged, or made to delay")
             }
+            Self::Cancelled => f.write_str("cancelled"),
             Self::Host(what, error) => write!(f, "{what}: {error}"),
         }
     }

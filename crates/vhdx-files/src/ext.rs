@@ -13,7 +13,8 @@ use vhdx_mmap::ops::Volume as Kind;
 use crate::content::{Content, Run};
 use crate::device::{Device, call};
 use crate::error::{Error, Result};
-use crate::volume::{About, Attribute, Entry, FileKind, Metadata, Node, Time, Times, Volume, find_among, require_directory};
+use crate::time::Time;
+use crate::volume::{About, Attribute, Entry, FileKind, Metadata, Node, Times, Volume, find_among, require_directory};
 
 /// Number of the inode of the root directory.
 const ROOT: u64 = 2;
@@ -47,7 +48,8 @@ impl std::fmt::Debug for Ext {
 }
 
 impl Ext {
-    pub(crate) fn open(kind: Kind, device: Device) -> Result<Self> {
+    pub(crate) fn open(device: Device, about: About) -> Result<Self> {
+        let kind = about.kind;
         let fs = call(kind, |error| convert(kind, error), || {
             let fs = Filesystem::mount(Arc::new(device.clone()))?;
             let needs_recovery = fs.sb.feature_incompat & Incompat::RECOVER.bits() != 0;
@@ -62,15 +64,11 @@ impl Ext {
         let free = free.saturating_mul(cluster_size(&fs));
         let size = fs.sb.blocks_count.saturating_mul(u64::from(block_size));
         let about = About {
-            kind,
-            label: fs.sb.volume_name.clone(),
-            uuid: uuid_text(fs.sb.uuid),
             size,
             used: Some(size.saturating_sub(free)),
             block_size,
             is_replayed: fs.cache_pinned_blocks() > 0,
-            is_experimental: false,
-            ignores_case: false,
+            ..about
         };
         Ok(Self { fs, device, about })
     }
@@ -216,18 +214,6 @@ fn cluster_size(fs: &Filesystem) -> u64 {
     let has_clusters = fs.sb.feature_ro_compat & RO_COMPAT_BIGALLOC != 0;
     let cluster = has_clusters.then(|| 1024_u64.checked_shl(log)).flatten();
     cluster.unwrap_or_else(|| u64::from(fs.sb.block_size()))
-}
-
-/// A UUID as tools print it.
-pub(crate) fn uuid_text(bytes: [u8; 16]) -> String {
-    let mut text = String::new();
-    for (index, byte) in bytes.iter().enumerate() {
-        if matches!(index, 4 | 6 | 8 | 10) {
-            text.push('-');
-        }
-        text.push_str(&format!("{byte:02x}"));
-    }
-    text
 }
 
 fn convert(kind: Kind, error: ExtError) -> Error {

@@ -36,18 +36,30 @@
 //! # Ok::<(), vhdx_files::Error>(())
 //! ```
 
+mod archive;
 mod btrfs;
+mod changes;
+mod clusters;
 mod content;
+#[cfg(unix)]
+mod copy;
 mod device;
 mod erofs;
 mod error;
 mod exfat;
 mod ext;
 mod fat;
+mod host_name;
+mod locate;
+mod names;
 mod ntfs;
 mod path;
+#[cfg(feature = "serde")]
+pub mod report;
 mod squashfs;
+mod time;
 mod volume;
+mod walk;
 mod xfs;
 
 use std::sync::Arc;
@@ -55,31 +67,59 @@ use std::sync::Arc;
 use vhdx_mmap::ops::Volume as Kind;
 use vhdx_mmap::{Disk, DiskRange};
 
+pub use archive::write_tar;
+pub use changes::{ChangeKind, FileChange, changes};
 pub use content::{Content, Run};
+#[cfg(unix)]
+pub use copy::{Copied, CopyEvent, CopyOptions, copy};
 pub use device::is_panic_caught;
 pub use error::{Error, Result};
+pub use host_name::host_name;
+pub use locate::{Owner, locate};
 pub use path::{lookup, lookup_link};
-pub use volume::{About, Attribute, Entry, FileKind, Metadata, Node, Stream, Time, Times, Volume};
+pub use time::Time;
+pub use volume::{About, Attribute, Entry, FileKind, Metadata, Node, Stream, Times, Volume};
+pub use walk::{Found, Unread, Walk};
 
 use device::Device;
+
+/// Returns whether files of a volume of this kind can be read.
+#[must_use]
+pub const fn can_read(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::Ext2
+            | Kind::Ext3
+            | Kind::Ext4
+            | Kind::Ntfs
+            | Kind::Fat
+            | Kind::Fat32
+            | Kind::ExFat
+            | Kind::Xfs
+            | Kind::Btrfs
+            | Kind::Erofs
+            | Kind::Squashfs
+    )
+}
 
 /// Opens the file system on a disk or a partition.
 ///
 /// # Errors
 /// Fails if there is none, if it cannot be read right, and if the disk cannot be read.
 pub fn open(range: DiskRange<Arc<Disk>>) -> Result<Box<dyn Volume>> {
-    let kind = vhdx_mmap::ops::detect_volume(&range)?;
+    let found = vhdx_mmap::ops::detect_volume(&range)?;
+    let (kind, details) = found.ok_or(Error::NoFileSystem { found: None })?;
     let device = Device::new(range);
-    let kind = kind.ok_or(Error::NoFileSystem { found: None })?;
+    let about = About::new(kind, details);
     Ok(match kind {
-        Kind::Ext2 | Kind::Ext3 | Kind::Ext4 => Box::new(ext::Ext::open(kind, device)?),
-        Kind::Ntfs => Box::new(ntfs::Ntfs::open(device)?),
-        Kind::Fat | Kind::Fat32 => Box::new(fat::Fat::open(kind, device)?),
-        Kind::ExFat => Box::new(exfat::ExFat::open(device)?),
-        Kind::Xfs => Box::new(xfs::Xfs::open(device)?),
-        Kind::Btrfs => Box::new(btrfs::Btrfs::open(device)?),
-        Kind::Erofs => Box::new(erofs::Erofs::open(device)?),
-        Kind::Squashfs => Box::new(squashfs::Squashfs::open(device)?),
+        Kind::Ext2 | Kind::Ext3 | Kind::Ext4 => Box::new(ext::Ext::open(device, about)?),
+        Kind::Ntfs => Box::new(ntfs::Ntfs::open(device, about)?),
+        Kind::Fat | Kind::Fat32 => Box::new(fat::Fat::open(device, about)?),
+        Kind::ExFat => Box::new(exfat::ExFat::open(device, about)?),
+        Kind::Xfs => Box::new(xfs::Xfs::open(device, about)?),
+        Kind::Btrfs => Box::new(btrfs::Btrfs::open(device, about)?),
+        Kind::Erofs => Box::new(erofs::Erofs::open(device, about)?),
+        Kind::Squashfs => Box::new(squashfs::Squashfs::open(device, about)?),
         found => return Err(Error::NoFileSystem { found: Some(found) }),
     })
 }

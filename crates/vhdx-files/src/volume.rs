@@ -2,10 +2,11 @@
 
 use std::fmt;
 
-use vhdx_mmap::ops::Volume as Kind;
+use vhdx_mmap::ops::{Volume as Kind, VolumeDetails};
 
 use crate::content::Content;
 use crate::error::{Error, Result};
+use crate::time::Time;
 
 /// Names a file, a directory or whatever else has a name, inside one volume: the number of the inode where the file
 /// system has such numbers. Two names of one file have one number.
@@ -40,6 +41,23 @@ pub struct About {
     pub is_experimental: bool,
     /// Whether names that differ in case alone are one name.
     pub ignores_case: bool,
+}
+
+impl About {
+    /// Begins with what was recognised. Sizes and the rest are for the reader to fill in.
+    pub(crate) fn new(kind: Kind, details: VolumeDetails) -> Self {
+        Self {
+            kind,
+            label: details.label.unwrap_or_default(),
+            uuid: details.uuid.unwrap_or_default(),
+            size: 0,
+            used: None,
+            block_size: 0,
+            is_replayed: false,
+            is_experimental: false,
+            ignores_case: false,
+        }
+    }
 }
 
 /// Kind of a file.
@@ -108,15 +126,6 @@ impl FileKind {
             Self::Other => "other",
         }
     }
-}
-
-/// Time of a file: seconds since 1970 in UTC, negative before, and nanoseconds after that second.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Time {
-    /// Seconds since the beginning of 1970.
-    pub seconds: i64,
-    /// Nanoseconds, below 1,000,000,000.
-    pub nanoseconds: u32,
 }
 
 /// Times of a file, as far as its file system has them.

@@ -38,6 +38,14 @@ impl Lab {
         Some(Self { folder, raw })
     }
 
+    /// A copy of the file system, as it is now on its medium.
+    pub(crate) fn copy_of(other: &Self) -> Self {
+        let folder = temp_dir();
+        let raw = folder.path().join("disk.raw");
+        fs::copy(&other.raw, &raw).unwrap();
+        Self { folder, raw }
+    }
+
     /// Mounts it, for writing if `options` are empty. `None` if nothing can be mounted.
     pub(crate) fn mount(&self, options: &str) -> Option<Mount> {
         let options = format!("loop{options}");
@@ -336,4 +344,54 @@ fn fill_unix(tree: &Path, rng: &mut Rng) {
         allocated.write_all_at(b"written", 300_000).unwrap();
     }
     allocated.set_len(500_000).unwrap();
+}
+
+/// Reads all of a volume, and counts what was read. Errors are fine; what counts is that it ends.
+pub(crate) fn read_all(volume: &dyn Volume) -> u64 {
+    let mut count = 0;
+    let mut buffer = vec![0; 1 << 16];
+    for found in vhdx_files::Walk::new(volume, volume.root()).flatten().take(100_000) {
+        count += 1;
+        let node = found.node;
+        let names = volume.attributes(node).map(|all| all.len()).unwrap_or(0);
+        let streams = volume.streams(node).unwrap_or_default();
+        count += u64::try_from(names).unwrap();
+        if found.metadata.kind == FileKind::Link {
+            drop(volume.link_target(node));
+        }
+        let contents = std::iter::once(None).chain(streams.iter().map(|stream| Some(stream.name.as_str())));
+        for stream in contents {
+            let Ok(content) = volume.open(node, stream) else { continue };
+            for offset in [0, 65_535, content.size() / 2, content.size().saturating_sub(1)] {
+                let _ = content.read_at(&mut buffer, offset);
+            }
+        }
+    }
+    count
+}
+
+/// Changes bytes of a file system where it has some, and reads all of it after each change.
+pub(crate) fn damage(lab: &Lab, rounds: u64) {
+    let sound = fs::read(&lab.raw).unwrap();
+    let places: Vec<usize> =
+        (0..sound.len()).step_by(64).filter(|at| sound[*at..*at + 64].iter().any(|byte| *byte != 0)).collect();
+    assert!(read_all(&*lab.open().unwrap()) > 1);
+    let mut rng = Rng::new(31);
+    for _ in 0..rounds {
+        let mut bytes = sound.clone();
+        for _ in 0..1 + rng.below(6) {
+            let at = rng.pick(&places) + usize::try_from(rng.below(64)).unwrap();
+            bytes[at] = match rng.below(4) {
+                0 => 0,
+                1 => 0xff,
+                2 => bytes[at] ^ (1 << rng.below(8)),
+                _ => u8::try_from(rng.below(256)).unwrap(),
+            };
+        }
+        fs::write(&lab.raw, &bytes).unwrap();
+        if let Ok(volume) = lab.open() {
+            read_all(&*volume);
+        }
+    }
+    fs::write(&lab.raw, &sound).unwrap();
 }

@@ -174,7 +174,7 @@ pub(super) struct Found {
 }
 
 impl Found {
-    fn of(volume: Volume, area: &Area<'_>) -> Self {
+    pub(super) fn of(volume: Volume, area: &Area<'_>) -> Self {
         let mut details = VolumeDetails::default();
         let read = match volume {
             Volume::Ext2 | Volume::Ext3 | Volume::Ext4 => linux::describe_ext(area, &mut details),

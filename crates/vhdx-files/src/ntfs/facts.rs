@@ -7,7 +7,8 @@ use super::record::{
 use super::reparse::{self, Reparse};
 use super::Ntfs;
 use crate::error::{Error, Result};
-use crate::volume::{Attribute as Extended, FileKind, Node, Time, Times, Volume};
+use crate::time::Time;
+use crate::volume::{Attribute as Extended, FileKind, Node, Times, Volume};
 
 /// Attribute of DOS of system files.
 pub(super) const SYSTEM: u32 = 4;

@@ -77,7 +77,7 @@ fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
 }
 
 impl Ntfs {
-    pub(crate) fn open(device: Device) -> Result<Self> {
+    pub(crate) fn open(device: Device, about: About) -> Result<Self> {
         guarded(|| {
             let view = View::open(device)?;
             let replayed = journal::replayed(&view)?;
@@ -97,15 +97,13 @@ impl Ntfs {
                 return Err(unsupported(format!("version {}.{}", version.0, version.1)));
             }
             let about = About {
-                kind: Kind::Ntfs,
                 label,
                 uuid: format!("{:016X}", view.boot.serial_number),
                 size: view.boot.volume_bytes(),
-                used: None,
                 block_size: u32::try_from(view.cluster()).unwrap_or(0),
                 is_replayed,
-                is_experimental: false,
                 ignores_case: true,
+                ..about
             };
             let root = view.file(Node(ROOT), |_, _| false)?;
             if !root.is_directory() {

@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 
-use super::raw::{Fields, damaged, restore, to_usize, wtf8};
+use super::raw::{Fields, damaged, restore, to_u64, to_usize};
 use super::view::View;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::names::{from_utf16, units};
 use crate::volume::Node;
 
 pub(super) const STANDARD_INFORMATION: u32 = 0x10;
@@ -120,9 +121,9 @@ impl Record {
 }
 
 /// The reason of an error, without the file system it names.
-fn reason_of(error: &crate::error::Error) -> String {
+fn reason_of(error: &Error) -> String {
     match error {
-        crate::error::Error::FileSystem { reason, .. } => reason.clone(),
+        Error::FileSystem { reason, .. } => reason.clone(),
         error => error.to_string(),
     }
 }
@@ -175,7 +176,7 @@ impl<'r> Attribute<'r> {
     /// Returns the length of the value, in bytes.
     pub(super) fn size(&self) -> u64 {
         match &self.body {
-            Body::Resident(value) => super::raw::to_u64(value.len()),
+            Body::Resident(value) => to_u64(value.len()),
             Body::Clusters { size, .. } => *size,
         }
     }
@@ -412,6 +413,6 @@ impl<'a> Name<'a> {
     }
 
     pub(super) fn to_wtf8(self) -> Vec<u8> {
-        wtf8(super::raw::units(self.units))
+        from_utf16(&units(self.units))
     }
 }

@@ -1,7 +1,8 @@
 //! Reparse points: what a file is that is no plain file, and where links lead.
 
-use super::raw::{Fields, damaged, units, wtf8};
+use super::raw::{Fields, damaged};
 use crate::error::Result;
+use crate::names::{from_utf16, units};
 use crate::volume::FileKind;
 
 /// Largest value of a reparse point, in bytes, with its header.
@@ -95,7 +96,7 @@ impl Reparse {
         let name = |at: usize| -> Result<Vec<u16>> {
             let start = usize::from(data.u16(at)?).saturating_add(names);
             let length = usize::from(data.u16(at.saturating_add(2))?);
-            Ok(units(data.part(start, length)?).collect())
+            Ok(units(data.part(start, length)?))
         };
         let (substitute, shown) = (name(0)?, name(4)?);
         if is_relative {
@@ -115,14 +116,15 @@ impl Reparse {
         }
         // The target is on another volume, or may be; backslashes keep it from being taken for a path of this one.
         let text = if shown.is_empty() { path } else { shown.as_slice() };
-        Ok(wtf8(text.iter().copied()))
+        Ok(from_utf16(text))
     }
 }
 
 /// Converts a path of Windows to one with slashes.
 fn with_slashes(path: &[u16]) -> Vec<u8> {
     let (backslash, slash) = (u16::from(b'\\'), u16::from(b'/'));
-    wtf8(path.iter().map(|unit| if *unit == backslash { slash } else { *unit }))
+    let path: Vec<u16> = path.iter().map(|unit| if *unit == backslash { slash } else { *unit }).collect();
+    from_utf16(&path)
 }
 
 /// Returns the kind of a system file that Services for Unix, or ntfs-3g, made to be something else, and the target if it
@@ -137,7 +139,7 @@ pub(super) fn special(content: &[u8]) -> Option<(FileKind, Vec<u8>)> {
     .find(|(_, magic)| content.starts_with(*magic))?;
     let rest = content.get(magic.len()..).unwrap_or_default();
     match kind {
-        FileKind::Link => Some((kind, wtf8(units(rest)))),
+        FileKind::Link => Some((kind, from_utf16(&units(rest)))),
         // The numbers of the device.
         _ => (rest.len() == 16).then(|| (kind, rest.to_vec())),
     }

@@ -2,7 +2,7 @@
 
 use fs_ntfs::data_runs::decode_runs;
 
-use super::raw::{damaged, to_u64, unsupported};
+use super::raw::{damaged, unsupported};
 use super::record::{Attribute, Body};
 use crate::content::Run;
 use crate::error::Result;
@@ -26,9 +26,9 @@ pub(super) struct Clusters {
     /// From offset 0 on, without gaps, in bytes. Holes are among them.
     pub(super) runs: Vec<Run>,
     /// Flags of the attribute.
-    flags: u16,
+    pub(super) flags: u16,
     /// Binary logarithm of the clusters in a unit of compression.
-    unit: u16,
+    pub(super) unit: u16,
 }
 
 /// Returns the value of the pieces of one attribute, in their order.

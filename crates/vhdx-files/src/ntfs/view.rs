@@ -4,7 +4,7 @@ use fs_ntfs::block_io::BlockIo;
 use fs_ntfs::mft_io::{BootParams, NTFS_OEM_ID, read_boot_params_io};
 
 use super::journal::Changes;
-use super::raw::{Fields, damaged, to_u64, to_usize, unsupported};
+use super::raw::{damaged, to_u64, to_usize, unsupported};
 use super::record::{Attribute, Body, DATA, Record, list_of};
 use super::runs::{Clusters, clusters_of};
 use crate::content::Run;

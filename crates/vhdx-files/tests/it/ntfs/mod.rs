@@ -329,7 +329,8 @@ fn reparse_points() {
     let Some(lab) = made("4096", "512", 32) else { return };
     let Some(point) = mount(&lab, "") else { return };
     let set = |name: &str, value: &[u8]| {
-        lsetxattr(point.0.join(name), "system.ntfs_reparse_data", value, XattrFlags::empty()).unwrap();
+        let set = lsetxattr(point.0.join(name), "system.ntfs_reparse_data", value, XattrFlags::empty());
+        set.unwrap_or_else(|error| panic!("{name}: {error}"));
     };
     fs::create_dir_all(point.0.join("Windows/System32")).unwrap();
     fs::write(point.0.join("Windows/here"), b"here").unwrap();
@@ -338,17 +339,13 @@ fn reparse_points() {
         ("rooted", link(r"\Windows\here", Some(1))),
         ("absolute", link(r"\??\C:\Windows\here", Some(0))),
         ("LX link", reparse(0xa000_001d, b"\x02\0\0\0Windows/here")),
-        ("socket", reparse(0x8000_0023, &[])),
-        ("pipe", reparse(0x8000_0024, &[])),
         ("WOF", reparse(0x8000_0017, &[1, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0])),
         ("deduplicated", reparse(0x8000_0013, &[1; 16])),
         ("cloud", reparse(0x9000_601a, &[1; 16])),
         ("unknown", reparse(0x8000_7777, &[1; 16])),
     ] {
-        fs::write(point.0.join(name), if name.contains(' ') || value.len() > 16 { &b""[..] } else { b"" }).unwrap();
-        if matches!(name, "WOF" | "deduplicated" | "cloud" | "unknown") {
-            fs::write(point.0.join(name), b"bytes").unwrap();
-        }
+        let has_content = matches!(name, "WOF" | "deduplicated" | "cloud" | "unknown");
+        fs::write(point.0.join(name), if has_content { "bytes" } else { "" }).unwrap();
         set(name, &value);
     }
     for (name, value) in [
@@ -380,7 +377,6 @@ fn reparse_points() {
     assert!(matches!(lookup(&*volume, b"junction elsewhere"), Err(Error::NotFound(_))));
     assert!(matches!(volume.entries(node("junction")), Err(Error::NotDirectory(_))));
     assert!(volume.entries(node("cloud folder")).unwrap().is_empty());
-    assert_eq!([kind("socket"), kind("pipe")], [FileKind::Socket, FileKind::Pipe]);
     for (name, expected) in
         [("WOF", "(WOF)"), ("deduplicated", "deduplicated"), ("unknown", "0x80007777")]
     {
@@ -395,6 +391,32 @@ fn reparse_points() {
     let entries = volume.entries(volume.root()).unwrap();
     let said = entries.iter().find(|entry| entry.name == b"relative").unwrap();
     assert_eq!(said.kind, None);
+}
+
+#[test]
+fn special_files_of_two_kinds() {
+    // Those of the Linux of Windows, and those of Services for Unix.
+    for options in [",special_files=wsl", ""] {
+        let Some(lab) = made("4096", "512", 32) else { return };
+        let Some(point) = mount(&lab, options) else { return };
+        symlink("a/target – of it", point.0.join("link")).unwrap();
+        let run = |program: &str, args: &[&str]| {
+            let done = std::process::Command::new(program).current_dir(&point.0).args(args).status();
+            assert!(done.unwrap().success(), "{program}");
+        };
+        run("mknod", &["character", "c", "1", "300"]);
+        run("mknod", &["block", "b", "8", "17"]);
+        if !options.is_empty() {
+            run("mkfifo", &["pipe"]);
+            std::os::unix::net::UnixListener::bind(point.0.join("socket")).unwrap();
+        }
+        drop(point);
+        let Some(point) = mount(&lab, &format!(",ro{options}")) else { return };
+        let volume = lab.open().unwrap();
+        compare(&*volume, &point.0, FACTS);
+        let device = |name: &str| volume.metadata(lookup_link(&*volume, name.as_bytes()).unwrap()).unwrap().device;
+        assert_eq!([device("character"), device("block")], [Some((1, 300)), Some((8, 17))]);
+    }
 }
 
 #[test]

@@ -1,11 +1,9 @@
 //! What files are: their kinds, times, attributes, and where their links lead.
 
-use super::raw::{Fields, damaged, to_usize};
-use super::record::{
-    Attribute, DATA, EXTENDED, File, INDEX_ALLOCATION, REPARSE_POINT, STANDARD_INFORMATION,
-};
-use super::reparse::{self, Reparse};
 use super::Ntfs;
+use super::raw::{Fields, damaged, to_usize};
+use super::record::{Attribute, DATA, EXTENDED, File, INDEX_ALLOCATION, REPARSE_POINT, STANDARD_INFORMATION};
+use super::reparse::{self, Reparse};
 use crate::error::{Error, Result};
 use crate::time::Time;
 use crate::volume::{Attribute as Extended, FileKind, Node, Times, Volume};
@@ -100,7 +98,9 @@ impl Ntfs {
             };
         }
         // What a link would lead to is not asked: it might lead back here.
-        let kind = node.map(|node| -> Result<FileKind> { Ok(self.facts_of(&self.file(node, |_| false)?)?.kind) }).transpose()?;
+        let kind = node
+            .map(|node| -> Result<FileKind> { Ok(self.facts_of(&self.file(node, |_| false)?)?.kind) })
+            .transpose()?;
         Ok(*self.is_of_windows.get_or_init(|| kind == Some(FileKind::Directory)))
     }
 

@@ -49,6 +49,9 @@ impl UpCase {
     }
 }
 
+/// Reads a block of names, and checks it.
+pub(super) type ReadBlock<'r> = &'r dyn Fn() -> Result<Vec<u8>>;
+
 /// Directory whose names can be read.
 #[derive(Debug)]
 pub(super) struct Directory {
@@ -126,7 +129,7 @@ impl Directory {
     pub(super) fn for_each(
         &self,
         view: &View,
-        read: &dyn Fn(&dyn Fn() -> Result<Vec<u8>>) -> Result<Vec<u8>>,
+        read: &dyn Fn(ReadBlock<'_>) -> Result<Vec<u8>>,
         visit: &mut dyn FnMut(u64, Name<'_>),
     ) -> Result<()> {
         Walk { directory: self, view, read, seen: HashSet::new() }.all(&self.root, ROOT_HEADER, 0, visit)
@@ -155,7 +158,7 @@ struct Found<'n> {
 struct Walk<'d> {
     directory: &'d Directory,
     view: &'d View,
-    read: &'d dyn Fn(&dyn Fn() -> Result<Vec<u8>>) -> Result<Vec<u8>>,
+    read: &'d dyn Fn(ReadBlock<'_>) -> Result<Vec<u8>>,
     seen: HashSet<u64>,
 }
 
@@ -168,13 +171,7 @@ impl Walk<'_> {
         (self.read)(&|| self.directory.block(self.view, number))
     }
 
-    fn all(
-        &mut self,
-        block: &[u8],
-        header: usize,
-        depth: u32,
-        visit: &mut dyn FnMut(u64, Name<'_>),
-    ) -> Result<()> {
+    fn all(&mut self, block: &[u8], header: usize, depth: u32, visit: &mut dyn FnMut(u64, Name<'_>)) -> Result<()> {
         let mut items = Items::new(block, header)?;
         while let Some(item) = items.next()? {
             if let Some(number) = item.child {
@@ -188,19 +185,12 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn find(
-        &mut self,
-        block: &[u8],
-        header: usize,
-        depth: u32,
-        upcase: &UpCase,
-        found: &mut Found<'_>,
-    ) -> Result<()> {
+    fn find(&mut self, block: &[u8], header: usize, depth: u32, upcase: &UpCase, found: &mut Found<'_>) -> Result<()> {
         let mut items = Items::new(block, header)?;
         while let Some(item) = items.next()? {
-            let order = item.name.map_or(Ordering::Greater, |name| {
-                upcase.compare(units(name.units), found.name.iter().copied())
-            });
+            let order = item
+                .name
+                .map_or(Ordering::Greater, |name| upcase.compare(units(name.units), found.name.iter().copied()));
             if order == Ordering::Less {
                 continue;
             }
@@ -242,7 +232,8 @@ impl<'b> Items<'b> {
         if length < 0x10 || length & 7 != 0 {
             return Err(damaged(format!("a directory has an entry of {length} bytes")));
         }
-        let (entry, rest) = self.rest.split_at_checked(length).ok_or_else(|| damaged("an entry of a directory is cut"))?;
+        let (entry, rest) =
+            self.rest.split_at_checked(length).ok_or_else(|| damaged("an entry of a directory is cut"))?;
         self.rest = rest;
         self.is_done = flags & IS_LAST != 0;
         let (entry, child) = if flags & HAS_CHILD == 0 {

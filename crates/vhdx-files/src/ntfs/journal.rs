@@ -57,8 +57,9 @@ fn log_of(view: &View) -> Result<Clusters> {
 fn is_empty(view: &View, log: &Clusters) -> Result<bool> {
     let mut piece = vec![0; 4096];
     let mut offset = 0_u64;
-    while offset < log.initialised {
-        let rest = to_usize(log.initialised.saturating_sub(offset));
+    let end = log.initialised.min(LARGEST_LOG);
+    while offset < end {
+        let rest = to_usize(end.saturating_sub(offset));
         let piece_length = piece.len().min(rest);
         let part = piece.get_mut(..piece_length).unwrap_or_default();
         view.read_runs(&log.runs, offset, part)?;
@@ -120,9 +121,11 @@ fn check(view: &View, log: &Clusters, plan: &Plan) -> Result<()> {
     for (at, bytes) in &plan.writes {
         let length = to_u64(bytes.len());
         let end = at.saturating_add(length);
-        let is_in_log = log.runs.iter().filter_map(|run| Some((run.at?, run.length))).any(|(start, length)| {
-            *at < start.saturating_add(length) && start < end
-        });
+        let is_in_log = log
+            .runs
+            .iter()
+            .filter_map(|run| Some((run.at?, run.length)))
+            .any(|(start, length)| *at < start.saturating_add(length) && start < end);
         if is_in_log || end > volume {
             return Err(damaged("the journal changes itself, or what is outside of the volume"));
         }

@@ -22,7 +22,7 @@ use vhdx_mmap::ops::Volume as Kind;
 
 use self::facts::{SYSTEM, device_of, first_of, times};
 use self::index::{Directory, UpCase};
-use self::raw::{Fields, damaged, to_u64, to_usize, unsupported, units, utf16};
+use self::raw::{Fields, damaged, to_u64, to_usize, units, unsupported, utf16};
 use self::record::{
     Attribute, Body, DATA, EXTENDED, FILE_NAME, File, Name, REPARSE_POINT, STANDARD_INFORMATION, VOLUME_INFORMATION,
     VOLUME_NAME, split,
@@ -32,9 +32,7 @@ use self::view::View;
 use crate::content::Content;
 use crate::device::{Device, call};
 use crate::error::{Error, Result};
-use crate::volume::{
-    About, Attribute as Extended, Entry, FileKind, Metadata, Node, Stream, Volume, require_directory,
-};
+use crate::volume::{About, Attribute as Extended, Entry, FileKind, Metadata, Node, Stream, Volume, require_directory};
 
 /// Numbers of the records of system files.
 const VOLUME: u64 = 3;
@@ -50,6 +48,9 @@ const DIRECTORY: u32 = 0x10;
 const REPARSE: u32 = 0x400;
 /// As a name has it, whose directory lists it.
 const NAME_OF_DIRECTORY: u32 = 0x1000_0000;
+
+/// Largest `$Bitmap` whose bits are counted, in bytes: that of 64 TiB with clusters of 4 KiB.
+const LARGEST_BITMAP: u64 = 2 << 30;
 
 /// Most bytes that are read of `$Bitmap` in one call, in bytes.
 const BITMAP_PIECE: usize = 1 << 20;
@@ -137,8 +138,12 @@ impl Ntfs {
             let pieces = file.pieces(DATA, &[])?;
             clusters_of(&pieces.iter().collect::<Vec<_>>(), self.view.cluster())
         })?;
-        let count = self.about.size.checked_div(self.view.cluster()).unwrap_or(0);
+        let size = self.about.size.min(self.view.device.range().size());
+        let count = size.checked_div(self.view.cluster()).unwrap_or(0);
         let length = count.div_ceil(8).min(clusters.initialised);
+        if length > LARGEST_BITMAP {
+            return Err(unsupported("a bitmap of more clusters than are counted"));
+        }
         let mut piece = vec![0; BITMAP_PIECE];
         let (mut used, mut offset) = (0_u64, 0_u64);
         while offset < length {
@@ -163,11 +168,10 @@ impl Ntfs {
         let is_similar = |name: &[u8]| self.upcase().compare(units(name), wanted.encode_utf16()).is_eq();
         // A name that is not Unicode can only be asked for as it is shown.
         let is_shown = |name: &[u8]| text_of(name) == wanted;
-        let tests: [&dyn Fn(&[u8]) -> bool; 3] = [&is_exact, &is_similar, &is_shown];
-        let found = tests.iter().find_map(|test| streams.iter().find(|stream| test(stream.name)));
+        let find = |test: &dyn Fn(&[u8]) -> bool| streams.iter().find(|stream| test(stream.name));
+        let found = find(&is_exact).or_else(|| find(&is_similar)).or_else(|| find(&is_shown));
         Ok(found.map(|stream| stream.name.to_vec()))
     }
-
 }
 
 /// Returns a name as text; what is not Unicode in it is replaced.

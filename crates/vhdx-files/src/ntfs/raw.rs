@@ -70,8 +70,7 @@ pub(super) fn restore(block: &mut [u8], signature: [u8; 4], sector: usize) -> Re
     }
     let (at, count) = (usize::from(block.u16(4)?), usize::from(block.u16(6)?));
     let stride = stride_of(block.len(), count, sector)?;
-    let sequence: Vec<[u8; 2]> =
-        block.part(at, count.saturating_mul(2))?.as_chunks::<2>().0.to_vec();
+    let sequence: Vec<[u8; 2]> = block.part(at, count.saturating_mul(2))?.as_chunks::<2>().0.to_vec();
     let (number, saved) = sequence.split_first().ok_or_else(|| damaged("an update sequence is empty"))?;
     for (piece, saved) in block.chunks_exact_mut(stride).zip(saved) {
         let end = piece.last_chunk_mut::<2>().ok_or_else(|| damaged("an update sequence is empty"))?;
@@ -131,13 +130,8 @@ mod tests {
 
     #[test]
     fn names_survive_both_conversions() {
-        let names: [&[u16]; 5] = [
-            &[],
-            &[0x41, 0xe9, 0x65e5],
-            &[0xd83e, 0xdd80],
-            &[0xd83e, 0x41, 0xdd80],
-            &[0xdfff, 0xd800],
-        ];
+        let names: [&[u16]; 5] =
+            [&[], &[0x41, 0xe9, 0x65e5], &[0xd83e, 0xdd80], &[0xd83e, 0x41, 0xdd80], &[0xdfff, 0xd800]];
         for name in names {
             assert_eq!(utf16(&from_utf16(name)).unwrap(), name);
         }

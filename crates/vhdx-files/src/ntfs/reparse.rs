@@ -127,8 +127,8 @@ fn with_slashes(path: &[u16]) -> Vec<u8> {
     from_utf16(&path)
 }
 
-/// Returns the kind of a system file that Services for Unix, or ntfs-3g, made to be something else, and the target if it
-/// is a link; none if it is a file.
+/// Returns the kind of a system file that Services for Unix, or ntfs-3g, made to be something else, and the target of a
+/// link or the numbers of a device; none if it is a file.
 pub(super) fn special(content: &[u8]) -> Option<(FileKind, Vec<u8>)> {
     let (kind, magic) = [
         (FileKind::Link, b"IntxLNK\x01"),

@@ -64,14 +64,8 @@ impl View {
         let mut field = [0; 8];
         device.fill(0x38, &mut field).map_err(damaged)?;
         let mirror = u64::from_le_bytes(field).saturating_mul(boot.cluster_size);
-        let view = Self {
-            device,
-            boot,
-            mirror,
-            changes: Changes::new(),
-            longest_change: 0,
-            table: Clusters::default(),
-        };
+        let view =
+            Self { device, boot, mirror, changes: Changes::new(), longest_change: 0, table: Clusters::default() };
         view.with_table()
     }
 
@@ -124,10 +118,8 @@ impl View {
             attributes.iter().filter(|attribute| attribute.kind == DATA && attribute.name.is_empty()).collect();
         let mut table = clusters_of(&first, self.cluster())?;
         let list = list_of(&self, &attributes)?;
-        let mut further: Vec<_> = list
-            .iter()
-            .filter(|entry| entry.kind == DATA && entry.name.is_empty() && entry.first != 0)
-            .collect();
+        let mut further: Vec<_> =
+            list.iter().filter(|entry| entry.kind == DATA && entry.name.is_empty() && entry.first != 0).collect();
         further.sort_by_key(|entry| entry.first);
         for entry in further {
             self.table = table;

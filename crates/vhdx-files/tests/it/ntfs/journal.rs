@@ -3,6 +3,7 @@
 use std::fs;
 
 use vhdx_files::{Error, lookup};
+use vhdx_testkit::lab::Rng;
 
 use super::{made, mount, read};
 use crate::lab::Lab;
@@ -98,8 +99,7 @@ impl Journal {
         let [redo_length, undo_length] = [redo.1.len(), undo.1.len()].map(|length| u16::try_from(length).unwrap());
         let undo_place = place + redo.1.len().next_multiple_of(8);
         let places = [place, undo_place].map(|place| u16::try_from(place).unwrap());
-        let header =
-            [redo.0, undo.0, places[0], redo_length, places[1], undo_length].map(u16::to_le_bytes).concat();
+        let header = [redo.0, undo.0, places[0], redo_length, places[1], undo_length].map(u16::to_le_bytes).concat();
         put(&mut data, 0, &header);
         put(&mut data, 0xc, &fields.map(u16::to_le_bytes).concat());
         put(&mut data, 0x18, &clusters.0.to_le_bytes());
@@ -147,8 +147,8 @@ impl Journal {
     }
 }
 
-/// Makes a volume with a small file, and a journal that changes its content from `old` to `new`. The transaction ends if
-/// `is_whole`, and `change` gets the journal.
+/// Makes a volume with a small file, and a journal that changes its content from `old` to `new`. The transaction ends
+/// if `is_whole`.
 fn journaled(is_whole: bool, major: u16, flags: u16) -> Option<Lab> {
     let lab = made("4096", "512", 32)?;
     let point = mount(&lab, "")?;
@@ -236,6 +236,56 @@ fn a_journal_that_cannot_be_replayed_is_refused() {
     disk.bytes[log + PAGE] = 0;
     disk.write(&lab);
     refused(&lab);
+}
+
+#[test]
+fn a_journal_that_was_made_to_delay_is_refused() {
+    let Some(lab) = journaled(true, 2, 0) else { return };
+    let mut disk = Raw::of(&lab);
+    let (log, size) = disk.first_run(2);
+    let mut journal = Journal::new(size);
+    for _ in 0..20 {
+        journal.append(1, &[0; 0x28]);
+    }
+    // Each record says that it goes on through half of the journal.
+    let half = u32::try_from(size / 2).unwrap().to_le_bytes();
+    for number in 1..20 {
+        let at = 0x70 + number * 0x58 + 0x18;
+        put(&mut journal.page, at, &half);
+    }
+    disk.bytes[log..log + size].copy_from_slice(&journal.bytes(2, 0));
+    disk.write(&lab);
+    let error = lab.open().unwrap_err().to_string();
+    assert!(error.contains("made to delay"), "{error}");
+}
+
+#[test]
+fn damaged_journals_end_in_errors() {
+    let Some(lab) = journaled(true, 2, 0) else { return };
+    let disk = Raw::of(&lab);
+    let (log, _) = disk.first_run(2);
+    let sound = disk.into_image();
+    let mut rng = Rng::new(17);
+    let mut refused = 0;
+    for _ in 0..500 {
+        let mut image = sound.clone();
+        for _ in 0..=rng.below(2) {
+            let page = rng.pick(&[0, PAGE, HOME, HOME, HOME, HOME]);
+            let at = log + page + usize::try_from(rng.below(0x220)).unwrap();
+            let random = rng.bytes(1)[0];
+            let new = rng.pick(&[0, 1, 0x7f, 0xff, random, image.byte(at).wrapping_add(8)]);
+            image.set(at, new);
+            // Both pages that describe the journal are damaged alike.
+            if page == PAGE {
+                image.set(at - PAGE, new);
+            }
+        }
+        match vhdx_files::open(image.open()) {
+            Ok(volume) => assert!(!volume.entries(volume.root()).unwrap().is_empty()),
+            Err(_) => refused += 1,
+        }
+    }
+    assert!(refused > 50, "{refused}");
 }
 
 #[test]

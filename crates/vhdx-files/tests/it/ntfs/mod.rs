@@ -377,9 +377,7 @@ fn reparse_points() {
     assert!(matches!(lookup(&*volume, b"junction elsewhere"), Err(Error::NotFound(_))));
     assert!(matches!(volume.entries(node("junction")), Err(Error::NotDirectory(_))));
     assert!(volume.entries(node("cloud folder")).unwrap().is_empty());
-    for (name, expected) in
-        [("WOF", "(WOF)"), ("deduplicated", "deduplicated"), ("unknown", "0x80007777")]
-    {
+    for (name, expected) in [("WOF", "(WOF)"), ("deduplicated", "deduplicated"), ("unknown", "0x80007777")] {
         assert_eq!(kind(name), FileKind::File, "{name}");
         let error = volume.open(node(name), None).unwrap_err();
         assert!(matches!(error, Error::FileSystem { is_unsupported: true, .. }), "{name}: {error}");
@@ -465,6 +463,29 @@ fn files_in_many_pieces_have_lists_of_attributes() {
     assert_eq!(volume.metadata(file).unwrap().links, Some(101));
     // There is such a list.
     Raw::of(&lab).attribute(file.0, 0x20);
+}
+
+#[test]
+fn file_records_in_many_pieces() {
+    let Some(lab) = made("1024", "512", 16) else { return };
+    let Some(point) = mount(&lab, "") else { return };
+    // Files take all space; then the records of more of them find room only where some were removed.
+    let fill_with = |name: &str, bytes: &[u8]| {
+        let path = |number: usize| point.0.join(format!("{name} {number:05}"));
+        let count = (0..).find(|number| fs::write(path(*number), bytes).is_err()).unwrap();
+        let _ = fs::remove_file(path(count));
+        count
+    };
+    let count = fill_with("large", &[7; 3000]);
+    for number in (0..count).step_by(3) {
+        fs::remove_file(point.0.join(format!("large {number:05}"))).unwrap();
+    }
+    fill_with("small", b"in the record");
+    drop(point);
+    let Some(point) = mount(&lab, ",ro") else { return };
+    compare(&*lab.open().unwrap(), &point.0, FACTS);
+    let pieces = Raw::of(&lab).run_count(0);
+    assert!(pieces > 10, "{pieces}");
 }
 
 /// Reads all that a volume has, and returns how many calls gave an error.

@@ -114,6 +114,18 @@ impl Raw {
         (place * self.cluster(), number(pairs + 1, of_length) * self.cluster())
     }
 
+    /// Number of pieces that the record of a file has a list of.
+    pub(super) fn run_count(&self, reference: u64) -> usize {
+        let data = self.attribute(reference, 0x80);
+        let mut at = data + usize::from(self.u16(data + 0x20));
+        let mut count = 0;
+        while self.bytes[at] != 0 {
+            at += 1 + usize::from(self.bytes[at] & 15) + usize::from(self.bytes[at] >> 4);
+            count += 1;
+        }
+        count
+    }
+
     pub(super) fn into_image(self) -> Image {
         let mib = size(MIB);
         let mut spec = Spec { block_size: 1 << 20, ..Spec::empty(u64::try_from(self.bytes.len()).unwrap()) };

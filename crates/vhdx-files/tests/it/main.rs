@@ -3,3 +3,4 @@
 mod ext;
 mod fat;
 mod lab;
+mod ntfs;

@@ -108,9 +108,7 @@ pub(crate) fn failure(from: &FilePath, path: &[u8], error: Error) -> Failure {
         Error::NotDirectory(_) => Failure::new(Exit::NoInput, format!("{shown}: is not a directory")),
         Error::NotFile(_) => Failure::new(Exit::NoInput, format!("{shown}: is not a regular file")),
         Error::LinkLoop(_) => Failure::new(Exit::Corrupt, format!("{shown}: symbolic links lead to one another")),
-        Error::FileSystem { is_unsupported: true, .. } => {
-            Failure::new(Exit::Unsupported, format!("{shown}: {error}"))
-        }
+        Error::FileSystem { is_unsupported: true, .. } => Failure::new(Exit::Unsupported, format!("{shown}: {error}")),
         Error::NoFileSystem { found } => no_file_system(from, found),
         Error::Cancelled => Failure::new(Exit::Io, format!("{shown}: cancelled")),
         Error::Host(what, cause) => Failure::new(Exit::Io, format!("{what}: {cause}")),
@@ -126,7 +124,9 @@ fn no_file_system(from: &FilePath, found: Option<Kind>) -> Failure {
     };
     let failure = Failure::new(Exit::Unsupported, what);
     match found {
-        Some(Kind::Luks) => failure.with_hint("extract the disk, and open the volume with `cryptsetup open --readonly`"),
+        Some(Kind::Luks) => {
+            failure.with_hint("extract the disk, and open the volume with `cryptsetup open --readonly`")
+        }
         Some(Kind::BitLocker) => {
             failure.with_hint("extract the disk, and open the volume with `cryptsetup bitlkOpen` or dislocker")
         }

@@ -48,7 +48,10 @@ pub(crate) fn parse(text: &str) -> Result<i64, String> {
     if Time::of_seconds(midnight).date() != (year, month, day) {
         return Err(bad());
     }
-    Ok(midnight.saturating_add(hour.saturating_mul(3600)).saturating_add(minute.saturating_mul(60)).saturating_add(second))
+    Ok(midnight
+        .saturating_add(hour.saturating_mul(3600))
+        .saturating_add(minute.saturating_mul(60))
+        .saturating_add(second))
 }
 
 #[cfg(test)]

@@ -143,7 +143,11 @@ fn describe(metadata: &Metadata, header: &mut Header, records: &mut Vec<(String,
     let (user, group) = metadata.owner.unwrap_or((0, 0));
     for (id, key, is_user) in [(user, "uid", true), (group, "gid", false)] {
         let shown = u64::from(if id > MOST_IN_HEADER { 0 } else { id });
-        if is_user { header.set_uid(shown) } else { header.set_gid(shown) }
+        if is_user {
+            header.set_uid(shown)
+        } else {
+            header.set_gid(shown)
+        }
         if id > MOST_IN_HEADER {
             records.push((key.to_owned(), id.to_string().into_bytes()));
         }
@@ -153,7 +157,8 @@ fn describe(metadata: &Metadata, header: &mut Header, records: &mut Vec<(String,
         drop(header.set_device_major(major));
         drop(header.set_device_minor(minor));
     }
-    let times = [("mtime", metadata.times.modified), ("atime", metadata.times.accessed), ("ctime", metadata.times.changed)];
+    let times =
+        [("mtime", metadata.times.modified), ("atime", metadata.times.accessed), ("ctime", metadata.times.changed)];
     for (key, time) in times {
         let Some(time) = time else { continue };
         if key == "mtime" {

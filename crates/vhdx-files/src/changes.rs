@@ -105,7 +105,11 @@ pub fn changes<E>(
     let mut rest: Vec<Found> = Vec::new();
     for found in removed {
         // Without a time of creation, a number that was used again would look like a rename.
-        if found.metadata.times.created.is_some() { gone.entry(key(&found)).or_default().push(found) } else { rest.push(found) }
+        if found.metadata.times.created.is_some() {
+            gone.entry(key(&found)).or_default().push(found)
+        } else {
+            rest.push(found)
+        }
     }
     for is in added {
         let was = gone.get_mut(&key(&is)).and_then(Vec::pop);

@@ -456,13 +456,7 @@ impl Job<'_> {
     }
 
     /// Gives a file or a directory its attributes, owner, mode and times.
-    fn dress(
-        &self,
-        file: rustix::fd::BorrowedFd<'_>,
-        metadata: &Metadata,
-        node: Node,
-        is_file: bool,
-    ) -> Result<()> {
+    fn dress(&self, file: rustix::fd::BorrowedFd<'_>, metadata: &Metadata, node: Node, is_file: bool) -> Result<()> {
         for attribute in self.volume.attributes(node)? {
             let name = OsStr::from_bytes(&attribute.name);
             let is_of_users = attribute.name.starts_with(b"user.");

@@ -43,7 +43,18 @@ pub(crate) fn call<T, E: Display>(
     to_error: impl FnOnce(E) -> Error,
     work: impl FnOnce() -> std::result::Result<T, E>,
 ) -> Result<T> {
-    let outer = CALL.with_borrow_mut(|call| std::mem::replace(call, Call { left: Some(MOST_BYTES), failed: None }));
+    call_within(kind, 0, to_error, work)
+}
+
+/// As [`call`], for a reader that may read `more` bytes than others, such as a journal.
+pub(crate) fn call_within<T, E: Display>(
+    kind: Kind,
+    more: u64,
+    to_error: impl FnOnce(E) -> Error,
+    work: impl FnOnce() -> std::result::Result<T, E>,
+) -> Result<T> {
+    let left = Some(MOST_BYTES.saturating_add(more));
+    let outer = CALL.with_borrow_mut(|call| std::mem::replace(call, Call { left, failed: None }));
     let done = catch_unwind(AssertUnwindSafe(work));
     let failed = CALL.with_borrow_mut(|call| std::mem::replace(call, outer)).failed;
     match (done, failed) {

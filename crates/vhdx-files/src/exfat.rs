@@ -155,7 +155,8 @@ impl ExFat {
     fn used(&self, active: u32) -> Result<Option<u64>> {
         let mut found = None;
         self.for_each_entry(ROOT, &mut |entry, _| {
-            let is_bitmap = entry.first() == Some(&BITMAP) && entry.get(1).map(|flags| u32::from(flags & 1)) == Some(active);
+            let is_bitmap =
+                entry.first() == Some(&BITMAP) && entry.get(1).map(|flags| u32::from(flags & 1)) == Some(active);
             if is_bitmap && found.is_none() {
                 found = Some(Set { bytes: entry.to_vec() });
             }
@@ -194,11 +195,7 @@ impl ExFat {
     }
 
     /// Calls `visit` with the entries of a directory that are in use, and what would name them.
-    fn for_each_entry(
-        &self,
-        directory: Node,
-        visit: &mut dyn FnMut(&[u8], Node) -> Result<()>,
-    ) -> Result<()> {
+    fn for_each_entry(&self, directory: Node, visit: &mut dyn FnMut(&[u8], Node) -> Result<()>) -> Result<()> {
         let (runs, is_contiguous) = self.directory(directory)?;
         let flag = if is_contiguous { CONTIGUOUS } else { 0 };
         for run in runs {
@@ -267,7 +264,7 @@ impl ExFat {
             wanted = wanted.saturating_sub(1);
             let next = at.saturating_add(32);
             at = next;
-            let is_at_end = next.saturating_sub(self.clusters.start) % self.clusters.size == 0;
+            let is_at_end = next.saturating_sub(self.clusters.start).is_multiple_of(self.clusters.size);
             if is_at_end && !is_contiguous && wanted > 0 {
                 let cluster = self.clusters.at(next.saturating_sub(1));
                 let cluster = cluster.ok_or_else(|| damaged("an entry of a directory lies before the clusters"))?;

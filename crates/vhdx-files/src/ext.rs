@@ -50,14 +50,18 @@ impl std::fmt::Debug for Ext {
 impl Ext {
     pub(crate) fn open(device: Device, about: About) -> Result<Self> {
         let kind = about.kind;
-        let fs = call(kind, |error| convert(kind, error), || {
-            let fs = Filesystem::mount(Arc::new(device.clone()))?;
-            let needs_recovery = fs.sb.feature_incompat & Incompat::RECOVER.bits() != 0;
-            if needs_recovery && fs_ext4::jbd2::read_superblock(&fs)?.is_none() {
-                return Err(ExtError::Unsupported("the journal is on another device, and was not replayed"));
-            }
-            Ok(fs)
-        })?;
+        let fs = call(
+            kind,
+            |error| convert(kind, error),
+            || {
+                let fs = Filesystem::mount(Arc::new(device.clone()))?;
+                let needs_recovery = fs.sb.feature_incompat & Incompat::RECOVER.bits() != 0;
+                if needs_recovery && fs_ext4::jbd2::read_superblock(&fs)?.is_none() {
+                    return Err(ExtError::Unsupported("the journal is on another device, and was not replayed"));
+                }
+                Ok(fs)
+            },
+        )?;
         let block_size = fs.sb.block_size();
         // Kept up to date in the descriptors of groups, while the sum in the superblock may be that of the last mount.
         let free = fs.groups.iter().fold(0_u64, |sum, group| sum.saturating_add(u64::from(group.free_blocks_count)));
@@ -342,9 +346,10 @@ impl Volume for Ext {
         }
         // A journal can hold content, too; what was replayed is in the memory of the reader.
         let read = |at: u64, buffer: &mut [u8]| {
-            buffer.chunks_mut(1 << 20).zip((at..).step_by(1 << 20)).try_for_each(|(piece, at)| {
-                self.call(|| self.fs.dev.read_at(at, piece))
-            })
+            buffer
+                .chunks_mut(1 << 20)
+                .zip((at..).step_by(1 << 20))
+                .try_for_each(|(piece, at)| self.call(|| self.fs.dev.read_at(at, piece)))
         };
         Content::of_changed_runs(kind, inode.size, self.device.range().size(), runs, Box::new(read))
     }

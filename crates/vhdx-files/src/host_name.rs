@@ -25,9 +25,9 @@ pub fn host_name(name: &[u8]) -> Vec<u8> {
     // The extension stays, since programs go by it.
     let dot = escaped.iter().rposition(|byte| *byte == b'.').filter(|dot| escaped.len().saturating_sub(*dot) <= 16);
     let extension = dot.and_then(|dot| escaped.get(dot..)).unwrap_or_default().to_vec();
-    let sum = name.iter().fold(0xcbf2_9ce4_8422_2325_u64, |sum, byte| {
-        (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    });
+    let sum = name
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
     let end = format!("~{sum:016x}");
     let room = LONGEST.saturating_sub(end.len()).saturating_sub(extension.len());
     // Not within a character.

@@ -51,7 +51,11 @@ impl fmt::Display for Time {
     /// needs. Years that have more than four digits, or come before the year 0, have a sign, as ISO 8601 has it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ((year, month, day), (hour, minute, second)) = (self.date(), self.clock());
-        if (0..=9999).contains(&year) { write!(f, "{year:04}")? } else { write!(f, "{year:+06}")? }
+        if (0..=9999).contains(&year) {
+            write!(f, "{year:04}")?
+        } else {
+            write!(f, "{year:+06}")?
+        }
         write!(f, "-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}")?;
         if self.nanoseconds > 0 {
             let digits = format!("{:09}", self.nanoseconds);
@@ -85,6 +89,8 @@ mod tests {
         }
         let exact = Time { seconds: 5, nanoseconds: 70_000 };
         assert_eq!(exact.to_string(), "1970-01-01T00:00:05.00007Z");
-        assert!(!Time::of_seconds(i64::MIN).to_string().is_empty() && !Time::of_seconds(i64::MAX).to_string().is_empty());
+        assert!(
+            !Time::of_seconds(i64::MIN).to_string().is_empty() && !Time::of_seconds(i64::MAX).to_string().is_empty()
+        );
     }
 }

@@ -38,6 +38,27 @@ impl Lab {
         Some(Self { folder, raw })
     }
 
+    /// Makes a file system with a tool that takes all of its files from a tree. `args` makes the arguments of the tool from
+    /// the path of the file and that of the tree. `None` if the tool is not there, or does not know the arguments.
+    pub(crate) fn of_tree(
+        fill: impl FnOnce(&Path),
+        tool: &str,
+        args: impl FnOnce(&Path, &Path) -> Vec<OsString>,
+    ) -> Option<Self> {
+        let folder = temp_dir();
+        let (raw, tree) = (folder.path().join("disk.raw"), folder.path().join("tree"));
+        fs::create_dir(&tree).unwrap();
+        fill(&tree);
+        let args = args(&raw, &tree);
+        let failed = match Command::new(tool).args(&args).output() {
+            Ok(output) if output.status.success() => return Some(Self { folder, raw }),
+            Ok(output) => String::from_utf8_lossy(&output.stderr).into_owned(),
+            Err(error) => error.to_string(),
+        };
+        skip("mkfs", &format!("{tool} {args:?}: {failed}"));
+        None
+    }
+
     /// A copy of the file system, as it is now on its medium.
     pub(crate) fn copy_of(other: &Self) -> Self {
         let folder = temp_dir();
@@ -198,7 +219,8 @@ fn compare_file(volume: &dyn Volume, node: Node, path: &Path, expected: &Metadat
         let rdev = expected.rdev();
         let device = found.device.map(|(major, minor)| rustix::fs::makedev(major, minor));
         assert_eq!(device.unwrap_or(0), rdev, "{said}");
-        if kind == FileKind::File {
+        // Squashfs does not say it; Linux shows the size, without holes at times.
+        if kind == FileKind::File && volume.about().kind != vhdx_mmap::ops::Volume::Squashfs {
             assert_eq!(found.allocated, Some(expected.blocks() * 512), "{said}");
         }
     }

@@ -129,9 +129,10 @@ fn print(images: &[Df], args: &DfArgs) -> Result<(), Failure> {
         for row in &df.volumes {
             let place = row.partition.map(|number| format!(":{number}:")).unwrap_or_default();
             let name = escape(&format!("{}{place}", df.filename));
-            let percent = row.size.zip(row.used).and_then(|(size, used)| {
-                u128::from(used).saturating_mul(100).checked_div(u128::from(size))
-            });
+            let percent = row
+                .size
+                .zip(row.used)
+                .and_then(|(size, used)| u128::from(used).saturating_mul(100).checked_div(u128::from(size)));
             writeln!(
                 out,
                 "{name:<28} {:<9} {:>10} {:>10} {:>10} {:>5} {:>10} {:>11}  {}",

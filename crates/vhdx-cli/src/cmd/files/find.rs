@@ -133,7 +133,11 @@ fn print(
     if let Some(digest) = digest {
         write!(out, "{digest}  ")?;
     }
-    if args.null { out.write_all(path)? } else { out.write_all(&name_for_output(path))? }
+    if args.null {
+        out.write_all(path)?
+    } else {
+        out.write_all(&name_for_output(path))?
+    }
     out.write_all(if args.null { b"\0" } else { b"\n" })?;
     Ok(())
 }

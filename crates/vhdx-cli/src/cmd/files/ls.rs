@@ -41,7 +41,10 @@ struct List<'l> {
 impl List<'_> {
     fn begin(&mut self) -> Result<(), Failure> {
         if self.args.csv {
-            writeln!(self.out, "path,kind,size,allocated,node,modified,accessed,changed,created,mode,uid,gid,links,target")?;
+            writeln!(
+                self.out,
+                "path,kind,size,allocated,node,modified,accessed,changed,created,mode,uid,gid,links,target"
+            )?;
         }
         Ok(())
     }
@@ -93,7 +96,8 @@ impl List<'_> {
     ) -> Result<(), Failure> {
         self.rows = self.rows.saturating_add(1);
         if self.args.output.is_json() {
-            let row = FileRow::of(&*opened.volume, path, node, metadata).map_err(|error| opened.failure(path, error))?;
+            let row =
+                FileRow::of(&*opened.volume, path, node, metadata).map_err(|error| opened.failure(path, error))?;
             json::write_line(self.out, &row)?;
             writeln!(self.out)?;
             return Ok(());
@@ -166,7 +170,8 @@ impl List<'_> {
 /// A path from the root of the volume: that of the argument, and what was found below it.
 pub(super) fn below(begin: &[u8], path: &[u8]) -> Vec<u8> {
     let mut full = vec![b'/'];
-    for part in begin.split(|byte| *byte == b'/').chain(path.split(|byte| *byte == b'/')).filter(|part| !part.is_empty())
+    for part in
+        begin.split(|byte| *byte == b'/').chain(path.split(|byte| *byte == b'/')).filter(|part| !part.is_empty())
     {
         if full.len() > 1 {
             full.push(b'/');

@@ -107,7 +107,8 @@ fn ls_lists_directories_and_files() {
     assert!(hello.starts_with("-rw-") && hello.contains(" 18 2001-09-09 01:46 "), "{hello}");
     let link = ls(":/home/me", &["-l"]);
     assert!(link.lines().any(|line| line.starts_with('l') && line.ends_with("link -> notes.md")), "{link}");
-    let rows: Vec<Value> = ls(":/home/me", &["--json"]).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let rows: Vec<Value> =
+        ls(":/home/me", &["--json"]).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let notes = rows.iter().find(|row| row["path"] == "/home/me/notes.md").unwrap();
     assert_eq!((&notes["kind"], &notes["size"], &notes["mode"]), (&"file".into(), &5.into(), &"0640".into()));
     let csv = ls(":/home/me", &["--csv"]);
@@ -119,7 +120,10 @@ fn tree_and_find_show_what_is_below() {
     let folder = temp_dir();
     let Some(image) = ext4(folder.path(), &tree(folder.path())) else { return };
     let shown = vhdx_run(args!["tree", inside(&image, ":/home")]).done().text();
-    assert_lines(&shown, &["├── absolute -> /hello.txt", "    ├── deep", "    │   └── er", "    └── notes.md", "4 directories, 6 files"]);
+    assert_lines(
+        &shown,
+        &["├── absolute -> /hello.txt", "    ├── deep", "    │   └── er", "    └── notes.md", "4 directories, 6 files"],
+    );
     let find = |options: &[&str]| {
         let words = ["find".into(), inside(&image, ":/")].into_iter().chain(options.iter().map(OsString::from));
         vhdx_run(words).done().text()

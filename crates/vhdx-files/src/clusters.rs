@@ -198,7 +198,8 @@ pub(crate) fn time_of(date: u16, time: u16, hundredths: u8) -> Option<Time> {
     }
     let (hour, minute, double) = (i64::from(time >> 11), i64::from((time >> 5) & 0x3f), i64::from(time & 0x1f));
     let days = days_of(year, i64::from(month), i64::from(day));
-    let seconds = hour.saturating_mul(3600).saturating_add(minute.saturating_mul(60)).saturating_add(double.saturating_mul(2));
+    let seconds =
+        hour.saturating_mul(3600).saturating_add(minute.saturating_mul(60)).saturating_add(double.saturating_mul(2));
     let more = i64::from(hundredths / 100);
     let nanoseconds = u32::from(hundredths % 100).saturating_mul(10_000_000);
     Some(Time { seconds: days.saturating_mul(86_400).saturating_add(seconds).saturating_add(more), nanoseconds })

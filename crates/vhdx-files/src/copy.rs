@@ -86,7 +86,7 @@ impl Copied {
 /// Copies a file, or a directory with everything in it, to a path of this system.
 ///
 /// Nothing is written outside of `target`, whatever names and links the volume has: links are made, and never followed.
-/// A file that fails leaves nothing behind, and the rest is still copied.
+/// Nothing is left of a file that fails, and the rest is still copied.
 ///
 /// # Errors
 /// Fails if `target` cannot be made, or the work was cancelled. What fails on the way is an event.

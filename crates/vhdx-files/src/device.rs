@@ -29,8 +29,8 @@ thread_local! {
     static CALL: RefCell<Call> = RefCell::default();
 }
 
-/// Returns whether a reader of file systems runs on this thread whose panics are caught and told as errors. A panic hook
-/// can leave them out.
+/// Returns whether a reader of file systems runs on this thread whose panics are caught and become errors. A panic
+/// hook can leave them out.
 #[must_use]
 pub fn is_panic_caught() -> bool {
     CALL.try_with(|call| call.try_borrow().is_ok_and(|call| call.left.is_some())).unwrap_or(false)

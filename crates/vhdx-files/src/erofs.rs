@@ -1,7 +1,7 @@
 //! EROFS.
 //!
-//! Content that is not compressed is read from where it lies, as its inode says. What is compressed, and directories,
-//! are read by the reader, in pieces.
+//! Content that is not compressed is read from where it lies, as its inode says. What is compressed, and directories, are
+//! read by the reader, in pieces.
 
 use std::sync::Arc;
 
@@ -21,8 +21,7 @@ const KIND: Kind = Kind::Erofs;
 /// Most content that is read at once, in bytes.
 const PIECE: usize = 1 << 20;
 
-/// Largest directory, in bytes: millions of names. Compressed ones take little of the disk, and no limit of reads holds
-/// them.
+/// Largest directory, in bytes: millions of names. Compressed ones take little of the disk, and no limit of reads holds them.
 const LARGEST_DIRECTORY: u64 = 256 << 20;
 
 /// Longest list of places of a file, in bytes.
@@ -101,8 +100,8 @@ impl Erofs {
         }))
     }
 
-    /// Reads the list of chunks of a file. The reader's own does not align the list to the size of its entries, and
-    /// takes something else for it where attributes come before.
+    /// Reads the list of chunks of a file. The reader's own does not align the list to the size of its entries, and takes
+    /// something else for it where attributes come before.
     fn chunks(&self, inode: &Inode) -> Result<Vec<Run>> {
         let superblock = self.fs.superblock();
         let info = guarded(|| fs_erofs::chunked::chunk_info(superblock, inode))?;

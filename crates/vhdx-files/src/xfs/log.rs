@@ -1,8 +1,8 @@
 //! What the replay of a dirty log by the reader must not meet, and what it leaves out.
 //!
-//! The reader applies items in the order of the log, and leaves intents alone. Linux sorts the items of each
-//! transaction, and finishes what intents began. Here the same records are gone through, and a log is refused in which
-//! that makes a difference that a file shows:
+//! The reader applies items in the order of the log, and leaves intents alone. Linux sorts the items of each transaction,
+//! and finishes what intents began. Here the same records are gone through, and a log is refused in which that makes a
+//! difference that a file shows:
 //!
 //! - an intent without its end that maps blocks to a file, exchanges content, or sets an attribute;
 //! - items of one transaction for one place, in another order than that of Linux;
@@ -332,8 +332,8 @@ impl<'d> Log<'d> {
         Ok(())
     }
 
-    /// Looks at an item: its stage in Linux's order (buffers, inodes, lists of deleted inodes, what was freed), and its
-    /// place in units of 512 bytes, if it has one.
+    /// Looks at an item: its stage in Linux's order (buffers, inodes, lists of deleted inodes, what was freed), and its place
+    /// in units of 512 bytes, if it has one.
     fn item(&mut self, bytes: &[u8]) -> Result<Option<(u8, u64, u64)>> {
         const INODE_BUFFER: u16 = 1;
         const CANCELLED: u16 = 2;

@@ -330,8 +330,8 @@ fn torn_log() {
     assert!(error.to_string().contains("log"), "{error}");
 }
 
-/// Fills a file system of version 4 from a tree, without a mount, since Linux has given this version up. Names must
-/// have no spaces.
+/// Fills a file system of version 4 from a tree, without a mount, since Linux has given this version up. Names must have no
+/// spaces.
 fn made_from(options: &[&str], fill: impl FnOnce(&Path)) -> Option<Lab> {
     fn list(tree: &Path, out: &mut String) {
         for entry in fs::read_dir(tree).unwrap() {

@@ -321,13 +321,10 @@ impl Volume for Ntfs {
 
     fn attributes(&self, node: Node) -> Result<Vec<Extended>> {
         let found = guarded(|| self.extended(&self.view.file(node, |kind, _| kind == EXTENDED)?))?;
-        let named = |attribute: Extended| {
-            // The Linux of Windows keeps attributes of Linux with this prefix.
-            let name = match attribute.name.strip_prefix(b"LX.") {
-                Some(name) => name.to_vec(),
-                None => [b"ntfs.".as_slice(), &attribute.name].concat(),
-            };
-            Extended { name, ..attribute }
+        // They are in no namespace; those that the Linux of Windows keeps here have lost the case of their letters.
+        let named = |attribute: Extended| Extended {
+            name: [b"ntfs.".as_slice(), &attribute.name].concat(),
+            ..attribute
         };
         Ok(found.into_iter().map(named).collect())
     }

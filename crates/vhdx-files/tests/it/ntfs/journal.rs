@@ -152,7 +152,7 @@ impl Journal {
 fn journaled(is_whole: bool, major: u16, flags: u16) -> Option<Lab> {
     let lab = made("4096", "512", 32)?;
     let point = mount(&lab, "")?;
-    fs::write(point.0.join("file"), "is the old content").unwrap();
+    fs::write(point.path.join("file"), "is the old content").unwrap();
     drop(point);
     let file = lookup(&*lab.open().unwrap(), b"file").unwrap();
     let mut disk = Raw::of(&lab);
@@ -292,7 +292,7 @@ fn damaged_journals_end_in_errors() {
 fn a_volume_that_is_marked_dirty_is_read() {
     let Some(lab) = made("4096", "512", 32) else { return };
     let Some(point) = mount(&lab, "") else { return };
-    fs::write(point.0.join("file"), "content").unwrap();
+    fs::write(point.path.join("file"), "content").unwrap();
     drop(point);
     let mut disk = Raw::of(&lab);
     let flags = disk.value(disk.attribute(3, 0x70)) + 10;

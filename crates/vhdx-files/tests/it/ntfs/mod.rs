@@ -3,13 +3,14 @@
 mod journal;
 mod raw;
 
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{XattrFlags, getxattr, lsetxattr};
 use vhdx_files::{Error, FileKind, Node, Time, Times, Volume, lookup, lookup_link};
-use vhdx_testkit::device::Mount;
+use vhdx_testkit::device::{Loop, Mount};
 use vhdx_testkit::lab::Rng;
 
 use super::lab::{Can, Facts, Lab, compare, fill};
@@ -24,31 +25,40 @@ fn made(cluster: &str, sector: &str, mebibytes: u64) -> Option<Lab> {
     Lab::new(&tool, mebibytes)
 }
 
+/// A mounted file system. It is unmounted before its device is given up.
+struct Point {
+    path: PathBuf,
+    _mount: Mount,
+    _device: Loop,
+}
+
 /// Mounts through a loop device, so that all is written when the mount ends.
-fn mount(lab: &Lab, options: &str) -> Option<Mount> {
-    let options = format!("loop{options}");
-    let args = ["-t", "ntfs-3g", "-o", &options].map(std::ffi::OsStr::new);
-    Mount::new(lab.folder.path(), &[&args[..], &[lab.raw.as_os_str()]].concat())
+fn mount(lab: &Lab, options: &str) -> Option<Point> {
+    let device = Loop::of(&lab.raw)?;
+    let options = format!("rw{options}");
+    let args = ["-t", "ntfs-3g", "-o", &options].map(OsStr::new);
+    let mount = Mount::new(lab.folder.path(), &[&args[..], &[device.0.as_os_str()]].concat())?;
+    Some(Point { path: mount.0.clone(), _mount: mount, _device: device })
 }
 
 fn agrees(cluster: &str, sector: &str) {
     let Some(lab) = made(cluster, sector, 128) else { return };
     let Some(point) = mount(&lab, "") else { return };
-    fill(&point.0, Can::Names);
-    fs::hard_link(point.0.join("of 4097"), point.0.join("few/hard link")).unwrap();
-    symlink("of 100", point.0.join("link")).unwrap();
-    symlink("../Ünïcödé – 日本語 🦀.txt", point.0.join("few/link")).unwrap();
+    fill(&point.path, Can::Names);
+    fs::hard_link(point.path.join("of 4097"), point.path.join("few/hard link")).unwrap();
+    symlink("of 100", point.path.join("link")).unwrap();
+    symlink("../Ünïcödé – 日本語 🦀.txt", point.path.join("few/link")).unwrap();
     drop(point);
     let Some(point) = mount(&lab, ",ro") else { return };
     let volume = lab.open().unwrap();
-    compare(&*volume, &point.0, FACTS);
-    compare_metadata(&*volume, volume.root(), &point.0);
+    compare(&*volume, &point.path, FACTS);
+    compare_metadata(&*volume, volume.root(), &point.path);
     compare_places(&lab, &*volume);
     let about = volume.about();
     assert_eq!(about.label, "a läbel");
     assert_eq!(about.block_size.to_string(), cluster);
     assert!(!about.is_replayed);
-    let free = rustix::fs::statvfs(&point.0).unwrap();
+    let free = rustix::fs::statvfs(&point.path).unwrap();
     // The size of the volume leaves out the last sector, whose cluster does not count.
     let unit = u64::from(about.block_size);
     assert_eq!(about.size / unit - about.used.unwrap() / unit, free.f_bfree * free.f_frsize / unit);
@@ -137,7 +147,7 @@ fn names_are_found_in_any_case_and_system_files_by_name_alone() {
     let Some(lab) = made("4096", "512", 32) else { return };
     let Some(point) = mount(&lab, "") else { return };
     for name in ["Ärger.TXT", "ärger2.txt", "both", "BOTH"] {
-        fs::write(point.0.join(name), name).unwrap();
+        fs::write(point.path.join(name), name).unwrap();
     }
     drop(point);
     let volume = lab.open().unwrap();
@@ -170,7 +180,7 @@ fn names_are_found_in_any_case_and_system_files_by_name_alone() {
 fn names_that_are_not_unicode() {
     let Some(lab) = made("4096", "512", 16) else { return };
     let Some(point) = mount(&lab, "") else { return };
-    fs::write(point.0.join("half of \u{1f980}"), b"lone").unwrap();
+    fs::write(point.path.join("half of \u{1f980}"), b"lone").unwrap();
     drop(point);
     // The second half of the character becomes a letter, in the record and in the directory.
     let mut disk = Raw::of(&lab);
@@ -184,6 +194,60 @@ fn names_that_are_not_unicode() {
     assert_eq!(entries.iter().map(|entry| &entry.name).collect::<Vec<_>>(), [&name]);
     assert_eq!(volume.find(volume.root(), &name).unwrap(), Some(entries[0].node));
     assert_eq!(read(&*volume, entries[0].node, None), b"lone");
+}
+
+#[test]
+fn short_names_are_found_and_not_listed() {
+    let Some(lab) = made("4096", "512", 16) else { return };
+    let Some(point) = mount(&lab, "") else { return };
+    let name = "a long name of a file.txt";
+    fs::write(point.path.join(name), b"content").unwrap();
+    lsetxattr(point.path.join(name), "system.ntfs_dos_name", b"ALONGN~1.TXT", XattrFlags::empty()).unwrap();
+    drop(point);
+    let volume = lab.open().unwrap();
+    let entries = volume.entries(volume.root()).unwrap();
+    assert_eq!(entries.iter().map(|entry| &*entry.name).collect::<Vec<_>>(), [name.as_bytes()]);
+    assert_eq!(volume.find(volume.root(), b"alongn~1.txt").unwrap(), Some(entries[0].node));
+    assert_eq!(volume.metadata(entries[0].node).unwrap().links, Some(1));
+    // The record counts both names.
+    let disk = Raw::of(&lab);
+    assert_eq!(disk.u16(disk.record(entries[0].node.0) + 0x12), 2);
+}
+
+#[test]
+fn attributes_of_the_linux_of_windows() {
+    let Some(lab) = made("4096", "512", 16) else { return };
+    let Some(point) = mount(&lab, "") else { return };
+    fs::write(point.path.join("file"), b"").unwrap();
+    let long = Rng::new(23).bytes(3000);
+    let attributes: [(&[u8], &[u8]); 5] = [
+        (b"$LXMOD", &0o100_640_u32.to_le_bytes()),
+        (b"$LXUID", &1000_u32.to_le_bytes()),
+        (b"$LXGID", &2000_u32.to_le_bytes()),
+        (b"LX.USER.COMMENT", b"value"),
+        (b"OTHER", &long),
+    ];
+    let mut value = Vec::new();
+    for (name, data) in attributes {
+        let length = (9 + name.len() + data.len()).next_multiple_of(4);
+        let start = value.len();
+        value.extend(u32::try_from(length).unwrap().to_le_bytes());
+        value.extend([0, u8::try_from(name.len()).unwrap()]);
+        value.extend(u16::try_from(data.len()).unwrap().to_le_bytes());
+        value.extend([name, b"\0", data].concat());
+        value.resize(start + length, 0);
+    }
+    lsetxattr(point.path.join("file"), "system.ntfs_ea", &value, XattrFlags::empty()).unwrap();
+    drop(point);
+    let volume = lab.open().unwrap();
+    let file = lookup(&*volume, b"file").unwrap();
+    let metadata = volume.metadata(file).unwrap();
+    assert_eq!((metadata.mode, metadata.owner), (Some(0o640), Some((1000, 2000))));
+    let found = volume.attributes(file).unwrap();
+    let names: Vec<&[u8]> = found.iter().map(|attribute| &*attribute.name).collect();
+    let expected: [&[u8]; 5] = [b"ntfs.$LXMOD", b"ntfs.$LXUID", b"ntfs.$LXGID", b"ntfs.LX.USER.COMMENT", b"ntfs.OTHER"];
+    assert_eq!(names, expected);
+    assert_eq!((&*found[3].value, &found[4].value), (&b"value"[..], &long));
 }
 
 /// Reads content whole.
@@ -200,11 +264,11 @@ fn streams() {
     let Some(point) = mount(&lab, ",streams_interface=windows") else { return };
     let mut rng = Rng::new(7);
     let (short, long) = (rng.bytes(50), rng.bytes(300_000));
-    fs::write(point.0.join("file"), b"main").unwrap();
-    fs::write(point.0.join("file:short"), &short).unwrap();
-    fs::write(point.0.join("file:Läng"), &long).unwrap();
-    fs::create_dir(point.0.join("folder")).unwrap();
-    fs::write(point.0.join("folder:Zone.Identifier"), b"[ZoneTransfer]").unwrap();
+    fs::write(point.path.join("file"), b"main").unwrap();
+    fs::write(point.path.join("file:short"), &short).unwrap();
+    fs::write(point.path.join("file:Läng"), &long).unwrap();
+    fs::create_dir(point.path.join("folder")).unwrap();
+    fs::write(point.path.join("folder:Zone.Identifier"), b"[ZoneTransfer]").unwrap();
     drop(point);
     let volume = lab.open().unwrap();
     let file = lookup(&*volume, b"file").unwrap();
@@ -226,7 +290,7 @@ fn compressed_files() {
     for cluster in ["512", "1024", "4096"] {
         let Some(lab) = made(cluster, "512", 64) else { return };
         let Some(point) = mount(&lab, ",compression") else { return };
-        let folder = point.0.join("compressed");
+        let folder = point.path.join("compressed");
         fs::create_dir(&folder).unwrap();
         lsetxattr(&folder, "system.ntfs_attrib_be", &0x800_u32.to_be_bytes(), XattrFlags::empty()).unwrap();
         let mut rng = Rng::new(3);
@@ -250,7 +314,7 @@ fn compressed_files() {
         drop(point);
         let Some(point) = mount(&lab, ",ro") else { return };
         let volume = lab.open().unwrap();
-        compare(&*volume, &point.0, FACTS);
+        compare(&*volume, &point.path, FACTS);
         let text = lookup(&*volume, b"compressed/text").unwrap();
         let content = volume.open(text, None).unwrap();
         assert!(content.runs().is_none(), "it was not compressed");
@@ -267,7 +331,7 @@ fn content_past_the_initialised_size_reads_as_zeros() {
     let Some(lab) = made("4096", "512", 32) else { return };
     let Some(point) = mount(&lab, "") else { return };
     let bytes = Rng::new(11).bytes(100_000);
-    fs::write(point.0.join("file"), &bytes).unwrap();
+    fs::write(point.path.join("file"), &bytes).unwrap();
     drop(point);
     let file = lookup(&*lab.open().unwrap(), b"file").unwrap();
     let mut disk = Raw::of(&lab);
@@ -287,7 +351,7 @@ fn content_past_the_initialised_size_reads_as_zeros() {
 fn both_sets_of_times() {
     let Some(lab) = made("4096", "512", 16) else { return };
     let Some(point) = mount(&lab, "") else { return };
-    fs::write(point.0.join("a file with times"), b"").unwrap();
+    fs::write(point.path.join("a file with times"), b"").unwrap();
     drop(point);
     let file = lookup(&*lab.open().unwrap(), b"a file with times").unwrap();
     let mut disk = Raw::of(&lab);
@@ -329,11 +393,11 @@ fn reparse_points() {
     let Some(lab) = made("4096", "512", 32) else { return };
     let Some(point) = mount(&lab, "") else { return };
     let set = |name: &str, value: &[u8]| {
-        let set = lsetxattr(point.0.join(name), "system.ntfs_reparse_data", value, XattrFlags::empty());
+        let set = lsetxattr(point.path.join(name), "system.ntfs_reparse_data", value, XattrFlags::empty());
         set.unwrap_or_else(|error| panic!("{name}: {error}"));
     };
-    fs::create_dir_all(point.0.join("Windows/System32")).unwrap();
-    fs::write(point.0.join("Windows/here"), b"here").unwrap();
+    fs::create_dir_all(point.path.join("Windows/System32")).unwrap();
+    fs::write(point.path.join("Windows/here"), b"here").unwrap();
     for (name, value) in [
         ("relative", link(r"Windows\here", Some(1))),
         ("rooted", link(r"\Windows\here", Some(1))),
@@ -345,7 +409,7 @@ fn reparse_points() {
         ("unknown", reparse(0x8000_7777, &[1; 16])),
     ] {
         let has_content = matches!(name, "WOF" | "deduplicated" | "cloud" | "unknown");
-        fs::write(point.0.join(name), if has_content { "bytes" } else { "" }).unwrap();
+        fs::write(point.path.join(name), if has_content { "bytes" } else { "" }).unwrap();
         set(name, &value);
     }
     for (name, value) in [
@@ -353,7 +417,7 @@ fn reparse_points() {
         ("junction elsewhere", link(r"\??\D:\Windows", None)),
         ("cloud folder", reparse(0x9000_601a, &[1; 16])),
     ] {
-        fs::create_dir(point.0.join(name)).unwrap();
+        fs::create_dir(point.path.join(name)).unwrap();
         set(name, &value);
     }
     drop(point);
@@ -397,21 +461,21 @@ fn special_files_of_two_kinds() {
     for options in [",special_files=wsl", ""] {
         let Some(lab) = made("4096", "512", 32) else { return };
         let Some(point) = mount(&lab, options) else { return };
-        symlink("a/target – of it", point.0.join("link")).unwrap();
+        symlink("a/target – of it", point.path.join("link")).unwrap();
         let run = |program: &str, args: &[&str]| {
-            let done = std::process::Command::new(program).current_dir(&point.0).args(args).status();
+            let done = std::process::Command::new(program).current_dir(&point.path).args(args).status();
             assert!(done.unwrap().success(), "{program}");
         };
         run("mknod", &["character", "c", "1", "300"]);
         run("mknod", &["block", "b", "8", "17"]);
         if !options.is_empty() {
             run("mkfifo", &["pipe"]);
-            std::os::unix::net::UnixListener::bind(point.0.join("socket")).unwrap();
+            std::os::unix::net::UnixListener::bind(point.path.join("socket")).unwrap();
         }
         drop(point);
         let Some(point) = mount(&lab, &format!(",ro{options}")) else { return };
         let volume = lab.open().unwrap();
-        compare(&*volume, &point.0, FACTS);
+        compare(&*volume, &point.path, FACTS);
         let device = |name: &str| volume.metadata(lookup_link(&*volume, name.as_bytes()).unwrap()).unwrap().device;
         assert_eq!([device("character"), device("block")], [Some((1, 300)), Some((8, 17))]);
     }
@@ -421,7 +485,7 @@ fn special_files_of_two_kinds() {
 fn encrypted_files_are_refused() {
     let Some(lab) = made("4096", "512", 16) else { return };
     let Some(point) = mount(&lab, "") else { return };
-    fs::write(point.0.join("secret"), vec![7; 10_000]).unwrap();
+    fs::write(point.path.join("secret"), vec![7; 10_000]).unwrap();
     drop(point);
     let file = lookup(&*lab.open().unwrap(), b"secret").unwrap();
     let mut disk = Raw::of(&lab);
@@ -442,7 +506,7 @@ fn files_in_many_pieces_have_lists_of_attributes() {
     let Some(lab) = made("512", "512", 64) else { return };
     let Some(point) = mount(&lab, "") else { return };
     let mut rng = Rng::new(5);
-    let files = ["one", "two"].map(|name| fs::File::create(point.0.join(name)).unwrap());
+    let files = ["one", "two"].map(|name| fs::File::create(point.path.join(name)).unwrap());
     for piece in 0..2000 {
         for file in &files {
             // Every other place stays a hole.
@@ -451,14 +515,14 @@ fn files_in_many_pieces_have_lists_of_attributes() {
     }
     // A record with many names needs others for them.
     for number in 0..100 {
-        fs::hard_link(point.0.join("one"), point.0.join(format!("{}{number:03}", "name ".repeat(20)))).unwrap();
+        fs::hard_link(point.path.join("one"), point.path.join(format!("{}{number:03}", "name ".repeat(20)))).unwrap();
     }
     drop(files);
     drop(point);
     let Some(point) = mount(&lab, ",ro") else { return };
     let volume = lab.open().unwrap();
-    compare(&*volume, &point.0, FACTS);
-    compare_metadata(&*volume, volume.root(), &point.0);
+    compare(&*volume, &point.path, FACTS);
+    compare_metadata(&*volume, volume.root(), &point.path);
     let file = lookup(&*volume, b"one").unwrap();
     assert_eq!(volume.metadata(file).unwrap().links, Some(101));
     // There is such a list.
@@ -471,19 +535,19 @@ fn file_records_in_many_pieces() {
     let Some(point) = mount(&lab, "") else { return };
     // Files take all space; then the records of more of them find room only where some were removed.
     let fill_with = |name: &str, bytes: &[u8]| {
-        let path = |number: usize| point.0.join(format!("{name} {number:05}"));
+        let path = |number: usize| point.path.join(format!("{name} {number:05}"));
         let count = (0..).find(|number| fs::write(path(*number), bytes).is_err()).unwrap();
         let _ = fs::remove_file(path(count));
         count
     };
     let count = fill_with("large", &[7; 3000]);
     for number in (0..count).step_by(3) {
-        fs::remove_file(point.0.join(format!("large {number:05}"))).unwrap();
+        fs::remove_file(point.path.join(format!("large {number:05}"))).unwrap();
     }
     fill_with("small", b"in the record");
     drop(point);
     let Some(point) = mount(&lab, ",ro") else { return };
-    compare(&*lab.open().unwrap(), &point.0, FACTS);
+    compare(&*lab.open().unwrap(), &point.path, FACTS);
     let pieces = Raw::of(&lab).run_count(0);
     assert!(pieces > 10, "{pieces}");
 }
@@ -520,17 +584,17 @@ fn walk(volume: &dyn Volume, directory: Node, depth: u32, left: &mut u32) -> u32
 fn damage_ends_in_errors() {
     let Some(lab) = made("1024", "512", 8) else { return };
     let Some(point) = mount(&lab, ",compression,streams_interface=windows") else { return };
-    fs::create_dir(point.0.join("many")).unwrap();
-    lsetxattr(point.0.join("many"), "system.ntfs_attrib_be", &0x800_u32.to_be_bytes(), XattrFlags::empty()).unwrap();
+    fs::create_dir(point.path.join("many")).unwrap();
+    lsetxattr(point.path.join("many"), "system.ntfs_attrib_be", &0x800_u32.to_be_bytes(), XattrFlags::empty()).unwrap();
     for number in 0..300 {
-        fs::write(point.0.join(format!("many/a long name of a file with the number {number}")), b"x").unwrap();
+        fs::write(point.path.join(format!("many/a long name of a file with the number {number}")), b"x").unwrap();
     }
-    fs::write(point.0.join("many/compressed"), "compressed ".repeat(20_000)).unwrap();
-    fs::write(point.0.join("file"), vec![9; 30_000]).unwrap();
-    fs::write(point.0.join("file:stream"), vec![9; 3_000]).unwrap();
-    symlink("file", point.0.join("link")).unwrap();
+    fs::write(point.path.join("many/compressed"), "compressed ".repeat(20_000)).unwrap();
+    fs::write(point.path.join("file"), vec![9; 30_000]).unwrap();
+    fs::write(point.path.join("file:stream"), vec![9; 3_000]).unwrap();
+    symlink("file", point.path.join("link")).unwrap();
     for number in 0..40 {
-        fs::hard_link(point.0.join("file"), point.0.join(format!("{}{number:03}", "name ".repeat(20)))).unwrap();
+        fs::hard_link(point.path.join("file"), point.path.join(format!("{}{number:03}", "name ".repeat(20)))).unwrap();
     }
     drop(point);
     let sound = Raw::of(&lab).into_image();

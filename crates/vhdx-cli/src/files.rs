@@ -263,8 +263,8 @@ fn named<'p>(parts: &'p [Part], wanted: &str, from: &FilePath) -> Result<&'p Par
 
 /// Removes what a shell or a person put behind the name of a directory.
 pub(crate) fn last_name(path: &[u8]) -> OsString {
-    let parts = path.split(|byte| *byte == b'/').filter(|part| !part.is_empty() && *part != b".");
-    let last = parts.last().unwrap_or_default();
+    let mut parts = path.split(|byte| *byte == b'/').filter(|part| !part.is_empty() && *part != b".");
+    let last = parts.next_back().unwrap_or_default();
     path_of_bytes(vhdx_files::host_name(last)).into_os_string()
 }
 

@@ -19,7 +19,7 @@ const MOST_IN_HEADER: u32 = 0o777_7777;
 /// `name` as the name of its beginning; empty for the root. Owners, modes, times in nanoseconds, links and extended
 /// attributes are kept; holes become zeros. Returns the number of files and directories.
 ///
-/// What cannot be read is told to `unread`, and left out, unless it fails in the midst of its content: then the stream
+/// What cannot be read goes to `unread`, and is left out, unless it fails in the midst of its content: then the stream
 /// ends with an error, for there is no way to take back what was written.
 ///
 /// # Errors

@@ -53,7 +53,7 @@ pub struct FileChange {
 
 /// Compares two states of a file system, and calls `visit` for every file that was added, removed, changed or renamed:
 /// changed files in the order of their paths, then what was added, removed and renamed. What cannot be read in one of
-/// them is told to `unread`.
+/// them goes to `unread`.
 ///
 /// Files are compared by their metadata; with `with_content` also by their content, which reads all of it. A file is
 /// renamed if the same number was removed here and added there, and was made at the same time.

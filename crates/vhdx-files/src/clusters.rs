@@ -35,23 +35,13 @@ impl Width {
     }
 
     /// Offset of an entry in the table, in bytes.
-    const fn offset(self, cluster: u32) -> u64 {
-        let cluster = match self {
-            Self::Twelve => return widen(cluster).saturating_mul(3) / 2,
-            Self::Sixteen => widen(cluster).saturating_mul(2),
-            Self::TwentyEight | Self::ThirtyTwo => widen(cluster).saturating_mul(4),
-        };
-        cluster
-    }
-}
-
-const fn widen(cluster: u32) -> u64 {
-    #[expect(
-        clippy::as_conversions,
-        reason = "there is no conversion in a constant function, and this one loses nothing"
-    )]
-    {
-        cluster as u64
+    fn offset(self, cluster: u32) -> u64 {
+        let cluster = u64::from(cluster);
+        match self {
+            Self::Twelve => cluster.saturating_mul(3) / 2,
+            Self::Sixteen => cluster.saturating_mul(2),
+            Self::TwentyEight | Self::ThirtyTwo => cluster.saturating_mul(4),
+        }
     }
 }
 
@@ -208,7 +198,8 @@ pub(crate) fn time_of(date: u16, time: u16, hundredths: u8) -> Option<Time> {
     }
     let (hour, minute, double) = (i64::from(time >> 11), i64::from((time >> 5) & 0x3f), i64::from(time & 0x1f));
     let days = days_of(year, i64::from(month), i64::from(day));
-    let seconds = hour.saturating_mul(3600).saturating_add(minute.saturating_mul(60)).saturating_add(double * 2);
+    let seconds =
+        hour.saturating_mul(3600).saturating_add(minute.saturating_mul(60)).saturating_add(double.saturating_mul(2));
     let more = i64::from(hundredths / 100);
     let nanoseconds = u32::from(hundredths % 100).saturating_mul(10_000_000);
     Some(Time { seconds: days.saturating_mul(86_400).saturating_add(seconds).saturating_add(more), nanoseconds })

@@ -57,7 +57,7 @@ impl<'v> Content<'v> {
     ) -> Result<Self> {
         let volume = device.range();
         let read = move |at: u64, buffer: &mut [u8]| match volume.read_at(buffer, at)? {
-            read if read == buffer.len() => Ok(()),
+            read if read == buffer.len() => Device::check_lost(volume, at, u64::try_from(read).unwrap_or(u64::MAX)),
             _ => Err(Error::damaged(kind, "content lies outside of the volume")),
         };
         let runs = complete(kind, size, volume.size(), data)?;

@@ -16,6 +16,7 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid
 use vhdx_mmap::{Progress, Segment};
 
 use crate::content::Content;
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::host_name::host_name;
 use crate::time::Time;
@@ -85,7 +86,7 @@ impl Copied {
 /// Copies a file, or a directory with everything in it, to a path of this system.
 ///
 /// Nothing is written outside of `target`, whatever names and links the volume has: links are made, and never followed.
-/// A file that fails leaves nothing behind, and the rest is still copied.
+/// Nothing is left of a file that fails, and the rest is still copied.
 ///
 /// # Errors
 /// Fails if `target` cannot be made, or the work was cancelled. What fails on the way is an event.
@@ -420,8 +421,9 @@ impl Job<'_> {
                 self.advance(length)?;
                 at = at.saturating_add(length);
             }
-            volume.check_lost(place.range)?;
-            return Ok(());
+            volume.check_lost(place.range.clone())?;
+            let length = place.range.end.saturating_sub(place.range.start);
+            return Device::check_lost(volume, place.range.start, length);
         }
         while at < stop {
             let most = usize::try_from(stop.saturating_sub(at)).unwrap_or(usize::MAX).min(PIECE);

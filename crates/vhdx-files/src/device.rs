@@ -29,8 +29,8 @@ thread_local! {
     static CALL: RefCell<Call> = RefCell::default();
 }
 
-/// Returns whether a reader of file systems runs on this thread whose panics are caught and told as errors. A panic hook
-/// can leave them out.
+/// Returns whether a reader of file systems runs on this thread whose panics are caught and become errors. A panic
+/// hook can leave them out.
 #[must_use]
 pub fn is_panic_caught() -> bool {
     CALL.try_with(|call| call.try_borrow().is_ok_and(|call| call.left.is_some())).unwrap_or(false)
@@ -81,6 +81,20 @@ impl Device {
         &self.range
     }
 
+    /// Fails if a part of the range is lost. Of a salvaged disk, lost ranges read as zeros, which are not what a file
+    /// holds.
+    pub(crate) fn check_lost(range: &DiskRange<Arc<Disk>>, offset: u64, length: u64) -> Result<()> {
+        let disk = range.disk();
+        if !disk.is_salvaged() {
+            return Ok(());
+        }
+        let start = range.start().saturating_add(offset);
+        match disk.losses(start..start.saturating_add(length)).next() {
+            Some(loss) => Err(Error::Disk(loss.reason)),
+            None => Ok(()),
+        }
+    }
+
     /// Fills `buffer` with the bytes at `offset`, of the structures of the file system.
     pub(crate) fn fill(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         let length = u64::try_from(buffer.len()).unwrap_or(u64::MAX);
@@ -91,8 +105,12 @@ impl Device {
                 *left > 0
             }
         });
-        let done =
-            if spend { self.range.read_at(buffer, offset).map_err(Error::Disk) } else { Err(Error::TooMuchWork) };
+        let done = if spend {
+            let read = self.range.read_at(buffer, offset).map_err(Error::Disk);
+            read.and_then(|read| Self::check_lost(&self.range, offset, length).map(|()| read))
+        } else {
+            Err(Error::TooMuchWork)
+        };
         match done {
             Ok(read) if read == buffer.len() => Ok(()),
             // Readers look for structures where damaged ones send them, so this is theirs to judge.

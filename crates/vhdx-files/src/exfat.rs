@@ -264,7 +264,7 @@ impl ExFat {
             wanted = wanted.saturating_sub(1);
             let next = at.saturating_add(32);
             at = next;
-            let is_at_end = next.saturating_sub(self.clusters.start) % self.clusters.size == 0;
+            let is_at_end = next.saturating_sub(self.clusters.start).is_multiple_of(self.clusters.size);
             if is_at_end && !is_contiguous && wanted > 0 {
                 let cluster = self.clusters.at(next.saturating_sub(1));
                 let cluster = cluster.ok_or_else(|| damaged("an entry of a directory lies before the clusters"))?;

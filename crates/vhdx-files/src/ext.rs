@@ -137,8 +137,8 @@ impl Ext {
     }
 }
 
-/// Whether a block of an indexed directory is a node of the index, whose one entry covers all of it. What is left at its
-/// end from the time before can look like the sum of a leaf.
+/// Whether a block of an indexed directory is a node of the index, whose one entry covers all of it. What is left at
+/// its end from the time before can look like the sum of a leaf.
 fn is_index(block: &[u8]) -> bool {
     let length = u16::try_from(block.len()).unwrap_or(u16::MAX);
     block.first_chunk() == Some(&[0; 4]) && block.get(4..6) == Some(length.to_le_bytes().as_slice())

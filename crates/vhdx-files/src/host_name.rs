@@ -3,8 +3,8 @@
 /// Longest name on Linux, in bytes.
 const LONGEST: usize = 255;
 
-/// Returns the name itself, if this system can have a file of that name, or one that it can have: bytes that no name can
-/// hold are written as `%2F`, and a name that is too long is cut, with a sum of the whole name behind it.
+/// Returns the name itself, if this system can have a file of that name, or one that it can have: bytes that no name
+/// can hold are written as `%2F`, and a name that is too long is cut, with a sum of the whole name at its end.
 #[must_use]
 pub fn host_name(name: &[u8]) -> Vec<u8> {
     let mut escaped = Vec::with_capacity(name.len());

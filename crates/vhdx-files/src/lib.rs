@@ -1,8 +1,8 @@
-//! Files inside VHDX disks: file systems of Linux and Windows behind one trait, read-only.
+//! Files inside VHDX disks: file systems of Linux and Windows with one trait, read-only.
 //!
-//! - **Right or refused.** What a file system holds is read as its own system would read it: a dirty journal is replayed
-//!   in memory, holes and what was allocated but never written read as zeros. What cannot be read right is refused by
-//!   name.
+//! - **Right or refused.** What a file system holds is read as its own system would read it: a dirty journal is
+//!   replayed in memory, holes and what was allocated but never written read as zeros. What cannot be read right is
+//!   refused by name.
 //! - **Bounded.** Every call ends, and takes memory in proportion to what it returns, whatever the disk holds.
 //! - **In place.** Where content lies in the volume as it is, it is read there, and its holes cost nothing.
 //!

@@ -9,7 +9,7 @@ pub(crate) fn from_utf16(units: &[u16]) -> Vec<u8> {
         match unit {
             Ok(character) => name.extend_from_slice(character.encode_utf8(&mut buffer).as_bytes()),
             Err(error) => {
-                let [high, low] = error.unpaired_surrogate().to_be_bytes();
+                let [low, high] = error.unpaired_surrogate().to_le_bytes();
                 name.extend([0xe0 | (high >> 4), 0x80 | ((high & 0xf) << 2) | (low >> 6), 0x80 | (low & 0x3f)]);
             }
         }

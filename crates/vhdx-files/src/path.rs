@@ -10,8 +10,8 @@ const MOST_LINKS: u32 = 40;
 const MOST_COMPONENTS: usize = 10_000;
 
 /// Finds a file by its path from the root directory, as the system of the volume would: links are followed, also the
-/// last one. Components are separated by `/`; `.` and `..` are understood, and links that are absolute begin at the root
-/// of the volume.
+/// last one. Components are separated by `/`; `.` and `..` are understood, and links that are absolute begin at the
+/// root of the volume.
 ///
 /// # Errors
 /// Fails if there is no such file, if links lead to one another, and with the errors of [`Volume::entries`].

@@ -11,6 +11,8 @@ use crate::volume::{FileKind, Metadata, Node, Times, Volume};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct FileRow {
+    /// Name of this format: `vhdx-files/file/1`.
+    pub schema: &'static str,
     /// Its path. What is not Unicode is replaced.
     pub path: String,
     /// Bytes of the path, as base64, if it is not Unicode.
@@ -121,6 +123,7 @@ impl FileRow {
     #[must_use]
     pub fn of_metadata(path: &[u8], node: Node, metadata: &Metadata) -> Self {
         Self {
+            schema: "vhdx-files/file/1",
             path: String::from_utf8_lossy(path).into_owned(),
             path_bytes: NameBytes::of(&path_of_bytes(path.to_vec())),
             kind: metadata.kind.as_str(),

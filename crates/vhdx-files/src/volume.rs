@@ -238,7 +238,8 @@ pub trait Volume: fmt::Debug + Send + Sync {
     /// Returns the entries of a directory, in its order.
     ///
     /// # Errors
-    /// Fails if `directory` is none, and if its structures cannot be read, are damaged, or have encrypted names.
+    /// Fails if `directory` is no directory, and if its structures cannot be read, are damaged, or have encrypted
+    /// names.
     fn entries(&self, directory: Node) -> Result<Vec<Entry>>;
 
     /// Returns what a name of a directory names; none if there is no such name.
@@ -257,7 +258,7 @@ pub trait Volume: fmt::Debug + Send + Sync {
     /// Returns the target of a symbolic link.
     ///
     /// # Errors
-    /// Fails if `link` is none, and if its structures cannot be read, or are damaged.
+    /// Fails if `link` is no link, and if its structures cannot be read, or are damaged.
     fn link_target(&self, link: Node) -> Result<Vec<u8>>;
 
     /// Returns the extended attributes of a file. Empty where the file system or its reader has none.

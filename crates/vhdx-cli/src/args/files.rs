@@ -87,7 +87,7 @@ pub(crate) struct TreeArgs {
 
 /// Write the content of files in a disk to standard output
 ///
-/// A stream of NTFS is named behind its file: IMAGE:/file:stream.
+/// A stream of NTFS is named after its file: IMAGE:/file:stream.
 ///
 /// Example: vhdx cat ext4.vhdx:/etc/os-release
 #[derive(Args, Debug)]
@@ -102,8 +102,8 @@ pub(crate) struct CatArgs {
 /// Copy files out of a disk
 ///
 /// Holes, times, permissions, links and extended attributes are kept. Owners are kept for root, or with --same-owner.
-/// Names that this system cannot have are changed, and told. Damaged files are left out and listed, and the exit code
-/// is 65; the rest is still copied. Nothing is ever written outside of DEST.
+/// Names that this system cannot have are changed, and a note says so. Damaged files are left out and listed, and the
+/// exit code is 65; the rest is still copied. Nothing is ever written outside of DEST.
 ///
 /// Example: vhdx cp -r ext4.vhdx:/home/me ./rescued
 #[derive(Args, Debug)]

@@ -39,8 +39,7 @@ impl Lab {
     }
 
     /// Makes a file system with a tool that takes all of its files from a tree. `args` makes the arguments of the tool
-    /// from
-    /// the path of the file and that of the tree. `None` if the tool is not there, or does not know the arguments.
+    /// from the path of the file and that of the tree. `None` if the tool is not there, or does not know the arguments.
     pub(crate) fn of_tree(
         fill: impl FnOnce(&Path),
         tool: &str,

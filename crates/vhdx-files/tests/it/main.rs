@@ -6,5 +6,6 @@ mod erofs;
 mod ext;
 mod fat;
 mod lab;
+mod ntfs;
 mod squashfs;
 mod xfs;

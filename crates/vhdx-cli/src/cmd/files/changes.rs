@@ -42,7 +42,7 @@ pub(crate) fn run(disk: Disk, ancestor: Disk, args: &DiffArgs, common: &Common) 
         let from = FilePath { image: args.image.clone(), part: place, path: Vec::new() };
         let same = |old: &&files::Part| old.start == part.start && old.kind == part.kind;
         let Some(old) = old_parts.iter().find(same) else {
-            let text = format!("{}: was not there before", from.shown(b""));
+            let text = format!("{}: is new", from.shown(b""));
             term::message("note", term::HINT, &escape(&text));
             continue;
         };

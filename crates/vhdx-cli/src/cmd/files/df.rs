@@ -19,6 +19,7 @@ use crate::term::{self, escape};
 #[derive(Serialize)]
 #[serde(rename_all = "kebab-case")]
 struct Df {
+    schema: &'static str,
     filename: String,
     volumes: Vec<Row>,
 }
@@ -55,7 +56,7 @@ pub(crate) fn run(args: &DfArgs, common: &Common) -> Result<Exit, Failure> {
                 if volumes.iter().any(|row| row.error.is_some()) {
                     exit = Exit::Corrupt;
                 }
-                let df = Df { filename: image.to_string_lossy().into_owned(), volumes };
+                let df = Df { schema: "vhdx-files/df/1", filename: image.to_string_lossy().into_owned(), volumes };
                 match &mut reports {
                     Some(reports) => reports.item(&df)?,
                     None => table.push(df),

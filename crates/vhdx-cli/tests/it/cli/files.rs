@@ -38,6 +38,26 @@ fn pattern(length: usize) -> Vec<u8> {
     (0..length).map(|at| u8::try_from((at * 7 + at / 251) % 251).unwrap()).collect()
 }
 
+/// Bytes of which no part is twice.
+fn noise(length: usize) -> Vec<u8> {
+    let mut state = 1_u64;
+    let next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state.to_be_bytes()[0]
+    };
+    std::iter::repeat_with(next).take(length).collect()
+}
+
+/// Length of a file of which some blocks of the image hold nothing else.
+const LARGE: usize = 5_000_000;
+
+/// The number of a block of 1 MiB that holds content of that file alone.
+fn block_of_large(raw: &[u8]) -> u64 {
+    let middle = &noise(LARGE)[LARGE / 2..LARGE / 2 + 512];
+    let at = raw.windows(512).position(|window| window == middle).unwrap();
+    u64::try_from(at).unwrap() / MIB
+}
+
 /// A raw disk with an ext4 file system that holds a tree; none without its tool.
 fn ext4_raw(folder: &Path, name: &str, tree: &Path, options: &[&str]) -> Option<PathBuf> {
     let raw = folder.join(name);
@@ -100,7 +120,10 @@ fn tree_and_find_show_what_is_below() {
     let folder = temp_dir();
     let Some(image) = ext4(folder.path(), &tree(folder.path())) else { return };
     let shown = vhdx_run(args!["tree", inside(&image, ":/home")]).done().text();
-    assert_lines(&shown, &["├── absolute -> /hello.txt", "│   ├── deep", "    └── notes.md", "4 directories, 6 files"]);
+    assert_lines(
+        &shown,
+        &["├── absolute -> /hello.txt", "    ├── deep", "    │   └── er", "    └── notes.md", "4 directories, 6 files"],
+    );
     let find = |options: &[&str]| {
         let words = ["find".into(), inside(&image, ":/")].into_iter().chain(options.iter().map(OsString::from));
         vhdx_run(words).done().text()
@@ -228,13 +251,11 @@ fn cp_never_leaves_its_target() {
 fn cp_goes_on_past_damaged_files() {
     let folder = temp_dir();
     let tree = tree(folder.path());
-    fs::write(tree.join("home/me/damaged"), pattern(200_000)).unwrap();
+    fs::write(tree.join("home/me/damaged"), noise(LARGE)).unwrap();
     let Some(raw) = ext4_raw(folder.path(), "disk.raw", &tree, &["-O", "^metadata_csum"]) else { return };
     // The blocks of one file are in a payload block that the file has lost.
     let bytes = fs::read(&raw).unwrap();
-    let wanted = &pattern(200_000)[100_000..100_512];
-    let at = bytes.windows(512).position(|window| window == wanted).unwrap();
-    let lost = u64::try_from(at).unwrap() / MIB;
+    let lost = block_of_large(&bytes);
     let spec = Spec { block_size: 1 << 20, ..Spec::empty(32 * MIB) };
     let pieces = bytes.chunks(usize::try_from(MIB).unwrap()).zip(0_u64..);
     let spec = pieces.fold(spec, |spec, (piece, number)| {
@@ -256,7 +277,8 @@ fn cp_goes_on_past_damaged_files() {
     // The same file is named by the loss map.
     let map = folder.path().join("lost.json");
     let out = folder.path().join("out.raw");
-    vhdx_run(args!["extract", "--salvage", "--loss-map", &map, &damaged, &out]);
+    let extracted = vhdx_run(args!["extract", "--salvage", "--loss-map", &map, &damaged, &out]);
+    assert_fails(&extracted, 65, &["1 file damaged:", "/home/me/damaged"]);
     let located = vhdx_run(args!["locate", "--salvage", "--loss-map", &map, &damaged]);
     assert_eq!(located.status.code(), Some(65), "{}", located.err);
     assert!(located.text().contains("/home/me/damaged  "), "{}", located.text());
@@ -346,7 +368,7 @@ fn what_has_no_files_is_named() {
 /// Writes the images that the page about files names.
 fn images_of_page(folder: &Path) -> Option<()> {
     let tree = tree(folder);
-    fs::write(tree.join("home/me/damaged"), pattern(200_000)).unwrap();
+    fs::write(tree.join("home/me/damaged"), noise(LARGE)).unwrap();
     let before = fs::read(ext4_raw(folder, "before.raw", &tree, &["-O", "^metadata_csum"])?).unwrap();
     fs::write(tree.join("home/me/notes.md"), "other notes").unwrap();
     let after = fs::read(ext4_raw(folder, "after.raw", &tree, &["-O", "^metadata_csum"])?).unwrap();
@@ -365,9 +387,7 @@ fn images_of_page(folder: &Path) -> Option<()> {
     write_image(folder, "ext4.vhdx", &base);
     write_image(folder, "child.avhdx", &spec_of(Spec::child_of(&base, "ext4.vhdx"), &after, Some(&before)));
     let mut damaged = base.build();
-    let wanted = &pattern(200_000)[100_000..100_512];
-    let at = before.windows(512).position(|window| window == wanted).unwrap();
-    damaged.set_bat(u64::try_from(at).unwrap() / MIB, 1 << 40 | 6);
+    damaged.set_bat(block_of_large(&before), 1 << 40 | 6);
     damaged.bytes.write_file(&folder.join("damaged.vhdx")).unwrap();
     Some(())
 }

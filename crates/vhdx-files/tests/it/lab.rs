@@ -73,11 +73,6 @@ impl Lab {
         Mount::new(self.folder.path(), &["-o".as_ref(), options.as_ref(), self.raw.as_ref()])
     }
 
-    /// Mounts it with a program of FUSE, as `PROGRAM OPTIONS RAW POINT`.
-    pub(crate) fn mount_by(&self, program: &str, options: &[&str]) -> Option<Mount> {
-        self.mount_from(&self.raw, program, options)
-    }
-
     /// Mounts what is at `from`, such as a loop device, with a program of FUSE.
     pub(crate) fn mount_from(&self, from: &Path, program: &str, options: &[&str]) -> Option<Mount> {
         let point = self.folder.path().join("mount");

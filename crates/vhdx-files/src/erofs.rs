@@ -1,6 +1,7 @@
 //! EROFS.
 //!
-//! Content that is not compressed is read from where it lies, as its inode says. What is compressed, and directories, are
+//! Content that is not compressed is read from where it lies, as its inode says. What is compressed, and directories,
+//! are
 //! read by the reader, in pieces.
 
 use std::sync::Arc;
@@ -21,7 +22,8 @@ const KIND: Kind = Kind::Erofs;
 /// Most content that is read at once, in bytes.
 const PIECE: usize = 1 << 20;
 
-/// Largest directory, in bytes: millions of names. Compressed ones take little of the disk, and no limit of reads holds them.
+/// Largest directory, in bytes: millions of names. Compressed ones take little of the disk, and no limit of reads holds
+/// them.
 const LARGEST_DIRECTORY: u64 = 256 << 20;
 
 /// Longest list of places of a file, in bytes.
@@ -88,10 +90,11 @@ impl Erofs {
             DataLayout::FlatPlain => vec![Run { start: 0, length: inode.size, at: Some(at) }],
             DataLayout::FlatInline => {
                 // The last block, whole or not, follows the inode, in the block of the inode.
-                let start = inode.size.saturating_sub(1) / block * block;
+                let blocks = inode.size.div_ceil(block).saturating_sub(1);
+                let start = blocks.saturating_mul(block);
                 let length = inode.size.saturating_sub(start);
                 let tail = inode.body_end(self.fs.superblock());
-                if (tail % block).saturating_add(length) > block {
+                if tail.checked_rem(block).unwrap_or(0).saturating_add(length) > block {
                     return Err(Error::damaged(KIND, "the end of a file does not fit behind its inode"));
                 }
                 vec![Run { start: 0, length: start, at: Some(at) }, Run { start, length, at: Some(tail) }]
@@ -100,7 +103,8 @@ impl Erofs {
         }))
     }
 
-    /// Reads the list of chunks of a file. The reader's own does not align the list to the size of its entries, and takes
+    /// Reads the list of chunks of a file. The reader's own does not align the list to the size of its entries, and
+    /// takes
     /// something else for it where attributes come before.
     fn chunks(&self, inode: &Inode) -> Result<Vec<Run>> {
         let superblock = self.fs.superblock();

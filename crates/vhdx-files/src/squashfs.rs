@@ -1,6 +1,7 @@
 //! Squashfs.
 //!
-//! Nodes are the numbers of inodes, where the table that leads from these to inodes agrees with the directories; otherwise,
+//! Nodes are the numbers of inodes, where the table that leads from these to inodes agrees with the directories;
+//! otherwise,
 //! and in archives that were made without the table, they are the places of inodes, with the highest bit set.
 
 use std::sync::Arc;

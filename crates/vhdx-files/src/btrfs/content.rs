@@ -179,7 +179,7 @@ impl File<'_> {
     /// Reads content that lies as it is, in whole sectors, since checksums are of these.
     fn read_plain(&self, logical: u64, piece: &mut [u8]) -> Result<()> {
         let sector = u64::from(self.trees.superblock().sectorsize.max(512));
-        let before = logical % sector;
+        let before = logical.checked_rem(sector).unwrap_or(0);
         let length = u64::try_from(piece.len()).unwrap_or(u64::MAX);
         let whole = before.saturating_add(length).div_ceil(sector).saturating_mul(sector);
         let aligned = logical.saturating_sub(before);
@@ -205,7 +205,8 @@ impl File<'_> {
         let mut bytes = vec![0; usize::try_from(packed).map_err(|_| damaged("an extent is too long"))?];
         let has_sums = self.trees.read_content(logical, &mut bytes)?;
         self.require_sums(has_sums)?;
-        // What is compressed ends where the file ended when it was written, and zeros follow. If its checksums are right, it
+        // What is compressed ends where the file ended when it was written, and zeros follow. If its checksums are
+        // right, it
         // cannot end early by damage.
         let is_last = extent.start.saturating_add(extent.length) >= self.size;
         let short = if has_sums || is_last { ShortDecode::Pad } else { ShortDecode::Refuse };

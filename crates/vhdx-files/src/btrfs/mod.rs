@@ -1,9 +1,11 @@
 //! Btrfs.
 //!
-//! The reader opens the volume, and walks and verifies its trees; what a tree says about a file is put together here, since
+//! The reader opens the volume, and walks and verifies its trees; what a tree says about a file is put together here,
+//! since
 //! the reader goes through all extents of a file for every piece of its content. Checksums of content are verified.
 //!
-//! The root is the top of the volume (subvolume 5), whatever subvolume is mounted by default, and subvolumes are directories
+//! The root is the top of the volume (subvolume 5), whatever subvolume is mounted by default, and subvolumes are
+//! directories
 //! below it. Nodes have the index of the subvolume in their upper 16 bits, and the number of the inode below.
 //!
 //! What a log tree holds is refused: after `fsync` and a crash it has content that the other trees do not have.
@@ -160,7 +162,8 @@ impl Btrfs {
         if entry.location_type != ROOT_ITEM_KEY {
             return Err(Error::damaged(KIND, "an entry of a directory names neither a file nor a subvolume"));
         }
-        // A snapshot holds the names of the subvolumes in what it was taken of, but not these: Linux shows empty directories.
+        // A snapshot holds the names of the subvolumes in what it was taken of, but not these: Linux shows empty
+        // directories.
         let reference = (subvolume.id, directory, entry.ino, entry.name.clone());
         match self.indexes.get(&entry.ino).filter(|_| self.references.contains(&reference)) {
             Some(child) => {

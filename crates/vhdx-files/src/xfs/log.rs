@@ -1,11 +1,12 @@
 //! What the replay of a dirty log by the reader must not meet, and what it leaves out.
 //!
-//! The reader applies items in the order of the log, and leaves intents alone. Linux sorts the items of each transaction,
+//! The reader applies items in the order of the log, and leaves intents alone. Linux sorts the items of each
+//! transaction,
 //! and finishes what intents began. Here the same records are gone through, and a log is refused in which that makes a
 //! difference that a file shows:
 //!
 //! - an intent without its end that maps blocks to a file, exchanges content, or sets an attribute;
-//! - items of one transaction for one place, in another order than that of Linux;
+//! - an inode and a buffer of one transaction for one place, in another order than that of Linux;
 //! - trees that change their owner;
 //! - a header of a transaction that is split between two records, which makes the reader lose the transaction;
 //! - records that do not follow one another: of a log that was torn, one of an older round can stand in the way.
@@ -75,24 +76,27 @@ fn refused(what: &str) -> Error {
 }
 
 fn be32(bytes: &[u8], at: usize) -> u32 {
-    bytes.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |bytes| u32::from_be_bytes(*bytes))
+    bytes.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |bytes| u32::from_le_bytes(*bytes).swap_bytes())
 }
 
 fn be64(bytes: &[u8], at: usize) -> u64 {
-    bytes.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |bytes| u64::from_be_bytes(*bytes))
+    bytes.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |bytes| u64::from_le_bytes(*bytes).swap_bytes())
 }
 
-/// Items are in the order of bytes of the machine that wrote them, which the reader requires to be this one's.
+/// Returns a number of an item. Items are in the order of bytes of the machine that wrote them, which the reader
+/// requires to
+/// be that of this one.
 fn ne16(bytes: &[u8], at: usize) -> u16 {
-    bytes.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |bytes| u16::from_ne_bytes(*bytes))
+    let number = bytes.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |bytes| u16::from_le_bytes(*bytes));
+    if cfg!(target_endian = "big") { number.swap_bytes() } else { number }
 }
 
 fn ne32(bytes: &[u8], at: usize) -> u32 {
-    bytes.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |bytes| u32::from_ne_bytes(*bytes))
+    if cfg!(target_endian = "big") { be32(bytes, at) } else { be32(bytes, at).swap_bytes() }
 }
 
 fn ne64(bytes: &[u8], at: usize) -> u64 {
-    bytes.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |bytes| u64::from_ne_bytes(*bytes))
+    if cfg!(target_endian = "big") { be64(bytes, at) } else { be64(bytes, at).swap_bytes() }
 }
 
 /// Header of a record.
@@ -109,6 +113,24 @@ struct Item {
     first: Vec<u8>,
     have: usize,
     total: usize,
+}
+
+/// What an item changes: a buffer, inodes that are made, an inode, or nothing but that older changes of a place do not
+/// count.
+#[derive(Clone, Copy)]
+enum Change {
+    Buffer,
+    InodesMade,
+    Inode,
+    Freed,
+}
+
+/// What a transaction has changed in one place so far.
+#[derive(Clone, Copy, Default)]
+struct Changes {
+    buffer: bool,
+    inode: bool,
+    freed: bool,
 }
 
 /// A transaction whose end was not met yet.
@@ -243,7 +265,7 @@ impl<'d> Log<'d> {
         // The first word of each block was moved to the header, to make room for the number of the round.
         let words = headers.as_chunks::<BLOCK>().0.iter().enumerate().flat_map(|(index, block)| {
             let from = if index == 0 { 44 } else { 4 };
-            block.get(from..from + 256).unwrap_or_default().as_chunks::<4>().0
+            block.get(from..).and_then(|rest| rest.get(..256)).unwrap_or_default().as_chunks::<4>().0
         });
         for (block, word) in data.as_chunks_mut::<BLOCK>().0.iter_mut().zip(words) {
             if let Some(first) = block.first_chunk_mut() {
@@ -294,7 +316,8 @@ impl<'d> Log<'d> {
             return Ok(());
         }
         if !transaction.has_header {
-            const TRANSACTION: u32 = u32::from_be_bytes(*b"TRAN");
+            /// `TRAN`.
+            const TRANSACTION: u32 = 0x5452_414e;
             if body.len() != 16 || ne32(body, 0) != TRANSACTION {
                 return Err(refused("a header of it is split between two records"));
             }
@@ -312,29 +335,43 @@ impl<'d> Log<'d> {
     }
 
     /// Looks at the items of a transaction that was completed.
+    ///
+    /// Linux applies buffers first, then inodes, and leaves out inodes of which the place was freed. The reader takes
+    /// them as
+    /// they come. An inode that it leaves in a place that was freed before is seen by nobody, unless the same
+    /// transaction
+    /// has made something else of that place.
     fn commit(&mut self, items: &[Item]) -> Result<()> {
-        // By place: the latest stage of Linux's order that an item for it belongs to.
-        let mut stages: HashMap<u64, u8> = HashMap::new();
+        let mut changes: HashMap<u64, Changes> = HashMap::new();
         for item in items {
-            let Some((stage, at, length)) = self.item(&item.first)? else { continue };
+            let Some((change, at, length)) = self.item(&item.first)? else { continue };
             if length > LARGEST_PLACE {
                 return Err(refused("it changes a place that is larger than any can be"));
             }
             for block in at..at.saturating_add(length) {
-                let latest = stages.entry(block).or_insert(stage);
-                // Buffers of inodes change nothing but the list of deleted ones, which inodes leave alone.
-                if *latest > stage && !(*latest == 2 && stage == 1) {
+                let before = changes.entry(block).or_default();
+                let is_other = match change {
+                    Change::Buffer => before.inode && !before.freed,
+                    Change::InodesMade => before.buffer || (before.inode && !before.freed),
+                    Change::Inode => before.freed && before.buffer,
+                    Change::Freed => false,
+                };
+                if is_other {
                     return Err(refused("it changes one place twice, in an order of its own"));
                 }
-                *latest = (*latest).max(stage);
+                match change {
+                    Change::Buffer => before.buffer = true,
+                    Change::InodesMade => {}
+                    Change::Inode => before.inode = true,
+                    Change::Freed => before.freed = true,
+                }
             }
         }
         Ok(())
     }
 
-    /// Looks at an item: its stage in Linux's order (buffers, inodes, lists of deleted inodes, what was freed), and its place
-    /// in units of 512 bytes, if it has one.
-    fn item(&mut self, bytes: &[u8]) -> Result<Option<(u8, u64, u64)>> {
+    /// Looks at an item: what it changes, and where, in units of 512 bytes, if it has a place.
+    fn item(&mut self, bytes: &[u8]) -> Result<Option<(Change, u64, u64)>> {
         const INODE_BUFFER: u16 = 1;
         const CANCELLED: u16 = 2;
         const DEVICE: u32 = 0x010;
@@ -344,12 +381,10 @@ impl<'d> Log<'d> {
         Ok(match ne16(bytes, 0) {
             item::BUFFER => {
                 let flags = ne16(bytes, 4);
-                let stage = match (flags & CANCELLED != 0, flags & INODE_BUFFER != 0) {
-                    (true, _) => 3,
-                    (false, true) => 2,
-                    (false, false) => 0,
-                };
-                Some((stage, number, u64::from(ne16(bytes, 6))))
+                let change = if flags & CANCELLED != 0 { Change::Freed } else { Change::Buffer };
+                // Of buffers of inodes, only the list of deleted inodes is taken, which inodes leave alone.
+                let is_list = flags & (CANCELLED | INODE_BUFFER) == INODE_BUFFER;
+                (!is_list).then(|| (change, number, u64::from(ne16(bytes, 6))))
             }
             item::INODE => {
                 let fields = ne32(bytes, 4);
@@ -360,14 +395,14 @@ impl<'d> Log<'d> {
                     self.device_numbers.insert(ne64(bytes, 16), ne32(bytes, 24));
                 }
                 let place = ne64(bytes, 40).saturating_add(u64::from(ne32(bytes, 52)) / 512);
-                Some((1, place, self.inode_size.div_ceil(512)))
+                Some((Change::Inode, place, self.inode_size.div_ceil(512)))
             }
             item::INODES_MADE => {
                 // In the order of bytes of the disk, unlike all others.
                 let (group, block) = (u64::from(be32(bytes, 4)), u64::from(be32(bytes, 8)));
                 let at = self.superblock.fsblock_offset(group << self.superblock.agblklog.min(32) | block) / 512;
                 let length = u64::from(be32(bytes, 20)).saturating_mul(self.block_size) / 512;
-                Some((0, at, length))
+                Some((Change::InodesMade, at, length))
             }
             item::MAP | item::EXCHANGE => {
                 self.unfinished.insert((ne16(bytes, 0), number));

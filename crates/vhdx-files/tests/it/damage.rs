@@ -1,17 +1,14 @@
 //! File systems that are damaged: every call ends, and none panics.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 
 use vhdx_files::{Error, FileKind, Volume};
-use vhdx_mmap::{Disk, DiskRange, OpenOptions, Source};
-use vhdx_testkit::MIB;
 use vhdx_testkit::lab::Rng;
 
-use super::lab::disk_of;
+use super::lab::Made;
 
 /// Size of what is damaged at once: a page of structures.
 const PAGE: usize = 4096;
@@ -25,9 +22,7 @@ pub(crate) type Repair = fn(&mut [u8]);
 /// An image whose disk is damaged in place, again and again.
 pub(crate) struct Victim {
     raw: Vec<u8>,
-    image: PathBuf,
-    /// Where the parts of the disk are in the image, by their number, in MiB.
-    places: HashMap<usize, u64>,
+    image: Made,
     /// Offsets of the pages that are damaged.
     pages: Vec<usize>,
     repair: Repair,
@@ -36,27 +31,17 @@ pub(crate) struct Victim {
 impl Victim {
     /// `is_structure` chooses the pages to damage, among those that are not empty.
     pub(crate) fn new(raw: &Path, is_structure: impl Fn(&[u8]) -> bool, repair: Repair) -> Self {
-        drop(disk_of(raw));
-        let image = raw.with_extension("vhdx");
-        let (bytes, file) = (fs::read(raw).unwrap(), fs::read(&image).unwrap());
-        let part = usize::try_from(MIB).unwrap();
-        let mut places = HashMap::new();
-        for (number, expected) in bytes.chunks(part).enumerate() {
-            if expected.iter().any(|byte| *byte != 0) {
-                let place = file.chunks(part).position(|found| found.starts_with(expected)).unwrap();
-                places.insert(number, u64::try_from(place * part).unwrap());
-            }
-        }
+        let image = Made::of(raw);
+        let raw = fs::read(raw).unwrap();
         let is_used = |page: &[u8]| page.iter().any(|byte| *byte != 0) && is_structure(page);
-        let pages = bytes.chunks(PAGE).enumerate().filter(|(_, page)| is_used(page)).map(|(index, _)| index * PAGE);
+        let pages = raw.chunks(PAGE).enumerate().filter(|(_, page)| is_used(page)).map(|(index, _)| index * PAGE);
         let pages: Vec<usize> = pages.collect();
         assert!(pages.len() > 1, "nothing to damage");
-        Self { raw: bytes, image, places, pages, repair }
+        Self { raw, image, pages, repair }
     }
 
     /// Damages it in many ways, and uses what is left.
     pub(crate) fn suffer(&self, rounds: u64) {
-        let file = File::options().write(true).open(&self.image).unwrap();
         let (mut opened, mut seen) = (0, 0);
         for seed in 0..rounds {
             let mut rng = Rng::new(seed);
@@ -65,16 +50,14 @@ impl Victim {
                 let mut page = self.page(*at).to_vec();
                 damage(&mut page, &mut rng);
                 (self.repair)(&mut page);
-                self.write(&file, *at, &page);
+                self.image.write(*at, &page);
             }
-            let source = Source::open(&self.image).unwrap();
-            let disk = Arc::new(Disk::open(source, &OpenOptions::new()).unwrap());
-            if let Ok(volume) = vhdx_files::open(DiskRange::whole(disk)) {
+            if let Ok(volume) = self.image.open() {
                 opened += 1;
                 seen += use_all(&*volume);
             }
             for at in &pages {
-                self.write(&file, *at, self.page(*at));
+                self.image.write(*at, self.page(*at));
             }
         }
         assert!(opened > rounds / 4, "{opened} of {rounds} could be opened");
@@ -83,12 +66,6 @@ impl Victim {
 
     fn page(&self, at: usize) -> &[u8] {
         &self.raw[at..self.raw.len().min(at + PAGE)]
-    }
-
-    fn write(&self, file: &File, at: usize, page: &[u8]) {
-        let part = usize::try_from(MIB).unwrap();
-        let within = u64::try_from(at % part).unwrap();
-        file.write_all_at(page, self.places[&(at / part)] + within).unwrap();
     }
 }
 
@@ -108,7 +85,7 @@ fn damage(bytes: &mut [u8], rng: &mut Rng) {
 
 /// Uses every call for every file that can be reached, and returns how many files that are.
 pub(crate) fn use_all(volume: &dyn Volume) -> usize {
-    let mut known = std::collections::HashSet::from([volume.root()]);
+    let mut known = HashSet::from([volume.root()]);
     let mut todo = vec![volume.root()];
     let mut bytes = vec![0; 65_536];
     while let Some(node) = todo.pop() {

@@ -73,11 +73,6 @@ impl Lab {
         Mount::new(self.folder.path(), &["-o".as_ref(), options.as_ref(), self.raw.as_ref()])
     }
 
-    /// Mounts it with a program of FUSE, as `PROGRAM OPTIONS RAW POINT`.
-    pub(crate) fn mount_by(&self, program: &str, options: &[&str]) -> Option<Mount> {
-        self.mount_from(&self.raw, program, options)
-    }
-
     /// Mounts what is at `from`, such as a loop device, with a program of FUSE.
     pub(crate) fn mount_from(&self, from: &Path, program: &str, options: &[&str]) -> Option<Mount> {
         let point = self.folder.path().join("mount");
@@ -98,14 +93,14 @@ impl Lab {
 }
 
 /// An image with the content of a raw disk.
-struct Made {
+pub(crate) struct Made {
     image: PathBuf,
     /// File offsets of its blocks; none for those that hold zeros alone.
     blocks: Vec<Option<u64>>,
 }
 
 impl Made {
-    fn of(raw: &Path) -> Self {
+    pub(crate) fn of(raw: &Path) -> Self {
         let bytes = fs::read(raw).unwrap();
         let block = usize::try_from(MIB).unwrap();
         let size = u64::try_from(bytes.len()).unwrap().next_multiple_of(MIB);
@@ -134,15 +129,20 @@ impl Made {
         Arc::new(Disk::open(Source::open(&self.image).unwrap(), &OpenOptions::new()).unwrap())
     }
 
-    fn open(&self) -> Result<Box<dyn Volume>, Error> {
+    pub(crate) fn open(&self) -> Result<Box<dyn Volume>, Error> {
         vhdx_files::open(DiskRange::whole(self.disk()))
     }
 
     /// Changes a byte of the disk.
     fn set(&self, at: usize, byte: u8) {
+        self.write(at, &[byte]);
+    }
+
+    /// Changes bytes of the disk, which all lie in one block of the image.
+    pub(crate) fn write(&self, at: usize, bytes: &[u8]) {
         let within = u64::try_from(at).unwrap() % MIB;
         let block = self.blocks[at >> 20].unwrap();
-        File::options().write(true).open(&self.image).unwrap().write_all_at(&[byte], block + within).unwrap();
+        File::options().write(true).open(&self.image).unwrap().write_all_at(bytes, block + within).unwrap();
     }
 }
 

@@ -50,6 +50,61 @@ pub(crate) fn run(args: &LocateArgs, common: &Common) -> Result<Exit, Failure> {
     Ok(if is_loss && files > 0 { Exit::Corrupt } else { Exit::Done })
 }
 
+/// Names that are shown of damaged files; the others are counted.
+const MOST_NAMES: usize = 20;
+
+/// Says which files lie in the lost ranges of a salvaged disk.
+pub(crate) fn tell_damaged(disk: &Arc<Disk>, image: &Path, range: Range<u64>) {
+    let lost: Vec<Range<u64>> = disk.losses(range).map(|loss| loss.range).take(1 << 20).collect();
+    // Of an empty list, no file system needs to be opened.
+    let parts = if lost.is_empty() { Ok(Vec::new()) } else { files::parts(disk, image) };
+    let (mut names, mut count, mut unknown) = (Vec::new(), 0_u64, 0_u64);
+    for part in parts.iter().flatten().filter(|part| part.is_readable()) {
+        let place = part.number.map(|number| number.to_string());
+        let from = FilePath { image: image.to_path_buf(), part: place, path: Vec::new() };
+        let Ok(volume) = files::open_part(disk, part, &from) else {
+            unknown = unknown.saturating_add(1);
+            continue;
+        };
+        let mut unread = |_: Unread| unknown = unknown.saturating_add(1);
+        let mut visit = |owner: Owner| -> Result<(), std::convert::Infallible> {
+            count = count.saturating_add(1);
+            if names.len() < MOST_NAMES {
+                names.push(from.shown(&owner.found.path));
+            }
+            Ok(())
+        };
+        let Ok(()) = vhdx_files::locate(&*volume, &within(&lost, part), &mut unread, &mut visit);
+    }
+    if count > 0 {
+        let text = format!("{}: {} damaged:", image.display(), counted(count, "file"));
+        term::message("warning", term::WARNING, &escape(&text));
+        for name in &names {
+            term::message("note", term::HINT, &escape(name));
+        }
+        if count > u64::try_from(names.len()).unwrap_or(u64::MAX) {
+            let text = format!("`vhdx locate --salvage --loss-map FILE {}` names the others", image.display());
+            term::message("hint", term::HINT, &escape(&text));
+        }
+    }
+    if unknown > 0 {
+        let text =
+            format!("{}: of {} it is not known whether they are damaged", image.display(), counted(unknown, "file"));
+        term::message("note", term::HINT, &escape(&text));
+    }
+}
+
+/// Ranges of the disk as far as they lie in a part of it, counted from its beginning.
+fn within(ranges: &[Range<u64>], part: &Part) -> Vec<Range<u64>> {
+    let end = part.start.saturating_add(part.length);
+    ranges
+        .iter()
+        .map(|range| range.start.max(part.start)..range.end.min(end))
+        .filter(|range| range.start < range.end)
+        .map(|range| range.start.saturating_sub(part.start)..range.end.saturating_sub(part.start))
+        .collect()
+}
+
 /// The lost ranges of a loss map.
 fn lost(path: &Path) -> Result<Vec<Range<u64>>, Failure> {
     let failed = |error: &dyn std::fmt::Display| {
@@ -93,13 +148,7 @@ struct LocatedRange {
 
 impl<W: Write> Search<'_, W> {
     fn part(&mut self, disk: &Arc<Disk>, part: &Part, ranges: &[Range<u64>]) -> Result<(), Failure> {
-        let end = part.start.saturating_add(part.length);
-        let inside: Vec<Range<u64>> = ranges
-            .iter()
-            .map(|range| range.start.max(part.start)..range.end.min(end))
-            .filter(|range| range.start < range.end)
-            .map(|range| range.start.saturating_sub(part.start)..range.end.saturating_sub(part.start))
-            .collect();
+        let inside = within(ranges, part);
         if inside.is_empty() || !part.is_readable() {
             return Ok(());
         }

@@ -277,7 +277,8 @@ fn cp_goes_on_past_damaged_files() {
     // The same file is named by the loss map.
     let map = folder.path().join("lost.json");
     let out = folder.path().join("out.raw");
-    vhdx_run(args!["extract", "--salvage", "--loss-map", &map, &damaged, &out]);
+    let extracted = vhdx_run(args!["extract", "--salvage", "--loss-map", &map, &damaged, &out]);
+    assert_fails(&extracted, 65, &["1 file damaged:", "/home/me/damaged"]);
     let located = vhdx_run(args!["locate", "--salvage", "--loss-map", &map, &damaged]);
     assert_eq!(located.status.code(), Some(65), "{}", located.err);
     assert!(located.text().contains("/home/me/damaged  "), "{}", located.text());

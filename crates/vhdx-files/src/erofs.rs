@@ -1,8 +1,7 @@
 //! EROFS.
 //!
 //! Content that is not compressed is read from where it lies, as its inode says. What is compressed, and directories,
-//! are
-//! read by the reader, in pieces.
+//! are read by the reader, in pieces.
 
 use std::sync::Arc;
 
@@ -104,8 +103,7 @@ impl Erofs {
     }
 
     /// Reads the list of chunks of a file. The reader's own does not align the list to the size of its entries, and
-    /// takes
-    /// something else for it where attributes come before.
+    /// takes something else for it where attributes come before.
     fn chunks(&self, inode: &Inode) -> Result<Vec<Run>> {
         let superblock = self.fs.superblock();
         let info = guarded(|| fs_erofs::chunked::chunk_info(superblock, inode))?;

@@ -322,10 +322,8 @@ impl Volume for Ntfs {
     fn attributes(&self, node: Node) -> Result<Vec<Extended>> {
         let found = guarded(|| self.extended(&self.view.file(node, |kind, _| kind == EXTENDED)?))?;
         // They are in no namespace; those that the Linux of Windows keeps here have lost the case of their letters.
-        let named = |attribute: Extended| Extended {
-            name: [b"ntfs.".as_slice(), &attribute.name].concat(),
-            ..attribute
-        };
+        let named =
+            |attribute: Extended| Extended { name: [b"ntfs.".as_slice(), &attribute.name].concat(), ..attribute };
         Ok(found.into_iter().map(named).collect())
     }
 

@@ -88,7 +88,8 @@ pub(crate) fn tell_damaged(disk: &Arc<Disk>, image: &Path, range: Range<u64>) {
         }
     }
     if unknown > 0 {
-        let text = format!("{}: of {} it is not known whether they are damaged", image.display(), counted(unknown, "file"));
+        let text =
+            format!("{}: of {} it is not known whether they are damaged", image.display(), counted(unknown, "file"));
         term::message("note", term::HINT, &escape(&text));
     }
 }

@@ -1,13 +1,15 @@
 //! EROFS.
 //!
 //! Content that is not compressed is read from where it lies, as its inode says. What is compressed, and directories,
-//! are
-//! read by the reader, in pieces.
+//! are read by the reader, in pieces.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use fs_erofs::decompress::{decompress_prefix_with_config_and_padding, decompress_with_config_and_padding};
 use fs_erofs::dir::ftype;
-use fs_erofs::superblock::EROFS_FEATURE_INCOMPAT_SUPPORTED;
+use fs_erofs::fs::MAX_PCLUSTER_SIZE;
+use fs_erofs::superblock::{EROFS_FEATURE_INCOMPAT_SUPPORTED, EROFS_FEATURE_INCOMPAT_ZERO_PADDING};
+use fs_erofs::zmap::{PclusterExtent, Z_EROFS_LCLUSTER_TYPE_HEAD1, Z_EROFS_LCLUSTER_TYPE_HEAD2, ZMap};
 use fs_erofs::{DataLayout, Error as ErofsError, Filesystem, Inode, InodeVersion, Superblock};
 use vhdx_mmap::ops::Volume as Kind;
 
@@ -104,8 +106,7 @@ impl Erofs {
     }
 
     /// Reads the list of chunks of a file. The reader's own does not align the list to the size of its entries, and
-    /// takes
-    /// something else for it where attributes come before.
+    /// takes something else for it where attributes come before.
     fn chunks(&self, inode: &Inode) -> Result<Vec<Run>> {
         let superblock = self.fs.superblock();
         let info = guarded(|| fs_erofs::chunked::chunk_info(superblock, inode))?;
@@ -127,6 +128,106 @@ impl Erofs {
             at: Some(u64::from(place).saturating_mul(superblock.block_size())),
         });
         Ok(runs.collect())
+    }
+}
+
+/// Content of a file that is compressed.
+///
+/// The reader looks at the whole list of an extent for each of its blocks, which takes long where an extent has thousands.
+/// So extents that are compressed in the usual way are read here, and all else by the reader.
+struct Packed<'v> {
+    erofs: &'v Erofs,
+    inode: Inode,
+    /// The extent that was unpacked last, by its start: pieces are asked for in order.
+    unpacked: Mutex<Option<(u64, Arc<Vec<u8>>)>>,
+}
+
+impl Packed<'_> {
+    fn read(&self, offset: u64, piece: &mut [u8]) -> fs_erofs::Result<()> {
+        let device = &self.erofs.device;
+        let map = ZMap::open(device, self.erofs.fs.superblock(), &self.inode)?;
+        let shared = map.fragment_range(device)?.map(|(_, start, end)| start..end);
+        let mut rest = piece;
+        let mut offset = offset;
+        while !rest.is_empty() {
+            let most = match &shared {
+                Some(shared) if shared.contains(&offset) => u64::MAX,
+                _ => {
+                    let extent = map.pcluster_extent(device, offset)?;
+                    if let Some(length) = self.read_extent(&map, &extent, offset, rest)? {
+                        rest = rest.get_mut(length..).unwrap_or_default();
+                        offset = offset.saturating_add(u64::try_from(length).unwrap_or(u64::MAX));
+                        continue;
+                    }
+                    extent.source_end_byte.saturating_sub(offset)
+                }
+            };
+            let length = usize::try_from(most).unwrap_or(usize::MAX).min(rest.len());
+            if length == 0 {
+                return Err(ErofsError::BadInode("an extent is empty"));
+            }
+            let (piece, behind) = rest.split_at_mut(length);
+            self.erofs.fs.read_file(&self.inode, offset, piece)?;
+            rest = behind;
+            offset = offset.saturating_add(u64::try_from(length).unwrap_or(u64::MAX));
+        }
+        Ok(())
+    }
+
+    /// Reads from an extent, and returns how many bytes; none if it is not compressed in the usual way.
+    fn read_extent(
+        &self,
+        map: &ZMap<'_>,
+        extent: &PclusterExtent,
+        offset: u64,
+        piece: &mut [u8],
+    ) -> fs_erofs::Result<Option<usize>> {
+        let is_compressed = matches!(extent.cluster_type, Z_EROFS_LCLUSTER_TYPE_HEAD1 | Z_EROFS_LCLUSTER_TYPE_HEAD2);
+        let is_beside_inode = extent.is_last_pcluster && map.tail_inline_offset_and_size().is_some();
+        let range = extent.source_start_byte..extent.source_end_byte;
+        if !is_compressed || is_beside_inode || !range.contains(&offset) {
+            return Ok(None);
+        }
+        let mut unpacked = self.unpacked.lock().unwrap_or_else(PoisonError::into_inner);
+        let bytes = match unpacked.as_ref().filter(|(start, _)| *start == range.start) {
+            Some((_, bytes)) => Arc::clone(bytes),
+            None => {
+                let bytes = Arc::new(self.unpack(map, extent)?);
+                *unpacked = Some((range.start, Arc::clone(&bytes)));
+                bytes
+            }
+        };
+        drop(unpacked);
+        let skipped = usize::try_from(offset.saturating_sub(range.start)).unwrap_or(usize::MAX);
+        let from = bytes.get(skipped..).unwrap_or_default();
+        let length = from.len().min(piece.len());
+        piece.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
+        Ok((length > 0).then_some(length))
+    }
+
+    fn unpack(&self, map: &ZMap<'_>, extent: &PclusterExtent) -> fs_erofs::Result<Vec<u8>> {
+        let fs = &self.erofs.fs;
+        let length = extent.source_end_byte.saturating_sub(extent.source_start_byte);
+        if length > MAX_PCLUSTER_SIZE {
+            return Err(ErofsError::BadInode("an extent is longer than any can be"));
+        }
+        let block = fs.superblock().block_size();
+        let at = u64::from(extent.pcluster_blkaddr).saturating_mul(block);
+        // The last extent may be said to have more blocks than the disk.
+        let left = self.erofs.device.range().size().saturating_sub(at);
+        let packed = extent.pcluster_block_count.saturating_mul(block).min(left).min(MAX_PCLUSTER_SIZE);
+        let size = |size: u64| usize::try_from(size).map_err(|_| ErofsError::BadInode("an extent is too long"));
+        let (mut packed, mut bytes) = (vec![0; size(packed)?], vec![0; size(length)?]);
+        self.erofs.device.fill(at, &mut packed).map_err(rust_fs_core_next::Error::Io)?;
+        let settings = fs.compr_cfgs().and_then(|settings| settings.lzma.as_ref());
+        let is_padded = fs.superblock().feature_incompat & EROFS_FEATURE_INCOMPAT_ZERO_PADDING != 0;
+        // An extent that was written for another piece of content is used up to where the two are the same.
+        let unpack = match extent.partial_ref {
+            true => decompress_prefix_with_config_and_padding,
+            false => decompress_with_config_and_padding,
+        };
+        unpack(map.header_algo(extent.cluster_type)?, settings, is_padded, &packed, &mut bytes)?;
+        Ok(bytes)
     }
 }
 
@@ -237,11 +338,12 @@ impl Volume for Erofs {
             return Content::of_runs(KIND, inode.size, &self.device, runs);
         }
         let size = inode.size;
+        let packed = Packed { erofs: self, inode, unpacked: Mutex::default() };
         let read = move |offset: u64, buffer: &mut [u8]| {
             buffer
                 .chunks_mut(PIECE)
                 .zip((offset..).step_by(PIECE))
-                .try_for_each(|(piece, offset)| guarded(|| self.fs.read_file(&inode, offset, piece)))
+                .try_for_each(|(piece, offset)| guarded(|| packed.read(offset, piece)))
         };
         Ok(Content::of_reader(size, Box::new(read)))
     }

@@ -1,8 +1,8 @@
 //! Squashfs.
 //!
 //! Nodes are the numbers of inodes, where the table that leads from these to inodes agrees with the directories;
-//! otherwise,
-//! and in archives that were made without the table, they are the places of inodes, with the highest bit set.
+//! otherwise, and in archives that were made without the table, they are the places of inodes, with the highest bit
+//! set.
 
 use std::sync::Arc;
 

@@ -206,8 +206,7 @@ impl File<'_> {
         let has_sums = self.trees.read_content(logical, &mut bytes)?;
         self.require_sums(has_sums)?;
         // What is compressed ends where the file ended when it was written, and zeros follow. If its checksums are
-        // right, it
-        // cannot end early by damage.
+        // right, it cannot end early by damage.
         let is_last = extent.start.saturating_add(extent.length) >= self.size;
         let short = if has_sums || is_last { ShortDecode::Pad } else { ShortDecode::Refuse };
         let sector = usize::try_from(self.trees.superblock().sectorsize).unwrap_or(4096);

@@ -1,12 +1,12 @@
 //! Btrfs.
 //!
 //! The reader opens the volume, and walks and verifies its trees; what a tree says about a file is put together here,
-//! since
-//! the reader goes through all extents of a file for every piece of its content. Checksums of content are verified.
+//! since the reader goes through all extents of a file for every piece of its content. Checksums of content are
+//! verified.
 //!
 //! The root is the top of the volume (subvolume 5), whatever subvolume is mounted by default, and subvolumes are
-//! directories
-//! below it. Nodes have the index of the subvolume in their upper 16 bits, and the number of the inode below.
+//! directories below it. Nodes have the index of the subvolume in their upper 16 bits, and the number of the inode
+//! below.
 //!
 //! What a log tree holds is refused: after `fsync` and a crash it has content that the other trees do not have.
 

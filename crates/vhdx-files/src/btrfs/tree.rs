@@ -139,8 +139,7 @@ impl Trees {
     }
 
     /// Reads content from whole sectors at a logical address, verifies those that have checksums, and returns whether
-    /// all
-    /// of them have.
+    /// all of them have.
     pub(super) fn read_content(&self, logical: u64, buffer: &mut [u8]) -> Result<bool> {
         let sums = self.sums_of(logical, buffer.len())?;
         let copies = self.copies(logical)?.max(1);
@@ -171,8 +170,7 @@ impl Trees {
     }
 
     /// Returns the checksums of the sectors of a range, by logical address. An item holds those of many sectors that
-    /// follow
-    /// one another, and the first item may begin before the range.
+    /// follow one another, and the first item may begin before the range.
     fn sums_of(&self, logical: u64, length: usize) -> Result<HashMap<u64, Vec<u8>>> {
         let mut sums = HashMap::new();
         let Some(root) = self.sums else { return Ok(sums) };

@@ -1,9 +1,8 @@
 //! What the replay of a dirty log by the reader must not meet, and what it leaves out.
 //!
 //! The reader applies items in the order of the log, and leaves intents alone. Linux sorts the items of each
-//! transaction,
-//! and finishes what intents began. Here the same records are gone through, and a log is refused in which that makes a
-//! difference that a file shows:
+//! transaction, and finishes what intents began. Here the same records are gone through, and a log is refused in which
+//! that makes a difference that a file shows:
 //!
 //! - an intent without its end that maps blocks to a file, exchanges content, or sets an attribute;
 //! - an inode and a buffer of one transaction for one place, in another order than that of Linux;
@@ -84,8 +83,7 @@ fn be64(bytes: &[u8], at: usize) -> u64 {
 }
 
 /// Returns a number of an item. Items are in the order of bytes of the machine that wrote them, which the reader
-/// requires to
-/// be that of this one.
+/// requires to be that of this one.
 fn ne16(bytes: &[u8], at: usize) -> u16 {
     let number = bytes.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |bytes| u16::from_le_bytes(*bytes));
     if cfg!(target_endian = "big") { number.swap_bytes() } else { number }
@@ -337,10 +335,8 @@ impl<'d> Log<'d> {
     /// Looks at the items of a transaction that was completed.
     ///
     /// Linux applies buffers first, then inodes, and leaves out inodes of which the place was freed. The reader takes
-    /// them as
-    /// they come. An inode that it leaves in a place that was freed before is seen by nobody, unless the same
-    /// transaction
-    /// has made something else of that place.
+    /// them as they come. An inode that it leaves in a place that was freed before is seen by nobody, unless the same
+    /// transaction has made something else of that place.
     fn commit(&mut self, items: &[Item]) -> Result<()> {
         let mut changes: HashMap<u64, Changes> = HashMap::new();
         for item in items {

@@ -1,15 +1,12 @@
 //! XFS.
 //!
 //! A dirty log is replayed by the reader, into memory. [`log`] goes through the same log before, and refuses by name
-//! what
-//! that replay leaves out or would apply in another order than Linux does.
+//! what that replay leaves out or would apply in another order than Linux does.
 //!
 //! The log of XFS never holds content of regular files: it holds buffers of metadata, inodes and intents, and even
-//! values of
-//! extended attributes that have blocks of their own are written before the log names them. So content is always read
-//! from the disk itself; only structures are read through what was replayed. (Targets of long links are buffers of
-//! metadata,
-//! and read as structures.)
+//! values of extended attributes that have blocks of their own are written before the log names them. So content is
+//! always read from the disk itself; only structures are read through what was replayed. (Targets of long links are
+//! buffers of metadata, and read as structures.)
 
 mod log;
 
@@ -38,8 +35,7 @@ const INDEX_OFFSET: u64 = 1 << 35;
 const LONGEST_FILE: u64 = (1 << 63) - 1;
 
 /// How many times the log is read at most: for its newest record, by the checks, and twice by the replay, which also
-/// reads
-/// the structures that it changes.
+/// reads the structures that it changes.
 const READS_OF_LOG: u64 = 8;
 
 pub(crate) struct Xfs {
@@ -128,8 +124,7 @@ impl Xfs {
     }
 
     /// Reads the entries of a directory. Its blocks may be larger than those of the file system, and then lie in
-    /// several
-    /// pieces, which the reader's own listing does not expect.
+    /// several pieces, which the reader's own listing does not expect.
     fn list(&self, inode: &Inode, raw: &[u8]) -> fs_xfs::Result<Vec<DirEntry>> {
         let superblock = self.fs.superblock();
         if inode.format == Format::Local {
@@ -180,8 +175,7 @@ impl Xfs {
 }
 
 /// Counts free blocks as Linux does: after an unclean end the sum in the superblock is that of the last sync, and the
-/// headers
-/// of groups say it.
+/// headers of groups say it.
 fn free_blocks(fs: &Filesystem, superblock: &Superblock) -> fs_xfs::Result<u64> {
     if !fs.was_replayed() {
         return Ok(superblock.fdblocks);
@@ -317,8 +311,7 @@ impl Volume for Xfs {
         let (inode, raw) = guarded(|| self.inode(node))?;
         let found = guarded(|| self.fs.list_xattrs(&inode, &raw)).map_err(|error| match error {
             // Large values are in blocks that no log holds, and the replay leaves inodes in blocks that were theirs
-            // before.
-            // Checksums tell these from values.
+            // before. Checksums tell these from values.
             Error::FileSystem { reason, .. } if self.about.is_replayed => {
                 Error::unsupported(KIND, format!("an attribute in a place that the log has reused: {reason}"))
             }

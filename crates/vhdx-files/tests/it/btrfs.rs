@@ -29,7 +29,7 @@ fn made(options: &[&str], mebibytes: u64) -> Option<Lab> {
 }
 
 /// Content that is worth compressing, with pieces that were overwritten, cut off and extended.
-fn fill_compressible(tree: &Path) {
+pub(crate) fn fill_compressible(tree: &Path) {
     use std::os::unix::fs::FileExt;
     let mut rng = Rng::new(31);
     let words: Vec<Vec<u8>> = (0..50).map(|_| rng.bytes(7)).collect();

@@ -1,18 +1,25 @@
 //! EROFS, compared with the kernel.
 
+use std::path::Path;
+
+use super::btrfs::fill_compressible;
 use super::damage::{Victim, fill_little};
 use super::lab::{Can, Lab, UNIX, compare, fill};
 
 /// Makes a file system of a tree, and compares it with what the kernel shows.
 fn agrees(options: &[&str]) {
-    let Some(lab) = made(options, |tree| fill(tree, Can::Unix)) else { return };
+    let fill_all = |tree: &Path| {
+        fill(tree, Can::Unix);
+        fill_compressible(tree);
+    };
+    let Some(lab) = made(options, fill_all) else { return };
     let Some(mount) = lab.mount(",ro") else { return };
     let volume = lab.open().unwrap();
     assert!(volume.about().is_experimental);
     compare(&*volume, &mount.0, UNIX);
 }
 
-fn made(options: &[&str], fill: impl FnOnce(&std::path::Path)) -> Option<Lab> {
+fn made(options: &[&str], fill: impl FnOnce(&Path)) -> Option<Lab> {
     Lab::of_tree(fill, "mkfs.erofs", |raw, tree| {
         let options = options.iter().map(Into::into);
         options.chain([raw.into(), tree.into()]).collect()

@@ -1,5 +1,8 @@
 //! squashfs, compared with the kernel.
 
+use std::path::Path;
+
+use super::btrfs::fill_compressible;
 use super::damage::{Victim, fill_little};
 use super::lab::{Can, Facts, Lab, UNIX, compare, fill};
 
@@ -8,14 +11,18 @@ const SQUASHFS: Facts = Facts { time_unit: 1_000_000_000, ..UNIX };
 
 /// Makes an archive of a tree, and compares it with what the kernel shows.
 fn agrees(options: &[&str]) {
-    let Some(lab) = made(options, |tree| fill(tree, Can::Unix)) else { return };
+    let fill_all = |tree: &Path| {
+        fill(tree, Can::Unix);
+        fill_compressible(tree);
+    };
+    let Some(lab) = made(options, fill_all) else { return };
     let Some(mount) = lab.mount(",ro") else { return };
     let volume = lab.open().unwrap();
     assert!(volume.about().is_experimental);
     compare(&*volume, &mount.0, SQUASHFS);
 }
 
-fn made(options: &[&str], fill: impl FnOnce(&std::path::Path)) -> Option<Lab> {
+fn made(options: &[&str], fill: impl FnOnce(&Path)) -> Option<Lab> {
     Lab::of_tree(fill, "mksquashfs", |raw, tree| {
         let options = ["-noappend", "-quiet", "-no-progress"].iter().chain(options).map(Into::into);
         [tree.into(), raw.into()].into_iter().chain(options).collect()

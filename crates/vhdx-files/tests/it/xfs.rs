@@ -183,8 +183,8 @@ fn work(tree: &Path, rng: &mut Rng, steps: u64) {
             8 => symlink("target/".repeat(1 + length / 300), path).unwrap(),
             9 => {
                 let name = format!("user.{}", rng.below(40));
-                // Larger ones are refused at times.
-                let value = rng.bytes(length % 1000);
+                // Larger ones have blocks of their own, and are refused at times.
+                let value = rng.bytes(length % 500);
                 let _ = rustix::fs::setxattr(&known, name, &value, rustix::fs::XattrFlags::empty());
             }
             10 => {
@@ -332,8 +332,7 @@ fn torn_log() {
 }
 
 /// Fills a file system of version 4 from a tree, without a mount, since Linux has given this version up. Names must
-/// have no
-/// spaces.
+/// have no spaces.
 fn made_from(options: &[&str], fill: impl FnOnce(&Path)) -> Option<Lab> {
     fn list(tree: &Path, out: &mut String) {
         for entry in fs::read_dir(tree).unwrap() {

@@ -89,11 +89,11 @@ mod tests {
         let run = Run { start: 1000, length: 100, at: Some(5000) };
         let parts = |ranges: &[std::ops::Range<u64>]| shared(&run, ranges).collect::<Vec<_>>();
         assert_eq!(parts(&[0..5000, 5100..9000]), []);
-        assert_eq!(parts(&[0..5001]), [(1000, 5000, 1)]);
+        assert_eq!(parts(std::slice::from_ref(&(0..5001))), [(1000, 5000, 1)]);
         assert_eq!(
             parts(&[0..10, 4000..5010, 5020..5030, 5090..6000]),
             [(1000, 5000, 10), (1020, 5020, 10), (1090, 5090, 10)]
         );
-        assert_eq!(shared(&Run { at: None, ..run }, &[0..u64::MAX]).count(), 0);
+        assert_eq!(shared(&Run { at: None, ..run }, std::slice::from_ref(&(0..u64::MAX))).count(), 0);
     }
 }

@@ -1,4 +1,12 @@
 //! File systems made by their own tools and filled by the kernel, read by this crate and compared.
+#![cfg(target_os = "linux")]
+#![expect(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test that panics fails, as it should"
+)]
 
 mod btrfs;
 mod damage;

@@ -43,7 +43,7 @@ fn noise(length: usize) -> Vec<u8> {
     let mut state = 1_u64;
     let next = || {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        state.to_be_bytes()[0]
+        u8::try_from(state >> 56).unwrap()
     };
     std::iter::repeat_with(next).take(length).collect()
 }

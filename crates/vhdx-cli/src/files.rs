@@ -137,9 +137,12 @@ fn no_file_system(from: &FilePath, found: Option<Kind>) -> Failure {
     }
 }
 
-/// Opens the disk of a path.
+/// Opens the disk of a path. It is read piece by piece: structures of file systems are small and far apart, and what is
+/// mapped counts as memory.
 pub(crate) fn disk(image: &Path, args: DiskArgs, common: &Common) -> Result<Arc<Disk>, Failure> {
-    Ok(Arc::new(open::salvaged(image, common, &SalvageArgs::only(args.salvage))?))
+    let mut common = common.clone();
+    common.no_mmap = true;
+    Ok(Arc::new(open::salvaged(image, &common, &SalvageArgs::only(args.salvage))?))
 }
 
 /// A place on a disk where a file system can be.

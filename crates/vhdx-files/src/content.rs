@@ -35,12 +35,6 @@ pub struct Content<'v> {
 
 type Range = DiskRange<Arc<Disk>>;
 
-/// Place of a part of some content.
-pub(crate) struct Place<'v> {
-    pub(crate) volume: &'v Range,
-    pub(crate) range: std::ops::Range<u64>,
-}
-
 impl fmt::Debug for Content<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Content").field("size", &self.size).field("runs", &self.runs).finish_non_exhaustive()
@@ -110,12 +104,6 @@ impl<'v> Content<'v> {
     #[must_use]
     pub fn run_at(&self, offset: u64) -> Option<(u64, bool)> {
         self.run(offset).map(|run| (run.length, run.at.is_some()))
-    }
-
-    /// Returns where a part of one run lies in the volume, if its bytes are those of the disk.
-    pub(crate) fn place(&self, start: u64, stop: u64) -> Option<Place<'v>> {
-        let (volume, at) = (self.volume?, self.run(start)?.at?);
-        Some(Place { volume, range: at..at.saturating_add(stop.saturating_sub(start)) })
     }
 
     fn run(&self, offset: u64) -> Option<Run> {

@@ -13,10 +13,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
-use vhdx_mmap::{Progress, Segment};
+use vhdx_mmap::Progress;
 
 use crate::content::Content;
-use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::host_name::host_name;
 use crate::time::Time;
@@ -26,8 +25,8 @@ use crate::walk::{Found, Walk};
 /// Files that wait for a thread. Each keeps its directory open.
 const WAITING: usize = 128;
 
-/// What is read at once where content cannot be borrowed, in bytes.
-const PIECE: usize = 1 << 20;
+/// What is read and written at once, in bytes: it stays in the cache of the processor.
+const PIECE: usize = 256 << 10;
 
 /// How files are copied.
 #[non_exhaustive]
@@ -397,34 +396,6 @@ impl Job<'_> {
         written: &dyn Fn(io::Error) -> Error,
     ) -> Result<()> {
         let mut at = start;
-        if let Some(place) = content.place(start, stop) {
-            let volume = place.volume;
-            // What was borrowed is written at once, a piece at a time, and then the disk is asked whether it was lost.
-            for segment in volume.segments(place.range.clone()) {
-                let length = match segment? {
-                    Segment::Data(bytes) => {
-                        for piece in bytes.chunks(PIECE) {
-                            if let Err(error) = file.write_all_at(piece, at) {
-                                // The system refuses to write from pages that were lost.
-                                volume.check_lost(place.range.clone())?;
-                                return Err(written(error));
-                            }
-                            let length = u64::try_from(piece.len()).unwrap_or(u64::MAX);
-                            self.advance(length)?;
-                            at = at.saturating_add(length);
-                        }
-                        continue;
-                    }
-                    Segment::Zero(length) => length,
-                };
-                write_zeros(file, at, length).map_err(written)?;
-                self.advance(length)?;
-                at = at.saturating_add(length);
-            }
-            volume.check_lost(place.range.clone())?;
-            let length = place.range.end.saturating_sub(place.range.start);
-            return Device::check_lost(volume, place.range.start, length);
-        }
         while at < stop {
             let most = usize::try_from(stop.saturating_sub(at)).unwrap_or(usize::MAX).min(PIECE);
             buffer.resize(most, 0);
@@ -509,12 +480,6 @@ fn make_directory(folder: &OwnedFd, name: &[u8]) -> io::Result<OwnedFd> {
         Ok(()) | Err(rustix::io::Errno::EXIST) => open_directory(folder, name),
         Err(error) => Err(error.into()),
     }
-}
-
-/// Makes sure that a range reads as zeros: a hole, since the file is new, and whatever comes behind it makes it longer.
-fn write_zeros(file: &File, at: u64, length: u64) -> io::Result<()> {
-    let end = at.saturating_add(length);
-    if file.metadata()?.len() < end { file.set_len(end) } else { Ok(()) }
 }
 
 fn timestamps(metadata: &Metadata) -> Option<Timestamps> {

@@ -11,7 +11,7 @@
 //! | file system | reader | times | owners, modes | extended attributes | streams | where content lies |
 //! |---|---|---|---|---|---|---|
 //! | ext2, ext3, ext4 | `rust-fs-ext4` | ns | yes | yes | | yes |
-//! | NTFS | `rust-fs-ntfs` | 100 ns, both sets | | | yes | yes |
+//! | NTFS | own, `rust-fs-ntfs` | 100 ns, both sets | of WSL | yes | yes | yes |
 //! | FAT12, FAT16, FAT32, exFAT | own | 2 s to 10 ms | | | | yes |
 //! | XFS | `rust-fs-xfs` | ns | yes | yes | | yes |
 //! | Btrfs (experimental) | `rust-fs-btrfs` | ns | yes | yes | | holes |

@@ -185,7 +185,7 @@ fn not_empty(text: OsString) -> Result<OsString, &'static str> {
 }
 
 /// Options of every command.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Common options")]
 pub(crate) struct Common {
     /// File that may be a parent in the chain; repeat the option for several, in any order

@@ -258,8 +258,8 @@ pub(super) fn list_of(view: &View, attributes: &[Attribute<'_>]) -> Result<Vec<L
 pub(super) struct File {
     /// The first one is the one that names of the file refer to.
     records: Vec<Record>,
-    /// The records and the offsets of the attributes in them.
-    places: Vec<(usize, usize)>,
+    /// The kinds of the attributes, their records, and the offsets in them.
+    places: Vec<(u32, usize, usize)>,
 }
 
 impl View {
@@ -293,7 +293,7 @@ impl View {
         let mut at = usize::from(base.bytes.u16(0x14)?);
         for attribute in &attributes {
             if list.is_empty() && is_wanted(attribute.kind, attribute.first()) {
-                places.push((0, at));
+                places.push((attribute.kind, 0, at));
             }
             at = at.saturating_add(attribute.length);
         }
@@ -319,7 +319,7 @@ impl View {
                 }
             };
             let place = file.place(index, entry)?;
-            file.places.push((index, place));
+            file.places.push((entry.kind, index, place));
         }
         Ok(file)
     }
@@ -362,11 +362,9 @@ impl File {
     /// Returns the attributes of a kind, in their order.
     pub(super) fn all(&self, kind: u32) -> Result<Vec<Attribute<'_>>> {
         let mut found = Vec::new();
-        for (index, at) in &self.places {
-            let Some(record) = self.records.get(*index) else { continue };
-            let attribute = record.attribute(*at)?;
-            if attribute.kind == kind {
-                found.push(attribute);
+        for (_, index, at) in self.places.iter().filter(|(found, ..)| *found == kind) {
+            if let Some(record) = self.records.get(*index) {
+                found.push(record.attribute(*at)?);
             }
         }
         Ok(found)

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use vhdx_files::{Time, Volume, lookup};
+use vhdx_files::{Time, lookup};
 use vhdx_testkit::device::Loop;
 use vhdx_testkit::support::{skip, temp_dir};
 

@@ -1,5 +1,6 @@
 //! File systems for tests: made by tools, filled through a mount, put into an image, compared with what was put in.
 
+use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Metadata};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -71,11 +72,6 @@ impl Lab {
     pub(crate) fn mount(&self, options: &str) -> Option<Mount> {
         let options = format!("loop{options}");
         Mount::new(self.folder.path(), &["-o".as_ref(), options.as_ref(), self.raw.as_ref()])
-    }
-
-    /// Mounts it with a program of FUSE, as `PROGRAM OPTIONS RAW POINT`.
-    pub(crate) fn mount_by(&self, program: &str, options: &[&str]) -> Option<Mount> {
-        self.mount_from(&self.raw, program, options)
     }
 
     /// Mounts what is at `from`, such as a loop device, with a program of FUSE.
@@ -166,11 +162,17 @@ pub(crate) const UNIX: Facts = Facts { is_unix: true, time_unit: 1, has_attribut
 
 /// Compares a volume with a tree of the host, in both directions.
 pub(crate) fn compare(volume: &dyn Volume, tree: &Path, facts: Facts) {
-    let count = compare_directory(volume, volume.root(), tree, facts);
+    let count = compare_directory(volume, volume.root(), tree, facts, &mut HashSet::new());
     assert!(count > 1, "the tree is empty");
 }
 
-fn compare_directory(volume: &dyn Volume, directory: Node, tree: &Path, facts: Facts) -> usize {
+fn compare_directory(
+    volume: &dyn Volume,
+    directory: Node,
+    tree: &Path,
+    facts: Facts,
+    read: &mut HashSet<Node>,
+) -> usize {
     let mut ours = volume.entries(directory).unwrap_or_else(|error| panic!("{}: {error}", tree.display()));
     ours.sort_by(|a, b| a.name.cmp(&b.name));
     let mut theirs: Vec<OsString> = fs::read_dir(tree).unwrap().map(|entry| entry.unwrap().file_name()).collect();
@@ -180,16 +182,21 @@ fn compare_directory(volume: &dyn Volume, directory: Node, tree: &Path, facts: F
     let mut count = 0;
     for entry in ours {
         let path = tree.join(OsStr::from_bytes(&entry.name));
-        assert_eq!(volume.find(directory, &entry.name).unwrap(), Some(entry.node), "{}", path.display());
+        // Looking up every name of a large directory takes time that grows with the square of their number.
+        if count % 50 == 0 {
+            assert_eq!(volume.find(directory, &entry.name).unwrap(), Some(entry.node), "{}", path.display());
+        }
         let expected = fs::symlink_metadata(&path).unwrap();
         let kind = kind_of(&expected);
         if let Some(found) = entry.kind {
             assert_eq!(found, kind, "{}", path.display());
         }
-        compare_file(volume, entry.node, &path, &expected, facts);
+        // The content of a file with many names is compared once.
+        let is_new = kind != FileKind::File || read.insert(entry.node);
+        compare_file(volume, entry.node, &path, &expected, facts, is_new);
         count += 1;
         if kind == FileKind::Directory {
-            count += compare_directory(volume, entry.node, &path, facts);
+            count += compare_directory(volume, entry.node, &path, facts, read);
         }
     }
     count
@@ -211,7 +218,7 @@ fn kind_of(metadata: &Metadata) -> FileKind {
     .unwrap()
 }
 
-fn compare_file(volume: &dyn Volume, node: Node, path: &Path, expected: &Metadata, facts: Facts) {
+fn compare_file(volume: &dyn Volume, node: Node, path: &Path, expected: &Metadata, facts: Facts, with_content: bool) {
     let said = path.display();
     let found = volume.metadata(node).unwrap_or_else(|error| panic!("{said}: {error}"));
     let kind = kind_of(expected);
@@ -248,7 +255,9 @@ fn compare_file(volume: &dyn Volume, node: Node, path: &Path, expected: &Metadat
     match kind {
         FileKind::File => {
             assert_eq!(found.size, expected.len(), "{said}");
-            compare_content(volume, node, path, expected.len());
+            if with_content {
+                compare_content(volume, node, path, expected.len());
+            }
         }
         FileKind::Link => {
             let target = fs::read_link(path).unwrap();

@@ -19,6 +19,9 @@ use raw::Raw;
 /// Times are as exact as the file system has them.
 const FACTS: Facts = Facts { is_unix: false, time_unit: 100, has_attributes: false };
 
+/// Value of the extended attribute that makes ntfs-3g compress what is written into a directory.
+const COMPRESSED: [u8; 4] = [0, 0, 8, 0];
+
 /// Makes a file system with clusters and sectors of these sizes, in bytes.
 fn made(cluster: &str, sector: &str, mebibytes: u64) -> Option<Lab> {
     let tool = ["mkfs.ntfs", "-q", "-F", "-f", "-L", "a läbel", "-c", cluster, "-s", sector];
@@ -85,12 +88,14 @@ fn compare_metadata(volume: &dyn Volume, directory: Node, tree: &Path) {
         let mut value = [0; 32];
         let length = getxattr(&path, "system.ntfs_times_be", &mut value).unwrap();
         assert_eq!(length, 32);
+        // With the highest byte first.
+        let number = |bytes: &[u8]| bytes.iter().fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
         let [created, modified, accessed, changed] =
-            [0, 8, 16, 24].map(|at| Some(raw::time(u64::from_be_bytes(value[at..at + 8].try_into().unwrap()))));
+            [0, 8, 16, 24].map(|at| Some(raw::time(number(&value[at..at + 8]))));
         let modified_since = Times { modified, accessed, changed, created };
         assert_eq!(found.times, modified_since, "{said}");
         assert_eq!(getxattr(&path, "system.ntfs_attrib_be", &mut value).unwrap(), 4);
-        let attributes = u32::from_be_bytes(value[..4].try_into().unwrap());
+        let attributes = u32::try_from(number(&value[..4])).unwrap();
         let directory = if found.kind == FileKind::Directory { 0x10 } else { 0 };
         assert_eq!(found.dos_attributes, Some(attributes & !0x1000_0000 | directory), "{said}");
     }
@@ -292,7 +297,7 @@ fn compressed_files() {
         let Some(point) = mount(&lab, ",compression") else { return };
         let folder = point.path.join("compressed");
         fs::create_dir(&folder).unwrap();
-        lsetxattr(&folder, "system.ntfs_attrib_be", &0x800_u32.to_be_bytes(), XattrFlags::empty()).unwrap();
+        lsetxattr(&folder, "system.ntfs_attrib_be", &COMPRESSED, XattrFlags::empty()).unwrap();
         let mut rng = Rng::new(3);
         let text: Vec<u8> = (0..40_000_u32).flat_map(|line| format!("line {line}\n").into_bytes()).collect();
         let mixed: Vec<u8> =
@@ -585,7 +590,7 @@ fn damage_ends_in_errors() {
     let Some(lab) = made("1024", "512", 8) else { return };
     let Some(point) = mount(&lab, ",compression,streams_interface=windows") else { return };
     fs::create_dir(point.path.join("many")).unwrap();
-    lsetxattr(point.path.join("many"), "system.ntfs_attrib_be", &0x800_u32.to_be_bytes(), XattrFlags::empty()).unwrap();
+    lsetxattr(point.path.join("many"), "system.ntfs_attrib_be", &COMPRESSED, XattrFlags::empty()).unwrap();
     for number in 0..300 {
         fs::write(point.path.join(format!("many/a long name of a file with the number {number}")), b"x").unwrap();
     }

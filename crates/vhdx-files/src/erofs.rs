@@ -133,8 +133,8 @@ impl Erofs {
 
 /// Content of a file that is compressed.
 ///
-/// The reader looks at the whole list of an extent for each of its blocks, which takes long where an extent has thousands.
-/// So extents that are compressed in the usual way are read here, and all else by the reader.
+/// The reader looks at the whole list of an extent for each of its blocks, which takes long where an extent has
+/// thousands. So extents that are compressed in the usual way are read here, and all else by the reader.
 struct Packed<'v> {
     erofs: &'v Erofs,
     inode: Inode,

@@ -14,9 +14,12 @@
 //! | NTFS | own, `rust-fs-ntfs` | 100 ns, both sets | of WSL | yes | yes | yes |
 //! | FAT12, FAT16, FAT32, exFAT | own | 2 s to 10 ms | | | | yes |
 //! | XFS | `rust-fs-xfs` | ns | yes | yes | | yes |
-//! | Btrfs (experimental) | `rust-fs-btrfs` | ns | yes | yes | | |
-//! | EROFS (experimental) | `rust-fs-erofs` | ns | yes | yes | | |
-//! | squashfs (experimental) | `rust-fs-squashfs` | s | yes | yes | | |
+//! | Btrfs (experimental) | `rust-fs-btrfs` | ns | yes | yes | | holes |
+//! | EROFS (experimental) | `rust-fs-erofs` | ns | yes | yes | | if not compressed |
+//! | squashfs (experimental) | `rust-fs-squashfs` | s | yes | yes | | holes |
+//!
+//! Checksums of Btrfs are verified, those of content too, and subvolumes are directories below the top one. A log tree
+//! of Btrfs, external logs, realtime files and dirty logs of version 4 of XFS, and volumes on several disks are refused.
 //!
 //! # Example
 //!

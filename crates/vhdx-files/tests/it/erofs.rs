@@ -10,6 +10,9 @@ use super::lab::{Can, Lab, UNIX, compare, fill};
 fn agrees(options: &[&str]) {
     let fill_all = |tree: &Path| {
         fill(tree, Can::Unix);
+        // Version 1.5 of the tool has no room for names of 255 bytes.
+        let name = |length| tree.join(format!("{}.long", "n".repeat(length)));
+        std::fs::rename(name(250), name(240)).unwrap();
         fill_compressible(tree);
     };
     let Some(lab) = made(options, fill_all) else { return };
@@ -28,7 +31,7 @@ fn made(options: &[&str], fill: impl FnOnce(&Path)) -> Option<Lab> {
 
 #[test]
 fn plain() {
-    agrees(&["-L", "a label", "-U", "01234567-89ab-cdef-0123-456789abcdef"]);
+    agrees(&[]);
 }
 
 #[test]

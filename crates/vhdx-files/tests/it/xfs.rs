@@ -412,6 +412,31 @@ fn damaged() {
     Victim::new(&lab.raw, is_structure, |_| {}).suffer(300);
 }
 
+/// A log whose records have no checksums, which is believed, too.
+#[test]
+fn damaged_log() {
+    let Some(lab) = made(&[]) else { return };
+    let Some(mount) = lab.mount("") else { return };
+    work(&mount.0, &mut Rng::new(7), 60);
+    let args = ["-x", "-c", "shutdown -f"].map(AsRef::as_ref);
+    if output_of("xfs_io", &args.into_iter().chain([mount.0.as_ref()]).collect::<Vec<_>>()).is_none() {
+        skip("xfs_io", "xfs_io is not there");
+        return;
+    }
+    drop(mount);
+    let mut raw = fs::read(&lab.raw).unwrap();
+    let is_record = |raw: &[u8], at: &usize| raw[*at..].starts_with(&[0xfe, 0xed, 0xba, 0xbe]);
+    let records: Vec<usize> = (0..raw.len()).step_by(512).filter(|at| is_record(&raw, at)).collect();
+    for at in &records {
+        raw[at + 32..at + 36].fill(0);
+    }
+    fs::write(&lab.raw, &raw).unwrap();
+    assert!(lab.open().unwrap().about().is_replayed);
+    // Records of this log begin with the number of the first round, which everything in it has.
+    let is_log = |page: &[u8]| page.chunks(512).all(|block| is_record(block, &0) || block.starts_with(&[0, 0, 0, 1]));
+    Victim::new(&lab.raw, is_log, |_| {}).suffer(300);
+}
+
 /// Content, and what is in the log, are no structures.
 fn is_structure(page: &[u8]) -> bool {
     let all = [

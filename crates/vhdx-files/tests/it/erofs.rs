@@ -23,6 +23,14 @@ fn agrees(options: &[&str]) {
 }
 
 fn made(options: &[&str], fill: impl FnOnce(&Path)) -> Option<Lab> {
+    let fill = |tree: &std::path::Path| {
+        fill(tree);
+        // Older versions of the tool give up at names of 255 bytes.
+        let long = format!("{}.long", "n".repeat(250));
+        if tree.join(&long).exists() {
+            std::fs::rename(tree.join(long), tree.join("n".repeat(200))).unwrap();
+        }
+    };
     Lab::of_tree(fill, "mkfs.erofs", |raw, tree| {
         let options = options.iter().map(Into::into);
         options.chain([raw.into(), tree.into()]).collect()

@@ -78,7 +78,7 @@ fn damage(bytes: &mut [u8], rng: &mut Rng) {
             0 => bytes[at] ^= 1 << rng.below(8),
             1 => bytes[at] = rng.bytes(1)[0],
             2 => bytes[at & !3..][..4].copy_from_slice(&rng.pick(&WORDS).to_le_bytes()),
-            _ => bytes[at & !3..][..4].copy_from_slice(&rng.pick(&WORDS).to_be_bytes()),
+            _ => bytes[at & !3..][..4].copy_from_slice(&rng.pick(&WORDS).swap_bytes().to_le_bytes()),
         }
     }
 }

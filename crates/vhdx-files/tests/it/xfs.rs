@@ -195,11 +195,10 @@ fn work(tree: &Path, rng: &mut Rng, steps: u64) {
                 names.push(path);
             }
             11 => {
-                if let Ok(file) = File::options().write(true).open(&known).and_then(|f| f.metadata().map(|m| (f, m))) {
-                    if file.1.is_file() {
-                        file.0.set_len(rng.below(60_000)).unwrap();
-                        file.0.write_all_at(&rng.bytes(5000), rng.below(200_000)).unwrap();
-                    }
+                if fs::symlink_metadata(&known).is_ok_and(|metadata| metadata.is_file()) {
+                    let file = File::options().write(true).open(&known).unwrap();
+                    file.set_len(rng.below(60_000)).unwrap();
+                    file.write_all_at(&rng.bytes(5000), rng.below(200_000)).unwrap();
                 }
             }
             12 => {
@@ -256,7 +255,7 @@ fn pulls_the_plug(options: &[&str], seed: u64) -> Option<bool> {
     let volume = match lab.open() {
         Ok(volume) => volume,
         Err(Error::FileSystem { reason, .. }) if reason.contains("was not replayed") => {
-            println!("{options:?} {seed}: {reason}");
+            skip("replay", &format!("{options:?} {seed}: {reason}"));
             return Some(false);
         }
         Err(error) => panic!("{options:?} {seed}: {error}"),
@@ -265,8 +264,6 @@ fn pulls_the_plug(options: &[&str], seed: u64) -> Option<bool> {
     // The kernel replays the log in its own way, and writes what comes out.
     let mount = lab.mount("")?;
     compare(&*volume, &mount.0, UNIX);
-    drop(mount);
-    assert_eq!(fs::read(&lab.raw).unwrap().len() as u64, SIZE << 20);
     Some(true)
 }
 

@@ -19,7 +19,8 @@
 //! | squashfs (experimental) | `rust-fs-squashfs` | s | yes | yes | | holes |
 //!
 //! Checksums of Btrfs are verified, those of content too, and subvolumes are directories below the top one. A log tree
-//! of Btrfs, external logs, realtime files and dirty logs of version 4 of XFS, and volumes on several disks are refused.
+//! of Btrfs, external logs, realtime files and dirty logs of version 4 of XFS, and volumes on several disks are
+//! refused.
 //!
 //! # Example
 //!

@@ -21,4 +21,6 @@ pub use extract::{
     ExtractOptions, Extracted, Reflink, Sparse, Target, TargetContent, extract_to_stream, extract_to_writer, measure,
 };
 pub use hash::{Algorithm, Digest, UnknownAlgorithm, hash};
-pub use layout::{DiskLayout, Partition, PartitionScheme, PartitionTable, Volume, VolumeDetails, detect};
+pub use layout::{
+    DiskLayout, Partition, PartitionScheme, PartitionTable, Volume, VolumeDetails, detect, detect_volume,
+};

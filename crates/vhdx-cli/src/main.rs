@@ -7,6 +7,7 @@ mod bulk;
 mod cmd;
 mod container;
 mod exit;
+mod files;
 mod findings;
 mod folder;
 mod hint;
@@ -43,12 +44,23 @@ fn main() -> std::process::ExitCode {
         Err(error) => return wrong_usage(&error).unwrap_or_else(Failure::report).into(),
     };
     std::sync::LazyLock::force(&time::OF_PROGRAM);
+    keep_caught_panics_quiet();
     cli.common.color.set();
     term::set_quiet(cli.common.quiet);
     hint::set_command(cli.command.name(), cli.command.is_salvage());
     let prepared =
         progress::listen_for_status().map_err(|error| Failure::new(Exit::Io, format!("signal handler: {error}")));
     prepared.and_then(|()| guard_mappings()).and_then(|()| run(&cli)).unwrap_or_else(Failure::report).into()
+}
+
+/// Lets panics pass in silence that the readers of file systems make errors of.
+fn keep_caught_panics_quiet() {
+    let print = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !vhdx_files::is_panic_caught() {
+            print(panic);
+        }
+    }));
 }
 
 /// Prints help, the version, or what is wrong with the command line.
@@ -111,6 +123,18 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
             json::or_failed::<report::Chain>(place, image, cmd::chain::run(args, &cli.common))
         }
         Command::Check(args) => cmd::check::run(args, &cli.common).map_err(Failure::with_fatal_pipe),
+        Command::Ls(args) => cmd::files::ls::run(args, &cli.common),
+        Command::Tree(args) => cmd::files::tree::run(args, &cli.common),
+        Command::Cat(args) => cmd::files::cat::run(args, &cli.common),
+        #[cfg(unix)]
+        Command::Cp(args) => cmd::files::cp::run(args, &cli.common),
+        #[cfg(not(unix))]
+        Command::Cp(_) => Err(Failure::new(Exit::Unsupported, "cp works on Unix systems only; `vhdx tar` works here")),
+        Command::Df(args) => cmd::files::df::run(args, &cli.common),
+        Command::Find(args) => cmd::files::find::run(args, &cli.common),
+        Command::Tar(args) => cmd::files::tar::run(args, &cli.common).map_err(Failure::with_fatal_pipe),
+        Command::Timeline(args) => cmd::files::timeline::run(args, &cli.common),
+        Command::Locate(args) => cmd::files::locate::run(args, &cli.common),
         Command::Completions(args) => cmd::shell::completions(args),
         Command::Man(args) => cmd::shell::man(args),
     }

@@ -8,6 +8,8 @@ mod partitions;
 mod types;
 mod volume;
 
+use std::ops::Deref;
+
 use crate::disk::{Disk, DiskRange};
 use crate::error::Result;
 
@@ -47,6 +49,18 @@ pub fn detect(disk: &Disk) -> Result<DiskLayout> {
     }
     let (volume, details) = found.map(|found| (found.volume, found.details)).unzip();
     Ok(DiskLayout { partition_table, volume, details, volume_error })
+}
+
+/// Recognises the volume on a part of a disk by its signature, and returns it with what it says about itself; none if
+/// there is no known one.
+///
+/// # Errors
+/// Fails if none is recognised, and a sector that may have its signature cannot be read.
+pub fn detect_volume<D: Deref<Target = Disk>>(range: &DiskRange<D>) -> Result<Option<(Volume, VolumeDetails)>> {
+    let start = range.start();
+    let area = DiskRange::new(&**range.disk(), start..start.saturating_add(range.size()))?;
+    let volume = volume::probe(&area)?;
+    Ok(volume.map(|volume| (volume, volume::Found::of(volume, &area).details)))
 }
 
 fn has_raid(table: &PartitionTable) -> bool {

@@ -214,6 +214,9 @@ pub(crate) struct DiffArgs {
     /// List what the images between the child and the ancestor hold, the child included
     #[arg(long)]
     pub(crate) allocated: bool,
+    /// List the files that were added, removed, changed or renamed; with --content, by their content, too
+    #[arg(long, conflicts_with_all = ["allocated", "delta"])]
+    pub(crate) files: bool,
     /// Write the changed bytes to FILE [default: no file]
     #[arg(long, value_name = "FILE")]
     pub(crate) delta: Option<PathBuf>,

@@ -100,6 +100,13 @@ impl SalvageArgs {
     }
 }
 
+impl SalvageArgs {
+    /// The options with --salvage alone, or with nothing.
+    pub(crate) fn only(salvage: bool) -> Self {
+        Self { salvage, assume: Vec::new(), loss_map: None, loss_map_format: LossMapFormat::Json }
+    }
+}
+
 /// Value of a metadata item, or file offset of a region, that the user gives.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Assumption {

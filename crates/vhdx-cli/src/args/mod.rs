@@ -13,6 +13,7 @@ use crate::size::{ByteRange, parse_size};
 
 mod bulk;
 mod damage;
+mod files;
 mod folder;
 
 use bulk::parse_algorithm;
@@ -21,6 +22,10 @@ pub(crate) use bulk::{
 };
 use damage::parse_byte;
 pub(crate) use damage::{CheckArgs, LossMapFormat, SalvageArgs};
+pub(crate) use files::{
+    CatArgs, CpArgs, DfArgs, DiskArgs, FindArgs, KindChoice, LocateArgs, LsArgs, TarArgs, TimeChoice, TimelineArgs,
+    TimelineFormat, TreeArgs,
+};
 pub(crate) use folder::{FolderArgs, ListArgs, ListFormat, SortKey};
 
 const AFTER_HELP: &str = "\
@@ -39,6 +44,8 @@ A tour:
   vhdx chain disk.avhdx                the parents, and how each was found
   vhdx chain --tree /vms               which checkpoints depend on which images
   vhdx check disk.vhdx                 every problem, each with a code
+  vhdx ls -l ext4.vhdx:/home           the files in the disk
+  vhdx cp -r ext4.vhdx:/home/me back   files out of the disk, without mounting it
   vhdx extract --salvage --loss-map lost.json broken.vhdx disk.raw   what can be read of a damaged image
 
 Exit codes:
@@ -84,6 +91,15 @@ pub(crate) enum Command {
     Log(LogArgs),
     Chain(ChainArgs),
     Check(CheckArgs),
+    Ls(LsArgs),
+    Tree(TreeArgs),
+    Cat(CatArgs),
+    Cp(CpArgs),
+    Df(DfArgs),
+    Find(FindArgs),
+    Tar(TarArgs),
+    Timeline(TimelineArgs),
+    Locate(LocateArgs),
     Completions(CompletionsArgs),
     Man(ManArgs),
 }
@@ -129,6 +145,15 @@ impl Command {
             Self::Log(_) => "log",
             Self::Chain(_) => "chain",
             Self::Check(_) => "check",
+            Self::Ls(_) => "ls",
+            Self::Tree(_) => "tree",
+            Self::Cat(_) => "cat",
+            Self::Cp(_) => "cp",
+            Self::Df(_) => "df",
+            Self::Find(_) => "find",
+            Self::Tar(_) => "tar",
+            Self::Timeline(_) => "timeline",
+            Self::Locate(_) => "locate",
             Self::Completions(_) => "completions",
             Self::Man(_) => "man",
         }
@@ -141,6 +166,15 @@ impl Command {
             Self::Map(args) => args.salvage.salvage,
             Self::Extract(args) => args.salvage.salvage,
             Self::Hash(args) => args.salvage.salvage,
+            Self::Ls(args) => args.disk.salvage,
+            Self::Tree(args) => args.disk.salvage,
+            Self::Cat(args) => args.disk.salvage,
+            Self::Cp(args) => args.disk.salvage,
+            Self::Df(args) => args.disk.salvage,
+            Self::Find(args) => args.disk.salvage,
+            Self::Tar(args) => args.disk.salvage,
+            Self::Timeline(args) => args.disk.salvage,
+            Self::Locate(args) => args.disk.salvage,
             _ => false,
         }
     }
@@ -151,7 +185,7 @@ fn not_empty(text: OsString) -> Result<OsString, &'static str> {
 }
 
 /// Options of every command.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Common options")]
 pub(crate) struct Common {
     /// File that may be a parent in the chain; repeat the option for several, in any order
@@ -579,6 +613,15 @@ mod tests {
             "log a",
             "chain a",
             "check a",
+            "ls a",
+            "tree a",
+            "cat a:b",
+            "cp a:b c",
+            "df a",
+            "find a",
+            "tar a",
+            "timeline a",
+            "locate a --offset 0",
             "completions bash",
             "man a",
         ];

@@ -28,6 +28,10 @@ pub(crate) fn run(args: &DiffArgs, common: &Common) -> Result<Exit, Failure> {
         open::disk(&args.image, common)?
     };
     let ancestor = find_ancestor(&disk, args)?;
+    if args.files {
+        let before = disk.ancestor(ancestor).ok_or_else(|| Failure::usage("there is no such ancestor"))?;
+        return super::files::changes::run(disk, before, args, common);
+    }
     let work = Work::new(disk.size(), "diff", &args.image, common);
     if args.delta.is_some() {
         // A signal must not leave a partial delta.

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use uuid::Uuid;
@@ -23,13 +24,15 @@ use crate::sums::{Form, SumLine};
 use crate::target::{Consent, Destination, Target};
 use crate::term::{self, escape};
 
+use super::files;
+
 /// More threads than this wait for each other: the system serialises writes to a file.
 const MAX_THREADS: usize = 4;
 
 pub(crate) fn run(args: &ExtractArgs, common: &Common) -> Result<Exit, Failure> {
     let started = Instant::now();
     bulk::reject_duplicates(&args.hash)?;
-    let disk = open::salvaged(&args.image, common, &args.salvage)?;
+    let disk = Arc::new(open::salvaged(&args.image, common, &args.salvage)?);
     let range = bulk::range_of(args.range, disk.size())?;
     let consent = Consent { force: args.force, in_place: args.no_create };
     let destination = Destination::new(&args.out, disk.layers(), consent)?;
@@ -86,6 +89,9 @@ pub(crate) fn run(args: &ExtractArgs, common: &Common) -> Result<Exit, Failure> 
             let is_file = target.file().metadata().is_ok_and(|metadata| metadata.is_file());
             let actual_size = if is_file { actual_size(target.file()) } else { None };
             target.complete(args.sync)?;
+            if args.salvage.salvage && !common.quiet {
+                files::locate::tell_damaged(&disk, &args.image, covered.clone());
+            }
             if args.output.is_json() {
                 let output = ExtractOutput {
                     path: &args.out,

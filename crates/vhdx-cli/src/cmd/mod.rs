@@ -5,6 +5,7 @@ pub(crate) mod check;
 pub(crate) mod compare;
 pub(crate) mod diff;
 pub(crate) mod extract;
+pub(crate) mod files;
 pub(crate) mod hash;
 pub(crate) mod info;
 pub(crate) mod list;

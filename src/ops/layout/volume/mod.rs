@@ -174,7 +174,7 @@ pub(super) struct Found {
 }
 
 impl Found {
-    fn of(volume: Volume, area: &Area<'_>) -> Self {
+    pub(super) fn of(volume: Volume, area: &Area<'_>) -> Self {
         let mut details = VolumeDetails::default();
         let read = match volume {
             Volume::Ext2 | Volume::Ext3 | Volume::Ext4 => linux::describe_ext(area, &mut details),
@@ -225,15 +225,23 @@ const PROBES: &[Probe] = &[
 /// Returns the volume in an area, or why it is unknown. A sector that cannot be read does not hide a volume whose
 /// signature is elsewhere.
 pub(super) fn recognise(area: &Area<'_>) -> (Option<Found>, Option<String>) {
+    match probe(area) {
+        Ok(volume) => (volume.map(|volume| Found::of(volume, area)), None),
+        Err(error) => (None, Some(error.to_string())),
+    }
+}
+
+/// Returns the volume in an area. Fails if none was found, and a sector could not be read that may have its signature.
+pub(super) fn probe(area: &Area<'_>) -> Result<Option<Volume>> {
     let mut first_error = None;
     for probe in PROBES {
         match probe(area) {
-            Ok(Some(volume)) => return (Some(Found::of(volume, area)), None),
+            Ok(Some(volume)) => return Ok(Some(volume)),
             Ok(None) => {}
             Err(error) => drop(first_error.get_or_insert(error)),
         }
     }
-    (None, first_error.map(|error| error.to_string()))
+    first_error.map_or(Ok(None), Err)
 }
 
 crate::error::display_as_str!(Volume);

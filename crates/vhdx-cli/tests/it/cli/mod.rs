@@ -9,6 +9,7 @@ mod diff;
 mod endings;
 mod extract;
 mod failures;
+mod files;
 mod folders;
 mod general;
 mod hash;

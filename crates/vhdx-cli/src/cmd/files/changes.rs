@@ -1,0 +1,92 @@
+//! `vhdx diff --files`: files that have changed since a checkpoint.
+
+use std::io::Write;
+use std::sync::Arc;
+
+use serde::Serialize;
+use vhdx_files::report::FileRow;
+use vhdx_files::{ChangeKind, FileChange};
+use vhdx_mmap::Disk;
+
+use crate::args::{Common, DiffArgs};
+use crate::exit::{Exit, Failure};
+use crate::files::{self, FilePath};
+use crate::json;
+use crate::term::{self, escape};
+
+use super::name_for_output;
+
+/// A change, as a line of JSON.
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Change {
+    change: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    partition: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    what: Vec<&'static str>,
+    #[serde(flatten)]
+    file: FileRow,
+}
+
+/// Lists the files of `disk` that are not as they were in `ancestor`.
+pub(crate) fn run(disk: Disk, ancestor: Disk, args: &DiffArgs, common: &Common) -> Result<Exit, Failure> {
+    let (now, before) = (Arc::new(disk), Arc::new(ancestor));
+    let mut out = json::stdout();
+    let (mut exit, mut volumes) = (Exit::Done, 0_u64);
+    let old_parts = files::parts(&before, &args.image)?;
+    for part in files::parts(&now, &args.image)?.iter().filter(|part| part.is_readable()) {
+        let place = part.number.map(|number| number.to_string());
+        let from = FilePath { image: args.image.clone(), part: place, path: Vec::new() };
+        let same = |old: &&files::Part| old.start == part.start && old.kind == part.kind;
+        let Some(old) = old_parts.iter().find(same) else {
+            let text = format!("{}: is new", from.shown(b""));
+            term::message("note", term::HINT, &escape(&text));
+            continue;
+        };
+        volumes = volumes.saturating_add(1);
+        let (new, old) = (files::open_part(&now, part, &from)?, files::open_part(&before, old, &from)?);
+        let mut unread = |state: &'static str, unread: vhdx_files::Unread| {
+            let text = format!("{} ({state}): {}", from.shown(&unread.path), unread.error);
+            term::message("error", term::ERROR, &escape(&text));
+            exit = Exit::Corrupt;
+        };
+        let mut print = |change: FileChange| -> Result<(), Failure> {
+            let FileChange { kind, path, from: was, metadata, what, node, .. } = change;
+            let absolute = |path: &[u8]| [b"/".as_slice(), path].concat();
+            let path = absolute(&path);
+            if args.output.is_json() {
+                let file = FileRow::of_metadata(&path, node, &metadata);
+                let was = was.map(|was| String::from_utf8_lossy(&absolute(&was)).into_owned());
+                let change = Change { change: kind.as_str(), partition: part.number, from: was, what, file };
+                json::write_line(&mut out, &change)?;
+                return Ok(writeln!(out)?);
+            }
+            let letter = match kind {
+                ChangeKind::Added => 'A',
+                ChangeKind::Removed => 'D',
+                ChangeKind::Changed => 'M',
+                ChangeKind::Renamed => 'R',
+            };
+            write!(out, "{letter} ")?;
+            if let Some(was) = was {
+                out.write_all(&name_for_output(from.shown(&was).as_bytes()))?;
+                write!(out, " -> ")?;
+            }
+            out.write_all(&name_for_output(from.shown(&path).as_bytes()))?;
+            if !what.is_empty() {
+                write!(out, "  ({})", what.join(", "))?;
+            }
+            Ok(writeln!(out)?)
+        };
+        vhdx_files::changes(&*old, &*new, args.content, &mut unread, &mut print)?;
+    }
+    out.flush()?;
+    if volumes == 0 && !common.quiet {
+        let text = format!("{}: no file system that can be read in both states", args.image.display());
+        return Err(Failure::new(Exit::Unsupported, text));
+    }
+    Ok(exit)
+}

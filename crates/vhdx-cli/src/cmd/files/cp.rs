@@ -1,0 +1,170 @@
+//! `vhdx cp`: copies files out of a disk.
+
+use std::ffi::OsStr;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::PoisonError;
+
+use vhdx_files::{Copied, CopyEvent, CopyOptions, Error, FileKind, Node, Walk};
+
+use crate::args::{Common, CpArgs};
+use crate::exit::{Exit, Failure};
+use crate::files::{Opened, last_name};
+use crate::progress::{Work, without_bars};
+use crate::size::{counted, human};
+use crate::term::{self, escape};
+
+use super::{ls::below, name_for_output};
+
+/// Most messages of one kind; the rest is counted.
+const MOST_MESSAGES: u64 = 20;
+
+pub(crate) fn run(args: &CpArgs, common: &Common) -> Result<Exit, Failure> {
+    let is_folder = args.target.is_dir();
+    if args.paths.len() > 1 && !is_folder {
+        let text = format!("{}: is no folder, and there are several files to copy", args.target.display());
+        return Err(Failure::usage(text));
+    }
+    let mut exit = Exit::Done;
+    let mut total = Copied::default();
+    for argument in &args.paths {
+        match copy(argument, args, common, is_folder) {
+            Ok(copied) => {
+                total.add(&copied);
+                if copied.failed > 0 {
+                    exit = Exit::Corrupt;
+                }
+            }
+            Err(failure @ Failure::Message { .. }) if args.paths.len() > 1 => exit = failure.report(),
+            Err(failure) => return Err(failure),
+        }
+    }
+    if !common.quiet && !args.dry_run {
+        let files = counted(total.files, "file");
+        let directories = counted(total.directories, "directory");
+        let failed = if total.failed > 0 { format!("; {} failed", total.failed) } else { String::new() };
+        let text = format!("{files} and {directories}, {}{failed}", human(total.bytes));
+        term::message("copied", term::HINT, &text);
+    }
+    Ok(exit)
+}
+
+fn copy(argument: &OsStr, args: &CpArgs, common: &Common, is_folder: bool) -> Result<Copied, Failure> {
+    let opened = Opened::new(argument, args.disk, common)?;
+    let node = opened.node()?;
+    let metadata = opened.volume.metadata(node).map_err(|error| opened.failure(&opened.path, error))?;
+    if metadata.kind == FileKind::Directory && !args.recursive {
+        let text = format!("{}: is a directory", opened.from.shown(&opened.path));
+        return Err(Failure::usage(text).with_hint("pass --recursive (-r) to copy it with everything in it"));
+    }
+    let name = last_name(&opened.path);
+    // The root has no name, so its content goes into the folder itself.
+    let target: PathBuf =
+        if is_folder && !is_root(&opened.path) { args.target.join(&name) } else { args.target.clone() };
+    if args.dry_run {
+        return show(&opened, node, &target);
+    }
+    let total = if metadata.kind == FileKind::File { metadata.size } else { 0 };
+    let work = Work::new(total, "copy", &opened.from.image, common);
+    work.listen().map_err(|error| Failure::new(Exit::Io, format!("signal handler: {error}")))?;
+    let mut options = CopyOptions::default();
+    options.force = args.force;
+    options.same_owner = !args.no_same_owner && (args.same_owner || is_root_user());
+    options.threads = match common.threads {
+        None | Some(0) => std::thread::available_parallelism().map_or(1, usize::from),
+        Some(threads) => usize::from(threads),
+    };
+    let messages = Messages { opened: &opened, counts: Mutex::default() };
+    let copied = vhdx_files::copy(&*opened.volume, node, &target, options, &work, &|event| messages.tell(event));
+    work.finish();
+    messages.finish();
+    match copied {
+        Err(Error::Cancelled) => match work.signal() {
+            Some(signal) => Err(Failure::Interrupted { signal }),
+            None => Err(Failure::new(Exit::Io, "cancelled")),
+        },
+        Err(Error::Host(what, cause)) => {
+            let failure = Failure::new(Exit::CannotCreate, format!("{what}: cannot be created: {cause}"));
+            Err(match cause.kind() {
+                io::ErrorKind::AlreadyExists => failure.with_hint("pass --force to replace it"),
+                io::ErrorKind::NotFound => failure.with_hint("make the folder above it first"),
+                _ => failure,
+            })
+        }
+        copied => copied.map_err(|error| opened.failure(&opened.path, error)),
+    }
+}
+
+fn is_root(path: &[u8]) -> bool {
+    path.split(|byte| *byte == b'/').all(|part| part.is_empty() || part == b"." || part == b"..")
+}
+
+fn is_root_user() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Shows what would be copied.
+fn show(opened: &Opened, node: Node, target: &Path) -> Result<Copied, Failure> {
+    let mut copied = Copied::default();
+    for found in Walk::new(&*opened.volume, node) {
+        let found = match found {
+            Ok(found) => found,
+            Err(unread) => {
+                opened.warn(&below(&opened.path, &unread.path), &unread.error);
+                copied.failed = copied.failed.saturating_add(1);
+                continue;
+            }
+        };
+        let mut path = target.as_os_str().as_encoded_bytes().to_vec();
+        for part in found.path.split(|byte| *byte == b'/').filter(|part| !part.is_empty()) {
+            path.push(b'/');
+            path.extend(vhdx_files::host_name(part));
+        }
+        let from = opened.from.shown(&below(&opened.path, &found.path));
+        let line = [name_for_output(from.as_bytes()).as_ref(), b" -> ", &name_for_output(&path), b"\n"].concat();
+        io::Write::write_all(&mut io::stdout(), &line)?;
+    }
+    Ok(copied)
+}
+
+/// Messages on the way, of which not all are printed if they are many.
+struct Messages<'m> {
+    opened: &'m Opened,
+    /// Of files that failed, were renamed, and were left out.
+    counts: Mutex<[u64; 3]>,
+}
+
+impl Messages<'_> {
+    fn tell(&self, event: CopyEvent<'_>) {
+        let path = |path: &[u8]| self.opened.from.shown(&below(&self.opened.path, path));
+        let (kind, text) = match event {
+            // Every damaged file is told: this list is what a rescue needs.
+            CopyEvent::Failed(at, error) => {
+                without_bars(|| self.opened.warn(&below(&self.opened.path, at), &error));
+                return;
+            }
+            CopyEvent::Renamed(at, name) => {
+                (1, format!("{}: is called {} here", path(at), String::from_utf8_lossy(name)))
+            }
+            CopyEvent::LeftOut(at, why) => (2, format!("{}: left out: {why}", path(at))),
+        };
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(kind) {
+            *count = count.saturating_add(1);
+            if *count <= MOST_MESSAGES {
+                without_bars(|| term::message("note", term::HINT, &escape(&text)));
+            }
+        }
+    }
+
+    fn finish(&self) {
+        let counts = *self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        for (count, what) in counts.into_iter().zip(["failed", "have other names here", "were left out"]) {
+            let more = count.saturating_sub(MOST_MESSAGES);
+            if more > 0 {
+                term::message("note", term::HINT, &format!("{} more {what}", counted(more, "file")));
+            }
+        }
+    }
+}

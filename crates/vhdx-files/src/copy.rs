@@ -1,0 +1,490 @@
+//! Copies files out of a volume to this system.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::ops::ControlFlow;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
+use vhdx_mmap::Progress;
+
+use crate::content::Content;
+use crate::error::{Error, Result};
+use crate::host_name::host_name;
+use crate::time::Time;
+use crate::volume::{FileKind, Metadata, Node, Volume};
+use crate::walk::{Found, Walk};
+
+/// Files that wait for a thread. Each keeps its directory open.
+const WAITING: usize = 128;
+
+/// What is read and written at once, in bytes: it stays in the cache of the processor.
+const PIECE: usize = 256 << 10;
+
+/// How files are copied.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug)]
+pub struct CopyOptions {
+    /// Replace files that are there.
+    pub force: bool,
+    /// Give files their owners, and the modes that depend on them; this takes the rights of root.
+    pub same_owner: bool,
+    /// Threads that write; at least 1.
+    pub threads: usize,
+}
+
+impl Default for CopyOptions {
+    /// Replaces nothing, keeps the owner of the process, one thread.
+    fn default() -> Self {
+        Self { force: false, same_owner: false, threads: 1 }
+    }
+}
+
+/// What happens on the way, besides the progress.
+#[derive(Debug)]
+pub enum CopyEvent<'c> {
+    /// A file could not be copied: the path from the root of the copied tree, and why.
+    Failed(&'c [u8], Error),
+    /// A file has another name here, since this system cannot have its own.
+    Renamed(&'c [u8], &'c [u8]),
+    /// A socket, a device or a stream was left out: what, and why.
+    LeftOut(&'c [u8], &'static str),
+}
+
+/// What was copied.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Copied {
+    /// Files and everything else but directories.
+    pub files: u64,
+    /// Directories.
+    pub directories: u64,
+    /// Bytes of content, holes included.
+    pub bytes: u64,
+    /// What failed.
+    pub failed: u64,
+}
+
+impl Copied {
+    /// Adds what else was copied.
+    pub fn add(&mut self, more: &Self) {
+        self.files = self.files.saturating_add(more.files);
+        self.directories = self.directories.saturating_add(more.directories);
+        self.bytes = self.bytes.saturating_add(more.bytes);
+        self.failed = self.failed.saturating_add(more.failed);
+    }
+}
+
+/// Copies a file, or a directory with everything in it, to a path of this system.
+///
+/// Nothing is written outside of `target`, whatever names and links the volume has: links are made, and never followed.
+/// Nothing is left of a file that fails, and the rest is still copied.
+///
+/// # Errors
+/// Fails if `target` cannot be made, or the work was cancelled. What fails on the way is an event.
+pub fn copy(
+    volume: &dyn Volume,
+    from: Node,
+    target: &Path,
+    options: CopyOptions,
+    progress: &dyn Progress,
+    observe: &(dyn Fn(CopyEvent<'_>) + Sync),
+) -> Result<Copied> {
+    let name = target.file_name().unwrap_or(target.as_os_str());
+    let above = target.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // The folder that the user names may be reached by links.
+    let above = if target.file_name().is_some() { above } else { target };
+    let above = rustix::fs::open(above, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|error| Error::Host(above.display().to_string(), error.into()))?;
+    let job = Job { volume, options, progress, observe, above: Arc::new(above), counts: Counts::default() };
+    job.run(from, name)?;
+    let counts = &job.counts;
+    let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
+    if of(&counts.cancelled) > 0 {
+        return Err(Error::Cancelled);
+    }
+    Ok(Copied {
+        files: of(&counts.files),
+        directories: of(&counts.directories),
+        bytes: of(&counts.bytes),
+        failed: of(&counts.failed),
+    })
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    files: AtomicU64,
+    directories: AtomicU64,
+    bytes: AtomicU64,
+    failed: AtomicU64,
+    cancelled: AtomicU64,
+}
+
+fn add(count: &AtomicU64, more: u64) {
+    count.fetch_add(more, Ordering::Relaxed);
+}
+
+struct Job<'c> {
+    volume: &'c dyn Volume,
+    options: CopyOptions,
+    progress: &'c dyn Progress,
+    observe: &'c (dyn Fn(CopyEvent<'_>) + Sync),
+    /// The directory of the target.
+    above: Arc<OwnedFd>,
+    counts: Counts,
+}
+
+/// A directory that is being filled.
+struct Level {
+    depth: usize,
+    open: Arc<OwnedFd>,
+}
+
+/// A directory that gets its mode and its times when it is complete.
+struct Finish {
+    /// Names from the target on.
+    way: Vec<Vec<u8>>,
+    metadata: Metadata,
+    node: Node,
+}
+
+/// A file that waits for a thread.
+struct Task {
+    folder: Arc<OwnedFd>,
+    name: Vec<u8>,
+    found: Found,
+}
+
+impl Job<'_> {
+    fn run(&self, from: Node, target: &OsStr) -> Result<()> {
+        let (send, receive) = mpsc::sync_channel::<Task>(WAITING);
+        let receive = Mutex::new(receive);
+        let finish = std::thread::scope(|scope| {
+            for _ in 0..self.options.threads.max(1) {
+                scope.spawn(|| {
+                    loop {
+                        let task = receive.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                        let Ok(task) = task else { return };
+                        self.make(&task.folder, &task.name, &task.found);
+                    }
+                });
+            }
+            let finish = self.walk(from, target, &send);
+            drop(send);
+            finish
+        })?;
+        for directory in finish.into_iter().rev() {
+            if let Err(error) = self.finish(&directory) {
+                self.fail(&directory.way.join(&b'/'), error);
+            }
+        }
+        Ok(())
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.counts.cancelled.load(Ordering::Relaxed) > 0
+    }
+
+    fn fail(&self, path: &[u8], error: Error) {
+        add(&self.counts.failed, 1);
+        (self.observe)(CopyEvent::Failed(path, error));
+    }
+
+    /// Makes directories, and hands out files.
+    fn walk(&self, from: Node, target: &OsStr, send: &mpsc::SyncSender<Task>) -> Result<Vec<Finish>> {
+        let (mut levels, mut way, mut finish) = (Vec::<Level>::new(), Vec::<Vec<u8>>::new(), Vec::new());
+        // Files with several names, and the way to the first of them.
+        let mut links: HashMap<Node, Vec<Vec<u8>>> = HashMap::new();
+        let mut walk = Walk::new(self.volume, from);
+        while let Some(found) = walk.next() {
+            if self.is_cancelled() {
+                break;
+            }
+            let found = match found {
+                Ok(found) => found,
+                Err(unread) => {
+                    self.fail(&unread.path, unread.error);
+                    continue;
+                }
+            };
+            while levels.last().is_some_and(|level| level.depth >= found.depth) {
+                levels.pop();
+            }
+            way.truncate(found.depth);
+            let name = if found.depth == 0 { target.as_bytes().to_vec() } else { host_name(&found.name) };
+            if found.depth > 0 && name != found.name {
+                (self.observe)(CopyEvent::Renamed(&found.path, &name));
+            }
+            way.push(name.clone());
+            let folder = levels.last().map_or(&self.above, |level| &level.open);
+            if found.metadata.kind == FileKind::Directory {
+                match make_directory(folder, &name) {
+                    Ok(open) => {
+                        add(&self.counts.directories, 1);
+                        levels.push(Level { depth: found.depth, open: Arc::new(open) });
+                        finish.push(Finish { way: way.clone(), metadata: found.metadata, node: found.node });
+                    }
+                    Err(error) if found.depth == 0 => {
+                        return Err(Error::Host(target.to_string_lossy().into_owned(), error));
+                    }
+                    Err(error) => {
+                        walk.skip_directory();
+                        self.fail(&found.path, host("cannot be made", error));
+                    }
+                }
+                continue;
+            }
+            if found.metadata.links.is_some_and(|links| links > 1) {
+                if let Some(first) = links.get(&found.node) {
+                    match self.link(first, folder, &name) {
+                        Ok(()) => add(&self.counts.files, 1),
+                        Err(error) => self.fail(&found.path, host("cannot be linked", error)),
+                    }
+                    continue;
+                }
+                if self.make(folder, &name, &found) {
+                    links.insert(found.node, way.clone());
+                }
+                continue;
+            }
+            let task = Task { folder: Arc::clone(folder), name, found };
+            if send.send(task).is_err() {
+                break;
+            }
+        }
+        Ok(finish)
+    }
+
+    /// Opens the directory of a way, without following a link.
+    fn reopen(&self, way: &[Vec<u8>]) -> io::Result<OwnedFd> {
+        let mut open = self.above.try_clone()?;
+        for name in way {
+            open = open_directory(&open, name)?;
+        }
+        Ok(open)
+    }
+
+    /// Gives a file that was copied a second name.
+    fn link(&self, first: &[Vec<u8>], folder: &OwnedFd, name: &[u8]) -> io::Result<()> {
+        let (file, above) = first.split_last().ok_or(io::ErrorKind::NotFound)?;
+        let above = self.reopen(above)?;
+        self.remove_if_forced(folder, name)?;
+        let (file, name) = (OsStr::from_bytes(file), OsStr::from_bytes(name));
+        Ok(rustix::fs::linkat(&above, file, folder, name, AtFlags::empty())?)
+    }
+
+    fn remove_if_forced(&self, folder: &OwnedFd, name: &[u8]) -> io::Result<()> {
+        if !self.options.force {
+            return Ok(());
+        }
+        match rustix::fs::unlinkat(folder, OsStr::from_bytes(name), AtFlags::empty()) {
+            Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Makes anything but a directory, and returns whether it is there.
+    fn make(&self, folder: &OwnedFd, name: &[u8], found: &Found) -> bool {
+        if self.is_cancelled() {
+            return false;
+        }
+        match self.try_make(folder, name, found) {
+            Ok(is_there) => {
+                add(&self.counts.files, u64::from(is_there));
+                is_there
+            }
+            Err(Error::Cancelled) => false,
+            Err(error) => {
+                self.fail(&found.path, error);
+                false
+            }
+        }
+    }
+
+    fn try_make(&self, folder: &OwnedFd, name: &[u8], found: &Found) -> Result<bool> {
+        let metadata = &found.metadata;
+        let left_out = |why| {
+            (self.observe)(CopyEvent::LeftOut(&found.path, why));
+            Ok(false)
+        };
+        let os_name = OsStr::from_bytes(name);
+        let file_type = match metadata.kind {
+            FileKind::File => return self.make_file(folder, name, found).map(|()| true),
+            FileKind::Link => {
+                let target = self.volume.link_target(found.node)?;
+                self.remove_if_forced(folder, name).map_err(|error| host("cannot be replaced", error))?;
+                let made = rustix::fs::symlinkat(OsStr::from_bytes(&target), folder, os_name);
+                made.map_err(|error| host("cannot be made", error.into()))?;
+                self.dress_link(folder, os_name, metadata).map_err(|error| host("times or owner", error))?;
+                return Ok(true);
+            }
+            FileKind::Pipe => FileType::Fifo,
+            FileKind::CharacterDevice | FileKind::BlockDevice if !self.options.same_owner => {
+                return left_out("devices are made with --same-owner only");
+            }
+            FileKind::CharacterDevice => FileType::CharacterDevice,
+            FileKind::BlockDevice => FileType::BlockDevice,
+            FileKind::Socket => return left_out("a socket means nothing without its program"),
+            FileKind::Directory | FileKind::Other => return left_out("nothing is known of its kind"),
+        };
+        self.remove_if_forced(folder, name).map_err(|error| host("cannot be replaced", error))?;
+        let (major, minor) = metadata.device.unwrap_or((0, 0));
+        let mode = Mode::from_raw_mode(metadata.mode.unwrap_or(0o600) & 0o777);
+        let made = rustix::fs::mknodat(folder, os_name, file_type, mode, rustix::fs::makedev(major, minor));
+        made.map_err(|error| host("cannot be made", error.into()))?;
+        self.dress_link(folder, os_name, metadata).map_err(|error| host("times or owner", error))?;
+        Ok(true)
+    }
+
+    fn make_file(&self, folder: &OwnedFd, name: &[u8], found: &Found) -> Result<()> {
+        let content = self.volume.open(found.node, None)?;
+        self.remove_if_forced(folder, name).map_err(|error| host("cannot be replaced", error))?;
+        let os_name = OsStr::from_bytes(name);
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mode = if found.metadata.mode.is_some() { 0o600 } else { 0o666 };
+        let open = rustix::fs::openat(folder, os_name, flags, Mode::from_raw_mode(mode));
+        let file = File::from(open.map_err(|error| host("cannot be made", error.into()))?);
+        let done = self.fill(&file, &content).and_then(|()| {
+            for stream in self.volume.streams(found.node)? {
+                let path = [found.path.as_slice(), b":", stream.name.as_bytes()].concat();
+                (self.observe)(CopyEvent::LeftOut(&path, "this system has no streams; `vhdx cat` writes it"));
+            }
+            self.dress(file.as_fd(), &found.metadata, found.node, true)
+        });
+        if done.is_err() {
+            // Half a file looks like a whole one.
+            let _ = rustix::fs::unlinkat(folder, os_name, AtFlags::empty());
+        }
+        done
+    }
+
+    /// Writes content, and leaves holes where it has holes.
+    fn fill(&self, file: &File, content: &Content<'_>) -> Result<()> {
+        let written = |error: io::Error| host("cannot be written", error);
+        let mut buffer = Vec::new();
+        let (mut offset, mut end_of_data) = (0, 0_u64);
+        while let Some((length, is_data)) = content.run_at(offset) {
+            let stop = offset.saturating_add(length);
+            if is_data {
+                end_of_data = stop;
+                self.fill_run(file, content, offset, stop, &mut buffer, &written)?;
+            } else {
+                self.advance(length)?;
+            }
+            offset = stop;
+        }
+        if end_of_data < content.size() {
+            file.set_len(content.size()).map_err(written)?;
+        }
+        Ok(())
+    }
+
+    fn fill_run(
+        &self,
+        file: &File,
+        content: &Content<'_>,
+        start: u64,
+        stop: u64,
+        buffer: &mut Vec<u8>,
+        written: &dyn Fn(io::Error) -> Error,
+    ) -> Result<()> {
+        let mut at = start;
+        while at < stop {
+            let most = usize::try_from(stop.saturating_sub(at)).unwrap_or(usize::MAX).min(PIECE);
+            buffer.resize(most, 0);
+            let read = content.read_at(buffer, at)?;
+            let bytes = buffer.get(..read).filter(|bytes| !bytes.is_empty());
+            let Some(bytes) = bytes else { break };
+            file.write_all_at(bytes, at).map_err(written)?;
+            let length = u64::try_from(read).unwrap_or(u64::MAX);
+            self.advance(length)?;
+            at = at.saturating_add(length);
+        }
+        Ok(())
+    }
+
+    fn advance(&self, bytes: u64) -> Result<()> {
+        add(&self.counts.bytes, bytes);
+        match self.progress.advance(bytes) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => {
+                add(&self.counts.cancelled, 1);
+                Err(Error::Cancelled)
+            }
+        }
+    }
+
+    fn finish(&self, directory: &Finish) -> Result<()> {
+        let open = self.reopen(&directory.way).map_err(|error| host("cannot be opened again", error))?;
+        self.dress(open.as_fd(), &directory.metadata, directory.node, false)
+    }
+
+    /// Gives a file or a directory its attributes, owner, mode and times.
+    fn dress(&self, file: rustix::fd::BorrowedFd<'_>, metadata: &Metadata, node: Node, is_file: bool) -> Result<()> {
+        for attribute in self.volume.attributes(node)? {
+            let name = OsStr::from_bytes(&attribute.name);
+            let is_of_users = attribute.name.starts_with(b"user.");
+            if !is_of_users && !self.options.same_owner {
+                continue;
+            }
+            // File systems refuse attributes that they do not have, and the content is what was asked for.
+            let _ = rustix::fs::fsetxattr(file, name, &attribute.value, XattrFlags::empty());
+        }
+        let failed = |error: rustix::io::Errno| host("owner, mode or times", error.into());
+        if let Some((user, group)) = metadata.owner.filter(|_| self.options.same_owner) {
+            rustix::fs::fchown(file, Some(Uid::from_raw(user)), Some(Gid::from_raw(group))).map_err(failed)?;
+        }
+        if let Some(mode) = metadata.mode {
+            // Rights of an owner are his alone.
+            let mask = if self.options.same_owner || !is_file { 0o7777 } else { 0o777 };
+            rustix::fs::fchmod(file, Mode::from_raw_mode(mode & mask)).map_err(failed)?;
+        }
+        if let Some(times) = timestamps(metadata) {
+            rustix::fs::futimens(file, &times).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// As [`Job::dress`], for what cannot be opened.
+    fn dress_link(&self, folder: &OwnedFd, name: &OsStr, metadata: &Metadata) -> io::Result<()> {
+        if let Some((user, group)) = metadata.owner.filter(|_| self.options.same_owner) {
+            let (user, group) = (Some(Uid::from_raw(user)), Some(Gid::from_raw(group)));
+            rustix::fs::chownat(folder, name, user, group, AtFlags::SYMLINK_NOFOLLOW)?;
+        }
+        if let Some(times) = timestamps(metadata) {
+            rustix::fs::utimensat(folder, name, &times, AtFlags::SYMLINK_NOFOLLOW)?;
+        }
+        Ok(())
+    }
+}
+
+fn host(what: &str, error: io::Error) -> Error {
+    Error::Host(what.to_owned(), error)
+}
+
+fn open_directory(folder: &OwnedFd, name: &[u8]) -> io::Result<OwnedFd> {
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(folder, OsStr::from_bytes(name), flags, Mode::empty())?)
+}
+
+/// Makes a directory, or opens one that is there and no link.
+fn make_directory(folder: &OwnedFd, name: &[u8]) -> io::Result<OwnedFd> {
+    match rustix::fs::mkdirat(folder, OsStr::from_bytes(name), Mode::RWXU) {
+        Ok(()) | Err(rustix::io::Errno::EXIST) => open_directory(folder, name),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn timestamps(metadata: &Metadata) -> Option<Timestamps> {
+    let modified = metadata.times.modified?;
+    let convert = |time: Time| Timespec { tv_sec: time.seconds, tv_nsec: i64::from(time.nanoseconds) };
+    let accessed = metadata.times.accessed.unwrap_or(modified);
+    Some(Timestamps { last_access: convert(accessed), last_modification: convert(modified) })
+}

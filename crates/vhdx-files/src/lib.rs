@@ -1,0 +1,129 @@
+//! Files inside VHDX disks: file systems of Linux and Windows with one trait, read-only.
+//!
+//! - **Right or refused.** What a file system holds is read as its own system would read it: a dirty journal is
+//!   replayed in memory, holes and what was allocated but never written read as zeros. What cannot be read right is
+//!   refused by name.
+//! - **Bounded.** Every call ends, and takes memory in proportion to what it returns, whatever the disk holds.
+//! - **In place.** Where content lies in the volume as it is, it is read there, and its holes cost nothing.
+//!
+//! # What is read
+//!
+//! | file system | reader | times | owners, modes | extended attributes | streams | where content lies |
+//! |---|---|---|---|---|---|---|
+//! | ext2, ext3, ext4 | `rust-fs-ext4` | ns | yes | yes | | yes |
+//! | NTFS | own, `rust-fs-ntfs` | 100 ns, both sets | of WSL | yes | yes | yes |
+//! | FAT12, FAT16, FAT32, exFAT | own | 2 s to 10 ms | | | | yes |
+//! | XFS | `rust-fs-xfs` | ns | yes | yes | | yes |
+//! | Btrfs (experimental) | `rust-fs-btrfs` | ns | yes | yes | | holes |
+//! | EROFS (experimental) | `rust-fs-erofs` | ns | yes | yes | | if not compressed |
+//! | squashfs (experimental) | `rust-fs-squashfs` | s | yes | yes | | holes |
+//!
+//! Checksums of Btrfs are verified, those of content too, and subvolumes are directories below the top one. A log tree
+//! of Btrfs, external logs, realtime files and dirty logs of version 4 of XFS, and volumes on several disks are
+//! refused.
+//!
+//! # Example
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use vhdx_mmap::{Disk, DiskRange, OpenOptions, Source};
+//!
+//! let source = Source::open(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/images/hello.vhdx"))?;
+//! let disk = Arc::new(Disk::open(source, &OpenOptions::new())?);
+//! let volume = vhdx_files::open(DiskRange::whole(disk))?;
+//! let file = vhdx_files::lookup(&*volume, b"/hello.txt")?;
+//! let content = volume.open(file, None)?;
+//! let mut bytes = vec![0; 64];
+//! let length = content.read_at(&mut bytes, 0)?;
+//! assert!(bytes[..length].starts_with(b"Hello"));
+//! # Ok::<(), vhdx_files::Error>(())
+//! ```
+
+mod archive;
+mod btrfs;
+mod changes;
+mod clusters;
+mod content;
+#[cfg(unix)]
+mod copy;
+mod device;
+mod erofs;
+mod error;
+mod exfat;
+mod ext;
+mod fat;
+mod host_name;
+mod locate;
+mod names;
+mod ntfs;
+mod path;
+#[cfg(feature = "serde")]
+pub mod report;
+mod squashfs;
+mod time;
+mod volume;
+mod walk;
+mod xfs;
+
+use std::sync::Arc;
+
+use vhdx_mmap::ops::Volume as Kind;
+use vhdx_mmap::{Disk, DiskRange};
+
+pub use archive::write_tar;
+pub use changes::{ChangeKind, FileChange, changes};
+pub use content::{Content, Run};
+#[cfg(unix)]
+pub use copy::{Copied, CopyEvent, CopyOptions, copy};
+pub use device::is_panic_caught;
+pub use error::{Error, Result};
+pub use host_name::host_name;
+pub use locate::{Owner, locate};
+pub use path::{lookup, lookup_link};
+pub use time::Time;
+pub use volume::{About, Attribute, Entry, FileKind, Metadata, Node, Stream, Times, Volume};
+pub use walk::{Found, Unread, Walk};
+
+use device::Device;
+
+/// Returns whether files of a volume of this kind can be read.
+#[must_use]
+pub const fn can_read(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::Ext2
+            | Kind::Ext3
+            | Kind::Ext4
+            | Kind::Ntfs
+            | Kind::Fat
+            | Kind::Fat32
+            | Kind::ExFat
+            | Kind::Xfs
+            | Kind::Btrfs
+            | Kind::Erofs
+            | Kind::Squashfs
+    )
+}
+
+/// Opens the file system on a disk or a partition.
+///
+/// # Errors
+/// Fails if there is none, if it cannot be read right, and if the disk cannot be read.
+pub fn open(range: DiskRange<Arc<Disk>>) -> Result<Box<dyn Volume>> {
+    let found = vhdx_mmap::ops::detect_volume(&range)?;
+    let (kind, details) = found.ok_or(Error::NoFileSystem { found: None })?;
+    let device = Device::new(range);
+    let about = About::new(kind, details);
+    Ok(match kind {
+        Kind::Ext2 | Kind::Ext3 | Kind::Ext4 => Box::new(ext::Ext::open(device, about)?),
+        Kind::Ntfs => Box::new(ntfs::Ntfs::open(device, about)?),
+        Kind::Fat | Kind::Fat32 => Box::new(fat::Fat::open(device, about)?),
+        Kind::ExFat => Box::new(exfat::ExFat::open(device, about)?),
+        Kind::Xfs => Box::new(xfs::Xfs::open(device, about)?),
+        Kind::Btrfs => Box::new(btrfs::Btrfs::open(device, about)?),
+        Kind::Erofs => Box::new(erofs::Erofs::open(device, about)?),
+        Kind::Squashfs => Box::new(squashfs::Squashfs::open(device, about)?),
+        found => return Err(Error::NoFileSystem { found: Some(found) }),
+    })
+}

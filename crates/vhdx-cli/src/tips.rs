@@ -17,28 +17,33 @@ use crate::sums;
 const VERSION: &str = "`vhdx --version` prints the version";
 
 /// Words that people try as a command, and what to do instead.
-const TIPS: [(&[&str], &str); 17] = [
+const TIPS: [(&[&str], &str); 18] = [
     (
-        &["ls", "dir", "l", "find", "scan", "inventory", "fls"],
-        "`vhdx list FOLDER` lists the images of a folder; `vhdx info IMAGE` shows what is on a disk",
+        &["dir", "l", "scan", "inventory"],
+        "`vhdx list FOLDER` lists the images of a folder; `vhdx ls IMAGE:/` lists the files in a disk",
     ),
-    (&["tree", "forest"], "`vhdx chain --tree FOLDER` shows how images depend on each other"),
+    (
+        &["fls", "icat", "copy-out", "mactime", "files"],
+        "`vhdx ls IMAGE:/` lists the files in a disk; cat, cp, find and timeline do more with them",
+    ),
+    (&["forest"], "`vhdx chain --tree FOLDER` shows how images depend on each other"),
     (
         &["stat", "show", "inspect", "identify", "open", "file", "blkid", "fsstat", "img_stat", "measure", "get-vhd"],
         "`vhdx info IMAGE` shows what an image is and what is on its disk",
     ),
     (
         &["mount", "attach", "nbd", "serve", "guestmount", "mount-vhd"],
-        "vhdx does not mount: run `vhdx extract IMAGE disk.raw`, then `mount -o loop,ro disk.raw /mnt`",
+        "vhdx does not mount: `vhdx ls IMAGE:/` and `vhdx cp` reach the files; or run `vhdx extract IMAGE disk.raw`, \
+         then `mount -o loop,ro disk.raw /mnt`",
     ),
     (&["version", "ver", "-version"], VERSION),
     (&["-?", "/?", "/h", "usage"], "`vhdx --help` lists all commands"),
     (
-        &["dd", "cat", "dump", "hexdump", "xxd", "hd", "icat", "img_cat"],
+        &["dd", "dump", "hexdump", "xxd", "hd", "img_cat"],
         "`vhdx extract IMAGE disk.raw` writes the disk; `vhdx read IMAGE --range 0:512 --hex` shows a part of it",
     ),
     (
-        &["export", "unpack", "x", "e", "copy", "cp", "clone", "flatten", "apply", "convert-vhd", "merge-vhd"],
+        &["export", "unpack", "x", "e", "copy", "clone", "flatten", "apply", "convert-vhd", "merge-vhd"],
         "`vhdx extract IMAGE disk.raw` writes the disk, that of a checkpoint with all of its parents",
     ),
     (

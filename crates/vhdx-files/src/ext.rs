@@ -11,7 +11,7 @@ use fs_ext4::{Error as ExtError, Filesystem};
 use vhdx_mmap::ops::Volume as Kind;
 
 use crate::content::{Content, Run};
-use crate::device::{Device, call};
+use crate::device::{Device, call, call_within};
 use crate::error::{Error, Result};
 use crate::time::Time;
 use crate::volume::{About, Attribute, Entry, FileKind, Metadata, Node, Times, Volume, find_among, require_directory};
@@ -21,6 +21,9 @@ const ROOT: u64 = 2;
 
 /// `HUGE_FILE_FL`: blocks are counted in blocks of the file system, not in units of 512 bytes.
 const HUGE_FILE: u32 = 0x4_0000;
+
+/// What may be read of a journal, in bytes: the largest that `mke2fs` makes has 1 GiB, and is read up to three times.
+const LARGEST_JOURNALS: u64 = 4 << 30;
 
 /// Number of pointers to blocks of content in an inode without extents.
 const DIRECT: usize = 12;
@@ -50,16 +53,23 @@ impl std::fmt::Debug for Ext {
 impl Ext {
     pub(crate) fn open(device: Device, about: About) -> Result<Self> {
         let kind = about.kind;
-        let fs = call(
+        let fs = call_within(
             kind,
+            LARGEST_JOURNALS,
             |error| convert(kind, error),
             || {
                 let fs = Filesystem::mount(Arc::new(device.clone()))?;
                 let needs_recovery = fs.sb.feature_incompat & Incompat::RECOVER.bits() != 0;
-                if needs_recovery && fs_ext4::jbd2::read_superblock(&fs)?.is_none() {
-                    return Err(ExtError::Unsupported("the journal is on another device, and was not replayed"));
+                match fs_ext4::jbd2::read_superblock(&fs)? {
+                    None if needs_recovery => {
+                        Err(ExtError::Unsupported("the journal is on another device, and was not replayed"))
+                    }
+                    // Linux throws such a journal away, and the reader has replayed it.
+                    Some(journal) if !needs_recovery && !journal.is_clean() => {
+                        Err(ExtError::Unsupported("the journal has changes that the superblock does not know of"))
+                    }
+                    _ => Ok(fs),
                 }
-                Ok(fs)
             },
         )?;
         let block_size = fs.sb.block_size();
@@ -142,6 +152,32 @@ impl Ext {
 fn is_index(block: &[u8]) -> bool {
     let length = u16::try_from(block.len()).unwrap_or(u16::MAX);
     block.first_chunk() == Some(&[0; 4]) && block.get(4..6) == Some(length.to_le_bytes().as_slice())
+}
+
+impl Ext {
+    /// Converts a list of access rights from the form that is on the disk to the one that Linux shows.
+    fn access_list(&self, stored: &[u8]) -> Result<Vec<u8>> {
+        /// Kinds of entries that name a user or a group.
+        const NAMED: [u16; 2] = [2, 8];
+        let damaged = || Error::damaged(self.about.kind, "a list of access rights is cut off");
+        let (version, mut rest) = stored.split_first_chunk().ok_or_else(damaged)?;
+        if u32::from_le_bytes(*version) != 1 {
+            return Err(Error::unsupported(self.about.kind, "a list of access rights of another version"));
+        }
+        let mut shown = 2_u32.to_le_bytes().to_vec();
+        while let Some((entry, behind)) = rest.split_first_chunk::<4>() {
+            shown.extend(entry);
+            let [low, high, ..] = *entry;
+            rest = behind;
+            let mut id = [0xff; 4];
+            if NAMED.contains(&u16::from_le_bytes([low, high])) {
+                let (named, behind) = rest.split_first_chunk().ok_or_else(damaged)?;
+                (id, rest) = (*named, behind);
+            }
+            shown.extend(id);
+        }
+        if rest.is_empty() { Ok(shown) } else { Err(damaged()) }
+    }
 }
 
 /// Walk through the tree of places of a file.
@@ -373,7 +409,12 @@ impl Volume for Ext {
         })?;
         // `system.data` is content that found room in the inode.
         let attributes = found.into_iter().filter(|found| found.name != "system.data");
-        Ok(attributes.map(|found| Attribute { name: found.name.into_bytes(), value: found.value }).collect())
+        let shown = attributes.map(|found| {
+            let is_list = found.name.starts_with("system.posix_acl_");
+            let value = if is_list { self.access_list(&found.value)? } else { found.value };
+            Ok(Attribute { name: found.name.into_bytes(), value })
+        });
+        shown.collect()
     }
 }
 

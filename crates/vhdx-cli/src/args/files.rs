@@ -33,6 +33,7 @@ pub(crate) enum TimeChoice {
 ///
 /// Example: vhdx ls -l ext4.vhdx:/home
 #[derive(Args, Debug)]
+#[command(disable_help_flag = true)]
 pub(crate) struct LsArgs {
     /// Directories or files to list
     #[arg(required = true, value_name = "IMAGE:PATH")]
@@ -47,8 +48,11 @@ pub(crate) struct LsArgs {
     #[arg(long, short = 'R')]
     pub(crate) recursive: bool,
     /// Show sizes in units of 1024
-    #[arg(long = "human-readable", short = 'H', alias = "human")]
+    #[arg(long = "human-readable", short = 'h')]
     pub(crate) human: bool,
+    /// Print help
+    #[arg(long, action = clap::ArgAction::HelpLong)]
+    help: Option<bool>,
     /// Time to show: modified, accessed, changed (its metadata) or created
     #[arg(
         long,

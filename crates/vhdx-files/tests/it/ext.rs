@@ -11,6 +11,17 @@ fn agrees(tool: &[&str]) {
     let Some(lab) = Lab::new(tool, 256) else { return };
     let Some(mount) = lab.mount("") else { return };
     fill(&mount.0, Can::Unix);
+    // Rights of a user beside those of the owner: kind, rights and number of each entry, after a version.
+    let entries: [(u16, u16, u32); 5] = [(1, 6, !0), (2, 4, 1000), (4, 4, !0), (16, 4, !0), (32, 0, !0)];
+    let mut list = 2_u32.to_le_bytes().to_vec();
+    for (kind, rights, id) in entries {
+        list.extend([kind.to_le_bytes(), rights.to_le_bytes()].concat());
+        list.extend(id.to_le_bytes());
+    }
+    for (name, attribute) in [("of 100", "system.posix_acl_access"), ("many", "system.posix_acl_default")] {
+        let flags = rustix::fs::XattrFlags::empty();
+        rustix::fs::setxattr(mount.0.join(name), attribute, &list, flags).unwrap();
+    }
     drop(mount);
     let Some(mount) = lab.mount(",ro") else { return };
     compare(&*lab.open().unwrap(), &mount.0, UNIX);

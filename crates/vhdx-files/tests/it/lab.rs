@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use vhdx_files::{Error, FileKind, Node, Time, Volume};
 use vhdx_mmap::{Disk, DiskRange, OpenOptions, Source};
 use vhdx_testkit::builder::Spec;
-use vhdx_testkit::device::{Mount, output_of};
+use vhdx_testkit::device::{Loop, Mount, output_of};
 use vhdx_testkit::lab::Rng;
 use vhdx_testkit::support::{skip, temp_dir};
 use vhdx_testkit::{Block, Fill, MIB};
@@ -74,9 +74,12 @@ impl Lab {
     }
 
     /// Mounts it, for writing if `options` are empty. `None` if nothing can be mounted.
-    pub(crate) fn mount(&self, options: &str) -> Option<Mount> {
-        let options = format!("loop{options}");
-        Mount::new(self.folder.path(), &["-o".as_ref(), options.as_ref(), self.raw.as_ref()])
+    pub(crate) fn mount(&self, options: &str) -> Option<Mounted> {
+        // With a device of its own: one that `mount` makes can stay for a while after it is unmounted.
+        let device = Loop::of(&self.raw)?;
+        let options = format!("relatime{options}");
+        let mount = Mount::new(self.folder.path(), &["-o".as_ref(), options.as_ref(), device.0.as_ref()])?;
+        Some(Mounted(mount.0.clone(), mount, device))
     }
 
     /// Mounts what is at `from`, such as a loop device, with a program of FUSE.
@@ -97,6 +100,13 @@ impl Lab {
         Made::of(&self.raw).open()
     }
 }
+
+/// A mounted file system, by the path of its root. It is unmounted before its device goes.
+pub(crate) struct Mounted(
+    pub(crate) PathBuf,
+    #[expect(dead_code, reason = "it unmounts when it is dropped")] Mount,
+    #[expect(dead_code, reason = "it is detached when it is dropped")] Loop,
+);
 
 /// An image with the content of a raw disk.
 pub(crate) struct Made {

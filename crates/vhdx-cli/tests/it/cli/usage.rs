@@ -10,13 +10,14 @@ use super::{args, assert_fails, vhdx_run, write_image};
 #[test]
 fn near_misses_give_tips() {
     for (words, tip) in [
-        (&["ls", "."][..], "vhdx list FOLDER"),
-        (&["tree"][..], "vhdx chain --tree FOLDER"),
+        (&["dir", "."][..], "vhdx list FOLDER"),
+        (&["fls", "a.vhdx"], "vhdx ls IMAGE:/"),
+        (&["forest"], "vhdx chain --tree FOLDER"),
         (&["-v"][..], "vhdx --version"),
         (&["mount", "a.vhdx", "/mnt"], "vhdx does not mount"),
         (&["version"], "vhdx --version"),
         (&["dd", "if=a.vhdx"], "vhdx extract IMAGE disk.raw"),
-        (&["cat", "a.vhdx"], "vhdx extract IMAGE disk.raw"),
+        (&["hexdump", "a.vhdx"], "vhdx extract IMAGE disk.raw"),
         (&["sha256sum", "a.vhdx"], "vhdx hash IMAGE"),
         (&["repair", "a.vhdx"], "never writes"),
         (&["snapshots", "a.vhdx"], "vhdx chain IMAGE"),

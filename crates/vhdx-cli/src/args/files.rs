@@ -156,7 +156,7 @@ pub(crate) struct DfArgs {
 
 /// Find files in a disk
 ///
-/// All conditions must hold. Names are patterns with *, ? and [abc].
+/// All conditions must hold. Names are patterns as shells have them, with *, ? and sets of characters in brackets.
 ///
 /// Example: vhdx find disk.vhdx:C:/Users --iname '*.docx' --larger 1M
 #[derive(Args, Debug)]

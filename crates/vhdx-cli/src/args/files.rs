@@ -53,7 +53,7 @@ pub(crate) struct LsArgs {
     /// Print help
     #[arg(long, action = clap::ArgAction::HelpLong)]
     help: Option<bool>,
-    /// Time to show: modified, accessed, changed (its metadata) or created
+    /// Time to show, in UTC: modified, accessed, changed (its metadata) or created
     #[arg(
         long,
         value_enum,

@@ -1,5 +1,6 @@
 //! Text for people: colours, messages, and names that cannot control the terminal.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -92,6 +93,33 @@ pub(crate) fn print_names(text: &[u8]) -> io::Result<()> {
         out.write_all(text)?;
     }
     out.flush()
+}
+
+/// A name as it goes to standard output: its bytes for programs, without unsafe characters for people.
+pub(crate) fn name_for_output(name: &[u8]) -> Cow<'_, [u8]> {
+    if io::stdout().is_terminal() {
+        Cow::Owned(escape(&String::from_utf8_lossy(name)).into_bytes())
+    } else {
+        Cow::Borrowed(name)
+    }
+}
+
+/// Writes a field of CSV (RFC 4180).
+pub(crate) fn write_csv_field(out: &mut impl Write, field: &[u8], is_first: bool) -> io::Result<()> {
+    if !is_first {
+        out.write_all(b",")?;
+    }
+    if !field.iter().any(|byte| b",\"\r\n".contains(byte)) {
+        return out.write_all(field);
+    }
+    out.write_all(b"\"")?;
+    for piece in field.split_inclusive(|byte| *byte == b'"') {
+        out.write_all(piece)?;
+        if piece.last() == Some(&b'"') {
+            out.write_all(b"\"")?;
+        }
+    }
+    out.write_all(b"\"")
 }
 
 /// Number of columns of standard output: those of the terminal, or else the number in COLUMNS. `None` if lines may have

@@ -26,7 +26,7 @@ use crate::walk::{Found, Walk};
 const WAITING: usize = 128;
 
 /// What is read and written at once, in bytes: it stays in the cache of the processor.
-const PIECE: usize = 256 << 10;
+const PIECE: u64 = 256 << 10;
 
 /// How files are copied.
 #[non_exhaustive]
@@ -368,44 +368,21 @@ impl Job<'_> {
     /// Writes content, and leaves holes where it has holes.
     fn fill(&self, file: &File, content: &Content<'_>) -> Result<()> {
         let written = |error: io::Error| host("cannot be written", error);
-        let mut buffer = Vec::new();
-        let (mut offset, mut end_of_data) = (0, 0_u64);
+        let (mut buffer, mut offset, mut end_of_data) = (Vec::new(), 0_u64, 0_u64);
         while let Some((length, is_data)) = content.run_at(offset) {
-            let stop = offset.saturating_add(length);
+            // A hole at once, and content in pieces.
+            let step = if is_data { length.min(PIECE) } else { length };
             if is_data {
-                end_of_data = stop;
-                self.fill_run(file, content, offset, stop, &mut buffer, &written)?;
-            } else {
-                self.advance(length)?;
+                buffer.resize(usize::try_from(step).unwrap_or(usize::MAX), 0);
+                content.read_at(&mut buffer, offset)?;
+                file.write_all_at(&buffer, offset).map_err(written)?;
+                end_of_data = offset.saturating_add(step);
             }
-            offset = stop;
+            self.advance(step)?;
+            offset = offset.saturating_add(step);
         }
         if end_of_data < content.size() {
             file.set_len(content.size()).map_err(written)?;
-        }
-        Ok(())
-    }
-
-    fn fill_run(
-        &self,
-        file: &File,
-        content: &Content<'_>,
-        start: u64,
-        stop: u64,
-        buffer: &mut Vec<u8>,
-        written: &dyn Fn(io::Error) -> Error,
-    ) -> Result<()> {
-        let mut at = start;
-        while at < stop {
-            let most = usize::try_from(stop.saturating_sub(at)).unwrap_or(usize::MAX).min(PIECE);
-            buffer.resize(most, 0);
-            let read = content.read_at(buffer, at)?;
-            let bytes = buffer.get(..read).filter(|bytes| !bytes.is_empty());
-            let Some(bytes) = bytes else { break };
-            file.write_all_at(bytes, at).map_err(written)?;
-            let length = u64::try_from(read).unwrap_or(u64::MAX);
-            self.advance(length)?;
-            at = at.saturating_add(length);
         }
         Ok(())
     }

@@ -17,7 +17,9 @@ use crate::content::{Content, Run};
 use crate::device::{Device, call};
 use crate::error::{Error, Result};
 use crate::time::Time;
-use crate::volume::{About, Attribute, Entry, FileKind, Metadata, Node, Times, Volume, require_directory};
+use crate::volume::{
+    About, Attribute, Entry, FileKind, Metadata, Node, Times, Volume, refuse_stream, require_directory,
+};
 
 const KIND: Kind = Kind::Erofs;
 
@@ -327,9 +329,7 @@ impl Volume for Erofs {
     }
 
     fn open(&self, file: Node, stream: Option<&str>) -> Result<Content<'_>> {
-        if stream.is_some() {
-            return Err(Error::unsupported(KIND, "files have no streams"));
-        }
+        refuse_stream(KIND, stream)?;
         let inode = self.inode(file)?;
         if !inode.is_regular_file() {
             return Err(Error::NotFile(file.to_string().into_bytes()));

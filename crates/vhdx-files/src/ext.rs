@@ -14,7 +14,9 @@ use crate::content::{Content, Run};
 use crate::device::{Device, call, call_within};
 use crate::error::{Error, Result};
 use crate::time::Time;
-use crate::volume::{About, Attribute, Entry, FileKind, Metadata, Node, Times, Volume, find_among, require_directory};
+use crate::volume::{
+    About, Attribute, Entry, FileKind, Metadata, Node, Times, Volume, refuse_stream, require_directory,
+};
 
 /// Number of the inode of the root directory.
 const ROOT: u64 = 2;
@@ -353,15 +355,9 @@ impl Volume for Ext {
         Ok(entries)
     }
 
-    fn find(&self, directory: Node, name: &[u8]) -> Result<Option<Node>> {
-        Ok(find_among(self.entries(directory)?, name, false))
-    }
-
     fn open(&self, file: Node, stream: Option<&str>) -> Result<Content<'_>> {
         let kind = self.about.kind;
-        if stream.is_some() {
-            return Err(Error::unsupported(kind, "files have no streams"));
-        }
+        refuse_stream(kind, stream)?;
         let (number, inode, raw) = self.call(|| self.inode(file))?;
         if !inode.is_file() {
             return Err(Error::NotFile(file.to_string().into_bytes()));

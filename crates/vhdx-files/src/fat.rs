@@ -8,7 +8,7 @@ use crate::content::{Content, Run};
 use crate::device::{Device, call};
 use crate::error::{Error, Result};
 use crate::names::{from_utf16, units};
-use crate::volume::{About, Entry, FileKind, Metadata, Node, Times, Volume, find_among, require_directory};
+use crate::volume::{About, Entry, FileKind, Metadata, Node, Times, Volume, refuse_stream, require_directory};
 
 /// Size of an entry of a directory, in bytes.
 const ENTRY: usize = 32;
@@ -194,8 +194,8 @@ impl LongName {
         } else {
             self.number = number;
         }
-        let piece = [1..11, 14..26, 28..32].map(|range| units(entry.get(range).unwrap_or_default())).concat();
-        self.pieces.push(piece);
+        let piece = [1..11, 14..26, 28..32].map(|range| entry.get(range).unwrap_or_default()).concat();
+        self.pieces.push(units(&piece).collect());
     }
 
     /// Returns the name, if it is complete and belongs to the entry behind it.
@@ -275,15 +275,9 @@ impl Volume for Fat {
         self.call(|| self.list(directory))
     }
 
-    fn find(&self, directory: Node, name: &[u8]) -> Result<Option<Node>> {
-        Ok(find_among(self.entries(directory)?, name, true))
-    }
-
     fn open(&self, file: Node, stream: Option<&str>) -> Result<Content<'_>> {
         let kind = self.about.kind;
-        if stream.is_some() {
-            return Err(Error::unsupported(kind, "files have no streams"));
-        }
+        refuse_stream(kind, stream)?;
         if file == ROOT {
             return Err(Error::NotFile(b"/".to_vec()));
         }
@@ -301,9 +295,5 @@ impl Volume for Fat {
             Ok((size, runs))
         })?;
         Content::of_runs(kind, size, &self.clusters.device, runs)
-    }
-
-    fn link_target(&self, _link: Node) -> Result<Vec<u8>> {
-        Err(Error::unsupported(self.about.kind, "there are no links"))
     }
 }

@@ -109,7 +109,7 @@ pub const fn can_read(kind: Kind) -> bool {
 /// Opens the file system on a disk or a partition.
 ///
 /// # Errors
-/// Fails if there is none, if it cannot be read right, and if the disk cannot be read.
+/// Fails if the disk holds no such file system or cannot be read, and if the file system cannot be read right.
 pub fn open(range: DiskRange<Arc<Disk>>) -> Result<Box<dyn Volume>> {
     let found = vhdx_mmap::ops::detect_volume(&range)?;
     let (kind, details) = found.ok_or(Error::NoFileSystem { found: None })?;

@@ -16,7 +16,9 @@ use crate::content::{Content, Run};
 use crate::device::{Device, call};
 use crate::error::{Error, Result};
 use crate::time::Time;
-use crate::volume::{About, Attribute, Entry, FileKind, Metadata, Node, Times, Volume, require_directory};
+use crate::volume::{
+    About, Attribute, Entry, FileKind, Metadata, Node, Times, Volume, refuse_stream, require_directory,
+};
 
 const KIND: Kind = Kind::Squashfs;
 
@@ -43,7 +45,7 @@ impl std::fmt::Debug for Squashfs {
 
 impl Squashfs {
     pub(crate) fn open(device: Device, about: About) -> Result<Self> {
-        // Without its cache of the disk, so that every read is counted; what was unpacked is kept all the same.
+        // Without its cache of the disk, so that every read is counted; what was unpacked is still kept.
         let fs = guarded(|| Filesystem::open_with_cache(Arc::new(device), 0))?;
         let about = About {
             size: fs.sb.bytes_used,
@@ -181,9 +183,7 @@ impl Volume for Squashfs {
     }
 
     fn open(&self, file: Node, stream: Option<&str>) -> Result<Content<'_>> {
-        if stream.is_some() {
-            return Err(Error::unsupported(KIND, "files have no streams"));
-        }
+        refuse_stream(KIND, stream)?;
         let inode = self.inode(file)?;
         if !inode.is_regular_file() {
             return Err(Error::NotFile(file.to_string().into_bytes()));

@@ -246,7 +246,9 @@ pub trait Volume: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// Those of [`Volume::entries`].
-    fn find(&self, directory: Node, name: &[u8]) -> Result<Option<Node>>;
+    fn find(&self, directory: Node, name: &[u8]) -> Result<Option<Node>> {
+        Ok(find_among(self.entries(directory)?, name, self.about().ignores_case))
+    }
 
     /// Opens the content of a regular file, or of one of its streams.
     ///
@@ -259,7 +261,10 @@ pub trait Volume: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// Fails if `link` is no link, and if its structures cannot be read, or are damaged.
-    fn link_target(&self, link: Node) -> Result<Vec<u8>>;
+    fn link_target(&self, link: Node) -> Result<Vec<u8>> {
+        let _ = link;
+        Err(Error::unsupported(self.about().kind, "there are no links"))
+    }
 
     /// Returns the extended attributes of a file. Empty where the file system or its reader has none.
     ///
@@ -288,6 +293,11 @@ pub(crate) fn find_among(entries: Vec<Entry>, name: &[u8], ignores_case: bool) -
     let folded = |name: &[u8]| String::from_utf8_lossy(name).to_uppercase();
     let wanted = ignores_case.then(|| folded(name))?;
     entries.into_iter().find(|entry| folded(&entry.name) == wanted).map(|entry| entry.node)
+}
+
+/// Refuses a stream, where files have none.
+pub(crate) fn refuse_stream(kind: Kind, stream: Option<&str>) -> Result<()> {
+    if stream.is_some() { Err(Error::unsupported(kind, "files have no streams")) } else { Ok(()) }
 }
 
 /// Refuses what is not a directory.

@@ -28,7 +28,9 @@ use crate::content::Content;
 use crate::device::{Device, call};
 use crate::error::{Error, Result};
 use crate::time::Time;
-use crate::volume::{About, Attribute, Entry, FileKind, Metadata, Node, Times, Volume, require_directory};
+use crate::volume::{
+    About, Attribute, Entry, FileKind, Metadata, Node, Times, Volume, refuse_stream, require_directory,
+};
 
 use tree::{Trees, le64};
 
@@ -291,9 +293,7 @@ impl Volume for Btrfs {
     }
 
     fn open(&self, file: Node, stream: Option<&str>) -> Result<Content<'_>> {
-        if stream.is_some() {
-            return Err(Error::unsupported(KIND, "files have no streams"));
-        }
+        refuse_stream(KIND, stream)?;
         let (subvolume, inode) = self.inode(file)?;
         if !inode.is_regular_file() {
             return Err(Error::NotFile(file.to_string().into_bytes()));
@@ -304,7 +304,7 @@ impl Volume for Btrfs {
     fn link_target(&self, link: Node) -> Result<Vec<u8>> {
         let (subvolume, inode) = self.inode(link)?;
         if !inode.is_symlink() || inode.size > LONGEST_TARGET {
-            return Err(Error::damaged(KIND, "a link is none, or has too long a target"));
+            return Err(Error::damaged(KIND, "what a name calls a link is no link, or its target is too long"));
         }
         let content = content::open(&self.trees, subvolume.root, &inode)?;
         let mut target = vec![0; usize::try_from(inode.size).unwrap_or_default()];

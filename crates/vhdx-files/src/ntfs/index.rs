@@ -3,11 +3,12 @@
 use std::cmp::Ordering;
 use std::collections::HashSet;
 
-use super::raw::{Fields, damaged, restore, to_u64, to_usize, units};
+use super::raw::{Fields, damaged, restore, to_u64, to_usize};
 use super::record::{File, INDEX_ALLOCATION, INDEX_ROOT, Name};
 use super::runs::{Clusters, clusters_of};
 use super::view::View;
 use crate::error::Result;
+use crate::names::units;
 
 /// Name of the index of a directory, `$I30`, in UTF-16.
 const I30: &[u8] = b"$\0I\x003\x000\0";

@@ -22,7 +22,7 @@ use vhdx_mmap::ops::Volume as Kind;
 
 use self::facts::{SYSTEM, device_of, first_of, times};
 use self::index::{Directory, UpCase};
-use self::raw::{Fields, damaged, to_u64, to_usize, units, unsupported, utf16};
+use self::raw::{Fields, damaged, to_u64, to_usize, unsupported};
 use self::record::{
     Attribute, Body, DATA, EXTENDED, FILE_NAME, File, Name, REPARSE_POINT, STANDARD_INFORMATION, VOLUME_INFORMATION,
     VOLUME_NAME, split,
@@ -32,6 +32,7 @@ use self::view::View;
 use crate::content::Content;
 use crate::device::{Device, call};
 use crate::error::{Error, Result};
+use crate::names::{to_utf16, units};
 use crate::volume::{About, Attribute as Extended, Entry, FileKind, Metadata, Node, Stream, Volume, require_directory};
 
 /// Numbers of the records of system files.
@@ -108,7 +109,7 @@ impl Ntfs {
             };
             let root = view.file(Node(ROOT), |_, _| false)?;
             if !root.is_directory() {
-                return Err(damaged("the root directory is none"));
+                return Err(damaged("the root is no directory"));
             }
             Ok(Self {
                 view,
@@ -266,7 +267,7 @@ impl Volume for Ntfs {
             require_directory(self.facts_of(&file)?.kind, directory)?;
             Directory::of(&self.view, &file)
         })?;
-        let Some(name) = utf16(name) else { return Ok(None) };
+        let Some(name) = to_utf16(name) else { return Ok(None) };
         let upcase = self.upcase();
         let found = guarded(|| names.find(&self.view, upcase, &name))?;
         Ok(found.map(Node))

@@ -93,51 +93,9 @@ pub(super) fn stride_of(length: usize, count: usize, sector: usize) -> Result<us
     Err(damaged(format!("an update sequence has {count} entries in a structure of {length} bytes")))
 }
 
-/// Returns the code units of a name in UTF-16.
-pub(super) fn units(name: &[u8]) -> impl Iterator<Item = u16> {
-    name.as_chunks::<2>().0.iter().map(|unit| u16::from_le_bytes(*unit))
-}
-
-/// Converts a name from WTF-8 to UTF-16. None if it is neither UTF-8 nor WTF-8, and so no name of this file system.
-pub(super) fn utf16(name: &[u8]) -> Option<Vec<u16>> {
-    let mut units = Vec::new();
-    let mut rest = name;
-    while !rest.is_empty() {
-        let (valid, behind) = match std::str::from_utf8(rest) {
-            Ok(text) => (text, [].as_slice()),
-            Err(error) => {
-                let (valid, behind) = rest.split_at_checked(error.valid_up_to())?;
-                (std::str::from_utf8(valid).ok()?, behind)
-            }
-        };
-        units.extend(valid.encode_utf16());
-        rest = match behind {
-            [] => behind,
-            [0xed, high @ 0xa0..=0xbf, low @ 0x80..=0xbf, behind @ ..] => {
-                units.push(0xd000 | (u16::from(high & 0x3f) << 6) | u16::from(low & 0x3f));
-                behind
-            }
-            _ => return None,
-        };
-    }
-    Some(units)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::names::from_utf16;
-
-    #[test]
-    fn names_survive_both_conversions() {
-        let names: [&[u16]; 5] =
-            [&[], &[0x41, 0xe9, 0x65e5], &[0xd83e, 0xdd80], &[0xd83e, 0x41, 0xdd80], &[0xdfff, 0xd800]];
-        for name in names {
-            assert_eq!(utf16(&from_utf16(name)).unwrap(), name);
-        }
-        assert_eq!(utf16(b"\xff"), None);
-        assert_eq!(utf16(b"a\xed\xa0"), None);
-    }
 
     #[test]
     fn an_update_sequence_is_checked_and_undone() {

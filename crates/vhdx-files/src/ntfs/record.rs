@@ -411,6 +411,6 @@ impl<'a> Name<'a> {
     }
 
     pub(super) fn to_wtf8(self) -> Vec<u8> {
-        from_utf16(&units(self.units))
+        from_utf16(&units(self.units).collect::<Vec<_>>())
     }
 }

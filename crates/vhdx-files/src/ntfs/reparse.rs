@@ -96,7 +96,7 @@ impl Reparse {
         let name = |at: usize| -> Result<Vec<u16>> {
             let start = usize::from(data.u16(at)?).saturating_add(names);
             let length = usize::from(data.u16(at.saturating_add(2))?);
-            Ok(units(data.part(start, length)?))
+            Ok(units(data.part(start, length)?).collect())
         };
         let (substitute, shown) = (name(0)?, name(4)?);
         if is_relative {
@@ -139,7 +139,7 @@ pub(super) fn special(content: &[u8]) -> Option<(FileKind, Vec<u8>)> {
     .find(|(_, magic)| content.starts_with(*magic))?;
     let rest = content.get(magic.len()..).unwrap_or_default();
     match kind {
-        FileKind::Link => Some((kind, from_utf16(&units(rest)))),
+        FileKind::Link => Some((kind, from_utf16(&units(rest).collect::<Vec<_>>()))),
         // The numbers of the device.
         _ => (rest.len() == 16).then(|| (kind, rest.to_vec())),
     }

@@ -335,8 +335,8 @@ impl<'d> Log<'d> {
     /// Looks at the items of a transaction that was completed.
     ///
     /// Linux applies buffers first, then inodes, and leaves out inodes of which the place was freed. The reader takes
-    /// them as they come. An inode that it leaves in a place that was freed before is seen by nobody, unless the same
-    /// transaction has made something else of that place.
+    /// them as they come. An inode that it leaves in a place that was freed before is not seen by any reader, unless
+    /// the same transaction has made something else of that place.
     fn commit(&mut self, items: &[Item]) -> Result<()> {
         let mut changes: HashMap<u64, Changes> = HashMap::new();
         for item in items {

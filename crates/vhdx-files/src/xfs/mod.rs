@@ -24,7 +24,9 @@ use crate::content::{Content, Run};
 use crate::device::{Device, call, call_within};
 use crate::error::{Error, Result};
 use crate::time::Time;
-use crate::volume::{About, Attribute, Entry, FileKind, Metadata, Node, Times, Volume, find_among, require_directory};
+use crate::volume::{
+    About, Attribute, Entry, FileKind, Metadata, Node, Times, Volume, find_among, refuse_stream, require_directory,
+};
 
 const KIND: Kind = Kind::Xfs;
 
@@ -284,9 +286,7 @@ impl Volume for Xfs {
     }
 
     fn open(&self, file: Node, stream: Option<&str>) -> Result<Content<'_>> {
-        if stream.is_some() {
-            return Err(Error::unsupported(KIND, "files have no streams"));
-        }
+        refuse_stream(KIND, stream)?;
         let (inode, raw) = guarded(|| self.inode(file))?;
         if !inode.is_regular_file() {
             return Err(Error::NotFile(file.to_string().into_bytes()));

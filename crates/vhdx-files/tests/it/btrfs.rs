@@ -144,7 +144,7 @@ fn subvolumes_and_snapshots() {
     let inner = vhdx_files::lookup(&*volume, b"/snapshot/inner").unwrap();
     assert!(volume.entries(inner).unwrap().is_empty());
     assert!(matches!(vhdx_files::lookup(&*volume, b"/removed"), Err(Error::NotFound(_))));
-    // Files of subvolumes have the same numbers, and are different files all the same.
+    // Files of subvolumes have the same numbers, and are different files.
     let Some(mount) = lab.mount(",ro,subvolid=5") else { return };
     let number = |path: &str| fs::metadata(mount.0.join(path)).unwrap().ino();
     assert_eq!(number("one/file"), number("snapshot/file"));

@@ -12,9 +12,7 @@ use crate::args::{Common, DiffArgs};
 use crate::exit::{Exit, Failure};
 use crate::files::{self, FilePath};
 use crate::json;
-use crate::term::{self, escape};
-
-use super::name_for_output;
+use crate::term::{self, escape, name_for_output};
 
 /// A change, as a line of JSON.
 #[derive(Serialize)]

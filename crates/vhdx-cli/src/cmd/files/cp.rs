@@ -13,9 +13,9 @@ use crate::exit::{Exit, Failure};
 use crate::files::{Opened, last_name};
 use crate::progress::{Work, without_bars};
 use crate::size::{counted, human};
-use crate::term::{self, escape};
+use crate::term::{self, escape, name_for_output};
 
-use super::{ls::below, name_for_output};
+use super::ls::below;
 
 /// Most messages of one kind; the rest is counted.
 const MOST_MESSAGES: u64 = 20;

@@ -10,8 +10,9 @@ use crate::args::{Common, FindArgs, KindChoice};
 use crate::exit::{Exit, Failure};
 use crate::files::Opened;
 use crate::json;
+use crate::term::name_for_output;
 
-use super::{ls::below, name_for_output};
+use super::ls::below;
 
 pub(crate) fn run(args: &FindArgs, common: &Common) -> Result<Exit, Failure> {
     let opened = Opened::new(&args.path, args.disk, common)?;

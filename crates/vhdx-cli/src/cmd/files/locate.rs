@@ -16,9 +16,7 @@ use crate::exit::{Exit, Failure};
 use crate::files::{self, FilePath, Part};
 use crate::json;
 use crate::size::{counted, human};
-use crate::term::{self, escape};
-
-use super::name_for_output;
+use crate::term::{self, escape, name_for_output};
 
 pub(crate) fn run(args: &LocateArgs, common: &Common) -> Result<Exit, Failure> {
     let disk = files::disk(&args.image, args.disk, common)?;

@@ -10,8 +10,9 @@ use crate::exit::{Exit, Failure};
 use crate::files::Opened;
 use crate::json;
 use crate::size::short;
+use crate::term::{name_for_output, write_csv_field};
 
-use super::{is_hidden, is_link, mode_text, name_for_output, write_field};
+use super::{is_hidden, mode_text};
 
 pub(crate) fn run(args: &LsArgs, common: &Common) -> Result<Exit, Failure> {
     let mut out = json::stdout();
@@ -102,7 +103,7 @@ impl List<'_> {
             writeln!(self.out)?;
             return Ok(());
         }
-        let target = if is_link(metadata) && (self.args.long || self.args.csv) {
+        let target = if metadata.kind == FileKind::Link && (self.args.long || self.args.csv) {
             Some(opened.volume.link_target(node).map_err(|error| opened.failure(path, error))?)
         } else {
             None
@@ -139,7 +140,7 @@ impl List<'_> {
     fn csv(&mut self, path: &[u8], node: Node, metadata: &Metadata, target: &[u8]) -> std::io::Result<()> {
         let row = FileRow::of_metadata(path, node, metadata);
         let number = |number: Option<u32>| number.map(|number| number.to_string()).unwrap_or_default();
-        write_field(self.out, &name_for_output(path), true)?;
+        write_csv_field(self.out, &name_for_output(path), true)?;
         let times = row.times;
         for field in [
             row.kind.to_owned(),
@@ -155,9 +156,9 @@ impl List<'_> {
             number(row.gid),
             number(row.links),
         ] {
-            write_field(self.out, field.as_bytes(), false)?;
+            write_csv_field(self.out, field.as_bytes(), false)?;
         }
-        write_field(self.out, &name_for_output(target), false)?;
+        write_csv_field(self.out, &name_for_output(target), false)?;
         writeln!(self.out)
     }
 

@@ -12,39 +12,7 @@ pub(crate) mod tar;
 pub(crate) mod timeline;
 pub(crate) mod tree;
 
-use std::borrow::Cow;
-use std::io::{self, IsTerminal, Write};
-
-use vhdx_files::{FileKind, Metadata};
-
-use crate::term::escape;
-
-/// A name as it goes to standard output: its bytes for programs, without unsafe characters for people.
-fn name_for_output(name: &[u8]) -> Cow<'_, [u8]> {
-    if io::stdout().is_terminal() {
-        Cow::Owned(escape(&String::from_utf8_lossy(name)).into_bytes())
-    } else {
-        Cow::Borrowed(name)
-    }
-}
-
-/// Writes a field of CSV (RFC 4180).
-fn write_field(out: &mut impl Write, field: &[u8], is_first: bool) -> io::Result<()> {
-    if !is_first {
-        out.write_all(b",")?;
-    }
-    if !field.iter().any(|byte| b",\"\r\n".contains(byte)) {
-        return out.write_all(field);
-    }
-    out.write_all(b"\"")?;
-    for piece in field.split_inclusive(|byte| *byte == b'"') {
-        out.write_all(piece)?;
-        if piece.last() == Some(&b'"') {
-            out.write_all(b"\"")?;
-        }
-    }
-    out.write_all(b"\"")
-}
+use vhdx_files::Metadata;
 
 /// Kind and permissions as `ls -l` has them. Without permissions of Unix, those that Windows' attributes amount to.
 fn mode_text(metadata: &Metadata) -> String {
@@ -72,9 +40,4 @@ fn mode_text(metadata: &Metadata) -> String {
 /// Whether a file is left out, since its name begins with a dot.
 fn is_hidden(name: &[u8], all: bool) -> bool {
     !all && name.starts_with(b".")
-}
-
-/// What is shown behind the name of a link.
-fn is_link(metadata: &Metadata) -> bool {
-    metadata.kind == FileKind::Link
 }

@@ -2,15 +2,15 @@
 
 use std::io::{self, Write};
 
-use vhdx_files::{Found, Time, Times, Walk};
+use vhdx_files::{FileKind, Found, Time, Times, Walk};
 
 use crate::args::{Common, TimelineArgs, TimelineFormat};
 use crate::exit::{Exit, Failure};
 use crate::files::Opened;
 use crate::json;
-use crate::term::escape;
+use crate::term::{escape, write_csv_field};
 
-use super::{ls::below, mode_text, write_field};
+use super::{ls::below, mode_text};
 
 pub(crate) fn run(args: &TimelineArgs, common: &Common) -> Result<Exit, Failure> {
     let opened = Opened::new(&args.path, args.disk, common)?;
@@ -31,7 +31,7 @@ pub(crate) fn run(args: &TimelineArgs, common: &Common) -> Result<Exit, Failure>
             }
         };
         let path = below(&opened.path, &found.path);
-        let target = match super::is_link(&found.metadata) {
+        let target = match found.metadata.kind == FileKind::Link {
             true => opened.volume.link_target(found.node).ok(),
             false => None,
         };
@@ -76,9 +76,9 @@ fn line(out: &mut impl Write, format: TimelineFormat, found: &Found, path: &[u8]
         (times.created, "Creation Time"),
     ] {
         let Some(time) = time else { continue };
-        write_field(out, time.to_string().as_bytes(), true)?;
+        write_csv_field(out, time.to_string().as_bytes(), true)?;
         for field in [description, &name, &metadata.size.to_string(), &node.to_string(), &mode] {
-            write_field(out, field.as_bytes(), false)?;
+            write_csv_field(out, field.as_bytes(), false)?;
         }
         writeln!(out, ",{user},{group}")?;
     }

@@ -9,8 +9,9 @@ use crate::exit::{Exit, Failure};
 use crate::files::Opened;
 use crate::json;
 use crate::size::counted;
+use crate::term::name_for_output;
 
-use super::{is_hidden, is_link, ls::below, name_for_output};
+use super::{is_hidden, ls::below};
 
 pub(crate) fn run(args: &TreeArgs, common: &Common) -> Result<Exit, Failure> {
     let opened = Opened::new(&args.path, args.disk, common)?;
@@ -67,7 +68,7 @@ impl<W: Write> Tree<'_, W> {
                     continue;
                 }
             };
-            if is_link(&metadata) {
+            if metadata.kind == FileKind::Link {
                 let target = self.opened.volume.link_target(entry.node).unwrap_or_default();
                 write!(self.out, " -> ")?;
                 self.out.write_all(&name_for_output(&target))?;

@@ -2,9 +2,8 @@
 
 mod table;
 
-use std::borrow::Cow;
 use std::cmp::Reverse;
-use std::io::{BufWriter, IsTerminal, Stdout, Write};
+use std::io::{BufWriter, Stdout, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
@@ -20,7 +19,7 @@ use crate::json;
 use crate::open;
 use crate::progress::Work;
 use crate::size::counted;
-use crate::term::escape;
+use crate::term::{escape, name_for_output, write_csv_field};
 
 use table::Table;
 
@@ -177,13 +176,7 @@ const COLUMNS: &[&str] = &[
 const DEEP_COLUMNS: &[&str] = &["sha256", "zero_blocks", "fragmented_blocks"];
 
 fn write_csv(out: &mut impl Write, row: &InventoryRow, is_deep: bool) -> std::io::Result<()> {
-    // Other programs get the bytes of the name unchanged.
-    let name = if std::io::stdout().is_terminal() {
-        Cow::Owned(escape(&row.path.to_string_lossy()).into_bytes())
-    } else {
-        Cow::Borrowed(row.path.as_os_str().as_encoded_bytes())
-    };
-    out.write_all(&quoted(&name))?;
+    write_csv_field(out, &name_for_output(row.path.as_os_str().as_encoded_bytes()), true)?;
     let number = |number: Option<u64>| number.map(|number| number.to_string()).unwrap_or_default();
     let image = row.image.as_ref().ok();
     let of_image = |of: &dyn Fn(&RowContent) -> String| image.map(of).unwrap_or_default();
@@ -209,19 +202,9 @@ fn write_csv(out: &mut impl Write, row: &InventoryRow, is_deep: bool) -> std::io
         fields.push(number(image.and_then(|image| image.fragmented_blocks)));
     }
     for field in fields {
-        out.write_all(b",")?;
-        out.write_all(&quoted(escape(&field).as_bytes()))?;
+        write_csv_field(out, escape(&field).as_bytes(), false)?;
     }
     writeln!(out)
-}
-
-/// A field of CSV (RFC 4180).
-fn quoted(field: &[u8]) -> Cow<'_, [u8]> {
-    if !field.iter().any(|byte| b",\"\r\n".contains(byte)) {
-        return Cow::Borrowed(field);
-    }
-    let inner = field.iter().flat_map(|byte| std::iter::repeat_n(*byte, if *byte == b'"' { 2 } else { 1 }));
-    Cow::Owned(std::iter::once(b'"').chain(inner).chain([b'"']).collect())
 }
 
 /// State of the log.

@@ -22,5 +22,5 @@ pub use extract::{
 };
 pub use hash::{Algorithm, Digest, UnknownAlgorithm, hash};
 pub use layout::{
-    DiskLayout, Partition, PartitionScheme, PartitionTable, Volume, VolumeDetails, detect, detect_volume,
+    DiskLayout, Partition, PartitionScheme, PartitionTable, Usage, Volume, VolumeDetails, detect, detect_volume,
 };

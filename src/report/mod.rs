@@ -95,7 +95,7 @@ pub use merge::Merge;
 use name::text_of;
 pub use name::{NameBytes, path_of_bytes};
 #[cfg(feature = "schema")]
-pub use schema::schemas;
+pub use schema::{schema_of, schemas};
 #[cfg(feature = "ops")]
 pub use verify::{Verify, VerifyEnd, VerifyEntry, VerifyStart, VerifySum, VerifySumOf};
 

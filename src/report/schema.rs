@@ -34,11 +34,20 @@ pub fn schemas() -> Vec<(&'static str, Value)> {
 }
 
 fn of<R: JsonSchema>(title: &str) -> Value {
+    schema_of::<R>(title, true)
+}
+
+/// Makes the JSON Schema (draft 2020-12) of a report. If it is stamped, every document in it has the keys that the
+/// command adds: the program, its version, and the time.
+#[must_use]
+pub fn schema_of<R: JsonSchema>(title: &str, is_stamped: bool) -> Value {
     let generator = SchemaSettings::draft2020_12().for_serialize().into_generator();
     let mut keywords = generator.into_root_schema_for::<R>().to_value();
     forbid_null_where_absent(&mut keywords);
     join_lines(&mut keywords);
-    add_stamp(&mut keywords);
+    if is_stamped {
+        add_stamp(&mut keywords);
+    }
     // What a reader looks for first.
     let mut schema = Map::from_iter([("$schema".to_owned(), Value::Null), ("title".to_owned(), title.into())]);
     if let Value::Object(keywords) = keywords {
@@ -51,10 +60,8 @@ fn of<R: JsonSchema>(title: &str) -> Value {
 fn add_stamp(schema: &mut Value) {
     match schema {
         Value::Object(keywords) => {
-            let is_document = keywords
-                .get("properties")
-                .and_then(|properties| properties.get("schema")?.get("const")?.as_str())
-                .is_some_and(|name| name.starts_with("vhdx-mmap/"));
+            let is_document =
+                keywords.get("properties").and_then(|properties| properties.get("schema")?.get("const")).is_some();
             if is_document {
                 let stamp = [
                     ("tool", json!({ "type": "string", "description": "Name of the program." })),

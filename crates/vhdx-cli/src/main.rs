@@ -25,6 +25,7 @@ mod target;
 mod term;
 mod time;
 mod tips;
+mod usage;
 
 use std::path::{Path, PathBuf};
 

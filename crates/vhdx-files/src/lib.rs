@@ -62,6 +62,7 @@ mod path;
 pub mod report;
 mod squashfs;
 mod time;
+mod usage;
 mod volume;
 mod walk;
 mod xfs;
@@ -82,6 +83,7 @@ pub use host_name::host_name;
 pub use locate::{Owner, locate};
 pub use path::{lookup, lookup_link};
 pub use time::Time;
+pub use usage::{add_usage, allocated};
 pub use volume::{About, Attribute, Entry, FileKind, Metadata, Node, Stream, Times, Volume};
 pub use walk::{Found, Unread, Walk};
 

@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::disk::{Chain, Disk, Extents, FoundBy, Layer, OpenOptions, Parents};
 use crate::error::{Category, Error, ErrorKind, Rule, Severity};
@@ -26,19 +27,29 @@ pub struct InventoryOptions<'p> {
     pub algorithms: Vec<Algorithm>,
     /// Options for reading the content.
     pub scan: ScanOptions<'p>,
+    /// What adds to the layout of a disk what only readers of file systems know, such as
+    /// [`Usage`](crate::ops::Usage); none if nothing does. The crate `vhdx-files` has such a function.
+    pub examine: Option<fn(&Arc<Disk>, &mut DiskLayout)>,
 }
 
 impl<'p> InventoryOptions<'p> {
     /// Makes the default options: tables are read, no content.
     #[must_use]
     pub fn new(open: OpenOptions) -> Self {
-        Self { open, deep: false, algorithms: vec![Algorithm::Sha256], scan: ScanOptions::default() }
+        Self { open, deep: false, algorithms: vec![Algorithm::Sha256], scan: ScanOptions::default(), examine: None }
     }
 
     /// Sets whether to read the content.
     #[must_use]
     pub fn deep(mut self, deep: bool) -> Self {
         self.deep = deep;
+        self
+    }
+
+    /// Sets what adds to the layout of a disk.
+    #[must_use]
+    pub fn examine(mut self, examine: fn(&Arc<Disk>, &mut DiskLayout)) -> Self {
+        self.examine = Some(examine);
         self
     }
 
@@ -258,14 +269,17 @@ fn listed_chain(entry: &Entry, forest: &Forest, options: &InventoryOptions<'_>) 
 }
 
 fn content(chain: &Chain, options: &InventoryOptions<'_>) -> Result<RowContent, ScanError> {
-    let disk = Disk::so_far(chain);
+    let disk = Arc::new(Disk::so_far(chain));
     let image = disk.image();
     let allocated = allocated(image);
     let parent = ParentStatus::of(chain);
-    let layout = ops::detect(&disk).map_err(|error| match (error.kind(), chain.broken()) {
+    let mut layout = ops::detect(&disk).map_err(|error| match (error.kind(), chain.broken()) {
         (ErrorKind::NoParentAttached, Some(missing)) => missing.clone(),
         _ => error,
     });
+    if let (Some(examine), Ok(layout)) = (options.examine, &mut layout) {
+        examine(&disk, layout);
+    }
     let mut content = RowContent {
         kind: image.kind(),
         virtual_size: image.virtual_disk_size(),
@@ -292,7 +306,7 @@ fn content(chain: &Chain, options: &InventoryOptions<'_>) -> Result<RowContent, 
     if let Some(error) = chain.broken() {
         content.note(Health::Incomplete, error);
     }
-    if let Some(Err(error)) = Extents::above(&disk, 1).find(Result::is_err) {
+    if let Some(Err(error)) = Extents::above(&*disk, 1).find(Result::is_err) {
         content.note(Health::of_error(&error), &error);
     }
     if let Err(error) = &allocated {

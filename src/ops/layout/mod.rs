@@ -6,6 +6,7 @@
 mod area;
 mod partitions;
 mod types;
+mod usage;
 mod volume;
 
 use std::ops::Deref;
@@ -14,6 +15,7 @@ use crate::disk::{Disk, DiskRange};
 use crate::error::Result;
 
 pub use partitions::{Partition, PartitionScheme, PartitionTable};
+pub use usage::Usage;
 pub use volume::{Volume, VolumeDetails};
 
 /// Layout of a disk.

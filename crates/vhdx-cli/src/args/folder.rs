@@ -31,6 +31,9 @@ pub(crate) struct ListArgs {
     /// Read the content, too: SHA-256 digests, blocks that hold only zeros, fragmentation, all checks of `vhdx check`
     #[arg(long)]
     pub(crate) deep: bool,
+    /// Show how full each file system is, and what of it could be given back; --deep shows it, too
+    #[arg(long)]
+    pub(crate) usage: bool,
     /// Sort rows by name, kind, virtual, file, allocated, checkpoints or health; sizes in descending order, the worst
     /// health first [default: the order of the paths, and of the names in each folder]
     #[arg(long, value_enum, value_name = "KEY", hide_possible_values = true)]
@@ -52,6 +55,10 @@ pub(crate) struct ListArgs {
 }
 
 impl ListArgs {
+    pub(crate) fn has_usage(&self) -> bool {
+        self.usage || self.deep
+    }
+
     pub(crate) fn format(&self) -> ListFormat {
         if self.json { ListFormat::Json } else { self.format }
     }

@@ -10,6 +10,7 @@ mod xfs_log;
 use crate::error::Result;
 
 use super::area::Area;
+use super::usage::Usage;
 
 /// Volume: the content of a disk or a partition as a whole.
 #[non_exhaustive]
@@ -157,6 +158,12 @@ pub struct VolumeDetails {
     pub mount_options: Option<String>,
     /// Why some of these values are unknown, if a sector that is needed cannot be read.
     pub error: Option<String>,
+    /// How full it is. The library does not know: who reads file systems, such as the crate `vhdx-files`, adds it.
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
+    pub usage: Option<Usage>,
+    /// Why it is unknown how full it is, although it was asked for.
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
+    pub usage_error: Option<String>,
 }
 
 impl VolumeDetails {

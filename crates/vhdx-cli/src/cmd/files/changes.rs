@@ -3,8 +3,7 @@
 use std::io::Write;
 use std::sync::Arc;
 
-use serde::Serialize;
-use vhdx_files::report::FileRow;
+use vhdx_files::report::{ChangeRow, FileRow};
 use vhdx_files::{ChangeKind, FileChange};
 use vhdx_mmap::Disk;
 
@@ -13,21 +12,6 @@ use crate::exit::{Exit, Failure};
 use crate::files::{self, FilePath};
 use crate::json;
 use crate::term::{self, escape, name_for_output};
-
-/// A change, as a line of JSON.
-#[derive(Serialize)]
-#[serde(rename_all = "kebab-case")]
-struct Change {
-    change: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    partition: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    from: Option<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    what: Vec<&'static str>,
-    #[serde(flatten)]
-    file: FileRow,
-}
 
 /// Lists the files of `disk` that are not as they were in `ancestor`.
 pub(crate) fn run(disk: Disk, ancestor: Disk, args: &DiffArgs, common: &Common) -> Result<Exit, Failure> {
@@ -58,8 +42,8 @@ pub(crate) fn run(disk: Disk, ancestor: Disk, args: &DiffArgs, common: &Common) 
             if args.output.is_json() {
                 let file = FileRow::of_metadata(&path, node, &metadata);
                 let was = was.map(|was| String::from_utf8_lossy(&absolute(&was)).into_owned());
-                let change = Change { change: kind.as_str(), partition: part.number, from: was, what, file };
-                json::write_line(&mut out, &change)?;
+                let row = ChangeRow { change: kind.as_str(), partition: part.number, from: was, what, file };
+                json::write_line(&mut out, &row)?;
                 return Ok(writeln!(out)?);
             }
             let letter = match kind {

@@ -4,9 +4,10 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
-use serde::Serialize;
-use vhdx_files::About;
+use vhdx_files::report::{Df, DfRow};
 use vhdx_mmap::Disk;
+use vhdx_mmap::ops::Usage;
+use vhdx_mmap::report::Schema;
 
 use crate::args::{Common, DfArgs};
 use crate::exit::{Exit, Failure};
@@ -14,36 +15,6 @@ use crate::files::{self, FilePath, Part};
 use crate::json::Reports;
 use crate::size::short;
 use crate::term::{self, escape};
-
-/// The file systems of an image.
-#[derive(Serialize)]
-#[serde(rename_all = "kebab-case")]
-struct Df {
-    schema: &'static str,
-    filename: String,
-    volumes: Vec<Row>,
-}
-
-/// A file system.
-#[derive(Serialize)]
-#[serde(rename_all = "kebab-case")]
-struct Row {
-    /// Number of the partition; none for the whole disk.
-    partition: Option<u32>,
-    #[serde(rename = "type")]
-    kind: Option<&'static str>,
-    label: String,
-    uuid: String,
-    size: Option<u64>,
-    used: Option<u64>,
-    free: Option<u64>,
-    /// What the image and its parents hold of it.
-    allocated: u64,
-    /// What they hold although the file system does not use it: at least this much could be given back.
-    reclaimable: Option<u64>,
-    is_replayed: bool,
-    error: Option<String>,
-}
 
 pub(crate) fn run(args: &DfArgs, common: &Common) -> Result<Exit, Failure> {
     let mut reports = args.output.is_json().then(|| Reports::begin(args.images.len() > 1));
@@ -56,7 +27,7 @@ pub(crate) fn run(args: &DfArgs, common: &Common) -> Result<Exit, Failure> {
                 if volumes.iter().any(|row| row.error.is_some()) {
                     exit = Exit::Corrupt;
                 }
-                let df = Df { schema: "vhdx-files/df/1", filename: image.to_string_lossy().into_owned(), volumes };
+                let df = Df { schema: Schema::default(), filename: image.to_string_lossy().into_owned(), volumes };
                 match &mut reports {
                     Some(reports) => reports.item(&df)?,
                     None => table.push(df),
@@ -73,21 +44,15 @@ pub(crate) fn run(args: &DfArgs, common: &Common) -> Result<Exit, Failure> {
     Ok(exit)
 }
 
-fn rows(disk: &Arc<Disk>, image: &Path) -> Result<Vec<Row>, Failure> {
+fn rows(disk: &Arc<Disk>, image: &Path) -> Result<Vec<DfRow>, Failure> {
     let from = FilePath { image: image.to_path_buf(), part: None, path: Vec::new() };
     files::parts(disk, image)?.iter().map(|part| row(disk, part, &from)).collect()
 }
 
-fn row(disk: &Arc<Disk>, part: &Part, from: &FilePath) -> Result<Row, Failure> {
+fn row(disk: &Arc<Disk>, part: &Part, from: &FilePath) -> Result<DfRow, Failure> {
     let failed = |error: vhdx_mmap::Error| Failure::of_image(&from.image, &error);
     let range = part.range(disk).map_err(failed)?;
-    let mut allocated = 0_u64;
-    for extent in range.extents(..) {
-        let extent = extent.map_err(failed)?;
-        if extent.is_data() {
-            allocated = allocated.saturating_add(extent.len);
-        }
-    }
+    let allocated = vhdx_files::allocated(&range).map_err(|error| files::failure(from, b"", error))?;
     let about = part.is_readable().then(|| files::open_part(disk, part, from));
     let (about, error) = match about {
         Some(Ok(volume)) => (Some(volume.about().clone()), None),
@@ -95,18 +60,17 @@ fn row(disk: &Arc<Disk>, part: &Part, from: &FilePath) -> Result<Row, Failure> {
         Some(Err(other)) => return Err(other),
         None => (None, None),
     };
-    let of = |of: fn(&About) -> Option<u64>| about.as_ref().and_then(of);
-    let used = of(|about| about.used);
-    Ok(Row {
+    let usage = about.as_ref().map(|about| Usage::new(about.size, about.used, allocated));
+    Ok(DfRow {
         partition: part.number,
         kind: part.kind.map(|kind| kind.as_str()),
         label: about.as_ref().map(|about| about.label.clone()).or_else(|| part.label.clone()).unwrap_or_default(),
         uuid: about.as_ref().map(|about| about.uuid.clone()).unwrap_or_default(),
-        size: of(|about| Some(about.size)),
-        used,
-        free: of(|about| about.used.map(|used| about.size.saturating_sub(used))),
+        size: usage.map(|usage| usage.size),
+        used: usage.and_then(|usage| usage.used),
+        free: usage.and_then(|usage| usage.free),
         allocated,
-        reclaimable: used.map(|used| allocated.saturating_sub(used)),
+        reclaimable: usage.and_then(|usage| usage.reclaimable),
         is_replayed: about.as_ref().is_some_and(|about| about.is_replayed),
         error,
     })

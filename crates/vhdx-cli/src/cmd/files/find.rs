@@ -3,7 +3,7 @@
 use std::io::{BufWriter, Stdout, Write};
 
 use sha2::{Digest, Sha256};
-use vhdx_files::report::FileRow;
+use vhdx_files::report::{FileRow, FindRow};
 use vhdx_files::{FileKind, Found, Walk};
 
 use crate::args::{Common, FindArgs, KindChoice};
@@ -125,9 +125,9 @@ fn print(
 ) -> Result<(), Failure> {
     let digest = if args.sha256 { Some(digest(opened, found, path)?) } else { None };
     if args.output.is_json() {
-        let row = FileRow::of(&*opened.volume, path, found.node, &found.metadata);
-        let row = row.map_err(|error| opened.failure(path, error))?;
-        json::write_line(out, &Row { row, sha256: digest })?;
+        let file = FileRow::of(&*opened.volume, path, found.node, &found.metadata);
+        let file = file.map_err(|error| opened.failure(path, error))?;
+        json::write_line(out, &FindRow { file, sha256: digest })?;
         writeln!(out)?;
         return Ok(());
     }
@@ -141,15 +141,6 @@ fn print(
     }
     out.write_all(if args.null { b"\0" } else { b"\n" })?;
     Ok(())
-}
-
-/// A file with its digest.
-#[derive(serde::Serialize)]
-struct Row {
-    #[serde(flatten)]
-    row: FileRow,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    sha256: Option<String>,
 }
 
 fn digest(opened: &Opened, found: &Found, path: &[u8]) -> Result<String, Failure> {

@@ -5,8 +5,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use serde::Serialize;
-use vhdx_files::report::FileRow;
+use vhdx_files::report::{FileRow, LocateRow, LocatedRange};
 use vhdx_files::{Owner, Unread};
 use vhdx_mmap::Disk;
 use vhdx_mmap::report::LossMap;
@@ -121,29 +120,6 @@ struct Search<'s, W> {
     out: W,
 }
 
-/// A file, and its parts in the ranges.
-#[derive(Serialize)]
-#[serde(rename_all = "kebab-case")]
-struct Located {
-    partition: Option<u32>,
-    #[serde(flatten)]
-    file: FileRow,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    stream: Option<String>,
-    ranges: Vec<LocatedRange>,
-}
-
-/// A part of a file, in bytes.
-#[derive(Serialize)]
-#[serde(rename_all = "kebab-case")]
-struct LocatedRange {
-    /// Offset in the file.
-    start: u64,
-    length: u64,
-    /// Offset in the disk.
-    offset: u64,
-}
-
 impl<W: Write> Search<'_, W> {
     fn part(&mut self, disk: &Arc<Disk>, part: &Part, ranges: &[Range<u64>]) -> Result<(), Failure> {
         let inside = within(ranges, part);
@@ -175,7 +151,7 @@ impl<W: Write> Search<'_, W> {
                 offset: part.start.saturating_add(*at),
             });
             let file = FileRow::of_metadata(&path, found.node, &found.metadata);
-            let located = Located { partition: part.number, file, stream, ranges: ranges.collect() };
+            let located = LocateRow { partition: part.number, file, stream, ranges: ranges.collect() };
             json::write_line(&mut self.out, &located)?;
             return Ok(writeln!(self.out)?);
         }

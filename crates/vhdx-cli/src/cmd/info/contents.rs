@@ -8,6 +8,7 @@ use vhdx_mmap::ops::{DiskLayout, Partition, PartitionTable, Volume, VolumeDetail
 use super::human::{line, marked};
 use crate::size::{counted, human};
 use crate::term::escape;
+use crate::usage;
 
 pub(super) fn write(out: &mut impl Write, layout: &DiskLayout, image: &Image) -> io::Result<()> {
     let Some(table) = &layout.partition_table else { return whole_disk(out, layout) };
@@ -90,6 +91,8 @@ fn facts(volume: Option<Volume>, details: &VolumeDetails) -> Vec<String> {
         details.label.as_ref().map(|label| quoted(name, label)),
         details.uuid.as_ref().map(|uuid| plain(if is_serial { "serial number" } else { "UUID" }, uuid)),
         (!details.partitions.is_empty()).then(|| plain("logical partitions", &details.partitions.join(" "))),
+        details.usage.as_ref().and_then(usage::text),
+        details.usage_error.as_ref().map(|error| plain("used space is unknown:", error)),
         details.error.as_ref().map(|error| plain("more is unknown:", error)),
     ];
     all.into_iter().flatten().collect()

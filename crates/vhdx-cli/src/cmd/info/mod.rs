@@ -5,10 +5,11 @@ mod human;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use vhdx_mmap::ops::inventory::Checkpoints;
 use vhdx_mmap::ops::{self, DiskLayout};
-use vhdx_mmap::report::Info;
+use vhdx_mmap::report::{Info, InfoContents};
 use vhdx_mmap::{BlockStates, Chain, Disk, Error, ErrorKind, Finding, FoundBy, Layer, Severity};
 
 use crate::args::{Common, InfoArgs};
@@ -132,7 +133,10 @@ fn show_layers(path: &Path, args: &InfoArgs, common: &Common, shown: &mut Shown)
 fn report(path: &Path, chain: &Chain, number: usize, layer: &Layer, common: &Common) -> Result<Info, Failure> {
     let path = layer.image().path().unwrap_or(path);
     let info = bulk::all_threads(common)?.install(|| Info::of_layer(chain, number));
-    let info = info.map_err(|error| Failure::of_image(path, &error))?;
+    let mut info = info.map_err(|error| Failure::of_image(path, &error))?;
+    if let Some(InfoContents::Known(layout)) = &mut info.format_specific.data.contents {
+        vhdx_files::add_usage(&Arc::new(Disk::so_far(chain)), layout);
+    }
     if info.format_specific.data.blocks.states.is_none()
         && let Err(error) = layer.image().block_states()
     {
@@ -143,6 +147,14 @@ fn report(path: &Path, chain: &Chain, number: usize, layer: &Layer, common: &Com
         Some(found) => info.checkpoints(&found),
         None => info,
     })
+}
+
+/// What is on the disk of a chain, and how full its file systems are.
+fn layout(chain: &Chain) -> Result<DiskLayout, Error> {
+    let disk = Arc::new(Disk::so_far(chain));
+    let mut layout = ops::detect(&disk)?;
+    vhdx_files::add_usage(&disk, &mut layout);
+    Ok(layout)
 }
 
 /// Warns that part of the BAT of a salvaged image is lost.
@@ -202,7 +214,7 @@ impl<'a> Facts<'a> {
             parents_in_use: below.iter().skip(1).filter(|layer| is_in_use(layer)).map(path_of).collect(),
             broken: chain.broken().filter(|_| below.len() == 1),
             chain: below.iter().map(path_of).collect(),
-            contents: (number == 0).then(|| ops::detect(&Disk::so_far(chain))),
+            contents: (number == 0).then(|| layout(chain)),
             checkpoints: (number == 0).then(|| siblings::checkpoints(image, common)).flatten(),
             chain_broken: chain.broken(),
             content: bulk::all_threads(common)?.install(|| match number {

@@ -7,8 +7,8 @@ use std::io::{BufWriter, Stdout, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use vhdx_mmap::ops::DiskLayout;
 use vhdx_mmap::ops::inventory::{Health, InventoryOptions, InventoryRow, Listing, RowContent};
+use vhdx_mmap::ops::{DiskLayout, Usage};
 use vhdx_mmap::report::{List, LogUse};
 
 use crate::args::{Common, ListArgs, ListFormat, SortKey};
@@ -20,6 +20,7 @@ use crate::open;
 use crate::progress::Work;
 use crate::size::counted;
 use crate::term::{escape, name_for_output, write_csv_field};
+use crate::usage;
 
 use table::Table;
 
@@ -27,9 +28,12 @@ pub(crate) fn run(args: &ListArgs, common: &Common) -> Result<Exit, Failure> {
     folder::reject_links(&args.paths, common)?;
     let pool = bulk::all_threads(common)?;
     let work = Work::unmeasured("list", args.paths.first().map_or(Path::new(""), PathBuf::as_path));
-    let options = InventoryOptions::new(open::unmapped_options(common))
+    let mut options = InventoryOptions::new(open::unmapped_options(common))
         .deep(args.deep)
         .scan(bulk::scan_options(args.cache, &work));
+    if args.has_usage() {
+        options = options.examine(vhdx_files::add_usage);
+    }
     let listing = pool.install(|| Listing::of(&args.paths));
     let mut output = Output::begin(args)?;
     let (mut rows, mut failed) = (Vec::new(), None);
@@ -82,6 +86,7 @@ fn sort(rows: &mut [InventoryRow], key: SortKey) {
 struct Output {
     out: Out,
     is_deep: bool,
+    has_usage: bool,
     /// Exit code of the first image that cannot be opened.
     exit: Exit,
     images: u64,
@@ -98,16 +103,18 @@ enum Out {
 impl Output {
     fn begin(args: &ListArgs) -> Result<Self, Failure> {
         let out = match args.format() {
-            ListFormat::Human => Out::Table(Table::begin(args.deep)?),
+            ListFormat::Human => Out::Table(Table::begin()?),
             ListFormat::Json => Out::Json(json::stdout()),
             ListFormat::Csv => {
                 let mut out = json::stdout();
                 let columns = COLUMNS.iter().chain(if args.deep { DEEP_COLUMNS } else { &[] });
+                let columns = columns.chain(if args.has_usage() { USAGE_COLUMNS } else { &[] });
                 writeln!(out, "{}", columns.copied().collect::<Vec<_>>().join(","))?;
                 Out::Csv(out)
             }
         };
-        Ok(Self { out, is_deep: args.deep, exit: Exit::Done, images: 0, failed: 0, healthy: 0 })
+        let has_usage = args.has_usage();
+        Ok(Self { out, is_deep: args.deep, has_usage, exit: Exit::Done, images: 0, failed: 0, healthy: 0 })
     }
 
     fn row(&mut self, row: &InventoryRow) -> Result<(), Failure> {
@@ -125,7 +132,7 @@ impl Output {
         match &mut self.out {
             Out::Table(table) => table.row(row)?,
             Out::Csv(out) => {
-                write_csv(out, row, self.is_deep)?;
+                write_csv(out, row, self.is_deep, self.has_usage)?;
                 out.flush()?;
             }
             Out::Json(out) => {
@@ -175,7 +182,10 @@ const COLUMNS: &[&str] = &[
 
 const DEEP_COLUMNS: &[&str] = &["sha256", "zero_blocks", "fragmented_blocks"];
 
-fn write_csv(out: &mut impl Write, row: &InventoryRow, is_deep: bool) -> std::io::Result<()> {
+/// Sums over the file systems of a disk, in bytes.
+const USAGE_COLUMNS: &[&str] = &["file_systems_size", "used", "free", "reclaimable"];
+
+fn write_csv(out: &mut impl Write, row: &InventoryRow, is_deep: bool, has_usage: bool) -> std::io::Result<()> {
     write_csv_field(out, &name_for_output(row.path.as_os_str().as_encoded_bytes()), true)?;
     let number = |number: Option<u64>| number.map(|number| number.to_string()).unwrap_or_default();
     let image = row.image.as_ref().ok();
@@ -200,6 +210,12 @@ fn write_csv(out: &mut impl Write, row: &InventoryRow, is_deep: bool) -> std::io
         fields.push(digest.map(ToString::to_string).unwrap_or_default());
         fields.push(number(image.and_then(|image| image.zero_blocks)));
         fields.push(number(image.and_then(|image| image.fragmented_blocks)));
+    }
+    if has_usage {
+        let layout = image.and_then(|image| image.layout.as_ref().ok());
+        let of: [fn(&Usage) -> Option<u64>; 4] =
+            [|usage| Some(usage.size), |usage| usage.used, |usage| usage.free, |usage| usage.reclaimable];
+        fields.extend(of.iter().map(|of| number(layout.and_then(|layout| usage::sum(layout, of)))));
     }
     for field in fields {
         write_csv_field(out, escape(&field).as_bytes(), false)?;

@@ -3,9 +3,11 @@
 use std::io::{self, Write};
 
 use vhdx_mmap::ops::inventory::{InventoryRow, RowContent};
+use vhdx_mmap::ops::{DiskLayout, Volume, VolumeDetails};
 
 use crate::size::{counted, short};
 use crate::term::{self, TextOut, escape, width_of, wrap};
+use crate::usage;
 
 use super::{contents, log};
 
@@ -47,6 +49,25 @@ fn of(row: &InventoryRow, other: &str, text: impl Fn(&RowContent) -> String) -> 
     row.image.as_ref().map_or_else(|_| other.to_owned(), text)
 }
 
+/// How full each file system is, or why that is unknown, a line for each.
+fn usage_of(layout: &DiskLayout) -> Vec<String> {
+    let line = |place: &str, volume: Option<Volume>, details: Option<&VolumeDetails>| {
+        let (volume, details) = volume.zip(details)?;
+        let text = match (&details.usage, &details.usage_error) {
+            (Some(usage), _) => usage::text(usage)?,
+            (None, Some(error)) => format!("used space is unknown: {error}"),
+            (None, None) => return None,
+        };
+        Some(format!("{place} ({volume}): {text}"))
+    };
+    let whole = line("disk", layout.volume, layout.details.as_ref());
+    let partitions = layout.partition_table.iter().flat_map(|table| &table.partitions);
+    let partitions = partitions.filter_map(|partition| {
+        line(&format!("partition {}", partition.number), partition.volume, partition.details.as_ref())
+    });
+    whole.into_iter().chain(partitions).collect()
+}
+
 pub(super) struct Table {
     out: TextOut,
     /// `None`: lines may have any length.
@@ -55,8 +76,7 @@ pub(super) struct Table {
 }
 
 impl Table {
-    pub(super) fn begin(is_deep: bool) -> io::Result<Self> {
-        let _ = is_deep;
+    pub(super) fn begin() -> io::Result<Self> {
         let width = term::width();
         let fits = |most: u8| {
             let columns = COLUMNS.iter().filter(|column| column.order <= most);
@@ -100,6 +120,10 @@ impl Table {
                 self.indented(&format!("{} {digest}", digest.algorithm()))?;
             }
             self.indented(&format!("{} of zeros, {fragmented} fragmented", counted(*zero, "allocated block")))?;
+        }
+        let layout = row.image.as_ref().ok().and_then(|image| image.layout.as_ref().ok());
+        for text in layout.map(usage_of).into_iter().flatten() {
+            self.indented(&escape(&text))?;
         }
         // Rows are shown as they are found.
         self.out.flush()

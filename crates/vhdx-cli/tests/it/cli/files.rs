@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::volumes::image_of;
 use super::{args, assert_fails, assert_lines, disk_with, vhdx_run, write_image};
 use crate::kit::builder::Spec;
 use crate::kit::{Block, Fill, MIB};
+use crate::schema::assert_valid;
 use crate::support::{run, skip, temp_dir, vhdx};
 
 /// A tree of files that has a bit of everything.
@@ -107,12 +108,20 @@ fn ls_lists_directories_and_files() {
     assert!(hello.starts_with("-rw-") && hello.contains(" 18 2001-09-09 01:46 "), "{hello}");
     let link = ls(":/home/me", &["-l"]);
     assert!(link.lines().any(|line| line.starts_with('l') && line.ends_with("link -> notes.md")), "{link}");
-    let rows: Vec<Value> =
-        ls(":/home/me", &["--json"]).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let rows = rows("ls", &ls(":/home/me", &["--json"]));
     let notes = rows.iter().find(|row| row["path"] == "/home/me/notes.md").unwrap();
     assert_eq!((&notes["kind"], &notes["size"], &notes["mode"]), (&"file".into(), &5.into(), &"0640".into()));
     let csv = ls(":/home/me", &["--csv"]);
     assert!(csv.lines().any(|line| line.starts_with("/home/me/notes.md,file,5,")), "{csv}");
+}
+
+/// Rows of JSON, each as the schema says.
+#[track_caller]
+fn rows(schema: &str, text: &str) -> Vec<Value> {
+    let rows: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    rows.iter().for_each(|row| assert_valid(Some(schema), row));
+    assert!(!rows.is_empty());
+    rows
 }
 
 #[test]
@@ -282,6 +291,11 @@ fn cp_goes_on_past_damaged_files() {
     let located = vhdx_run(args!["locate", "--salvage", "--loss-map", &map, &damaged]);
     assert_eq!(located.status.code(), Some(65), "{}", located.err);
     assert!(located.text().contains("/home/me/damaged  "), "{}", located.text());
+    let located = vhdx_run(args!["locate", "--salvage", "--json", "--loss-map", &map, &damaged]).text();
+    let located = rows("locate", &located);
+    assert_eq!((located.len(), &located[0]["path"]), (1, &"/home/me/damaged".into()));
+    let range = &located[0]["ranges"][0];
+    assert!(range["offset"].as_u64().unwrap() / MIB == lost && range["length"].as_u64().unwrap() > 0, "{range}");
 }
 
 #[test]
@@ -290,13 +304,73 @@ fn df_shows_what_is_used() {
     let Some(image) = ext4(folder.path(), &tree(folder.path())) else { return };
     let text = vhdx_run(args!["df", &image]).done().text();
     assert!(text.lines().any(|line| line.contains("ext4") && line.ends_with("inside")), "{text}");
-    let json = vhdx_run(args!["df", "--json", &image]).done().text();
-    let json: Value = serde_json::from_str(&json).unwrap();
+    let json = vhdx_run(args!["df", "--json", &image]).done().json();
     let volume = &json["volumes"][0];
     assert_eq!((&volume["type"], &volume["label"]), (&"ext4".into(), &"inside".into()));
     let number = |key: &str| volume[key].as_u64().unwrap();
     assert_eq!(number("size"), 32 * MIB);
     assert!(number("used") > 3_000_000 && number("free") + number("used") == number("size"), "{json}");
+}
+
+/// What `dumpe2fs` says: the size and the free space of a file system, in bytes.
+fn size_and_free(raw: &Path) -> (u64, u64) {
+    let text = run(Command::new("dumpe2fs").arg("-h").arg(raw)).done().text();
+    let number = |key: &str| -> u64 {
+        let line = text.lines().find_map(|line| line.strip_prefix(key)).unwrap();
+        line.trim().parse().unwrap()
+    };
+    let block = number("Block size:");
+    (number("Block count:") * block, number("Free blocks:") * block)
+}
+
+#[test]
+fn info_and_list_show_how_full_file_systems_are() {
+    let folder = temp_dir();
+    let tree = tree(folder.path());
+    let Some(raw) = ext4_raw(folder.path(), "disk.raw", &tree, &[]) else { return };
+    let (size, free) = size_and_free(&raw);
+    let bytes = fs::read(&raw).unwrap();
+    let pieces: Vec<(u64, &[u8])> = (0..).step_by(1 << 20).zip(bytes.chunks(1 << 20)).collect();
+    // Every block is there, also those that the file system does not use.
+    let image = write_image(folder.path(), "full.vhdx", &disk_with(32 * MIB, &pieces));
+    let info = vhdx_run(args!["info", "--json", &image]).done().json();
+    let details = &info["format-specific"]["data"]["contents"]["details"];
+    let expected = json!({
+        "size": size, "used": size - free, "free": free, "allocated": 32 * MIB, "reclaimable": 32 * MIB - (size - free)
+    });
+    assert_eq!(details["usage"], expected, "{details}");
+    let text = vhdx_run(args!["info", &image]).done().text();
+    assert!(text.lines().any(|line| line.contains(" of 32 MiB used (") && line.contains(" reclaimable)")), "{text}");
+    // An inventory reads it where it is asked to.
+    let list = |options: &[&str]| {
+        let words = ["list".into(), image.clone().into_os_string()].into_iter();
+        vhdx_run(words.chain(options.iter().map(OsString::from))).done()
+    };
+    assert_eq!(list(&["--json"]).json()["contents"]["details"].get("usage"), None);
+    assert_eq!(list(&["--json", "--usage"]).json()["contents"]["details"]["usage"], expected);
+    let csv = list(&["--output", "csv", "--usage"]).text();
+    assert!(csv.lines().next().unwrap().ends_with(",file_systems_size,used,free,reclaimable"), "{csv}");
+    let row = format!(",{size},{},{free},{}", size - free, 32 * MIB - (size - free));
+    assert!(csv.trim_end().ends_with(&row), "{csv}");
+    let text = list(&["--usage"]).text();
+    assert!(text.lines().any(|line| line.starts_with("  disk (ext4): ") && line.contains(" of 32 MiB used")), "{text}");
+}
+
+#[test]
+fn usage_that_cannot_be_read_is_no_failure() {
+    let folder = temp_dir();
+    // A super block of ext4 that promises more than there is.
+    let mut block = vec![0; 1024];
+    block[4..8].copy_from_slice(&u32::MAX.to_le_bytes());
+    block[0x38..0x3A].copy_from_slice(&0xEF53_u16.to_le_bytes());
+    block[0x4C] = 1;
+    block[0x58..0x5A].copy_from_slice(&256_u16.to_le_bytes());
+    let image = write_image(folder.path(), "broken.vhdx", &disk_with(8 * MIB, &[(1024, &block)]));
+    let ran = vhdx_run(args!["info", &image]).done();
+    assert!(ran.text().contains("used space is unknown: "), "{}", ran.text());
+    let info = vhdx_run(args!["info", "--json", &image]).done().json();
+    let details = &info["format-specific"]["data"]["contents"]["details"];
+    assert!(details.get("usage").is_none() && details["usage-error"].as_str().is_some(), "{details}");
 }
 
 #[test]
@@ -347,7 +421,7 @@ fn diff_lists_files_that_have_changed() {
     assert!(ends('A', "/home/new") && ends('D', "/home/me/large") && ends('M', "/home/me/notes.md  ("), "{text}");
     assert!(!text.contains("hello.txt") || ends('M', "hello.txt"), "{text}");
     let json = vhdx_run(args!["diff", "--files", "--content", "--json", &child]).done().text();
-    let rows: Vec<Value> = json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let rows = rows("diff-files", &json);
     let notes = rows.iter().find(|row| row["path"] == "/home/me/notes.md").unwrap();
     assert!(notes["what"].as_array().unwrap().contains(&"content".into()), "{notes}");
 }

@@ -13,8 +13,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::Command;
 
-use vhdx_mmap::report;
-
+use crate::schema;
 use crate::support::{root, run, skip, temp_dir, vhdx};
 
 /// With this environment variable, the tests write the output of the command into the pages.
@@ -130,7 +129,7 @@ fn schema_files_are_those_of_the_reports() {
     let folder = root().join("docs/schema");
     std::fs::create_dir_all(&folder).unwrap();
     let mut names = BTreeSet::new();
-    for (name, schema) in report::schemas() {
+    for (name, schema) in schema::all() {
         let name = format!("docs/schema/{name}.json");
         let found = std::fs::read_to_string(root().join(&name)).unwrap_or_default();
         assert_page(&name, &found, &format!("{schema:#}\n"));

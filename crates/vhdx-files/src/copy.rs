@@ -28,6 +28,12 @@ const WAITING: usize = 128;
 /// What is read and written at once, in bytes: it stays in the cache of the processor.
 const PIECE: u64 = 256 << 10;
 
+/// Files of this length and more are read by several threads, in bytes.
+const LARGE: u64 = 16 << 20;
+
+/// Most threads that read one file.
+const MOST_THREADS_OF_FILE: usize = 4;
+
 /// How files are copied.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug)]
@@ -365,24 +371,44 @@ impl Job<'_> {
         done
     }
 
-    /// Writes content, and leaves holes where it has holes.
+    /// Writes content, and leaves holes where it has holes. Large files are read by several threads, which take turns
+    /// in writing: writers of one file wait for each other in the system, too, but at the cost of a core.
     fn fill(&self, file: &File, content: &Content<'_>) -> Result<()> {
-        let written = |error: io::Error| host("cannot be written", error);
-        let (mut buffer, mut offset, mut end_of_data) = (Vec::new(), 0_u64, 0_u64);
-        while let Some((length, is_data)) = content.run_at(offset) {
-            // A hole at once, and content in pieces.
-            let step = if is_data { length.min(PIECE) } else { length };
-            if is_data {
-                buffer.resize(usize::try_from(step).unwrap_or(usize::MAX), 0);
-                content.read_at(&mut buffer, offset)?;
-                file.write_all_at(&buffer, offset).map_err(written)?;
-                end_of_data = offset.saturating_add(step);
+        let is_large = content.size() >= LARGE && content.runs().is_some();
+        let helpers = if is_large { self.options.threads.min(MOST_THREADS_OF_FILE).saturating_sub(1) } else { 0 };
+        let pieces = Pieces { content, next: Mutex::new(Some(0)), writing: Mutex::new(()) };
+        std::thread::scope(|scope| {
+            let others: Vec<_> = (0..helpers).map(|_| scope.spawn(|| self.fill_pieces(file, &pieces))).collect();
+            let mut done = self.fill_pieces(file, &pieces);
+            for other in others {
+                done = done.and(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
             }
-            self.advance(step)?;
-            offset = offset.saturating_add(step);
+            done
+        })?;
+        let ends_with_data =
+            content.size().checked_sub(1).and_then(|last| content.run_at(last)).is_none_or(|run| run.1);
+        if !ends_with_data {
+            file.set_len(content.size()).map_err(|error| host("cannot be written", error))?;
         }
-        if end_of_data < content.size() {
-            file.set_len(content.size()).map_err(written)?;
+        Ok(())
+    }
+
+    fn fill_pieces(&self, file: &File, pieces: &Pieces<'_, '_>) -> Result<()> {
+        let mut buffer = Vec::new();
+        let mut fill = |offset, length, is_data| {
+            if is_data {
+                buffer.resize(usize::try_from(length).unwrap_or(usize::MAX), 0);
+                pieces.content.read_at(&mut buffer, offset)?;
+                let _turn = pieces.writing.lock().unwrap_or_else(PoisonError::into_inner);
+                file.write_all_at(&buffer, offset).map_err(|error| host("cannot be written", error))?;
+            }
+            self.advance(length)
+        };
+        while let Some((offset, length, is_data)) = pieces.take() {
+            if let Err(error) = fill(offset, length, is_data) {
+                pieces.stop();
+                return Err(error);
+            }
         }
         Ok(())
     }
@@ -439,6 +465,31 @@ impl Job<'_> {
             rustix::fs::utimensat(folder, name, &times, AtFlags::SYMLINK_NOFOLLOW)?;
         }
         Ok(())
+    }
+}
+
+/// Content that is handed out to threads piece by piece.
+struct Pieces<'p, 'v> {
+    content: &'p Content<'v>,
+    /// Where the next piece begins; none if there is to be no other.
+    next: Mutex<Option<u64>>,
+    /// Held by the thread that writes.
+    writing: Mutex<()>,
+}
+
+impl Pieces<'_, '_> {
+    /// The next piece: its offset and length, and whether it is more than a hole. A hole is one piece.
+    fn take(&self) -> Option<(u64, u64, bool)> {
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        let offset = (*next)?;
+        let (length, is_data) = self.content.run_at(offset)?;
+        let length = if is_data { length.min(PIECE) } else { length };
+        *next = offset.checked_add(length);
+        Some((offset, length, is_data))
+    }
+
+    fn stop(&self) {
+        *self.next.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
@@ -50,7 +50,7 @@ fn noise(length: usize) -> Vec<u8> {
 }
 
 /// Length of a file of which some blocks of the image hold nothing else.
-const LARGE: usize = 5_000_000;
+const LARGE: usize = 17_000_000;
 
 /// The number of a block of 1 MiB that holds content of that file alone.
 fn block_of_large(raw: &[u8]) -> u64 {
@@ -215,6 +215,31 @@ fn cp_copies_trees_and_files() {
     assert_fails(&vhdx_run(args!["cp", inside(&image, ":/hello.txt"), &missing]), 73, &["No such file"]);
     let shown = vhdx_run(args!["cp", "-rn", inside(&image, ":/home/me"), folder.path().join("dry")]).done().text();
     assert!(shown.contains("/home/me/deep/er/Ünïcödé -> ") && !folder.path().join("dry").exists(), "{shown}");
+}
+
+#[test]
+fn cp_copies_large_files_with_their_holes() {
+    let folder = temp_dir();
+    let tree = folder.path().join("tree");
+    fs::create_dir(&tree).unwrap();
+    let (first, second) = (noise(5_000_001), pattern(9_000_000));
+    let file = fs::File::create(tree.join("sparse")).unwrap();
+    file.write_all_at(&first, 0).unwrap();
+    file.write_all_at(&second, 20 * MIB).unwrap();
+    file.set_len(40 * MIB).unwrap();
+    let file = fs::File::create(tree.join("ends with data")).unwrap();
+    file.write_all_at(&first, 30 * MIB).unwrap();
+    let Some(image) = ext4(folder.path(), &tree) else { return };
+    for threads in ["1", "3"] {
+        let back = folder.path().join(format!("by {threads}"));
+        vhdx_run(args!["cp", "-r", "--threads", threads, inside(&image, ":/"), &back]).done();
+        for name in ["sparse", "ends with data"] {
+            let (expected, found) = (tree.join(name), back.join(name));
+            assert!(fs::read(&expected).unwrap() == fs::read(&found).unwrap(), "{name} by {threads}");
+            let allocated = fs::metadata(&found).unwrap().blocks() * 512;
+            assert!(allocated < 15 * MIB, "{name} by {threads}: {allocated} bytes");
+        }
+    }
 }
 
 /// Replaces bytes in the blocks of directories, of which there is one copy in a small disk without checksums.

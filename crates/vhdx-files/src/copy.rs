@@ -22,8 +22,11 @@ use crate::time::Time;
 use crate::volume::{FileKind, Metadata, Node, Volume};
 use crate::walk::{Found, Walk};
 
-/// Files that wait for a thread. Each keeps its directory open.
-const WAITING: usize = 128;
+/// Batches of files that wait for a thread. Each file keeps its directory open.
+const WAITING: usize = 4;
+
+/// Most files of a batch, and the bytes from which on it is one: waking a thread costs as much as copying a small file.
+const BATCH: (usize, u64) = (32, 1 << 20);
 
 /// What is read and written at once, in bytes: it stays in the cache of the processor.
 const PIECE: u64 = 256 << 10;
@@ -170,15 +173,17 @@ struct Task {
 
 impl Job<'_> {
     fn run(&self, from: Node, target: &OsStr) -> Result<()> {
-        let (send, receive) = mpsc::sync_channel::<Task>(WAITING);
+        let (send, receive) = mpsc::sync_channel::<Vec<Task>>(WAITING);
         let receive = Mutex::new(receive);
         let finish = std::thread::scope(|scope| {
             for _ in 0..self.options.threads.max(1) {
                 scope.spawn(|| {
                     loop {
-                        let task = receive.lock().unwrap_or_else(PoisonError::into_inner).recv();
-                        let Ok(task) = task else { return };
-                        self.make(&task.folder, &task.name, &task.found);
+                        let batch = receive.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                        let Ok(batch) = batch else { return };
+                        for Task { folder, name, found } in batch {
+                            self.make(&folder, &name, &found);
+                        }
                     }
                 });
             }
@@ -204,10 +209,11 @@ impl Job<'_> {
     }
 
     /// Makes directories, and hands out files.
-    fn walk(&self, from: Node, target: &OsStr, send: &mpsc::SyncSender<Task>) -> Result<Vec<Finish>> {
+    fn walk(&self, from: Node, target: &OsStr, send: &mpsc::SyncSender<Vec<Task>>) -> Result<Vec<Finish>> {
         let (mut levels, mut way, mut finish) = (Vec::<Level>::new(), Vec::<Vec<u8>>::new(), Vec::new());
         // Files with several names, and the way to the first of them.
         let mut links: HashMap<Node, Vec<Vec<u8>>> = HashMap::new();
+        let (mut batch, mut bytes) = (Vec::new(), 0_u64);
         let mut walk = Walk::new(self.volume, from);
         while let Some(found) = walk.next() {
             if self.is_cancelled() {
@@ -260,11 +266,17 @@ impl Job<'_> {
                 }
                 continue;
             }
-            let task = Task { folder: Arc::clone(folder), name, found };
-            if send.send(task).is_err() {
-                break;
+            bytes = bytes.saturating_add(found.metadata.size);
+            batch.push(Task { folder: Arc::clone(folder), name, found });
+            if batch.len() >= BATCH.0 || bytes >= BATCH.1 {
+                bytes = 0;
+                if send.send(std::mem::take(&mut batch)).is_err() {
+                    return Ok(finish);
+                }
             }
         }
+        // It stays untaken only where no thread is left.
+        let _ = send.send(batch);
         Ok(finish)
     }
 

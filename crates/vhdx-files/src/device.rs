@@ -1,10 +1,11 @@
 //! What the readers of file systems read: a range of a disk, with bounds on the work of each call.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::fmt::Display;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use vhdx_mmap::ops::Volume as Kind;
 use vhdx_mmap::{Disk, DiskRange};
@@ -70,11 +71,12 @@ pub(crate) fn call_within<T, E: Display>(
 #[derive(Clone, Debug)]
 pub(crate) struct Device {
     range: DiskRange<Arc<Disk>>,
+    cache: Arc<Cache>,
 }
 
 impl Device {
     pub(crate) fn new(range: DiskRange<Arc<Disk>>) -> Self {
-        Self { range }
+        Self { range, cache: Arc::default() }
     }
 
     pub(crate) fn range(&self) -> &DiskRange<Arc<Disk>> {
@@ -106,7 +108,10 @@ impl Device {
             }
         });
         let done = if spend {
-            let read = self.range.read_at(buffer, offset).map_err(Error::Disk);
+            let read = match self.cache.read_at(&self.range, buffer, offset) {
+                true => Ok(buffer.len()),
+                false => self.range.read_at(buffer, offset).map_err(Error::Disk),
+            };
             read.and_then(|read| Self::check_lost(&self.range, offset, length).map(|()| read))
         } else {
             Err(Error::TooMuchWork)
@@ -123,6 +128,54 @@ impl Device {
                 Err(told)
             }
         }
+    }
+}
+
+/// The pieces of a volume that were read last. Structures are small, and near one another: the records of a directory's
+/// files, each of which is asked for several times.
+#[derive(Debug, Default)]
+struct Cache(Mutex<VecDeque<(u64, Arc<[u8]>)>>);
+
+impl Cache {
+    /// Length of a piece, in bytes. Each begins at a multiple of it.
+    const PIECE: u64 = 16 << 10;
+    /// Most pieces that are kept.
+    const MOST: usize = 32;
+    /// Longest read that is answered from pieces, in bytes.
+    const LONGEST: u64 = 4 << 10;
+
+    /// Fills `buffer` from the piece around it, and returns whether it could. What could not be read is for the caller
+    /// to read: an error is that of the bytes that were asked for, not of their neighbours.
+    fn read_at(&self, range: &DiskRange<Arc<Disk>>, buffer: &mut [u8], offset: u64) -> bool {
+        let length = u64::try_from(buffer.len()).unwrap_or(u64::MAX);
+        let skipped = offset.checked_rem(Self::PIECE).unwrap_or(0);
+        if length > Self::LONGEST || skipped.saturating_add(length) > Self::PIECE {
+            return false;
+        }
+        let start = offset.saturating_sub(skipped);
+        let Some(piece) = self.piece(range, start) else { return false };
+        let from = usize::try_from(skipped).unwrap_or(usize::MAX);
+        let Some(bytes) = piece.get(from..from.saturating_add(buffer.len())) else { return false };
+        buffer.copy_from_slice(bytes);
+        true
+    }
+
+    fn piece(&self, range: &DiskRange<Arc<Disk>>, start: u64) -> Option<Arc<[u8]>> {
+        let pieces = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = pieces().iter().find(|(at, _)| *at == start).map(|(_, piece)| Arc::clone(piece));
+        if kept.is_some() {
+            return kept;
+        }
+        let mut piece = vec![0; usize::try_from(Self::PIECE).unwrap_or(0)];
+        let read = range.read_at(&mut piece, start).ok()?;
+        piece.truncate(read);
+        let piece: Arc<[u8]> = piece.into();
+        let mut pieces = pieces();
+        if pieces.len() >= Self::MOST {
+            pieces.pop_front();
+        }
+        pieces.push_back((start, Arc::clone(&piece)));
+        Some(piece)
     }
 }
 

@@ -10,7 +10,8 @@ use crate::term::{escape, width_of};
 /// Time until there is a rate: before, the first pieces of work, which may be in memory, decide it.
 const SAMPLE: Duration = Duration::from_secs(1);
 
-/// A bar for work of `total` bytes that began some time ago, on a terminal of `width` columns.
+/// A bar for work of `total` bytes that began some time ago, on a terminal of `width` columns. Of work whose size is not
+/// known (0), it shows what is done, and the speed.
 pub(super) fn bar(
     target: ProgressDrawTarget,
     width: usize,
@@ -19,7 +20,7 @@ pub(super) fn bar(
     phase: &str,
     file: &str,
 ) -> ProgressBar {
-    let (template, message) = template(width, phase, file);
+    let (template, message) = template(width, total, phase, file);
     let style = ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar());
     let is_utf8 = is_utf8_locale(|name| std::env::var(name).ok());
     let style = style.progress_chars(if is_utf8 { "█▉▊▋▌▍▎▏ " } else { "#>-" });
@@ -37,14 +38,15 @@ pub(super) fn bar(
 }
 
 /// Template of the line, and its message: the phase and the file. The longest texts fit beside a bar of 10 columns.
-fn template(width: usize, phase: &str, file: &str) -> (String, String) {
+fn template(width: usize, total: u64, phase: &str, file: &str) -> (String, String) {
     /// Columns of the percent, the shortest bar, the sizes, and the speed: `, 999.99 MiB/s, 99s`.
     const SHORTEST: usize = 16;
     const SIZES: usize = 26;
     const SPEED: usize = 21;
 
     let mut columns = width.saturating_sub(1);
-    let mut template = "{done}% {wide_bar}".to_owned();
+    let is_measured = total > 0;
+    let mut template = if is_measured { "{done}% {wide_bar}" } else { "{binary_bytes}" }.to_owned();
     let mut message = String::new();
     let mut take = |wanted: usize| match columns.checked_sub(wanted) {
         Some(rest) => {
@@ -55,7 +57,8 @@ fn template(width: usize, phase: &str, file: &str) -> (String, String) {
     };
     if take(SHORTEST.saturating_add(SPEED)) {
         let has_sizes = take(SIZES);
-        template.push_str(if has_sizes { " {binary_bytes} of {binary_total_bytes}{speed}" } else { "{speed}" });
+        let has_both = has_sizes && is_measured;
+        template.push_str(if has_both { " {binary_bytes} of {binary_total_bytes}{speed}" } else { "{speed}" });
         if has_sizes && take(width_of(phase).saturating_add(1)) {
             template.push_str(" {msg}");
             phase.clone_into(&mut message);
@@ -77,7 +80,8 @@ fn speed(out: &mut dyn Write, done: u64, total: Option<u64>, elapsed: Duration) 
     let milliseconds = elapsed.as_millis();
     let rate = u128::from(done).saturating_mul(1000).checked_div(milliseconds).unwrap_or(0);
     write!(out, ", {}/s", BinaryBytes(u64::try_from(rate).unwrap_or(u64::MAX)))?;
-    let rest = total.unwrap_or(0).saturating_sub(done);
+    let Some(total) = total.filter(|total| *total > 0) else { return Ok(()) };
+    let rest = total.saturating_sub(done);
     let rest = u128::from(rest).saturating_mul(milliseconds).checked_div(u128::from(done)).unwrap_or(0);
     let rest = Duration::from_millis(u64::try_from(rest).unwrap_or(u64::MAX));
     write!(out, ", {:#}", HumanDuration(rest))
@@ -169,10 +173,14 @@ mod tests {
 
     /// What is shown of work that began some time ago.
     fn shown(width: u16, elapsed: Duration) -> String {
+        // The sizes with the longest texts.
+        shown_of(1_099_511_000_000, width, elapsed)
+    }
+
+    fn shown_of(total: u64, width: u16, elapsed: Duration) -> String {
         let terminal = Terminal { width, lines: Arc::default() };
         let target = ProgressDrawTarget::term_like(Box::new(terminal.clone()));
-        // The sizes with the longest texts.
-        let bar = bar(target, width.into(), 1_099_511_000_000, elapsed, "compare", "/vms/машина/диск 親親親親.vhdx");
+        let bar = bar(target, width.into(), total, elapsed, "compare", "/vms/машина/диск 親親親親.vhdx");
         bar.set_position(1_098_000_000_000);
         bar.tick();
         let lines = terminal.lines.lock().unwrap();
@@ -192,6 +200,17 @@ mod tests {
         assert!(line.contains(" GiB of ") && line.contains(" MiB/s, ") && line.contains(" compare ..."), "{line}");
         assert!(line.ends_with("親.vhdx"), "{line}");
         assert!(shown(80, Duration::from_secs(4000)).contains("compare"));
+    }
+
+    #[test]
+    fn work_of_unknown_size_has_no_percent() {
+        for width in 16..140 {
+            let line = shown_of(0, width, Duration::from_secs(4000));
+            assert!(width_of(&line) <= width.into(), "{width}: {line:?}");
+            assert!(line.starts_with("1022.59 GiB") && !line.contains('%') && !line.contains(" of "), "{line:?}");
+        }
+        let line = shown_of(0, 120, Duration::from_secs(4000));
+        assert!(line.starts_with("1022.59 GiB, 261.78 MiB/s compare "), "{line:?}");
     }
 
     #[test]

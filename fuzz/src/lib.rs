@@ -5,6 +5,7 @@
 
 pub mod chain;
 pub mod check;
+pub mod files;
 pub mod loss;
 pub mod map;
 pub mod open;
@@ -15,7 +16,9 @@ pub mod salvage;
 mod bases;
 mod change;
 mod damage;
+mod heap;
 mod judge;
+mod packed;
 mod scratch;
 
 // The test kit of the library: it makes the images, and contains the naive reader.

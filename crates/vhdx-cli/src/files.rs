@@ -9,7 +9,7 @@ use vhdx_mmap::ops::{self, Volume as Kind};
 use vhdx_mmap::report::path_of_bytes;
 use vhdx_mmap::{Disk, DiskRange};
 
-use crate::args::{Common, DiskArgs, SalvageArgs};
+use crate::args::{Common, DiskArgs, JournalArgs, SalvageArgs};
 use crate::exit::{Exit, Failure};
 use crate::open;
 use crate::size::short;
@@ -72,7 +72,7 @@ impl Opened {
     pub(crate) fn new(argument: &OsStr, args: DiskArgs, common: &Common) -> Result<Self, Failure> {
         let from = FilePath::parse(argument);
         let disk = disk(&from.image, args, common)?;
-        let volume = open_volume(&disk, &from, common)?;
+        let volume = open_volume(&disk, &from, args.journal, common)?;
         let has_backslashes = volume.about().ignores_case;
         let path = from.path.iter().map(|byte| if has_backslashes && *byte == b'\\' { b'/' } else { *byte }).collect();
         Ok(Self { from, volume, path })
@@ -210,19 +210,44 @@ pub(crate) fn parts(disk: &Disk, image: &Path) -> Result<Vec<Part>, Failure> {
 }
 
 /// Opens the volume that a path asks for: the named one, or the only or largest that can be read.
-pub(crate) fn open_volume(disk: &Arc<Disk>, from: &FilePath, common: &Common) -> Result<Box<dyn Volume>, Failure> {
+pub(crate) fn open_volume(
+    disk: &Arc<Disk>,
+    from: &FilePath,
+    journal: JournalArgs,
+    common: &Common,
+) -> Result<Box<dyn Volume>, Failure> {
     let parts = parts(disk, &from.image)?;
     let part = match &from.part {
         Some(wanted) => named(&parts, wanted, from)?,
         None => largest(&parts, from, common)?,
     };
-    open_part(disk, part, from)
+    open_part(disk, part, from, journal)
 }
 
-/// Opens the volume on a part of a disk.
-pub(crate) fn open_part(disk: &Arc<Disk>, part: &Part, from: &FilePath) -> Result<Box<dyn Volume>, Failure> {
+/// Opens the volume on a part of a disk, and prints what users have to know of it.
+pub(crate) fn open_part(
+    disk: &Arc<Disk>,
+    part: &Part,
+    from: &FilePath,
+    journal: JournalArgs,
+) -> Result<Box<dyn Volume>, Failure> {
     let range = part.range(disk).map_err(|error| Failure::of_image(&from.image, &error))?;
-    vhdx_files::open(range).map_err(|error| failure(from, b"", error))
+    let volume = vhdx_files::open_with(range, &journal.options()).map_err(|error| {
+        let names_journal = |reason: &str| reason.contains("journal") || reason.contains("log");
+        let is_of_journal =
+            !journal.ignore_journal && matches!(&error, Error::FileSystem { reason, .. } if names_journal(reason));
+        let failure = failure(from, b"", error);
+        if is_of_journal {
+            failure.with_hint("--ignore-journal reads the file system as it is on the disk; files can be outdated then")
+        } else {
+            failure
+        }
+    })?;
+    for warning in &volume.about().warnings {
+        let text = format!("{}: {warning}", from.shown(b""));
+        term::message("warning", term::WARNING, &escape(&text));
+    }
+    Ok(volume)
 }
 
 fn largest<'p>(parts: &'p [Part], from: &FilePath, common: &Common) -> Result<&'p Part, Failure> {

@@ -8,6 +8,7 @@ use crate::content::{Content, Run};
 use crate::device::{Device, call};
 use crate::error::{Error, Result};
 use crate::names::{from_utf16, units};
+use crate::options::VolumeWarning;
 use crate::time::Time;
 use crate::volume::{About, Entry, FileKind, Metadata, Node, Times, Volume, refuse_stream, require_directory};
 
@@ -28,6 +29,10 @@ const DIRECTORY: u16 = 0x10;
 
 /// Flag of content that lies in clusters one after the other, of which the table knows nothing.
 const NO_CHAIN: u8 = 0x02;
+
+/// Flags of the boot sector: the volume is in use, and some of it could not be read or written.
+const NOT_UNMOUNTED: u8 = 0x02;
+const HAS_ERRORS: u8 = 0x04;
 
 /// Largest size of a directory, in bytes.
 const MOST_OF_DIRECTORY: u64 = 256 << 20;
@@ -148,6 +153,11 @@ impl ExFat {
         volume.about.block_size = u32::try_from(size).unwrap_or(u32::MAX);
         volume.about.ignores_case = true;
         volume.about.used = volume.used(active)?;
+        let state = byte(106);
+        volume.about.warnings = [(NOT_UNMOUNTED, VolumeWarning::NotUnmounted), (HAS_ERRORS, VolumeWarning::HasErrors)]
+            .into_iter()
+            .filter_map(|(flag, warning)| (state & flag != 0).then_some(warning))
+            .collect();
         Ok(volume)
     }
 

@@ -1,5 +1,7 @@
 //! ext2, ext3 and ext4.
 
+mod journal;
+
 use std::sync::Arc;
 
 use fs_ext4::block_io::BlockDevice;
@@ -10,9 +12,11 @@ use fs_ext4::inode::{Inode, InodeFlags};
 use fs_ext4::{Error as ExtError, Filesystem};
 use vhdx_mmap::ops::Volume as Kind;
 
+use self::journal::{Opened, Replaced, Replayed};
 use crate::content::{Content, Run};
 use crate::device::{Device, call, call_within};
 use crate::error::{Error, Result};
+use crate::options::{VolumeOptions, VolumeWarning};
 use crate::time::Time;
 use crate::volume::{
     About, Attribute, Entry, FileKind, Metadata, Node, Times, Volume, refuse_stream, require_directory,
@@ -30,19 +34,12 @@ const LARGEST_JOURNALS: u64 = 4 << 30;
 /// Number of pointers to blocks of content in an inode without extents.
 const DIRECT: usize = 12;
 
-impl BlockDevice for Device {
-    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> fs_ext4::Result<()> {
-        self.fill(offset, buffer).map_err(ExtError::Io)
-    }
-
-    fn size_bytes(&self) -> u64 {
-        self.range().size()
-    }
-}
-
 pub(crate) struct Ext {
     fs: Filesystem,
     device: Device,
+    /// The volume with what the journal replaces.
+    volume: Replayed,
+    replaced: Arc<Replaced>,
     about: About,
 }
 
@@ -53,27 +50,11 @@ impl std::fmt::Debug for Ext {
 }
 
 impl Ext {
-    pub(crate) fn open(device: Device, about: About) -> Result<Self> {
+    pub(crate) fn open(device: Device, about: About, options: &VolumeOptions) -> Result<Self> {
         let kind = about.kind;
-        let fs = call_within(
-            kind,
-            LARGEST_JOURNALS,
-            |error| convert(kind, error),
-            || {
-                let fs = Filesystem::mount(Arc::new(device.clone()))?;
-                let needs_recovery = fs.sb.feature_incompat & Incompat::RECOVER.bits() != 0;
-                match fs_ext4::jbd2::read_superblock(&fs)? {
-                    None if needs_recovery => {
-                        Err(ExtError::Unsupported("the journal is on another device, and was not replayed"))
-                    }
-                    // Linux throws such a journal away, and the reader has replayed it.
-                    Some(journal) if !needs_recovery && !journal.is_clean() => {
-                        Err(ExtError::Unsupported("the journal has changes that the superblock does not know of"))
-                    }
-                    _ => Ok(fs),
-                }
-            },
-        )?;
+        let open = || journal::open(&device, options.ignores_journal());
+        let Opened { fs, volume, replaced, is_ignored } =
+            call_within(kind, LARGEST_JOURNALS, |error| convert(kind, error), open)?;
         let block_size = fs.sb.block_size();
         // Kept up to date in the descriptors of groups, while the sum in the superblock may be that of the last mount.
         let free = fs.groups.iter().fold(0_u64, |sum, group| sum.saturating_add(u64::from(group.free_blocks_count)));
@@ -83,10 +64,11 @@ impl Ext {
             size,
             used: Some(size.saturating_sub(free)),
             block_size,
-            is_replayed: fs.cache_pinned_blocks() > 0,
+            is_replayed: !replaced.is_empty(),
+            warnings: warnings(&fs, is_ignored),
             ..about
         };
-        Ok(Self { fs, device, about })
+        Ok(Self { fs, device, volume, replaced, about })
     }
 
     fn call<T>(&self, work: impl FnOnce() -> fs_ext4::Result<T>) -> Result<T> {
@@ -267,6 +249,21 @@ fn cluster_size(fs: &Filesystem) -> u64 {
     cluster.unwrap_or_else(|| u64::from(fs.sb.block_size()))
 }
 
+/// What the superblock says of the state of the volume. With a journal, it is only marked as in use if that is lost.
+fn warnings(fs: &Filesystem, is_journal_ignored: bool) -> Vec<VolumeWarning> {
+    const UNMOUNTED: u16 = 1;
+    const HAS_ERRORS: u16 = 2;
+    let state = fs.sb.state;
+    [
+        (is_journal_ignored, VolumeWarning::JournalIgnored),
+        (state & UNMOUNTED == 0, VolumeWarning::NotUnmounted),
+        (state & HAS_ERRORS != 0, VolumeWarning::HasErrors),
+    ]
+    .into_iter()
+    .filter_map(|(is_so, warning)| is_so.then_some(warning))
+    .collect()
+}
+
 fn convert(kind: Kind, error: ExtError) -> Error {
     match error {
         ExtError::UnsupportedIncompat(_) | ExtError::UnsupportedRoCompat(_) | ExtError::Unsupported(_) => {
@@ -373,15 +370,15 @@ impl Volume for Ext {
             return Ok(Content::of_bytes(bytes));
         }
         let runs = self.call(|| self.runs(number, &inode))?;
-        if !self.about.is_replayed {
-            return Content::of_runs(kind, inode.size, &self.device, runs);
+        // A journal can hold content, too, and that is where it lies then.
+        if let Some(moved) = self.replaced.moved(&runs) {
+            return Content::of_runs(kind, inode.size, &self.device, moved);
         }
-        // A journal can hold content, too; what was replayed is in the memory of the reader.
         let read = |at: u64, buffer: &mut [u8]| {
             buffer
                 .chunks_mut(1 << 20)
                 .zip((at..).step_by(1 << 20))
-                .try_for_each(|(piece, at)| self.call(|| self.fs.dev.read_at(at, piece)))
+                .try_for_each(|(piece, at)| self.call(|| self.volume.read_at(at, piece)))
         };
         Content::of_changed_runs(kind, inode.size, self.device.range().size(), runs, Box::new(read))
     }

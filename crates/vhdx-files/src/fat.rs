@@ -8,6 +8,7 @@ use crate::content::{Content, Run};
 use crate::device::{Device, call};
 use crate::error::{Error, Result};
 use crate::names::{from_utf16, units};
+use crate::options::VolumeWarning;
 use crate::volume::{About, Entry, FileKind, Metadata, Node, Times, Volume, refuse_stream, require_directory};
 
 /// Size of an entry of a directory, in bytes.
@@ -51,6 +52,29 @@ fn long(bytes: &[u8], at: usize) -> u32 {
 
 fn byte(bytes: &[u8], at: usize) -> u8 {
     bytes.get(at).copied().unwrap_or(0)
+}
+
+/// What a volume says of its state: in a byte of the boot sector (Linux), and in bits of the second entry of the table
+/// that are set while all is well (Windows).
+fn warnings(clusters: &Clusters, state: u8) -> Result<Vec<VolumeWarning>> {
+    const NOT_UNMOUNTED: u8 = 1;
+    let mut entry = [0; 4];
+    let (unmounted, sound) = match clusters.width {
+        Width::Twelve => (0, 0),
+        Width::Sixteen => (0x8000, 0x4000),
+        Width::TwentyEight | Width::ThirtyTwo => (0x800_0000, 0x400_0000),
+    };
+    match clusters.width {
+        Width::Twelve => {}
+        Width::Sixteen => clusters.read(clusters.table.saturating_add(2), entry.split_at_mut(2).0)?,
+        Width::TwentyEight | Width::ThirtyTwo => clusters.read(clusters.table.saturating_add(4), &mut entry)?,
+    }
+    let entry = u32::from_le_bytes(entry);
+    let is_in_use = state & NOT_UNMOUNTED != 0 || entry & unmounted != unmounted;
+    Ok([(is_in_use, VolumeWarning::NotUnmounted), (entry & sound != sound, VolumeWarning::HasErrors)]
+        .into_iter()
+        .filter_map(|(is_so, warning)| is_so.then_some(warning))
+        .collect())
 }
 
 impl Fat {
@@ -103,7 +127,9 @@ impl Fat {
         let clusters = Clusters { kind, device, width, table, start, size, count };
         let root = if is_32 { Root::Chain(long(&boot, 44)) } else { Root::Fixed(tables_end, root_bytes) };
         let used = clusters.used()?.saturating_mul(size);
+        let warnings = warnings(&clusters, byte(&boot, if is_32 { 0x41 } else { 0x25 }))?;
         let about = About {
+            warnings,
             size: u64::from(count).saturating_mul(size),
             used: Some(used),
             block_size: u32::try_from(size).unwrap_or(u32::MAX),

@@ -20,7 +20,9 @@
 //!
 //! Checksums of Btrfs are verified, those of content too, and subvolumes are directories below the top one. A log tree
 //! of Btrfs, external logs, realtime files and dirty logs of version 4 of XFS, and volumes on several disks are
-//! refused.
+//! refused. [`VolumeOptions::ignore_journal`] reads volumes without what their journal holds, and [`About::warnings`]
+//! names volumes that were not unmounted, or are marked as damaged. The extended attributes of NTFS include
+//! `system.ntfs_acl`, the security descriptor, unless `$Secure` is damaged.
 //!
 //! # Example
 //!
@@ -57,6 +59,8 @@ mod host_name;
 mod locate;
 mod names;
 mod ntfs;
+mod options;
+mod patched;
 mod path;
 #[cfg(feature = "serde")]
 pub mod report;
@@ -81,6 +85,7 @@ pub use device::is_panic_caught;
 pub use error::{Error, Result};
 pub use host_name::host_name;
 pub use locate::{Owner, locate};
+pub use options::{VolumeOptions, VolumeWarning};
 pub use path::{lookup, lookup_link};
 pub use time::Time;
 pub use usage::{add_usage, allocated};
@@ -113,17 +118,25 @@ pub const fn can_read(kind: Kind) -> bool {
 /// # Errors
 /// Fails if the disk holds no such file system or cannot be read, and if the file system cannot be read right.
 pub fn open(range: DiskRange<Arc<Disk>>) -> Result<Box<dyn Volume>> {
+    open_with(range, &VolumeOptions::new())
+}
+
+/// Opens the file system on a disk or a partition, with options.
+///
+/// # Errors
+/// Those of [`open`].
+pub fn open_with(range: DiskRange<Arc<Disk>>, options: &VolumeOptions) -> Result<Box<dyn Volume>> {
     let found = vhdx_mmap::ops::detect_volume(&range)?;
     let (kind, details) = found.ok_or(Error::NoFileSystem { found: None })?;
     let device = Device::new(range);
     let about = About::new(kind, details);
     Ok(match kind {
-        Kind::Ext2 | Kind::Ext3 | Kind::Ext4 => Box::new(ext::Ext::open(device, about)?),
-        Kind::Ntfs => Box::new(ntfs::Ntfs::open(device, about)?),
+        Kind::Ext2 | Kind::Ext3 | Kind::Ext4 => Box::new(ext::Ext::open(device, about, options)?),
+        Kind::Ntfs => Box::new(ntfs::Ntfs::open(device, about, options)?),
         Kind::Fat | Kind::Fat32 => Box::new(fat::Fat::open(device, about)?),
         Kind::ExFat => Box::new(exfat::ExFat::open(device, about)?),
-        Kind::Xfs => Box::new(xfs::Xfs::open(device, about)?),
-        Kind::Btrfs => Box::new(btrfs::Btrfs::open(device, about)?),
+        Kind::Xfs => Box::new(xfs::Xfs::open(device, about, options)?),
+        Kind::Btrfs => Box::new(btrfs::Btrfs::open(device, about, options)?),
         Kind::Erofs => Box::new(erofs::Erofs::open(device, about)?),
         Kind::Squashfs => Box::new(squashfs::Squashfs::open(device, about)?),
         found => return Err(Error::NoFileSystem { found: Some(found) }),

@@ -62,6 +62,9 @@ pub struct FileRow {
     /// Names and lengths of its streams.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub streams: Vec<StreamRow>,
+    /// What users have to know of the volume that it is in, such as `journal-ignored`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub volume_warnings: Vec<&'static str>,
 }
 
 /// Times, as RFC 3339 has them; those are left out that the file system does not have.
@@ -207,6 +210,8 @@ pub struct DfRow {
     pub reclaimable: Option<u64>,
     /// Whether its journal was replayed in memory.
     pub is_replayed: bool,
+    /// What users of the files have to know, such as `journal-ignored`.
+    pub warnings: Vec<&'static str>,
     /// Why it cannot be read; none if it can, or if it is nothing that is read.
     pub error: Option<String>,
 }
@@ -261,6 +266,7 @@ impl FileRow {
         Ok(Self {
             streams: streams.into_iter().map(|stream| StreamRow { name: stream.name, size: stream.size }).collect(),
             target,
+            volume_warnings: volume.about().warnings.iter().map(|warning| warning.as_str()).collect(),
             ..Self::of_metadata(path, node, metadata)
         })
     }
@@ -286,6 +292,7 @@ impl FileRow {
             is_encrypted: metadata.is_encrypted,
             target: None,
             streams: Vec::new(),
+            volume_warnings: Vec::new(),
         }
     }
 }

@@ -6,6 +6,7 @@ use vhdx_mmap::ops::{Volume as Kind, VolumeDetails};
 
 use crate::content::Content;
 use crate::error::{Error, Result};
+use crate::options::VolumeWarning;
 use crate::time::Time;
 
 /// Names a file, a directory or whatever else has a name, inside one volume: the number of the inode where the file
@@ -41,6 +42,8 @@ pub struct About {
     pub is_experimental: bool,
     /// Whether names that differ in case alone are one name.
     pub ignores_case: bool,
+    /// What users of its files have to know.
+    pub warnings: Vec<VolumeWarning>,
 }
 
 impl About {
@@ -56,6 +59,7 @@ impl About {
             is_replayed: false,
             is_experimental: false,
             ignores_case: false,
+            warnings: Vec::new(),
         }
     }
 }

@@ -217,6 +217,9 @@ pub(crate) struct DiffArgs {
     /// List the files that were added, removed, changed or renamed; with --content, by their content, too
     #[arg(long, conflicts_with_all = ["allocated", "delta"])]
     pub(crate) files: bool,
+    /// With --files, leave out the changes in journals; files can be outdated or damaged
+    #[arg(long, requires = "files")]
+    pub(crate) ignore_journal: bool,
     /// Write the changed bytes to FILE [default: no file]
     #[arg(long, value_name = "FILE")]
     pub(crate) delta: Option<PathBuf>,

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use vhdx_files::VolumeOptions;
 
 use crate::size::parse_size;
 
@@ -15,6 +16,22 @@ pub(crate) struct DiskArgs {
     /// Open a damaged image, too; files in lost ranges cannot be read
     #[arg(long)]
     pub(crate) salvage: bool,
+    #[command(flatten)]
+    pub(crate) journal: JournalArgs,
+}
+
+/// What happens to the journals of file systems.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct JournalArgs {
+    /// Leave out the changes in journals of file systems; files can be outdated or damaged
+    #[arg(long, aliases = ["noload", "norecovery", "no-replay"])]
+    pub(crate) ignore_journal: bool,
+}
+
+impl JournalArgs {
+    pub(crate) fn options(self) -> VolumeOptions {
+        VolumeOptions::new().ignore_journal(self.ignore_journal)
+    }
 }
 
 /// Which time of a file is shown.

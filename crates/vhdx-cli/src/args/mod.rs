@@ -23,8 +23,8 @@ pub(crate) use bulk::{
 use damage::parse_byte;
 pub(crate) use damage::{CheckArgs, LossMapFormat, SalvageArgs};
 pub(crate) use files::{
-    CatArgs, CpArgs, DfArgs, DiskArgs, FindArgs, KindChoice, LocateArgs, LsArgs, TarArgs, TimeChoice, TimelineArgs,
-    TimelineFormat, TreeArgs,
+    CatArgs, CpArgs, DfArgs, DiskArgs, FindArgs, JournalArgs, KindChoice, LocateArgs, LsArgs, TarArgs, TimeChoice,
+    TimelineArgs, TimelineFormat, TreeArgs,
 };
 pub(crate) use folder::{FolderArgs, ListArgs, ListFormat, SortKey};
 

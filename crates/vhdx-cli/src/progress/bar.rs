@@ -10,8 +10,8 @@ use crate::term::{escape, width_of};
 /// Time until there is a rate: before, the first pieces of work, which may be in memory, decide it.
 const SAMPLE: Duration = Duration::from_secs(1);
 
-/// A bar for work of `total` bytes that began some time ago, on a terminal of `width` columns. Of work whose size is not
-/// known (0), it shows what is done, and the speed.
+/// A bar for work of `total` bytes that began some time ago, on a terminal of `width` columns. Of work whose size is
+/// not known (0), it shows what is done, and the speed.
 pub(super) fn bar(
     target: ProgressDrawTarget,
     width: usize,

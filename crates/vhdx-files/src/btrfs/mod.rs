@@ -21,12 +21,14 @@ use fs_btrfs::dir::{DIR_INDEX_KEY, DIR_ITEM_KEY, DirEntry, XATTR_ITEM_KEY};
 use fs_btrfs::fs::{ROOT_ITEM_KEY, root_item};
 use fs_btrfs::inode::{FileType, INODE_ITEM_KEY, Inode, Timestamp};
 use fs_btrfs::subvol::{EMPTY_SUBVOL_DIR_OBJECTID, FS_TREE_OBJECTID, is_subvolume_id};
-use fs_btrfs::{Error as BtrfsError, Filesystem};
+use fs_btrfs::{Error as BtrfsError, Filesystem, Superblock};
 use vhdx_mmap::ops::Volume as Kind;
 
 use crate::content::Content;
 use crate::device::{Device, call};
 use crate::error::{Error, Result};
+use crate::options::{VolumeOptions, VolumeWarning};
+use crate::patched::Patched;
 use crate::time::Time;
 use crate::volume::{
     About, Attribute, Entry, FileKind, Metadata, Node, Times, Volume, refuse_stream, require_directory,
@@ -41,6 +43,9 @@ const ROOT_REFERENCE_KEY: u8 = 156;
 
 /// Where the superblock is that counts: copies of it do not know of a log tree.
 const SUPERBLOCK: u64 = 64 << 10;
+
+/// Size of the superblock, in bytes.
+const SUPERBLOCK_SIZE: usize = 4096;
 
 /// Most subvolumes that nodes have room for.
 const MOST_SUBVOLUMES: usize = 1 << 16;
@@ -78,8 +83,14 @@ impl std::fmt::Debug for Btrfs {
 }
 
 impl Btrfs {
-    pub(crate) fn open(device: Device, about: About) -> Result<Self> {
-        let fs = guarded(|| Filesystem::mount(Arc::new(device.clone())))?;
+    pub(crate) fn open(device: Device, about: About, options: &VolumeOptions) -> Result<Self> {
+        let without_log = if options.ignores_journal() { guarded(|| without_log(&device))? } else { None };
+        let is_log_ignored = without_log.is_some();
+        let below: Arc<dyn fs_core::BlockRead> = match without_log {
+            Some(bytes) => Arc::new(Patched { device: device.clone(), at: SUPERBLOCK, bytes }),
+            None => Arc::new(device.clone()),
+        };
+        let fs = guarded(|| Filesystem::mount(below))?;
         let superblock = fs.superblock();
         if superblock.bytenr != SUPERBLOCK {
             return Err(Error::unsupported(
@@ -92,6 +103,7 @@ impl Btrfs {
             used: Some(superblock.bytes_used),
             block_size: superblock.sectorsize,
             is_experimental: true,
+            warnings: if is_log_ignored { vec![VolumeWarning::JournalIgnored] } else { Vec::new() },
             ..about
         };
         let trees = Trees::new(device, fs)?;
@@ -177,17 +189,38 @@ impl Btrfs {
     }
 }
 
+/// Returns the superblock as it would be without a log tree; none if it has none, or is damaged.
+fn without_log(device: &Device) -> fs_btrfs::Result<Option<Vec<u8>>> {
+    use fs_btrfs::superblock::offsets::{LOG_ROOT, LOG_ROOT_LEVEL};
+    let mut bytes = vec![0; SUPERBLOCK_SIZE];
+    device.fill(SUPERBLOCK, &mut bytes).map_err(fs_core::Error::Io)?;
+    let Ok(superblock) = Superblock::parse(&bytes) else { return Ok(None) };
+    if superblock.bytenr != SUPERBLOCK || !superblock.has_dirty_log() {
+        return Ok(None);
+    }
+    for (at, length) in [(LOG_ROOT, 8), (LOG_ROOT_LEVEL, 1)] {
+        bytes.iter_mut().skip(at).take(length).for_each(|byte| *byte = 0);
+    }
+    fs_btrfs::super_write::stamp_checksum(&mut bytes, superblock.csum_type);
+    Ok(Some(bytes))
+}
+
 fn guarded<T>(work: impl FnOnce() -> fs_btrfs::Result<T>) -> Result<T> {
     call(KIND, convert, work)
 }
 
 fn convert(error: BtrfsError) -> Error {
     match error {
+        // The reader's words for this speak of its own functions.
+        BtrfsError::UnsupportedFeature(what) if what.contains("mount_pool") => {
+            Error::unsupported(KIND, "a volume on several disks, which cannot be read from one of them")
+        }
         BtrfsError::UnsupportedFeature(what) | BtrfsError::UnsupportedProfile(what) => Error::unsupported(KIND, what),
         BtrfsError::UnsupportedChecksum(_) => Error::unsupported(KIND, error),
         BtrfsError::DirtyLog => Error::unsupported(
             KIND,
-            "a log tree, which holds what was written last: mount the volume for writing once, and unmount it",
+            "a log tree, which holds what was written last: have Linux mount a copy of the volume for writing once, \
+             or ignore the journal",
         ),
         // The reader's words for every structure that is damaged speak of the superblock.
         BtrfsError::BadSuperblock(what) => Error::damaged(KIND, what),

@@ -28,6 +28,16 @@ const EMPTY: u8 = 0xff;
 
 /// Returns the volume as the journal leaves it; none if the journal has no change that the volume lacks.
 pub(super) fn replayed(view: &View) -> Result<Option<View>> {
+    pending(view)?.map(|log| replay(view, &log)).transpose()
+}
+
+/// Returns whether the journal has changes that the volume may lack.
+pub(super) fn is_pending(view: &View) -> Result<bool> {
+    Ok(pending(view)?.is_some())
+}
+
+/// Returns the journal, if it has changes that the volume may lack.
+fn pending(view: &View) -> Result<Option<Clusters>> {
     let log = log_of(view)?;
     if is_empty(view, &log)? {
         return Ok(None);
@@ -40,7 +50,7 @@ pub(super) fn replayed(view: &View) -> Result<Option<View>> {
     };
     match state_of_nonempty(&mut read) {
         LogfileState::Empty | LogfileState::Clean(_) => Ok(None),
-        LogfileState::Pending(_) => replay(view, &log).map(Some),
+        LogfileState::Pending(_) => Ok(Some(log)),
     }
 }
 

@@ -13,6 +13,7 @@ mod raw;
 mod record;
 mod reparse;
 mod runs;
+mod security;
 mod view;
 
 use std::fmt;
@@ -28,11 +29,13 @@ use self::record::{
     VOLUME_NAME, split,
 };
 use self::runs::{Clusters, ENCRYPTED, clusters_of};
+use self::security::{DESCRIPTOR, Descriptors};
 use self::view::View;
 use crate::content::Content;
 use crate::device::{Device, call};
 use crate::error::{Error, Result};
 use crate::names::{to_utf16, units};
+use crate::options::{VolumeOptions, VolumeWarning};
 use crate::volume::{About, Attribute as Extended, Entry, FileKind, Metadata, Node, Stream, Volume, require_directory};
 
 /// Numbers of the records of system files.
@@ -40,6 +43,9 @@ const VOLUME: u64 = 3;
 const ROOT: u64 = 5;
 const BITMAP: u64 = 6;
 const UPCASE: u64 = 10;
+
+/// Flag of a volume that Windows is to check.
+const DIRTY: u16 = 1;
 
 /// Number of the first record that is not kept for system files. Those are left out of listings.
 const FIRST_USER: u64 = 24;
@@ -63,6 +69,8 @@ pub(crate) struct Ntfs {
     /// With the space in use, which takes a look at all of `$Bitmap`.
     full_about: OnceLock<About>,
     upcase: OnceLock<UpCase>,
+    /// Empty if they cannot be read.
+    descriptors: OnceLock<Descriptors>,
     /// Whether the volume is the one that Windows runs from, and so has the letter C.
     is_of_windows: OnceLock<bool>,
 }
@@ -79,10 +87,19 @@ fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
 }
 
 impl Ntfs {
-    pub(crate) fn open(device: Device, about: About) -> Result<Self> {
-        guarded(|| {
+    pub(crate) fn open(device: Device, about: About, options: &VolumeOptions) -> Result<Self> {
+        let mut this = guarded(|| {
             let view = View::open(device)?;
-            let replayed = journal::replayed(&view)?;
+            let mut warnings = Vec::new();
+            let replayed = if options.ignores_journal() {
+                // Of a journal that cannot be read, nothing says that it is empty.
+                if journal::is_pending(&view).unwrap_or(true) {
+                    warnings.push(VolumeWarning::JournalIgnored);
+                }
+                None
+            } else {
+                journal::replayed(&view)?
+            };
             let is_replayed = replayed.is_some();
             let view = replayed.unwrap_or(view);
             let file = view.file(Node(VOLUME), |kind, _| matches!(kind, VOLUME_NAME | VOLUME_INFORMATION))?;
@@ -98,8 +115,12 @@ impl Ntfs {
             if !matches!(version, (1, 2) | (3, _)) {
                 return Err(unsupported(format!("version {}.{}", version.0, version.1)));
             }
+            if information.u16(0xa)? & DIRTY != 0 {
+                warnings.push(VolumeWarning::CheckScheduled);
+            }
             let about = About {
                 label,
+                warnings,
                 uuid: format!("{:016X}", view.boot.serial_number),
                 size: view.boot.volume_bytes(),
                 block_size: u32::try_from(view.cluster()).unwrap_or(0),
@@ -117,9 +138,27 @@ impl Ntfs {
                 about,
                 full_about: OnceLock::new(),
                 upcase: OnceLock::new(),
+                descriptors: OnceLock::new(),
                 is_of_windows: OnceLock::new(),
             })
-        })
+        })?;
+        if this.is_hibernated() {
+            this.about.warnings.push(VolumeWarning::Hibernated);
+        }
+        Ok(this)
+    }
+
+    /// Returns whether Windows hibernates on this volume, or was shut down with fast startup. A file that cannot be
+    /// read says nothing.
+    fn is_hibernated(&self) -> bool {
+        const MARKS: [&[u8; 4]; 2] = [b"hibr", b"HIBR"];
+        let beginning = || -> Result<Option<[u8; 4]>> {
+            let Some(file) = self.find(self.root, b"hiberfil.sys")? else { return Ok(None) };
+            let mut mark = [0; 4];
+            self.open(file, None)?.read_at(&mut mark, 0)?;
+            Ok(Some(mark))
+        };
+        beginning().ok().flatten().is_some_and(|mark| MARKS.contains(&&mark))
     }
 
     fn upcase(&self) -> &UpCase {
@@ -130,6 +169,10 @@ impl Ntfs {
         };
         // Only looking up names in another case needs it, and the table is the same everywhere.
         self.upcase.get_or_init(|| UpCase::new(guarded(table).ok()))
+    }
+
+    fn descriptors(&self) -> &Descriptors {
+        self.descriptors.get_or_init(|| guarded(|| Descriptors::of(&self.view)).unwrap_or_default())
     }
 
     /// Counts the clusters in use, by `$Bitmap`.
@@ -321,11 +364,15 @@ impl Volume for Ntfs {
     }
 
     fn attributes(&self, node: Node) -> Result<Vec<Extended>> {
-        let found = guarded(|| self.extended(&self.view.file(node, |kind, _| kind == EXTENDED)?))?;
+        let is_wanted = |kind| matches!(kind, STANDARD_INFORMATION | DESCRIPTOR | EXTENDED);
+        let (found, descriptor) = guarded(|| {
+            let file = self.view.file(node, |kind, _| is_wanted(kind))?;
+            Ok((self.extended(&file)?, self.descriptor(&file)))
+        })?;
         // They are in no namespace; those that the Linux of Windows keeps here have lost the case of their letters.
         let named =
             |attribute: Extended| Extended { name: [b"ntfs.".as_slice(), &attribute.name].concat(), ..attribute };
-        Ok(found.into_iter().map(named).collect())
+        Ok(found.into_iter().map(named).chain(descriptor).collect())
     }
 
     fn streams(&self, node: Node) -> Result<Vec<Stream>> {

@@ -9,20 +9,25 @@
 //! buffers of metadata, and read as structures.)
 
 mod log;
+mod unlogged;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use fs_core::BlockRead;
 use fs_xfs::dir::DirEntry;
 use fs_xfs::extent::Extent;
 use fs_xfs::inode::{FileType, Format, Inode, Timestamp};
+use fs_xfs::log::{LogState, inspect};
 use fs_xfs::superblock::version_flags::BORGBIT;
 use fs_xfs::{Error as XfsError, Filesystem, Superblock};
 use vhdx_mmap::ops::Volume as Kind;
 
+use self::unlogged::{WithValues, WithoutLog};
 use crate::content::{Content, Run};
 use crate::device::{Device, call, call_within};
 use crate::error::{Error, Result};
+use crate::options::{VolumeOptions, VolumeWarning};
 use crate::time::Time;
 use crate::volume::{
     About, Attribute, Entry, FileKind, Metadata, Node, Times, Volume, find_among, refuse_stream, require_directory,
@@ -41,7 +46,9 @@ const LONGEST_FILE: u64 = (1 << 63) - 1;
 const READS_OF_LOG: u64 = 8;
 
 pub(crate) struct Xfs {
-    fs: Filesystem,
+    fs: Arc<Filesystem>,
+    /// As `fs`, with large values of attributes as the disk has them; only after a replay.
+    with_values: Option<Filesystem>,
     device: Device,
     about: About,
     /// Device numbers from the log, by inode.
@@ -55,7 +62,7 @@ impl std::fmt::Debug for Xfs {
 }
 
 impl Xfs {
-    pub(crate) fn open(device: Device, about: About) -> Result<Self> {
+    pub(crate) fn open(device: Device, about: About, options: &VolumeOptions) -> Result<Self> {
         let superblock = |device: &dyn fs_core::BlockRead| {
             let mut bytes = vec![0; 4096];
             device.read_at(0, &mut bytes)?;
@@ -64,7 +71,22 @@ impl Xfs {
         let before = guarded(|| superblock(&device))?;
         let log_size = u64::from(before.logblocks).saturating_mul(u64::from(before.blocksize));
         let most = log_size.saturating_mul(READS_OF_LOG);
-        let fs = call_within(KIND, most, convert, || Filesystem::mount_with_cache(Arc::new(device.clone()), 0))?;
+        let mut warnings = Vec::new();
+        let mut below: Arc<dyn BlockRead> = Arc::new(device.clone());
+        if options.ignores_journal() {
+            let state = call_within(KIND, most, convert, || inspect(&device, &before));
+            match state {
+                Ok(LogState::Empty | LogState::CleanlyUnmounted) => {}
+                // Of a log that cannot be read, nothing says that it is empty.
+                Ok(LogState::NeedsReplay) | Err(Error::FileSystem { .. } | Error::TooMuchWork) => {
+                    warnings.push(VolumeWarning::JournalIgnored);
+                }
+                Err(error) => return Err(error),
+            }
+            below = Arc::new(WithoutLog::new(below, &before));
+        }
+        let fs = call_within(KIND, most, convert, || Filesystem::mount_with_cache(below, 0))?;
+        let fs = Arc::new(fs);
         let device_numbers = if fs.was_replayed() {
             let log = log::Log::new(&device, &before);
             call_within(KIND, most, |error| error, || log.check())?
@@ -84,6 +106,13 @@ impl Xfs {
         if shape(&superblock) != shape(&before) {
             return Err(Error::unsupported(KIND, "the log was not replayed: it changes the size of the file system"));
         }
+        let with_values = if fs.was_replayed() {
+            let replayed = WithValues { replayed: Arc::clone(&fs), device: device.clone() };
+            let below = WithoutLog::new(Arc::new(replayed), &superblock);
+            Some(guarded(|| Filesystem::mount_with_cache(Arc::new(below), 0))?)
+        } else {
+            None
+        };
         let free = guarded(|| free_blocks(&fs, &superblock))?;
         let block = u64::from(superblock.blocksize);
         let size = superblock.dblocks.saturating_mul(block);
@@ -95,9 +124,10 @@ impl Xfs {
             block_size: superblock.blocksize,
             is_replayed: fs.was_replayed(),
             ignores_case: superblock.versionnum & BORGBIT != 0,
+            warnings,
             ..about
         };
-        Ok(Self { fs, device, about, device_numbers })
+        Ok(Self { fs, with_values, device, about, device_numbers })
     }
 
     /// Reads the inode of a file that has a name.
@@ -198,7 +228,9 @@ fn convert(error: XfsError) -> Error {
         XfsError::UnsupportedFeature(what) => Error::unsupported(KIND, what),
         // The reader's words for every structure that is damaged speak of the superblock.
         XfsError::BadSuperblock(what) => Error::damaged(KIND, what),
-        XfsError::DirtyLog => Error::unsupported(KIND, "files were deleted while in use, and no log says so"),
+        XfsError::DirtyLog => {
+            Error::unsupported(KIND, "the log was not replayed: files were deleted while in use, and no log says so")
+        }
         error => Error::damaged(KIND, error),
     }
 }
@@ -309,14 +341,8 @@ impl Volume for Xfs {
 
     fn attributes(&self, node: Node) -> Result<Vec<Attribute>> {
         let (inode, raw) = guarded(|| self.inode(node))?;
-        let found = guarded(|| self.fs.list_xattrs(&inode, &raw)).map_err(|error| match error {
-            // Large values are in blocks that no log holds, and the replay leaves inodes in blocks that were theirs
-            // before. Checksums tell these from values.
-            Error::FileSystem { reason, .. } if self.about.is_replayed => {
-                Error::unsupported(KIND, format!("an attribute in a place that the log has reused: {reason}"))
-            }
-            error => error,
-        })?;
+        let fs = self.with_values.as_ref().unwrap_or(&self.fs);
+        let found = guarded(|| fs.list_xattrs(&inode, &raw))?;
         Ok(found.into_iter().map(|found| Attribute { name: found.name, value: found.value }).collect())
     }
 }

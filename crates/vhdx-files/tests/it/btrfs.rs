@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use vhdx_files::Error;
+use vhdx_files::{Error, VolumeWarning};
 use vhdx_testkit::device::output_of;
 use vhdx_testkit::lab::Rng;
 
@@ -168,11 +168,33 @@ fn with_a_log_tree() {
     fs::rename(lab.folder.path().join("copy.raw"), &lab.raw).unwrap();
     let error = lab.open().unwrap_err();
     assert!(matches!(&error, Error::FileSystem { is_unsupported: true, .. }), "{error:?}");
-    assert!(error.to_string().contains("log tree"), "{error}");
+    let text = error.to_string();
+    assert!(text.contains("log tree") && text.contains("mount a copy of the volume for writing once"), "{text}");
+    // Without it, the volume is as it was at the last commit.
+    let volume = lab.open_without_journal().unwrap();
+    assert_eq!(volume.about().warnings, [VolumeWarning::JournalIgnored]);
+    vhdx_files::lookup(&*volume, b"/old").unwrap();
+    assert!(matches!(vhdx_files::lookup(&*volume, b"/new"), Err(Error::NotFound(_))));
     // The kernel replays it.
     drop(lab.mount(""));
-    let volume = lab.open().unwrap();
-    vhdx_files::lookup(&*volume, b"/new").unwrap();
+    for volume in [lab.open().unwrap(), lab.open_without_journal().unwrap()] {
+        assert_eq!(volume.about().warnings, []);
+        vhdx_files::lookup(&*volume, b"/new").unwrap();
+    }
+}
+
+/// One of two disks does not have all of a volume.
+#[test]
+fn on_several_disks() {
+    let Some(lab) = made(&[], 256) else { return };
+    let other = lab.folder.path().join("other.raw");
+    fs::File::create(&other).unwrap().set_len(256 << 20).unwrap();
+    let args = ["-q", "-f", "-d", "raid1", "-m", "raid1"].map(AsRef::as_ref);
+    let args: Vec<_> = args.into_iter().chain([lab.raw.as_ref(), other.as_ref()]).collect();
+    output_of("mkfs.btrfs", &args).unwrap();
+    let error = lab.open().unwrap_err();
+    assert!(matches!(&error, Error::FileSystem { is_unsupported: true, .. }), "{error:?}");
+    assert!(error.to_string().contains("a volume on several disks"), "{error}");
 }
 
 /// Content that does not have its checksum is not passed on, and the second copy of structures is used.

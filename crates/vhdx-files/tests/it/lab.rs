@@ -10,7 +10,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use vhdx_files::{Error, FileKind, Node, Time, Volume};
+use vhdx_files::{Error, FileKind, Node, Time, Volume, VolumeOptions};
 use vhdx_mmap::{Disk, DiskRange, OpenOptions, Source};
 use vhdx_testkit::builder::Spec;
 use vhdx_testkit::device::{Loop, Mount, output_of};
@@ -93,6 +93,12 @@ impl Lab {
             return None;
         }
         Some(Mount(point))
+    }
+
+    /// As [`Lab::open`], without the changes in the journal.
+    pub(crate) fn open_without_journal(&self) -> Result<Box<dyn Volume>, Error> {
+        let options = VolumeOptions::new().ignore_journal(true);
+        vhdx_files::open_with(DiskRange::whole(Made::of(&self.raw).disk()), &options)
     }
 
     /// Opens the raw disk, as it is now, as the disk of an image.

@@ -16,4 +16,5 @@ mod fat;
 mod lab;
 mod ntfs;
 mod squashfs;
+mod state;
 mod xfs;

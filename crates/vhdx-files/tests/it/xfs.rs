@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, symlink};
 use std::path::{Path, PathBuf};
 
-use vhdx_files::{Error, FileKind};
+use vhdx_files::{Error, FileKind, VolumeWarning};
 use vhdx_testkit::device::output_of;
 use vhdx_testkit::lab::Rng;
 use vhdx_testkit::support::skip;
@@ -183,8 +183,9 @@ fn work(tree: &Path, rng: &mut Rng, steps: u64) {
             8 => symlink("target/".repeat(1 + length / 300), path).unwrap(),
             9 => {
                 let name = format!("user.{}", rng.below(40));
-                // Larger ones have blocks of their own, and are refused at times.
-                let value = rng.bytes(length % 500);
+                // Larger ones have blocks of their own, which no log holds.
+                let length = if rng.one_in(2) { length } else { length % 500 };
+                let value = rng.bytes(length);
                 let _ = rustix::fs::setxattr(&known, name, &value, rustix::fs::XattrFlags::empty());
             }
             10 => {
@@ -374,6 +375,56 @@ fn fill_plain(tree: &Path) {
     }
     symlink("of_1", tree.join("link")).unwrap();
     symlink("x/".repeat(300), tree.join("long_link")).unwrap();
+}
+
+#[test]
+fn a_log_that_is_ignored_leaves_the_volume_as_it_is_on_the_disk() {
+    let Some(lab) = made(&[]) else { return };
+    let Some(mount) = lab.mount("") else { return };
+    fill_plain(&mount.0);
+    // It is deleted while in use, which a list says in the header of a group.
+    let path = mount.0.join("deleted");
+    fs::write(&path, b"content").unwrap();
+    let deleted = File::open(&path).unwrap();
+    fs::remove_file(&path).unwrap();
+    // All that is in the log is written to its places.
+    if output_of("fsfreeze", &["-f".as_ref(), mount.0.as_ref()]).is_none() {
+        skip("fsfreeze", "fsfreeze is not there");
+        return;
+    }
+    let frozen = Lab::copy_of(&lab);
+    output_of("fsfreeze", &["-u".as_ref(), mount.0.as_ref()]).unwrap();
+    let new = File::create(mount.0.join("new")).unwrap();
+    new.sync_all().unwrap();
+    let copy = Lab::copy_of(&lab);
+    drop((deleted, new, mount));
+    let volume = copy.open().unwrap();
+    assert!(volume.about().is_replayed && volume.about().warnings.is_empty());
+    vhdx_files::lookup(&*volume, b"/new").unwrap();
+    for lab in [&copy, &frozen] {
+        let volume = lab.open_without_journal().unwrap();
+        assert!(!volume.about().is_replayed);
+        assert_eq!(volume.about().warnings, [VolumeWarning::JournalIgnored]);
+        assert!(vhdx_files::lookup(&*volume, b"/new").is_err());
+        let Some(mount) = lab.mount(",ro,norecovery") else { return };
+        compare(&*volume, &mount.0, UNIX);
+    }
+    let volume = lab.open_without_journal().unwrap();
+    assert_eq!(volume.about().warnings, []);
+    vhdx_files::lookup(&*volume, b"/new").unwrap();
+}
+
+#[test]
+fn a_volume_that_needs_repair_is_refused() {
+    let Some(lab) = made(&[]) else { return };
+    let mut raw = fs::read(&lab.raw).unwrap();
+    // The feature, in the superblock.
+    raw[219] |= 0x10;
+    repair(&mut raw[..4096]);
+    fs::write(&lab.raw, raw).unwrap();
+    let error = lab.open().unwrap_err();
+    assert!(matches!(&error, Error::FileSystem { is_unsupported: true, .. }), "{error:?}");
+    assert!(error.to_string().contains("xfs_repair"), "{error}");
 }
 
 #[test]

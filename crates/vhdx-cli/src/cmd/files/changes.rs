@@ -7,7 +7,7 @@ use vhdx_files::report::{ChangeRow, FileRow};
 use vhdx_files::{ChangeKind, FileChange};
 use vhdx_mmap::Disk;
 
-use crate::args::{Common, DiffArgs};
+use crate::args::{Common, DiffArgs, JournalArgs};
 use crate::exit::{Exit, Failure};
 use crate::files::{self, FilePath};
 use crate::json;
@@ -29,7 +29,9 @@ pub(crate) fn run(disk: Disk, ancestor: Disk, args: &DiffArgs, common: &Common) 
             continue;
         };
         volumes = volumes.saturating_add(1);
-        let (new, old) = (files::open_part(&now, part, &from)?, files::open_part(&before, old, &from)?);
+        let journal = JournalArgs { ignore_journal: args.ignore_journal };
+        let (new, old) =
+            (files::open_part(&now, part, &from, journal)?, files::open_part(&before, old, &from, journal)?);
         let mut unread = |state: &'static str, unread: vhdx_files::Unread| {
             let text = format!("{} ({state}): {}", from.shown(&unread.path), unread.error);
             term::message("error", term::ERROR, &escape(&text));
@@ -40,7 +42,9 @@ pub(crate) fn run(disk: Disk, ancestor: Disk, args: &DiffArgs, common: &Common) 
             let absolute = |path: &[u8]| [b"/".as_slice(), path].concat();
             let path = absolute(&path);
             if args.output.is_json() {
-                let file = FileRow::of_metadata(&path, node, &metadata);
+                let mut file = FileRow::of_metadata(&path, node, &metadata);
+                let warnings = [&new, &old].into_iter().flat_map(|volume| &volume.about().warnings);
+                file.volume_warnings = warnings.map(|warning| warning.as_str()).collect();
                 let was = was.map(|was| String::from_utf8_lossy(&absolute(&was)).into_owned());
                 let row = ChangeRow { change: kind.as_str(), partition: part.number, from: was, what, file };
                 json::write_line(&mut out, &row)?;

@@ -9,7 +9,7 @@ use vhdx_mmap::Disk;
 use vhdx_mmap::ops::Usage;
 use vhdx_mmap::report::Schema;
 
-use crate::args::{Common, DfArgs};
+use crate::args::{Common, DfArgs, JournalArgs};
 use crate::exit::{Exit, Failure};
 use crate::files::{self, FilePath, Part};
 use crate::json::Reports;
@@ -21,7 +21,7 @@ pub(crate) fn run(args: &DfArgs, common: &Common) -> Result<Exit, Failure> {
     let mut exit = Exit::Done;
     let mut table = Vec::new();
     for image in &args.images {
-        let made = files::disk(image, args.disk, common).and_then(|disk| rows(&disk, image));
+        let made = files::disk(image, args.disk, common).and_then(|disk| rows(&disk, image, args.disk.journal));
         match made {
             Ok(volumes) => {
                 if volumes.iter().any(|row| row.error.is_some()) {
@@ -44,16 +44,16 @@ pub(crate) fn run(args: &DfArgs, common: &Common) -> Result<Exit, Failure> {
     Ok(exit)
 }
 
-fn rows(disk: &Arc<Disk>, image: &Path) -> Result<Vec<DfRow>, Failure> {
+fn rows(disk: &Arc<Disk>, image: &Path, journal: JournalArgs) -> Result<Vec<DfRow>, Failure> {
     let from = FilePath { image: image.to_path_buf(), part: None, path: Vec::new() };
-    files::parts(disk, image)?.iter().map(|part| row(disk, part, &from)).collect()
+    files::parts(disk, image)?.iter().map(|part| row(disk, part, &from, journal)).collect()
 }
 
-fn row(disk: &Arc<Disk>, part: &Part, from: &FilePath) -> Result<DfRow, Failure> {
+fn row(disk: &Arc<Disk>, part: &Part, from: &FilePath, journal: JournalArgs) -> Result<DfRow, Failure> {
     let failed = |error: vhdx_mmap::Error| Failure::of_image(&from.image, &error);
     let range = part.range(disk).map_err(failed)?;
     let allocated = vhdx_files::allocated(&range).map_err(|error| files::failure(from, b"", error))?;
-    let about = part.is_readable().then(|| files::open_part(disk, part, from));
+    let about = part.is_readable().then(|| files::open_part(disk, part, from, journal));
     let (about, error) = match about {
         Some(Ok(volume)) => (Some(volume.about().clone()), None),
         Some(Err(Failure::Message { text, .. })) => (None, Some(text)),
@@ -72,6 +72,7 @@ fn row(disk: &Arc<Disk>, part: &Part, from: &FilePath) -> Result<DfRow, Failure>
         allocated,
         reclaimable: usage.and_then(|usage| usage.reclaimable),
         is_replayed: about.as_ref().is_some_and(|about| about.is_replayed),
+        warnings: about.iter().flat_map(|about| &about.warnings).map(|warning| warning.as_str()).collect(),
         error,
     })
 }

@@ -10,7 +10,7 @@ use vhdx_files::{Owner, Unread};
 use vhdx_mmap::Disk;
 use vhdx_mmap::report::LossMap;
 
-use crate::args::{Common, LocateArgs};
+use crate::args::{Common, JournalArgs, LocateArgs};
 use crate::exit::{Exit, Failure};
 use crate::files::{self, FilePath, Part};
 use crate::json;
@@ -59,7 +59,7 @@ pub(crate) fn tell_damaged(disk: &Arc<Disk>, image: &Path, range: Range<u64>) {
     for part in parts.iter().flatten().filter(|part| part.is_readable()) {
         let place = part.number.map(|number| number.to_string());
         let from = FilePath { image: image.to_path_buf(), part: place, path: Vec::new() };
-        let Ok(volume) = files::open_part(disk, part, &from) else {
+        let Ok(volume) = files::open_part(disk, part, &from, JournalArgs { ignore_journal: false }) else {
             unknown = unknown.saturating_add(1);
             continue;
         };
@@ -128,19 +128,21 @@ impl<W: Write> Search<'_, W> {
         }
         let place = part.number.map(|number| number.to_string());
         let from = FilePath { image: self.args.image.clone(), part: place, path: Vec::new() };
-        let volume = files::open_part(disk, part, &from)?;
+        let volume = files::open_part(disk, part, &from, self.args.disk.journal)?;
+        let warnings: Vec<&'static str> = volume.about().warnings.iter().map(|warning| warning.as_str()).collect();
         let mut unknown = 0_u64;
         let mut unread = |unread: Unread| {
             unknown = unknown.saturating_add(1);
             let text = format!("{}: {}", from.shown(&unread.path), unread.error);
             term::message("warning", term::WARNING, &escape(&text));
         };
-        let located = vhdx_files::locate(&*volume, &inside, &mut unread, &mut |owner| self.print(part, &from, owner));
+        let located =
+            vhdx_files::locate(&*volume, &inside, &mut unread, &mut |owner| self.print(part, &from, &warnings, owner));
         self.unknown = self.unknown.saturating_add(unknown);
         located
     }
 
-    fn print(&mut self, part: &Part, from: &FilePath, owner: Owner) -> Result<(), Failure> {
+    fn print(&mut self, part: &Part, from: &FilePath, warnings: &[&'static str], owner: Owner) -> Result<(), Failure> {
         self.files = self.files.saturating_add(1);
         let Owner { found, stream, parts, .. } = owner;
         let path = [b"/".as_slice(), &found.path].concat();
@@ -150,7 +152,8 @@ impl<W: Write> Search<'_, W> {
                 length: *length,
                 offset: part.start.saturating_add(*at),
             });
-            let file = FileRow::of_metadata(&path, found.node, &found.metadata);
+            let mut file = FileRow::of_metadata(&path, found.node, &found.metadata);
+            file.volume_warnings = warnings.to_vec();
             let located = LocateRow { partition: part.number, file, stream, ranges: ranges.collect() };
             json::write_line(&mut self.out, &located)?;
             return Ok(writeln!(self.out)?);

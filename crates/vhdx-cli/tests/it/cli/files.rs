@@ -451,6 +451,33 @@ fn diff_lists_files_that_have_changed() {
     assert!(notes["what"].as_array().unwrap().contains(&"content".into()), "{notes}");
 }
 
+/// A journal that was never replayed, with a change to a block of a file.
+#[test]
+fn ignored_journals_are_warned_of() {
+    let folder = temp_dir();
+    let tree = tree(folder.path());
+    let options = ["-b", "4096", "-O", "^metadata_csum"];
+    let Some(raw) = ext4_raw(folder.path(), "dirty.raw", &tree, &options) else { return };
+    let (block, script) = (folder.path().join("block"), folder.path().join("script"));
+    fs::write(&block, [b'X'; 4096]).unwrap();
+    let shown = run(Command::new("debugfs").args(["-R", "blocks /hello.txt"]).arg(&raw)).done();
+    let place = shown.text().trim().to_owned();
+    fs::write(&script, format!("jo\njw -b {place} {}\njc\n", block.display())).unwrap();
+    run(Command::new("debugfs").arg("-wf").arg(&script).arg(&raw)).done();
+    let image = image_of(folder.path(), &raw);
+    let hello = inside(&image, ":/hello.txt");
+    let replayed = vhdx_run(args!["cat", &hello]).done();
+    assert_eq!(replayed.text(), "XXXXXXXXXXXXXXXXXX");
+    assert_eq!(replayed.err, "");
+    let ignored = vhdx_run(args!["cat", "--ignore-journal", &hello]).done();
+    assert_eq!(ignored.text(), "Hello from inside\n");
+    assert!(ignored.err.contains("warning: ") && ignored.err.contains("the journal is ignored"), "{}", ignored.err);
+    let listed: Value = vhdx_run(args!["ls", "--json", "--ignore-journal", &hello]).json();
+    assert_eq!(listed["volume-warnings"], serde_json::json!(["journal-ignored"]));
+    let df: Value = vhdx_run(args!["df", "--json", "--ignore-journal", &image]).json();
+    assert_eq!(df["volumes"][0]["warnings"], serde_json::json!(["journal-ignored"]));
+}
+
 #[test]
 fn what_has_no_files_is_named() {
     let folder = temp_dir();

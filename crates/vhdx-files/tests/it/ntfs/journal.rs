@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use vhdx_files::{Error, lookup};
+use vhdx_files::{Error, VolumeWarning, lookup};
 use vhdx_testkit::lab::Rng;
 
 use super::{made, mount, read};
@@ -216,6 +216,11 @@ fn refused(lab: &Lab) {
     let error = lab.open().unwrap_err();
     assert!(matches!(error, Error::FileSystem { is_unsupported: true, .. }), "{error}");
     assert!(error.to_string().contains("journal"), "{error}");
+    // It can be left out.
+    let volume = lab.open_without_journal().unwrap();
+    assert_eq!(volume.about().warnings, [VolumeWarning::JournalIgnored]);
+    let file = lookup(&*volume, b"file").unwrap();
+    assert_eq!(read(&*volume, file, None), b"is the old content");
 }
 
 #[test]
@@ -299,4 +304,28 @@ fn a_volume_that_is_marked_dirty_is_read() {
     disk.put(flags, &1_u16.to_le_bytes());
     disk.write(&lab);
     assert_eq!(found(&lab), ("content".to_owned(), false));
+    assert_eq!(lab.open().unwrap().about().warnings, [VolumeWarning::CheckScheduled]);
+}
+
+#[test]
+fn a_hibernated_windows_is_told() {
+    let Some(lab) = made("4096", "512", 32) else { return };
+    for (beginning, expected) in [
+        ("hibr", &[VolumeWarning::Hibernated][..]),
+        ("HIBR", &[VolumeWarning::Hibernated]),
+        ("WAKE", &[]),
+        ("\0\0\0\0", &[]),
+    ] {
+        // ntfs-3g does not write to such a volume, so what it has written is changed.
+        let Some(point) = mount(&lab, ",remove_hiberfile") else { return };
+        fs::write(point.path.join("Hiberfil.sys"), [b"mark".as_slice(), &[7; 9000]].concat()).unwrap();
+        drop(point);
+        let mut disk = Raw::of(&lab);
+        assert_eq!(disk.replace(&[b"mark".as_slice(), &[7; 400]].concat(), 0, beginning.as_bytes()), 1);
+        disk.write(&lab);
+        assert_eq!(lab.open().unwrap().about().warnings, expected, "{beginning}");
+        disk = Raw::of(&lab);
+        assert_eq!(disk.replace(&[beginning.as_bytes(), &[7; 400]].concat(), 0, b"mark"), 1);
+        disk.write(&lab);
+    }
 }

@@ -248,11 +248,61 @@ fn attributes_of_the_linux_of_windows() {
     let file = lookup(&*volume, b"file").unwrap();
     let metadata = volume.metadata(file).unwrap();
     assert_eq!((metadata.mode, metadata.owner), (Some(0o640), Some((1000, 2000))));
-    let found = volume.attributes(file).unwrap();
+    let mut found = volume.attributes(file).unwrap();
+    found.retain(|attribute| attribute.name != b"system.ntfs_acl");
     let names: Vec<&[u8]> = found.iter().map(|attribute| &*attribute.name).collect();
     let expected: [&[u8]; 5] = [b"ntfs.$LXMOD", b"ntfs.$LXUID", b"ntfs.$LXGID", b"ntfs.LX.USER.COMMENT", b"ntfs.OTHER"];
     assert_eq!(names, expected);
     assert_eq!((&*found[3].value, &found[4].value), (&b"value"[..], &long));
+}
+
+/// A security descriptor with an owner of its own.
+fn descriptor(owner: u32) -> Vec<u8> {
+    let identity =
+        |last: u32| [[1, 5, 0, 0, 0, 0, 0, 5].as_slice(), &[21, 1, 2, 3, last].map(u32::to_le_bytes).concat()].concat();
+    let (owner, group) = (identity(owner), identity(513));
+    let entry = [[0, 0, 36, 0].as_slice(), &0x001f_01ff_u32.to_le_bytes(), &owner].concat();
+    let list = [[2, 0, 44, 0, 1, 0, 0, 0].as_slice(), &entry].concat();
+    // Relative to itself, with a list of rights; owner, group, no list for auditing, list.
+    let header = [[1, 0, 4, 0x80].as_slice(), &[20_u32, 48, 0, 76].map(u32::to_le_bytes).concat()].concat();
+    [header, owner, group, list].concat()
+}
+
+/// More of them than have room in one block of `$Secure`.
+#[test]
+fn security_descriptors() {
+    let Some(lab) = made("4096", "512", 64) else { return };
+    let Some(point) = mount(&lab, "") else { return };
+    for number in 0..2000 {
+        let path = point.path.join(format!("file {number}"));
+        fs::write(&path, b"").unwrap();
+        lsetxattr(&path, "system.ntfs_acl", &descriptor(1000 + number), XattrFlags::empty()).unwrap();
+    }
+    drop(point);
+    let volume = lab.open().unwrap();
+    let Some(point) = mount(&lab, ",ro") else { return };
+    let mut different = std::collections::HashSet::new();
+    for entry in volume.entries(volume.root()).unwrap() {
+        let path = point.path.join(String::from_utf8(entry.name).unwrap());
+        let mut expected = vec![0; 1 << 16];
+        let length = getxattr(&path, "system.ntfs_acl", &mut expected).unwrap();
+        expected.truncate(length);
+        let found = volume.attributes(entry.node).unwrap();
+        let found = found.into_iter().find(|attribute| attribute.name == b"system.ntfs_acl").unwrap();
+        assert_eq!(found.value, expected, "{}", path.display());
+        different.insert(found.value);
+    }
+    assert_eq!(different.len(), 2000);
+    drop(point);
+    // Without `$Secure`, files are read all the same.
+    let mut disk = Raw::of(&lab);
+    let record = disk.record(9);
+    disk.put(record, b"BAAD");
+    disk.write(&lab);
+    let volume = lab.open().unwrap();
+    let file = lookup(&*volume, b"file 7").unwrap();
+    assert_eq!(volume.attributes(file).unwrap(), []);
+    assert_eq!(read(&*volume, file, None), b"");
 }
 
 /// Reads content whole.

@@ -23,4 +23,5 @@ pub use extract::{
 pub use hash::{Algorithm, Digest, UnknownAlgorithm, hash};
 pub use layout::{
     DiskLayout, Partition, PartitionScheme, PartitionTable, Usage, Volume, VolumeDetails, detect, detect_volume,
+    detect_volume_in,
 };

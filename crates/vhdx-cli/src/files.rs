@@ -4,10 +4,10 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use vhdx_files::{Error, Node, Volume};
-use vhdx_mmap::ops::{self, Volume as Kind};
+use vhdx_files::{Error, Node, Place, Volume};
+use vhdx_mmap::Disk;
+use vhdx_mmap::ops::Volume as Kind;
 use vhdx_mmap::report::path_of_bytes;
-use vhdx_mmap::{Disk, DiskRange};
 
 use crate::args::{Common, DiskArgs, JournalArgs, SalvageArgs};
 use crate::exit::{Exit, Failure};
@@ -130,6 +130,12 @@ fn no_file_system(from: &FilePath, found: Option<Kind>) -> Failure {
         Some(Kind::BitLocker) => {
             failure.with_hint("extract the disk, and open the volume with `cryptsetup bitlkOpen` or dislocker")
         }
+        Some(Kind::Udf) => {
+            failure.with_hint("extract the disk, and mount it (`mount -t udf -o loop,ro`), or list it with `7z l`")
+        }
+        Some(Kind::Hfs | Kind::HfsPlus | Kind::Hfsx) => {
+            failure.with_hint("extract the disk, and mount it (`mount -t hfsplus -o loop,ro`), or list it with `7z l`")
+        }
         Some(Kind::Lvm | Kind::MdRaid | Kind::Zfs) => {
             failure.with_hint("extract the disk, attach it with losetup, and let the system assemble it")
         }
@@ -145,68 +151,27 @@ pub(crate) fn disk(image: &Path, args: DiskArgs, common: &Common) -> Result<Arc<
     Ok(Arc::new(open::salvaged(image, &common, &SalvageArgs::only(args.salvage))?))
 }
 
-/// A place on a disk where a file system can be.
-#[derive(Clone, Debug)]
-pub(crate) struct Part {
-    /// Number of the partition; none for the whole disk.
-    pub(crate) number: Option<u32>,
-    pub(crate) start: u64,
-    pub(crate) length: u64,
-    pub(crate) kind: Option<Kind>,
-    pub(crate) label: Option<String>,
-    uuid: Option<String>,
-    name: String,
+/// A place in words: `partition 2 (ext4, 40 GiB)`, `rhel/root (XFS, 35 GiB)`.
+fn shown(place: &Place) -> String {
+    let kind = place.kind.map_or("unknown", Kind::as_str);
+    let which = match place.partition {
+        Some(number) => format!("partition {number}"),
+        None if place.logical_uuid.is_some() => place.name.clone(),
+        None => "the whole disk".to_owned(),
+    };
+    format!("{which} ({kind}, {})", short(place.size))
 }
 
-impl Part {
-    /// Whether it holds a file system whose files can be read.
-    pub(crate) fn is_readable(&self) -> bool {
-        self.kind.is_some_and(vhdx_files::can_read)
-    }
-
-    pub(crate) fn range(&self, disk: &Arc<Disk>) -> vhdx_mmap::Result<DiskRange<Arc<Disk>>> {
-        // Partitions can claim more than the disk has.
-        let end = self.start.saturating_add(self.length).min(disk.size());
-        DiskRange::new(Arc::clone(disk), self.start.min(end)..end)
-    }
-
-    /// In words: `partition 2 (ext4, 40 GiB)`.
-    fn shown(&self) -> String {
-        let kind = self.kind.map_or("unknown", Kind::as_str);
-        let place = self.number.map_or_else(|| "the whole disk".to_owned(), |number| format!("partition {number}"));
-        format!("{place} ({kind}, {})", short(self.length))
-    }
+/// What names a place in a path: `2`, `rhel/root`; none for the whole disk.
+pub(crate) fn part_name(place: &Place) -> Option<String> {
+    let number = place.partition.map(|number| number.to_string());
+    number.or_else(|| place.logical_uuid.as_ref().map(|_| place.name.clone()))
 }
 
-/// The places where file systems can be: the partitions, or else the whole disk.
-pub(crate) fn parts(disk: &Disk, image: &Path) -> Result<Vec<Part>, Failure> {
-    let layout = ops::detect(disk).map_err(|error| Failure::of_image(image, &error))?;
-    let mut parts = Vec::new();
-    for partition in layout.partition_table.iter().flat_map(|table| &table.partitions) {
-        let details = partition.details.clone().unwrap_or_default();
-        parts.push(Part {
-            number: Some(partition.number),
-            start: partition.start,
-            length: partition.length,
-            kind: partition.volume,
-            label: details.label,
-            uuid: details.uuid,
-            name: partition.name.clone(),
-        });
-    }
-    if parts.is_empty() || layout.volume.is_some() {
-        let details = layout.details.unwrap_or_default();
-        parts.push(Part {
-            number: None,
-            start: 0,
-            length: disk.size(),
-            kind: layout.volume,
-            label: details.label,
-            uuid: details.uuid,
-            name: String::new(),
-        });
-    }
-    Ok(parts)
+/// The places where file systems can be: the partitions, or else the whole disk, and logical volumes.
+pub(crate) fn places(disk: &Arc<Disk>, image: &Path) -> Result<Vec<Place>, Failure> {
+    let from = FilePath { image: image.to_path_buf(), part: None, path: Vec::new() };
+    vhdx_files::places(disk).map_err(|error| failure(&from, b"", error))
 }
 
 /// Opens the volume that a path asks for: the named one, or the only or largest that can be read.
@@ -216,23 +181,22 @@ pub(crate) fn open_volume(
     journal: JournalArgs,
     common: &Common,
 ) -> Result<Box<dyn Volume>, Failure> {
-    let parts = parts(disk, &from.image)?;
-    let part = match &from.part {
-        Some(wanted) => named(&parts, wanted, from)?,
-        None => largest(&parts, from, common)?,
+    let places = places(disk, &from.image)?;
+    let place = match &from.part {
+        Some(wanted) => named(&places, wanted, from)?,
+        None => largest(&places, from, common)?,
     };
-    open_part(disk, part, from, journal)
+    if let Some(note) = place.note.as_ref().filter(|_| !common.quiet) {
+        let text = format!("{}: {}: {note}", from.image.display(), shown(place));
+        term::message("note", term::HINT, &escape(&text));
+    }
+    open_place(place, from, journal)
 }
 
-/// Opens the volume on a part of a disk, and prints what users have to know of it.
-pub(crate) fn open_part(
-    disk: &Arc<Disk>,
-    part: &Part,
-    from: &FilePath,
-    journal: JournalArgs,
-) -> Result<Box<dyn Volume>, Failure> {
-    let range = part.range(disk).map_err(|error| Failure::of_image(&from.image, &error))?;
-    let volume = vhdx_files::open_with(range, &journal.options()).map_err(|error| {
+/// Opens the volume on a place of a disk, and prints what users have to know of it.
+pub(crate) fn open_place(place: &Place, from: &FilePath, journal: JournalArgs) -> Result<Box<dyn Volume>, Failure> {
+    let storage = place.storage.as_ref().map_err(|error| refusal(place, error, from))?;
+    let volume = vhdx_files::open_with(storage.clone(), &journal.options()).map_err(|error| {
         let names_journal = |reason: &str| reason.contains("journal") || reason.contains("log");
         let is_of_journal =
             !journal.ignore_journal && matches!(&error, Error::FileSystem { reason, .. } if names_journal(reason));
@@ -250,17 +214,31 @@ pub(crate) fn open_part(
     Ok(volume)
 }
 
-fn largest<'p>(parts: &'p [Part], from: &FilePath, common: &Common) -> Result<&'p Part, Failure> {
-    let readable: Vec<&Part> = parts.iter().filter(|part| part.is_readable()).collect();
-    let Some(largest) = readable.iter().max_by_key(|part| part.length) else {
-        let found = parts.iter().filter(|part| part.kind.is_some()).max_by_key(|part| part.length);
-        return Err(no_file_system(from, found.and_then(|part| part.kind)));
+/// The failure of a place that cannot be read.
+pub(crate) fn refusal(place: &Place, error: &Error, from: &FilePath) -> Failure {
+    let exit = match error {
+        Error::FileSystem { is_unsupported: true, .. } => Exit::Unsupported,
+        Error::Disk(error) => error.category().into(),
+        _ => Exit::Corrupt,
+    };
+    let failure = Failure::new(exit, format!("{}: {}: {error}", from.image.display(), shown(place)));
+    if exit == Exit::Unsupported {
+        failure.with_hint("extract the disk, attach it with losetup, and let the system assemble it")
+    } else {
+        failure
+    }
+}
+
+fn largest<'p>(places: &'p [Place], from: &FilePath, common: &Common) -> Result<&'p Place, Failure> {
+    let readable: Vec<&Place> = places.iter().filter(|place| place.is_readable()).collect();
+    let Some(largest) = readable.iter().max_by_key(|place| place.size) else {
+        return Err(none_readable(places, from));
     };
     if readable.len() > 1 && !common.quiet {
         let text = format!(
             "{}: {} is taken, the largest of {} file systems; IMAGE:PART:/path names another",
             from.image.display(),
-            largest.shown(),
+            shown(largest),
             readable.len(),
         );
         term::message("note", term::HINT, &escape(&text));
@@ -268,25 +246,76 @@ fn largest<'p>(parts: &'p [Part], from: &FilePath, common: &Common) -> Result<&'
     Ok(largest)
 }
 
-fn named<'p>(parts: &'p [Part], wanted: &str, from: &FilePath) -> Result<&'p Part, Failure> {
+/// Says why there is no file system to be read: a place that was refused, or else what was found.
+fn none_readable(places: &[Place], from: &FilePath) -> Failure {
+    let refused = places.iter().filter(|place| place.storage.is_err()).max_by_key(|place| place.size);
+    if let Some((place, error)) = refused.and_then(|place| Some((place, place.storage.as_ref().err()?))) {
+        return refusal(place, error, from);
+    }
+    let found = places.iter().filter(|place| place.kind.is_some()).max_by_key(|place| place.size);
+    no_file_system(from, found.and_then(|place| place.kind))
+}
+
+fn named<'p>(places: &'p [Place], wanted: &str, from: &FilePath) -> Result<&'p Place, Failure> {
     let number = wanted.strip_prefix("part").unwrap_or(wanted).parse::<u32>().ok();
-    let is = |text: &str| !text.is_empty() && text.eq_ignore_ascii_case(wanted);
-    let by_number = || parts.iter().find(|part| number.is_some() && part.number == number);
-    let by_name = || {
-        parts.iter().find(|part| {
-            is(&part.name) || part.label.as_deref().is_some_and(is) || part.uuid.as_deref().is_some_and(is)
-        })
+    let by_number = places.iter().find(|place| number.is_some() && place.partition == number);
+    let found: Vec<&Place> = match by_number {
+        Some(place) => vec![place],
+        None => places.iter().filter(|place| is_called(place, wanted)).collect(),
     };
     // Where Windows has its letters from is not on the disk; C: is the volume that it starts from, by all likelihood.
     let by_letter = || {
-        let windows = parts.iter().filter(|part| part.kind == Some(Kind::Ntfs));
-        if wanted.eq_ignore_ascii_case("c") { windows.max_by_key(|part| part.length) } else { None }
+        let windows = places.iter().filter(|place| place.kind == Some(Kind::Ntfs));
+        if wanted.eq_ignore_ascii_case("c") { windows.max_by_key(|place| place.size) } else { None }
     };
-    by_number().or_else(by_name).or_else(by_letter).ok_or_else(|| {
-        let known: Vec<String> = parts.iter().map(Part::shown).collect();
-        Failure::new(Exit::NoInput, format!("{}: has no partition {wanted}", from.image.display()))
-            .with_hint(format!("there are: {}", known.join(", ")))
-    })
+    let list = |places: &[&Place]| places.iter().map(|place| shown(place)).collect::<Vec<_>>().join(", ");
+    match found.as_slice() {
+        [place] => inside(places, place, from),
+        [] => by_letter().ok_or_else(|| {
+            let known: Vec<&Place> = places.iter().collect();
+            Failure::new(Exit::NoInput, format!("{}: has no partition or volume {wanted}", from.image.display()))
+                .with_hint(format!("there are: {}", list(&known)))
+        }),
+        several => {
+            let text = format!("{}: {wanted} is the name of {}", from.image.display(), list(several));
+            Err(Failure::new(Exit::Usage, text).with_hint("name one by its number or its UUID, or as GROUP/NAME"))
+        }
+    }
+}
+
+/// Whether a place has a name: that of the partition, the label or the UUID of what it holds; of a logical volume also
+/// `GROUP/NAME`, `GROUP-NAME` as in `/dev/mapper`, its name, or its UUID.
+fn is_called(place: &Place, wanted: &str) -> bool {
+    let is = |text: &str| !text.is_empty() && text.eq_ignore_ascii_case(wanted);
+    let is_known = is(&place.name)
+        || [&place.label, &place.uuid, &place.logical_uuid].iter().any(|text| text.as_deref().is_some_and(is));
+    let is_logical = place.logical_name().is_some_and(|(group, name)| {
+        let doubled = |text: &str| text.replace('-', "--");
+        name == wanted || wanted == format!("{}-{}", doubled(group), doubled(name))
+    });
+    is_known || is_logical
+}
+
+/// What is read of a place: of a physical volume of LVM2, the only logical one that can be.
+fn inside<'p>(places: &'p [Place], place: &'p Place, from: &FilePath) -> Result<&'p Place, Failure> {
+    if place.kind != Some(Kind::Lvm) || place.storage.is_err() {
+        return Ok(place);
+    }
+    let logical: Vec<&Place> = places.iter().filter(|place| place.logical_uuid.is_some()).collect();
+    let readable: Vec<&Place> = logical.iter().copied().filter(|place| place.is_readable()).collect();
+    match readable.as_slice() {
+        [one] => Ok(one),
+        _ => {
+            let text = format!("{}: {} has no file system of its own", from.image.display(), shown(place));
+            let known: Vec<String> = logical.iter().map(|place| shown(place)).collect();
+            let failure = Failure::new(Exit::NoInput, text);
+            Err(if known.is_empty() {
+                failure
+            } else {
+                failure.with_hint(format!("name one of its volumes: {}", known.join(", ")))
+            })
+        }
+    }
 }
 
 /// Removes what a shell or a person put behind the name of a directory.

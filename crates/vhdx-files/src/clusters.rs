@@ -205,8 +205,8 @@ pub(crate) fn time_of(date: u16, time: u16, hundredths: u8) -> Option<Time> {
     Some(Time { seconds: days.saturating_mul(86_400).saturating_add(seconds).saturating_add(more), nanoseconds })
 }
 
-/// Days from the beginning of 1970 to a date from 1980 on.
-fn days_of(year: i64, month: i64, day: i64) -> i64 {
+/// Days from the beginning of 1970 to a date after the year 0.
+pub(crate) fn days_of(year: i64, month: i64, day: i64) -> i64 {
     // Years begin in March, so that the day of a leap year is their last.
     let (year, month) =
         if month <= 2 { (year.saturating_sub(1), month.saturating_add(9)) } else { (year, month.saturating_sub(3)) };

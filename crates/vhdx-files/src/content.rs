@@ -1,13 +1,12 @@
 //! Contents of files: bytes of the disk where they lie, or what a reader makes of them.
 
 use std::fmt;
-use std::sync::Arc;
 
 use vhdx_mmap::ops::Volume as Kind;
-use vhdx_mmap::{Disk, DiskRange};
 
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::storage::Storage;
 
 /// Piece of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,10 +29,8 @@ pub struct Content<'v> {
     runs: Vec<Run>,
     read: Read<'v>,
     /// The volume, if the bytes of the runs are those of the disk.
-    volume: Option<&'v Range>,
+    volume: Option<&'v Storage>,
 }
-
-type Range = DiskRange<Arc<Disk>>;
 
 impl fmt::Debug for Content<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -95,7 +92,7 @@ impl<'v> Content<'v> {
     /// Returns the runs of the content, in order and without gaps, and the volume that their places belong to; none if
     /// the content does not lie in the volume as it is.
     #[must_use]
-    pub fn runs(&self) -> Option<(&'v Range, &[Run])> {
+    pub fn runs(&self) -> Option<(&'v Storage, &[Run])> {
         self.volume.map(|volume| (volume, self.runs.as_slice()))
     }
 

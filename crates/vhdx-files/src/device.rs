@@ -8,9 +8,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use vhdx_mmap::ops::Volume as Kind;
-use vhdx_mmap::{Disk, DiskRange};
 
 use crate::error::{Error, Result};
+use crate::storage::Storage;
 
 /// Most bytes that the structures for one call may take. A directory of two million files stays below.
 const MOST_BYTES: u64 = 256 << 20;
@@ -67,31 +67,31 @@ pub(crate) fn call_within<T, E: Display>(
     }
 }
 
-/// Range of a disk as a device. It is never written.
+/// Storage as a device. It is never written.
 #[derive(Clone, Debug)]
 pub(crate) struct Device {
-    range: DiskRange<Arc<Disk>>,
+    storage: Storage,
     cache: Arc<Cache>,
 }
 
 impl Device {
-    pub(crate) fn new(range: DiskRange<Arc<Disk>>) -> Self {
-        Self { range, cache: Arc::default() }
+    pub(crate) fn new(storage: Storage) -> Self {
+        Self { storage, cache: Arc::default() }
     }
 
-    pub(crate) fn range(&self) -> &DiskRange<Arc<Disk>> {
-        &self.range
+    pub(crate) fn range(&self) -> &Storage {
+        &self.storage
     }
 
-    /// Fails if a part of the range is lost. Of a salvaged disk, lost ranges read as zeros, which are not what a file
+    /// Fails if a part of the storage is lost. Of a salvaged disk, lost ranges read as zeros, which are not what a file
     /// holds.
-    pub(crate) fn check_lost(range: &DiskRange<Arc<Disk>>, offset: u64, length: u64) -> Result<()> {
-        let disk = range.disk();
+    pub(crate) fn check_lost(storage: &Storage, offset: u64, length: u64) -> Result<()> {
+        let disk = storage.disk();
         if !disk.is_salvaged() {
             return Ok(());
         }
-        let start = range.start().saturating_add(offset);
-        match disk.losses(start..start.saturating_add(length)).next() {
+        let mut ranges = storage.in_disk(offset..offset.saturating_add(length));
+        match ranges.find_map(|(_, range)| disk.losses(range).next()) {
             Some(loss) => Err(Error::Disk(loss.reason)),
             None => Ok(()),
         }
@@ -108,11 +108,11 @@ impl Device {
             }
         });
         let done = if spend {
-            let read = match self.cache.read_at(&self.range, buffer, offset) {
+            let read = match self.cache.read_at(&self.storage, buffer, offset) {
                 true => Ok(buffer.len()),
-                false => self.range.read_at(buffer, offset).map_err(Error::Disk),
+                false => self.storage.read_at(buffer, offset).map_err(Error::Disk),
             };
-            read.and_then(|read| Self::check_lost(&self.range, offset, length).map(|()| read))
+            read.and_then(|read| Self::check_lost(&self.storage, offset, length).map(|()| read))
         } else {
             Err(Error::TooMuchWork)
         };
@@ -146,28 +146,28 @@ impl Cache {
 
     /// Fills `buffer` from the piece around it, and returns whether it could. What could not be read is for the caller
     /// to read: an error is that of the bytes that were asked for, not of their neighbours.
-    fn read_at(&self, range: &DiskRange<Arc<Disk>>, buffer: &mut [u8], offset: u64) -> bool {
+    fn read_at(&self, storage: &Storage, buffer: &mut [u8], offset: u64) -> bool {
         let length = u64::try_from(buffer.len()).unwrap_or(u64::MAX);
         let skipped = offset.checked_rem(Self::PIECE).unwrap_or(0);
         if length > Self::LONGEST || skipped.saturating_add(length) > Self::PIECE {
             return false;
         }
         let start = offset.saturating_sub(skipped);
-        let Some(piece) = self.piece(range, start) else { return false };
+        let Some(piece) = self.piece(storage, start) else { return false };
         let from = usize::try_from(skipped).unwrap_or(usize::MAX);
         let Some(bytes) = piece.get(from..from.saturating_add(buffer.len())) else { return false };
         buffer.copy_from_slice(bytes);
         true
     }
 
-    fn piece(&self, range: &DiskRange<Arc<Disk>>, start: u64) -> Option<Arc<[u8]>> {
+    fn piece(&self, storage: &Storage, start: u64) -> Option<Arc<[u8]>> {
         let pieces = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = pieces().iter().find(|(at, _)| *at == start).map(|(_, piece)| Arc::clone(piece));
         if kept.is_some() {
             return kept;
         }
         let mut piece = vec![0; usize::try_from(Self::PIECE).unwrap_or(0)];
-        let read = range.read_at(&mut piece, start).ok()?;
+        let read = storage.read_at(&mut piece, start).ok()?;
         piece.truncate(read);
         let piece: Arc<[u8]> = piece.into();
         let mut pieces = pieces();
@@ -185,7 +185,7 @@ impl fs_core::BlockRead for Device {
     }
 
     fn size_bytes(&self) -> u64 {
-        self.range.size()
+        self.storage.size()
     }
 }
 
@@ -197,6 +197,6 @@ impl rust_fs_core_next::BlockRead for Device {
     }
 
     fn size_bytes(&self) -> u64 {
-        self.range.size()
+        self.storage.size()
     }
 }

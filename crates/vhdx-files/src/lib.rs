@@ -17,12 +17,16 @@
 //! | Btrfs (experimental) | `rust-fs-btrfs` | ns | yes | yes | | holes |
 //! | EROFS (experimental) | `rust-fs-erofs` | ns | yes | yes | | if not compressed |
 //! | squashfs (experimental) | `rust-fs-squashfs` | s | yes | yes | | holes |
+//! | ISO 9660 with Rock Ridge or Joliet (experimental) | own | s | Rock Ridge | | | yes |
 //!
 //! Checksums of Btrfs are verified, those of content too, and subvolumes are directories below the top one. A log tree
 //! of Btrfs, external logs, realtime files and dirty logs of version 4 of XFS, and volumes on several disks are
 //! refused. [`VolumeOptions::ignore_journal`] reads volumes without what their journal holds, and [`About::warnings`]
 //! names volumes that were not unmounted, or are marked as damaged. The extended attributes of NTFS include
 //! `system.ntfs_acl`, the security descriptor, unless `$Secure` is damaged.
+//!
+//! [`places`] finds where file systems are: in partitions, in linear logical volumes of LVM2, and in members of RAIDs
+//! of level 1 of Linux' md driver.
 //!
 //! # Example
 //!
@@ -55,26 +59,29 @@ mod error;
 mod exfat;
 mod ext;
 mod fat;
+mod fields;
 mod host_name;
+mod iso;
 mod locate;
+mod lvm;
 mod names;
 mod ntfs;
 mod options;
 mod patched;
 mod path;
+mod place;
+mod raid;
 #[cfg(feature = "serde")]
 pub mod report;
 mod squashfs;
+mod storage;
 mod time;
 mod usage;
 mod volume;
 mod walk;
 mod xfs;
 
-use std::sync::Arc;
-
 use vhdx_mmap::ops::Volume as Kind;
-use vhdx_mmap::{Disk, DiskRange};
 
 pub use archive::write_tar;
 pub use changes::{ChangeKind, FileChange, changes};
@@ -87,6 +94,8 @@ pub use host_name::host_name;
 pub use locate::{Owner, locate};
 pub use options::{VolumeOptions, VolumeWarning};
 pub use path::{lookup, lookup_link};
+pub use place::{Place, places};
+pub use storage::Storage;
 pub use time::Time;
 pub use usage::{add_usage, allocated};
 pub use volume::{About, Attribute, Entry, FileKind, Metadata, Node, Stream, Times, Volume};
@@ -110,25 +119,26 @@ pub const fn can_read(kind: Kind) -> bool {
             | Kind::Btrfs
             | Kind::Erofs
             | Kind::Squashfs
+            | Kind::Iso9660
     )
 }
 
-/// Opens the file system on a disk or a partition.
+/// Opens the file system on a disk, a partition ([`DiskRange`](vhdx_mmap::DiskRange)) or a logical volume.
 ///
 /// # Errors
 /// Fails if the disk holds no such file system or cannot be read, and if the file system cannot be read right.
-pub fn open(range: DiskRange<Arc<Disk>>) -> Result<Box<dyn Volume>> {
-    open_with(range, &VolumeOptions::new())
+pub fn open(storage: impl Into<Storage>) -> Result<Box<dyn Volume>> {
+    open_with(storage, &VolumeOptions::new())
 }
 
-/// Opens the file system on a disk or a partition, with options.
+/// Opens the file system on a disk, a partition or a logical volume, with options.
 ///
 /// # Errors
 /// Those of [`open`].
-pub fn open_with(range: DiskRange<Arc<Disk>>, options: &VolumeOptions) -> Result<Box<dyn Volume>> {
-    let found = vhdx_mmap::ops::detect_volume(&range)?;
-    let (kind, details) = found.ok_or(Error::NoFileSystem { found: None })?;
-    let device = Device::new(range);
+pub fn open_with(storage: impl Into<Storage>, options: &VolumeOptions) -> Result<Box<dyn Volume>> {
+    let storage = storage.into();
+    let (kind, details) = place::detect(&storage)?.ok_or(Error::NoFileSystem { found: None })?;
+    let device = Device::new(storage);
     let about = About::new(kind, details);
     Ok(match kind {
         Kind::Ext2 | Kind::Ext3 | Kind::Ext4 => Box::new(ext::Ext::open(device, about, options)?),
@@ -139,6 +149,7 @@ pub fn open_with(range: DiskRange<Arc<Disk>>, options: &VolumeOptions) -> Result
         Kind::Btrfs => Box::new(btrfs::Btrfs::open(device, about, options)?),
         Kind::Erofs => Box::new(erofs::Erofs::open(device, about)?),
         Kind::Squashfs => Box::new(squashfs::Squashfs::open(device, about)?),
+        Kind::Iso9660 => Box::new(iso::Iso::open(device, about)?),
         found => return Err(Error::NoFileSystem { found: Some(found) }),
     })
 }

@@ -123,9 +123,12 @@ pub struct FindRow {
 pub struct ChangeRow {
     /// What was done: `added`, `removed`, `changed` or `renamed`.
     pub change: &'static str,
-    /// Number of its partition; absent if it is on the disk as a whole.
+    /// Number of its partition; absent if it is on the disk as a whole, or in a logical volume.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub partition: Option<u32>,
+    /// `GROUP/NAME` of its logical volume; absent if it is in none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub logical_volume: Option<String>,
     /// Its path before, if it was renamed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
@@ -142,8 +145,11 @@ pub struct ChangeRow {
 #[serde(rename_all = "kebab-case")]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct LocateRow {
-    /// Number of its partition; none if it is on the disk as a whole.
+    /// Number of its partition; none if it is on the disk as a whole, or in a logical volume.
     pub partition: Option<u32>,
+    /// `GROUP/NAME` of its logical volume; absent if it is in none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub logical_volume: Option<String>,
     /// The file.
     #[serde(flatten)]
     pub file: FileRow,
@@ -189,8 +195,10 @@ impl Report for Df {
 #[serde(rename_all = "kebab-case")]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DfRow {
-    /// Number of the partition; none for the disk as a whole.
+    /// Number of the partition; none for the disk as a whole, and for a logical volume.
     pub partition: Option<u32>,
+    /// `GROUP/NAME` of a logical volume; none for anything else.
+    pub logical_volume: Option<String>,
     /// What it holds; none if that is not known.
     #[serde(rename = "type")]
     pub kind: Option<&'static str>,
@@ -212,6 +220,8 @@ pub struct DfRow {
     pub is_replayed: bool,
     /// What users of the files have to know, such as `journal-ignored`.
     pub warnings: Vec<&'static str>,
+    /// What must be known of its content, such as that of a member of a RAID.
+    pub note: Option<String>,
     /// Why it cannot be read; none if it can, or if it is nothing that is read.
     pub error: Option<String>,
 }

@@ -41,6 +41,8 @@ pub mod lab;
 pub mod log;
 #[cfg(all(feature = "loss", target_os = "linux"))]
 pub mod loss;
+#[cfg(all(feature = "lab", unix))]
+pub mod lvm;
 pub mod optional;
 pub mod oracle;
 #[cfg(all(feature = "lab", target_os = "linux"))]

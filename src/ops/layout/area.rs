@@ -8,7 +8,45 @@ use crate::error::Result;
 use crate::num::{to_u64, to_usize_saturating};
 
 /// A part of a disk, for small reads.
-pub(super) type Area<'d> = DiskRange<&'d Disk>;
+pub(super) type Area<'d> = dyn AreaBytes + 'd;
+
+/// A disk, for small reads.
+pub(super) type WholeDisk<'d> = DiskRange<&'d Disk>;
+
+/// Bytes of an area.
+pub(super) trait AreaBytes {
+    /// Size, in bytes.
+    fn size(&self) -> u64;
+
+    /// Copies bytes from `offset` on into `buffer`, and returns their number, which is less at the end only.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize>;
+}
+
+impl AreaBytes for DiskRange<&Disk> {
+    fn size(&self) -> u64 {
+        self.size()
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
+        self.read_at(buffer, offset)
+    }
+}
+
+/// An area of some size that a function reads.
+pub(super) struct ReadArea<R> {
+    pub(super) size: u64,
+    pub(super) read: R,
+}
+
+impl<R: Fn(&mut [u8], u64) -> Result<usize>> AreaBytes for ReadArea<R> {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
+        (self.read)(buffer, offset)
+    }
+}
 
 /// `N` bytes at an offset; none if the area ends before them.
 pub(super) fn bytes<const N: usize>(area: &Area<'_>, offset: u64) -> Result<Option<[u8; N]>> {

@@ -61,8 +61,24 @@ pub fn detect(disk: &Disk) -> Result<DiskLayout> {
 pub fn detect_volume<D: Deref<Target = Disk>>(range: &DiskRange<D>) -> Result<Option<(Volume, VolumeDetails)>> {
     let start = range.start();
     let area = DiskRange::new(&**range.disk(), start..start.saturating_add(range.size()))?;
-    let volume = volume::probe(&area)?;
-    Ok(volume.map(|volume| (volume, volume::Found::of(volume, &area).details)))
+    detect_in(&area)
+}
+
+/// As [`detect_volume`], but of what lies in several parts of a disk, such as a logical volume: of `size` bytes, which
+/// `read_at` reads as [`Disk::read_at`] does.
+///
+/// # Errors
+/// Those of [`detect_volume`], with the errors of `read_at`.
+pub fn detect_volume_in(
+    size: u64,
+    read_at: impl Fn(&mut [u8], u64) -> Result<usize>,
+) -> Result<Option<(Volume, VolumeDetails)>> {
+    detect_in(&area::ReadArea { size, read: read_at })
+}
+
+fn detect_in(area: &area::Area<'_>) -> Result<Option<(Volume, VolumeDetails)>> {
+    let volume = volume::probe(area)?;
+    Ok(volume.map(|volume| (volume, volume::Found::of(volume, area).details)))
 }
 
 fn has_raid(table: &PartitionTable) -> bool {

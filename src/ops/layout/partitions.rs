@@ -10,7 +10,7 @@ use crate::checksum::crc32;
 use crate::error::Result;
 use crate::format::Guid;
 
-use super::area::{Area, bytes, read_bytes};
+use super::area::{WholeDisk, bytes, read_bytes};
 use super::types;
 use super::volume::{self, Volume, VolumeDetails};
 
@@ -82,7 +82,7 @@ pub struct Partition {
 
 impl Partition {
     /// Describes a partition of a disk, and the volume on it.
-    fn of(disk: &Area<'_>, number: u32, (start, length): (u64, u64), kind: String, name: String) -> Self {
+    fn of(disk: &WholeDisk<'_>, number: u32, (start, length): (u64, u64), kind: String, name: String) -> Self {
         let (found, volume_error) = volume::recognise(&disk.part(start..start.saturating_add(length)));
         let (volume, details) = found.map(|found| (found.volume, found.details)).unzip();
         Self { number, start, length, kind, name, volume, details, volume_error }
@@ -96,7 +96,7 @@ const MOST_PARTITIONS: u32 = 256;
 ///
 /// Like systems do it: a master boot record with an entry for a GPT stands for that GPT; one with other partitions is
 /// the table itself, even if there is an old GPT; and without either, a GPT still counts.
-pub(super) fn read(disk: &Area<'_>, sector_size: u32, volume: Option<Volume>) -> Result<Option<PartitionTable>> {
+pub(super) fn read(disk: &WholeDisk<'_>, sector_size: u32, volume: Option<Volume>) -> Result<Option<PartitionTable>> {
     let entries = mbr_entries(disk, 0)?;
     let used = entries.iter().flatten().filter(|entry| !entry.is_empty());
     let stands_for_gpt = used.clone().any(|entry| entry.os_type == PROTECTIVE);
@@ -133,7 +133,7 @@ pub(super) fn read(disk: &Area<'_>, sector_size: u32, volume: Option<Volume>) ->
 const PROTECTIVE: u8 = 0xee;
 
 /// Returns whether the partitions are inside the disk, and do not overlap.
-fn plausible(entries: &[MbrEntry; 4], disk: &Area<'_>, sector_size: u32) -> bool {
+fn plausible(entries: &[MbrEntry; 4], disk: &WholeDisk<'_>, sector_size: u32) -> bool {
     let used = entries.iter().filter(|entry| !entry.is_empty());
     let mut spans: Vec<(u64, u64)> = used
         .map(|entry| {
@@ -178,7 +178,7 @@ impl MbrEntry {
 }
 
 /// Returns the entries of a boot record that can be a partition table.
-fn mbr_entries(disk: &Area<'_>, offset: u64) -> Result<Option<[MbrEntry; 4]>> {
+fn mbr_entries(disk: &WholeDisk<'_>, offset: u64) -> Result<Option<[MbrEntry; 4]>> {
     let Some(bytes) = bytes::<512>(disk, offset)? else { return Ok(None) };
     let sector: MbrSector = zerocopy::transmute!(bytes);
     // Boot code of other kinds ends with the same two bytes, and has anything in place of the table.
@@ -187,7 +187,7 @@ fn mbr_entries(disk: &Area<'_>, offset: u64) -> Result<Option<[MbrEntry; 4]>> {
     Ok(is_table.then_some(sector.entries))
 }
 
-fn mbr(disk: &Area<'_>, entries: &[MbrEntry; 4], sector_size: u32) -> Result<PartitionTable> {
+fn mbr(disk: &WholeDisk<'_>, entries: &[MbrEntry; 4], sector_size: u32) -> Result<PartitionTable> {
     let bytes_of = |sectors: u64| sectors.saturating_mul(u64::from(sector_size));
     let mut partitions = Vec::new();
     let mut add = |number, first: u64, entry: &MbrEntry| {
@@ -260,7 +260,7 @@ struct Gpt {
 
 impl Gpt {
     /// Returns the table with its header at an offset, if there is one with valid checksums.
-    fn at(disk: &Area<'_>, sector_size: u32, offset: u64, is_backup: bool) -> Result<Option<Self>> {
+    fn at(disk: &WholeDisk<'_>, sector_size: u32, offset: u64, is_backup: bool) -> Result<Option<Self>> {
         /// A table is 16 KiB long in practice.
         const LONGEST_ARRAY: u64 = 1 << 20;
 
@@ -292,7 +292,7 @@ impl Gpt {
         Ok(is_right.then_some(Self { header, sector_size, is_backup, entries, entry_size }))
     }
 
-    fn partitions(&self, disk: &Area<'_>, is_protected: bool) -> Result<PartitionTable> {
+    fn partitions(&self, disk: &WholeDisk<'_>, is_protected: bool) -> Result<PartitionTable> {
         let bytes_of = |sectors: u64| sectors.saturating_mul(u64::from(self.sector_size));
         let count = self.header.number_of_partition_entries.get().min(MOST_PARTITIONS);
         let mut partitions = Vec::new();

@@ -46,7 +46,8 @@ pub(crate) enum TimeChoice {
 /// List the files in a disk
 ///
 /// A path is IMAGE:/path, in the only or the largest file system of the disk, or IMAGE:PART:/path with the number, the
-/// name, the label or the UUID of a partition, or C: for the disk of Windows. Dirty journals are replayed in memory.
+/// name, the label or the UUID of a partition, GROUP/NAME for a logical volume, or C: for the disk of Windows. Dirty
+/// journals are replayed in memory.
 ///
 /// Example: vhdx ls -l ext4.vhdx:/home
 #[derive(Args, Debug)]

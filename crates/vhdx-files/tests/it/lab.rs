@@ -147,7 +147,7 @@ impl Made {
         Self { image, blocks }
     }
 
-    fn disk(&self) -> Arc<Disk> {
+    pub(crate) fn disk(&self) -> Arc<Disk> {
         Arc::new(Disk::open(Source::open(&self.image).unwrap(), &OpenOptions::new()).unwrap())
     }
 

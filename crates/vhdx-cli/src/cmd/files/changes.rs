@@ -18,20 +18,17 @@ pub(crate) fn run(disk: Disk, ancestor: Disk, args: &DiffArgs, common: &Common) 
     let (now, before) = (Arc::new(disk), Arc::new(ancestor));
     let mut out = json::stdout();
     let (mut exit, mut volumes) = (Exit::Done, 0_u64);
-    let old_parts = files::parts(&before, &args.image)?;
-    for part in files::parts(&now, &args.image)?.iter().filter(|part| part.is_readable()) {
-        let place = part.number.map(|number| number.to_string());
-        let from = FilePath { image: args.image.clone(), part: place, path: Vec::new() };
-        let same = |old: &&files::Part| old.start == part.start && old.kind == part.kind;
-        let Some(old) = old_parts.iter().find(same) else {
+    let old_places = files::places(&before, &args.image)?;
+    for place in files::places(&now, &args.image)?.iter().filter(|place| place.is_readable()) {
+        let from = FilePath { image: args.image.clone(), part: files::part_name(place), path: Vec::new() };
+        let Some(old) = old_places.iter().find(|old| old.is_same(place)) else {
             let text = format!("{}: is new", from.shown(b""));
             term::message("note", term::HINT, &escape(&text));
             continue;
         };
         volumes = volumes.saturating_add(1);
         let journal = JournalArgs { ignore_journal: args.ignore_journal };
-        let (new, old) =
-            (files::open_part(&now, part, &from, journal)?, files::open_part(&before, old, &from, journal)?);
+        let (new, old) = (files::open_place(place, &from, journal)?, files::open_place(old, &from, journal)?);
         let mut unread = |state: &'static str, unread: vhdx_files::Unread| {
             let text = format!("{} ({state}): {}", from.shown(&unread.path), unread.error);
             term::message("error", term::ERROR, &escape(&text));
@@ -46,7 +43,9 @@ pub(crate) fn run(disk: Disk, ancestor: Disk, args: &DiffArgs, common: &Common) 
                 let warnings = [&new, &old].into_iter().flat_map(|volume| &volume.about().warnings);
                 file.volume_warnings = warnings.map(|warning| warning.as_str()).collect();
                 let was = was.map(|was| String::from_utf8_lossy(&absolute(&was)).into_owned());
-                let row = ChangeRow { change: kind.as_str(), partition: part.number, from: was, what, file };
+                let logical_volume = place.logical_uuid.as_ref().map(|_| place.name.clone());
+                let (change, partition) = (kind.as_str(), place.partition);
+                let row = ChangeRow { change, partition, logical_volume, from: was, what, file };
                 json::write_line(&mut out, &row)?;
                 return Ok(writeln!(out)?);
             }

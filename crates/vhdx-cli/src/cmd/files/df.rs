@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 
+use vhdx_files::Place;
 use vhdx_files::report::{Df, DfRow};
 use vhdx_mmap::Disk;
 use vhdx_mmap::ops::Usage;
@@ -11,7 +12,7 @@ use vhdx_mmap::report::Schema;
 
 use crate::args::{Common, DfArgs, JournalArgs};
 use crate::exit::{Exit, Failure};
-use crate::files::{self, FilePath, Part};
+use crate::files::{self, FilePath};
 use crate::json::Reports;
 use crate::size::short;
 use crate::term::{self, escape};
@@ -24,9 +25,12 @@ pub(crate) fn run(args: &DfArgs, common: &Common) -> Result<Exit, Failure> {
         let made = files::disk(image, args.disk, common).and_then(|disk| rows(&disk, image, args.disk.journal));
         match made {
             Ok(volumes) => {
-                if volumes.iter().any(|row| row.error.is_some()) {
-                    exit = Exit::Corrupt;
-                }
+                let (volumes, failed): (Vec<DfRow>, Vec<Option<Exit>>) = volumes.into_iter().unzip();
+                // What is not supported is said, and no damage.
+                exit = match failed.into_iter().flatten().find(|failed| *failed != Exit::Unsupported) {
+                    Some(_) => Exit::Corrupt,
+                    None => exit,
+                };
                 let df = Df { schema: Schema::default(), filename: image.to_string_lossy().into_owned(), volumes };
                 match &mut reports {
                     Some(reports) => reports.item(&df)?,
@@ -44,27 +48,30 @@ pub(crate) fn run(args: &DfArgs, common: &Common) -> Result<Exit, Failure> {
     Ok(exit)
 }
 
-fn rows(disk: &Arc<Disk>, image: &Path, journal: JournalArgs) -> Result<Vec<DfRow>, Failure> {
+fn rows(disk: &Arc<Disk>, image: &Path, journal: JournalArgs) -> Result<Vec<(DfRow, Option<Exit>)>, Failure> {
     let from = FilePath { image: image.to_path_buf(), part: None, path: Vec::new() };
-    files::parts(disk, image)?.iter().map(|part| row(disk, part, &from, journal)).collect()
+    files::places(disk, image)?.iter().map(|place| row(place, &from, journal)).collect()
 }
 
-fn row(disk: &Arc<Disk>, part: &Part, from: &FilePath, journal: JournalArgs) -> Result<DfRow, Failure> {
-    let failed = |error: vhdx_mmap::Error| Failure::of_image(&from.image, &error);
-    let range = part.range(disk).map_err(failed)?;
-    let allocated = vhdx_files::allocated(&range).map_err(|error| files::failure(from, b"", error))?;
-    let about = part.is_readable().then(|| files::open_part(disk, part, from, journal));
-    let (about, error) = match about {
-        Some(Ok(volume)) => (Some(volume.about().clone()), None),
-        Some(Err(Failure::Message { text, .. })) => (None, Some(text)),
+/// Describes a place; and why its file system cannot be read, if it cannot.
+fn row(place: &Place, from: &FilePath, journal: JournalArgs) -> Result<(DfRow, Option<Exit>), Failure> {
+    let allocated = match &place.storage {
+        Ok(storage) => vhdx_files::allocated(storage).map_err(|error| files::failure(from, b"", error))?,
+        Err(_) => 0,
+    };
+    let opened = (place.is_readable() || place.storage.is_err()).then(|| files::open_place(place, from, journal));
+    let (about, error, exit) = match opened {
+        Some(Ok(volume)) => (Some(volume.about().clone()), None, None),
+        Some(Err(Failure::Message { text, exit, .. })) => (None, Some(text), Some(exit)),
         Some(Err(other)) => return Err(other),
-        None => (None, None),
+        None => (None, None, None),
     };
     let usage = about.as_ref().map(|about| Usage::new(about.size, about.used, allocated));
-    Ok(DfRow {
-        partition: part.number,
-        kind: part.kind.map(|kind| kind.as_str()),
-        label: about.as_ref().map(|about| about.label.clone()).or_else(|| part.label.clone()).unwrap_or_default(),
+    let row = DfRow {
+        partition: place.partition,
+        logical_volume: place.logical_uuid.as_ref().map(|_| place.name.clone()),
+        kind: place.kind.map(|kind| kind.as_str()),
+        label: about.as_ref().map(|about| about.label.clone()).or_else(|| place.label.clone()).unwrap_or_default(),
         uuid: about.as_ref().map(|about| about.uuid.clone()).unwrap_or_default(),
         size: usage.map(|usage| usage.size),
         used: usage.and_then(|usage| usage.used),
@@ -73,8 +80,10 @@ fn row(disk: &Arc<Disk>, part: &Part, from: &FilePath, journal: JournalArgs) -> 
         reclaimable: usage.and_then(|usage| usage.reclaimable),
         is_replayed: about.as_ref().is_some_and(|about| about.is_replayed),
         warnings: about.iter().flat_map(|about| &about.warnings).map(|warning| warning.as_str()).collect(),
+        note: place.note.clone(),
         error,
-    })
+    };
+    Ok((row, exit))
 }
 
 fn print(images: &[Df], args: &DfArgs) -> Result<(), Failure> {
@@ -92,7 +101,9 @@ fn print(images: &[Df], args: &DfArgs) -> Result<(), Failure> {
     };
     for df in images {
         for row in &df.volumes {
-            let place = row.partition.map(|number| format!(":{number}:")).unwrap_or_default();
+            let number = row.partition.map(|number| number.to_string());
+            let place = number.or_else(|| row.logical_volume.clone()).map(|name| format!(":{name}:"));
+            let place = place.unwrap_or_default();
             let name = escape(&format!("{}{place}", df.filename));
             let percent = row
                 .size
@@ -110,8 +121,8 @@ fn print(images: &[Df], args: &DfArgs) -> Result<(), Failure> {
                 size(row.reclaimable),
                 escape(&row.label),
             )?;
-            if let Some(error) = &row.error {
-                writeln!(out, "  {}", escape(error))?;
+            for text in row.note.iter().chain(&row.error) {
+                writeln!(out, "  {}", escape(text))?;
             }
         }
     }

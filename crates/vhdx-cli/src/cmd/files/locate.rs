@@ -6,13 +6,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use vhdx_files::report::{FileRow, LocateRow, LocatedRange};
-use vhdx_files::{Owner, Unread};
+use vhdx_files::{Owner, Place, Storage, Unread};
 use vhdx_mmap::Disk;
 use vhdx_mmap::report::LossMap;
 
 use crate::args::{Common, JournalArgs, LocateArgs};
 use crate::exit::{Exit, Failure};
-use crate::files::{self, FilePath, Part};
+use crate::files::{self, FilePath};
 use crate::json;
 use crate::size::{counted, human};
 use crate::term::{self, escape, name_for_output};
@@ -30,8 +30,8 @@ pub(crate) fn run(args: &LocateArgs, common: &Common) -> Result<Exit, Failure> {
         ranges.extend(lost(path)?);
     }
     let mut search = Search { args, files: 0, unknown: 0, out: json::stdout() };
-    for part in files::parts(&disk, &args.image)? {
-        search.part(&disk, &part, &ranges)?;
+    for place in files::places(&disk, &args.image)? {
+        search.place(&place, &ranges)?;
     }
     search.out.flush()?;
     let (files, is_loss) = (search.files, args.loss_map.is_some());
@@ -54,12 +54,12 @@ const MOST_NAMES: usize = 20;
 pub(crate) fn tell_damaged(disk: &Arc<Disk>, image: &Path, range: Range<u64>) {
     let lost: Vec<Range<u64>> = disk.losses(range).map(|loss| loss.range).take(1 << 20).collect();
     // Of an empty list, no file system needs to be opened.
-    let parts = if lost.is_empty() { Ok(Vec::new()) } else { files::parts(disk, image) };
+    let places = if lost.is_empty() { Ok(Vec::new()) } else { files::places(disk, image) };
     let (mut names, mut count, mut unknown) = (Vec::new(), 0_u64, 0_u64);
-    for part in parts.iter().flatten().filter(|part| part.is_readable()) {
-        let place = part.number.map(|number| number.to_string());
-        let from = FilePath { image: image.to_path_buf(), part: place, path: Vec::new() };
-        let Ok(volume) = files::open_part(disk, part, &from, JournalArgs { ignore_journal: false }) else {
+    for place in places.iter().flatten().filter(|place| place.is_readable()) {
+        let from = FilePath { image: image.to_path_buf(), part: files::part_name(place), path: Vec::new() };
+        let inside = place.storage.as_ref().map(|storage| storage.within(&lost)).unwrap_or_default();
+        let Ok(volume) = files::open_place(place, &from, JournalArgs { ignore_journal: false }) else {
             unknown = unknown.saturating_add(1);
             continue;
         };
@@ -71,7 +71,7 @@ pub(crate) fn tell_damaged(disk: &Arc<Disk>, image: &Path, range: Range<u64>) {
             }
             Ok(())
         };
-        let Ok(()) = vhdx_files::locate(&*volume, &within(&lost, part), &mut unread, &mut visit);
+        let Ok(()) = vhdx_files::locate(&*volume, &inside, &mut unread, &mut visit);
     }
     if count > 0 {
         let text = format!("{}: {} damaged:", image.display(), counted(count, "file"));
@@ -89,17 +89,6 @@ pub(crate) fn tell_damaged(disk: &Arc<Disk>, image: &Path, range: Range<u64>) {
             format!("{}: of {} it is not known whether they are damaged", image.display(), counted(unknown, "file"));
         term::message("note", term::HINT, &escape(&text));
     }
-}
-
-/// Ranges of the disk as far as they lie in a part of it, counted from its beginning.
-fn within(ranges: &[Range<u64>], part: &Part) -> Vec<Range<u64>> {
-    let end = part.start.saturating_add(part.length);
-    ranges
-        .iter()
-        .map(|range| range.start.max(part.start)..range.end.min(end))
-        .filter(|range| range.start < range.end)
-        .map(|range| range.start.saturating_sub(part.start)..range.end.saturating_sub(part.start))
-        .collect()
 }
 
 /// The lost ranges of a loss map.
@@ -121,14 +110,14 @@ struct Search<'s, W> {
 }
 
 impl<W: Write> Search<'_, W> {
-    fn part(&mut self, disk: &Arc<Disk>, part: &Part, ranges: &[Range<u64>]) -> Result<(), Failure> {
-        let inside = within(ranges, part);
-        if inside.is_empty() || !part.is_readable() {
+    fn place(&mut self, place: &Place, ranges: &[Range<u64>]) -> Result<(), Failure> {
+        let Some(storage) = place.storage.as_ref().ok().filter(|_| place.is_readable()) else { return Ok(()) };
+        let inside = storage.within(ranges);
+        if inside.is_empty() {
             return Ok(());
         }
-        let place = part.number.map(|number| number.to_string());
-        let from = FilePath { image: self.args.image.clone(), part: place, path: Vec::new() };
-        let volume = files::open_part(disk, part, &from, self.args.disk.journal)?;
+        let from = FilePath { image: self.args.image.clone(), part: files::part_name(place), path: Vec::new() };
+        let volume = files::open_place(place, &from, self.args.disk.journal)?;
         let warnings: Vec<&'static str> = volume.about().warnings.iter().map(|warning| warning.as_str()).collect();
         let mut unknown = 0_u64;
         let mut unread = |unread: Unread| {
@@ -136,25 +125,37 @@ impl<W: Write> Search<'_, W> {
             let text = format!("{}: {}", from.shown(&unread.path), unread.error);
             term::message("warning", term::WARNING, &escape(&text));
         };
-        let located =
-            vhdx_files::locate(&*volume, &inside, &mut unread, &mut |owner| self.print(part, &from, &warnings, owner));
+        let located = vhdx_files::locate(&*volume, &inside, &mut unread, &mut |owner| {
+            self.print(place, storage, &from, &warnings, owner)
+        });
         self.unknown = self.unknown.saturating_add(unknown);
         located
     }
 
-    fn print(&mut self, part: &Part, from: &FilePath, warnings: &[&'static str], owner: Owner) -> Result<(), Failure> {
+    fn print(
+        &mut self,
+        place: &Place,
+        storage: &Storage,
+        from: &FilePath,
+        warnings: &[&'static str],
+        owner: Owner,
+    ) -> Result<(), Failure> {
         self.files = self.files.saturating_add(1);
         let Owner { found, stream, parts, .. } = owner;
         let path = [b"/".as_slice(), &found.path].concat();
         if self.args.output.is_json() {
-            let ranges = parts.iter().map(|(start, at, length)| LocatedRange {
-                start: *start,
-                length: *length,
-                offset: part.start.saturating_add(*at),
+            let ranges = parts.iter().flat_map(|(start, at, length)| {
+                storage.in_disk(*at..at.saturating_add(*length)).map(move |(inside, range)| LocatedRange {
+                    start: start.saturating_add(inside.saturating_sub(*at)),
+                    length: range.end.saturating_sub(range.start),
+                    offset: range.start,
+                })
             });
             let mut file = FileRow::of_metadata(&path, found.node, &found.metadata);
             file.volume_warnings = warnings.to_vec();
-            let located = LocateRow { partition: part.number, file, stream, ranges: ranges.collect() };
+            let logical_volume = place.logical_uuid.as_ref().map(|_| place.name.clone());
+            let partition = place.partition;
+            let located = LocateRow { partition, logical_volume, file, stream, ranges: ranges.collect() };
             json::write_line(&mut self.out, &located)?;
             return Ok(writeln!(self.out)?);
         }

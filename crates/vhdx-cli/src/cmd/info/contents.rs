@@ -51,7 +51,7 @@ fn whole_disk(out: &mut impl Write, layout: &DiskLayout) -> io::Result<()> {
     if !facts.is_empty() {
         line(out, "volume", facts.join(", "))?;
     }
-    recovery(out, details, "the file system")
+    notes(out, details, "the file system")
 }
 
 fn partitions(out: &mut impl Write, table: &PartitionTable, disk_size: u64) -> io::Result<()> {
@@ -69,7 +69,7 @@ fn partitions(out: &mut impl Write, table: &PartitionTable, disk_size: u64) -> i
     }
     for Partition { number, details, .. } in &table.partitions {
         let Some(details) = details else { continue };
-        recovery(out, details, &format!("partition {number}"))?;
+        notes(out, details, &format!("partition {number}"))?;
     }
     Ok(())
 }
@@ -92,14 +92,16 @@ fn facts(volume: Option<Volume>, details: &VolumeDetails) -> Vec<String> {
         details.uuid.as_ref().map(|uuid| plain(if is_serial { "serial number" } else { "UUID" }, uuid)),
         (!details.partitions.is_empty()).then(|| plain("logical partitions", &details.partitions.join(" "))),
         details.usage.as_ref().and_then(usage::text),
-        details.usage_error.as_ref().map(|error| plain("used space is unknown:", error)),
         details.error.as_ref().map(|error| plain("more is unknown:", error)),
     ];
     all.into_iter().flatten().collect()
 }
 
-/// How to mount a file system whose journal has changes.
-fn recovery(out: &mut impl Write, details: &VolumeDetails, what: &str) -> io::Result<()> {
+/// Why files cannot be read; and how to mount a file system whose journal has changes.
+fn notes(out: &mut impl Write, details: &VolumeDetails, what: &str) -> io::Result<()> {
+    if let Some(error) = &details.usage_error {
+        marked(out, "note", &format!("the files of {what} cannot be read: {error}"))?;
+    }
     match (details.needs_recovery, &details.mount_options) {
         (Some(true), Some(options)) => {
             let text = format!("the journal of {what} needs recovery: `mount {options}` reads it without a change");

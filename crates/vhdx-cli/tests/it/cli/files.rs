@@ -159,7 +159,7 @@ fn cat_writes_content() {
     assert_fails(&cat(":/missing"), 66, &["no such file or directory", "vhdx ls"]);
     assert_fails(&cat(":/home"), 66, &["is not a regular file"]);
     assert_fails(&cat(":/hello.txt/x"), 66, &["is not a directory"]);
-    assert_fails(&cat(":9:/hello.txt"), 66, &["has no partition 9", "the whole disk (ext4"]);
+    assert_fails(&cat(":9:/hello.txt"), 66, &["has no partition or volume 9", "the whole disk (ext4"]);
     assert_eq!(cat(":inside:/hello.txt").done().text(), "Hello from inside\n");
 }
 
@@ -392,7 +392,7 @@ fn usage_that_cannot_be_read_is_no_failure() {
     block[0x58..0x5A].copy_from_slice(&256_u16.to_le_bytes());
     let image = write_image(folder.path(), "broken.vhdx", &disk_with(8 * MIB, &[(1024, &block)]));
     let ran = vhdx_run(args!["info", &image]).done();
-    assert!(ran.text().contains("used space is unknown: "), "{}", ran.text());
+    assert!(ran.text().contains("note: the files of the file system cannot be read: "), "{}", ran.text());
     let info = vhdx_run(args!["info", "--json", &image]).done().json();
     let details = &info["format-specific"]["data"]["contents"]["details"];
     assert!(details.get("usage").is_none() && details["usage-error"].as_str().is_some(), "{details}");
@@ -522,13 +522,14 @@ fn images_of_page(folder: &Path) -> Option<()> {
 fn commands_of_the_page_do_what_it_says() {
     let folder = temp_dir();
     let Some(()) = images_of_page(folder.path()) else { return };
+    let has_lvm = super::logical::rhel(folder.path()).is_some();
     let page = fs::read_to_string(crate::support::root().join("docs/files.md")).unwrap();
     let blocks: Vec<&str> = page.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
     let lines: Vec<&str> = blocks.iter().flat_map(|block| block.lines()).filter(|line| !line.is_empty()).collect();
     assert!(lines.len() >= 15, "{lines:?}");
     let program = vhdx(["--version"]).get_program().to_owned();
     let place = Path::new(&program).parent().unwrap();
-    for line in lines {
+    for line in lines.into_iter().filter(|line| has_lvm || !line.contains("rhel.vhdx")) {
         let path = std::env::join_paths([place, Path::new("/usr/bin"), Path::new("/bin")]).unwrap();
         let mut shell = Command::new("sh");
         let ran = run(shell.args(["-c", line]).current_dir(folder.path()).env("PATH", path));

@@ -19,6 +19,7 @@ mod info;
 mod inputs;
 mod links;
 mod log;
+mod logical;
 mod map;
 mod mistaken;
 mod names;

@@ -212,7 +212,7 @@ impl Iso {
         let (_, own) = self.own_record(node)?;
         let record = Record::of(&own).filter(|record| record.is_directory() && record.name == [0]);
         let Some(record) = record.filter(|record| self.offset(record.block) == node.0) else {
-            require_directory(FileKind::Other, node)?;
+            require_directory(self.file(node)?.kind, node)?;
             return Err(damaged("a directory does not begin with itself"));
         };
         if record.length > LARGEST_DIRECTORY {

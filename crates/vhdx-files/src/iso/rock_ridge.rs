@@ -141,7 +141,8 @@ impl RockRidge {
             let Some((part, behind)) = more.split_at_checked(usize::from(*length)) else {
                 return Err(damaged("a part of a link is cut off"));
             };
-            if !target.is_empty() && !self.part_goes_on && target.as_slice() != b"/" {
+            // A part that stands for the root is a separator itself.
+            if !target.is_empty() && !self.part_goes_on && !target.ends_with(b"/") {
                 target.push(b'/');
             }
             match flags & !GOES_ON {

@@ -329,6 +329,41 @@ def chain_work(bench, vhdx, peer, folder):
         (folder / name).unlink()
 
 
+def device_work(bench, vhdx, folder):
+    """The disk as a device: servers of NBD, with the same clients."""
+    image, raw = folder / "dense.vhdx", folder / "dense.raw"
+    size = bench.args.size
+    bench.time(f"nbdcopy of {size} MiB to null:, tmpfs", [
+        ("vhdx serve", f"nbdcopy -- [ {vhdx} serve -q {image} ] null:", "nbdcopy"),
+        ("qemu-nbd", f"nbdcopy -- [ qemu-nbd -r -f vhdx {image} ] null:", "qemu-nbd"),
+        ("nbdkit pattern", f"nbdcopy -- [ nbdkit -f pattern {size}M ] null:", "nbdkit"),
+    ])
+    run(f"nbdcopy -- [ {vhdx} serve -q {image} ] - | cmp {raw} -")
+    empty = folder / "empty.vhdx"
+    run(["qemu-img", "create", "-q", "-f", "vhdx", empty, "64G"])
+    bench.time("nbdcopy of an empty disk of 64 GiB to null:", [
+        ("vhdx serve", f"nbdcopy -- [ {vhdx} serve -q {empty} ] null:", "nbdcopy"),
+        *([] if bench.args.without_slow else [
+            ("qemu-nbd", f"nbdcopy -- [ qemu-nbd -r -f vhdx {empty} ] null:", "qemu-nbd")]),
+    ])
+    empty.unlink()
+    bench.time("nbdinfo --map of a disk of 64 TiB with 1 GiB of data", [
+        ("vhdx serve", f"nbdinfo --map -- [ {vhdx} serve -q {folder / '64T.vhdx'} ]", "nbdinfo"),
+        ("qemu-nbd", f"nbdinfo --map -- [ qemu-nbd -r -f vhdx {folder / '64T.vhdx'} ]", "qemu-nbd"),
+    ])
+    # The same number of reads for each, so that the time of a run is the cost of a read.
+    for depth in (1, 16):
+        fio = (f"fio --name=random --ioengine=nbd --rw=randread --bs=4k --iodepth={depth} --size={size}M"
+               f" --io_size=256M --uri='nbd+unix:///?socket='")
+        ours = f"{vhdx} serve -q {image} -U {folder}/s -- {fio}{folder}/s"
+        theirs = (f"qemu-nbd -r -f raw -t -k {folder}/s {raw} & until [ -S {folder}/s ]; do sleep 0.01; done;"
+                  f" {fio}{folder}/s; code=$?; kill $!; wait; rm -f {folder}/s; exit $code")
+        bench.time(f"65,536 random reads of 4 KiB over NBD, {depth} at a time", [
+            ("vhdx serve", ours, "fio"),
+            ("qemu-nbd (of the raw disk)", theirs, "qemu-nbd"),
+        ])
+
+
 PASS_BY_LIBVHDI = """
 import sys, time, random
 try:
@@ -459,6 +494,7 @@ def main():
         sparse_work(bench, vhdx, folder, "tmpfs")
         chain_work(bench, vhdx, peer, folder)
         table_work(bench, vhdx, peer, folder)
+        device_work(bench, vhdx, folder)
         library_work(bench, peer, folder)
     with tempfile.TemporaryDirectory(dir=bench.args.disk) as folder:
         folder = Path(folder)

@@ -8,6 +8,7 @@ pub mod check;
 pub mod files;
 pub mod loss;
 pub mod map;
+pub mod nbd;
 pub mod open;
 pub mod read;
 pub mod replay;

@@ -38,7 +38,7 @@ macro_rules! targets {
     };
 }
 
-targets!(chain check files loss map open read replay salvage);
+targets!(chain check files loss map nbd open read replay salvage);
 
 #[test]
 fn every_target_is_tested_here() {

@@ -34,6 +34,8 @@ pub(crate) enum Exit {
     ParentNotFound,
     ParentMismatch,
     Interrupted,
+    /// The exit code of the program that `serve` has run.
+    OfProgram(u8),
 }
 
 impl From<Exit> for ExitCode {
@@ -53,6 +55,7 @@ impl From<Exit> for ExitCode {
             Exit::ParentNotFound => 81,
             Exit::ParentMismatch => 82,
             Exit::Interrupted => 130,
+            Exit::OfProgram(code) => code,
         })
     }
 }

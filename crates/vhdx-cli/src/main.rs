@@ -136,6 +136,10 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
         Command::Tar(args) => cmd::files::tar::run(args, &cli.common).map_err(Failure::with_fatal_pipe),
         Command::Timeline(args) => cmd::files::timeline::run(args, &cli.common),
         Command::Locate(args) => cmd::files::locate::run(args, &cli.common),
+        #[cfg(unix)]
+        Command::Serve(args) => cmd::serve::run(args, &cli.common),
+        #[cfg(not(unix))]
+        Command::Serve(_) => Err(Failure::new(Exit::Unsupported, "serve works on Unix systems only")),
         Command::Completions(args) => cmd::shell::completions(args),
         Command::Man(args) => cmd::shell::man(args),
     }

@@ -273,7 +273,7 @@ impl Work {
 
 /// Signals that are ignored now; none if the system does not provide them.
 #[cfg(unix)]
-fn ignored_signals() -> Vec<i32> {
+pub(crate) fn ignored_signals() -> Vec<i32> {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);

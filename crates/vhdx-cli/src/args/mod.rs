@@ -15,6 +15,7 @@ mod bulk;
 mod damage;
 mod files;
 mod folder;
+mod serve;
 
 use bulk::parse_algorithm;
 pub(crate) use bulk::{
@@ -27,6 +28,7 @@ pub(crate) use files::{
     TimelineArgs, TimelineFormat, TreeArgs,
 };
 pub(crate) use folder::{FolderArgs, ListArgs, ListFormat, SortKey};
+pub(crate) use serve::ServeArgs;
 
 const AFTER_HELP: &str = "\
 A tour:
@@ -46,6 +48,7 @@ A tour:
   vhdx check disk.vhdx                 every problem, each with a code
   vhdx ls -l ext4.vhdx:/home           the files in the disk
   vhdx cp -r ext4.vhdx:/home/me back   files out of the disk, without mounting it
+  vhdx serve disk.vhdx                 the disk as a device, over NBD
   vhdx extract --salvage --loss-map lost.json broken.vhdx disk.raw   what can be read of a damaged image
 
 Exit codes:
@@ -100,6 +103,7 @@ pub(crate) enum Command {
     Tar(TarArgs),
     Timeline(TimelineArgs),
     Locate(LocateArgs),
+    Serve(ServeArgs),
     Completions(CompletionsArgs),
     Man(ManArgs),
 }
@@ -154,6 +158,7 @@ impl Command {
             Self::Tar(_) => "tar",
             Self::Timeline(_) => "timeline",
             Self::Locate(_) => "locate",
+            Self::Serve(_) => "serve",
             Self::Completions(_) => "completions",
             Self::Man(_) => "man",
         }
@@ -175,6 +180,7 @@ impl Command {
             Self::Tar(args) => args.disk.salvage,
             Self::Timeline(args) => args.disk.salvage,
             Self::Locate(args) => args.disk.salvage,
+            Self::Serve(args) => args.salvage,
             _ => false,
         }
     }
@@ -622,6 +628,7 @@ mod tests {
             "tar a",
             "timeline a",
             "locate a --offset 0",
+            "serve a",
             "completions bash",
             "man a",
         ];

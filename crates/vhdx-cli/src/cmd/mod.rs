@@ -13,5 +13,7 @@ pub(crate) mod log;
 pub(crate) mod map;
 pub(crate) mod merge;
 pub(crate) mod read;
+#[cfg(unix)]
+pub(crate) mod serve;
 pub(crate) mod shell;
 pub(crate) mod verify;

@@ -28,6 +28,8 @@ mod progress;
 mod quiet;
 mod read;
 mod scripts;
+#[cfg(target_os = "linux")]
+mod serve;
 mod share;
 #[cfg(target_os = "linux")]
 mod stops;

@@ -1,0 +1,109 @@
+//! `NBD_CMD_BLOCK_STATUS`: the map of an export.
+
+use std::ops::Range;
+
+use vhdx_mmap::{ErrorKind, Location, PayloadBlockState, Result, Run};
+
+use super::transmission::Context;
+use super::{Export, MAX_EXTENTS};
+
+/// Most runs that are looked at for one reply.
+const MOST_RUNS: usize = 1 << 20;
+
+/// Returns lengths and statuses of a range that is not empty, from its start on: at most the whole range, at least one.
+/// Neighbours differ.
+pub(super) fn extents(export: &Export, range: Range<u64>, context: Context, is_one: bool) -> Result<Vec<(u64, u32)>> {
+    let mut found: Vec<(u64, u32)> = Vec::new();
+    let (mut at, mut looked_at) = (range.start, 0_usize);
+    // Each pass ends with the range, with a limit, or at a block that cannot be read.
+    while at < range.end {
+        let from = at;
+        let mut stopped = false;
+        for run in export.range().extents(at..range.end) {
+            looked_at = looked_at.saturating_add(1);
+            let (end, status) = match &run {
+                Ok(run) => (run.end(), status(run, context)),
+                // Lost tables: what was found before may be wrong, too.
+                Err(error) if matches!(error.kind(), ErrorKind::Lost) => return Err(error.clone()),
+                // A read of this block fails, later ones may not.
+                Err(error) => {
+                    let block = export.range().disk().block_size();
+                    let in_disk = export.range().start().saturating_add(at);
+                    let left = block.saturating_sub(in_disk.checked_rem(block).unwrap_or(0)).max(1);
+                    (at.saturating_add(left).min(range.end), unreadable(error.layer(), context))
+                }
+            };
+            let is_same = found.last().is_some_and(|(_, last)| *last == status);
+            if found.len() >= if is_one { 1 } else { MAX_EXTENTS } && !is_same || looked_at > MOST_RUNS {
+                stopped = true;
+                break;
+            }
+            let length = end.saturating_sub(at);
+            match found.last_mut() {
+                Some((before, _)) if is_same => *before = before.saturating_add(length),
+                _ => found.push((length, status)),
+            }
+            at = end;
+        }
+        if stopped {
+            // A walk checks at its end that the tables were read as they are in the files, and this one had no end.
+            for run in export.range().extents(from..at) {
+                if let Err(error) = run
+                    && matches!(error.kind(), ErrorKind::Lost)
+                {
+                    return Err(error);
+                }
+            }
+            break;
+        }
+    }
+    Ok(found)
+}
+
+fn status(run: &Run, context: Context) -> u32 {
+    match context {
+        // NBD_STATE_HOLE and NBD_STATE_ZERO.
+        Context::Allocation if run.at == Location::Zero => 3,
+        Context::Allocation => 0,
+        Context::Layer => layer_status(run),
+    }
+}
+
+fn unreadable(layer: usize, context: Context) -> u32 {
+    match context {
+        Context::Allocation => 0,
+        Context::Layer => encode(layer, None, 3),
+    }
+}
+
+/// Returns the status of a run in the context `vhdx:layer`:
+///
+/// - bits 0 to 15: the layer that defines the content; 0 is the image of the export, 1 its parent;
+/// - bits 16 to 18: the state of the block in that layer, as in the BAT: 0 not present, 1 undefined, 2 zero, 3
+///   unmapped, 6 fully present, 7 partially present;
+/// - bit 19: the state is unknown, and bits 16 to 18 are 0: past the end of a smaller parent, or lost;
+/// - bits 20 and 21: the location of the bytes: 0 file, 1 log, 2 unallocated (zeros), 3 cannot be read.
+#[must_use]
+pub fn layer_status(run: &Run) -> u32 {
+    let location = match run.at {
+        Location::File(_) => 0,
+        Location::Log(_) => 1,
+        Location::Zero => 2,
+        _ => 3,
+    };
+    encode(run.layer, run.state, location)
+}
+
+fn encode(layer: usize, state: Option<PayloadBlockState>, location: u32) -> u32 {
+    let layer = u32::try_from(layer).unwrap_or(u32::MAX).min(0xffff);
+    let state = match state {
+        Some(PayloadBlockState::NotPresent) => 0,
+        Some(PayloadBlockState::Undefined) => 1,
+        Some(PayloadBlockState::Zero) => 2,
+        Some(PayloadBlockState::Unmapped) => 3,
+        Some(PayloadBlockState::FullyPresent) => 6,
+        Some(PayloadBlockState::PartiallyPresent) => 7,
+        _ => 8,
+    };
+    layer | state << 16 | location << 20
+}

@@ -1,0 +1,90 @@
+//! Block status, compared with the naive reader sector by sector.
+
+use vhdx_testkit::builder::{Image, Spec};
+use vhdx_testkit::cuts::chain_of_three;
+use vhdx_testkit::lab::{open_chain, oracle};
+use vhdx_testkit::log::Dirty;
+use vhdx_testkit::oracle::{LogPolicy, Origin};
+use vhdx_testkit::{Block, MIB, TIB};
+
+use crate::client::{BLOCK_STATUS, Client, Mode, REQ_ONE, server_of};
+
+const CONTEXTS: [&str; 2] = ["base:allocation", "vhdx:layer"];
+
+/// Asserts that both contexts say what the naive reader finds.
+fn assert_status(chain: &[&Image]) {
+    let oracle = oracle(chain, LogPolicy::Replay);
+    let server = server_of(open_chain(chain).unwrap());
+    for mode in [Mode::Structured, Mode::Extended] {
+        let mut client = Client::open(&server, "", mode, &CONTEXTS);
+        for (start, end) in [(0, oracle.size()), (512, oracle.size() - 512), (MIB + 4096, 2 * MIB + 512)] {
+            let reply = client.ask(0, BLOCK_STATUS, start, end - start);
+            let [(1, allocation), (2, layers)] = reply.status.as_slice() else { panic!("{reply:?}") };
+            for (context, extents) in [allocation, layers].into_iter().enumerate() {
+                assert!(extents.windows(2).all(|pair| pair[0].1 != pair[1].1), "neighbours are equal: {extents:?}");
+                let mut at = start;
+                for (length, status) in extents {
+                    for sector in (at..at + length).step_by(512) {
+                        assert_sector(&oracle, sector, context, *status);
+                    }
+                    at += length;
+                }
+                assert_eq!(at, end);
+            }
+            let one = client.ask(REQ_ONE, BLOCK_STATUS, start, end - start);
+            assert_eq!(one.status, [(1, vec![allocation[0]]), (2, vec![layers[0]])]);
+        }
+    }
+}
+
+fn assert_sector(oracle: &vhdx_testkit::oracle::Oracle<'_>, at: u64, context: usize, status: u64) {
+    let origin = oracle.locate(at / 512).unwrap();
+    let is_hole = status == 3;
+    let (layer, state, place) = (status & 0xffff, status >> 16 & 15, status >> 20);
+    match origin {
+        // Zeros that a replay makes are holes, too.
+        Origin::File { layer, offset } if context == 0 => {
+            assert!(!is_hole || oracle.file_bytes(layer, offset, 512) == [0; 512], "{at:#x}");
+        }
+        _ if context == 0 => assert!(is_hole, "{at:#x}"),
+        Origin::File { layer: expected, offset } => {
+            assert_eq!(layer, expected as u64, "{at:#x}");
+            assert!(matches!(state, 6 | 7), "{at:#x}: {state}");
+            let is_zero = oracle.file_bytes(expected, offset, 512) == [0; 512];
+            assert!(matches!(place, 0 | 1) || place == 2 && is_zero, "{at:#x}: {place}");
+        }
+        Origin::Zero { layer: expected, state: found } => {
+            assert_eq!((layer, state, place), (expected as u64, u64::from(found), 2), "{at:#x}");
+        }
+        Origin::Absent { layer: expected } => {
+            assert_eq!((layer, place), (expected as u64, 2), "{at:#x}");
+            assert!(matches!(state, 0 | 8), "{at:#x}: {state}");
+        }
+    }
+}
+
+#[test]
+fn status_is_what_the_naive_reader_finds() {
+    let images = chain_of_three(3 * MIB).map(|spec| spec.build());
+    assert_status(&images.iter().collect::<Vec<_>>());
+    let spec = Spec::empty(6 * MIB).block(0, Block::full()).block(1, Block::zero()).block(3, Block::new(3));
+    for dirty in [Dirty::OneEntry, Dirty::Order, Dirty::Growth] {
+        assert_status(&[&dirty.build(&spec.clone().block(5, Block::full()))]);
+    }
+}
+
+#[test]
+fn long_ranges_take_one_reply() {
+    let mut spec = Spec { block_size: 32 << 20, ..Spec::empty(64 * TIB) };
+    spec.blocks.insert(0, Block::full().bytes(b"first"));
+    spec.blocks.insert(2_000_000, Block::full().bytes(b"late"));
+    let server = server_of(vhdx_testkit::lab::open_through(vhdx_testkit::lab::Door::Map, &[&spec.build()]).unwrap());
+    let mut client = Client::open(&server, "", Mode::Extended, &["base:allocation"]);
+    let reply = client.ask(0, BLOCK_STATUS, 0, 64 * TIB);
+    let block = 32 * MIB;
+    let (between, after) = (1_999_999 * block, 64 * TIB - 2_000_001 * block);
+    assert_eq!(reply.status, [(1, vec![(block, 0), (between, 3), (block, 0), (after, 3)])]);
+    let mut client = Client::open(&server, "", Mode::Structured, &["base:allocation"]);
+    let reply = client.ask(0, BLOCK_STATUS, block, u64::from(u32::MAX));
+    assert_eq!(reply.status, [(1, vec![(u64::from(u32::MAX), 3)])]);
+}

@@ -142,6 +142,22 @@ impl Findings {
         }
     }
 
+    /// Returns the number of findings that are kept.
+    pub(crate) fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// Returns the number of findings of each kind.
+    pub(crate) fn counts(&self) -> BTreeMap<(Rule, Severity), u64> {
+        self.counts.0.iter().copied().collect()
+    }
+
+    /// Returns the number of findings of each kind that were added since `before`.
+    pub(crate) fn counts_since(&self, before: &BTreeMap<(Rule, Severity), u64>) -> BTreeMap<(Rule, Severity), u64> {
+        let since = |(kind, count): (_, u64)| (kind, count.saturating_sub(before.get(&kind).copied().unwrap_or(0)));
+        self.counts().into_iter().map(since).filter(|(_, count)| *count > 0).collect()
+    }
+
     /// Returns the findings, and their number for each kind.
     pub(crate) fn into_parts(self) -> (Vec<Finding>, BTreeMap<(Rule, Severity), u64>) {
         (self.list, self.counts.0.into_iter().collect())

@@ -10,5 +10,5 @@ mod survey;
 mod truncated;
 
 pub use finding::Finding;
-pub(crate) use finding::Findings;
+pub(crate) use finding::{Findings, MOST_OF_A_KIND};
 pub(crate) use image::Examined;

@@ -47,10 +47,14 @@ impl Chain {
     pub fn open(source: Source, options: &OpenOptions) -> Result<Self> {
         let image = Image::open_with(source, options.log_policy, options.strictness, &options.overrides)?;
         let chain = Self::of(image, options);
-        match &options.expected {
-            Some(expected) => expected.check(&chain.fingerprint()).map(|()| chain),
-            None => Ok(chain),
-        }
+        chain.check_expected(options).map(|()| chain)
+    }
+
+    /// Checks that the files are those of [`OpenOptions::expect`].
+    pub(crate) fn check_expected(&self, options: &OpenOptions) -> Result<()> {
+        let Some(expected) = &options.expected else { return Ok(()) };
+        // If a parent cannot be used, the reason says more than that it is missing.
+        expected.check(&self.fingerprint(), self.broken().is_some())
     }
 
     /// Returns the chain of an opened image.

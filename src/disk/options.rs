@@ -117,7 +117,8 @@ impl OpenOptions {
     }
 
     /// Sets the expected fingerprint. Opening fails with [`ErrorKind::OtherFiles`] if an
-    /// image of the chain differs, or was written to since the fingerprint was taken.
+    /// image of the chain differs, or was written to since the fingerprint was taken. A parent that cannot be used
+    /// is an error of its own.
     #[must_use]
     pub fn expect(mut self, fingerprint: ChainFingerprint) -> Self {
         self.expected = Some(fingerprint);

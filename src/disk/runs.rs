@@ -433,9 +433,9 @@ impl<D: Deref<Target = Disk>> Extents<D> {
         Self(Runs::new(disk, range))
     }
 
-    /// Makes an iterator over the extents of the disk that asks only the first `layers` layers.
-    pub(crate) fn above(disk: D, layers: usize) -> Self {
-        let mut runs = Runs::new(disk, ..);
+    /// Makes an iterator over the extents of a range of the disk that asks only the first `layers` layers.
+    pub(crate) fn above(disk: D, range: impl RangeBounds<u64>, layers: usize) -> Self {
+        let mut runs = Runs::new(disk, range);
         runs.walk.most_layers = layers;
         Self(runs)
     }

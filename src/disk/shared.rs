@@ -50,6 +50,12 @@ impl SharedBytes {
         self.run.start
     }
 
+    /// Returns the run of the bytes: where they are, and in which layer. Its length is that of the bytes.
+    #[must_use]
+    pub fn run(&self) -> Run {
+        self.run
+    }
+
     /// Checks that the bytes that were read before this call were those of the file. See [`Disk::check_lost`].
     ///
     /// # Errors

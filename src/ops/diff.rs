@@ -28,6 +28,20 @@ pub struct Change {
 pub fn allocated_changes(
     disk: &Disk,
     ancestor: usize,
+    on_change: impl FnMut(Change) -> ControlFlow<()>,
+) -> Result<(), ScanError> {
+    allocated_changes_in(disk, ancestor, 0..disk.size(), on_change)
+}
+
+/// Calls `on_change` like [`allocated_changes`], for the changes in a range of the disk, in bytes. The changes of
+/// adjacent ranges, one after the other, are those of both; a change that reaches from one into the next is cut.
+///
+/// # Errors
+/// Those of [`allocated_changes`].
+pub fn allocated_changes_in(
+    disk: &Disk,
+    ancestor: usize,
+    range: Range<u64>,
     mut on_change: impl FnMut(Change) -> ControlFlow<()>,
 ) -> Result<(), ScanError> {
     let is_child = disk.layers().last().is_some_and(|last| last.image().kind() == ImageKind::Differencing);
@@ -36,12 +50,13 @@ pub fn allocated_changes(
     }
     let mut pending = Pending::default();
     // Only the layers above the ancestor are looked at: nothing depends on what is below them.
-    for extent in Extents::above(disk, ancestor) {
+    let start = range.start;
+    for extent in Extents::above(disk, range, ancestor) {
         let extent = extent?;
         if extent.layer < ancestor {
             let range = extent.start..extent.start.saturating_add(extent.len);
             if pending.add(Change { range, is_zero: !extent.is_data() }, &mut on_change).is_break() {
-                return Ok(disk.check_tables(0..extent.end())?);
+                return Ok(disk.check_tables(start..extent.end())?);
             }
         }
     }
@@ -59,14 +74,32 @@ pub fn content_changes(
     disk: &Disk,
     ancestor: usize,
     options: &ScanOptions<'_>,
+    on_change: impl FnMut(Change) -> ControlFlow<()>,
+) -> Result<(), ScanError> {
+    content_changes_in(disk, ancestor, 0..disk.size(), options, on_change)
+}
+
+/// Calls `on_change` like [`content_changes`], for the changes in a range of the disk, in bytes. If ranges begin at
+/// multiples of [`COMPARE_STEP`](super::COMPARE_STEP), the changes of adjacent ones, one after the other, are those of
+/// both; a change that reaches from one into the next is cut.
+///
+/// # Errors
+/// Those of [`content_changes`].
+pub fn content_changes_in(
+    disk: &Disk,
+    ancestor: usize,
+    range: Range<u64>,
+    options: &ScanOptions<'_>,
     mut on_change: impl FnMut(Change) -> ControlFlow<()>,
 ) -> Result<(), ScanError> {
     let ancestor = layer_of(disk, ancestor)?;
     let (mut pending, mut has_enough, mut failed) = (Pending::default(), false, None);
     // The part of a larger ancestor past the end of the disk does not count.
-    let before = Input::disk(&ancestor).range(..disk.size());
-    compare(Input::disk(disk), before, options, |difference| {
-        for extent in disk.extents(difference.range) {
+    let range = range.start.min(disk.size())..range.end.min(disk.size());
+    let before = Input::disk(&ancestor).range(range.clone());
+    compare(Input::disk(disk).range(range.clone()), before, options, |difference| {
+        let of_disk = |place: u64| range.start.saturating_add(place);
+        for extent in disk.extents(of_disk(difference.range.start)..of_disk(difference.range.end)) {
             let change = extent.map(|extent| {
                 let range = extent.start..extent.start.saturating_add(extent.len);
                 Change { range, is_zero: !extent.is_data() }

@@ -8,13 +8,14 @@ mod hash;
 pub mod inventory;
 mod layout;
 pub mod manifest;
+pub mod plan;
 pub mod vhd;
 
+pub use check::{CheckOptions, CheckReport, PayloadCheck, check, content_warnings, layer_warnings, shared_blocks};
 #[cfg(feature = "serde")]
-pub(crate) use check::truncated;
-pub use check::{CheckOptions, CheckReport, check, content_warnings, layer_warnings, shared_blocks};
+pub(crate) use check::{truncated, zero_blocks};
 pub use compare::{COMPARE_STEP, Difference, compare, first_difference};
-pub use diff::{Change, allocated_changes, content_changes};
+pub use diff::{Change, allocated_changes, allocated_changes_in, content_changes, content_changes_in};
 #[cfg(any(unix, windows))]
 pub use extract::extract_to_file;
 pub use extract::{

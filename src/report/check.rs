@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::check::Finding;
 use crate::error::{Rule, Severity};
-use crate::ops::CheckReport;
+use crate::ops::{CheckReport, PayloadCheck};
 use crate::source::Source;
 
-use super::{LogUse, LooksLike, NameBytes, Report, Schema, Span, Truncated, entries_replayed, text_of};
+use super::{LogUse, LooksLike, NameBytes, Report, Schema, Share, Span, Truncated, entries_replayed, text_of};
 
 /// The findings in an image, or why there are none.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,6 +74,30 @@ pub struct Check {
     pub counts: Vec<CheckCount>,
     /// The findings, at most 100 of each kind in each layer.
     pub findings: Vec<CheckFinding>,
+    /// What the content of a share of the disk adds; absent if the whole disk was checked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share: Option<CheckShare>,
+}
+
+/// What the content of a share of a disk adds to a check.
+#[non_exhaustive]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct CheckShare {
+    /// The share.
+    #[serde(flatten)]
+    pub share: Share,
+    /// Number of findings before those about the content.
+    pub first_finding: usize,
+    /// Number of findings of each kind about the content.
+    pub counts: Vec<CheckCount>,
+    /// Number of allocated blocks in the share that hold only zeros.
+    pub zero_blocks: u64,
+    /// Block size, in bytes.
+    pub block_size: u64,
+    /// Whether warnings count as corruptions.
+    pub strict: bool,
 }
 
 impl Report for Check {
@@ -168,6 +192,21 @@ impl Check {
             schema: Schema::default(),
             counts: counts.map(|((code, severity), count)| CheckCount::of(*code, *severity, *count)).collect(),
             findings: report.findings.iter().map(CheckFinding::of).collect(),
+            share: report.payload.as_ref().map(|payload| CheckShare::of(payload, is_strict)),
+        }
+    }
+}
+
+impl CheckShare {
+    fn of(payload: &PayloadCheck, strict: bool) -> Self {
+        let counts = payload.counts.iter();
+        Self {
+            share: Share::new(&payload.share, payload.disk_size, payload.state.clone()),
+            first_finding: payload.first_finding,
+            counts: counts.map(|((code, severity), count)| CheckCount::of(*code, *severity, *count)).collect(),
+            zero_blocks: payload.zero_blocks,
+            block_size: payload.block_size,
+            strict,
         }
     }
 }

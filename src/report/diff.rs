@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 use crate::disk::Disk;
 use crate::ops::Change;
 
-use super::{NameBytes, Report, Schema, in_use, text_of};
+use super::share::in_order;
+use super::{MergeError, NameBytes, Report, Schema, Share, in_use, text_of};
 
 /// The changes of a disk since an ancestor.
 #[non_exhaustive]
@@ -54,6 +55,9 @@ pub struct DiffStart {
     pub in_use: Option<bool>,
     /// What counts as a change.
     pub mode: DiffMode,
+    /// The share of the disk whose changes are listed; absent if it is the whole disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share: Option<Share>,
 }
 
 /// What counts as a change.
@@ -101,6 +105,52 @@ impl Diff {
     pub fn of(start: DiffStart, changes: Vec<DiffEntry>, end: DiffEnd) -> Self {
         Self { start, changes, end }
     }
+
+    /// Merges the reports of all shares of a disk, in any order, into that of the whole disk. A change that reaches
+    /// from one share into the next is one change again.
+    ///
+    /// # Errors
+    /// Fails if a share is missing or occurs twice, if shares overlap or are of different disks, states of their files,
+    /// ancestors or modes, or if a change lies outside of its share.
+    pub fn merge(shares: Vec<Self>) -> Result<Self, MergeError> {
+        let shares = in_order(shares, |report| report.start.share.as_ref())?;
+        let (mut changes, mut end): (Vec<DiffEntry>, _) = (Vec::new(), DiffEnd::default());
+        let kind = |start: &DiffStart| (start.ancestor_depth, start.mode);
+        let first = shares.first().map(|(_, report)| report.start.clone());
+        let Some(mut start) = first else { return Err(MergeError::new(0, "there is nothing to merge")) };
+        for (number, report) in shares {
+            if kind(&report.start) != kind(&start) {
+                return Err(MergeError::new(number, "the share is of another ancestor, or of another mode"));
+            }
+            let mut place = report.start.share.as_ref().map(Share::range).unwrap_or_default();
+            for change in report.changes {
+                let change_end = change.start.checked_add(change.length);
+                place.start = match change_end.filter(|end| change.start >= place.start && *end <= place.end) {
+                    Some(end) => end,
+                    None => return Err(MergeError::new(number, "a change lies outside of the share")),
+                };
+                match changes.last_mut() {
+                    Some(before) if before.continues_in(&change) => {
+                        before.length = before.length.saturating_add(change.length);
+                    }
+                    _ => changes.push(change),
+                }
+            }
+            start.in_use = merged_in_use(start.in_use, report.start.in_use);
+        }
+        changes.iter().for_each(|change| end.add_entry(change));
+        start.share = None;
+        Ok(Self { start, changes, end })
+    }
+}
+
+/// Whether some worker saw a program that had a file open for writing; none if some worker could not know.
+pub(super) fn merged_in_use(one: Option<bool>, other: Option<bool>) -> Option<bool> {
+    match (one, other) {
+        (Some(true), _) | (_, Some(true)) => Some(true),
+        (Some(false), Some(false)) => Some(false),
+        _ => None,
+    }
 }
 
 impl DiffStart {
@@ -117,7 +167,15 @@ impl DiffStart {
             virtual_size: disk.size(),
             in_use: in_use(disk),
             mode,
+            share: None,
         }
+    }
+
+    /// Sets the share of the disk whose changes are listed.
+    #[must_use]
+    pub fn share(mut self, share: Share) -> Self {
+        self.share = Some(share);
+        self
     }
 }
 
@@ -128,14 +186,21 @@ impl DiffEntry {
         let range = &change.range;
         Self { start: range.start, length: range.end.saturating_sub(range.start), zero: change.is_zero }
     }
+
+    fn continues_in(&self, next: &Self) -> bool {
+        self.start.checked_add(self.length) == Some(next.start) && self.zero == next.zero
+    }
 }
 
 impl DiffEnd {
     /// Adds a change.
     pub fn add(&mut self, change: &Change) {
-        let length = change.range.end.saturating_sub(change.range.start);
+        self.add_entry(&DiffEntry::of(change));
+    }
+
+    fn add_entry(&mut self, change: &DiffEntry) {
         self.changed_ranges = self.changed_ranges.saturating_add(1);
-        self.changed_bytes = self.changed_bytes.saturating_add(length);
-        self.zero_bytes = self.zero_bytes.saturating_add(if change.is_zero { length } else { 0 });
+        self.changed_bytes = self.changed_bytes.saturating_add(change.length);
+        self.zero_bytes = self.zero_bytes.saturating_add(if change.zero { change.length } else { 0 });
     }
 }

@@ -8,8 +8,11 @@ use serde::{Deserialize, Serialize};
 use crate::disk::Disk;
 use crate::ops::Extracted;
 
-use super::name::{NameBytes, text_of};
-use super::{Fields, HashLayer, LogUse, OffsetSpan, Report, Schema, by_algorithm, in_use};
+use super::diff::merged_in_use;
+use super::share::in_order;
+use super::{
+    Fields, HashLayer, LogUse, MergeError, NameBytes, OffsetSpan, Report, Schema, Share, by_algorithm, in_use, text_of,
+};
 
 /// An image and the output that its disk was written to.
 #[non_exhaustive]
@@ -57,6 +60,9 @@ pub struct Extract {
     pub verified: bool,
     /// Digests of the output in hexadecimal, by algorithm.
     pub digests: Fields<String>,
+    /// The share of the disk that was written; absent if it is the whole disk, or a range that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share: Option<Share>,
 }
 
 impl Report for Extract {
@@ -116,6 +122,42 @@ impl Extract {
             seconds: output.seconds,
             verified: output.verified,
             digests: by_algorithm(&extracted.digests),
+            share: None,
         }
+    }
+
+    /// Sets the share of the disk that was written.
+    #[must_use]
+    pub fn share(mut self, share: Share) -> Self {
+        self.share = Some(share);
+        self
+    }
+
+    /// Merges the reports of all shares of a disk, in any order: whether all of the output was written. Bytes are
+    /// added; `seconds` is that of the longest work, and `output_actual_size` the largest.
+    ///
+    /// # Errors
+    /// Fails if a share is missing or occurs twice, if shares overlap or are of different disks or states of their
+    /// files, or if they were written to different outputs.
+    pub fn merge(shares: Vec<Self>) -> Result<Self, MergeError> {
+        let mut shares = in_order(shares, |report| report.share.as_ref())?.into_iter();
+        let first = shares.next().map(|(_, report)| report);
+        let Some(mut whole) = first else { return Err(MergeError::new(0, "there is nothing to merge")) };
+        for (number, next) in shares {
+            let place = |report: &Self| (report.output.clone(), report.output_bytes.clone(), report.output_length);
+            if place(&next) != place(&whole) || next.format != whole.format {
+                return Err(MergeError::new(number, "the share was written to another output"));
+            }
+            whole.data_bytes = whole.data_bytes.saturating_add(next.data_bytes);
+            whole.zero_bytes = whole.zero_bytes.saturating_add(next.zero_bytes);
+            whole.shared_bytes = whole.shared_bytes.saturating_add(next.shared_bytes);
+            whole.output_actual_size = whole.output_actual_size.max(next.output_actual_size);
+            whole.seconds = whole.seconds.max(next.seconds);
+            whole.verified &= next.verified;
+            whole.in_use = merged_in_use(whole.in_use, next.in_use);
+        }
+        whole.range = OffsetSpan { offset: 0, length: whole.virtual_size };
+        whole.share = None;
+        Ok(whole)
     }
 }

@@ -25,6 +25,8 @@ mod chain;
 #[cfg(feature = "ops")]
 mod check;
 #[cfg(feature = "ops")]
+mod check_merge;
+#[cfg(feature = "ops")]
 mod checkpoints;
 #[cfg(feature = "ops")]
 mod compare;
@@ -47,9 +49,12 @@ mod loss_map;
 mod map;
 #[cfg(feature = "ops")]
 mod merge;
-mod name;
+#[cfg(feature = "ops")]
+mod plan;
 #[cfg(feature = "schema")]
 mod schema;
+#[cfg(feature = "ops")]
+mod share;
 #[cfg(feature = "ops")]
 mod verify;
 mod words;
@@ -63,7 +68,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use chain::{Chain, ChainLayer};
 #[cfg(feature = "ops")]
-pub use check::{Check, CheckCount, CheckFailure, CheckFinding, CheckResult};
+pub use check::{Check, CheckCount, CheckFailure, CheckFinding, CheckResult, CheckShare};
 #[cfg(feature = "ops")]
 pub use checkpoints::InfoCheckpoints;
 #[cfg(feature = "ops")]
@@ -92,10 +97,12 @@ pub use loss_map::{LossMap, LossMapEnd, LossMapEntry, LossMapStart};
 pub use map::{Map, MapEnd, MapEntry, MapStart, MapState, MapTotals};
 #[cfg(feature = "ops")]
 pub use merge::Merge;
-use name::text_of;
-pub use name::{NameBytes, path_of_bytes};
+#[cfg(feature = "ops")]
+pub use plan::{Plan, Split};
 #[cfg(feature = "schema")]
 pub use schema::{schema_of, schemas};
+#[cfg(feature = "ops")]
+pub use share::{MergeError, Share};
 #[cfg(feature = "ops")]
 pub use verify::{Verify, VerifyEnd, VerifyEntry, VerifyStart, VerifySum, VerifySumOf};
 
@@ -103,7 +110,8 @@ use crate::disk::Disk;
 #[cfg(feature = "ops")]
 use crate::error::{Error, ErrorKind};
 use crate::image::LogState;
-use crate::source::Source;
+pub use crate::source::{NameBytes, path_of_bytes};
+use crate::source::{Source, text_of};
 
 /// A report that names its format.
 pub trait Report {

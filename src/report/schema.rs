@@ -7,9 +7,9 @@ use schemars::{JsonSchema, Schema as JsonSchemaOf, SchemaGenerator, json_schema}
 use serde_json::{Map, Value, json};
 
 use super::{
-    Aborted, Chain, CheckResult, Compare, CompareEntry, CompareStart, Diff, DiffEntry, DiffStart, Extract, Failed,
-    Fields, Hash, ImageForest, Info, List, Log, LossMap, Map as DiskMap, MapEntry, MapStart, Merge, OrFailed, Report,
-    Schema, Verify, VerifyEntry, VerifyStart, VerifySum,
+    Aborted, Chain, Check, CheckResult, Compare, CompareEntry, CompareStart, Diff, DiffEntry, DiffStart, Extract,
+    Failed, Fields, Hash, ImageForest, Info, List, Log, LossMap, Map as DiskMap, MapEntry, MapStart, Merge, OrFailed,
+    Plan, Report, Schema, Split, Verify, VerifyEntry, VerifyStart, VerifySum,
 };
 
 /// JSON Schema (draft 2020-12) of the output of each command with `--output json`, by the name of the command, and of a
@@ -29,6 +29,8 @@ pub fn schemas() -> Vec<(&'static str, Value)> {
         ("diff", of::<DiffOutput>("vhdx diff")),
         ("check", of::<OneOrMore<CheckResult>>("vhdx check: an object, or an array for several images")),
         ("merge", of::<MergeOutput>("vhdx merge")),
+        ("plan", of::<OrFailed<Plan>>("vhdx plan")),
+        ("split", of::<Split>("vhdx plan --lines: one object on each line")),
         ("loss-map", of::<LossMap>("A loss map: --loss-map")),
     ]
 }
@@ -266,6 +268,9 @@ struct VerifyAborted {
 enum MergeOutput {
     Manifest(Merge),
     Digests(Hash),
+    Checked(Box<Check>),
+    Changes(Diff),
+    Extracted(Box<Extract>),
     Failed(Failed<Merge>),
 }
 

@@ -9,6 +9,8 @@ mod in_use;
 mod lost;
 #[cfg(feature = "mmap")]
 mod map;
+#[cfg(any(feature = "ops", feature = "serde"))]
+mod name;
 mod open;
 mod overlay;
 mod pages;
@@ -32,6 +34,10 @@ pub(crate) use folder::{FolderWalk, FoundFile, is_vanished};
 #[cfg(all(unix, feature = "mmap"))]
 pub use guard::{guard_is_active, guard_mappings};
 pub(crate) use lost::{any_lost, losses_known};
+#[cfg(any(feature = "ops", feature = "serde"))]
+pub(crate) use name::text_of;
+#[cfg(any(feature = "ops", feature = "serde"))]
+pub use name::{NameBytes, path_of_bytes};
 pub use open::FileId;
 pub(crate) use open::{Allow, OpenFile};
 pub(crate) use overlay::{Change, Overlay, Sector, Stored};

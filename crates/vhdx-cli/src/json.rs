@@ -97,6 +97,11 @@ pub(crate) fn print_all<R: Serialize>(reports: &[R]) -> Result<(), Failure> {
     write(&mut stdout(), &reports.iter().map(stamped).collect::<Vec<_>>())
 }
 
+/// Writes a report, indented.
+pub(crate) fn write_to(out: &mut impl Write, report: &impl Serialize) -> Result<(), Failure> {
+    write(out, &stamped(report))
+}
+
 fn write(mut out: &mut impl Write, value: &impl Serialize) -> Result<(), Failure> {
     let mut serializer = Serializer::with_formatter(&mut out, Escaping(PrettyFormatter::new()));
     value.serialize(&mut serializer).map_err(io::Error::from)?;

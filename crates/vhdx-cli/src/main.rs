@@ -18,6 +18,7 @@ mod new_file;
 mod open;
 mod progress;
 mod salvage;
+mod share;
 mod siblings;
 mod size;
 mod sums;
@@ -40,7 +41,7 @@ fn main() -> std::process::ExitCode {
         Ok(args) => args,
         Err(failure) => return failure.report().into(),
     };
-    let cli = match Cli::try_parse_from(args) {
+    let mut cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => return wrong_usage(&error).unwrap_or_else(Failure::report).into(),
     };
@@ -51,7 +52,8 @@ fn main() -> std::process::ExitCode {
     hint::set_command(cli.command.name(), cli.command.is_salvage());
     let prepared =
         progress::listen_for_status().map_err(|error| Failure::new(Exit::Io, format!("signal handler: {error}")));
-    prepared.and_then(|()| guard_mappings()).and_then(|()| run(&cli)).unwrap_or_else(Failure::report).into()
+    let prepared = prepared.and_then(|()| guard_mappings()).and_then(|()| cli.command.load_shares());
+    prepared.and_then(|()| run(&cli)).unwrap_or_else(Failure::report).into()
 }
 
 /// Lets panics pass in silence that the readers of file systems make errors of.
@@ -110,6 +112,9 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
                 .map_err(Failure::with_fatal_pipe)
         }
         Command::List(args) => cmd::list::run(args, &cli.common),
+        Command::Plan(args) => {
+            json::or_failed::<report::Plan>(Some(json::Place::Output), &args.image, cmd::plan::run(args, &cli.common))
+        }
         Command::Merge(args) => {
             let shard = args.shards.first().map_or(Path::new("-"), PathBuf::as_path);
             json::or_failed::<report::Merge>(args.output.place(), shard, cmd::merge::run(args))

@@ -18,6 +18,11 @@ use crate::siblings;
 use crate::size::counted;
 use crate::term::{self, escape};
 
+/// Opens the bytes of a parent that a plan names.
+pub(crate) fn plain_source(path: &Path, common: &Common) -> vhdx_mmap::Result<Source> {
+    if common.no_mmap { open(path, common) } else { map_image(path, common) }
+}
+
 /// Opens the bytes of an image.
 pub(crate) fn source(path: &Path, common: &Common) -> Result<Source, Failure> {
     if path == Path::new("-") {
@@ -25,8 +30,7 @@ pub(crate) fn source(path: &Path, common: &Common) -> Result<Source, Failure> {
         return Err(failure.with_hint("write the image to a file first, and name that"));
     }
     reject_path_as_output(path)?;
-    let opened = if common.no_mmap { open(path, common) } else { map_image(path, common) };
-    let source = opened.map_err(|error| {
+    let source = plain_source(path, common).map_err(|error| {
         let failure = Failure::of_image(path, &error);
         let cannot_map = !common.no_mmap && matches!(error.kind(), ErrorKind::Io(_));
         let hint = "pass --no-mmap: it works on file systems that cannot map files";
@@ -151,13 +155,32 @@ pub(crate) fn disk_so_far(path: &Path, common: &Common) -> Result<Disk, Failure>
 
 /// Opens an image as a disk; with --salvage, a damaged one, too.
 pub(crate) fn salvaged(path: &Path, common: &Common, salvage: &SalvageArgs) -> Result<Disk, Failure> {
-    let chain = salvaged_chain(path, common, salvage)?;
+    salvaged_with(path, common, salvage, options(common))
+}
+
+/// Opens an image as a disk with the given options; with --salvage, a damaged one, too.
+pub(crate) fn salvaged_with(
+    path: &Path,
+    common: &Common,
+    salvage: &SalvageArgs,
+    options: OpenOptions,
+) -> Result<Disk, Failure> {
+    let chain = salvaged_chain_with(path, common, salvage, options)?;
     disk_of(chain, path, common, if salvage.salvage { Strictness::Salvage } else { Strictness::Strict })
 }
 
 /// Opens an image and its parents, up to the first that cannot be opened; with --salvage, damaged images, too.
 pub(crate) fn salvaged_chain(path: &Path, common: &Common, salvage: &SalvageArgs) -> Result<Chain, Failure> {
-    let mut options = salvage.open_options(options(common))?;
+    salvaged_chain_with(path, common, salvage, options(common))
+}
+
+fn salvaged_chain_with(
+    path: &Path,
+    common: &Common,
+    salvage: &SalvageArgs,
+    options: OpenOptions,
+) -> Result<Chain, Failure> {
+    let mut options = salvage.open_options(options)?;
     let chain = chain_with_options(path, common, &options)?;
     let image = chain.layers().first().map(Layer::image);
     let may_be_child = image.is_some_and(|image| {

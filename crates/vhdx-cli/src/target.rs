@@ -87,6 +87,21 @@ impl Destination {
         Ok(Self::Stream(out.to_path_buf()))
     }
 
+    /// Determines what `out` is, for a share of a disk: a file into which others write their shares at the same time,
+    /// or a block device. A file that does not exist yet is made.
+    pub(crate) fn shared(out: &Path, layers: &[Layer]) -> Result<Self, Failure> {
+        let text = |what: &str| format!("{}: {what}", out.display());
+        if out != Path::new("-") && std::fs::symlink_metadata(out).is_err() {
+            // Another worker may make it at the same time: it is never made anew.
+            let made = OpenOptions::new().write(true).create(true).truncate(false).open(out);
+            made.map_err(|error| cannot_create(out, &error))?;
+        }
+        match Self::new(out, layers, Consent { force: false, in_place: true })? {
+            found @ (Self::InPlace(_) | Self::Device(_)) => Ok(found),
+            _ => Err(Failure::usage(text("a share cannot be written there (expected a file or a block device)"))),
+        }
+    }
+
     /// Whether it will be a new file, which gets its name when it is complete.
     pub(crate) fn is_file(&self) -> bool {
         matches!(self, Self::NewFile(_) | Self::OldFile(..))

@@ -11,6 +11,12 @@ use crate::image::{Image, LogState, Strictness, Warning, Warnings};
 use crate::scan::{ScanError, ScanOptions};
 use crate::source::Source;
 
+use super::plan::{Portion, Share, state_of};
+
+pub use payload::PayloadCheck;
+#[cfg(feature = "serde")]
+pub(crate) use payload::zero_blocks;
+
 /// Options for a check.
 #[non_exhaustive]
 #[derive(Clone, Debug, Default)]
@@ -20,6 +26,8 @@ pub struct CheckOptions<'p> {
     pub open: OpenOptions,
     /// Whether to read the content of all blocks, too: this finds unreadable bytes, and blocks that hold only zeros.
     pub payload: bool,
+    /// The part of the content to read: all of it if `None`. Structures are checked in any case.
+    pub share: Option<Portion>,
     /// Options for reading the content.
     pub scan: ScanOptions<'p>,
 }
@@ -28,13 +36,20 @@ impl<'p> CheckOptions<'p> {
     /// Makes the default options: only structures are checked, with the parents that `open` allows.
     #[must_use]
     pub fn new(open: OpenOptions) -> Self {
-        Self { open, payload: false, scan: ScanOptions::default() }
+        Self { open, payload: false, share: None, scan: ScanOptions::default() }
     }
 
     /// Sets whether to read the content of all blocks, too.
     #[must_use]
     pub fn payload(mut self, payload: bool) -> Self {
         self.payload = payload;
+        self
+    }
+
+    /// Reads the content of a share of the disk only, and notes in [`CheckReport::payload`] what belongs to it.
+    #[must_use]
+    pub fn share(mut self, share: impl Into<Portion>) -> Self {
+        (self.payload, self.share) = (true, Some(share.into()));
         self
     }
 
@@ -74,6 +89,9 @@ pub struct CheckReport {
     pub logs: Vec<LogState>,
     /// The files that were checked: that of the image first, then its parents.
     pub files: Vec<Source>,
+    /// What the content of a share adds to the check. `None` without [`CheckOptions::share`], or if the image cannot be
+    /// opened.
+    pub payload: Option<PayloadCheck>,
 }
 
 impl CheckReport {
@@ -117,6 +135,7 @@ impl CheckReport {
 ///
 /// # Errors
 /// [`ScanError::Cancelled`], if [`Progress::advance`](crate::Progress::advance) cancelled the check.
+/// [`ScanError::Read`] with [`ErrorKind::OtherFiles`], if the files differ from [`OpenOptions::expect`].
 pub fn check(source: Source, options: &CheckOptions<'_>) -> Result<CheckReport, ScanError> {
     let mut findings = Findings::default();
     let mut report = CheckReport {
@@ -131,11 +150,16 @@ pub fn check(source: Source, options: &CheckOptions<'_>) -> Result<CheckReport, 
         leaked_bytes: 0,
         logs: Vec::new(),
         files: vec![source.clone()],
+        payload: None,
     };
     let open = options.open.clone().strictness(Strictness::Salvage);
     let mut warnings = Warnings::new(Strictness::Salvage);
     match Image::open_noting(source, open.log_policy, &open.overrides, &mut warnings) {
-        Ok(image) => chain(&Chain::of(image, &open), options, &mut findings, &mut report)?,
+        Ok(image) => {
+            let opened = Chain::of(image, &open);
+            opened.check_expected(&open)?;
+            chain(&opened, options, &mut findings, &mut report)?;
+        }
         Err(error) => {
             let check = warnings.ended_by().unwrap_or(Rule::Medium);
             // Bytes that a medium does not return may be valid.
@@ -233,7 +257,27 @@ fn chain(
     }
     link(chain, findings);
     if options.payload {
-        payload::read(&Disk::so_far(chain), &options.scan, findings)?;
+        let disk = Disk::so_far(chain);
+        let share = match options.share.map(|portion| portion.share(&disk)).transpose() {
+            Ok(share) => share,
+            Err(error) => {
+                findings.reject(Rule::Medium, error, None);
+                return Ok(());
+            }
+        };
+        let before = findings.counts();
+        let first = findings.len();
+        let range = share.as_ref().map_or(0..disk.size(), Share::range);
+        let zero_blocks = payload::read(&disk, range, &options.scan, findings)?;
+        report.payload = share.map(|share| PayloadCheck {
+            share,
+            disk_size: disk.size(),
+            state: state_of(&chain.fingerprint()),
+            first_finding: first,
+            counts: findings.counts_since(&before),
+            zero_blocks,
+            block_size: disk.image().block_size(),
+        });
     }
     Ok(())
 }

@@ -1,23 +1,58 @@
 //! Check of the content of all blocks: unreadable bytes, and blocks that hold only zeros.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use crate::check::Findings;
 use crate::disk::Disk;
 use crate::error::{Error, ErrorKind, Rule, Severity, Structure};
 use crate::format::PayloadBlockState;
+use crate::ops::plan::Share;
 use crate::scan::{Input, ScanError, ScanOptions};
 use crate::zero::is_zero;
 
-/// Reads all content of the chain, and looks for blocks of the image that hold only zeros.
-pub(super) fn read(disk: &Disk, options: &ScanOptions<'_>, findings: &mut Findings) -> Result<(), ScanError> {
+/// What the content of a share of a disk adds to a check.
+#[non_exhaustive]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PayloadCheck {
+    /// The share whose content was read.
+    pub share: Share,
+    /// Size of the disk, in bytes.
+    pub disk_size: u64,
+    /// State of the files: [`state_of`](crate::ops::plan::state_of).
+    pub state: String,
+    /// Place in [`CheckReport::findings`](super::CheckReport::findings) of the first finding about the content.
+    pub first_finding: usize,
+    /// Number of findings of each kind about the content.
+    pub counts: BTreeMap<(Rule, Severity), u64>,
+    /// Number of allocated blocks in the share that hold only zeros.
+    pub zero_blocks: u64,
+    /// Block size of the image, in bytes.
+    pub block_size: u64,
+}
+
+/// Returns the finding that this number of blocks hold only zeros.
+pub(crate) fn zero_blocks(count: u64, block_size: u64) -> Error {
+    let length = count.saturating_mul(block_size);
+    Error::of(Structure::Disk, ErrorKind::ZeroBlocks { count, length })
+}
+
+/// Reads the content of the chain in a range of whole blocks, and looks for blocks of the image that hold only zeros.
+/// Returns the number of these.
+pub(super) fn read(
+    disk: &Disk,
+    range: Range<u64>,
+    options: &ScanOptions<'_>,
+    findings: &mut Findings,
+) -> Result<u64, ScanError> {
     let mut zeros = ZeroBlocks { disk, at_hand: None, count: 0, kept_from: 0 };
-    let scanned = Input::disk(disk).scan(
+    let of_disk = |place: u64| range.start.saturating_add(place);
+    let scanned = Input::disk(disk).range(range.clone()).scan(
         options,
         |_, segments| segments.iter().all(|segment| segment.slices().all(is_zero)),
-        |range, unit| match unit {
-            Some(is_zero) => zeros.unit(range.start, is_zero),
-            None => zeros.hole(&range),
+        |found, unit| match unit {
+            Some(is_zero) => zeros.unit(of_disk(found.start), is_zero),
+            None => zeros.hole(&(of_disk(found.start)..of_disk(found.end))),
         },
     );
     zeros.close();
@@ -29,11 +64,10 @@ pub(super) fn read(disk: &Disk, options: &ScanOptions<'_>, findings: &mut Findin
     }
     let count = zeros.count;
     if count > 0 {
-        let length = count.saturating_mul(disk.image().block_size());
-        findings.add(Rule::ZeroBlock, Error::of(Structure::Disk, ErrorKind::ZeroBlocks { count, length }), None);
+        findings.add(Rule::ZeroBlock, zero_blocks(count, disk.image().block_size()), None);
     }
-    medium(disk, findings);
-    Ok(())
+    medium(disk, range, findings);
+    Ok(count)
 }
 
 /// Allocated blocks of the image that hold only zeros, counted during a pass over the disk.
@@ -125,9 +159,9 @@ impl ZeroBlocks<'_> {
 }
 
 /// Reports the bytes that the media have failed to return, and the affected ranges of the disk.
-fn medium(disk: &Disk, findings: &mut Findings) {
+fn medium(disk: &Disk, range: Range<u64>, findings: &mut Findings) {
     let mut reported: Vec<(usize, Range<u64>)> = Vec::new();
-    for loss in disk.losses(..) {
+    for loss in disk.losses(range) {
         if let (ErrorKind::MediumFailed, Some(start)) = (loss.reason.kind(), loss.reason.offset()) {
             let length = loss.range.end.saturating_sub(loss.range.start);
             reported.push((loss.reason.layer(), start..start.saturating_add(length)));

@@ -306,7 +306,7 @@ fn content(chain: &Chain, options: &InventoryOptions<'_>) -> Result<RowContent, 
     if let Some(error) = chain.broken() {
         content.note(Health::Incomplete, error);
     }
-    if let Some(Err(error)) = Extents::above(&*disk, 1).find(Result::is_err) {
+    if let Some(Err(error)) = Extents::above(&*disk, .., 1).find(Result::is_err) {
         content.note(Health::of_error(&error), &error);
     }
     if let Err(error) = &allocated {

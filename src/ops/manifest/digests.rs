@@ -7,9 +7,10 @@ use serde::{Deserialize, Serialize};
 use crate::disk::Disk;
 use crate::num::to_u64;
 use crate::ops::hash::{Running, StoredPart};
+use crate::ops::plan::Share;
 use crate::scan::{Input, ScanError, ScanOptions, UNIT};
 
-use super::format::{Identity, Share};
+use super::format::Identity;
 use super::shard::Shard;
 use super::{Algorithm, Digest, ManifestError, Part, PartPlan, check_algorithms};
 
@@ -111,7 +112,8 @@ fn check_about(about: &serde_json::Value) -> Result<(), ScanError> {
 
 /// Computes the shard `shard` of digests of a disk, and writes it to `out`, a line of JSON, for
 /// [`merge`](super::merge()). All `algorithms` must be [mergeable](Algorithm::is_mergeable). `about` is passed to the
-/// caller of `merge`: at most [`MAX_ABOUT_LENGTH`] bytes of JSON.
+/// caller of `merge`: at most [`MAX_ABOUT_LENGTH`] bytes of JSON. Shards have about the same amount of data; if an
+/// algorithm has to process zeros (BLAKE3), about the same length.
 ///
 /// # Errors
 /// [`ManifestError::AboutTooLong`] and [`ManifestError::AboutTooDeep`] if `about` cannot be passed on; otherwise see
@@ -124,16 +126,33 @@ pub fn hash_shard(
     options: &ScanOptions<'_>,
     out: &mut dyn Write,
 ) -> Result<(), ScanError> {
+    let visit_zeros = algorithms.contains(&Algorithm::Blake3);
+    let share = Share::new(shard, shard.range_of(disk, UNIT, visit_zeros)?);
+    hash_share(disk, algorithms, &share, about, options, out)
+}
+
+/// Computes the digests of a share of a disk like [`hash_shard`], for a share of a [plan](crate::ops::plan).
+///
+/// # Errors
+/// [`ScanError::Manifest`] also if the share does not begin or end where one can: at a multiple of
+/// [`ScanOptions::UNIT`], or at the end of the disk. Otherwise those of [`hash_shard`].
+pub fn hash_share(
+    disk: &Disk,
+    algorithms: &[Algorithm],
+    share: &Share,
+    about: serde_json::Value,
+    options: &ScanOptions<'_>,
+    out: &mut dyn Write,
+) -> Result<(), ScanError> {
     if let Some(other) = algorithms.iter().find(|algorithm| !algorithm.is_mergeable()) {
         let what = format!("{other} can't be computed in shards");
         return Err(ScanError::bad_manifest(None, 0, what));
     }
     check_algorithms(algorithms)?;
     check_about(&about)?;
-    let visit_zeros = algorithms.contains(&Algorithm::Blake3);
-    let range = shard.range_of(disk, UNIT, visit_zeros)?;
-    let part = PartPlan::new(disk.size(), algorithms).compute(Input::disk(disk), range, options)?;
-    let share = Share { shard, offset: part.start(), length: part.length() };
+    share.check(disk, UNIT)?;
+    let part = PartPlan::new(disk.size(), algorithms).compute(Input::disk(disk), share.range(), options)?;
+    let share = Share { shard: share.shard, offset: part.start(), length: part.length() };
     let document = DigestsDocument::new(Identity::of(disk), algorithms, share, &part, about);
     serde_json::to_writer(&mut *out, &document).map_err(|error| ScanError::manifest_io(error.into()))?;
     out.write_all(b"\n").and_then(|()| out.flush()).map_err(ScanError::manifest_io)

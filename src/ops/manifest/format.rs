@@ -11,9 +11,9 @@ use crate::disk::Disk;
 use crate::image::LogState;
 use crate::num::to_u64;
 use crate::ops::hash::{Algorithm, Digest, Running};
+use crate::ops::plan::Share;
 use crate::scan::{ScanError, ScanOptions};
 
-use super::Shard;
 use super::blocks::BlockRun;
 
 /// Version of the format. It is incremented when a key changes its meaning.
@@ -60,16 +60,6 @@ impl Identity {
     }
 }
 
-/// A document's shard of the work.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Share {
-    #[serde(flatten)]
-    pub(super) shard: Shard,
-    /// Offset of the shard in the disk, in bytes.
-    pub(super) offset: u64,
-    pub(super) length: u64,
-}
-
 /// The first line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Header {
@@ -84,21 +74,20 @@ pub(super) struct Header {
 }
 
 impl Header {
-    pub(super) fn of(disk: &Disk, algorithms: &[Algorithm], shard: Option<Shard>, range: Range<u64>) -> Self {
-        let length = range.end.saturating_sub(range.start);
+    pub(super) fn of(disk: &Disk, algorithms: &[Algorithm], share: Option<Share>) -> Self {
         Self {
             schema: SCHEMA,
             r#type: TYPE.to_owned(),
             identity: Identity::of(disk),
             algorithms: algorithms.to_vec(),
-            share: shard.map(|shard| Share { shard, offset: range.start, length }),
+            share,
         }
     }
 
     /// Returns the covered range of the disk, in bytes.
     pub(super) fn range(&self) -> Range<u64> {
         match self.share {
-            Some(share) => share.offset..share.offset.saturating_add(share.length),
+            Some(share) => share.range(),
             None => 0..self.identity.virtual_size,
         }
     }

@@ -3,10 +3,11 @@
 use std::io::{BufRead, Chain, Cursor, Read, Write};
 
 use crate::num::to_u64;
+use crate::ops::plan::Share;
 use crate::scan::{ScanError, ScanOptions};
 
 use super::digests::{DigestsDocument, MAX_ABOUT_LENGTH, TYPE};
-use super::format::{Header, Identity, ManifestReader, ManifestWriter, Root, Share};
+use super::format::{Header, Identity, ManifestReader, ManifestWriter, Root};
 use super::{Algorithm, Digest, Part, Shard, check_algorithms};
 
 /// Length of the beginning of a document that identifies its kind, in bytes.

@@ -21,14 +21,16 @@ use crate::source::Source;
 use crate::threads::all_at_once;
 
 use super::hash::{Algorithm, Digest, Part, PartPlan, hash_on_one_thread};
+use super::plan::Share;
 
 use blocks::{BlockRun, block_runs};
 use format::{Header, ManifestWriter};
 
 pub use crate::scan::ManifestError;
-pub use digests::{MAX_ABOUT_LENGTH, hash_shard};
+pub use digests::{MAX_ABOUT_LENGTH, hash_shard, hash_share};
 pub use format::{Identity, Root};
 pub use merge::{Merged, merge, merge_with};
+pub(super) use shard::{MOST_SHARDS, boundaries};
 pub use shard::{NotAShard, Shard};
 pub use verify::{Mismatch, Verified, verify};
 
@@ -57,9 +59,26 @@ pub fn create_manifest(
     options: &ScanOptions<'_>,
     out: &mut dyn Write,
 ) -> Result<Vec<Root>, ScanError> {
+    let share = shard.map(|shard| Share::of(disk, shard)).transpose()?;
+    create_manifest_of(disk, algorithms, share.as_ref(), options, out)
+}
+
+/// Writes the manifest of a disk like [`create_manifest`], or of a share of a [plan](crate::ops::plan).
+///
+/// # Errors
+/// [`ScanError::Manifest`] also if the share does not begin and end at blocks of the disk, or at its end. Otherwise
+/// see [`ManifestError`].
+pub fn create_manifest_of(
+    disk: &Disk,
+    algorithms: &[Algorithm],
+    share: Option<&Share>,
+    options: &ScanOptions<'_>,
+    out: &mut dyn Write,
+) -> Result<Vec<Root>, ScanError> {
     check_algorithms(algorithms)?;
-    let range = shard.map_or(Ok(0..disk.size()), |shard| shard.range_of(disk, disk.block_size(), false))?;
-    let header = Header::of(disk, algorithms, shard, range.clone());
+    share.map_or(Ok(()), |share| share.check(disk, disk.block_size()))?;
+    let range = share.map_or(0..disk.size(), Share::range);
+    let header = Header::of(disk, algorithms, share.copied());
     let mut writer = ManifestWriter::new(out, &header, *options)?;
     let mut zeros = ZeroDigests::new(algorithms);
     let mut batch: Vec<BlockRun> = Vec::with_capacity(BATCH);

@@ -8,6 +8,7 @@ mod extract;
 mod hash;
 mod limits;
 mod manifest;
+mod plan;
 
 use std::ops::Range;
 use std::sync::LazyLock;
@@ -80,6 +81,7 @@ proptest! {
         extract::agrees(&case, &mut rng);
         compare::agrees(&case, &mut rng);
         manifest::agrees(&case, &mut rng);
+        plan::agrees(&case, &mut rng);
     }
 }
 

@@ -3,12 +3,11 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use vhdx_mmap::ops::manifest::Shard;
 use vhdx_mmap::ops::{Algorithm, UnknownAlgorithm};
 
 use crate::size::ByteRange;
 
-use super::{FolderArgs, Output, SalvageArgs};
+use super::{FolderArgs, Output, SalvageArgs, ShareArgs};
 
 pub(super) fn parse_algorithm(text: &str) -> Result<Algorithm, UnknownAlgorithm> {
     text.parse()
@@ -43,7 +42,7 @@ pub(crate) enum CacheChoice {
 #[derive(Args, Debug)]
 pub(crate) struct HashArgs {
     /// Images to hash
-    #[arg(required = true, value_name = "IMAGE")]
+    #[arg(required_unless_present = "split", value_name = "IMAGE")]
     pub(crate) images: Vec<PathBuf>,
     /// Algorithms: any of crc32,blake3,sha256,sha1,md5
     #[arg(
@@ -56,7 +55,7 @@ pub(crate) struct HashArgs {
     )]
     pub(crate) algorithms: Vec<Algorithm>,
     /// Print digests of the image file, too
-    #[arg(long, conflicts_with_all = ["manifest", "shard"])]
+    #[arg(long, conflicts_with_all = ["manifest", "share"])]
     pub(crate) file: bool,
     /// Format of the lines: bsd, which says that a digest is of the disk, or sha256sum
     ///
@@ -70,20 +69,18 @@ pub(crate) struct HashArgs {
     )]
     pub(crate) format: SumFormat,
     /// Hash LENGTH bytes of the disk from OFFSET; without LENGTH, to the end [default: the whole disk]
-    #[arg(long, value_name = "OFFSET:LENGTH", conflicts_with_all = ["manifest", "shard"])]
+    #[arg(long, value_name = "OFFSET:LENGTH", conflicts_with_all = ["manifest", "share"])]
     pub(crate) range: Option<ByteRange>,
     /// Write the digest of every block to FILE, as JSON lines, and print the digest of these digests; - for standard
     /// output; for several images, a folder that gets IMAGE.manifest for each
     /// [default: no manifest]
     #[arg(long, value_name = "FILE")]
     pub(crate) manifest: Option<PathBuf>,
-    /// Process part I of N, counted from 1; without --manifest, the result goes to standard output as JSON
-    /// [default: the whole disk]
-    #[arg(long, value_name = "I/N")]
-    pub(crate) shard: Option<Shard>,
     /// Replace an existing manifest
     #[arg(long, short, requires = "manifest")]
     pub(crate) force: bool,
+    #[command(flatten)]
+    pub(crate) share: ShareArgs,
     #[command(flatten)]
     pub(crate) folders: FolderArgs,
     #[command(flatten)]
@@ -203,7 +200,10 @@ pub(crate) struct CompareArgs {
 #[derive(Args, Debug)]
 pub(crate) struct DiffArgs {
     /// Image with the changes
-    #[arg(value_name = "CHILD")]
+    #[arg(value_name = "CHILD", required_unless_present = "split")]
+    pub(crate) child: Option<PathBuf>,
+    /// The image, once it is known.
+    #[arg(skip)]
     pub(crate) image: PathBuf,
     /// Image in its chain to compare with [default: its parent]
     #[arg(value_name = "ANCESTOR")]
@@ -215,26 +215,30 @@ pub(crate) struct DiffArgs {
     #[arg(long)]
     pub(crate) allocated: bool,
     /// List the files that were added, removed, changed or renamed; with --content, by their content, too
-    #[arg(long, conflicts_with_all = ["allocated", "delta"])]
+    #[arg(long, conflicts_with_all = ["allocated", "delta", "share"])]
     pub(crate) files: bool,
     /// With --files, leave out the changes in journals; files can be outdated or damaged
     #[arg(long, requires = "files")]
     pub(crate) ignore_journal: bool,
     /// Write the changed bytes to FILE [default: no file]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "share")]
     pub(crate) delta: Option<PathBuf>,
     /// Replace an existing delta
     #[arg(long, short, requires = "delta")]
     pub(crate) force: bool,
+    #[command(flatten)]
+    pub(crate) share: ShareArgs,
     #[command(flatten)]
     pub(crate) cache: CacheArgs,
     #[command(flatten)]
     pub(crate) output: Output,
 }
 
-/// Merge the results of several runs of `vhdx hash --shard`
+/// Merge the results of all shares of the work on a disk
 ///
-/// The output equals that of one run without --shard.
+/// Shares are what hash, check, diff and extract do with --shard or --split. The output equals that of one run without
+/// these options; results of check, diff and extract are JSON documents (--json or --result), and so is what is printed
+/// for them. Fails if a share is missing or occurs twice, if shares overlap, or if they are not of the same disk.
 ///
 /// Example: vhdx merge part1 part2 part3 part4
 #[derive(Args, Debug)]

@@ -7,7 +7,7 @@ use vhdx_mmap::MetadataOverrides;
 
 use crate::size::parse_size;
 
-use super::{CacheArgs, FolderArgs, Output};
+use super::{CacheArgs, FolderArgs, Output, ShareArgs};
 
 /// Check images and their chains, and list every problem
 ///
@@ -21,7 +21,7 @@ use super::{CacheArgs, FolderArgs, Output};
 #[derive(Args, Debug)]
 pub(crate) struct CheckArgs {
     /// Images to check
-    #[arg(required = true, value_name = "IMAGE")]
+    #[arg(required_unless_present = "split", value_name = "IMAGE")]
     pub(crate) images: Vec<PathBuf>,
     /// Treat warnings as corruption
     #[arg(long)]
@@ -29,6 +29,8 @@ pub(crate) struct CheckArgs {
     /// Read the content of all blocks, too
     #[arg(long)]
     pub(crate) payload: bool,
+    #[command(flatten)]
+    pub(crate) share: ShareArgs,
     #[command(flatten)]
     pub(crate) folders: FolderArgs,
     #[command(flatten)]

@@ -16,6 +16,7 @@ mod damage;
 mod files;
 mod folder;
 mod serve;
+mod share;
 
 use bulk::parse_algorithm;
 pub(crate) use bulk::{
@@ -29,6 +30,7 @@ pub(crate) use files::{
 };
 pub(crate) use folder::{FolderArgs, ListArgs, ListFormat, SortKey};
 pub(crate) use serve::ServeArgs;
+pub(crate) use share::{PlanArgs, ShareArgs};
 
 const AFTER_HELP: &str = "\
 A tour:
@@ -46,6 +48,7 @@ A tour:
   vhdx chain disk.avhdx                the parents, and how each was found
   vhdx chain --tree /vms               which checkpoints depend on which images
   vhdx check disk.vhdx                 every problem, each with a code
+  vhdx plan disk.vhdx --splits 8       the work on a disk, divided for eight machines
   vhdx ls -l ext4.vhdx:/home           the files in the disk
   vhdx cp -r ext4.vhdx:/home/me back   files out of the disk, without mounting it
   vhdx serve disk.vhdx                 the disk as a device, over NBD
@@ -89,6 +92,7 @@ pub(crate) enum Command {
     Verify(VerifyArgs),
     Compare(CompareArgs),
     Diff(DiffArgs),
+    Plan(PlanArgs),
     Merge(MergeArgs),
     Read(ReadArgs),
     Log(LogArgs),
@@ -144,6 +148,7 @@ impl Command {
             Self::Verify(_) => "verify",
             Self::Compare(_) => "compare",
             Self::Diff(_) => "diff",
+            Self::Plan(_) => "plan",
             Self::Merge(_) => "merge",
             Self::Read(_) => "read",
             Self::Log(_) => "log",
@@ -161,6 +166,30 @@ impl Command {
             Self::Serve(_) => "serve",
             Self::Completions(_) => "completions",
             Self::Man(_) => "man",
+        }
+    }
+
+    /// Reads the splits that options name, and sets the images that they are of.
+    pub(crate) fn load_shares(&mut self) -> Result<(), Failure> {
+        let load_one = |share: &mut ShareArgs, given: &Option<PathBuf>, image: &mut PathBuf| {
+            let mut images: Vec<PathBuf> = given.iter().cloned().collect();
+            share.load(&mut images)?;
+            images.into_iter().for_each(|path| *image = path);
+            Ok(())
+        };
+        match self {
+            Self::Hash(args) => args.share.load(&mut args.images),
+            Self::Check(args) => args.share.load(&mut args.images),
+            Self::Diff(args) => load_one(&mut args.share, &args.child, &mut args.image),
+            Self::Extract(args) => {
+                let (given, out) = match &args.second {
+                    Some(out) => (Some(args.first.clone()), out),
+                    None => (None, &args.first),
+                };
+                args.out.clone_from(out);
+                load_one(&mut args.share, &given, &mut args.image)
+            }
+            _ => Ok(()),
         }
     }
 
@@ -432,18 +461,26 @@ pub(crate) struct MapArgs {
 /// interrupted, no file is left; only a complete file that cannot get its name keeps another, which is shown. A block
 /// device is written in place, zeros included.
 ///
+/// With --in-place and --shard or --split, several machines write one file: each writes its share, and no other byte.
+/// The file is made, or extended to the size of the disk, by the first of them; none makes it shorter.
+///
 /// Example: vhdx extract disk.vhdx disk.raw
 #[derive(Args, Debug)]
 #[command(visible_alias = "convert")]
 pub(crate) struct ExtractArgs {
-    /// Image to extract
+    /// Image to extract; it can be left out with --split
     #[arg(value_name = "IMAGE")]
-    pub(crate) image: PathBuf,
+    pub(crate) first: PathBuf,
     /// File to create; - for standard output
-    #[arg(value_name = "OUT")]
+    #[arg(value_name = "OUT", required_unless_present = "split")]
+    pub(crate) second: Option<PathBuf>,
+    /// Image and output, once it is known which of them were given.
+    #[arg(skip)]
+    pub(crate) image: PathBuf,
+    #[arg(skip)]
     pub(crate) out: PathBuf,
     /// Extract LENGTH bytes of the disk from OFFSET; without LENGTH, to the end [default: the whole disk]
-    #[arg(long, value_name = "OFFSET:LENGTH")]
+    #[arg(long, value_name = "OFFSET:LENGTH", conflicts_with = "share")]
     pub(crate) range: Option<ByteRange>,
     /// Output format: raw, or vhd (vpc) for a fixed VHD: the disk, zeros up to a whole MiB, and a footer, as Azure
     /// needs it [default: by the extension of OUT; raw if that says nothing]
@@ -463,6 +500,8 @@ pub(crate) struct ExtractArgs {
     /// holds a part of the disk.
     #[arg(long, short = 'n', visible_alias = "in-place", conflicts_with = "force")]
     pub(crate) no_create: bool,
+    #[command(flatten)]
+    pub(crate) share: ShareArgs,
     /// Which zeros become holes: blocks (unallocated blocks), zeros (zero-filled 4 KiB pages, too), or none
     /// [default: zeros if bytes are copied, blocks if they are shared]
     #[arg(long, value_enum, value_name = "blocks|zeros|none", hide_possible_values = true)]
@@ -499,7 +538,7 @@ pub(crate) struct ExtractArgs {
         long,
         value_name = "BYTE",
         requires = "salvage",
-        conflicts_with = "hash",
+        conflicts_with_all = ["hash", "share"],
         value_parser = parse_byte,
         help_heading = "Damaged images"
     )]
@@ -613,6 +652,7 @@ mod tests {
             "verify a --manifest b",
             "compare a b",
             "diff a",
+            "plan a",
             "merge a",
             "read a --range 0:",
             "list a",

@@ -14,16 +14,20 @@ use crate::bulk::{self, Pool};
 use crate::exit::{Exit, Failure};
 use crate::findings::{self, Tally};
 use crate::folder;
-use crate::json::Reports;
+use crate::json::{self, Reports};
 use crate::many;
 use crate::mistaken;
 use crate::open;
 use crate::progress::Work;
+use crate::share;
 use crate::size::{counted, human};
 use crate::term::{self, escape};
 
 pub(crate) fn run(args: &CheckArgs, common: &Common) -> Result<Exit, Failure> {
     let pool = bulk::all_threads(common)?;
+    if let (Some(_), [image]) = (&args.share.task, args.images.as_slice()) {
+        return check_share(image, args, common, &pool);
+    }
     let is_list = args.images.len() > 1 || args.folders.recursive;
     let mut reports = args.output.is_json().then(|| Reports::begin(is_list));
     let (mut worst, mut tally, mut out) = (Exit::Done, Tally::default(), term::stdout());
@@ -88,15 +92,45 @@ struct Checked {
     exit: Exit,
 }
 
+/// Checks an image with the content of a share of its disk.
+fn check_share(image: &Path, args: &CheckArgs, common: &Common, pool: &Pool) -> Result<Exit, Failure> {
+    if args.folders.recursive {
+        return Err(Failure::usage("--shard and --split are for one image (found --recursive)"));
+    }
+    let output = share::Output::new(args.share.result.as_deref(), &[])?;
+    match check_image(image, args, common, pool) {
+        Ok(Checked { text, report, exit }) => {
+            report.map_or(Ok(()), |report| output.print(&report))?;
+            output.complete()?;
+            let mut out = term::stdout();
+            out.write_all(&text)?;
+            out.flush()?;
+            Ok(exit)
+        }
+        Err(failure @ Failure::Message { .. }) => {
+            if let (true, Failure::Message { text, .. }) = (args.output.is_json(), &failure) {
+                json::print(&CheckResult::Failed(CheckFailure::of(image, text)))?;
+            }
+            failure.report();
+            Ok(Exit::NotChecked)
+        }
+        Err(fatal) => Err(fatal),
+    }
+}
+
 fn check_image(image: &Path, args: &CheckArgs, common: &Common, pool: &Pool) -> Result<Checked, Failure> {
     let source = open::source(image, common)?;
-    let work = if args.payload && common.progress() != ProgressChoice::None {
+    let reads_content = args.payload || args.share.task.is_some();
+    let work = if reads_content && common.progress() != ProgressChoice::None {
         Work::new(estimated_size(&source), "check", image, common)
     } else {
         Work::unmeasured("check", image)
     };
-    let options =
-        CheckOptions::new(open::options(common)).payload(args.payload).scan(bulk::scan_options(args.cache, &work));
+    let scan = bulk::scan_options(args.cache, &work);
+    let options = match &args.share.task {
+        Some(task) => CheckOptions::new(task.open_options(common)).scan(scan).share(task.portion()),
+        None => CheckOptions::new(open::options(common)).scan(scan).payload(args.payload),
+    };
     open::warn_if_in_use(&source, common);
     let report = pool.install(|| ops::check(source.clone(), &options));
     work.finish();
@@ -113,7 +147,10 @@ fn check_image(image: &Path, args: &CheckArgs, common: &Common, pool: &Pool) -> 
         failed => open::fail_if_source_changed(&source, failed)?,
     };
     let mut checked = Checked { text: Vec::new(), report: None, exit: exit_of(&report, args.strict) };
-    if args.output.is_json() {
+    if let Some(path) = &args.share.result {
+        share::reject_files(path, &report.files)?;
+    }
+    if args.output.is_json() || args.share.result.is_some() {
         checked.report = Some(CheckResult::Checked(Box::new(Check::of(&report, args.strict))));
     } else {
         as_text(&mut checked.text, image, &report, args.strict, common)?;

@@ -1,44 +1,50 @@
 //! `vhdx diff`: lists the changes between a disk and an ancestor.
 
 use std::fs::File;
-use std::io::{BufWriter, Stdout, Write};
+use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::Path;
 
+use vhdx_mmap::ops::plan::Share;
 use vhdx_mmap::ops::{self, Change, ExtractOptions, Reflink, Sparse, TargetContent};
-use vhdx_mmap::report::{DiffEnd, DiffEntry, DiffMode, DiffStart};
+use vhdx_mmap::report::{self, DiffEnd, DiffEntry, DiffMode, DiffStart};
 use vhdx_mmap::{Disk, FileId, ImageKind, Input, Layer, ScanError, Uncounted};
 
-use crate::args::{Common, DiffArgs};
+use crate::args::{Common, DiffArgs, SalvageArgs};
 use crate::bulk;
 use crate::exit::{Exit, Failure};
 use crate::hint::shell_word;
-use crate::json::{self, Listing};
+use crate::json::Listing;
 use crate::open;
 use crate::progress::Work;
+use crate::share;
 use crate::size::human;
 use crate::target::{Consent, Destination, Target};
 use crate::term::{self, TextOut};
 
 pub(crate) fn run(args: &DiffArgs, common: &Common) -> Result<Exit, Failure> {
     // The tables of the child suffice, unless an ancestor further down is named.
-    let disk = if args.allocated && args.ancestor.is_none() {
-        open::disk_so_far(&args.image, common)?
+    let (disk, share) = if let Some(task) = &args.share.task {
+        task.open(&args.image, common, &SalvageArgs::only(false)).map(|(disk, share)| (disk, Some(share)))?
+    } else if args.allocated && args.ancestor.is_none() {
+        (open::disk_so_far(&args.image, common)?, None)
     } else {
-        open::disk(&args.image, common)?
+        (open::disk(&args.image, common)?, None)
     };
     let ancestor = find_ancestor(&disk, args)?;
     if args.files {
         let before = disk.ancestor(ancestor).ok_or_else(|| Failure::usage("there is no such ancestor"))?;
         return super::files::changes::run(disk, before, args, common);
     }
-    let work = Work::new(disk.size(), "diff", &args.image, common);
+    let range = share.as_ref().map_or(0..disk.size(), Share::range);
+    let work = Work::new(range.end.saturating_sub(range.start), "diff", &args.image, common);
     if args.delta.is_some() {
         // A signal must not leave a partial delta.
         work.listen().map_err(|error| Failure::new(Exit::Io, format!("signal handler: {error}")))?;
     }
     let delta = args.delta.as_ref().map(|path| open_delta(path, &disk, args.force)).transpose()?;
-    let mut report = Report::begin(args, &disk, ancestor)?;
+    let output = share::Output::new(args.share.result.as_deref(), disk.layers())?;
+    let mut report = Report::begin(args, &disk, ancestor, share.as_ref(), &output)?;
     let options = bulk::scan_options(args.cache, &work);
     let mut failed = None;
     let mut on_change = |change: Change| {
@@ -57,9 +63,9 @@ pub(crate) fn run(args: &DiffArgs, common: &Common) -> Result<Exit, Failure> {
     let pool = bulk::all_threads(common)?;
     let found = pool.install(|| {
         if args.allocated {
-            ops::allocated_changes(&disk, ancestor, &mut on_change)
+            ops::allocated_changes_in(&disk, ancestor, range.clone(), &mut on_change)
         } else {
-            ops::content_changes(&disk, ancestor, &options, &mut on_change)
+            ops::content_changes_in(&disk, ancestor, range.clone(), &options, &mut on_change)
         }
     });
     work.finish();
@@ -78,7 +84,7 @@ pub(crate) fn run(args: &DiffArgs, common: &Common) -> Result<Exit, Failure> {
     }
     // The delta is of no use without the complete list, so it gets its name after that.
     report.end()?;
-    let completed = delta.map_or(Ok(()), |delta| delta.complete(false));
+    let completed = delta.map_or(Ok(()), |delta| delta.complete(false)).and_then(|()| output.complete());
     // The document is complete: none can follow.
     Ok(completed.map_or_else(Failure::report, |()| Exit::Done))
 }
@@ -138,22 +144,29 @@ fn write(disk: &Disk, change: &Change, file: &File, args: &DiffArgs, work: &Work
 }
 
 /// Output of the changes, written as they are found.
-struct Report {
-    out: Out,
+struct Report<'o> {
+    out: Out<'o>,
     totals: DiffEnd,
 }
 
-enum Out {
+enum Out<'o> {
     Text(TextOut),
-    Json(Listing<BufWriter<Stdout>>),
+    Json(Listing<Box<dyn Write + Send + 'o>>),
 }
 
-impl Report {
-    fn begin(args: &DiffArgs, disk: &Disk, ancestor: usize) -> Result<Self, Failure> {
-        let out = if args.output.is_json() {
+impl<'o> Report<'o> {
+    fn begin(
+        args: &DiffArgs,
+        disk: &Disk,
+        ancestor: usize,
+        share: Option<&Share>,
+        output: &'o share::Output,
+    ) -> Result<Self, Failure> {
+        let out = if args.output.is_json() || args.share.result.is_some() {
             let mode = if args.allocated { DiffMode::Allocated } else { DiffMode::Content };
             let start = DiffStart::of(disk, ancestor, mode);
-            Out::Json(Listing::begin(json::stdout(), &start, Some("changes"))?)
+            let start = share.into_iter().fold(start, |start, share| start.share(report::Share::of(disk, share)));
+            Out::Json(Listing::begin(output.stream(), &start, Some("changes"))?)
         } else {
             let (mut out, title) = (term::stdout(), term::TITLE);
             writeln!(out, "{title}{:<18} {:<18} Content{title:#}", "Offset", "Length")?;

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use uuid::Uuid;
 use vhdx_mmap::ops::{self, Digest, ExtractOptions, Extracted, Reflink, Sparse, vhd};
-use vhdx_mmap::report::{Extract, ExtractFormat, ExtractOutput};
+use vhdx_mmap::report::{Extract, ExtractFormat, ExtractOutput, Share};
 use vhdx_mmap::{Disk, Input, Layer, ScanError};
 
 use crate::args::{Common, ExtractArgs, ReflinkChoice, SparseChoice};
@@ -19,6 +19,7 @@ use crate::json::Place;
 use crate::open::{self, actual_size};
 use crate::progress::Work;
 use crate::salvage;
+use crate::share;
 use crate::size::{counted, human};
 use crate::sums::{Form, SumLine};
 use crate::target::{Consent, Destination, Target};
@@ -32,20 +33,41 @@ const MAX_THREADS: usize = 4;
 pub(crate) fn run(args: &ExtractArgs, common: &Common) -> Result<Exit, Failure> {
     let started = Instant::now();
     bulk::reject_duplicates(&args.hash)?;
-    let disk = Arc::new(open::salvaged(&args.image, common, &args.salvage)?);
-    let range = bulk::range_of(args.range, disk.size())?;
+    let (disk, share) = match &args.share.task {
+        Some(task) => {
+            reject_for_shares(args)?;
+            task.open(&args.image, common, &args.salvage).map(|(disk, share)| (disk, Some(share)))?
+        }
+        None => (open::salvaged(&args.image, common, &args.salvage)?, None),
+    };
+    let disk = Arc::new(disk);
+    let range = share.as_ref().map_or_else(|| bulk::range_of(args.range, disk.size()), |share| Ok(share.range()))?;
     let consent = Consent { force: args.force, in_place: args.no_create };
-    let destination = Destination::new(&args.out, disk.layers(), consent)?;
+    let destination = match &share {
+        Some(_) => Destination::shared(&args.out, disk.layers())?,
+        None => Destination::new(&args.out, disk.layers(), consent)?,
+    };
     let format = container::of_output(args)?;
+    let output = share::Output::new(args.share.result.as_deref(), disk.layers())?;
     if format == ExtractFormat::Vhd && range.is_empty() {
         return Err(Failure::usage("--format vhd: a VHD cannot be empty (found a disk or range of 0 bytes)"));
     }
-    let trailer = Trailer::new(&disk, &range, format);
+    let whole = if share.is_some() { 0..disk.size() } else { range.clone() };
+    let trailer = Trailer::new(&disk, &whole, format);
     for note in trailer.notes.iter().filter(|_| !common.quiet) {
         term::message("note", term::HINT, note);
     }
     salvage::prepare(&args.salvage, &disk, Some(&args.out).filter(|_| !destination.is_stream()).map(PathBuf::as_path))?;
-    let content = trailer.append_to(Input::disk(&disk).range(range.clone()));
+    let output_length = trailer.append_to(Input::disk(&disk).range(whole)).len();
+    let content = match &share {
+        // The last one writes what follows the disk.
+        Some(share) if share.range().end == disk.size() && share.shard.index() == share.shard.count() => {
+            trailer.append_to(Input::disk(&disk)).range(range.start..)
+        }
+        Some(_) => Input::disk(&disk).range(range.clone()),
+        None => trailer.append_to(Input::disk(&disk).range(range.clone())),
+    };
+    let place = if share.is_some() { range.start } else { 0 };
     let work = Work::new(content.len(), "extract", &args.image, common);
     let mut data = 0;
     if destination.is_stream() {
@@ -61,7 +83,7 @@ pub(crate) fn run(args: &ExtractArgs, common: &Common) -> Result<Exit, Failure> 
             measured.data.min(occupied_space(&disk))
         };
     }
-    let target = destination.open(content.len(), data, !trailer.footer.is_empty())?;
+    let target = destination.open(output_length, data, !trailer.footer.is_empty())?;
 
     let options = extract_options(args, &work);
     let done = match (target.content(), args.fill) {
@@ -69,11 +91,11 @@ pub(crate) fn run(args: &ExtractArgs, common: &Common) -> Result<Exit, Failure> 
             let rest = |content| trailer.append_to(content);
             Ok(pool.install(|| salvage::fill_stream(&disk, range.clone(), rest, fill, target.file(), &options))?)
         }),
-        _ => write(content, &target, args, &options, common),
+        _ => write(content, &target, place, args, &options, common),
     };
     work.finish();
     let done = done.and_then(|extracted| {
-        let verified = if args.verify { verify(content, &target, args, common, &work) } else { Ok(()) };
+        let verified = if args.verify { verify(content, &target, place, args, common, &work) } else { Ok(()) };
         open::fail_if_changed(disk.layers(), verified)?;
         if let Some(fill) = args.fill.filter(|_| !destination.is_stream()) {
             salvage::fill(&disk, range.clone(), fill, target.file()).map_err(ScanError::Write)?;
@@ -92,18 +114,23 @@ pub(crate) fn run(args: &ExtractArgs, common: &Common) -> Result<Exit, Failure> 
             if args.salvage.salvage && !common.quiet {
                 files::locate::tell_damaged(&disk, &args.image, covered.clone());
             }
-            if args.output.is_json() {
-                let output = ExtractOutput {
+            if args.output.is_json() || args.share.result.is_some() {
+                let written = ExtractOutput {
                     path: &args.out,
                     format,
-                    length: content.len(),
+                    length: output_length,
                     actual_size,
                     verified: args.verify,
                     seconds: started.elapsed().as_secs_f64(),
                 };
-                let report = Extract::of(&disk, covered, &extracted, &output);
-                let place = if args.out == Path::new("-") { Place::Error } else { Place::Output };
-                place.print(&report)?;
+                let report = Extract::of(&disk, covered, &extracted, &written);
+                if let Some(share) = &share {
+                    output.print(&report.share(Share::of(&disk, share)))?;
+                    output.complete()?;
+                } else {
+                    let place = if args.out == Path::new("-") { Place::Error } else { Place::Output };
+                    place.print(&report)?;
+                }
                 // The document is complete, even if the loss map could not be written.
                 return Ok(exit.unwrap_or_else(Failure::report));
             }
@@ -158,6 +185,19 @@ fn reject_for_streams(args: &ExtractArgs) -> Result<(), Failure> {
     }
 }
 
+/// Fails if an option is given that cannot be combined with --shard and --split.
+fn reject_for_shares(args: &ExtractArgs) -> Result<(), Failure> {
+    if !args.no_create {
+        return Err(Failure::usage("--shard and --split write into one file that other machines write to as well")
+            .with_hint("pass --in-place (-n), which writes into an existing file"));
+    }
+    if !args.hash.is_empty() {
+        return Err(Failure::usage("--hash cannot be combined with --shard or --split")
+            .with_hint("`vhdx hash --shard` computes digests of shares, and `vhdx merge` that of the disk"));
+    }
+    Ok(())
+}
+
 fn extract_options<'w>(args: &ExtractArgs, work: &'w Work) -> ExtractOptions<'w> {
     let sparse = match args.sparse {
         None | Some(SparseChoice::Zeros) => Sparse::Zeros,
@@ -175,6 +215,7 @@ fn extract_options<'w>(args: &ExtractArgs, work: &'w Work) -> ExtractOptions<'w>
 fn write(
     content: Input<'_>,
     target: &Target,
+    place: u64,
     args: &ExtractArgs,
     options: &ExtractOptions<'_>,
     common: &Common,
@@ -185,7 +226,7 @@ fn write(
         return Ok(pool.install(|| ops::extract_to_stream(content, file, options))?);
     };
     let direct = args.direct.then(|| target.open_direct()).transpose()?;
-    let to = ops::Target::new(file, before).direct(direct.as_ref());
+    let to = ops::Target::new(file, before).at(place).direct(direct.as_ref());
     Ok(pool.install(|| ops::extract_to_file(content, &to, options))?)
 }
 
@@ -193,6 +234,7 @@ fn write(
 fn verify(
     content: Input<'_>,
     target: &Target,
+    place: u64,
     args: &ExtractArgs,
     common: &Common,
     work: &Work,
@@ -203,7 +245,7 @@ fn verify(
     drop_cached(target);
     let written = open::map(path).map_err(|error| unreadable(&error))?;
     let work = work.next(content.len(), "verify", &args.out, common);
-    let written = Input::raw(&written).range(..content.len());
+    let written = Input::raw(&written).range(place..place.saturating_add(content.len()));
     let pool = bulk::all_threads(common)?;
     let found = pool.install(|| ops::first_difference(content, written, &bulk::scan_options(args.cache, &work)));
     work.finish();

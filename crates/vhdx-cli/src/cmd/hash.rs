@@ -6,7 +6,8 @@ use std::sync::{Mutex, PoisonError};
 
 use serde::Deserialize;
 use serde_json::Value;
-use vhdx_mmap::ops::manifest::{self, Root, Shard};
+use vhdx_mmap::ops::manifest::{self, Root};
+use vhdx_mmap::ops::plan::Share;
 use vhdx_mmap::ops::{self, Digest};
 use vhdx_mmap::report::Hash;
 use vhdx_mmap::{Input, ScanError};
@@ -21,6 +22,7 @@ use crate::many;
 use crate::open;
 use crate::progress::Work;
 use crate::salvage;
+use crate::share::{self, Task};
 use crate::sums::{self, Form, SumLine};
 use crate::target::{Consent, Destination};
 use crate::term;
@@ -37,7 +39,10 @@ pub(crate) fn run(args: &HashArgs, common: &Common) -> Result<Exit, Failure> {
         return Err(failure.with_hint("leave out --format"));
     }
     let pool = bulk::all_threads(common)?;
-    if args.manifest.is_some() || args.shard.is_some() {
+    if args.share.result.is_some() && args.manifest.is_some() {
+        return Err(Failure::usage("--result cannot be combined with --manifest, which names the file"));
+    }
+    if args.manifest.is_some() || args.share.task.is_some() {
         if let Some(manifests) = &args.manifest
             && (args.folders.recursive || args.images.len() > 1)
         {
@@ -46,14 +51,14 @@ pub(crate) fn run(args: &HashArgs, common: &Common) -> Result<Exit, Failure> {
         let [image] = args.images.as_slice() else {
             return Err(Failure::usage(format!("--shard: several images (found {}, expected 1)", args.images.len())));
         };
-        return pool.install(|| match (&args.manifest, args.shard) {
-            (Some(manifest), shard) => {
-                let Hashed { text, report, exit } = write_manifest(image, manifest, shard, args, common)?;
+        return pool.install(|| match (&args.manifest, &args.share.task) {
+            (Some(manifest), _) => {
+                let Hashed { text, report, exit } = write_manifest(image, manifest, args, common)?;
                 term::print_names(&text)?;
                 report.map_or(Ok(()), |report| json::print(&report))?;
                 Ok(exit)
             }
-            (None, Some(shard)) => write_shard(image, shard, args, common),
+            (None, Some(task)) => write_share(image, task, args, common),
             (None, None) => Ok(Exit::Done),
         });
     }
@@ -163,24 +168,23 @@ fn write_manifests(manifests: &Path, args: &HashArgs, common: &Common, pool: &Po
         std::fs::create_dir_all(folder).map_err(|error| {
             Failure::new(Exit::CannotCreate, format!("{}: cannot be created: {error}", folder.display()))
         })?;
-        pool.install(|| write_manifest(image, &manifest, args.shard, args, common))
+        pool.install(|| write_manifest(image, &manifest, args, common))
     })
 }
 
 /// Writes a manifest, or a shard of one. Returns the digests of all block digests.
-fn write_manifest(
-    image: &Path,
-    manifest: &Path,
-    shard: Option<Shard>,
-    args: &HashArgs,
-    common: &Common,
-) -> Result<Hashed, Failure> {
-    let disk = open::salvaged(image, common, &args.salvage)?;
+fn write_manifest(image: &Path, manifest: &Path, args: &HashArgs, common: &Common) -> Result<Hashed, Failure> {
+    let (disk, share) = match &args.share.task {
+        Some(task) => task.open(image, common, &args.salvage).map(|(disk, share)| (disk, Some(share)))?,
+        None => (open::salvaged(image, common, &args.salvage)?, None),
+    };
     let mut hashed = Hashed { text: Vec::new(), report: None, exit: Exit::Done };
     salvage::prepare(&args.salvage, &disk, Some(manifest).filter(|out| *out != Path::new("-")))?;
-    let work = Work::new(disk.size(), "hash", image, common);
+    let range = share.as_ref().map_or(0..disk.size(), Share::range);
+    let work = Work::new(range.end.saturating_sub(range.start), "hash", image, common);
     let options = bulk::scan_options(args.cache, &work);
-    let create = |out: &mut dyn Write| manifest::create_manifest(&disk, &args.algorithms, shard, &options, out);
+    let create =
+        |out: &mut dyn Write| manifest::create_manifest_of(&disk, &args.algorithms, share.as_ref(), &options, out);
     let failed = |error: ScanError| Failure::of_manifest(image, manifest, error, &work);
     if manifest == Path::new("-") {
         let created = create(&mut json::stdout());
@@ -202,7 +206,7 @@ fn write_manifest(
             hashed.text = root_lines(image, &roots);
         }
     }
-    hashed.exit = salvage::finish(image, &disk, 0..disk.size(), &args.salvage)?;
+    hashed.exit = salvage::finish(image, &disk, range, &args.salvage)?;
     Ok(hashed)
 }
 
@@ -213,21 +217,32 @@ pub(super) fn root_lines(name: &Path, roots: &[Root]) -> Vec<u8> {
     roots.iter().flat_map(line).collect()
 }
 
-fn write_shard(image: &Path, shard: Shard, args: &HashArgs, common: &Common) -> Result<Exit, Failure> {
+fn write_share(image: &Path, task: &Task, args: &HashArgs, common: &Common) -> Result<Exit, Failure> {
     if let Some(other) = args.algorithms.iter().find(|algorithm| !algorithm.is_mergeable()) {
         let text = format!("{other}: cannot be merged from shards (expected crc32 or blake3)");
         return Err(Failure::usage(text).with_hint("pass --manifest FILE to use other algorithms with --shard"));
     }
-    let disk = open::salvaged(image, common, &args.salvage)?;
-    salvage::prepare(&args.salvage, &disk, None)?;
-    let work = Work::new(disk.size().checked_div(shard.count().into()).unwrap_or(0), "hash", image, common);
+    let (disk, share) = task.open(image, common, &args.salvage)?;
+    salvage::prepare(&args.salvage, &disk, args.share.result.as_deref())?;
+    let output = share::Output::new(args.share.result.as_deref(), disk.layers())?;
+    let parts = share.shard.count();
+    let work = Work::new(disk.size().checked_div(parts.into()).unwrap_or(0), "hash", image, common);
     let options = bulk::scan_options(args.cache, &work);
     let about = serde_json::to_value(Hash::of(&disk)).map_err(io::Error::from)?;
-    let done = manifest::hash_shard(&disk, &args.algorithms, shard, about, &options, &mut json::stdout());
+    let mut out = output.stream();
+    let done = match task.shard() {
+        // Its range depends on whether zeros have to be processed.
+        Some(shard) => manifest::hash_shard(&disk, &args.algorithms, shard, about, &options, &mut out),
+        None => manifest::hash_share(&disk, &args.algorithms, &share, about, &options, &mut out),
+    };
+    drop(out);
     work.finish();
-    let failed = |error| Failure::of_manifest(image, Path::new(crate::exit::STANDARD_OUTPUT), error, &work);
+    let name = args.share.result.as_deref().unwrap_or(Path::new(crate::exit::STANDARD_OUTPUT));
+    let failed = |error| Failure::of_manifest(image, name, error, &work);
     open::fail_if_changed(disk.layers(), done.map_err(failed))?;
-    salvage::finish(image, &disk, 0..disk.size(), &args.salvage)
+    let exit = salvage::finish(image, &disk, 0..disk.size(), &args.salvage)?;
+    output.complete()?;
+    Ok(exit)
 }
 
 /// Prints the digests of merged shards like those of one run.

@@ -1,4 +1,4 @@
-//! `vhdx merge`: merges the results of several runs of `vhdx hash --shard`.
+//! `vhdx merge`: merges the results of all shares of the work on a disk.
 
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Write};
@@ -9,7 +9,7 @@ use vhdx_mmap::report::Merge;
 use vhdx_mmap::{FileId, ScanError, ScanOptions};
 
 use crate::args::MergeArgs;
-use crate::cmd::hash;
+use crate::cmd::{hash, merge_reports};
 use crate::exit::{Exit, Failure, STANDARD_OUTPUT};
 use crate::hint::shell_word;
 use crate::json;
@@ -28,7 +28,20 @@ pub(crate) fn run(args: &MergeArgs) -> Result<Exit, Failure> {
         Ok(BufReader::new(file))
     };
     let out = args.manifest.as_deref().unwrap_or(Path::new(STANDARD_OUTPUT));
+    // Opened first, so that a missing file is reported as such.
     let shards = args.shards.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+    if let Some(kind) = args.shards.iter().find_map(|path| merge_reports::kind_of(path)) {
+        if args.manifest.is_some() {
+            return Err(
+                Failure::usage("--manifest: these are no shards of a manifest").with_hint("leave out --manifest")
+            );
+        }
+        if let Some(other) = args.shards.iter().find(|path| merge_reports::kind_of(path) != Some(kind)) {
+            let text = format!("{}: not a result of the same command as the others", other.display());
+            return Err(Failure::new(Exit::Corrupt, text));
+        }
+        return merge_reports::run(kind, &args.shards);
+    }
     let failed = |error: ScanError| match &error {
         ScanError::Manifest(ManifestError::Format { document, .. }) => {
             let path = args.shards.get(*document).map_or(Path::new("shards"), PathBuf::as_path);

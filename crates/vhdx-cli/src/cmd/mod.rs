@@ -12,6 +12,8 @@ pub(crate) mod list;
 pub(crate) mod log;
 pub(crate) mod map;
 pub(crate) mod merge;
+mod merge_reports;
+pub(crate) mod plan;
 pub(crate) mod read;
 #[cfg(unix)]
 pub(crate) mod serve;

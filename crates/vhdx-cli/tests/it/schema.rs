@@ -122,7 +122,7 @@ fn every_command_with_json_has_a_schema() {
             with_json.push(command.to_owned());
         }
     }
-    with_json.extend(["loss-map", "diff-files"].map(str::to_owned));
+    with_json.extend(["loss-map", "diff-files", "plan", "split"].map(str::to_owned));
     with_json.sort();
     assert_eq!(with_json, VALIDATORS.keys().copied().collect::<Vec<_>>());
 }

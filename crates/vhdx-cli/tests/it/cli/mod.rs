@@ -24,6 +24,7 @@ mod map;
 mod mistaken;
 mod names;
 mod partitions;
+mod plan;
 mod progress;
 mod quiet;
 mod read;

@@ -188,8 +188,9 @@ fn commands_of_the_pages_and_the_help_can_be_typed() {
     let mut typed = 0;
     for line in scripts.chain([tour]).flat_map(str::lines) {
         let Some(command) = line.trim_start().strip_prefix("vhdx ") else { continue };
-        // A comment, a pipe, or an explanation after several spaces follows.
+        // A comment, a pipe, an explanation after several spaces, or another program follows.
         let command = command.split(['#', '|', '>']).next().unwrap().split("  ").next().unwrap();
+        let command = command.split(" -- ").next().unwrap();
         let words = command.split_whitespace().chain(["--help"]);
         let ran = run(&mut vhdx(words));
         assert!(ran.status.success() && ran.text().contains("Usage: vhdx"), "{line}: {}", ran.err);

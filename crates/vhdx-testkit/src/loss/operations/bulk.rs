@@ -9,6 +9,7 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use serde_json::Value;
 use sha2::Digest as _;
 use vhdx_mmap::ops::manifest::{self, ManifestError, Merged, Shard};
+use vhdx_mmap::ops::plan::{Plan, PlanOptions};
 use vhdx_mmap::ops::{self, Algorithm, Digest, ExtractOptions, Extracted, Sparse, Target, TargetContent};
 use vhdx_mmap::{Input, ScanError, Segment, Source};
 
@@ -150,6 +151,26 @@ pub(super) fn hash_shard(stage: &Stage<'_>, dice: &mut Dice) -> Judged {
         ensure_eq(&found["crc32"], &Value::from(expected), "the CRC-32 of a shard")?;
         shares.push(out.bytes);
     }
+    ensure_merged(stage, &shares, &algorithms, count > 1)
+}
+
+/// Splits of a plan are shards whose ranges are known from the beginning.
+pub(super) fn hash_splits(stage: &Stage<'_>, dice: &mut Dice) -> Judged {
+    let algorithms =
+        if stage.truth().size <= MOST { vec![Algorithm::Crc32, Algorithm::Blake3] } else { vec![Algorithm::Crc32] };
+    let plan = Plan::new(stage.disk, &PlanOptions::splits(dice.pick(&[1, 2, 3])))?;
+    let mut shares = Vec::new();
+    for split in plan.splits() {
+        let mut out = Sink { stage, bytes: Vec::new() };
+        manifest::hash_share(stage.disk, &algorithms, &split.share(), Value::Null, &stage.scan(), &mut out)?;
+        shares.push(out.bytes);
+    }
+    ensure_merged(stage, &shares, &algorithms, false)
+}
+
+/// Merges shards of digests. `may_differ`: each was divided by a map of its own.
+fn ensure_merged(stage: &Stage<'_>, shares: &[Vec<u8>], algorithms: &[Algorithm], may_differ: bool) -> Judged {
+    let truth = stage.truth();
     let merged = manifest::merge(
         shares.iter().map(|share| BufReader::with_capacity(1 << 16, &share[..])).collect(),
         &mut io::sink(),
@@ -157,13 +178,13 @@ pub(super) fn hash_shard(stage: &Stage<'_>, dice: &mut Dice) -> Judged {
     let digests = match merged {
         Ok(Merged::Digests { digests, .. }) => digests,
         Ok(_) => return Err(Failure::Wrong("a manifest".to_owned())),
-        Err(ScanError::Manifest(ManifestError::Format { .. })) if stage.trigger.is_spent() && count > 1 => {
+        Err(ScanError::Manifest(ManifestError::Format { .. })) if stage.trigger.is_spent() && may_differ => {
             return Ok(());
         }
         Err(error) => return Err(error.into()),
     };
     if truth.size <= MOST {
-        return ensure_digests(&digests, &algorithms, &truth.read(0..truth.size));
+        return ensure_digests(&digests, algorithms, &truth.read(0..truth.size));
     }
     ensure_eq(&digests[0].to_string(), &format!("{:08x}", crc32_of(truth, 0..truth.size)), "the CRC-32 of the disk")
 }

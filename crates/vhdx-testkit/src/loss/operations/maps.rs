@@ -2,6 +2,7 @@
 
 use std::ops::{ControlFlow, Range};
 
+use vhdx_mmap::ops::plan::{Plan, PlanOptions};
 use vhdx_mmap::ops::{self, CheckOptions, PartitionScheme};
 use vhdx_mmap::{Category, Location, OpenOptions, Parents, PayloadBlockState, Rule, Run, Severity};
 
@@ -254,6 +255,31 @@ pub(super) fn content_changes(stage: &Stage<'_>, dice: &mut Dice) -> Judged {
 pub(super) fn content_changes_break(stage: &Stage<'_>, dice: &mut Dice) -> Judged {
     let most = dice.pick(&[1, 1, 2, 3]);
     differing(stage, dice, most)
+}
+
+/// The changes of splits, one after the other, joined where one goes on in the next.
+pub(super) fn changes_of_splits(stage: &Stage<'_>, dice: &mut Dice) -> Judged {
+    let Some(ancestor) = stage.some_ancestor(dice) else { return Ok(()) };
+    let plan = Plan::new(stage.disk, &PlanOptions::splits(dice.pick(&[1, 2, 3])))?;
+    let (by_content, scan) = (dice.pick(&[true, false]), stage.scan());
+    let mut found = Changes::new();
+    for split in plan.splits() {
+        let (of_split, _) = take_changes(stage, usize::MAX, |take| {
+            if by_content {
+                return ops::content_changes_in(stage.disk, ancestor, split.range(), &scan, take);
+            }
+            ops::allocated_changes_in(stage.disk, ancestor, split.range(), take)
+        })?;
+        for (range, is_zero) in of_split {
+            match found.last_mut() {
+                Some((before, was_zero)) if before.end == range.start && *was_zero == is_zero => before.end = range.end,
+                _ => found.push((range, is_zero)),
+            }
+        }
+    }
+    let truth = stage.truth();
+    let expected = if by_content { truth.differing(&stage.chain.truths[ancestor]) } else { truth.changes(ancestor) };
+    ensure_changes(&found, &expected, false)
 }
 
 pub(super) fn contents(stage: &Stage<'_>, _: &mut Dice) -> Judged {

@@ -1,4 +1,4 @@
-//! Names of files in reports.
+//! Names of files in documents.
 
 use std::path::{Path, PathBuf};
 
@@ -49,7 +49,7 @@ pub fn path_of_bytes(bytes: Vec<u8>) -> PathBuf {
 }
 
 /// The path of a file as text; `-` for bytes without a file. What is not Unicode is replaced.
-pub(super) fn text_of(path: Option<&Path>) -> String {
+pub(crate) fn text_of(path: Option<&Path>) -> String {
     path.map_or_else(|| "-".to_owned(), |path| path.to_string_lossy().into_owned())
 }
 

@@ -19,6 +19,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyCapsule;
 use vhdx_mmap::{Location, PayloadBlockState, Run};
 
+use crate::ending;
 use crate::rows::{KINDS, Rows, Walk, kind_of};
 
 /// Rows of a batch.
@@ -216,7 +217,8 @@ impl Iterator for RowBatches {
         }
         let batch = if self.rows.calls_python {
             // Readers of Python are called without the interpreter, whoever pulls the stream.
-            Python::try_attach(|py| py.detach(|| self.batch()))
+            Python::try_attach(|py| ending::detach(py, || self.batch()).ok())
+                .flatten()
                 .unwrap_or_else(|| Err(ArrowError::ComputeError("the interpreter ends".to_owned())))
         } else {
             self.batch()

@@ -9,6 +9,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyMemoryView;
 use vhdx_mmap::SharedBytes;
 
+use crate::ending;
 use crate::error::IntoPy;
 
 /// Bytes of a disk where they lie: in the mapping, in memory, or in the replayed log. Nothing is copied.
@@ -60,7 +61,7 @@ impl Data {
 
     /// Raise LostDataError if bytes that were read before this call were not those of the file.
     fn check_lost(&self, py: Python<'_>) -> PyResult<()> {
-        py.detach(|| self.bytes.check_lost()).or_raise(py)
+        ending::detach(py, || self.bytes.check_lost())?.or_raise(py)
     }
 
     fn __repr__(&self) -> String {
@@ -106,7 +107,7 @@ pub(crate) fn fill<T: Send>(buffer: &Bound<'_, PyAny>, fill: impl FnOnce(&mut [u
     // thread reads or writes it meanwhile, as for `readinto` of files, is what the documentation of `readinto_at` asks
     // of the caller.
     let memory = unsafe { std::slice::from_raw_parts_mut(start, length) };
-    let filled = py.detach(|| fill(memory));
+    let filled = ending::detach(py, || fill(memory));
     drop(held);
-    Ok(filled)
+    filled
 }

@@ -10,6 +10,7 @@ use vhdx_mmap::Location;
 use vhdx_mmap::report::LogUse;
 
 use crate::buffer::{self, Data};
+use crate::ending;
 use crate::error;
 use crate::open::{Options, State};
 use crate::rows::{Cut, Lost, Rows, SegmentIter, Zeros};
@@ -133,10 +134,11 @@ impl DiskBase {
         Vec<(Option<PathBuf>, &'static str, &'static str, u64, u64, u64, String, Option<&'static str>, Option<String>)>,
     > {
         let state = self.state()?;
-        let rows = state.disk.layers().iter().map(|layer| {
+        let mut rows = Vec::new();
+        for layer in state.disk.layers() {
             let image = layer.image();
-            let locator = py.detach(|| image.parent_locator()).ok().flatten();
-            (
+            let locator = ending::detach(py, || image.parent_locator())?.ok().flatten();
+            rows.push((
                 image.path().map(PathBuf::from),
                 image.kind().as_str(),
                 log_state(image),
@@ -146,9 +148,9 @@ impl DiskBase {
                 image.header().data_write_guid.to_string(),
                 layer.link().map(|link| link.found_by.as_str()),
                 locator.map(|locator| locator.name().to_owned()),
-            )
-        });
-        Ok(rows.collect())
+            ));
+        }
+        Ok(rows)
     }
 
     /// The identity of the image, and that of the parent that it stores.
@@ -179,14 +181,13 @@ impl DiskBase {
     /// The lost ranges of a salvaged disk as tuples: offset, length, reason.
     fn loss_rows(&self, py: Python<'_>) -> PyResult<Vec<(u64, u64, String)>> {
         let state = self.state()?;
-        let rows = py.detach(|| {
+        ending::detach(py, || {
             let losses = state.disk.losses(..).map(|loss| {
                 let range = loss.range;
                 (range.start, range.end.saturating_sub(range.start), loss.reason.to_string())
             });
             losses.collect()
-        });
-        Ok(rows)
+        })
     }
 
     /// The fingerprint of the chain, as JSON.
@@ -233,7 +234,7 @@ impl DiskBase {
         let state = self.state()?;
         end_of(py, &state, offset, Some(length))?;
         let borrowed = if state.calls_python() {
-            py.detach(|| state.disk.shared_slice(offset, length))
+            ending::detach(py, || state.disk.shared_slice(offset, length))?
         } else {
             state.disk.shared_slice(offset, length)
         };
@@ -267,9 +268,9 @@ impl DiskBase {
     fn has_changed(&self, py: Python<'_>) -> PyResult<bool> {
         let state = self.state()?;
         let mut layers = state.disk.layers().iter();
-        Ok(py.detach(|| {
+        Ok(ending::detach(py, || {
             layers.try_fold(false, |changed, layer| layer.image().source().has_changed().map(|now| changed || now))
-        })?)
+        })??)
     }
 
     #[pyo3(signature = (offset = 0, length = None))]

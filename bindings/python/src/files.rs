@@ -11,6 +11,7 @@ use vhdx_mmap::DiskRange;
 
 use crate::buffer;
 use crate::disk::DiskBase;
+use crate::ending;
 use crate::error::{self, IntoPy};
 
 /// A file system in a disk. `vhdx_mmap.Volume` is the class to use.
@@ -64,7 +65,7 @@ impl VolumeBase {
         py: Python<'_>,
         work: impl FnOnce(&dyn FileSystem) -> vhdx_files::Result<T> + Send,
     ) -> PyResult<T> {
-        py.detach(|| work(&*self.0)).or_raise(py)
+        ending::detach(py, || work(&*self.0))?.or_raise(py)
     }
 }
 
@@ -75,10 +76,10 @@ impl VolumeBase {
     fn new(py: Python<'_>, disk: &Bound<'_, DiskBase>, offset: u64, length: u64) -> PyResult<Self> {
         let state = disk.get().state()?;
         let end = offset.saturating_add(length).min(state.disk.size());
-        let volume = py.detach(|| {
+        let volume = ending::detach(py, || {
             let range = DiskRange::new(Arc::clone(&state.disk), offset.min(end)..end)?;
             vhdx_files::open(range)
-        });
+        })?;
         Ok(Self(Arc::from(volume.or_raise(py)?)))
     }
 
@@ -149,7 +150,8 @@ impl VolumeBase {
     /// Open the content of a file.
     fn open(&self, py: Python<'_>, node: u64, stream: Option<String>) -> PyResult<FileBase> {
         let volume = Arc::clone(&self.0);
-        let opened = py.detach(|| OpenFile::try_new(volume, |volume| volume.open(Node(node), stream.as_deref())));
+        let opened =
+            ending::detach(py, || OpenFile::try_new(volume, |volume| volume.open(Node(node), stream.as_deref())))?;
         opened.or_raise(py).map(FileBase)
     }
 }
@@ -174,7 +176,7 @@ impl Tree {
 
     /// The next file: its path, and what its file system says about it, or the exception that says why not.
     fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<(Bound<'py, PyString>, Bound<'py, PyAny>)>> {
-        let next = py.detach(|| crate::work::lock(&self.0).with_dependent_mut(|_, walk| walk.next()));
+        let next = ending::detach(py, || crate::work::lock(&self.0).with_dependent_mut(|_, walk| walk.next()))?;
         Ok(Some(match next {
             None => return Ok(None),
             Some(Ok(found)) => (text(py, &found.path)?, stat(py, found.node, &found.metadata)?.into_any()),

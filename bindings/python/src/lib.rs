@@ -9,6 +9,7 @@
 mod arrow;
 mod buffer;
 mod disk;
+mod ending;
 mod error;
 mod files;
 mod open;
@@ -45,7 +46,8 @@ mod _native {
     /// Readers of file systems may panic on hostile structures, and these panics become exceptions: without a message
     /// of its own.
     #[pymodule_init]
-    fn init(_module: &Bound<'_, PyModule>) -> PyResult<()> {
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        ending::listen(module)?;
         let before = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
             if !vhdx_files::is_panic_caught() {
@@ -76,7 +78,7 @@ mod _native {
     fn identity(source: &Bound<'_, PyAny>) -> PyResult<String> {
         let py = source.py();
         let opened = source::open(source, false)?.map_err(|error| error::of(py, &error))?;
-        let header = py.detach(|| vhdx_mmap::Image::identity(&opened.source));
+        let header = ending::detach(py, || vhdx_mmap::Image::identity(&opened.source))?;
         header.map(|header| header.data_write_guid.to_string()).map_err(|error| error::of(py, &error))
     }
 }

@@ -9,6 +9,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 use vhdx_mmap::{Chain, ChainFingerprint, Disk, LogPolicy, OpenOptions, ParentRequest, Parents, Source, Strictness};
 
+use crate::ending;
 use crate::error;
 use crate::source;
 use crate::work::{How, lock};
@@ -140,7 +141,7 @@ impl State {
         let failed = |error: vhdx_mmap::Error| error::in_image(py, &error, path.as_deref());
         let opened = source::open(object, options.is_mapped)?.map_err(failed)?;
         finder.calls_python.store(opened.calls_python, Ordering::Relaxed);
-        let chain = py.detach(|| Chain::open(opened.source, &open_options));
+        let chain = ending::detach(py, || Chain::open(opened.source, &open_options))?;
         finder.check()?;
         let chain = chain.map_err(failed)?;
         let disk = Disk::from_chain(&chain).map_err(failed)?;
@@ -175,7 +176,7 @@ impl State {
         py: Python<'_>,
         work: impl FnOnce() -> vhdx_mmap::Result<T> + Send,
     ) -> PyResult<T> {
-        py.detach(work).map_err(|error| self.error(py, &error))
+        ending::detach(py, work)?.map_err(|error| self.error(py, &error))
     }
 
     /// Whether a read of `length` bytes is done before other threads could go on: it is copied from memory.
@@ -197,7 +198,7 @@ impl State {
     pub(crate) fn fail_if_changed(&self, py: Python<'_>) -> PyResult<()> {
         for layer in self.disk.layers() {
             let source = layer.image().source();
-            if py.detach(|| source.has_changed())? {
+            if ending::detach(py, || source.has_changed())?? {
                 let name = source.path().map_or_else(|| "the image".to_owned(), |path| path.display().to_string());
                 return Err(error::exception(py, "ChangedError", &format!("{name}: changed while it was read"), None));
             }

@@ -17,6 +17,7 @@ use vhdx_mmap::report::{
 use vhdx_mmap::{Input, ScanOptions, Source};
 
 use crate::disk::DiskBase;
+use crate::ending;
 use crate::error;
 use crate::open::State;
 use crate::work::run;
@@ -75,7 +76,7 @@ pub(crate) fn info(py: Python<'_>, disk: &DiskBase, layer: usize) -> PyResult<St
 #[pyfunction]
 pub(crate) fn layout(py: Python<'_>, disk: &DiskBase) -> PyResult<String> {
     let state = disk.state()?;
-    let layout = py.detach(|| ops::detect(&state.disk));
+    let layout = ending::detach(py, || ops::detect(&state.disk))?;
     json(&layout.map_err(|error| state.error(py, &error))?)
 }
 

@@ -8,6 +8,7 @@ use pyo3::types::PyCapsule;
 use vhdx_mmap::{Disk, Extents, Location, PayloadBlockState, Run};
 
 use crate::arrow;
+use crate::ending;
 use crate::error::{self, IntoPy};
 use crate::work::lock;
 
@@ -209,7 +210,7 @@ impl RowIter {
     }
 
     fn __next__(&self, py: Python<'_>) -> PyResult<Option<Extent>> {
-        let next = py.detach(|| {
+        let next = ending::detach(py, || {
             let mut walk = lock(&self.0);
             let next = walk.as_mut().and_then(|walk| {
                 let run = walk.next()?;
@@ -219,7 +220,7 @@ impl RowIter {
                 *walk = None;
             }
             next
-        });
+        })?;
         next.transpose().map_err(|error| error::of(py, &error))
     }
 }
@@ -347,7 +348,7 @@ impl SegmentIter {
     }
 
     fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let Some(next) = py.detach(|| self.next()) else { return Ok(None) };
+        let Some(next) = ending::detach(py, || self.next())? else { return Ok(None) };
         Ok(Some(match next.or_raise(py)? {
             Segment::Data(bytes) => Bound::new(py, crate::buffer::Data::new(bytes))?.into_any(),
             Segment::Zeros(run) => Bound::new(py, Zeros { offset: run.start, length: run.len })?.into_any(),

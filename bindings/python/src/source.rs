@@ -10,6 +10,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyString};
 use vhdx_mmap::{ReadAt, Source};
 
+use crate::ending;
 use crate::work::lock;
 
 /// What one call of a file object reads at most, in bytes: what it returns has to be in memory.
@@ -61,7 +62,7 @@ impl FileObject {
         }
         let turn = turn_of(object);
         let held = object.clone().unbind();
-        let length = object.py().detach(|| Self::length(&turn, &held))?;
+        let length = ending::detach(object.py(), || Self::length(&turn, &held))??;
         Ok(Self { turn, object: held, has_read, length })
     }
 
@@ -149,7 +150,7 @@ fn content_of(object: &Bound<'_, PyAny>) -> PyResult<Option<Vec<u8>>> {
 pub(crate) fn open(object: &Bound<'_, PyAny>, is_mapped: bool) -> PyResult<vhdx_mmap::Result<Opened>> {
     let py = object.py();
     if let Some(path) = path_of(object)? {
-        let source = py.detach(|| if is_mapped { map(&path) } else { Source::open(&path) });
+        let source = ending::detach(py, || if is_mapped { map(&path) } else { Source::open(&path) })?;
         return Ok(source.map(|source| Opened { source, calls_python: false }));
     }
     if is_mapped {

@@ -7,10 +7,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use vhdx_mmap::{Progress, ScanError, ScanOptions, Threads};
 
+use crate::ending::{self, Inside};
 use crate::error;
 
 /// How often signals are looked for and progress is reported.
@@ -100,6 +101,7 @@ pub(crate) fn run<T: Send>(
     how: &How<'_>,
     work: impl FnOnce(&ScanOptions<'_>) -> Result<T, ScanError> + Send,
 ) -> PyResult<T> {
+    let _inside = Inside::enter(py)?;
     let threads = threads(py, how.threads)?;
     let report = |done: u64| match &how.progress {
         Some(callback) => callback.call1((done.min(how.total), how.total)).map(drop),
@@ -119,7 +121,12 @@ pub(crate) fn run<T: Send>(
                 continue;
             }
             let done = shared.done.load(Ordering::Relaxed);
-            let looked = py.check_signals().and_then(|()| if done > reported { report(done) } else { Ok(()) });
+            let looked = if ending::is_ending() {
+                Err(PyRuntimeError::new_err("the interpreter ends"))
+            } else {
+                py.check_signals()
+            };
+            let looked = looked.and_then(|()| if done > reported { report(done) } else { Ok(()) });
             reported = done;
             if let Err(error) = looked {
                 shared.is_cancelled.store(true, Ordering::Relaxed);

@@ -27,8 +27,12 @@ struct Probe {
     schema: Value,
 }
 
-/// The kind of a file, if it is the result of check, diff or extract.
+/// The kind of a file, if it is the result of check, diff or extract. What can be read once only, such as a pipe, is
+/// none: shards of digests and manifests are read from it.
 pub(super) fn kind_of(path: &Path) -> Option<Kind> {
+    if !std::fs::metadata(path).ok()?.is_file() {
+        return None;
+    }
     let mut document = serde_json::Deserializer::from_reader(BufReader::new(File::open(path).ok()?));
     let probe = Probe::deserialize(&mut document).ok()?;
     match probe.schema.as_str()? {

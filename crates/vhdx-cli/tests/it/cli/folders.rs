@@ -180,7 +180,7 @@ fn list_deep_reads_the_content() {
     let text = vhdx_run(args!["list", "--deep", folder.path()]).done().text();
     assert!(text.contains(digest.as_str().unwrap()) && text.contains("1 allocated block of zeros"), "{text}");
     let csv = vhdx_run(args!["list", "--deep", "--output", "csv", folder.path()]).done().text();
-    assert!(csv.lines().next().unwrap().ends_with(",sha256,zero_blocks,fragmented_blocks"), "{csv}");
+    assert!(csv.lines().next().unwrap().contains(",sha256,zero_blocks,fragmented_blocks,"), "{csv}");
     assert!(csv.contains(digest.as_str().unwrap()), "{csv}");
 }
 

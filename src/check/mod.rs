@@ -10,5 +10,7 @@ mod survey;
 mod truncated;
 
 pub use finding::Finding;
-pub(crate) use finding::{Findings, MOST_OF_A_KIND};
+pub(crate) use finding::Findings;
+#[cfg(feature = "serde")]
+pub(crate) use finding::MOST_OF_A_KIND;
 pub(crate) use image::Examined;

@@ -10,6 +10,7 @@ mod lost;
 #[cfg(feature = "mmap")]
 mod map;
 #[cfg(any(feature = "ops", feature = "serde"))]
+#[cfg_attr(not(feature = "serde"), expect(dead_code, unreachable_pub, reason = "`report` makes it public"))]
 mod name;
 mod open;
 mod overlay;
@@ -34,9 +35,11 @@ pub(crate) use folder::{FolderWalk, FoundFile, is_vanished};
 #[cfg(all(unix, feature = "mmap"))]
 pub use guard::{guard_is_active, guard_mappings};
 pub(crate) use lost::{any_lost, losses_known};
+#[cfg(all(feature = "ops", not(feature = "serde")))]
+pub(crate) use name::NameBytes;
 #[cfg(any(feature = "ops", feature = "serde"))]
 pub(crate) use name::text_of;
-#[cfg(any(feature = "ops", feature = "serde"))]
+#[cfg(feature = "serde")]
 pub use name::{NameBytes, path_of_bytes};
 pub use open::FileId;
 pub(crate) use open::{Allow, OpenFile};

@@ -321,7 +321,7 @@ pub fn run(input: &Input) {
             let is_enough = owners > 200 || read.load(Ordering::Relaxed) > 4 * ENOUGH;
             if is_enough { Err(()) } else { Ok(()) }
         };
-        let _ = vhdx_files::locate(&*volume, &[0..size], &mut |_| {}, &mut visit);
+        let _ = vhdx_files::locate(&*volume, std::slice::from_ref(&(0..size)), &mut |_| {}, &mut visit);
     }
 }
 

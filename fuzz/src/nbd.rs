@@ -191,7 +191,7 @@ fn judge_reply(output: &mut Bytes<'_>, input: &Input, served: &Served, cookie: u
     let is_inside = start + length <= served.content.len();
     let may_fail = input.is_damaged && start < 4 << 20 && start + length > 3 << 20;
     let (mut error, mut came, mut extents) = (0, Vec::new(), Vec::new());
-    if input.mode % 3 == 0 {
+    if input.mode.is_multiple_of(3) {
         assert_eq!(output.number(4), 0x6744_6698);
         error = output.number(4);
         assert_eq!(output.number(8), cookie);
@@ -244,7 +244,7 @@ fn judge_reply(output: &mut Bytes<'_>, input: &Input, served: &Served, cookie: u
             let mut at = start;
             for (offset, data) in came {
                 match data {
-                    Some(data) if data.is_empty() => at = offset,
+                    Some([]) => at = offset,
                     Some(data) => {
                         assert_eq!(offset, at);
                         assert!(data == &served.content[at..at + data.len()], "{request:?}: wrong bytes");

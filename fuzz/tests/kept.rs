@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use arbitrary::{Arbitrary, Unstructured};
 
-fn files(folder: &str, target: &str) -> Vec<PathBuf> {
+fn inputs_of(folder: &str, target: &str) -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder).join(target);
     let Ok(entries) = fs::read_dir(&folder) else { return Vec::new() };
     entries.map(|entry| entry.expect("a readable folder").path()).collect()
@@ -13,7 +13,7 @@ fn files(folder: &str, target: &str) -> Vec<PathBuf> {
 
 /// Runs every stored input of a target, and returns their number. The output names an input that fails.
 fn all<'a, T: Arbitrary<'a>>(target: &str, bytes: &'a mut Vec<Vec<u8>>, run: impl Fn(&T)) -> usize {
-    let paths = [files("seeds", target), files("regressions", target)].concat();
+    let paths = [inputs_of("seeds", target), inputs_of("regressions", target)].concat();
     bytes.extend(paths.iter().map(|path| fs::read(path).expect("a readable input")));
     for (path, bytes) in paths.iter().zip(bytes.iter()) {
         println!("{}", path.display());
@@ -42,7 +42,7 @@ targets!(chain check files loss map nbd open read replay salvage);
 
 #[test]
 fn every_target_is_tested_here() {
-    let mut found: Vec<String> = files("fuzz_targets", "")
+    let mut found: Vec<String> = inputs_of("fuzz_targets", "")
         .iter()
         .map(|path| path.file_stem().expect("a name").to_string_lossy().into_owned())
         .collect();

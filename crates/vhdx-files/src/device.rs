@@ -190,13 +190,3 @@ impl fs_core::BlockRead for Device {
 }
 
 impl fs_core::BlockDevice for Device {}
-
-impl rust_fs_core_next::BlockRead for Device {
-    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> rust_fs_core_next::Result<()> {
-        self.fill(offset, buffer).map_err(rust_fs_core_next::Error::Io)
-    }
-
-    fn size_bytes(&self) -> u64 {
-        self.storage.size()
-    }
-}

@@ -119,7 +119,7 @@ impl Erofs {
         }
         let start = inode.body_end(superblock).next_multiple_of(size);
         let mut map = vec![0; usize::try_from(length).map_err(|_| Error::TooMuchWork)?];
-        guarded(|| Ok(self.device.fill(start, &mut map).map_err(rust_fs_core_next::Error::Io)?))?;
+        guarded(|| Ok(self.device.fill(start, &mut map).map_err(fs_core::Error::Io)?))?;
         let entries = map.chunks_exact(usize::try_from(size).unwrap_or(8));
         // A long entry ends with the place; the device before it is this one, since there is no other.
         let places = entries.map(|entry| entry.last_chunk().map_or(HOLE, |bytes| u32::from_le_bytes(*bytes)));
@@ -220,7 +220,7 @@ impl Packed<'_> {
         let packed = extent.pcluster_block_count.saturating_mul(block).min(left).min(MAX_PCLUSTER_SIZE);
         let size = |size: u64| usize::try_from(size).map_err(|_| ErofsError::BadInode("an extent is too long"));
         let (mut packed, mut bytes) = (vec![0; size(packed)?], vec![0; size(length)?]);
-        self.erofs.device.fill(at, &mut packed).map_err(rust_fs_core_next::Error::Io)?;
+        self.erofs.device.fill(at, &mut packed).map_err(fs_core::Error::Io)?;
         let settings = fs.compr_cfgs().and_then(|settings| settings.lzma.as_ref());
         let is_padded = fs.superblock().feature_incompat & EROFS_FEATURE_INCOMPAT_ZERO_PADDING != 0;
         // An extent that was written for another piece of content is used up to where the two are the same.

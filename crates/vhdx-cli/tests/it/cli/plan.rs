@@ -29,19 +29,22 @@ fn chain(folder: &Path) -> (PathBuf, Vec<u8>) {
     (write_image(folder, "child.avhdx", &child), disk)
 }
 
+/// Names one of four shares, counted from 1.
+type Division = Box<dyn Fn(u32) -> Vec<OsString>>;
+
 /// Runs a command for each of four shares, with results in files.
-fn results(folder: &Path, command: &[OsString], division: &dyn Fn(u32) -> Vec<OsString>) -> Vec<PathBuf> {
+fn results(folder: &Path, command: Vec<OsString>, division: &Division) -> Vec<PathBuf> {
     (1..=4)
         .map(|index| {
             let result = folder.join(format!("result{index}"));
-            vhdx_run([command.to_vec(), division(index), args!["--result", &result]].concat());
+            vhdx_run([command.clone(), division(index), args!["--result", &result]].concat());
             result
         })
         .collect()
 }
 
 /// The ways to name one of four shares.
-fn divisions(folder: &Path, image: &Path) -> Vec<(&'static str, Box<dyn Fn(u32) -> Vec<OsString>>)> {
+fn divisions(folder: &Path, image: &Path) -> Vec<(&'static str, Division)> {
     let plan = folder.join("plan.json");
     std::fs::write(&plan, vhdx_run(args!["plan", image, "--splits", "4"]).done().out).unwrap();
     let lines = vhdx_run(args!["plan", image, "--splits", "4", "--lines"]).done().text();
@@ -112,7 +115,7 @@ fn merged_digests_equal_those_of_one_run() {
     let folder = temp_dir();
     let (image, disk) = chain(folder.path());
     for (name, division) in divisions(folder.path(), &image) {
-        let files = results(folder.path(), &args!["hash", "-a", "blake3,crc32"], &division);
+        let files = results(folder.path(), args!["hash", "-a", "blake3,crc32"], &division);
         let merged = merge(&files).done().json();
         assert_eq!(merged["disk"]["blake3"], blake3::hash(&disk).to_hex().to_string(), "{name}");
         assert_eq!(merged["disk"]["crc32"], format!("{:08x}", crc32fast::hash(&disk)), "{name}");
@@ -137,12 +140,12 @@ fn merged_checks_and_changes_equal_those_of_one_run() {
     let folder = temp_dir();
     let (image, _) = chain(folder.path());
     for (name, division) in divisions(folder.path(), &image) {
-        let files = results(folder.path(), &args!["check"], &division);
+        let files = results(folder.path(), args!["check"], &division);
         let merged = merge(&files).done().json();
         let whole = vhdx_run(args!["check", "--payload", "--json", &image]).done().json();
         assert_eq!(merged, whole, "{name}");
         for mode in ["--content", "--allocated"] {
-            let files = results(folder.path(), &args!["diff", mode], &division);
+            let files = results(folder.path(), args!["diff", mode], &division);
             let merged = merge(&files).done().json();
             let whole = vhdx_run(args!["diff", mode, "--json", &image]).done().json();
             assert_eq!(merged, whole, "{name} {mode}");
@@ -152,7 +155,8 @@ fn merged_checks_and_changes_equal_those_of_one_run() {
     let mut damaged = Spec::default();
     damaged.raw_bat.insert(6, 4);
     let bad = write_image(folder.path(), "bad.vhdx", &damaged);
-    let files = results(folder.path(), &args!["check", &bad], &|index| args!["--shard", format!("{index}/4")]);
+    let shard: Division = Box::new(|index| args!["--shard", format!("{index}/4")]);
+    let files = results(folder.path(), args!["check", &bad], &shard);
     let (merged, whole) = (merge(&files), vhdx_run(args!["check", "--payload", "--json", &bad]));
     assert_eq!((merged.status.code(), merged.json()), (whole.status.code(), whole.json()));
     assert_eq!(merged.status.code(), Some(2));

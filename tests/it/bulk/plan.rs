@@ -243,7 +243,10 @@ fn split_size_decides_the_number_of_splits() {
 fn chain_in(folder: &Path) -> (PathBuf, PathBuf, Vec<u8>) {
     let base = Spec::empty(12 * MIB).block(1, Block::full()).block(5, Block::full()).block(11, Block::full());
     let dirty = Dirty::ALL[0].build(&base);
-    let child = Spec::child_of(&base, "base.vhdx").block(3, Block::partial(&[8..16])).block(8, Block::full()).build();
+    let child = Spec::child_of(&base, "base.vhdx")
+        .block(3, Block::partial(std::slice::from_ref(&(8..16))))
+        .block(8, Block::full())
+        .build();
     let (base_path, child_path) = (folder.join("base.vhdx"), folder.join("child.avhdx"));
     dirty.bytes.write_file(&base_path).unwrap();
     child.bytes.write_file(&child_path).unwrap();

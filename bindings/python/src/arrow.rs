@@ -216,7 +216,7 @@ impl Iterator for RowBatches {
             return None;
         }
         let batch = if self.rows.calls_python {
-            // Readers of Python are called without the interpreter, whoever pulls the stream.
+            // Readers of Python are called without the interpreter, whatever program pulls the stream.
             Python::try_attach(|py| ending::detach(py, || self.batch()).ok())
                 .flatten()
                 .unwrap_or_else(|| Err(ArrowError::ComputeError("the interpreter ends".to_owned())))

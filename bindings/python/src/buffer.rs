@@ -79,7 +79,7 @@ impl Data {
         // SAFETY: `view` is a place for a buffer: the interpreter passes it, and it is not null. `start` and `length`
         // are those of a slice. The slice lives as long as its `SharedBytes`, which is in the frozen object `slf`, and
         // `PyBuffer_FillInfo` takes a reference to that object, which is given back with the buffer. The last argument
-        // but one says that the memory is read-only, so nobody writes to it. The thread holds the interpreter.
+        // but one says that the memory is read-only, so no program writes to it. The thread holds the interpreter.
         let filled = unsafe { ffi::PyBuffer_FillInfo(view, slf.as_ptr(), start, length, 1, flags) };
         if filled == 0 { Ok(()) } else { Err(PyErr::fetch(slf.py())) }
     }

@@ -35,7 +35,7 @@ struct Finder {
 }
 
 impl Finder {
-    /// Asks the caller of Python for a parent. An exception waits in `raised` for whoever started the search.
+    /// Asks the caller of Python for a parent. An exception waits in `raised` for the call that started the search.
     fn ask(&self, callback: &Py<PyAny>, request: &ParentRequest<'_>, is_mapped: bool) -> Option<Source> {
         let asked = Python::try_attach(|py| {
             let arguments = PyDict::new(py);
@@ -184,7 +184,7 @@ impl State {
         length <= QUICK && !self.calls_python() && self.disk.can_borrow()
     }
 
-    /// Whether a read may run code of Python. Whoever reads then must not hold the interpreter.
+    /// Whether a read may run code of Python. The thread that reads then must not hold the interpreter.
     pub(crate) fn calls_python(&self) -> bool {
         self.finder.calls_python.load(Ordering::Relaxed)
     }

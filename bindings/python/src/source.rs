@@ -26,7 +26,7 @@ pub(crate) struct Opened {
 type Turn = Arc<Mutex<()>>;
 
 /// The turns of all file objects in use, by their addresses: several disks may read one object, as its own image and as
-/// a parent. An address stays that of the object while a turn of it is in use, since whoever has the turn holds the
+/// a parent. An address stays that of the object while a turn of it is in use, since the disk with the turn holds the
 /// object. Locked only by threads that hold the interpreter.
 static TURNS: Mutex<BTreeMap<usize, Weak<Mutex<()>>>> = Mutex::new(BTreeMap::new());
 

@@ -60,6 +60,35 @@ pub(super) fn extents(export: &Export, range: Range<u64>, context: Context, is_o
     Ok(found)
 }
 
+/// Shortest request whose reply may go on past its range: shorter ones are of clients that read what they ask for.
+const LONG: u64 = 1 << 30;
+
+/// Longest extent that a reply with 32 bits for it has: a multiple of every sector size.
+const MOST_32: u64 = 0xffff_0000;
+
+/// Returns what [`extents`] returns, for a reply whose lengths have 32 bits. The last extent may go on past a long
+/// range, as the protocol allows: a client that asks for the map of a large disk needs half as many requests.
+pub(super) fn short_extents(export: &Export, range: Range<u64>, context: Context) -> Result<Vec<(u64, u32)>> {
+    let mut found = extents(export, range.clone(), context, false)?;
+    let length = range.end.saturating_sub(range.start);
+    let is_whole = found.iter().fold(0_u64, |sum, (length, _)| sum.saturating_add(*length)) == length;
+    let Some((last, status)) = found.last_mut().filter(|_| is_whole && length >= LONG) else { return Ok(found) };
+    let start = range.end.saturating_sub(*last);
+    let end = range.end.saturating_add(MOST_32).min(export.range().size());
+    let longer = extents(export, start..end, context, true)?;
+    let longer = longer.first().map_or(0, |(length, _)| *length);
+    // Only what begins inside the range may be in the reply: two extents, if one cannot have this length.
+    let first = last.saturating_sub(1 << 16);
+    if longer <= MOST_32 || first == 0 {
+        *last = longer.min(MOST_32).max(*last);
+    } else {
+        let second = (longer.saturating_sub(first).min(MOST_32), *status);
+        *last = first;
+        found.push(second);
+    }
+    Ok(found)
+}
+
 fn status(run: &Run, context: Context) -> u32 {
     match context {
         // NBD_STATE_HOLE and NBD_STATE_ZERO.

@@ -215,12 +215,15 @@ impl<W: Wire> Connection<'_, W> {
         }
         let contexts = self.contexts.clone();
         let is_one = request.flags & FLAG_REQ_ONE != 0;
-        let found = contexts.iter().map(|context| super::status::extents(export, request.range(), *context, is_one));
+        let is_extended = self.mode == Mode::Extended;
+        let found = contexts.iter().map(|context| match is_extended || is_one {
+            true => super::status::extents(export, request.range(), *context, is_one),
+            false => super::status::short_extents(export, request.range(), *context),
+        });
         let found = found.collect::<vhdx_mmap::Result<Vec<_>>>().map_err(|error| self.unreadable(export, &error))?;
         for (number, (context, extents)) in contexts.iter().zip(&found).enumerate() {
             let flags = if number.saturating_add(1) == found.len() { DONE } else { 0 };
             let mut payload = U32::new(context.id()).as_bytes().to_vec();
-            let is_extended = self.mode == Mode::Extended;
             if is_extended {
                 payload.extend_from_slice(U32::new(to_u32(extents.len())).as_bytes());
             }
@@ -228,7 +231,6 @@ impl<W: Wire> Connection<'_, W> {
                 if is_extended {
                     payload.extend_from_slice([U64::new(*length), U64::new(u64::from(*status))].as_bytes());
                 } else {
-                    // Not longer than the range of the request.
                     let length = u32::try_from(*length).unwrap_or(u32::MAX);
                     payload.extend_from_slice([U32::new(length), U32::new(*status)].as_bytes());
                 }

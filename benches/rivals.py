@@ -472,30 +472,8 @@ def machine(bench):
             + "; ".join(versions))
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, default=2048, help="MiB of the dense disk [default: 2048]")
-    parser.add_argument("--rounds", type=int, default=7, help="runs of each [default: 7]")
-    parser.add_argument("--memory", type=Path, default=Path("/dev/shm"), help="a folder on tmpfs [default: /dev/shm]")
-    parser.add_argument("--disk", type=Path, default=ROOT / "target", help="a folder on a disk [default: target]")
-    parser.add_argument("--without-slow", action="store_true", help="leave out what takes minutes: qemu-img on sparse disks")
-    parser.add_argument("--state", type=Path, help="keep what was measured in this file, and take from it what is there already")
-    parser.add_argument("--out", type=Path, help="write rivals.md and rivals.svg into this folder")
-    bench = Bench(parser.parse_args())
-    run(["cargo", "build", "--release", "--locked", "--manifest-path", ROOT / "Cargo.toml"])
-    run(["cargo", "build", "--release", "--manifest-path", ROOT / "benches/rivals/Cargo.toml"])
-    vhdx = str(ROOT / "target/release/vhdx")
-    peer = str(ROOT / "benches/rivals/target/release/vhdx-mmap-rivals")
-    print(machine(bench))
-    with tempfile.TemporaryDirectory(dir=bench.args.memory) as folder:
-        folder = Path(folder)
-        images(folder, bench.args.size, True)
-        dense_work(bench, vhdx, peer, folder, "tmpfs", "-m 1")
-        sparse_work(bench, vhdx, folder, "tmpfs")
-        chain_work(bench, vhdx, peer, folder)
-        table_work(bench, vhdx, peer, folder)
-        device_work(bench, vhdx, folder)
-        library_work(bench, peer, folder)
+def disk_work(bench, vhdx, peer):
+    """What is timed on a drive."""
     with tempfile.TemporaryDirectory(dir=bench.args.disk) as folder:
         folder = Path(folder)
         images(folder, bench.args.size, False)
@@ -503,6 +481,37 @@ def main():
         cold_work(bench, vhdx, folder)
         many_work(bench, vhdx, folder)
         shared_work(bench, vhdx, peer, folder, folder)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, default=2048, help="MiB of the dense disk [default: 2048]")
+    parser.add_argument("--rounds", type=int, default=7, help="runs of each [default: 7]")
+    parser.add_argument("--memory", type=Path, default=Path("/dev/shm"), help="a folder on tmpfs [default: /dev/shm]")
+    parser.add_argument("--disk", type=Path, default=ROOT / "target", help="a folder on a disk [default: target]")
+    parser.add_argument("--without-slow", action="store_true", help="leave out what takes minutes: qemu-img on sparse disks")
+    parser.add_argument("--only-device", action="store_true", help="time only the disk as a device: servers and mounts")
+    parser.add_argument("--state", type=Path, help="keep what was measured in this file, and take from it what is there already")
+    parser.add_argument("--out", type=Path, help="write rivals.md and rivals.svg into this folder")
+    bench = Bench(parser.parse_args())
+    run(["cargo", "build", "--release", "--locked", "--manifest-path", ROOT / "Cargo.toml"])
+    if not bench.args.only_device:
+        run(["cargo", "build", "--release", "--manifest-path", ROOT / "benches/rivals/Cargo.toml"])
+    vhdx = str(ROOT / "target/release/vhdx")
+    peer = str(ROOT / "benches/rivals/target/release/vhdx-mmap-rivals")
+    print(machine(bench))
+    with tempfile.TemporaryDirectory(dir=bench.args.memory) as folder:
+        folder = Path(folder)
+        images(folder, bench.args.size, True)
+        if not bench.args.only_device:
+            dense_work(bench, vhdx, peer, folder, "tmpfs", "-m 1")
+            sparse_work(bench, vhdx, folder, "tmpfs")
+            chain_work(bench, vhdx, peer, folder)
+            table_work(bench, vhdx, peer, folder)
+            library_work(bench, peer, folder)
+        device_work(bench, vhdx, folder)
+    if not bench.args.only_device:
+        disk_work(bench, vhdx, peer)
     if bench.args.out:
         bench.args.out.mkdir(parents=True, exist_ok=True)
         (bench.args.out / "rivals.md").write_text(machine(bench) + "\n\n" + markdown(bench))

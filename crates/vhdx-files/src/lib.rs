@@ -99,7 +99,7 @@ pub use storage::Storage;
 pub use time::Time;
 pub use usage::{add_usage, allocated};
 pub use volume::{About, Attribute, Entry, FileKind, Metadata, Node, Stream, Times, Volume};
-pub use walk::{Found, Unread, Walk};
+pub use walk::{Found, Named, Unread, Walk};
 
 use device::Device;
 

@@ -25,6 +25,31 @@ pub struct Found {
     pub depth: usize,
 }
 
+impl Found {
+    /// Returns the name, and the metadata.
+    #[must_use]
+    pub fn split(self) -> (Named, Metadata) {
+        let Self { path, name, node, metadata, depth } = self;
+        (Named { path, name, node, kind: metadata.kind, depth }, metadata)
+    }
+}
+
+/// A name that was found.
+#[non_exhaustive]
+#[derive(Clone, Debug)]
+pub struct Named {
+    /// Path of the file from where the walk began, without a `/` in front; empty for the beginning itself.
+    pub path: Vec<u8>,
+    /// Its own name: the last part of the path.
+    pub name: Vec<u8>,
+    /// What it is called inside the volume.
+    pub node: Node,
+    /// Its kind, according to its directory.
+    pub kind: FileKind,
+    /// Number of directories between the beginning and it; 0 for the beginning.
+    pub depth: usize,
+}
+
 /// What could not be read on the way.
 #[non_exhaustive]
 #[derive(Debug)]
@@ -68,16 +93,53 @@ impl<'v> Walk<'v> {
         self.enter = None;
     }
 
-    /// Describes a file, and prepares to enter it.
-    fn found(&mut self, path: Vec<u8>, name: Vec<u8>, node: Node) -> Result<Found, Unread> {
-        let metadata = match self.volume.metadata(node) {
-            Ok(metadata) => metadata,
-            Err(error) => return Err(Unread { path, error }),
+    /// Returns the next file without its metadata, which is much faster where directories say what kind of file a name
+    /// is of. Metadata is read only where they do not, so that damaged metadata may stay unnoticed.
+    pub fn next_name(&mut self) -> Option<Result<Named, Unread>> {
+        let (path, Entry { name, node, kind, .. }) = match self.step()? {
+            Ok(step) => step,
+            Err(unread) => return Some(Err(unread)),
         };
-        if metadata.kind == FileKind::Directory {
-            self.enter = Some((path.clone(), node));
+        let kind = match kind.map_or_else(|| self.volume.metadata(node).map(|metadata| metadata.kind), Ok) {
+            Ok(kind) => kind,
+            Err(error) => return Some(Err(Unread { path, error })),
+        };
+        self.prepare(&path, node, kind);
+        Some(Ok(Named { path, name, node, kind, depth: self.levels.len() }))
+    }
+
+    /// Returns the next name, with its path.
+    fn step(&mut self) -> Option<Result<(Vec<u8>, Entry), Unread>> {
+        if let Some(node) = self.begin.take() {
+            return Some(Ok((Vec::new(), Entry { name: Vec::new(), node, kind: None })));
         }
-        Ok(Found { path, name, node, metadata, depth: self.levels.len() })
+        if let Some((path, node)) = self.enter.take().filter(|_| self.levels.len() < self.deepest)
+            && let Err(unread) = self.enter(path, node)
+        {
+            return Some(Err(unread));
+        }
+        loop {
+            let (above, entries) = self.levels.last_mut()?;
+            match entries.next() {
+                Some(entry) => {
+                    let mut path = Vec::with_capacity(above.len().saturating_add(entry.name.len()).saturating_add(1));
+                    path.extend_from_slice(above);
+                    if !path.is_empty() {
+                        path.push(b'/');
+                    }
+                    path.extend_from_slice(&entry.name);
+                    return Some(Ok((path, entry)));
+                }
+                None => drop(self.levels.pop()),
+            }
+        }
+    }
+
+    /// Prepares to enter a file, if it is a directory.
+    fn prepare(&mut self, path: &[u8], node: Node, kind: FileKind) {
+        if kind == FileKind::Directory {
+            self.enter = Some((path.to_vec(), node));
+        }
     }
 
     fn enter(&mut self, path: Vec<u8>, node: Node) -> Result<(), Unread> {
@@ -102,27 +164,16 @@ impl Iterator for Walk<'_> {
     type Item = Result<Found, Unread>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if let Some(begin) = self.begin.take() {
-            return Some(self.found(Vec::new(), Vec::new(), begin));
-        }
-        if let Some((path, node)) = self.enter.take().filter(|_| self.levels.len() < self.deepest)
-            && let Err(unread) = self.enter(path, node)
-        {
-            return Some(Err(unread));
-        }
-        loop {
-            let (above, entries) = self.levels.last_mut()?;
-            match entries.next() {
-                Some(Entry { name, node, .. }) => {
-                    let mut path = above.clone();
-                    if !path.is_empty() {
-                        path.push(b'/');
-                    }
-                    path.extend_from_slice(&name);
-                    return Some(self.found(path, name, node));
-                }
-                None => drop(self.levels.pop()),
+        let (path, Entry { name, node, .. }) = match self.step()? {
+            Ok(step) => step,
+            Err(unread) => return Some(Err(unread)),
+        };
+        Some(match self.volume.metadata(node) {
+            Ok(metadata) => {
+                self.prepare(&path, node, metadata.kind);
+                Ok(Found { path, name, node, metadata, depth: self.levels.len() })
             }
-        }
+            Err(error) => Err(Unread { path, error }),
+        })
     }
 }

@@ -10,7 +10,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use vhdx_files::{Error, FileKind, Node, Time, Volume, VolumeOptions};
+use vhdx_files::{Error, FileKind, Node, Time, Volume, VolumeOptions, Walk};
 use vhdx_mmap::{Disk, DiskRange, OpenOptions, Source};
 use vhdx_testkit::builder::Spec;
 use vhdx_testkit::device::{Loop, Mount, output_of};
@@ -185,6 +185,15 @@ pub(crate) const UNIX: Facts = Facts { is_unix: true, time_unit: 1, has_attribut
 pub(crate) fn compare(volume: &dyn Volume, tree: &Path, facts: Facts) {
     let count = compare_directory(volume, volume.root(), tree, facts, &mut HashSet::new());
     assert!(count > 1, "the tree is empty");
+    let mut walk = Walk::new(volume, volume.root());
+    let mut named = 0;
+    while let Some(found) = walk.next_name() {
+        let found = found.unwrap_or_else(|unread| panic!("{unread:?}"));
+        let path = tree.join(OsStr::from_bytes(&found.path));
+        assert_eq!(found.kind, kind_of(&fs::symlink_metadata(&path).unwrap()), "{}", path.display());
+        named += usize::from(found.depth > 0);
+    }
+    assert_eq!(named, count);
 }
 
 fn compare_directory(
@@ -447,7 +456,7 @@ fn fill_unix(tree: &Path, rng: &mut Rng) {
 pub(crate) fn read_all(volume: &dyn Volume) -> u64 {
     let mut count = 0;
     let mut buffer = vec![0; 1 << 16];
-    for found in vhdx_files::Walk::new(volume, volume.root()).flatten().take(100_000) {
+    for found in Walk::new(volume, volume.root()).flatten().take(100_000) {
         count += 1;
         let node = found.node;
         let names = volume.attributes(node).map(|all| all.len()).unwrap_or(0);

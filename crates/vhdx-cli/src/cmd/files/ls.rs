@@ -3,7 +3,7 @@
 use std::io::{BufWriter, Stdout, Write};
 
 use vhdx_files::report::FileRow;
-use vhdx_files::{FileKind, Found, Metadata, Node, Time, Unread, Walk};
+use vhdx_files::{FileKind, Found, Metadata, Named, Node, Time, Unread, Walk};
 
 use crate::args::{Common, LsArgs, TimeChoice};
 use crate::exit::{Exit, Failure};
@@ -16,7 +16,7 @@ use super::{is_hidden, mode_text};
 
 pub(crate) fn run(args: &LsArgs, common: &Common) -> Result<Exit, Failure> {
     let mut out = json::stdout();
-    let mut list = List { args, out: &mut out, rows: 0, exit: Exit::Done };
+    let mut list = List { args, out: &mut out, exit: Exit::Done };
     list.begin()?;
     for (number, argument) in args.paths.iter().enumerate() {
         let listed = Opened::new(argument, args.disk, common).and_then(|opened| {
@@ -35,7 +35,6 @@ pub(crate) fn run(args: &LsArgs, common: &Common) -> Result<Exit, Failure> {
 struct List<'l> {
     args: &'l LsArgs,
     out: &'l mut BufWriter<Stdout>,
-    rows: u64,
     exit: Exit,
 }
 
@@ -68,14 +67,17 @@ impl List<'_> {
         }
         let deepest = if self.args.recursive { usize::MAX } else { 1 };
         let mut walk = Walk::new(&*opened.volume, node).deepest(deepest);
-        while let Some(found) = walk.next() {
+        while let Some(found) = self.next(&mut walk) {
             match found {
-                Ok(found) if found.depth == 0 => {}
-                Ok(found) if is_hidden(&found.name, self.args.all) => walk.skip_directory(),
-                Ok(Found { path, name, node, metadata, .. }) => {
+                Ok((named, _)) if named.depth == 0 => {}
+                Ok((named, _)) if is_hidden(&named.name, self.args.all) => walk.skip_directory(),
+                Ok((Named { path, name, node, .. }, metadata)) => {
                     let full = below(&opened.path, &path);
                     let shown = if self.args.recursive || !self.is_text() { &full } else { &name };
-                    self.row(opened, shown, &full, node, &metadata)?;
+                    match metadata {
+                        Some(metadata) => self.row(opened, shown, &full, node, &metadata)?,
+                        None => self.name(shown, None)?,
+                    }
                 }
                 Err(Unread { path, error, .. }) => {
                     self.out.flush()?;
@@ -87,6 +89,23 @@ impl List<'_> {
         Ok(())
     }
 
+    /// Returns the next file, with its metadata if that is shown.
+    fn next(&self, walk: &mut Walk<'_>) -> Option<Result<(Named, Option<Metadata>), Unread>> {
+        if self.is_text() && !self.args.long {
+            return walk.next_name().map(|named| named.map(|named| (named, None)));
+        }
+        walk.next().map(|found| found.map(Found::split).map(|(named, metadata)| (named, Some(metadata))))
+    }
+
+    fn name(&mut self, shown: &[u8], target: Option<&[u8]>) -> Result<(), Failure> {
+        self.out.write_all(&name_for_output(shown))?;
+        if let Some(target) = target {
+            self.out.write_all(b" -> ")?;
+            self.out.write_all(&name_for_output(target))?;
+        }
+        Ok(writeln!(self.out)?)
+    }
+
     fn row(
         &mut self,
         opened: &Opened,
@@ -95,7 +114,6 @@ impl List<'_> {
         node: Node,
         metadata: &Metadata,
     ) -> Result<(), Failure> {
-        self.rows = self.rows.saturating_add(1);
         if self.args.output.is_json() {
             let row =
                 FileRow::of(&*opened.volume, path, node, metadata).map_err(|error| opened.failure(path, error))?;
@@ -129,12 +147,7 @@ impl List<'_> {
                 number(group),
             )?;
         }
-        self.out.write_all(&name_for_output(shown))?;
-        if let Some(target) = target {
-            self.out.write_all(b" -> ")?;
-            self.out.write_all(&name_for_output(&target))?;
-        }
-        Ok(writeln!(self.out)?)
+        self.name(shown, target.as_deref())
     }
 
     fn csv(&mut self, path: &[u8], node: Node, metadata: &Metadata, target: &[u8]) -> std::io::Result<()> {

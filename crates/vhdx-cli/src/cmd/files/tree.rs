@@ -58,8 +58,9 @@ impl<W: Write> Tree<'_, W> {
             write!(self.out, "{before}{} ", if is_last { "└──" } else { "├──" })?;
             self.out.write_all(&name_for_output(&entry.name))?;
             let path = below(path, &entry.name);
-            let metadata = match self.opened.volume.metadata(entry.node) {
-                Ok(metadata) => metadata,
+            let kind = entry.kind.map_or_else(|| Ok(self.opened.volume.metadata(entry.node)?.kind), Ok);
+            let kind = match kind {
+                Ok(kind) => kind,
                 Err(error) => {
                     writeln!(self.out)?;
                     self.out.flush()?;
@@ -68,13 +69,23 @@ impl<W: Write> Tree<'_, W> {
                     continue;
                 }
             };
-            if metadata.kind == FileKind::Link {
-                let target = self.opened.volume.link_target(entry.node).unwrap_or_default();
-                write!(self.out, " -> ")?;
-                self.out.write_all(&name_for_output(&target))?;
+            let mut failed = None;
+            if kind == FileKind::Link {
+                match self.opened.volume.link_target(entry.node) {
+                    Ok(target) => {
+                        write!(self.out, " -> ")?;
+                        self.out.write_all(&name_for_output(&target))?;
+                    }
+                    Err(error) => failed = Some(error),
+                }
             }
             writeln!(self.out)?;
-            if metadata.kind != FileKind::Directory {
+            if let Some(error) = failed {
+                self.out.flush()?;
+                self.opened.warn(&path, &error);
+                self.exit = Exit::Corrupt;
+            }
+            if kind != FileKind::Directory {
                 self.files = self.files.saturating_add(1);
                 continue;
             }

@@ -176,6 +176,9 @@ def test_urls(fleet: Fleet) -> None:
         {"payload": "true", "rows": "images"},
         {"blake3": "true", "rows": "runs"},
         {"check": "true"},
+        {"offset": "-1"},
+        {"length": "0"},
+        {"zeros": "false", "rows": "files"},
         {"algorithms": "sha256", "rows": "shares"},
         {"colour": "red"},
     ],
@@ -355,6 +358,17 @@ def test_zeros_are_left_out(fleet: Fleet) -> None:
         everything = read(fleet.healthy, rows=kind)
         found = read(fleet.healthy, rows=kind, zeros=False)
         assert found == [row for row in everything if not row["zero"]] and len(found) < len(everything)
+
+
+def test_a_range_of_the_disk(fleet: Fleet) -> None:
+    paths = [*fleet.healthy, fleet.path("text.vhdx")]
+    for kind in ("blocks", "runs"):
+        everything = read(paths, rows=kind)
+        for begin, length in ((0, BLOCK), (BLOCK, 3 * BLOCK), (BLOCK + 1, 5 * BLOCK), (7 * BLOCK, 99 * BLOCK)):
+            found = read(paths, rows=kind, offset=begin, length=length)
+            # Failures are rows in any case.
+            expected = [row for row in everything if row["error"] or begin <= row["offset"] < begin + length]
+            assert found == expected and found[-1]["error"]
 
 
 def test_large_payloads_are_several_batches(tmp_path: Path) -> None:

@@ -93,7 +93,15 @@ def test_runs_and_types(spark: Any, fleet: Fleet) -> None:
         assert tuple(total) == (8 * BLOCK, sum(1 for _ in disk.extents()))
 
 
-def test_filters_are_pushed_down(spark: Any, fleet: Fleet) -> None:
+@pytest.fixture
+def pushdown(spark: Any) -> Iterator[None]:
+    source.register(spark, pushdown=True)
+    yield
+    spark.conf.unset("spark.sql.python.filterPushdown.enabled")
+    source.register(spark)
+
+
+def test_filters_are_pushed_down(spark: Any, fleet: Fleet, pushdown: None) -> None:
     everything = [row.asDict() for row in load(spark, fleet.healthy, splits=3).collect()]
     cases: list[tuple[str, Callable[[dict[str, Any]], bool]]] = [
         ("NOT zero", lambda row: row["zero"] is False),
@@ -115,15 +123,33 @@ def test_filters_are_pushed_down(spark: Any, fleet: Fleet) -> None:
 
 
 def test_without_pushdown(spark: Any, fleet: Fleet) -> None:
-    spark.conf.set("spark.sql.python.filterPushdown.enabled", "false")
-    try:
-        source.register(spark)
-        found = load(spark, fleet.path("dynamic.vhdx")).where("NOT zero")
-        assert sorted(row.offset for row in found.collect()) == [0, BLOCK, 5 * BLOCK]
-        assert "NOT zero" in found._jdf.queryExecution().executedPlan().toString()
-    finally:
-        spark.conf.set("spark.sql.python.filterPushdown.enabled", "true")
-        source.register(spark)
+    found = load(spark, fleet.path("dynamic.vhdx")).where("NOT zero")
+    assert sorted(row.offset for row in found.collect()) == [0, BLOCK, 5 * BLOCK]
+    assert "NOT zero" in found._jdf.queryExecution().executedPlan().toString()
+
+
+JOIN = """
+    SELECT new.offset FROM {new} AS new JOIN {old} AS old ON new.offset = old.offset
+    WHERE new.image LIKE '%/leaf.avhdx' AND old.image LIKE '%/middle.avhdx' AND new.crc32 <> old.crc32
+"""
+
+
+def changed(fleet: Fleet) -> list[int]:
+    pairs = zip(blocks_of(fleet.contents["leaf.avhdx"]), blocks_of(fleet.contents["middle.avhdx"]))
+    return [number * BLOCK for number, (new, old) in enumerate(pairs) if new != old]
+
+
+def test_one_view_twice_in_a_query(spark: Any, fleet: Fleet) -> None:
+    load(spark, fleet.healthy, crc32=True).createOrReplaceTempView("once")
+    found = spark.sql(JOIN.format(new="once", old="once")).collect()
+    assert sorted(row.offset for row in found) == changed(fleet) != []
+
+
+def test_two_views_with_pushdown(spark: Any, fleet: Fleet, pushdown: None) -> None:
+    for name in ("new_blocks", "old_blocks"):
+        load(spark, fleet.healthy, crc32=True).createOrReplaceTempView(name)
+    found = spark.sql(JOIN.format(new="new_blocks", old="old_blocks")).collect()
+    assert sorted(row.offset for row in found) == changed(fleet) != []
 
 
 def test_failures(spark: Any, fleet: Fleet) -> None:

@@ -19,6 +19,7 @@ null.
 | `recursiveFileLookup` | whether folders in folders are searched |
 | `crc32`, `blake3`, `payload` | of `blocks`: columns with digests, and with the bytes; Spark reads all columns that there are |
 | `zeros` | of `blocks` and `runs`: `false` leaves out what is zeros that are in no file |
+| `offset`, `length` | of `blocks` and `runs`: only rows that begin in this range of the disk, in bytes |
 | `check` | of `images`: columns with the report of `Disk.check` |
 | `algorithms` | of `shares`: `blake3` (default), `crc32`, or both with a comma |
 
@@ -83,9 +84,10 @@ DDL["runs"] = DDL["blocks"]
 
 OPTIONS = {
     "path", "paths", "rows", "mode", "splitsize", "splits", "parents", "strictness", "recursivefilelookup", "crc32",
-    "blake3", "payload", "zeros", "check", "algorithms",
+    "blake3", "payload", "zeros", "offset", "length", "check", "algorithms",
 }  # fmt: skip
 COLUMNS = {"blocks": ("crc32", "blake3", "payload"), "images": ("check",)}
+RANGES = ("offset", "length", "zeros")
 
 
 def _choice(options: Mapping[str, str], name: str, values: tuple[str, ...]) -> str:
@@ -100,12 +102,12 @@ def _flag(options: Mapping[str, str], name: str, default: bool = False) -> bool:
     return _choice(options, name, ("true", "false") if default else ("false", "true")) == "true"
 
 
-def _number(options: Mapping[str, str], name: str) -> int | None:
+def _number(options: Mapping[str, str], name: str, least: int = 1) -> int | None:
     found = options.get(name.lower())
     if found is None:
         return None
-    if not str(found).isdecimal() or int(found) < 1:
-        raise ValueError(f"{name}: not a number (found {found!r}, expected at least 1)")
+    if not str(found).isdecimal() or int(found) < least:
+        raise ValueError(f"{name}: not a number (found {found!r}, expected at least {least})")
     return int(found)
 
 
@@ -123,6 +125,8 @@ class _Options:
     digests: list[str]
     payload: bool
     zeros: bool
+    begin: int
+    end: int | None
     check: bool
     algorithms: list[str]
 
@@ -137,6 +141,9 @@ class _Options:
             for name in names:
                 if name in options and _flag(options, name) and rows != of:
                     raise ValueError(f"{name}: only for rows={of} (found rows={rows})")
+        if rows not in ("blocks", "runs") and any(name in options for name in RANGES):
+            name = next(name for name in RANGES if name in options)
+            raise ValueError(f"{name}: only for rows=blocks and rows=runs (found rows={rows})")
         paths = json.loads(options["paths"]) if "paths" in options else [options["path"]] if "path" in options else []
         if not paths:
             raise ValueError("no path (expected load(PATH), or load([PATH, ...]))")
@@ -144,6 +151,7 @@ class _Options:
         split_size = _number(options, "splitSize")
         if splits is not None and split_size is not None:
             raise ValueError("splits, splitSize: expected one of them")
+        begin, length = _number(options, "offset", 0) or 0, _number(options, "length")
         parents = options.get("parents", "beside")
         strictness: Strictness = "salvage" if _choice(options, "strictness", ("strict", "salvage")) == "salvage" else "strict"
         algorithms = [name.strip() for name in options.get("algorithms", "blake3").split(",")]
@@ -160,6 +168,8 @@ class _Options:
             digests=[name for name in ("crc32", "blake3") if _flag(options, name)],
             payload=_flag(options, "payload"),
             zeros=_flag(options, "zeros", True),
+            begin=begin,
+            end=None if length is None else begin + length,
             check=_flag(options, "check"),
             algorithms=algorithms,
         )
@@ -264,6 +274,21 @@ class _Where:
     """Conditions, all of which must be met."""
 
     conditions: tuple[_Condition, ...] = ()
+    """Those that Spark has left to the data source: they apply to failures, too."""
+    given: tuple[_Condition, ...] = ()
+    """Those of options, which apply to rows of a disk."""
+
+    @classmethod
+    def of_options(cls, options: _Options, conditions: tuple[_Condition, ...] = ()) -> _Where:
+        """The conditions of options, and others."""
+        given = []
+        if options.begin:
+            given.append(_Condition("offset", "GreaterThanOrEqual", options.begin))
+        if options.end is not None:
+            given.append(_Condition("offset", "LessThan", options.end))
+        if not options.zeros:
+            given.append(_Condition("zero", "EqualTo", False))
+        return cls(conditions, tuple(given))
 
     def has_image(self, image: str) -> bool:
         """Whether rows of an image can meet them."""
@@ -272,7 +297,7 @@ class _Where:
     def offsets(self) -> tuple[int, int | None]:
         """The least offset that meets them, and the one after the greatest."""
         begin, ends = 0, []
-        for one in self.conditions:
+        for one in (*self.conditions, *self.given):
             if one.column != "offset":
                 continue
             least, most = (min(one.value), max(one.value)) if one.operator == "In" else (one.value, one.value)
@@ -291,7 +316,7 @@ class _Where:
 
     def of(self, table: Any) -> Any:
         """The rows of a table that meet them."""
-        for one in self.conditions:
+        for one in (*self.conditions, *self.given):
             if one.column != "image":
                 table = table.filter(one.mask(table))
         return table
@@ -434,7 +459,7 @@ class _Reader(datasource.DataSourceReader):  # type: ignore[misc]
 
     def __init__(self, options: _Options) -> None:
         self._options = options
-        self._where = _Where()
+        self._where = _Where.of_options(options)
 
     # On the driver.
 
@@ -563,8 +588,6 @@ class _Reader(datasource.DataSourceReader):  # type: ignore[misc]
                 table = table.append_column("layer", pc.shift_right(place, 4))
                 table = table.append_column("state", pc.take(states, pc.bit_wise_and(place, NO_STATE)))
                 table = self._where.of(table)
-                if not self._options.zeros:
-                    table = table.filter(pc.invert(table["zero"]))
                 if table.num_rows:
                     yield from self._with_content(disk, table)
 
@@ -746,7 +769,7 @@ class _PushdownReader(_Reader):
                 left.append(one)
             else:
                 met.append(condition)
-        self._where = _Where(tuple(met))
+        self._where = _Where.of_options(self._options, tuple(met))
         return left
 
 
@@ -770,18 +793,26 @@ class VhdxDataSource(datasource.DataSource):  # type: ignore[misc]
 class VhdxPushdownDataSource(VhdxDataSource):
     """As `VhdxDataSource`, and evaluates filters on `image`, `offset`, `state` and `zero` itself: other images are not
     opened, other ranges not read, and zeros are left out. It needs Spark 4.1 and the setting
-    `spark.sql.python.filterPushdown.enabled`; without that, Spark refuses it."""
+    `spark.sql.python.filterPushdown.enabled`; without that, Spark refuses it.
+
+    Do not use one `DataFrame` or view twice in a query then, with different filters, as in a self-join: in Spark 4.3
+    and before, all scans of it get the filters of the last one, and rows are lost. Load it twice instead."""
 
     def reader(self, schema: Any) -> Any:
         """What plans and reads."""
         return _PushdownReader(_Options.of(self.options))
 
 
-def register(spark: Any) -> None:
-    """Register the data source `vhdx` in a session: with filter pushdown if
-    `spark.sql.python.filterPushdown.enabled` is true by now."""
-    enabled = str(spark.conf.get("spark.sql.python.filterPushdown.enabled", "false")).lower() == "true"
-    spark.dataSource.register(VhdxPushdownDataSource if enabled else VhdxDataSource)
+def register(spark: Any, *, pushdown: bool = False) -> None:
+    """Register the data source `vhdx` in a session.
+
+    Args:
+        spark: The session.
+        pushdown: Whether filters are pushed down: see `VhdxPushdownDataSource` for what it asks of you. Without it, the
+            options `zeros`, `offset` and `length` and the choice of paths have the same effect."""
+    if pushdown:
+        spark.conf.set("spark.sql.python.filterPushdown.enabled", "true")
+    spark.dataSource.register(VhdxPushdownDataSource if pushdown else VhdxDataSource)
 
 
 def digests(shares: Iterable[Any]) -> dict[str, dict[str, str]]:

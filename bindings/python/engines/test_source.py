@@ -152,6 +152,21 @@ def test_paths(fleet: Fleet, tmp_path: Path) -> None:
     assert found(str(tmp_path), recursiveFileLookup=True) == [one, two]
 
 
+def test_a_folder_that_cannot_be_read(fleet: Fleet, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    shutil.copy(fleet.path("dynamic.vhdx"), tmp_path / "one.vhdx")
+    (tmp_path / "closed").mkdir()
+    before = os.scandir
+
+    def scandir(path: str) -> Any:
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", path)
+        return before(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    rows = read(str(tmp_path), rows="images", recursiveFileLookup=True)
+    assert {Path(row["image"]).name: row["error"] is not None for row in rows} == {"one.vhdx": False, "closed": True}
+
+
 def test_urls(fleet: Fleet) -> None:
     package("fsspec")
     content = fleet.contents["leaf.avhdx"]

@@ -53,9 +53,14 @@ def _of_url(url: str, recursive: bool) -> list[str]:
 def _of_path(path: str, recursive: bool) -> list[str]:
     path = os.path.abspath(path)
     if os.path.isdir(path):
-        names = (os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names)
-        within = names if recursive else (os.path.join(path, name) for name in os.listdir(path))
-        return sorted(name for name in within if _is_image(name) and not os.path.isdir(name))
+        # A folder that cannot be read is taken for an image, so that its failure comes where all others do.
+        failed: list[str] = []
+        found: list[str] = []
+        for folder, folders, names in os.walk(path, onerror=lambda error: failed.append(str(error.filename))):
+            found += [os.path.join(folder, name) for name in names if _is_image(name)]
+            if not recursive:
+                folders.clear()
+        return sorted(found + failed)
     if glob.has_magic(path) and not os.path.exists(path):
         return sorted(glob.glob(path, recursive=True))
     return [path]

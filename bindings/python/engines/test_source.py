@@ -313,7 +313,8 @@ def test_filters_that_are_pushed_down(fleet: Fleet, kind: str) -> None:
     two = [datasource.GreaterThanOrEqual(("offset",), BLOCK), datasource.EqualTo(("zero",), False)]
     left, made = pushed(fleet.healthy, *two, rows=kind)
     assert left == []
-    assert rows_of(made) == [row for row in read(fleet.healthy, rows=kind) if row["offset"] >= BLOCK and not row["zero"]]
+    expected = [row for row in read(fleet.healthy, rows=kind) if row["offset"] >= BLOCK and not row["zero"]]
+    assert rows_of(made) == expected
 
 
 def test_filters_that_are_left_to_spark(fleet: Fleet) -> None:

@@ -159,9 +159,10 @@ def test_failures(spark: Any, fleet: Fleet) -> None:
     counted = load(spark, str(fleet.folder)).where("error IS NULL").groupBy("image").count().collect()
     assert {Path(row.image).name: row["count"] for row in counted} == dict.fromkeys(fleet.contents, 8)
     assert load(spark, str(fleet.folder), mode="DROPMALFORMED").where("error IS NOT NULL").count() == 0
-    with pytest.raises(package("pyspark.errors", "pyspark").PySparkException, match="ParentNotFound|CorruptError|NotVhdxError"):
+    failed = package("pyspark.errors", "pyspark").PySparkException
+    with pytest.raises(failed, match="ParentNotFound|CorruptError|NotVhdxError"):
         load(spark, str(fleet.folder), mode="FAILFAST").count()
-    with pytest.raises(package("pyspark.errors", "pyspark").PySparkException, match="unknown value"):
+    with pytest.raises(failed, match="unknown value"):
         load(spark, str(fleet.folder), rows="sectors")
     assert load(spark, str(fleet.folder / "nothing*.vhdx")).count() == 0
 

@@ -92,7 +92,8 @@ def test_small_reads_of_a_truncated_file(last: int, tmp_path: Path) -> None:
 def test_small_reads_after_the_table_was_cut(tmp_path: Path) -> None:
     """The BAT lies after the blocks, and ends in the middle of an entry, which refers to another block then: the block
     itself is whole."""
-    image = images.Image(size=32 * images.BLOCK, blocks={block: images.noise(block, images.BLOCK) for block in range(17)})
+    blocks = {block: images.noise(block, images.BLOCK) for block in range(17)}
+    image = images.Image(size=32 * images.BLOCK, blocks=blocks)
     path = image.write(tmp_path / "disk.vhdx")
     with path.open("r+b") as file:
         file.seek(images.BAT)

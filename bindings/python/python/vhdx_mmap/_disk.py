@@ -494,8 +494,8 @@ class Disk(DiskBase):
         overlap: int = 0,
         times: bool = True,
     ) -> Plan:
-        """Divide the work on the disk into splits with about the same amount of data, for workers that share nothing but
-        its files. Only the tables of the disk are read.
+        """Divide the work on the disk into splits with about the same amount of data, for workers that share nothing
+        but its files. Only the tables of the disk are read.
 
         Args:
             splits: Number of splits, at most 2^20. Some are empty if the disk has fewer blocks.

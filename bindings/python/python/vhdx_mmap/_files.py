@@ -232,7 +232,10 @@ class Volume(VolumeBase):
         begin = os.fsdecode(path).rstrip("/")
         for below, found in super().walk(self._node(path), deepest):
             name = f"{begin}/{below}" if below else begin or "/"
-            yield name, found if isinstance(found, Exception) else Stat._of(found)  # pyright: ignore[reportPrivateUsage]
+            if isinstance(found, Exception):
+                yield name, found
+            else:
+                yield name, Stat._of(found)  # pyright: ignore[reportPrivateUsage]
 
     def read_link(self, path: Path) -> str:
         """The target of a symbolic link."""

@@ -75,8 +75,8 @@ class Split:
 
     @property
     def search_range(self) -> tuple[int, int]:
-        """Offset and length of what a search in this split reads, in bytes: its range, and the overlap after it. A match
-        counts if it begins in the range of the split; so each is found once."""
+        """Offset and length of what a search in this split reads, in bytes: its range, and the overlap after it. A
+        match counts if it begins in the range of the split; so each is found once."""
         begin, end = self._native.search_range()
         return begin, end - begin
 

@@ -17,7 +17,7 @@ null.
 | `parents` | `beside` (default), `none`, or a folder or file |
 | `strictness` | `strict` (default) or `salvage`: what is left of damaged images; lost ranges are failures |
 | `recursiveFileLookup` | whether folders in folders are searched |
-| `crc32`, `blake3`, `payload` | of `blocks`: columns with digests, and with the bytes; Spark reads all columns that there are |
+| `crc32`, `blake3`, `payload` | of `blocks`: columns with digests, and with the bytes; Spark reads all there are |
 | `zeros` | of `blocks` and `runs`: `false` leaves out what is zeros that are in no file |
 | `offset`, `length` | of `blocks` and `runs`: only rows that begin in this range of the disk, in bytes |
 | `check` | of `images`: columns with the report of `Disk.check` |
@@ -153,7 +153,8 @@ class _Options:
             raise ValueError("splits, splitSize: expected one of them")
         begin, length = _number(options, "offset", 0) or 0, _number(options, "length")
         parents = options.get("parents", "beside")
-        strictness: Strictness = "salvage" if _choice(options, "strictness", ("strict", "salvage")) == "salvage" else "strict"
+        is_salvage = _choice(options, "strictness", ("strict", "salvage")) == "salvage"
+        strictness: Strictness = "salvage" if is_salvage else "strict"
         algorithms = [name.strip() for name in options.get("algorithms", "blake3").split(",")]
         if not set(algorithms) <= {"blake3", "crc32"}:
             raise ValueError(f"algorithms: cannot be merged (found {', '.join(algorithms)}, expected blake3 or crc32)")
@@ -656,8 +657,10 @@ class _Reader(datasource.DataSourceReader):  # type: ignore[misc]
             info = disk.info()
             layers = disk.layers
             about = info["format-specific"]["data"]
-            states = about["blocks"]["states"] if about.get("blocks") else {}
-            allocated = sum(count for state, count in states.items() if state.endswith("_PRESENT") and state[:3] != "NOT")
+            # Not known of a table that cannot be read.
+            blocks = about.get("blocks") or {}
+            states = blocks.get("states")
+            present = ("FULLY_PRESENT", "PARTIALLY_PRESENT")
             row: dict[str, Any] = {
                 "kind": disk.kind,
                 "size": disk.size,
@@ -669,8 +672,8 @@ class _Reader(datasource.DataSourceReader):  # type: ignore[misc]
                 "parent": layers[0].parent,
                 "identity": disk.identity,
                 "parent_identity": disk.parent_identity,
-                "allocated_blocks": allocated,
-                "blocks": about["blocks"]["total"] if about.get("blocks") else None,
+                "allocated_blocks": None if states is None else sum(states.get(state, 0) for state in present),
+                "blocks": blocks.get("total"),
                 "in_use": about.get("in-use"),
                 "warnings": len(disk.warnings),
                 "info": json.dumps(info),

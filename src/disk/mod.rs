@@ -26,9 +26,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result, Structure};
+use crate::format::PayloadBlockState;
 use crate::image::{BlockLookup, Image, Warning};
 use crate::num::{to_u64, to_usize_saturating};
-use crate::source::{Bytes, Source, any_lost};
+use crate::source::{Bytes, Source, Stored, any_lost};
 use crate::zero::{ZERO_PAGES_LENGTH, zero_pages};
 
 use runs::{FEW_LAYERS, Walk};
@@ -226,6 +227,10 @@ impl Disk {
             && let Some((layer, bytes)) = self.borrow_at_once(offset, to_u64(buffer.len()))
         {
             buffer.copy_from_slice(bytes);
+            // In most cases, the bytes themselves show that the file is still long enough, and no system call is made.
+            if layer == 0 && self.image().is_certain_of(bytes) {
+                return Ok(bytes.len());
+            }
             let read = offset..offset.saturating_add(to_u64(bytes.len()));
             return self.check_borrowed(read, layer.saturating_add(1)).map(|()| bytes.len());
         }
@@ -326,16 +331,30 @@ impl Disk {
     /// is needed.
     #[inline]
     fn borrow_at_once(&self, offset: u64, length: u64) -> Option<(usize, &[u8])> {
+        let (layer, image, at, _) = self.find_at_once(offset, length)?;
+        let Ok(Bytes::Data(bytes)) = image.borrow(at, length) else { return None };
+        Some((layer, bytes)).filter(|_| to_u64(bytes.len()) == length)
+    }
+
+    /// Returns the run of a range that is contiguous in the file of one layer: the fast path for small borrows. Returns
+    /// `None` if more work is needed. As for bytes that are borrowed, [`Disk::check_lost`] is due after their use.
+    #[inline]
+    fn run_at_once(&self, offset: u64, length: u64) -> Option<Run> {
+        let (layer, image, at, state) = self.find_at_once(offset, length)?;
+        let is_in_file = matches!(image.stored(at, length), Ok(Stored::File(found)) if found == length);
+        is_in_file.then_some(Run { start: offset, len: length, layer, state: Some(state), at: Location::File(at) })
+    }
+
+    /// Finds the layer that has all of a range in one block, and the offset in its file.
+    #[inline]
+    fn find_at_once(&self, offset: u64, length: u64) -> Option<(usize, &Image, u64, PayloadBlockState)> {
         let end = offset.checked_add(length).filter(|end| *end > offset)?;
         for (number, image) in self.layers().iter().map(Layer::image).enumerate().take(FEW_LAYERS) {
             if end > image.virtual_disk_size() || !image.source().can_borrow() {
                 return None;
             }
             match image.lookup(offset, length).ok().filter(|found| found.length() == length)? {
-                BlockLookup::Data { offset, .. } => {
-                    let Ok(Bytes::Data(bytes)) = image.borrow(offset, length) else { return None };
-                    return Some((number, bytes)).filter(|_| to_u64(bytes.len()) == length);
-                }
+                BlockLookup::Data { offset, state, .. } => return Some((number, image, offset, state)),
                 BlockLookup::Parent { .. } => {}
                 BlockLookup::Zero { .. } => return None,
             }

@@ -27,10 +27,11 @@ pub struct SharedBytes {
 impl SharedBytes {
     /// Borrows up to `length` contiguous bytes from `offset` on. Returns `None` past the end of the disk.
     pub(super) fn new(disk: &Arc<Disk>, offset: u64, length: u64) -> Result<Option<Self>> {
-        let Some(run) = disk.runs_in_files(disk.bounds(offset..offset.saturating_add(length))).next().transpose()?
-        else {
-            return Ok(None);
+        let found = match disk.run_at_once(offset, length) {
+            Some(run) => Some(run),
+            None => disk.runs_in_files(disk.bounds(offset..offset.saturating_add(length))).next().transpose()?,
         };
+        let Some(run) = found else { return Ok(None) };
         let length = match disk.borrow_run(&run)? {
             Bytes::Data(bytes) => to_u64(bytes.len()),
             Bytes::Zero(length) => length.min(to_u64(ZERO_PAGES_LENGTH)),

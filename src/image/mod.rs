@@ -454,6 +454,15 @@ impl Image {
         self.bat().lookup(position, most)
     }
 
+    /// Returns whether `bytes`, which were borrowed and read, and the BAT entry that refers to them were those of the
+    /// file: certain if true, unknown if false.
+    #[inline]
+    pub(crate) fn is_certain_of(&self, bytes: &[u8]) -> bool {
+        // Of a differencing image, a sector bitmap was read as well, which may lie anywhere.
+        let Region { offset, len, .. } = self.regions.bat;
+        self.kind() != ImageKind::Differencing && self.source().still_reaches(bytes, offset.saturating_add(len.into()))
+    }
+
     /// Checks that the whole BAT was still in the file when it was read before this call.
     ///
     /// # Errors

@@ -111,6 +111,20 @@ impl Source {
         Ok(self.still_has()? >= self.len())
     }
 
+    /// Returns whether all bytes that were read before this call, and that lie before the end of `bytes`, are those of
+    /// the file: certain if true, unknown if false. `bytes` are borrowed from this source, at offset `after` or later.
+    #[inline]
+    pub(crate) fn still_reaches(&self, bytes: &[u8], after: u64) -> bool {
+        match &self.0.door {
+            #[cfg(feature = "mmap")]
+            Door::Mapped(mapping) => mapping.still_reaches(bytes, after) && !any_lost(),
+            _ => {
+                let _ = (bytes, after);
+                false
+            }
+        }
+    }
+
     fn still_has(&self) -> Result<u64> {
         let now = self.length_now()?;
         #[cfg(feature = "mmap")]

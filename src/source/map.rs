@@ -146,6 +146,27 @@ impl FileMapping {
         &self.mapping
     }
 
+    /// Returns whether the file still reaches the end of `bytes`, which are in this mapping at offset `after` or later:
+    /// certain if true, unknown if false. It costs no system call.
+    ///
+    /// From the end of a file that has become shorter to the end of that page, a mapping reads as zeros. So if the last
+    /// byte is not zero now, the file ends after it, and whatever was read before this call and lies before the end of
+    /// `bytes` was in the file.
+    #[inline]
+    pub(super) fn still_reaches(&self, bytes: &[u8], after: u64) -> bool {
+        let start = bytes.as_ptr().addr().checked_sub(self.mapping.as_ptr().addr());
+        let is_here = start.is_some_and(|start| {
+            start.checked_add(bytes.len()).is_some_and(|end| end <= self.mapping.len()) && super::to_u64(start) >= after
+        });
+        let Some(last) = bytes.last().filter(|_| is_here) else { return false };
+        // Keeps earlier reads before this one.
+        std::sync::atomic::fence(std::sync::atomic::Ordering::Acquire);
+        // SAFETY: the pointer is that of a reference. The read is volatile so that it is made, and made now: the value
+        // may differ from one that was read before, if the promise of `Source::map` was broken.
+        let now = unsafe { std::ptr::from_ref(last).read_volatile() };
+        now != 0
+    }
+
     /// Informs the system that the bytes from `start` to `end` have been borrowed, and may be read in order. Advice: if
     /// it fails, reading takes longer.
     #[cfg(unix)]

@@ -123,7 +123,7 @@ impl RowBatches {
 
     fn batch(&mut self) -> Result<Option<RecordBatch>, ArrowError> {
         let most = if self.rows.has_payload { ROWS_WITH_PAYLOAD } else { ROWS };
-        let mut columns = Columns::default();
+        let mut columns = Columns::with_capacity(most);
         let mut payload = BinaryViewBuilder::new();
         let mut range = None;
         while columns.offsets.len() < most {
@@ -157,7 +157,6 @@ fn to_u64(number: usize) -> u64 {
 }
 
 /// The columns of a batch.
-#[derive(Default)]
 struct Columns {
     blocks: Vec<u64>,
     offsets: Vec<u64>,
@@ -169,11 +168,24 @@ struct Columns {
 }
 
 impl Columns {
+    /// Makes columns with space for `rows` rows.
+    fn with_capacity(rows: usize) -> Self {
+        Self {
+            blocks: Vec::with_capacity(rows),
+            offsets: Vec::with_capacity(rows),
+            lengths: Vec::with_capacity(rows),
+            kinds: Vec::with_capacity(rows),
+            layers: Vec::with_capacity(rows),
+            states: Int8Builder::with_capacity(rows),
+            places: UInt64Builder::with_capacity(rows),
+        }
+    }
+
     /// Adds a run as `rows` rows of equal length, of which the first begins in block `block`.
     fn add(&mut self, run: &Run, rows: u64, block: Option<u64>) {
         let each = run.len.checked_div(rows).unwrap_or(run.len);
         let count = usize::try_from(rows).unwrap_or(1);
-        let starts = |first: u64| std::iter::successors(Some(first), move |at| at.checked_add(each)).take(count);
+        let starts = |first: u64| (0..rows).map(move |number| first.saturating_add(number.saturating_mul(each)));
         if let Some(block) = block {
             self.blocks.extend(block..block.saturating_add(rows));
         }

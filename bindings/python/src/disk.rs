@@ -13,6 +13,7 @@ use crate::buffer::{self, Data};
 use crate::ending;
 use crate::error;
 use crate::open::{Options, State};
+use crate::plan::SplitBase;
 use crate::rows::{Cut, Lost, Rows, SegmentIter, Zeros};
 
 /// A disk. `vhdx_mmap.Disk` is the class to use.
@@ -47,7 +48,7 @@ impl DiskBase {
     #[new]
     #[pyo3(signature = (
         source, *, parents = Vec::new(), beside = false, finder = None, log = "replay", strictness = "strict",
-        mmap = false, expect = None, layer = 0
+        mmap = false, expect = None, layer = 0, split = None, planned = false
     ))]
     #[expect(clippy::too_many_arguments, reason = "each is an option by its name")]
     fn new(
@@ -60,11 +61,24 @@ impl DiskBase {
         mmap: bool,
         expect: Option<&str>,
         layer: usize,
+        split: Option<&SplitBase>,
+        planned: bool,
     ) -> PyResult<Self> {
         if let Ok(disk) = source.cast::<DiskBase>() {
             return disk.get().ancestor(source.py(), layer);
         }
-        let options = Options { paths: parents, beside, finder, log, strictness, is_mapped: mmap, expect };
+        let split = split.map(|split| &split.0);
+        let options = Options {
+            paths: parents,
+            beside,
+            finder,
+            log,
+            strictness,
+            is_mapped: mmap,
+            expect,
+            split,
+            is_planned: planned,
+        };
         State::open(source, &options).map(|state| Self(RwLock::new(Some(Arc::new(state)))))
     }
 

@@ -14,6 +14,7 @@ mod error;
 mod files;
 mod open;
 mod ops;
+mod plan;
 mod rows;
 mod source;
 mod work;
@@ -35,6 +36,11 @@ mod _native {
     use super::files::{FileBase, VolumeBase};
     #[pymodule_export]
     use super::ops::{changes, check, compare, create_manifest, extract, hash, info, layout, verify};
+    #[pymodule_export]
+    use super::plan::{
+        PlanBase, SplitBase, check_share, diff_share, extract_share, hash_each, hash_share, make_plan, manifest_share,
+        merge,
+    };
     #[pymodule_export]
     use super::rows::{Cut, Extent, Lost, Rows, Zeros};
 

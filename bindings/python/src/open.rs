@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
+use vhdx_mmap::ops::plan;
 use vhdx_mmap::{Chain, ChainFingerprint, Disk, LogPolicy, OpenOptions, ParentRequest, Parents, Source, Strictness};
 
 use crate::ending;
@@ -84,6 +85,10 @@ pub(crate) struct Options<'py> {
     pub(crate) is_mapped: bool,
     /// The fingerprint that is expected, as JSON.
     pub(crate) expect: Option<&'py str>,
+    /// The split whose disk this must be.
+    pub(crate) split: Option<&'py plan::Split>,
+    /// Whether the files are those that the split names, and no others.
+    pub(crate) is_planned: bool,
 }
 
 fn unknown(option: &str, found: &str, expected: &str) -> PyErr {
@@ -128,6 +133,12 @@ impl Options<'_> {
                 .map_err(|error| PyValueError::new_err(format!("expect: not a fingerprint ({error})")))?;
             options = options.expect(fingerprint);
         }
+        options = match (self.split, self.is_mapped) {
+            (None, _) => options,
+            (Some(split), _) if !self.is_planned => split.expect(options),
+            (Some(split), true) => split.open_options(options, source::map),
+            (Some(split), false) => split.open_options(options, |path| Source::open(path)),
+        };
         Ok(if self.is_mapped { source::map_parents(options) } else { options })
     }
 }
@@ -145,6 +156,9 @@ impl State {
         finder.check()?;
         let chain = chain.map_err(failed)?;
         let disk = Disk::from_chain(&chain).map_err(failed)?;
+        if let Some(split) = options.split {
+            split.check(&disk).map_err(failed)?;
+        }
         Ok(Self { chain: Arc::new(chain), layer: 0, disk: Arc::new(disk), options: open_options, finder })
     }
 

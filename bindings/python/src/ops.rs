@@ -22,12 +22,12 @@ use crate::error;
 use crate::open::State;
 use crate::work::run;
 
-fn json(report: &impl Serialize) -> PyResult<String> {
+pub(crate) fn json(report: &impl Serialize) -> PyResult<String> {
     serde_json::to_string(report).map_err(|error| PyValueError::new_err(error.to_string()))
 }
 
 /// Returns the algorithms with these names.
-fn algorithms(names: &[String]) -> PyResult<Vec<Algorithm>> {
+pub(crate) fn algorithms(names: &[String]) -> PyResult<Vec<Algorithm>> {
     if names.is_empty() {
         return Err(PyValueError::new_err("no algorithm was requested"));
     }
@@ -47,9 +47,9 @@ fn algorithms(names: &[String]) -> PyResult<Vec<Algorithm>> {
 }
 
 /// Names of algorithms, and digests in hexadecimal.
-type Digests = Vec<(&'static str, String)>;
+pub(crate) type Digests = Vec<(&'static str, String)>;
 
-fn pairs(digests: &[Digest]) -> Digests {
+pub(crate) fn pairs(digests: &[Digest]) -> Digests {
     digests.iter().map(|digest| (digest.algorithm().as_str(), digest.to_string())).collect()
 }
 

@@ -2,46 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
-import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import images
 import pytest
+from needs import need, package, tool
 
-Need = Callable[[str, bool], None]
-
-
-def need(word: str, is_there: bool) -> None:
-    """Skip a test that needs something from outside, unless VHDX_REQUIRE says that it must not be skipped."""
-    if is_there:
-        return
-    required = os.environ.get("VHDX_REQUIRE", "").split(",")
-    if word in required or "all" in required:
-        pytest.fail(f"{word} is required by VHDX_REQUIRE, and missing")
-    pytest.skip(f"needs {word}")
-
-
-def package(name: str) -> Any:
-    """A package that is optional for users."""
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError:
-        need("python-packages", False)
-        raise
-
-
-def tool(word: str, name: str) -> str:
-    """The path of a program."""
-    path = shutil.which(name)
-    need(word, path is not None)
-    assert path is not None
-    return path
+__all__ = ["need", "package", "run_python", "tool"]
 
 
 def run_python(script: str, *arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:

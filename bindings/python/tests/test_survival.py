@@ -64,6 +64,53 @@ def test_truncation_under_a_memoryview(before: str, after: str, copy: tuple[Path
     assert run_python(script, copy[0], place).stdout == "alive\n"
 
 
+CUT = """
+import os, sys, vhdx_mmap
+path, cut = sys.argv[1], int(sys.argv[2])
+disk = vhdx_mmap.open(path, mmap=True)
+before = {place: disk.pread(4096, place) for place in map(int, sys.argv[3:])}
+os.truncate(path, cut)
+for place in before:
+    try:
+        print(place, disk.pread(4096, place) == before[place])
+    except vhdx_mmap.LostDataError:
+        print(place, "lost")
+"""
+
+
+@pytest.mark.parametrize("last", [0, 7])
+def test_small_reads_of_a_truncated_file(last: int, tmp_path: Path) -> None:
+    """The last byte of what is read may be zero, in the file or since its end is another."""
+    page = images.noise(70, 4095) + bytes([last])
+    image = images.Image(blocks={0: page * 256})
+    path = image.write(tmp_path / "disk.vhdx")
+    # In the middle of page 9: there is no signal for the rest of it.
+    done = run_python(CUT, path, images.PAYLOAD + 9 * 4096 + 1000, *[number * 4096 for number in (0, 8, 9, 10)])
+    assert done.stdout.split("\n")[:4] == ["0 True", f"{8 * 4096} True", f"{9 * 4096} lost", f"{10 * 4096} lost"]
+
+
+def test_small_reads_after_the_table_was_cut(tmp_path: Path) -> None:
+    """The BAT lies after the blocks, and ends in the middle of an entry, which refers to another block then: the block
+    itself is whole."""
+    blocks = {block: images.noise(block, images.BLOCK) for block in range(17)}
+    image = images.Image(size=32 * images.BLOCK, blocks=blocks)
+    path = image.write(tmp_path / "disk.vhdx")
+    with path.open("r+b") as file:
+        file.seek(images.BAT)
+        table = file.read(images.MIB)
+        place = file.seek(0, 2)
+        file.write(table)
+        for copy in (192 << 10, 256 << 10):
+            file.seek(copy)
+            regions = bytearray(file.read(64 << 10))
+            regions[32:40] = place.to_bytes(8, "little")
+            file.seek(copy)
+            file.write(images.sealed(regions))
+    # Block 16 is at 20 MiB. Of the entry 0x1400006, the first three bytes are left: 4 MiB, where block 0 is.
+    done = run_python(CUT, path, place + 16 * 8 + 3, 16 * images.BLOCK, 0)
+    assert done.stdout.split("\n")[:2] == [f"{16 * images.BLOCK} lost", "0 True"]
+
+
 def test_other_faults_still_reach_faulthandler(copy: tuple[Path, bytes]) -> None:
     script = """
 import faulthandler, os, signal, sys, vhdx_mmap

@@ -29,6 +29,7 @@ from ._disk import (
 )
 from ._files import DirEntry, File, Stat, Times, Volume
 from ._native import Cut, Data, Extent, Lost, Rows, Zeros, __version__, guard_is_active, guard_mappings
+from ._plan import Plan, Split, merge
 from ._reader import DiskReader
 from .errors import (
     ChangedError,
@@ -83,8 +84,10 @@ __all__ = [
     "PathNotDirectoryError",
     "PathNotFoundError",
     "PathPermissionError",
+    "Plan",
     "ReadError",
     "Rows",
+    "Split",
     "Stat",
     "Times",
     "UnsupportedError",
@@ -95,5 +98,6 @@ __all__ = [
     "__version__",
     "guard_is_active",
     "guard_mappings",
+    "merge",
     "open",
 ]

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from ._files import Volume
+    from ._plan import Plan
 
 __all__ = [
     "Disk",
@@ -239,6 +240,7 @@ class Disk(DiskBase):
         mmap: bool = False,
         expect: dict[str, Any] | None = None,
         _ancestor: int | None = None,
+        _split: tuple[_native.SplitBase, bool] | None = None,
     ) -> Self:
         if _ancestor is not None:
             return super().__new__(cls, source, layer=_ancestor)  # type: ignore[return-value]
@@ -255,6 +257,8 @@ class Disk(DiskBase):
             strictness=strictness,
             mmap=mmap,
             expect=None if expect is None else json.dumps(expect),
+            split=None if _split is None else _split[0],
+            planned=_split is not None and _split[1],
         )
         self._source = source
         self._options = {"parents": parents, "log": log, "strictness": strictness, "mmap": mmap}
@@ -480,6 +484,31 @@ class Disk(DiskBase):
         source = manifest.content if isinstance(manifest, Manifest) else manifest
         found: dict[str, Any] = json.loads(_native.verify(self, source, progress, threads))
         return found
+
+    # More than one machine.
+
+    def plan(
+        self,
+        splits: int | None = None,
+        split_size: int | None = None,
+        overlap: int = 0,
+        times: bool = True,
+    ) -> Plan:
+        """Divide the work on the disk into splits with about the same amount of data, for workers that share nothing
+        but its files. Only the tables of the disk are read.
+
+        Args:
+            splits: Number of splits, at most 2^20. Some are empty if the disk has fewer blocks.
+            split_size: Bytes of data in a split, if there is no number of splits: 4 GiB by default.
+            overlap: Bytes after a split that a search reads, too: one less than the longest match.
+            times: Whether files with another time of modification are refused. False for workers that read copies.
+
+        Raises:
+            ValueError: Both `splits` and `split_size`, or a number below 1.
+        """
+        from ._plan import plan
+
+        return plan(self, splits, split_size, overlap, times)
 
     def __iter__(self) -> Iterator[Any]:
         raise TypeError("a disk is no sequence: use segments(), extents() or blocks()")

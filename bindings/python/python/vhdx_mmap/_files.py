@@ -221,13 +221,21 @@ class Volume(VolumeBase):
     ) -> Iterator[tuple[str, Stat]]:
         """Every file of a tree: its path, and what the file system says about it; directories before what they hold, in
         the order of their names. Links are not followed. What cannot be read raises its exception, or is left out."""
+        for below, found in self.scan(path, deepest=deepest):
+            if isinstance(found, Stat):
+                yield below, found
+            elif not skip_errors:
+                raise found
+
+    def scan(self, path: Path = "/", *, deepest: int = 2048) -> Iterator[tuple[str, Stat | Exception]]:
+        """As `walk`, but what cannot be read is its path and the exception."""
         begin = os.fsdecode(path).rstrip("/")
         for below, found in super().walk(self._node(path), deepest):
+            name = f"{begin}/{below}" if below else begin or "/"
             if isinstance(found, Exception):
-                if skip_errors:
-                    continue
-                raise found
-            yield f"{begin}/{below}" if below else begin or "/", Stat._of(found)  # pyright: ignore[reportPrivateUsage]
+                yield name, found
+            else:
+                yield name, Stat._of(found)  # pyright: ignore[reportPrivateUsage]
 
     def read_link(self, path: Path) -> str:
         """The target of a symbolic link."""

@@ -1,7 +1,12 @@
 //! Hyper-V disk images as devices, for programs that read no VHDX: nothing is converted, copied or written.
 //!
 //! - [`nbd`]: a read-only server of the Network Block Device protocol.
+//! - [`tree`]: the files under which disks appear in a mount.
 //!
 //! The page `docs/device.md` has recipes, limits and the security of each way.
 
+mod export;
 pub mod nbd;
+pub mod tree;
+
+pub use export::Export;

@@ -20,7 +20,8 @@ use rustix::process::{
 };
 use tempfile::TempDir;
 use vhdx_mmap::{Disk, Error};
-use vhdx_serve::nbd::{Export, Exports, Limits, Listener, Observer, Server, Wire, serve_connection};
+use vhdx_serve::Export;
+use vhdx_serve::nbd::{Exports, Limits, Listener, Observer, Server, Wire, serve_connection};
 
 use crate::args::{Common, SalvageArgs, ServeArgs};
 use crate::exit::{Exit, Failure};

@@ -9,7 +9,7 @@
 //!
 //! [`serve_connection`] serves one client on any stream; [`Server`] accepts clients on sockets, with a thread for each.
 
-mod export;
+mod exports;
 mod handshake;
 mod read;
 #[cfg(unix)]
@@ -24,7 +24,9 @@ use std::time::Duration;
 
 use vhdx_mmap::Error;
 
-pub use export::{Export, Exports};
+use crate::Export;
+
+pub use exports::Exports;
 #[cfg(unix)]
 pub use server::{Listener, Server, Socket};
 pub use status::layer_status;

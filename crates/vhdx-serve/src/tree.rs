@@ -49,7 +49,7 @@ pub struct Node {
 pub enum Content {
     /// Numbers of the nodes in a directory, in the order of their names.
     Directory(Vec<usize>),
-    /// Bytes of a disk.
+    /// Bytes of a disk. The name of the export is the path in the tree.
     Disk(Export),
     /// Bytes in memory.
     Bytes(Arc<[u8]>),
@@ -124,7 +124,8 @@ impl Tree {
                 Kind::Partition(number) => (directory, format!("part{number}.raw")),
                 Kind::Layer(layer) => (layers, format!("{layer}.raw")),
             };
-            let export = Export::new(&name, &portion.description, portion.range);
+            let path = if above == 0 { name.clone() } else { format!("{}/{name}", self.path(above)) };
+            let export = Export::new(&path, &portion.description, portion.range);
             self.add(above, name, modified, Content::Disk(export));
         }
         if let Some(info) = image.info {

@@ -67,7 +67,9 @@ impl Read<'_> {
 
     fn copy(&self, bytes: &mut [u8]) -> Result<()> {
         self.export.range().read_at(bytes, self.range.start)?;
-        self.export.fail_if_lost(self.range.clone())
+        self.export.fail_if_lost(self.range.clone())?;
+        // The system may have read zeros in the last page of a file that was being truncated.
+        self.export.range().check_lost(self.range.clone())
     }
 
     /// Drops the range from the kernel's cache.

@@ -1,5 +1,5 @@
-//! The NBD server as its clients see it: a client of the tests' own, which shares no code with the server, asks for
-//! disks whose content the image builder knows.
+//! Mounts, and the NBD server as its clients see it: a client of the tests' own, which shares no code with the server,
+//! asks for disks whose content the image builder knows.
 #![cfg(target_os = "linux")]
 #![expect(
     clippy::arithmetic_side_effects,
@@ -13,6 +13,7 @@
 
 mod client;
 mod clients;
+mod erofs;
 mod handshake;
 mod loss;
 mod reads;

@@ -1,7 +1,8 @@
 //! Mounts by FUSE: a [`Tree`] as files for any program, without root.
 //!
 //! Reads, sizes and holes are those of the disks. What cannot be read is `EIO` for the reads that need it, as in the
-//! NBD server: a lost page, an invalid table entry, a truncated file, a lost range of a salvage. Nothing can be written.
+//! NBD server: a lost page, an invalid table entry, a truncated file, a lost range of a salvage. Nothing can be
+//! written.
 
 mod files;
 mod map;

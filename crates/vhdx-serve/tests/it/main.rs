@@ -13,6 +13,7 @@
 
 mod client;
 mod clients;
+mod erofs;
 mod fuse;
 mod handshake;
 mod loss;

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags};
@@ -107,7 +107,7 @@ impl Detached {
         })?;
         for file in read_ahead_files().iter().filter(|file| !before.contains(file)) {
             // With less, reads are slower, and nothing else.
-            let _ = std::fs::write(file, READ_AHEAD_KIB);
+            let _ = std::fs::write(file, read_ahead(devices).to_string());
         }
         let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
             | MountAttrFlags::MOUNT_ATTR_NOSUID
@@ -135,8 +135,19 @@ impl Detached {
     }
 }
 
-/// How far the kernel reads ahead, in KiB: nothing below the mount does, since its pages are filled directly.
-const READ_AHEAD_KIB: &str = "2048";
+/// Least read-ahead of a mount, in KiB: its pages are filled directly, so that nothing below it reads ahead.
+const READ_AHEAD_KIB: u64 = 2048;
+
+/// Returns the read-ahead that a mount of files gets, in KiB: that of their drive, if it is more than the least.
+fn read_ahead(files: &[PathBuf]) -> u64 {
+    let of_drive = files.iter().filter_map(|file| {
+        let device = std::fs::metadata(file).ok()?.dev();
+        let name = format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device));
+        let text = std::fs::read_to_string(Path::new("/sys/class/bdi").join(name).join("read_ahead_kb")).ok()?;
+        text.trim().parse().ok()
+    });
+    of_drive.fold(READ_AHEAD_KIB, u64::max)
+}
 
 /// Returns the files with the read-ahead of each mounted EROFS.
 fn read_ahead_files() -> Vec<PathBuf> {

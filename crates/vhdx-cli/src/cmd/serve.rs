@@ -25,6 +25,7 @@ use vhdx_serve::nbd::{Exports, Limits, Listener, Observer, Server, Wire, serve_c
 
 use crate::args::{Common, SalvageArgs, ServeArgs};
 use crate::exit::{Exit, Failure};
+use crate::names::names_of;
 use crate::open;
 use crate::progress::ignored_signals;
 use crate::term::{self, escape};
@@ -57,18 +58,6 @@ pub(crate) fn run(args: &ServeArgs, common: &Common) -> Result<Exit, Failure> {
         serve_sockets(args, passed, exports, limits)
     };
     disks.iter().fold(result, |result, disk: &Arc<Disk>| open::fail_if_changed(disk.layers(), result))
-}
-
-/// Names of images in exports: file names without their extensions, or whole paths if these are not unique.
-fn names_of(images: &[PathBuf]) -> Result<Vec<Option<String>>, Failure> {
-    let lossy = |text: &OsStr| text.to_string_lossy().into_owned();
-    let stems: Vec<Option<String>> = images.iter().map(|path| path.file_stem().map(lossy)).collect();
-    let is_unique = |names: &[Option<String>]| names.iter().collect::<BTreeSet<_>>().len() == names.len();
-    if is_unique(&stems) {
-        return Ok(stems);
-    }
-    let paths: Vec<Option<String>> = images.iter().map(|path| Some(lossy(path.as_os_str()))).collect();
-    if is_unique(&paths) { Ok(paths) } else { Err(Failure::usage("the same image is given twice")) }
 }
 
 /// The sockets that systemd, or a client by the same rules, has passed to this process.
@@ -377,7 +366,7 @@ fn run_with(
 mod tests {
     use std::ffi::OsStr;
 
-    use super::{encoded, names_of, with_uri};
+    use super::{encoded, with_uri};
 
     #[test]
     fn uri_replaces_its_word_everywhere() {
@@ -390,16 +379,5 @@ mod tests {
     #[test]
     fn special_characters_are_encoded() {
         assert_eq!(encoded("/tmp/a b&c%/ü".as_bytes()), "/tmp/a%20b%26c%25/%C3%BC");
-    }
-
-    #[test]
-    fn names_are_those_of_the_files_unless_they_are_not_unique() {
-        let names = |paths: &[&str]| {
-            let paths: Vec<_> = paths.iter().map(std::path::PathBuf::from).collect();
-            names_of(&paths).map(|names| names.into_iter().flatten().collect::<Vec<_>>()).ok()
-        };
-        assert_eq!(names(&["a/b.vhdx", "c.avhdx"]).unwrap(), ["b", "c"]);
-        assert_eq!(names(&["a/b.vhdx", "b.vhdx"]).unwrap(), ["a/b.vhdx", "b.vhdx"]);
-        assert_eq!(names(&["b.vhdx", "b.vhdx"]), None);
     }
 }

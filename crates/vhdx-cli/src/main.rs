@@ -20,6 +20,8 @@ mod new_file;
 mod open;
 mod progress;
 mod salvage;
+#[cfg(unix)]
+mod serving;
 mod share;
 mod siblings;
 mod size;

@@ -53,6 +53,10 @@ pub(crate) struct MountArgs {
     /// Stay in the foreground until DIR is unmounted, with FUSE
     #[arg(long, short = 'f', conflicts_with_all = FOR_KERNEL)]
     pub(crate) foreground: bool,
+    /// Number of threads that answer requests, with FUSE [default: two for each core, 4 to 16]
+    #[arg(long, value_name = "N", conflicts_with_all = FOR_KERNEL,
+          value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) threads: Option<u16>,
     /// Mount damaged images, too; reads of lost ranges fail
     #[arg(long)]
     pub(crate) salvage: bool,

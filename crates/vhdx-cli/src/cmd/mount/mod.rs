@@ -1,7 +1,8 @@
 //! `vhdx mount` and `vhdx umount`: disks as files.
 //!
-//! What is mounted, [`Opened`], is the same for every kind of mount. [`kernel`] is EROFS; the other kind is FUSE.
+//! What is mounted, [`Opened`], is the same for every kind of mount. [`kernel`] is EROFS, [`fuse`] is FUSE.
 
+mod fuse;
 mod kernel;
 mod lines;
 mod unmount;
@@ -82,21 +83,16 @@ pub(crate) fn run(args: &MountArgs, common: &Common) -> Result<Exit, Failure> {
     if args.loop_ && paths.len() > 1 {
         return Err(Failure::usage("--loop: mounts one image (found several)"));
     }
-    let (must_kernel, must_fuse) = (args.kernel || args.loop_, args.fuse || args.direct || args.foreground);
+    let must_kernel = args.kernel || args.loop_;
+    let must_fuse = args.fuse || args.direct || args.foreground || args.threads.is_some() || fuse::is_server();
     if must_fuse || (!must_kernel && (paths.iter().any(|path| is_device(path)) || kernel::check().is_err())) {
-        return fuse(paths, directory, args, common);
+        return fuse::run(paths, directory, args, common);
     }
     if must_kernel {
         kernel::check()?;
     }
     let opened = Opened::new(paths, args, common)?;
     opened.fail_if_changed(kernel::run(&opened, paths, directory, (args, common)))
-}
-
-/// Mounts with FUSE.
-fn fuse(_: &[PathBuf], _: &Path, _: &MountArgs, _: &Common) -> Result<Exit, Failure> {
-    let failure = Failure::new(Exit::Unsupported, "mount: not possible here (expected root, and Linux 6.12 or later)");
-    Err(failure.with_hint("`vhdx serve` offers the disk over NBD; `vhdx ls IMAGE:/` and `vhdx cp` reach the files"))
 }
 
 /// Whether a path leads to something else than a file, which EROFS cannot take.
@@ -109,7 +105,13 @@ fn fail_if_no_directory(directory: &Path) -> Result<(), Failure> {
         Ok(metadata) if metadata.is_dir() => Ok(()),
         Ok(_) => Err(Failure::usage(format!("{}: not a directory", directory.display()))
             .with_hint("name the images, and then the directory: `vhdx mount disk.vhdx /mnt`")),
-        Err(error) => Err(Failure::new(Exit::NoInput, format!("{}: {error}", directory.display()))
-            .with_hint("create the directory first")),
+        Err(error) => {
+            let failure = Failure::new(Exit::NoInput, format!("{}: {error}", directory.display()));
+            Err(if rustix::io::Errno::from_io_error(&error) == Some(rustix::io::Errno::NOTCONN) {
+                failure.with_hint("the server of a mount has ended: `vhdx umount` removes the mount")
+            } else {
+                failure.with_hint("create the directory first")
+            })
+        }
     }
 }

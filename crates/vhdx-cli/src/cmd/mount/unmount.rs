@@ -24,7 +24,7 @@ pub(crate) fn umount(args: &UmountArgs) -> Result<Exit, Failure> {
         return Err(Failure::usage(format!("{name}: nothing is mounted here")));
     };
     let is_loop = found.source.to_string_lossy().starts_with("/dev/loop");
-    if found.kind != "erofs" && !found.kind.starts_with("fuse") && !is_loop {
+    if found.kind != "erofs" && found.kind != "fuse.vhdx" && !is_loop {
         let text = format!("{name}: not mounted by vhdx (found {})", found.kind);
         return Err(Failure::usage(text).with_hint("`umount` unmounts any file system"));
     }

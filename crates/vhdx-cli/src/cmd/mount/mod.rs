@@ -83,14 +83,15 @@ pub(crate) fn run(args: &MountArgs, common: &Common) -> Result<Exit, Failure> {
         return Err(Failure::usage("--loop: mounts one image (found several)"));
     }
     let (must_kernel, must_fuse) = (args.kernel || args.loop_, args.fuse || args.direct || args.foreground);
-    if must_fuse || (!must_kernel && (paths.iter().any(|path| is_device(path)) || kernel::check().is_err())) {
+    if must_fuse || (!must_kernel && paths.iter().any(|path| is_device(path))) {
         return fuse(paths, directory, args, common);
     }
-    if must_kernel {
-        kernel::check()?;
-    }
+    let folder = match kernel::check() {
+        Err(_) if !must_kernel => return fuse(paths, directory, args, common),
+        folder => folder?,
+    };
     let opened = Opened::new(paths, args, common)?;
-    opened.fail_if_changed(kernel::run(&opened, paths, directory, (args, common)))
+    opened.fail_if_changed(kernel::run(&opened, paths, directory, &folder, (args, common)))
 }
 
 /// Mounts with FUSE.

@@ -117,6 +117,24 @@ fn images_in_one_tree() {
     point.umount();
 }
 
+/// The kernel takes no metadata from tmpfs; images can be there.
+#[test]
+fn image_and_temporary_files_on_tmpfs() {
+    if !can_mount() {
+        return;
+    }
+    let folder = temp_dir();
+    let Some(tmpfs) = Mount::tmpfs(folder.path(), "64m") else { return };
+    let image = write_image(&tmpfs.0, "disk.vhdx", &Spec::default());
+    let point = Point::new();
+    let mut command = vhdx(args!["mount", "--kernel", &image, point.path()]);
+    run(command.env("TMPDIR", &tmpfs.0)).done();
+    let mut bytes = vec![0; 1 << 20];
+    File::open(point.path().join("disk.raw")).unwrap().read_exact_at(&mut bytes, 2 * MIB).unwrap();
+    assert!(bytes == pattern(1, 2 * MIB, 1 << 20));
+    point.umount();
+}
+
 #[test]
 fn wrong_mounts_and_unmounts() {
     let folder = temp_dir();

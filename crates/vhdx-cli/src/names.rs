@@ -18,6 +18,7 @@ pub(crate) fn names_of(images: &[PathBuf]) -> Result<Vec<Option<String>>, Failur
 }
 
 /// Names of images as directories of a mount: those of exports, with `_` for each `/`. `None` for a single image.
+#[cfg(target_os = "linux")]
 pub(crate) fn directories_of(images: &[PathBuf]) -> Result<Vec<Option<String>>, Failure> {
     if images.len() == 1 {
         return Ok(vec![None]);
@@ -42,7 +43,9 @@ fn is_unique(names: &[Option<String>]) -> bool {
 mod tests {
     use std::path::PathBuf;
 
-    use super::{directories_of, names_of};
+    #[cfg(target_os = "linux")]
+    use super::directories_of;
+    use super::names_of;
 
     fn paths(paths: &[&str]) -> Vec<PathBuf> {
         paths.iter().map(PathBuf::from).collect()
@@ -58,6 +61,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg(target_os = "linux")]
     fn directories_have_no_slashes() {
         let names = |given: &[&str]| directories_of(&paths(given)).ok();
         let some = |names: &[&str]| Some(names.iter().map(|name| Some((*name).to_owned())).collect::<Vec<_>>());

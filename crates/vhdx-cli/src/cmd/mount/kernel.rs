@@ -17,15 +17,21 @@ use crate::term::{self, escape};
 use super::Opened;
 use super::lines::{Volume, device_lines, how_to_choose, volume_of};
 
-/// A folder on a drive: the kernel takes no metadata from tmpfs.
-fn folder() -> PathBuf {
-    let given = std::env::var_os("TMPDIR").map(PathBuf::from);
-    given.unwrap_or_else(|| PathBuf::from("/var/tmp"))
+/// Folders for metadata, which must be on a drive: the kernel takes none from tmpfs.
+fn folders() -> impl Iterator<Item = PathBuf> {
+    std::env::var_os("TMPDIR").into_iter().map(PathBuf::from).chain([PathBuf::from("/var/tmp")])
 }
 
-/// Fails if the kernel cannot mount, or not safely.
-pub(super) fn check() -> Result<(), Failure> {
-    mount::can_mount_erofs(&folder()).map_err(|error| failed(&error))
+/// The folder for metadata. Fails if the kernel cannot mount, or not safely.
+pub(super) fn check() -> Result<PathBuf, Failure> {
+    let mut last = None;
+    for folder in folders() {
+        match mount::can_mount_erofs(&folder) {
+            Ok(()) => return Ok(folder),
+            Err(error) => last = Some(error),
+        }
+    }
+    Err(last.map_or_else(|| Failure::new(Exit::Unsupported, "mount: no folder for metadata"), |error| failed(&error)))
 }
 
 fn failed(error: &mount::Error) -> Failure {
@@ -37,10 +43,9 @@ fn failed(error: &mount::Error) -> Failure {
     match error {
         mount::Error::NotPermitted => failure.with_hint("run it as root, or leave out --kernel and --loop"),
         mount::Error::Changed(_) => failure.with_hint("stop the program that writes to the image, and try again"),
-        mount::Error::Unsupported(_) => failure.with_hint(format!(
-            "a kernel takes metadata from drives only: TMPDIR names the folder (found {}); --fuse needs neither",
-            folder().display()
-        )),
+        mount::Error::Unsupported(_) => failure.with_hint(
+            "the kernel takes metadata from drives only, not from tmpfs: TMPDIR names a folder; --fuse needs neither",
+        ),
         _ => failure,
     }
 }
@@ -75,6 +80,7 @@ pub(super) fn run(
     opened: &Opened,
     paths: &[PathBuf],
     directory: &Path,
+    folder: &Path,
     (args, common): (&MountArgs, &Common),
 ) -> Result<Exit, Failure> {
     let volume = volume_of(opened, args.partition)?;
@@ -86,11 +92,11 @@ pub(super) fn run(
         return Err(Failure::usage(text).with_hint(how_to_choose(paths)));
     }
     let cannot_create = |error: io::Error| {
-        let text = format!("{}: EROFS metadata: {error}", folder().display());
+        let text = format!("{}: EROFS metadata: {error}", folder.display());
         Failure::new(Exit::CannotCreate, text).with_hint("TMPDIR names another folder for it")
     };
     // The kernel keeps the file when its name is removed.
-    let metadata = tempfile::Builder::new().prefix("vhdx-").suffix(".erofs").tempfile_in(folder());
+    let metadata = tempfile::Builder::new().prefix("vhdx-").suffix(".erofs").tempfile_in(folder);
     let metadata: NamedTempFile = metadata.map_err(cannot_create)?;
     let written = write_metadata(opened, metadata.as_file(), &options(args))?;
     let mounted = Detached::erofs(metadata.path(), &written.devices).map_err(|error| failed(&error))?;

@@ -85,14 +85,15 @@ pub(crate) fn run(args: &MountArgs, common: &Common) -> Result<Exit, Failure> {
     }
     let must_kernel = args.kernel || args.loop_;
     let must_fuse = args.fuse || args.direct || args.foreground || args.threads.is_some() || fuse::is_server();
-    if must_fuse || (!must_kernel && (paths.iter().any(|path| is_device(path)) || kernel::check().is_err())) {
+    if must_fuse || (!must_kernel && paths.iter().any(|path| is_device(path))) {
         return fuse::run(paths, directory, args, common);
     }
-    if must_kernel {
-        kernel::check()?;
-    }
+    let folder = match kernel::check() {
+        Err(_) if !must_kernel => return fuse::run(paths, directory, args, common),
+        folder => folder?,
+    };
     let opened = Opened::new(paths, args, common)?;
-    opened.fail_if_changed(kernel::run(&opened, paths, directory, (args, common)))
+    opened.fail_if_changed(kernel::run(&opened, paths, directory, &folder, (args, common)))
 }
 
 /// Whether a path leads to something else than a file, which EROFS cannot take.

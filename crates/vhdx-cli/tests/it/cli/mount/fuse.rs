@@ -118,7 +118,7 @@ fn signals_unmount_and_end_the_server() {
         // Also if a file is open.
         let file = (signal == Signal::TERM).then(|| File::open(point.path().join("disk.raw")).unwrap());
         kill_process(Pid::from_child(&server), signal).unwrap();
-        let ran = Ran::from(wait(server));
+        let ran = wait(server);
         assert_eq!((ran.status.code(), &*ran.err), (Some(0), ""), "{signal:?}");
         assert!(point.is_empty());
         drop(file);

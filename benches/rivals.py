@@ -329,6 +329,65 @@ def chain_work(bench, vhdx, peer, folder):
         (folder / name).unlink()
 
 
+class Mount:
+    """A disk as a file: a server that mounts it on `point`, and the name of the file."""
+
+    def __init__(self, point, command, name, is_file=False):
+        self.point, self.command, self.name, self.is_file = point, command, name, is_file
+
+    def __enter__(self):
+        self.point.touch() if self.is_file else self.point.mkdir()
+        # Servers that stay in the foreground end when the directory is unmounted.
+        quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        self.server = subprocess.Popen(self.command, shell=True, **quiet)
+        while not os.path.ismount(self.point) and self.server.poll() in (None, 0):
+            time.sleep(0.01)
+        return self.point / self.name if self.name else self.point
+
+    def __exit__(self, *_):
+        subprocess.run(["umount", self.point], check=True)
+        try:
+            self.server.wait(1)
+        except subprocess.TimeoutExpired:
+            self.server.terminate()
+            self.server.wait()
+        self.point.unlink() if self.is_file else self.point.rmdir()
+
+
+def fuse_work(bench, vhdx, folder):
+    """The disk as a file of a mount. Each run has a mount of its own, whose page cache is empty."""
+    image, point = folder / "dense.vhdx", folder / "mount"
+    storage = (f"exec qemu-storage-daemon --blockdev driver=file,node-name=f,filename={image},read-only=on"
+               f" --blockdev driver=vhdx,node-name=d,file=f,read-only=on"
+               f" --export type=fuse,id=e,node-name=d,mountpoint={point},writable=off")
+    servers = {
+        "vhdx mount --fuse": ("cat", Mount(point, f"{vhdx} mount -q --fuse {image} {point}", "disk.raw")),
+        "vhdimount": ("vhdimount", Mount(point, f"vhdimount {image} {point}", "vhdi1")),
+        "nbdfuse": ("nbdfuse", Mount(point, f"exec nbdfuse {point} -- [ {vhdx} serve -q --stdio {image} ]", "nbd")),
+        "qemu-storage-daemon": ("qemu-storage-daemon", Mount(point, storage, "", True)),
+    }
+    fio = (f"fio --name=random --ioengine=psync --rw=randread --bs=4k --size={bench.args.size}M --io_size=256M"
+           " --readonly --filename=")
+    for title, command, tool in [
+        (f"cat of {bench.args.size} MiB through a mount, tmpfs", "cat ", "cat"),
+        ("65,536 random reads of 4 KiB through a mount", fio, "fio"),
+    ]:
+        there = [name for name, (program, _) in servers.items() if shutil.which(program)]
+        if bench.has(title) or not shutil.which(tool):
+            continue
+        timed = {name: Timed() for name in there}
+        for _ in range(bench.args.rounds):
+            for name in random.sample(there, len(there)):
+                with servers[name][1] as file:
+                    timed[name].add(*measured(f"{command}{file}"))
+        bench.keep(title, [(name, timed[name]) for name in there], "without the processor time of the servers")
+        print(f"\n{title}")
+        ours = statistics.median(timed[there[0]].wall)
+        for name in there:
+            wall = statistics.median(timed[name].wall)
+            print(f"  {name:28} {wall:9.3f} s  {wall / ours:7.2f} x")
+
+
 def device_work(bench, vhdx, folder):
     """The disk as a device: servers of NBD, with the same clients."""
     image, raw = folder / "dense.vhdx", folder / "dense.raw"
@@ -362,6 +421,30 @@ def device_work(bench, vhdx, folder):
             ("vhdx serve", ours, "fio"),
             ("qemu-nbd (of the raw disk)", theirs, "qemu-nbd"),
         ])
+
+
+def mount_work(bench, vhdx, folder):
+    """The disk as a file that the kernel reads (EROFS), beside the raw disk in the same file system."""
+    image, raw, point = folder / "dense.vhdx", folder / "dense.raw", folder / "point"
+    size = bench.args.size
+    point.mkdir()
+    if os.geteuid() != 0 or subprocess.run([vhdx, "mount", "-q", "--kernel", image, point]).returncode != 0:
+        print("  left out: mounts by the kernel", file=sys.stderr)
+        point.rmdir()
+        return
+    try:
+        disk = point / "disk.raw"
+        run(["cmp", raw, disk])
+        contestants = [
+            ("vhdx mount --kernel", f"cat {disk} > /dev/null", "cat"),
+            ("the raw file", f"cat {raw} > /dev/null", "cat"),
+        ]
+        bench.time(f"cat of {size} MiB through a mount, disk", contestants)
+        bench.time(f"cat of {size} MiB through a mount, not in memory, disk", contestants,
+                   before=lambda: forget_files([image, raw, disk]))
+    finally:
+        run([vhdx, "umount", point])
+        point.rmdir()
 
 
 PASS_BY_LIBVHDI = """
@@ -477,6 +560,9 @@ def disk_work(bench, vhdx, peer):
     with tempfile.TemporaryDirectory(dir=bench.args.disk) as folder:
         folder = Path(folder)
         images(folder, bench.args.size, False)
+        mount_work(bench, vhdx, folder)
+        if bench.args.only_device:
+            return
         dense_work(bench, vhdx, peer, folder, "disk", "-m 16 -W")
         cold_work(bench, vhdx, folder)
         many_work(bench, vhdx, folder)
@@ -510,8 +596,8 @@ def main():
             table_work(bench, vhdx, peer, folder)
             library_work(bench, peer, folder)
         device_work(bench, vhdx, folder)
-    if not bench.args.only_device:
-        disk_work(bench, vhdx, peer)
+        fuse_work(bench, vhdx, folder)
+    disk_work(bench, vhdx, peer)
     if bench.args.out:
         bench.args.out.mkdir(parents=True, exist_ok=True)
         (bench.args.out / "rivals.md").write_text(machine(bench) + "\n\n" + markdown(bench))

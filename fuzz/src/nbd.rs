@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use arbitrary::Arbitrary;
 use vhdx_mmap::{Disk, OpenOptions, Parents, Source};
-use vhdx_serve::nbd::{Export, Exports, Limits, Wire, serve_connection};
+use vhdx_serve::Export;
+use vhdx_serve::nbd::{Exports, Limits, Wire, serve_connection};
 
 use crate::kit::builder::Spec;
 use crate::kit::log::Dirty;

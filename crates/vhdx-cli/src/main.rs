@@ -14,10 +14,14 @@ mod hint;
 mod json;
 mod many;
 mod mistaken;
+#[cfg(unix)]
+mod names;
 mod new_file;
 mod open;
 mod progress;
 mod salvage;
+#[cfg(unix)]
+mod serving;
 mod share;
 mod siblings;
 mod size;
@@ -145,6 +149,14 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
         Command::Serve(args) => cmd::serve::run(args, &cli.common),
         #[cfg(not(unix))]
         Command::Serve(_) => Err(Failure::new(Exit::Unsupported, "serve works on Unix systems only")),
+        #[cfg(target_os = "linux")]
+        Command::Mount(args) => cmd::mount::run(args, &cli.common),
+        #[cfg(not(target_os = "linux"))]
+        Command::Mount(_) => Err(Failure::new(Exit::Unsupported, "mount works on Linux only")),
+        #[cfg(target_os = "linux")]
+        Command::Umount(args) => cmd::mount::umount(args),
+        #[cfg(not(target_os = "linux"))]
+        Command::Umount(_) => Err(Failure::new(Exit::Unsupported, "umount works on Linux only")),
         Command::Completions(args) => cmd::shell::completions(args),
         Command::Man(args) => cmd::shell::man(args),
     }

@@ -200,7 +200,8 @@ fn salvaged_chain_with(
     Ok(chain)
 }
 
-fn disk_of(chain: Chain, path: &Path, common: &Common, strictness: Strictness) -> Result<Disk, Failure> {
+/// Makes a disk of a chain, and prints notes and warnings on standard error.
+pub(crate) fn disk_of(chain: Chain, path: &Path, common: &Common, strictness: Strictness) -> Result<Disk, Failure> {
     if strictness == Strictness::Salvage
         && let Some(error) = chain.broken()
     {

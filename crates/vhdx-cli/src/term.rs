@@ -3,6 +3,10 @@
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::io::{self, BufWriter, IsTerminal, Write};
+#[cfg(target_os = "linux")]
+use std::os::unix::net::UnixDatagram;
+#[cfg(target_os = "linux")]
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anstream::AutoStream;
@@ -28,10 +32,28 @@ pub(crate) fn set_quiet(is_quiet: bool) {
     IS_QUIET.store(is_quiet, Ordering::Relaxed);
 }
 
+#[cfg(target_os = "linux")]
+static SYSTEM_LOG: OnceLock<UnixDatagram> = OnceLock::new();
+
+/// Sends messages to the log of the system, too, if it has one.
+#[cfg(target_os = "linux")]
+pub(crate) fn log_to_system() {
+    let connected = UnixDatagram::unbound().and_then(|socket| socket.connect("/dev/log").map(|()| socket));
+    if let Ok(socket) = connected {
+        SYSTEM_LOG.get_or_init(|| socket);
+    }
+}
+
 /// Prints a message on standard error. If that is closed, there is no place left for it.
 pub(crate) fn message(label: &str, style: Style, text: &str) {
     if IS_QUIET.load(Ordering::Relaxed) && !["error", "hint"].contains(&label) {
         return;
+    }
+    #[cfg(target_os = "linux")]
+    if let Some(log) = SYSTEM_LOG.get() {
+        // Messages of a daemon, as syslog(3) sends them. There is no other place for one that is not taken.
+        let priority = if label == "error" { "27" } else { "29" };
+        let _ = log.send(format!("<{priority}>vhdx[{}]: {label}: {text}", std::process::id()).as_bytes());
     }
     let line = format!("vhdx: {style}{label}{style:#}: {text}\n");
     COLLECTED.with_borrow_mut(|collected| match collected {

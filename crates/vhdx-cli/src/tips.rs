@@ -17,7 +17,7 @@ use crate::sums;
 const VERSION: &str = "`vhdx --version` prints the version";
 
 /// Words that people try as a command, and what to do instead.
-const TIPS: [(&[&str], &str); 18] = [
+const TIPS: [(&[&str], &str); 20] = [
     (
         &["dir", "l", "scan", "inventory"],
         "`vhdx list FOLDER` lists the images of a folder; `vhdx ls IMAGE:/` lists the files in a disk",
@@ -32,10 +32,24 @@ const TIPS: [(&[&str], &str); 18] = [
         "`vhdx info IMAGE` shows what an image is and what is on its disk",
     ),
     (
-        &["mount", "attach", "nbd", "serve", "guestmount", "mount-vhd"],
-        "vhdx does not mount: `vhdx ls IMAGE:/` and `vhdx cp` reach the files; or run `vhdx extract IMAGE disk.raw`, \
-         then `mount -o loop,ro disk.raw /mnt`",
+        &[
+            "attach",
+            "guestmount",
+            "mount-vhd",
+            "vhdimount",
+            "vdimount",
+            "affuse",
+            "xmount",
+            "losetup",
+            "mount-diskimage",
+        ],
+        "`vhdx mount IMAGE DIR` mounts the disk as a raw file; `vhdx ls IMAGE:/` and `vhdx cp` need no mount",
     ),
+    (
+        &["unmount", "detach", "guestunmount", "dismount", "dismount-vhd", "dismount-diskimage"],
+        "`vhdx umount DIR` unmounts a disk",
+    ),
+    (&["nbd", "nbdkit", "qemu-nbd", "nbd-server"], "`vhdx serve IMAGE` serves the disk over NBD"),
     (&["version", "ver", "-version"], VERSION),
     (&["-?", "/?", "/h", "usage"], "`vhdx --help` lists all commands"),
     (

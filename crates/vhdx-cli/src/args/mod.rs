@@ -15,6 +15,7 @@ mod bulk;
 mod damage;
 mod files;
 mod folder;
+mod mount;
 mod serve;
 mod share;
 
@@ -29,6 +30,7 @@ pub(crate) use files::{
     TimelineArgs, TimelineFormat, TreeArgs,
 };
 pub(crate) use folder::{FolderArgs, ListArgs, ListFormat, SortKey};
+pub(crate) use mount::{MountArgs, UmountArgs};
 pub(crate) use serve::ServeArgs;
 pub(crate) use share::{PlanArgs, ShareArgs};
 
@@ -52,6 +54,7 @@ A tour:
   vhdx ls -l ext4.vhdx:/home           the files in the disk
   vhdx cp -r ext4.vhdx:/home/me back   files out of the disk, without mounting it
   vhdx serve disk.vhdx                 the disk as a device, over NBD
+  vhdx mount disk.vhdx /mnt            the raw disk as a file; vhdx umount ends it
   vhdx extract --salvage --loss-map lost.json broken.vhdx disk.raw   what can be read of a damaged image
 
 Exit codes:
@@ -108,6 +111,8 @@ pub(crate) enum Command {
     Timeline(TimelineArgs),
     Locate(LocateArgs),
     Serve(ServeArgs),
+    Mount(MountArgs),
+    Umount(UmountArgs),
     Completions(CompletionsArgs),
     Man(ManArgs),
 }
@@ -164,6 +169,8 @@ impl Command {
             Self::Timeline(_) => "timeline",
             Self::Locate(_) => "locate",
             Self::Serve(_) => "serve",
+            Self::Mount(_) => "mount",
+            Self::Umount(_) => "umount",
             Self::Completions(_) => "completions",
             Self::Man(_) => "man",
         }
@@ -210,6 +217,7 @@ impl Command {
             Self::Timeline(args) => args.disk.salvage,
             Self::Locate(args) => args.disk.salvage,
             Self::Serve(args) => args.salvage,
+            Self::Mount(args) => args.salvage,
             _ => false,
         }
     }

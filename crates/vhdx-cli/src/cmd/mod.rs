@@ -13,6 +13,8 @@ pub(crate) mod log;
 pub(crate) mod map;
 pub(crate) mod merge;
 mod merge_reports;
+#[cfg(target_os = "linux")]
+pub(crate) mod mount;
 pub(crate) mod plan;
 pub(crate) mod read;
 #[cfg(unix)]

@@ -1,6 +1,5 @@
 //! `vhdx serve`: disks over NBD.
 
-use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
@@ -19,13 +18,15 @@ use rustix::process::{
     Pid, Resource, Signal, WaitId, WaitIdOptions, getrlimit, kill_process, setrlimit, umask, waitid,
 };
 use tempfile::TempDir;
-use vhdx_mmap::{Disk, Error};
-use vhdx_serve::nbd::{Export, Exports, Limits, Listener, Observer, Server, Wire, serve_connection};
+use vhdx_mmap::Disk;
+use vhdx_serve::Export;
+use vhdx_serve::nbd::{Exports, Limits, Listener, Server, Wire, serve_connection};
 
 use crate::args::{Common, SalvageArgs, ServeArgs};
 use crate::exit::{Exit, Failure};
+use crate::names::names_of;
 use crate::open;
-use crate::progress::ignored_signals;
+use crate::serving::{Reasons, stop_on_signals};
 use crate::term::{self, escape};
 
 pub(crate) fn run(args: &ServeArgs, common: &Common) -> Result<Exit, Failure> {
@@ -58,18 +59,6 @@ pub(crate) fn run(args: &ServeArgs, common: &Common) -> Result<Exit, Failure> {
     disks.iter().fold(result, |result, disk: &Arc<Disk>| open::fail_if_changed(disk.layers(), result))
 }
 
-/// Names of images in exports: file names without their extensions, or whole paths if these are not unique.
-fn names_of(images: &[PathBuf]) -> Result<Vec<Option<String>>, Failure> {
-    let lossy = |text: &OsStr| text.to_string_lossy().into_owned();
-    let stems: Vec<Option<String>> = images.iter().map(|path| path.file_stem().map(lossy)).collect();
-    let is_unique = |names: &[Option<String>]| names.iter().collect::<BTreeSet<_>>().len() == names.len();
-    if is_unique(&stems) {
-        return Ok(stems);
-    }
-    let paths: Vec<Option<String>> = images.iter().map(|path| Some(lossy(path.as_os_str()))).collect();
-    if is_unique(&paths) { Ok(paths) } else { Err(Failure::usage("the same image is given twice")) }
-}
-
 /// The sockets that systemd, or a client by the same rules, has passed to this process.
 fn passed_sockets() -> Result<Vec<Listener>, Failure> {
     let mut passed = listenfd::ListenFd::from_env();
@@ -96,24 +85,6 @@ fn allow_files(wanted: u64) {
         limit.current = Some(limit.maximum.map_or(wanted, |most| most.min(wanted)));
         // With fewer files, further clients have to wait.
         let _ = setrlimit(Resource::Nofile, limit);
-    }
-}
-
-/// Prints why clients got errors: each reason once.
-#[derive(Default)]
-struct Reasons(Mutex<BTreeSet<String>>);
-
-impl Observer for Reasons {
-    fn read_failed(&self, export: &Export, error: &Error) {
-        /// A damaged image has a reason for each block.
-        const MOST: usize = 100;
-
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let text = format!("export {}: {error}", export.name());
-        if known.len() < MOST && known.insert(text.clone()) {
-            let more = if known.len() == MOST { "; further errors are not shown" } else { "" };
-            term::message("error", term::ERROR, &escape(&format!("{text}{more}")));
-        }
     }
 }
 
@@ -158,7 +129,7 @@ fn serve_stdio(exports: &Exports, limits: &Limits) -> Result<Exit, Failure> {
     let file = |stream: io::Result<std::os::fd::OwnedFd>| stream.map(File::from);
     let input = file(io::stdin().as_fd().try_clone_to_owned())?;
     let output = file(io::stdout().as_fd().try_clone_to_owned())?;
-    match serve_connection(Stdio { input, output }, exports, limits, &Reasons::default()) {
+    match serve_connection(Stdio { input, output }, exports, limits, &Reasons::of("export ")) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(Failure::new(Exit::Io, format!("standard input and output: {error}")))
         }
@@ -233,18 +204,9 @@ fn listen_on_tcp(args: &ServeArgs, port: u16) -> Result<Listener, Failure> {
     bound.map(Listener::Tcp).map_err(|error| Failure::new(Exit::CannotCreate, format!("{address}: {error}")))
 }
 
-/// Signals that end the server.
-const SIGNALS: [i32; 3] = [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP];
-
 fn serve_sockets(args: &ServeArgs, passed: Vec<Listener>, exports: Exports, limits: Limits) -> Result<Exit, Failure> {
     let system = |error: io::Error| Failure::new(Exit::Io, format!("server: {error}"));
-    let (stop, signal) = UnixStream::pair().map_err(system)?;
-    // Signals that were ignored at the start stay ignored, as under `nohup`.
-    let ignored = ignored_signals();
-    for number in SIGNALS.into_iter().filter(|number| !ignored.contains(number)) {
-        let end = signal.try_clone().map_err(system)?;
-        signal_hook::low_level::pipe::register(number, end).map_err(system)?;
-    }
+    let stop = stop_on_signals().map_err(system)?;
     let was_passed = !passed.is_empty();
     let (mut listeners, mut socket) = (passed, None);
     if !was_passed {
@@ -274,7 +236,7 @@ fn serve_sockets(args: &ServeArgs, passed: Vec<Listener>, exports: Exports, limi
         out.flush()?;
     }
     drop(names);
-    let server = Arc::new(Server::new(exports, limits, Reasons::default()));
+    let server = Arc::new(Server::new(exports, limits, Reasons::of("export ")));
     let exit = if args.command.is_empty() {
         server.run(&listeners, stop).map(|()| Exit::Done).map_err(system)
     } else {
@@ -376,7 +338,7 @@ fn run_with(
 mod tests {
     use std::ffi::OsStr;
 
-    use super::{encoded, names_of, with_uri};
+    use super::{encoded, with_uri};
 
     #[test]
     fn uri_replaces_its_word_everywhere() {
@@ -389,16 +351,5 @@ mod tests {
     #[test]
     fn special_characters_are_encoded() {
         assert_eq!(encoded("/tmp/a b&c%/ü".as_bytes()), "/tmp/a%20b%26c%25/%C3%BC");
-    }
-
-    #[test]
-    fn names_are_those_of_the_files_unless_they_are_not_unique() {
-        let names = |paths: &[&str]| {
-            let paths: Vec<_> = paths.iter().map(std::path::PathBuf::from).collect();
-            names_of(&paths).map(|names| names.into_iter().flatten().collect::<Vec<_>>()).ok()
-        };
-        assert_eq!(names(&["a/b.vhdx", "c.avhdx"]).unwrap(), ["b", "c"]);
-        assert_eq!(names(&["a/b.vhdx", "b.vhdx"]).unwrap(), ["a/b.vhdx", "b.vhdx"]);
-        assert_eq!(names(&["b.vhdx", "b.vhdx"]), None);
     }
 }

@@ -8,14 +8,14 @@ use serde_json::Value;
 
 use crate::support::{root, run, skip, vhdx};
 
-/// Unpacks the images.
-fn corpus() -> Option<PathBuf> {
+/// Unpacks the images to a folder of this name.
+pub(crate) fn corpus(name: &str) -> Option<PathBuf> {
     let packed = std::env::var_os("VHDX_CORPUS").map_or_else(|| root().join("../shared/corpus"), PathBuf::from);
     if !packed.join("unpack.sh").exists() {
         skip("corpus", "no corpus of foreign images (VHDX_CORPUS names its folder)");
         return None;
     }
-    let unpacked = Path::new(env!("CARGO_TARGET_TMPDIR")).join("corpus");
+    let unpacked = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let status = Command::new("bash").arg(packed.join("unpack.sh")).arg(&unpacked).status().unwrap();
     assert!(status.success(), "unpack.sh: {status}");
     Some(unpacked)
@@ -41,7 +41,7 @@ fn remarks(path: &Path) -> Vec<String> {
 
 #[test]
 fn healthy_images_have_no_more_than_a_line_about_notes() {
-    let Some(corpus) = corpus() else { return };
+    let Some(corpus) = corpus("corpus") else { return };
     let (mut healthy, mut wrong) = (0, Vec::new());
     for name in ["windows", "foreign"] {
         let folder = corpus.join(name);

@@ -11,7 +11,8 @@ use super::wire::{
     EXPORT_FLAGS, FIXED_NEWSTYLE, NBD_MAGIC, NO_ZEROES, OPTION_MAGIC, OPTION_REPLY_MAGIC, OptionHeader,
     STRUCTURED_EXPORT_FLAGS, info, option, rep, to_u32,
 };
-use super::{Export, MAX_OPTION, MAX_REQUEST, Wire};
+use super::{MAX_OPTION, MAX_REQUEST, Wire};
+use crate::Export;
 
 /// Reply to an option: an error, with a text for people.
 type Refusal = (u32, &'static str);

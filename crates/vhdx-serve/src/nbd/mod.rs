@@ -9,7 +9,7 @@
 //!
 //! [`serve_connection`] serves one client on any stream; [`Server`] accepts clients on sockets, with a thread for each.
 
-mod export;
+mod exports;
 mod handshake;
 mod read;
 #[cfg(unix)]
@@ -22,9 +22,8 @@ mod wire;
 use std::io::{self, Read, Write};
 use std::time::Duration;
 
-use vhdx_mmap::Error;
-
-pub use export::{Export, Exports};
+pub use crate::Observer;
+pub use exports::Exports;
 #[cfg(unix)]
 pub use server::{Listener, Server, Socket};
 pub use status::layer_status;
@@ -68,15 +67,4 @@ pub trait Wire: Read + Write {
     /// # Errors
     /// The errors of the system.
     fn wait_at_most(&self, time: Option<Duration>) -> io::Result<()>;
-}
-
-/// Receives the reasons of errors that clients get: they see that a read failed, not the names of files on the server.
-pub trait Observer: Sync {
-    /// A request of a client failed since a part of the export cannot be read.
-    fn read_failed(&self, export: &Export, error: &Error);
-}
-
-/// Ignores all errors.
-impl Observer for () {
-    fn read_failed(&self, _: &Export, _: &Error) {}
 }

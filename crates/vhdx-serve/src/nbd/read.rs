@@ -10,10 +10,10 @@ use vhdx_mmap::Result;
 use zerocopy::IntoBytes;
 use zerocopy::big_endian::{U32, U64};
 
-use super::export::Part;
+use super::Wire;
 use super::transmission::{BATCH, Connection, Failed, Mode, Request};
 use super::wire::{DONE, FLAG_DF, chunk, errno, to_u64};
-use super::{Export, Wire};
+use crate::export::{Export, Part};
 
 /// Replies with at most this many bytes are put together in memory: one system call instead of two.
 const SHORT: u64 = 64 << 10;

@@ -4,8 +4,9 @@ use std::ops::Range;
 
 use vhdx_mmap::{ErrorKind, Location, PayloadBlockState, Result, Run};
 
+use super::MAX_EXTENTS;
 use super::transmission::Context;
-use super::{Export, MAX_EXTENTS};
+use crate::Export;
 
 /// Most runs that are looked at for one reply.
 const MOST_RUNS: usize = 1 << 20;

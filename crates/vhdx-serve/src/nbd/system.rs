@@ -3,9 +3,9 @@
 use std::io;
 use std::ops::Range;
 
-use super::Export;
 #[cfg(target_os = "linux")]
 use super::MAX_REQUEST;
+use crate::Export;
 
 /// Whether the system could not read the memory that it was given: a page of a mapping that its file does not have.
 pub(super) fn is_fault(error: &io::Error) -> bool {

@@ -13,7 +13,8 @@ use super::wire::{
     CHUNK_MAGIC, DONE, EXTENDED_CHUNK_MAGIC, EXTENDED_REQUEST_MAGIC, FLAG_DF, FLAG_PAYLOAD_LEN, FLAG_REQ_ONE,
     REQUEST_MAGIC, RequestHead, SIMPLE_REPLY_MAGIC, chunk, cmd, errno, to_u32, to_u64,
 };
-use super::{Export, Exports, Limits, MAX_REQUEST, Observer, Wire};
+use super::{Exports, Limits, MAX_REQUEST, Observer, Wire};
+use crate::Export;
 
 /// How replies look like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

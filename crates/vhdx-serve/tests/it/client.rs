@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use vhdx_mmap::{Disk, Error};
-use vhdx_serve::nbd::{Export, Exports, Limits, Observer, Server, Socket};
+use vhdx_serve::Export;
+use vhdx_serve::nbd::{Exports, Limits, Observer, Server, Socket};
 use vhdx_testkit::watchdog::PATIENCE;
 
 /// Options.

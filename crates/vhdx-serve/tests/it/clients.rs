@@ -5,7 +5,8 @@ use std::net::TcpStream;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 
-use vhdx_serve::nbd::{Export, Exports, Limits, Listener, Server};
+use vhdx_serve::Export;
+use vhdx_serve::nbd::{Exports, Limits, Listener, Server};
 use vhdx_testkit::builder::Spec;
 use vhdx_testkit::dense::{content, dense};
 use vhdx_testkit::lab::{Rng, open_chain};

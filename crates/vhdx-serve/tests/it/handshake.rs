@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use vhdx_serve::nbd::{Export, Exports, Limits, Server};
+use vhdx_serve::Export;
+use vhdx_serve::nbd::{Exports, Limits, Server};
 use vhdx_testkit::builder::Spec;
 use vhdx_testkit::lab::open_chain;
 use vhdx_testkit::{Block, MIB};

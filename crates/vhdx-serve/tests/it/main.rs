@@ -1,5 +1,5 @@
-//! The NBD server as its clients see it: a client of the tests' own, which shares no code with the server, asks for
-//! disks whose content the image builder knows.
+//! Servers as their clients see them, with disks whose content the image builder knows. The client of the NBD server
+//! is the tests' own, and shares no code with it.
 #![cfg(target_os = "linux")]
 #![expect(
     clippy::arithmetic_side_effects,
@@ -13,6 +13,8 @@
 
 mod client;
 mod clients;
+mod erofs;
+mod fuse;
 mod handshake;
 mod loss;
 mod reads;

@@ -22,6 +22,8 @@ mod log;
 mod logical;
 mod map;
 mod mistaken;
+#[cfg(target_os = "linux")]
+mod mount;
 mod names;
 mod partitions;
 mod plan;

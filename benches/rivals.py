@@ -342,6 +342,8 @@ class Mount:
         self.server = subprocess.Popen(self.command, shell=True, **quiet)
         while not os.path.ismount(self.point) and self.server.poll() in (None, 0):
             time.sleep(0.01)
+        if not os.path.ismount(self.point):
+            sys.exit(f"{self.command}: nothing is mounted")
         return self.point / self.name if self.name else self.point
 
     def __exit__(self, *_):
@@ -363,7 +365,7 @@ def fuse_work(bench, vhdx, folder):
     servers = {
         "vhdx mount --fuse": ("cat", Mount(point, f"{vhdx} mount -q --fuse {image} {point}", "disk.raw")),
         "vhdimount": ("vhdimount", Mount(point, f"vhdimount {image} {point}", "vhdi1")),
-        "nbdfuse": ("nbdfuse", Mount(point, f"exec nbdfuse {point} -- [ {vhdx} serve -q --stdio {image} ]", "nbd")),
+        "nbdfuse": ("nbdfuse", Mount(point, f"exec nbdfuse {point} [ {vhdx} serve -q {image} ]", "nbd")),
         "qemu-storage-daemon": ("qemu-storage-daemon", Mount(point, storage, "", True)),
     }
     fio = (f"fio --name=random --ioengine=psync --rw=randread --bs=4k --size={bench.args.size}M --io_size=256M"

@@ -304,6 +304,8 @@ impl Disk {
     /// Borrows up to `length` contiguous bytes at `offset` (of zeros, at most 64 KiB), with a share in the disk: the
     /// result is `'static`, and nothing is copied. Returns `None` past the end of the disk.
     ///
+    /// A file that has become shorter is noticed by [`SharedBytes::check_lost`], after the use of the bytes.
+    ///
     /// # Errors
     /// The errors of [`Disk::slice`]; [`ErrorKind::NotBorrowable`] if the bytes are in a source that is neither mapped
     /// nor in memory.

@@ -63,6 +63,14 @@ impl Export {
         Ok(parts)
     }
 
+    /// Returns the end of the block that has the byte at `at`, at most `end`: where a block cannot be read, later ones
+    /// may be.
+    pub(crate) fn end_of_block(&self, at: u64, end: u64) -> u64 {
+        let block = self.range.disk().block_size();
+        let left = block.saturating_sub(self.range.start().saturating_add(at).checked_rem(block).unwrap_or(0)).max(1);
+        at.saturating_add(left).min(end)
+    }
+
     /// Fails if a salvage could not read a part of the range, and took it for zeros.
     pub(crate) fn fail_if_lost(&self, range: Range<u64>) -> Result<()> {
         let disk = self.range.disk();

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -205,15 +205,15 @@ pub fn can_mount_erofs(folder: &Path) -> Result<(), Error> {
     const NAME: &str = "probe";
 
     let made = |error: io::Error| Error::Refused { what: "mount EROFS", error, log: String::new() };
-    let folder = Unnamed::in_folder(folder).map_err(made)?;
-    let (metadata, device) = (folder.file("metadata").map_err(made)?, folder.file("device").map_err(made)?);
+    let file = || tempfile::Builder::new().prefix("vhdx-probe-").tempfile_in(folder);
+    let (metadata, device) = (file().map_err(made)?, file().map_err(made)?);
     // One block of the two that the file has.
-    device.0.set_len(4096).map_err(made)?;
+    device.as_file().set_len(4096).map_err(made)?;
     for (bytes, at) in erofs::probe(NAME) {
-        metadata.0.write_all_at(&bytes, at).map_err(made)?;
+        metadata.as_file().write_all_at(&bytes, at).map_err(made)?;
     }
-    metadata.0.set_len(2 * 4096).map_err(made)?;
-    let mounted = Detached::files(&metadata.1, &[device.1])?;
+    metadata.as_file().set_len(2 * 4096).map_err(made)?;
+    let mounted = Detached::files(metadata.path(), &[device.path().to_path_buf()])?;
     let mut file = mounted.open(Path::new(NAME)).map_err(made)?;
     let mut content = [1; 2 * 4096];
     let (first, second) = content.split_at_mut(4096);
@@ -225,38 +225,13 @@ pub fn can_mount_erofs(folder: &Path) -> Result<(), Error> {
     }
 }
 
-/// Folder for files that are removed at the end.
-struct Unnamed(PathBuf);
-
-impl Unnamed {
-    fn in_folder(folder: &Path) -> io::Result<Self> {
-        let mut number = [0_u8; 8];
-        File::open("/dev/urandom")?.read_exact(&mut number)?;
-        let path = folder.join(format!("vhdx-probe-{:016x}", u64::from_le_bytes(number)));
-        std::os::unix::fs::DirBuilderExt::mode(&mut std::fs::DirBuilder::new(), 0o700).create(&path)?;
-        Ok(Self(path))
-    }
-
-    fn file(&self, name: &str) -> io::Result<(File, PathBuf)> {
-        let path = self.0.join(name);
-        let mut file = File::options().read(true).write(true).create_new(true).open(&path)?;
-        file.flush()?;
-        Ok((file, path))
-    }
-}
-
-impl Drop for Unnamed {
-    fn drop(&mut self) {
-        // What cannot be removed stays.
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
 /// A mounted file system, as the kernel lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mounted {
     /// Directory.
     pub directory: PathBuf,
+    /// Number of its device, as in `0:57`: of two mounts of one directory, it differs.
+    pub device: String,
     /// Type of the file system.
     pub kind: String,
     /// What is mounted.
@@ -275,11 +250,13 @@ pub fn list() -> io::Result<Vec<Mounted>> {
 fn parse(text: &[u8]) -> Vec<Mounted> {
     let lines = text.split(|byte| *byte == b'\n');
     let mounted = lines.filter_map(|line| {
+        let text = |field: &[u8]| String::from_utf8_lossy(field).into_owned();
         let mut fields = line.split(|byte| *byte == b' ');
-        let directory = unescaped(fields.nth(4)?);
+        let device = text(fields.nth(2)?);
+        let directory = unescaped(fields.nth(1)?);
         let mut after = fields.skip_while(|field| *field != b"-").skip(1);
-        let kind = String::from_utf8_lossy(after.next()?).into_owned();
-        Some(Mounted { directory, kind, source: unescaped(after.next()?) })
+        let kind = text(after.next()?);
+        Some(Mounted { directory, device, kind, source: unescaped(after.next()?) })
     });
     mounted.collect()
 }
@@ -331,7 +308,7 @@ pub fn unmount_directory(directory: &Path, lazily: bool) -> io::Result<()> {
 mod tests {
     use std::path::Path;
 
-    use super::{Mounted, parse};
+    use super::{Mounted, parse, unescaped};
 
     #[test]
     fn list_has_paths_with_spaces() {
@@ -340,11 +317,13 @@ mod tests {
         let found = parse(text);
         let first = Mounted {
             directory: Path::new("/mnt/my disk").into(),
+            device: "98:0".to_owned(),
             kind: "ext4".to_owned(),
             source: Path::new("/dev/root\\x").into(),
         };
         assert_eq!(found.len(), 2);
         assert_eq!(found[0], first);
         assert_eq!(found[1].directory, Path::new("/proc"));
+        assert_eq!(unescaped(br"\999\012"), Path::new("\\999\n"));
     }
 }

@@ -186,14 +186,11 @@ pub(crate) fn compare(volume: &dyn Volume, tree: &Path, facts: Facts) {
     let count = compare_directory(volume, volume.root(), tree, facts, &mut HashSet::new());
     assert!(count > 1, "the tree is empty");
     let mut walk = Walk::new(volume, volume.root());
-    let mut named = 0;
-    while let Some(found) = walk.next_name() {
-        let found = found.unwrap_or_else(|unread| panic!("{unread:?}"));
-        let path = tree.join(OsStr::from_bytes(&found.path));
-        assert_eq!(found.kind, kind_of(&fs::symlink_metadata(&path).unwrap()), "{}", path.display());
-        named += usize::from(found.depth > 0);
-    }
-    assert_eq!(named, count);
+    let named = std::iter::from_fn(|| walk.next_name()).map(Result::unwrap).inspect(|found| {
+        let expected = fs::symlink_metadata(tree.join(OsStr::from_bytes(&found.path))).unwrap();
+        assert_eq!(found.kind, kind_of(&expected), "{found:?}");
+    });
+    assert_eq!(named.count(), count + 1);
 }
 
 fn compare_directory(

@@ -13,6 +13,9 @@ pub(super) const SUPER_OFFSET: u64 = 1024;
 pub(super) const SLOT_SIZE: u64 = 128;
 /// Offset of the device table, in bytes: after the super block.
 pub(super) const SLOTS_OFFSET: u64 = SUPER_OFFSET + 128;
+/// Place of the device table, in slots.
+const SLOTS_PLACE: u16 = 9;
+const _: () = assert!(SLOTS_OFFSET == 9 * SLOT_SIZE);
 /// Numbers of inodes count in units of this many bytes.
 pub(super) const INODE_UNIT: u64 = 32;
 /// Size of an extended inode, in bytes.
@@ -93,19 +96,12 @@ impl SuperBlock {
             feature_incompat: (CHUNKED_FILE | if devices == 0 { 0 } else { DEVICE_TABLE }).into(),
             compression: 0.into(),
             extra_devices: devices.into(),
-            device_table: if devices == 0 { 0 } else { const { slot_offset() } }.into(),
+            device_table: if devices == 0 { 0 } else { SLOTS_PLACE }.into(),
             directory_block_bits: 0,
             reserved: [0; 37],
         }
     }
 }
-
-/// Place of the device table, in slots.
-const fn slot_offset() -> u16 {
-    9
-}
-
-const _: () = assert!(SLOTS_OFFSET == 9 * SLOT_SIZE);
 
 /// Slot of the device table.
 #[derive(IntoBytes, Immutable, KnownLayout)]

@@ -21,13 +21,6 @@ impl<'e> Parts<'e> {
     pub(super) fn new(export: &'e Export, range: Range<u64>) -> Self {
         Self { export, at: range.start, end: range.end, runs: None }
     }
-
-    fn end_of_block(&self) -> u64 {
-        let block = self.export.range().disk().block_size();
-        let in_disk = self.export.range().start().saturating_add(self.at);
-        let left = block.saturating_sub(in_disk.checked_rem(block).unwrap_or(0)).max(1);
-        self.at.saturating_add(left).min(self.end)
-    }
 }
 
 impl Iterator for Parts<'_> {
@@ -48,7 +41,7 @@ impl Iterator for Parts<'_> {
             // A read of this block fails, later ones may not.
             Err(_) => {
                 self.runs = None;
-                (self.end_of_block(), false)
+                (export.end_of_block(start, end), false)
             }
         };
         self.at = end;
@@ -65,7 +58,7 @@ pub(super) fn allocated(export: &Export) -> Result<u64> {
     })
 }
 
-/// Returns the offset of the first byte from `offset` on that is in a hole, or in data; `None` if there is none.
+/// Returns the offset of the first byte from `offset` on that is in a hole, or in data; `None` if no such byte follows.
 pub(super) fn next(export: &Export, offset: u64, is_hole: bool) -> Result<Option<u64>> {
     let size = export.range().size();
     for part in Parts::new(export, offset..size) {

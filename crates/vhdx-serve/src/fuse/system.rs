@@ -16,6 +16,7 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg}
 use rustix::process::{getgid, getuid};
 
 use super::Options;
+use crate::mount::{self, Mounted};
 
 /// Type of the mounts in the table of mounts.
 const TYPE: &str = "fuse.vhdx";
@@ -115,50 +116,15 @@ fn receive(socket: &UnixStream) -> io::Result<OwnedFd> {
     device.ok_or_else(|| io::Error::other("fusermount3 has sent no device"))
 }
 
-/// A mount in the table of mounts.
-struct Entry {
-    device: String,
-    kind: String,
-}
-
 /// Returns the mount that is seen at a path.
-fn entry_of(directory: &Path) -> io::Result<Option<Entry>> {
-    let table = std::fs::read("/proc/self/mountinfo")?;
-    let mut entries = table.split(|byte| *byte == b'\n').filter_map(|line| {
-        let mut fields = line.split(|byte| *byte == b' ');
-        let device = fields.nth(2)?;
-        let point = fields.nth(1)?;
-        let kind = fields.skip_while(|field| *field != b"-").nth(1)?;
-        let text = |field: &[u8]| String::from_utf8_lossy(field).into_owned();
-        let is_at = unescaped(point) == directory.as_os_str().as_bytes();
-        is_at.then(|| Entry { device: text(device), kind: text(kind) })
-    });
+fn mounted_at(directory: &Path) -> io::Result<Option<Mounted>> {
     // The last one covers the others.
-    Ok(entries.next_back())
-}
-
-/// Resolves the escapes in a field of the table of mounts: `\040` is a space.
-fn unescaped(field: &[u8]) -> Vec<u8> {
-    let (mut made, mut rest) = (Vec::with_capacity(field.len()), field);
-    while let Some((first, after)) = rest.split_first() {
-        let code = after.get(..3).filter(|_| *first == b'\\').and_then(|code| std::str::from_utf8(code).ok());
-        match code.and_then(|code| u8::from_str_radix(code, 8).ok()) {
-            Some(byte) => {
-                made.push(byte);
-                rest = after.get(3..).unwrap_or_default();
-            }
-            None => {
-                made.push(*first);
-                rest = after;
-            }
-        }
-    }
-    made
+    Ok(mount::list()?.into_iter().rfind(|mounted| mounted.directory == directory))
 }
 
 /// Returns the device number of the mount at a path, as in `0:57`.
 pub(super) fn device_of(directory: &Path) -> io::Result<Option<String>> {
-    Ok(entry_of(directory)?.map(|entry| entry.device))
+    Ok(mounted_at(directory)?.map(|mounted| mounted.device))
 }
 
 /// Lets the kernel read further ahead than its default of 128 KiB. Only root can.
@@ -185,7 +151,7 @@ fn absolute(directory: &Path) -> io::Result<PathBuf> {
 /// # Errors
 /// Fails if the directory or the table of mounts cannot be read.
 pub fn is_mounted(directory: &Path) -> io::Result<bool> {
-    Ok(entry_of(&absolute(directory)?)?.is_some_and(|entry| entry.kind == TYPE))
+    Ok(mounted_at(&absolute(directory)?)?.is_some_and(|mounted| mounted.kind == TYPE))
 }
 
 /// Unmounts a tree. The process that serves it ends then.
@@ -226,16 +192,10 @@ fn unmount_with(directory: &Path, flags: UnmountFlags, options: &[&str]) -> io::
 mod tests {
     use std::ffi::OsStr;
 
-    use super::{escaped, unescaped};
+    use super::escaped;
 
     #[test]
     fn sources_cannot_add_options() {
         assert_eq!(escaped(OsStr::new("a,rw\\b")), "a\\,rw\\\\b");
-    }
-
-    #[test]
-    fn escapes_of_the_table_of_mounts() {
-        assert_eq!(unescaped(br"/a\040b\134c\0"), b"/a b\\c\\0");
-        assert_eq!(unescaped(br"\999\012"), b"\\999\n");
     }
 }

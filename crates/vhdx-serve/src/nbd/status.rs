@@ -27,12 +27,7 @@ pub(super) fn extents(export: &Export, range: Range<u64>, context: Context, is_o
                 // Lost tables: what was found before may be wrong, too.
                 Err(error) if matches!(error.kind(), ErrorKind::Lost) => return Err(error.clone()),
                 // A read of this block fails, later ones may not.
-                Err(error) => {
-                    let block = export.range().disk().block_size();
-                    let in_disk = export.range().start().saturating_add(at);
-                    let left = block.saturating_sub(in_disk.checked_rem(block).unwrap_or(0)).max(1);
-                    (at.saturating_add(left).min(range.end), unreadable(error.layer(), context))
-                }
+                Err(error) => (export.end_of_block(at, range.end), unreadable(error.layer(), context)),
             };
             let is_same = found.last().is_some_and(|(_, last)| *last == status);
             if found.len() >= if is_one { 1 } else { MAX_EXTENTS } && !is_same || looked_at > MOST_RUNS {

@@ -75,10 +75,10 @@ fn failed(directory: &Path, error: &io::Error) -> Failure {
         None
     };
     let failure = Failure::new(Exit::Io, format!("{}: {text}", directory.display()));
-    hint.map_or_else(
-        || Failure::new(Exit::Io, format!("{}: {text}", directory.display())),
-        |hint| failure.with_hint(hint),
-    )
+    match hint {
+        Some(hint) => failure.with_hint(hint),
+        None => failure,
+    }
 }
 
 /// Starts the process that serves the files, and waits until they can be read.

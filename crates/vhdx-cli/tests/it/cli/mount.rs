@@ -176,17 +176,23 @@ fn wrong_mounts_and_unmounts() {
     assert_eq!(bytes, pattern(1, 0, 4096));
 }
 
+/// An image of 4 full blocks of 1 MiB, of which block 2 has an entry past the end of the file.
+fn damaged(folder: &Path) -> PathBuf {
+    let mut image = (0..4).fold(Spec::empty(8 * MIB), |spec, number| spec.block(number, Block::full())).build();
+    let entry = image.geometry.block_index(2);
+    image.set_bat(entry, (1 << 40) | 6);
+    let path = folder.join("disk.vhdx");
+    image.bytes.write_file(&path).unwrap();
+    path
+}
+
 #[test]
 fn damaged_image_is_refused_unless_it_is_salvaged() {
     if !can_mount() {
         return;
     }
     let folder = temp_dir();
-    let mut image = (0..4).fold(Spec::empty(8 * MIB), |spec, number| spec.block(number, Block::full())).build();
-    let entry = image.geometry.block_index(2);
-    image.set_bat(entry, (1 << 40) | 6);
-    let path = folder.path().join("disk.vhdx");
-    image.bytes.write_file(&path).unwrap();
+    let path = damaged(folder.path());
     let point = Point::new();
     assert_fails(&point.mount(args![&path]), 65, &["disk.raw", "block 2", "--salvage"]);
     point.mount(args!["--salvage", &path]).done();

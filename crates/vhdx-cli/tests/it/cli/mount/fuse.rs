@@ -13,14 +13,13 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use vhdx_serve::fuse::is_mounted;
 
-use crate::kit::builder::Spec;
 use crate::kit::dense::{FIRST_BLOCK, cut, dense};
-use crate::kit::{Block, MIB, pattern};
+use crate::kit::{MIB, pattern};
 use crate::support::{Ran, run, skip, temp_dir, vhdx, wait};
 
 use super::{
-    Point, args, assert_corpus, assert_fails, assert_files, child_and_parent, disk_of, file_system, files, has, hinted,
-    read, vhdx_run, write_image,
+    Point, args, assert_corpus, assert_fails, assert_files, child_and_parent, damaged, disk_of, file_system, files,
+    has, hinted, read, vhdx_run, write_image,
 };
 
 /// Whether files can be mounted.
@@ -234,11 +233,7 @@ fn salvaged_disk_has_no_zeros_for_lost_bytes() {
         return;
     }
     let folder = temp_dir();
-    let mut image = (0..4).fold(Spec::empty(8 * MIB), |spec, number| spec.block(number, Block::full())).build();
-    let entry = image.geometry.block_index(2);
-    image.set_bat(entry, (1 << 40) | 6);
-    let path = folder.path().join("disk.vhdx");
-    image.bytes.write_file(&path).unwrap();
+    let path = damaged(folder.path());
     for options in [args![], args!["--salvage"]] {
         let point = Point::new();
         mount(&point, [options, args![&path]].concat()).done();

@@ -1,6 +1,6 @@
 //! The chunk size of a file: what each one would cost.
 
-use super::format::{BLOCK, INDEX_SIZE, MAX_CHUNK_BITS};
+use super::format::{ADDRESS_SIZE, BLOCK, INDEX_SIZE, MAX_CHUNK_BITS};
 use super::pages::{Pages, Segment};
 
 /// What one chunk size would cost.
@@ -15,12 +15,13 @@ struct Level {
     mixes_lost: bool,
 }
 
-/// Cost of each chunk size for a file: bytes of indexes, and bytes that must be copied. A chunk lies in one piece on
-/// one device, or is a hole: all others are copied whole.
+/// Cost of each chunk size for a file: bytes of indexes or addresses, and bytes that must be copied. A chunk lies in
+/// one piece on one device, or is a hole: all others are copied whole.
 #[derive(Clone, Debug)]
 pub(super) struct Costs {
     levels: Vec<Level>,
     before: Option<Pages>,
+    has_lost: bool,
 }
 
 /// Chunk size of a file, and its cost.
@@ -28,15 +29,17 @@ pub(super) struct Costs {
 pub(super) struct Choice {
     /// Size of a chunk, as a power of 2 of blocks.
     pub(super) bits: u8,
-    /// Size of all indexes, in bytes.
-    pub(super) indexes: u64,
+    /// Whether chunks have indexes; addresses otherwise.
+    pub(super) has_indexes: bool,
+    /// Size of all indexes or addresses, in bytes.
+    pub(super) entries: u64,
     /// Size of what must be copied, in bytes, at most.
     pub(super) copied: u64,
 }
 
 impl Choice {
     pub(super) fn cost(&self) -> u64 {
-        self.indexes.saturating_add(self.copied)
+        self.entries.saturating_add(self.copied)
     }
 }
 
@@ -45,12 +48,13 @@ impl Costs {
     pub(super) fn new(pages: u64) -> Self {
         let level = |bits| Level { bits, copied: 0, last: None, mixes_lost: false };
         let largest = u8::try_from(pages.max(1).next_power_of_two().trailing_zeros()).unwrap_or(MAX_CHUNK_BITS);
-        Self { levels: (0..=largest.min(MAX_CHUNK_BITS)).map(level).collect(), before: None }
+        Self { levels: (0..=largest.min(MAX_CHUNK_BITS)).map(level).collect(), before: None, has_lost: false }
     }
 
     /// Adds the next segment.
     pub(super) fn add(&mut self, segment: &Segment) {
         let is_lost = segment.content == Pages::Lost;
+        self.has_lost |= is_lost;
         let touches_lost = is_lost || self.before == Some(Pages::Lost);
         let start = segment.pages.start;
         for level in &mut self.levels {
@@ -72,19 +76,26 @@ impl Costs {
         self.before = Some(segment.content);
     }
 
-    /// Returns the cheapest chunk size for a file of `pages`.
-    pub(super) fn choose(&self, pages: u64) -> Choice {
+    /// Whether a part cannot be read: it is on a device that is missing, which only an index can say.
+    pub(super) fn has_lost(&self) -> bool {
+        self.has_lost
+    }
+
+    /// Returns the cheapest chunk size for a file of `pages` whose chunks have indexes, or addresses.
+    pub(super) fn choose(&self, pages: u64, has_indexes: bool) -> Choice {
+        let entries = |chunks: u64| chunks.saturating_mul(if has_indexes { INDEX_SIZE } else { ADDRESS_SIZE });
         let choices = self.levels.iter().filter(|level| !level.mixes_lost).map(|level| {
             let chunk = 1_u64.checked_shl(level.bits.into()).unwrap_or(u64::MAX);
             Choice {
                 bits: level.bits,
-                indexes: pages.div_ceil(chunk).saturating_mul(INDEX_SIZE),
+                has_indexes,
+                entries: entries(pages.div_ceil(chunk)),
                 copied: level.copied.saturating_mul(chunk.min(pages)).saturating_mul(BLOCK),
             }
         });
         // Of equal costs the larger chunks: the kernel looks at fewer of them.
         let least = choices.min_by_key(|choice| (choice.cost(), u8::MAX.saturating_sub(choice.bits)));
-        least.unwrap_or(Choice { bits: 0, indexes: pages.saturating_mul(INDEX_SIZE), copied: 0 })
+        least.unwrap_or(Choice { bits: 0, has_indexes, entries: entries(pages), copied: 0 })
     }
 }
 
@@ -120,11 +131,12 @@ mod tests {
     }
 
     /// Cost of a chunk size, chunk by chunk. `None` if a chunk has bytes that can be read and such that cannot.
-    fn cost(segments: &[Segment], bits: u8) -> Option<(u64, u64)> {
+    fn cost(segments: &[Segment], bits: u8, has_indexes: bool) -> Option<(u64, u64)> {
         let (pages, chunk) = (segments.last().unwrap().pages.end, 1 << bits);
-        let (mut indexes, mut copied) = (0, 0);
+        let entry = if has_indexes { 8 } else { 4 };
+        let (mut entries, mut copied) = (0, 0);
         for start in (0..pages).step_by(1 << bits) {
-            indexes += 8;
+            entries += entry;
             let end = pages.min(start + chunk);
             let inside = segments.iter().filter(|one| one.pages.start < end && one.pages.end > start);
             let inside: Vec<Pages> = inside.map(|one| one.content).collect();
@@ -135,7 +147,7 @@ mod tests {
                 copied += chunk.min(pages) * 4096;
             }
         }
-        Some((indexes, copied))
+        Some((entries, copied))
     }
 
     #[test]
@@ -144,12 +156,15 @@ mod tests {
         for round in 0..2000 {
             let all = segments(state, round % 2 == 1);
             let pages = all.last().unwrap().pages.end;
-            let mut costs = Costs::new(pages);
-            all.iter().for_each(|segment| costs.add(segment));
-            let Choice { bits, indexes, copied } = costs.choose(pages);
-            assert_eq!(cost(&all, bits), Some((indexes, copied)), "{bits}: {all:?}");
-            let least = (0..12).filter_map(|bits| cost(&all, bits)).map(|(indexes, copied)| indexes + copied).min();
-            assert_eq!(least, Some(indexes + copied), "{all:?}");
+            let has_indexes = round % 3 != 0;
+            let mut costs_of = Costs::new(pages);
+            all.iter().for_each(|segment| costs_of.add(segment));
+            let Choice { bits, entries, copied, .. } = costs_of.choose(pages, has_indexes);
+            assert_eq!(cost(&all, bits, has_indexes), Some((entries, copied)), "{bits}: {all:?}");
+            let costs = (0..12).filter_map(|bits| cost(&all, bits, has_indexes));
+            let least = costs.map(|(entries, copied)| entries + copied).min();
+            assert_eq!(least, Some(entries + copied), "{all:?}");
+            assert_eq!(costs_of.has_lost(), all.iter().any(|segment| segment.content == Pages::Lost));
         }
     }
 }

@@ -22,6 +22,8 @@ pub(super) const INODE_UNIT: u64 = 32;
 pub(super) const INODE_SIZE: u64 = 64;
 /// Size of the index of a chunk, in bytes.
 pub(super) const INDEX_SIZE: u64 = 8;
+/// Size of the address of a chunk, in bytes.
+pub(super) const ADDRESS_SIZE: u64 = 4;
 /// Size of an entry of a directory without its name, in bytes.
 pub(super) const DIRENT_SIZE: u64 = 12;
 /// Largest size of a chunk, as a power of 2 of blocks.
@@ -36,7 +38,7 @@ const CHUNK_INDEXES: u32 = 0x20;
 
 /// Data of an inode lies in one piece, whole blocks.
 const FLAT_PLAIN: u16 = 0;
-/// An index for each chunk.
+/// An index or an address for each chunk.
 const CHUNK_BASED: u16 = 4;
 const EXTENDED: u16 = 1;
 
@@ -114,11 +116,12 @@ pub(super) struct DeviceSlot {
 }
 
 impl DeviceSlot {
-    /// Makes the slot of a device with this many blocks. `tag` is for people, and cut at 63 bytes.
-    pub(super) fn new(tag: &str, blocks: u32) -> Self {
+    /// Makes the slot of a device with this many blocks. `tag` is for people, and cut at 63 bytes. `address` is that of
+    /// its first block among the blocks of all devices; 0 if it has none.
+    pub(super) fn new(tag: &str, blocks: u32, address: u32) -> Self {
         let mut bytes = [0; 64];
         bytes.iter_mut().zip(tag.bytes().take(63)).for_each(|(to, from)| *to = from);
-        Self { tag: bytes, blocks: blocks.into(), unified_address: 0.into(), reserved: [0; 56] }
+        Self { tag: bytes, blocks: blocks.into(), unified_address: address.into(), reserved: [0; 56] }
     }
 }
 
@@ -178,9 +181,10 @@ impl Inode {
         Self::new(attributes, FLAT_PLAIN, block)
     }
 
-    /// Makes the inode of a file of chunks with this power of 2 of blocks.
-    pub(super) fn chunked(attributes: Attributes, chunk_bits: u8) -> Self {
-        Self::new(attributes, CHUNK_BASED, CHUNK_INDEXES | u32::from(chunk_bits))
+    /// Makes the inode of a file of chunks with this power of 2 of blocks, each of which has an index, or an address.
+    pub(super) fn chunked(attributes: Attributes, chunk_bits: u8, has_indexes: bool) -> Self {
+        let entries = if has_indexes { CHUNK_INDEXES } else { 0 };
+        Self::new(attributes, CHUNK_BASED, entries | u32::from(chunk_bits))
     }
 }
 

@@ -42,11 +42,21 @@ pub struct Options {
     pub most_metadata: u64,
     /// Largest number of bytes that are copied from the images.
     pub most_copied: u64,
+    /// Largest index of a file, in bytes, that names devices by their numbers. A larger one gives the blocks of all
+    /// devices addresses in one row, and takes half as much. The kernel follows both, but `fsck.erofs` up to version
+    /// 1.8 only the numbers.
+    pub most_index: u64,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { for_loop_devices: false, allow_other: false, most_metadata: 1 << 30, most_copied: 16 << 30 }
+        Self {
+            for_loop_devices: false,
+            allow_other: false,
+            most_metadata: 1 << 30,
+            most_copied: 16 << 30,
+            most_index: 4 << 20,
+        }
     }
 }
 
@@ -73,6 +83,13 @@ pub struct Device {
     pub source: Source,
     /// Offset in the file at which the device begins, in bytes. 0 except for loop devices.
     pub start: u64,
+}
+
+impl Device {
+    /// Returns the number of its whole blocks.
+    fn blocks(&self) -> u64 {
+        self.source.len().saturating_sub(self.start).checked_div(BLOCK).unwrap_or(0)
+    }
 }
 
 /// Why no metadata was written.
@@ -141,6 +158,8 @@ struct Devices {
     list: Vec<Device>,
     /// Devices of each disk's layers, by the address of the disk.
     of_disk: HashMap<usize, Vec<Extent>>,
+    /// Address of each device's first block among the blocks of all devices; empty if there are too many blocks.
+    addresses: Vec<u32>,
 }
 
 impl Devices {
@@ -164,6 +183,16 @@ impl Devices {
             }
             devices.of_disk.insert(address(disk), extents);
         }
+        // The metadata, and what is copied, have the first addresses.
+        let own = options.most_metadata.saturating_add(options.most_copied).div_ceil(BLOCK).max(1);
+        let mut next = own;
+        for device in &devices.list {
+            devices.addresses.extend(u32::try_from(next));
+            next = next.saturating_add(device.blocks());
+        }
+        if next > u64::from(format::HOLE) {
+            devices.addresses.clear();
+        }
         Ok(devices)
     }
 
@@ -180,12 +209,13 @@ impl Devices {
             true => u64::from(device).checked_rem(255).unwrap_or(0).saturating_add(1).saturating_mul(BLOCK),
             false => 0,
         };
-        let blocks = source.len().saturating_sub(start).checked_div(BLOCK).unwrap_or(0);
+        let added = Device { source: source.clone(), start };
+        let blocks = added.blocks();
         if blocks >= u64::from(format::HOLE) {
             let limit = u64::from(format::HOLE).saturating_mul(BLOCK);
             return Err(Error::TooLarge { what: "size of an image file in bytes", needed: source.len(), limit });
         }
-        self.list.push(Device { source: source.clone(), start });
+        self.list.push(added);
         Ok(Extent { device, blocks, start })
     }
 
@@ -229,7 +259,7 @@ fn pages_of(range: &DiskRange<Arc<Disk>>) -> u64 {
 }
 
 /// Decides what is written for each node.
-fn plan(tree: &Tree, devices: &Devices) -> Result<(Vec<Plan>, bool), Error> {
+fn plan(tree: &Tree, devices: &Devices, most_index: u64) -> Result<(Vec<Plan>, bool), Error> {
     let (mut plans, mut known, mut of_disk) = (Vec::new(), HashMap::new(), HashMap::new());
     let mut has_lost = false;
     for (number, node) in tree.nodes().iter().enumerate() {
@@ -249,7 +279,10 @@ fn plan(tree: &Tree, devices: &Devices) -> Result<(Vec<Plan>, bool), Error> {
             has_lost |= segment.content == pages::Pages::Lost;
             costs.add(&segment);
         }
-        let choice = costs.choose(pages_of(range));
+        let mut choice = costs.choose(pages_of(range), true);
+        if choice.entries > most_index && !devices.addresses.is_empty() && !costs.has_lost() {
+            choice = costs.choose(pages_of(range), false);
+        }
         let is_whole = range.size() == range.disk().size();
         let most = of_disk.get(&address(range.disk())).map_or(u64::MAX, |cost: &u64| cost.saturating_mul(2));
         if is_whole {
@@ -270,7 +303,7 @@ fn plan(tree: &Tree, devices: &Devices) -> Result<(Vec<Plan>, bool), Error> {
 /// Fails if a part of an image cannot be read, a limit of the options is exceeded, or writing fails.
 pub fn write(tree: &Tree, out: &File, options: &Options) -> Result<Metadata, Error> {
     let mut devices = Devices::of(tree, options)?;
-    let (plans, has_lost) = plan(tree, &devices)?;
+    let (plans, has_lost) = plan(tree, &devices, options.most_index)?;
     let count = devices.list.len();
     // A number that no device has is one that the kernel refuses to read from. It counts in powers of 2.
     let lost_device = count.saturating_add(1);

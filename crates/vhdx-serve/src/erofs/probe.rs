@@ -28,9 +28,9 @@ pub(crate) fn probe(name: &str) -> Vec<(Vec<u8>, u64)> {
     let bytes = |structure: &[u8]| structure.to_vec();
     vec![
         (bytes(super_block.as_bytes()), SUPER_OFFSET),
-        (bytes(DeviceSlot::new("device", 2).as_bytes()), SLOTS_OFFSET),
+        (bytes(DeviceSlot::new("device", 2, 0).as_bytes()), SLOTS_OFFSET),
         (bytes(Inode::plain(root, 1).as_bytes()), ROOT),
-        (bytes(Inode::chunked(file, 1).as_bytes()), FILE),
+        (bytes(Inode::chunked(file, 1, true).as_bytes()), FILE),
         (bytes(Index::new(1, 0).as_bytes()), FILE + INODE_SIZE),
         (entries, DIRECTORY),
     ]

@@ -9,6 +9,7 @@ use std::time::UNIX_EPOCH;
 
 use vhdx_mmap::{Disk, DiskRange};
 use zerocopy::IntoBytes;
+use zerocopy::little_endian::U32;
 
 use super::cost::Choice;
 use super::directory::{self, Entry};
@@ -62,8 +63,8 @@ pub(super) fn write(
             let Plan::Own(choice) = plan else { continue };
             if choice.is_some() == has_chunks {
                 place.inode = at.next_multiple_of(INODE_SIZE);
-                let indexes = choice.map_or(0, |choice: Choice| choice.indexes);
-                at = place.inode.saturating_add(INODE_SIZE).saturating_add(indexes);
+                let entries = choice.map_or(0, |choice: Choice| choice.entries);
+                at = place.inode.saturating_add(INODE_SIZE).saturating_add(entries);
             }
         }
     }
@@ -99,7 +100,7 @@ pub(super) fn write(
         };
         let attributes = attributes(number, node, bytes, links, options);
         let inode = match choice {
-            Some(choice) => Inode::chunked(attributes, choice.bits),
+            Some(choice) => Inode::chunked(attributes, choice.bits, choice.has_indexes),
             None => Inode::plain(attributes, u32::try_from(place.block).unwrap_or(0)),
         };
         out.write_all_at(inode.as_bytes(), place.inode)?;
@@ -107,9 +108,14 @@ pub(super) fn write(
         if let (Some(choice), Content::Disk(export)) = (choice, node.content()) {
             let at = place.inode.saturating_add(INODE_SIZE);
             let file = Chunks { export, devices: &devices, bits: choice.bits, options };
-            let written = file.write(Indexes { out, at, buffer: Vec::new() }, &mut copies);
+            let addresses = (!choice.has_indexes).then_some(devices.addresses.as_slice());
+            let written = file.write(Entries { out, addresses, at, buffer: Vec::new() }, &mut copies);
             written.map_err(|failed| failed.in_file(tree, number))?;
         }
+    }
+    // Chunks that were copied once more may need more than was planned.
+    if let Some(first) = devices.addresses.first().map(|first| u64::from(*first)) {
+        too_large("bytes to copy", copies.next.saturating_mul(BLOCK), first.saturating_mul(BLOCK))?;
     }
     let blocks = u32::try_from(copies.next).unwrap_or(HOLE);
     let root = places.first().and_then(|place| u16::try_from(place.number()).ok()).unwrap_or(0);
@@ -117,8 +123,11 @@ pub(super) fn write(
     let inodes = u64::try_from(plans.len()).unwrap_or(u64::MAX);
     let super_block = SuperBlock::new(root, inodes, blocks, u16::try_from(count).unwrap_or(u16::MAX), identity);
     out.write_all_at(super_block.as_bytes(), SUPER_OFFSET)?;
-    for (device, at) in devices.list.iter().zip((SLOTS_OFFSET..).step_by(size_of::<DeviceSlot>())) {
-        out.write_all_at(slot(device).as_bytes(), at)?;
+    let addresses = devices.addresses.iter().copied().chain(std::iter::repeat(0));
+    for ((device, address), at) in
+        devices.list.iter().zip(addresses).zip((SLOTS_OFFSET..).step_by(size_of::<DeviceSlot>()))
+    {
+        out.write_all_at(slot(device, address).as_bytes(), at)?;
     }
     out.set_len(copies.next.saturating_mul(BLOCK))?;
     let left_out = nodes().filter(|(_, (_, plan))| matches!(plan, Plan::LeftOut)).map(|(number, _)| tree.path(number));
@@ -130,10 +139,9 @@ pub(super) fn write(
     })
 }
 
-fn slot(device: &Device) -> DeviceSlot {
+fn slot(device: &Device, address: u32) -> DeviceSlot {
     let name = device.source.path().and_then(std::path::Path::file_name).unwrap_or_default();
-    let blocks = device.source.len().saturating_sub(device.start).checked_div(BLOCK).unwrap_or(0);
-    DeviceSlot::new(&name.to_string_lossy(), u32::try_from(blocks).unwrap_or(u32::MAX))
+    DeviceSlot::new(&name.to_string_lossy(), u32::try_from(device.blocks()).unwrap_or(u32::MAX), address)
 }
 
 /// Returns the identity of the file system: that of the content of the first image.
@@ -224,17 +232,52 @@ impl From<vhdx_mmap::Error> for Failed {
     }
 }
 
-/// Indexes of a file, as they are written.
-struct Indexes<'a> {
+/// Place of a chunk.
+#[derive(Clone, Copy, Debug)]
+enum ChunkPlace {
+    Hole,
+    /// Blocks of a device from this one on; device 0 is the metadata image.
+    On {
+        device: u16,
+        block: u32,
+    },
+}
+
+/// Indexes or addresses of a file's chunks, as they are written.
+struct Entries<'a> {
     out: &'a File,
+    /// Addresses of all devices, if chunks have addresses.
+    addresses: Option<&'a [u32]>,
     /// Offset of the buffer's first byte in the image.
     at: u64,
     buffer: Vec<u8>,
 }
 
-impl Indexes<'_> {
-    fn push(&mut self, index: Index) -> io::Result<()> {
-        self.buffer.extend_from_slice(index.as_bytes());
+impl Entries<'_> {
+    /// Adds the index or address of a chunk to `to`.
+    fn encode(&self, place: ChunkPlace, to: &mut Vec<u8>) {
+        let Some(addresses) = self.addresses else {
+            let index = match place {
+                ChunkPlace::Hole => Index::hole(),
+                ChunkPlace::On { device, block } => Index::new(device, block),
+            };
+            return to.extend_from_slice(index.as_bytes());
+        };
+        let address = match place {
+            ChunkPlace::Hole => HOLE,
+            ChunkPlace::On { device: 0, block } => block,
+            ChunkPlace::On { device, block } => {
+                let first = usize::from(device).checked_sub(1).and_then(|number| addresses.get(number));
+                first.map_or(HOLE, |first| first.saturating_add(block))
+            }
+        };
+        to.extend_from_slice(U32::new(address).as_bytes());
+    }
+
+    fn push(&mut self, place: ChunkPlace) -> io::Result<()> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        self.encode(place, &mut buffer);
+        self.buffer = buffer;
         if self.buffer.len() >= PIECE { self.flush() } else { Ok(()) }
     }
 
@@ -245,15 +288,17 @@ impl Indexes<'_> {
         Ok(())
     }
 
-    /// Returns the offset of the next index.
+    /// Returns the offset of the next entry.
     fn next(&self) -> u64 {
         self.at.saturating_add(u64::try_from(self.buffer.len()).unwrap_or(u64::MAX))
     }
 
-    /// Replaces an index.
-    fn replace(&mut self, at: u64, index: Index) -> io::Result<()> {
+    /// Replaces an entry.
+    fn replace(&mut self, at: u64, place: ChunkPlace) -> io::Result<()> {
         self.flush()?;
-        self.out.write_all_at(index.as_bytes(), at)
+        let mut entry = Vec::new();
+        self.encode(place, &mut entry);
+        self.out.write_all_at(&entry, at)
     }
 }
 
@@ -302,8 +347,8 @@ struct Last {
 /// A copied chunk, which can be copied once more.
 #[derive(Clone, Debug)]
 struct CopiedChunk {
-    /// Offset of its index.
-    index: u64,
+    /// Offset of its index or address.
+    entry: u64,
     pages: Range<u64>,
     /// Block after the part of an image that comes before it.
     after: Option<u64>,
@@ -318,10 +363,12 @@ struct Chunks<'a> {
 }
 
 impl Chunks<'_> {
-    fn write(&self, mut indexes: Indexes<'_>, copies: &mut Copies<'_>) -> Result<(), Failed> {
+    fn write(&self, mut entries: Entries<'_>, copies: &mut Copies<'_>) -> Result<(), Failed> {
         let range = self.export.range();
         let (pages, chunk) = (pages_of(range), 1_u64.checked_shl(self.bits.into()).unwrap_or(u64::MAX));
-        let lost = Index::new(u16::try_from(self.devices.list.len()).unwrap_or(u16::MAX).saturating_add(1), 0);
+        // A device that is missing. What is lost is never in a file whose chunks have addresses.
+        let device = u16::try_from(self.devices.list.len()).unwrap_or(u16::MAX).saturating_add(1);
+        let lost = ChunkPlace::On { device, block: 0 };
         let mut segments = segments(range, self.devices);
         let mut segment: Option<Segment> = None;
         let mut last: Option<Last> = None;
@@ -336,30 +383,30 @@ impl Chunks<'_> {
                 _ => Pages::Copied,
             };
             match content {
-                Pages::Hole => indexes.push(Index::hole())?,
-                Pages::Lost => indexes.push(lost)?,
+                Pages::Hole => entries.push(ChunkPlace::Hole)?,
+                Pages::Lost => entries.push(lost)?,
                 Pages::Direct { device, block } => {
                     if self.options.for_loop_devices {
-                        keep_apart(self.export, &mut indexes, copies, last.as_ref(), (device, block))?;
+                        keep_apart(self.export, &mut entries, copies, last.as_ref(), (device, block))?;
                     }
                     let end_block = u64::from(block).saturating_add(end.saturating_sub(start));
                     last = Some(Last { device, end: end_block, copied: None });
-                    indexes.push(Index::new(device, block))?;
+                    entries.push(ChunkPlace::On { device, block })?;
                 }
                 Pages::Copied => {
                     let after = last.as_ref().filter(|last| last.device != 0).map(|last| last.end);
                     if after == Some(copies.next) {
                         copies.next = copies.next.saturating_add(1);
                     }
-                    let copied = Some(CopiedChunk { index: indexes.next(), pages: start..end, after });
+                    let copied = Some(CopiedChunk { entry: entries.next(), pages: start..end, after });
                     let block = copies.add(self.export, &(start..end))?;
                     last = Some(Last { device: 0, end: copies.next, copied });
-                    indexes.push(Index::new(0, block))?;
+                    entries.push(ChunkPlace::On { device: 0, block })?;
                 }
             }
             start = end;
         }
-        indexes.flush()?;
+        entries.flush()?;
         Ok(())
     }
 }
@@ -368,7 +415,7 @@ impl Chunks<'_> {
 /// in the first device.
 fn keep_apart(
     export: &Export,
-    indexes: &mut Indexes<'_>,
+    entries: &mut Entries<'_>,
     copies: &mut Copies<'_>,
     last: Option<&Last>,
     (device, block): (u16, u32),
@@ -381,6 +428,6 @@ fn keep_apart(
         copies.next = copies.next.saturating_add(1);
     }
     let moved = copies.add(export, &copied.pages)?;
-    indexes.replace(copied.index, Index::new(0, moved))?;
+    entries.replace(copied.entry, ChunkPlace::On { device: 0, block: moved })?;
     Ok(())
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use rustix::fs::SeekFrom;
 use vhdx_mmap::Disk;
+use vhdx_serve::erofs::Options;
 use vhdx_serve::mount;
 use vhdx_serve::tree::{Image, Tree};
 use vhdx_testkit::builder::{Image as Built, Spec};
@@ -23,18 +24,21 @@ use super::{Files, Mounted, Written, assert_content, can_mount, tree_of};
 fn assert_chain(chain: &[&Built], what: &str) {
     let (_files, disk) = Files::open(chain);
     let tree = tree_of(disk);
-    let written = Written::new(&tree);
-    written.check(None);
-    if !can_mount() {
-        return;
+    Written::new(&tree).check(None);
+    let mut with_addresses = Options::default();
+    with_addresses.most_index = 0;
+    for options in [Options::default(), with_addresses] {
+        if !can_mount() {
+            return;
+        }
+        let mounted = Written::with(&tree, &options).mount();
+        for layer in 0..chain.len() {
+            let path = mounted.directory.join(format!("layers/{layer}.raw"));
+            assert_content(&path, &Expected::of(&chain[layer..]), what);
+        }
+        assert_content(&mounted.directory.join("disk.raw"), &Expected::of(chain), what);
+        assert_eq!(std::fs::read(mounted.directory.join("info.json")).unwrap(), b"{}\n", "{what}");
     }
-    let mounted = written.mount();
-    for layer in 0..chain.len() {
-        let path = mounted.directory.join(format!("layers/{layer}.raw"));
-        assert_content(&path, &Expected::of(&chain[layer..]), what);
-    }
-    assert_content(&mounted.directory.join("disk.raw"), &Expected::of(chain), what);
-    assert_eq!(std::fs::read(mounted.directory.join("info.json")).unwrap(), b"{}\n", "{what}");
 }
 
 /// Holes are left out of what fsck.erofs 1.5 extracts, so this disk has none.

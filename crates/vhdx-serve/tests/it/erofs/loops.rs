@@ -11,9 +11,10 @@ use vhdx_testkit::{Block, MIB};
 
 use super::{Files, Written, assert_content, can_mount, tree_of};
 
-fn assert_read_by_loops(chain: &[&Image], what: &str) {
+fn assert_read_by_loops(chain: &[&Image], most_index: u64, what: &str) {
     let mut options = Options::default();
     options.for_loop_devices = true;
+    options.most_index = most_index;
     let (files, disk) = Files::open(chain);
     let written = Written::with(&tree_of(disk), &options);
     let mut loops = Vec::new();
@@ -52,6 +53,9 @@ fn devices_whose_parts_meet_at_a_block_are_not_confused() {
             .block(4, Block::full().at((first + 2) * MIB))
             .block(6, Block::partial(&[0..9, 1000..1024]).at((first + 3) * MIB));
         let child = Dirty::ManyEntries.build(&child);
-        assert_read_by_loops(&[&child, &parent.build()], &format!("from {first} MiB on"));
+        for most_index in [u64::MAX, 0] {
+            let what = format!("from {first} MiB on, index of at most {most_index}");
+            assert_read_by_loops(&[&child, &parent.build()], most_index, &what);
+        }
     }
 }

@@ -54,6 +54,36 @@ def test_data_is_balanced(dynamic: tuple[Path, bytes]) -> None:
     assert len(vhdx_mmap.open(dynamic[0]).plan()) == 1
 
 
+def test_extents_in_the_order_of_the_file(tmp_path: Path) -> None:
+    path = images.dynamic().write(tmp_path / "swapped.vhdx")
+    with path.open("r+b") as file:
+        # The entries of the blocks 0 and 5 change places.
+        file.seek(images.BAT)
+        entries = [file.read(8) for _ in range(6)]
+        file.seek(images.BAT)
+        file.write(b"".join([entries[5], *entries[1:5], entries[0]]))
+    disk = vhdx_mmap.open(path)
+    (split,) = disk.plan(1)
+    extents = [(extent.offset, extent.length, extent.file_offset) for extent in split.extents(disk)]
+    places = [images.PAYLOAD + number * BLOCK for number in range(3)]
+    assert extents == [(5 * BLOCK, BLOCK, places[0]), (BLOCK, BLOCK, places[1]), (0, BLOCK, places[2])]
+
+
+def test_extents_have_all_data_of_the_split(any_image: tuple[Path, bytes]) -> None:
+    path, content = any_image
+    disk = vhdx_mmap.open(path)
+    rest = bytearray(content)
+    for split in disk.plan(3):
+        extents = split.extents(disk)
+        # Of each file of the chain, from front to back; what is only in memory has no place.
+        keys = [(extent.layer, extent.file_offset) for extent in extents if extent.file_offset is not None]
+        assert keys == sorted(keys)
+        for extent in extents:
+            assert split.offset <= extent.offset and extent.offset + extent.length <= split.offset + split.length
+            rest[extent.offset : extent.offset + extent.length] = bytes(extent.length)
+    assert not any(rest)
+
+
 def test_overlap_finds_a_match_once(tmp_path: Path) -> None:
     needle = b"across the border"
     image = images.dynamic()

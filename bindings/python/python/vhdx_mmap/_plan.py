@@ -9,6 +9,7 @@ from typing import Any, Union, overload
 
 from . import _native
 from ._disk import Disk, Manifest, Path, Progress, Strictness
+from ._native import Extent
 from ._sources import Parents, Source
 
 __all__ = ["Plan", "Split", "merge"]
@@ -133,6 +134,20 @@ class Split:
             mmap=mmap,
             _split=(self._native, planned),
         )
+
+    def extents(self, disk: Disk) -> list[Extent]:
+        """The extents of data in the range of the split, in the order in which they are in the files, so that a drive
+        reads from front to back: the files of the chain one after the other, the opened image first. What a log replay
+        has put into memory comes before all of them.
+
+        Args:
+            disk: The disk of the split, as `open` returns it.
+        """
+
+        def place(extent: Extent) -> tuple[int, int]:
+            return (-1, extent.offset) if extent.file_offset is None else (extent.layer, extent.file_offset)
+
+        return sorted((extent for extent in disk.extents(self.offset, self.length) if extent.is_data), key=place)
 
     @contextlib.contextmanager
     def _disk(self, disk: Disk | None) -> Iterator[Disk]:

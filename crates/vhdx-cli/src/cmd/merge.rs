@@ -1,7 +1,7 @@
 //! `vhdx merge`: merges the results of all shares of the work on a disk.
 
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use vhdx_mmap::ops::manifest::{self, ManifestError, Merged};
@@ -9,7 +9,8 @@ use vhdx_mmap::report::Merge;
 use vhdx_mmap::{FileId, ScanError, ScanOptions};
 
 use crate::args::MergeArgs;
-use crate::cmd::{hash, merge_reports};
+use crate::cmd::hash;
+use crate::cmd::merge_reports::{self, Input};
 use crate::exit::{Exit, Failure, STANDARD_OUTPUT};
 use crate::hint::shell_word;
 use crate::json;
@@ -19,29 +20,22 @@ use crate::target::{Consent, Destination};
 use crate::term;
 
 pub(crate) fn run(args: &MergeArgs) -> Result<Exit, Failure> {
-    let open = |path: &PathBuf| {
-        let failed = |text: String| Failure::new(Exit::NoInput, format!("{}: {text}", path.display()));
-        let file = File::open(path).map_err(|error| failed(format!("cannot be opened: {error}")))?;
-        if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
-            return Err(failed("is a directory".to_owned()));
-        }
-        Ok(BufReader::new(file))
-    };
     let out = args.manifest.as_deref().unwrap_or(Path::new(STANDARD_OUTPUT));
     // Opened first, so that a missing file is reported as such.
-    let shards = args.shards.iter().map(open).collect::<Result<Vec<_>, _>>()?;
-    if let Some(kind) = args.shards.iter().find_map(|path| merge_reports::kind_of(path)) {
+    let shards = args.shards.iter().map(|path| Input::open(path)).collect::<Result<Vec<_>, _>>()?;
+    if let Some(kind) = shards.iter().find_map(|shard| shard.kind) {
         if args.manifest.is_some() {
             return Err(
                 Failure::usage("--manifest: these are no shards of a manifest").with_hint("leave out --manifest")
             );
         }
-        if let Some(other) = args.shards.iter().find(|path| merge_reports::kind_of(path) != Some(kind)) {
-            let text = format!("{}: not a result of the same command as the others", other.display());
+        if let Some(other) = shards.iter().find(|shard| shard.kind != Some(kind)) {
+            let text = format!("{}: not a result of the same command as the others", other.path.display());
             return Err(Failure::new(Exit::Corrupt, text));
         }
-        return merge_reports::run(kind, &args.shards);
+        return merge_reports::run(kind, shards);
     }
+    let shards = shards.into_iter().map(|shard| shard.content).collect();
     let failed = |error: ScanError| match &error {
         ScanError::Manifest(ManifestError::Format { document, .. }) => {
             let path = args.shards.get(*document).map_or(Path::new("shards"), PathBuf::as_path);

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::kit::builder::Spec;
 use crate::kit::{Block, Fill, MIB, Model};
-use crate::support::{temp_dir, vhdx};
+use crate::support::{skip, temp_dir, vhdx};
 
 use super::{args, assert_fails, content, keys, names_in, part, vhdx_run, write_image};
 
@@ -76,6 +76,30 @@ fn merge(results: &[PathBuf]) -> crate::support::Ran {
     // In any order.
     words.extend(results.iter().rev().map(OsString::from));
     vhdx_run(words)
+}
+
+/// Merges results that come through pipes, which can be read only once.
+fn merge_pipes(results: &[PathBuf]) -> crate::support::Ran {
+    let mut words = vec![OsString::from("-c"), OsString::from(MERGE_PIPES), env!("CARGO_BIN_EXE_vhdx").into()];
+    words.extend(results.iter().map(OsString::from));
+    crate::support::run(std::process::Command::new("bash").args(words))
+}
+
+/// Substitutes a process for each of four results.
+const MERGE_PIPES: &str = r#""$0" merge --json <(cat "$1") <(cat "$2") <(cat "$3") <(cat "$4")"#;
+
+#[test]
+fn merge_reads_pipes() {
+    let folder = temp_dir();
+    let (image, _) = chain(folder.path());
+    if std::process::Command::new("bash").arg("--version").output().is_err() {
+        return skip("bash", "no bash");
+    }
+    for command in [args!["hash", "-a", "crc32"], args!["check"], args!["diff", "--content"]] {
+        let shard: Division = Box::new(|index| args!["--shard", format!("{index}/4")]);
+        let files = results(folder.path(), [command, args![&image]].concat(), &shard);
+        assert_eq!(merge_pipes(&files).done().json(), merge(&files).done().json());
+    }
 }
 
 #[test]

@@ -13,6 +13,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use vhdx_serve::fuse::is_mounted;
 
+use crate::cli::stops::command;
 use crate::kit::dense::{FIRST_BLOCK, cut, dense};
 use crate::kit::{MIB, pattern};
 use crate::support::{Ran, run, skip, temp_dir, vhdx, wait};
@@ -110,8 +111,7 @@ fn signals_unmount_and_end_the_server() {
     let path = dense(folder.path(), "disk.vhdx", 4);
     for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
         let point = Point::new();
-        let mut command = vhdx(args!["mount", "--fuse", "--foreground", &path, point.path()]);
-        let server = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let server = command(args!["mount", "--fuse", "--foreground", &path, point.path()]).spawn().unwrap();
         wait_for_mount(&point);
         assert!(std::fs::read(point.path().join("disk.raw")).unwrap() == pattern(1, 0, 4 << 20));
         // Also if a file is open.
@@ -122,7 +122,7 @@ fn signals_unmount_and_end_the_server() {
         assert!(point.is_empty());
         drop(file);
         // In the background, too.
-        mount(&point, args![&path]).done();
+        run(&mut command(args!["mount", "--fuse", "--quiet", &path, point.path()])).done();
         let server = server_of(&point);
         wait_for_end(server, || kill_process(server, signal).unwrap());
         assert!(point.is_empty());

@@ -148,6 +148,7 @@ impl<'a> Input<'a> {
     }
 
     /// Checks that everything that was read is valid: tables and bytes.
+    #[cfg(all(target_os = "linux", feature = "ops"))]
     pub(crate) fn check_looked_at(&self) -> Result<()> {
         match self.of {
             Of::Disk(disk) => disk.check_lost(self.start..self.end),

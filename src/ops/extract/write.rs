@@ -215,6 +215,7 @@ impl<'t> Writer<'t> {
 /// Reason why a way was not taken.
 enum Refused {
     /// It does not work for this range.
+    #[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "only Linux has such ways"))]
     Here,
     /// It does not work for this target.
     Always,

@@ -80,13 +80,14 @@ fn merge(results: &[PathBuf]) -> crate::support::Ran {
 
 /// Merges results that come through pipes, which can be read only once.
 fn merge_pipes(results: &[PathBuf]) -> crate::support::Ran {
-    let mut words = vec![OsString::from("-c"), OsString::from(MERGE_PIPES), env!("CARGO_BIN_EXE_vhdx").into()];
-    words.extend(results.iter().map(OsString::from));
-    crate::support::run(std::process::Command::new("bash").args(words))
-}
+    /// Substitutes a process for each of four results.
+    const SCRIPT: &str = r#""$0" merge --json <(cat "$1") <(cat "$2") <(cat "$3") <(cat "$4")"#;
 
-/// Substitutes a process for each of four results.
-const MERGE_PIPES: &str = r#""$0" merge --json <(cat "$1") <(cat "$2") <(cat "$3") <(cat "$4")"#;
+    let program = vhdx::<&str>([]);
+    let mut command = std::process::Command::new("bash");
+    command.envs(program.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    crate::support::run(command.arg("-c").arg(SCRIPT).arg(program.get_program()).args(results))
+}
 
 #[test]
 fn merge_reads_pipes() {

@@ -142,6 +142,9 @@ class Split:
 
         Args:
             disk: The disk of the split, as `open` returns it.
+
+        Raises:
+            VhdxError: A table of the image cannot be read.
         """
 
         def place(extent: Extent) -> tuple[int, int]:

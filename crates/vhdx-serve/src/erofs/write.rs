@@ -113,7 +113,8 @@ pub(super) fn write(
             written.map_err(|failed| failed.in_file(tree, number))?;
         }
     }
-    // Chunks that were copied once more may need more than was planned.
+    // Chunks that were copied once more may need more than was planned. Past the first address of a device, the kernel
+    // would look for them there.
     if let Some(first) = devices.addresses.first().map(|first| u64::from(*first)) {
         too_large("bytes to copy", copies.next.saturating_mul(BLOCK), first.saturating_mul(BLOCK))?;
     }
@@ -253,31 +254,33 @@ struct Entries<'a> {
     buffer: Vec<u8>,
 }
 
-impl Entries<'_> {
-    /// Adds the index or address of a chunk to `to`.
-    fn encode(&self, place: ChunkPlace, to: &mut Vec<u8>) {
-        let Some(addresses) = self.addresses else {
-            let index = match place {
-                ChunkPlace::Hole => Index::hole(),
-                ChunkPlace::On { device, block } => Index::new(device, block),
-            };
-            return to.extend_from_slice(index.as_bytes());
-        };
-        let address = match place {
-            ChunkPlace::Hole => HOLE,
-            ChunkPlace::On { device: 0, block } => block,
-            ChunkPlace::On { device, block } => {
-                let first = usize::from(device).checked_sub(1).and_then(|number| addresses.get(number));
-                first.map_or(HOLE, |first| first.saturating_add(block))
-            }
-        };
-        to.extend_from_slice(U32::new(address).as_bytes());
-    }
+/// Adds the address of a chunk to `to`, or without `addresses` of the devices its index.
+fn encode(addresses: Option<&[u32]>, place: ChunkPlace, to: &mut Vec<u8>) -> io::Result<()> {
+    let address = match (addresses, place) {
+        (None, ChunkPlace::Hole) => {
+            to.extend_from_slice(Index::hole().as_bytes());
+            return Ok(());
+        }
+        (None, ChunkPlace::On { device, block }) => {
+            to.extend_from_slice(Index::new(device, block).as_bytes());
+            return Ok(());
+        }
+        (Some(_), ChunkPlace::Hole) => HOLE,
+        (Some(_), ChunkPlace::On { device: 0, block }) => block,
+        (Some(addresses), ChunkPlace::On { device, block }) => {
+            let first = usize::from(device).checked_sub(1).and_then(|number| addresses.get(number));
+            // A place without an address must not become a hole.
+            let address = first.and_then(|first| first.checked_add(block)).filter(|address| *address != HOLE);
+            address.ok_or(io::ErrorKind::InvalidData)?
+        }
+    };
+    to.extend_from_slice(U32::new(address).as_bytes());
+    Ok(())
+}
 
+impl Entries<'_> {
     fn push(&mut self, place: ChunkPlace) -> io::Result<()> {
-        let mut buffer = std::mem::take(&mut self.buffer);
-        self.encode(place, &mut buffer);
-        self.buffer = buffer;
+        encode(self.addresses, place, &mut self.buffer)?;
         if self.buffer.len() >= PIECE { self.flush() } else { Ok(()) }
     }
 
@@ -297,7 +300,7 @@ impl Entries<'_> {
     fn replace(&mut self, at: u64, place: ChunkPlace) -> io::Result<()> {
         self.flush()?;
         let mut entry = Vec::new();
-        self.encode(place, &mut entry);
+        encode(self.addresses, place, &mut entry)?;
         self.out.write_all_at(&entry, at)
     }
 }

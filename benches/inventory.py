@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Times `vhdx list` and `vhdx chain --tree` on a folder with thousands of images, on one machine and in one run.
 
-It writes its own images, sparse ones: bases of 127 GiB with three checkpoints each, in folders of 40; and as many in one
-folder whose parents do not exist. For each command it prints seconds, processor seconds, the peak of memory, bytes that
-the command read, and bytes that the drive returned: once with nothing in the page cache, and once with everything in it.
-The number of rows is checked.
+It writes its own images, sparse ones: bases of 127 GiB with three checkpoints each, in folders of 40; and as many in
+one folder whose parents do not exist. For each command it prints seconds, processor seconds, the peak of memory, bytes
+that the command read, and bytes that the drive returned: once with nothing in the page cache, and once with everything
+in it. The number of rows is checked.
 
   benches/inventory.py                          10,000 images, and 1,000 for comparison: 2 GB of disk
   benches/inventory.py --images 2000 --vhdx target/release/vhdx

@@ -2,8 +2,8 @@
 """Times `vhdx` beside other programs, on one machine and in one run.
 
 It makes its own images, checks that all get the same result, runs everything in turn, and prints medians, processor
-time, peak memory, bytes that the drive returned, and ratios; with --out, also as Markdown and as a chart (SVG). Programs
-that are not there are left out, and said so.
+time, peak memory, bytes that the drive returned, and ratios; with --out, also as Markdown and as a chart (SVG).
+Programs that are not installed are left out, and a line says so.
 
   benches/rivals.py                      all of it: 40 minutes, 25 GB of disk, 8 GB of memory
   benches/rivals.py --size 256 --rounds 3 --without-slow
@@ -56,7 +56,8 @@ def measured(command):
     with tempfile.NamedTemporaryFile("r") as report:
         line = ["time", "-f", "%M %I", "-o", report.name, "sh", "-c", command]
         before, begun = os.times(), time.monotonic()
-        done = subprocess.run(line, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        done = subprocess.run(line, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                              text=True)
         wall, after = time.monotonic() - begun, os.times()
         if done.returncode:
             sys.exit(f"{command}: {done.stderr}")
@@ -180,7 +181,8 @@ def dense_work(bench, vhdx, peer, folder, place, best):
     bench.time(f"extract {size} into a file that is there, with sha256 and crc32, {place}", [
         ("vhdx extract -n --hash", f"{vhdx} extract -n --hash sha256,crc32 {image} {out}", vhdx),
         ("vhdx hash -a sha256 alone", f"{vhdx} hash -a sha256 {image}", vhdx),
-        ("qemu-img, then openssl", f"qemu-img convert -n -m 16 -W -O raw {image} {out} && openssl dgst -sha256 {out}", "qemu-img"),
+        ("qemu-img, then openssl", f"qemu-img convert -n -m 16 -W -O raw {image} {out} && openssl dgst -sha256 {out}",
+         "qemu-img"),
     ])
     fresh()
     crc32_work(bench, vhdx, peer, image, place)
@@ -276,7 +278,8 @@ def sparse_work(bench, vhdx, folder, place):
 def table_work(bench, vhdx, peer, folder):
     image = folder / "table.vhdx"
     # qemu-img writes every entry of the block allocation table; others leave it a hole of the file.
-    makers = [("full", ["qemu-img", "create", "-q", "-f", "vhdx", "-o", "block_size=1M", image, "64T"]), ("sparse", [peer, "table", image])]
+    makers = [("full", ["qemu-img", "create", "-q", "-f", "vhdx", "-o", "block_size=1M", image, "64T"]),
+              ("sparse", [peer, "table", image])]
     for kind, maker in makers:
         run(maker)
         for command in ["info", "map"]:
@@ -470,7 +473,8 @@ print(whole, (time.monotonic() - begun) / len(places) * 1e9)
 
 def library_work(bench, peer, folder):
     """Reads by libraries: medians of the rounds, each of which does all in turn."""
-    titles = {"random": "random reads of 4 KiB by libraries", "pass": f"pass over {bench.args.size} MiB by reads of 1 MiB"}
+    titles = {"random": "random reads of 4 KiB by libraries",
+              "pass": f"pass over {bench.args.size} MiB by reads of 1 MiB"}
     if all([bench.has(title) for title in titles.values()]):
         return
     found = {"random": {}, "pass": {}}
@@ -482,7 +486,8 @@ def library_work(bench, peer, folder):
         begun = time.monotonic()
         run(f"cat {folder / 'dense.vhdx'} > /dev/null")
         found["pass"].setdefault("cat IMAGE > /dev/null", []).append(time.monotonic() - begun)
-        python = subprocess.run([sys.executable, "-c", PASS_BY_LIBVHDI, folder / "dense.vhdx"], capture_output=True, text=True)
+        python = subprocess.run([sys.executable, "-c", PASS_BY_LIBVHDI, folder / "dense.vhdx"], capture_output=True,
+                                text=True)
         if python.returncode == 0:
             whole, each = map(float, python.stdout.split())
             found["pass"].setdefault("libvhdi (Python)", []).append(whole)
@@ -515,7 +520,8 @@ def markdown(bench):
             read = f"{statistics.median(timed.read):.0f} MiB" if timed.read and any(timed.read) else ""
             head = (title + (f" ({note})" if note else "")) if index == 0 else ""
             ratio = "**1**" if index == 0 else f"{wall / ours:.2f}"
-            lines.append(f"| {head} | {name.replace('|', chr(92) + '|')} | {amount(wall)} | {cpu} | {memory} | {read} | {ratio} |")
+            name = name.replace("|", chr(92) + "|")
+            lines.append(f"| {head} | {name} | {amount(wall)} | {cpu} | {memory} | {read} | {ratio} |")
     return "\n".join(lines) + "\n"
 
 
@@ -540,9 +546,11 @@ def chart(bench):
         out.append(f'<rect x="{begin:.1f}" y="{y + 3}" width="{max(end - begin, 1):.1f}" height="12" class="{kind}"/>')
         out.append(f'<text x="{max(end, at(1)) + 4:.1f}" y="{y + 13}">{ratio:.2f}</text>')
         y += row
-    lines = [f'<line x1="{at(tick):.1f}" x2="{at(tick):.1f}" y1="34" y2="{y}" class="g"/><text x="{at(tick):.1f}" y="30" text-anchor="middle">{tick}x</text>'
+    lines = [f'<line x1="{at(tick):.1f}" x2="{at(tick):.1f}" y1="34" y2="{y}" class="g"/>'
+             f'<text x="{at(tick):.1f}" y="30" text-anchor="middle">{tick}x</text>'
              for tick in [0.1, 1, 10, 100, 1000] if math.log10(tick) <= high]
-    style = "text{font:11px sans-serif;fill:#333}.t{font-weight:bold}.slower{fill:#4878a8}.faster{fill:#c0504d}.g{stroke:#ccc}"
+    style = ("text{font:11px sans-serif;fill:#333}.t{font-weight:bold}.slower{fill:#4878a8}.faster{fill:#c0504d}"
+             ".g{stroke:#ccc}")
     return (f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + width + 90}" height="{y + 12}">'
             f'<rect width="100%" height="100%" fill="#fff"/><style>{style}</style>'
             f'<text x="8" y="16">How long others take, in times of vhdx; red: less than vhdx</text>'
@@ -552,9 +560,10 @@ def chart(bench):
 def machine(bench):
     model = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "?")
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 30
-    versions = [said(command) for command in ["qemu-img --version", "7zz | grep -m1 7-Zip", "cp --version", "b3sum --version", "openssl version"]]
-    return (f"{os.cpu_count()} cores ({model}), {memory} GiB, Linux {platform.release()}; medians of {bench.args.rounds} rounds; "
-            + "; ".join(versions))
+    commands = ["qemu-img --version", "7zz | grep -m1 7-Zip", "cp --version", "b3sum --version", "openssl version"]
+    versions = [said(command) for command in commands]
+    return (f"{os.cpu_count()} cores ({model}), {memory} GiB, Linux {platform.release()}; "
+            f"medians of {bench.args.rounds} rounds; " + "; ".join(versions))
 
 
 def disk_work(bench, vhdx, peer):
@@ -577,9 +586,11 @@ def main():
     parser.add_argument("--rounds", type=int, default=7, help="runs of each [default: 7]")
     parser.add_argument("--memory", type=Path, default=Path("/dev/shm"), help="a folder on tmpfs [default: /dev/shm]")
     parser.add_argument("--disk", type=Path, default=ROOT / "target", help="a folder on a disk [default: target]")
-    parser.add_argument("--without-slow", action="store_true", help="leave out what takes minutes: qemu-img on sparse disks")
+    parser.add_argument("--without-slow", action="store_true",
+                        help="leave out what takes minutes: qemu-img on sparse disks")
     parser.add_argument("--only-device", action="store_true", help="time only the disk as a device: servers and mounts")
-    parser.add_argument("--state", type=Path, help="keep what was measured in this file, and take from it what is there already")
+    parser.add_argument("--state", type=Path,
+                        help="keep what was measured in this file, and take from it what is there already")
     parser.add_argument("--out", type=Path, help="write rivals.md and rivals.svg into this folder")
     bench = Bench(parser.parse_args())
     run(["cargo", "build", "--release", "--locked", "--manifest-path", ROOT / "Cargo.toml"])

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use vhdx_mmap::ops::{self, Algorithm};
 use vhdx_mmap::{Disk, Input, OpenOptions, Progress, ScanError, ScanOptions, Source, Threads};
 
-/// Counts bytes, and allows for so many.
+/// Counts bytes, and stops the work after `most` of them.
 struct Count {
     done: AtomicU64,
     most: u64,

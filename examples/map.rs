@@ -21,7 +21,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let layout = ops::detect(&disk)?;
     for partition in layout.partition_table.iter().flat_map(|table| &table.partitions) {
-        println!("partition {}: {} bytes at {:#x}", partition.number, partition.length, partition.start);
+        println!("partition {}: {} bytes at {:#x}", partition.number, partition.len, partition.start);
     }
     if let Some(volume) = layout.volume {
         println!("file system: {volume}");

@@ -113,4 +113,6 @@ pub use source::{FileId, ReadAt, Source};
 pub use source::{guard_is_active, guard_mappings};
 #[cfg(feature = "rayon")]
 pub use threads::Threads;
-pub use zero::{ZERO_PAGES_LENGTH, is_zero, zero_pages};
+/// Identities in images are of this type, of the crate `uuid`.
+pub use uuid::Uuid;
+pub use zero::{ZERO_PAGES_LEN, is_zero, zero_pages};

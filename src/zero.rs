@@ -1,15 +1,15 @@
 //! Zeros: detection, and memory to borrow them from.
 
 /// Largest number of zero bytes that can be borrowed in one piece.
-pub const ZERO_PAGES_LENGTH: usize = 64 << 10;
+pub const ZERO_PAGES_LEN: usize = 64 << 10;
 
 /// On a page of its own, as direct writes require.
 #[repr(align(4096))]
-struct ZeroPages([u8; ZERO_PAGES_LENGTH]);
+struct ZeroPages([u8; ZERO_PAGES_LEN]);
 
-static ZEROS: ZeroPages = ZeroPages([0; ZERO_PAGES_LENGTH]);
+static ZEROS: ZeroPages = ZeroPages([0; ZERO_PAGES_LEN]);
 
-/// Returns `length` zero bytes, but at most [`ZERO_PAGES_LENGTH`], from memory that the whole process shares.
+/// Returns `length` zero bytes, but at most [`ZERO_PAGES_LEN`], from memory that the whole process shares.
 #[must_use]
 pub fn zero_pages(length: u64) -> &'static [u8] {
     usize::try_from(length).ok().and_then(|length| ZEROS.0.get(..length)).unwrap_or(&ZEROS.0)
@@ -27,7 +27,7 @@ pub fn is_zero(bytes: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{ZERO_PAGES_LENGTH, is_zero, zero_pages};
+    use super::{ZERO_PAGES_LEN, is_zero, zero_pages};
 
     #[test]
     fn one_set_bit_is_found_anywhere() {
@@ -46,7 +46,7 @@ mod tests {
     fn zero_pages_are_limited() {
         assert_eq!(zero_pages(0).len(), 0);
         assert_eq!(zero_pages(513).len(), 513);
-        assert_eq!(zero_pages(u64::MAX).len(), ZERO_PAGES_LENGTH);
+        assert_eq!(zero_pages(u64::MAX).len(), ZERO_PAGES_LEN);
         assert!(is_zero(zero_pages(u64::MAX)));
     }
 }

@@ -34,7 +34,7 @@ impl Finding {
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} [{}]", self.detail, self.rule.code())?;
+        write!(f, "{:#} [{}]", self.detail, self.rule.code())?;
         self.habit_of.map_or(Ok(()), |program| write!(f, ", a habit of {program}"))
     }
 }

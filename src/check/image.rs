@@ -8,8 +8,6 @@ use crate::format::{
     RegionTableHeader, header_offset, region_table_offset,
 };
 use crate::num::to_u64;
-use crate::source::{Bytes, View};
-use crate::zero::is_zero;
 
 use crate::error::{Rule, Severity};
 use crate::image::{EntryStatus, Image, ImageKind, LogEntryError, LogReport, LogState, header, log, metadata};
@@ -17,7 +15,7 @@ use crate::image::{EntryStatus, Image, ImageKind, LogEntryError, LogReport, LogS
 use super::bat::BatSummary;
 use super::finding::Findings;
 use super::slots::Slots;
-use super::survey::{Absent, Counts, Look};
+use super::survey::{Absent, Counts, Look, first_set};
 
 /// Summary of the check of one file, without the findings.
 #[derive(Clone, Debug)]
@@ -341,34 +339,4 @@ fn rule_of(flaw: LogEntryError) -> Rule {
         LogEntryError::DescriptorPlace(_) => Rule::LogDescriptorPlace,
         _ => Rule::LogEntry,
     }
-}
-
-/// Returns offset and value of the first nonzero byte between `start` and `end`.
-///
-/// # Errors
-/// Fails if a byte before it cannot be read.
-pub(super) fn first_set(view: &View, structure: Structure, start: u64, end: u64) -> Result<Option<(u64, u8)>, Error> {
-    let (mut at, mut kept_from, mut memory) = (start, start, Vec::new());
-    while at < end {
-        at = at.max(view.known_zero_end(at, end));
-        if at >= end {
-            break;
-        }
-        view.will_need(at, end.saturating_sub(at).min(MIB));
-        match view.run(structure, at, end.saturating_sub(at).min(MIB), &mut memory)? {
-            Bytes::Zero(length) => at = at.saturating_add(length.max(1)),
-            Bytes::Data(bytes) => {
-                if !is_zero(bytes) {
-                    let found = bytes.iter().zip(at..).find(|(byte, _)| **byte != 0);
-                    return Ok(found.map(|(byte, at)| (at, *byte)));
-                }
-                let length = to_u64(bytes.len());
-                view.check(structure, at, length)?;
-                at = at.saturating_add(length.max(1));
-            }
-        }
-        view.forget(kept_from, at);
-        kept_from = at;
-    }
-    Ok(None)
 }

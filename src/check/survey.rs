@@ -7,10 +7,10 @@ use crate::format::{BatEntry, MIB, PayloadBlockState, SectorBitmapState, U64};
 use crate::image::bat::{Bat, Judged};
 use crate::image::{Image, ImageKind, Warning};
 use crate::num::to_u64;
-use crate::source::View;
+use crate::source::{Bytes, View};
+use crate::zero::is_zero;
 
 use super::finding::{Finding, Findings};
-use super::image::first_set;
 use super::shared::is_unread;
 use super::slots::Slots;
 
@@ -377,4 +377,34 @@ impl Bat<'_> {
 /// Returns the length of all spaces together.
 fn length_of(spaces: impl Iterator<Item = Range<u64>>) -> u64 {
     spaces.map(|space| space.end.saturating_sub(space.start)).fold(0, u64::saturating_add)
+}
+
+/// Returns offset and value of the first nonzero byte between `start` and `end`.
+///
+/// # Errors
+/// Fails if a byte before it cannot be read.
+pub(super) fn first_set(view: &View, structure: Structure, start: u64, end: u64) -> Result<Option<(u64, u8)>, Error> {
+    let (mut at, mut kept_from, mut memory) = (start, start, Vec::new());
+    while at < end {
+        at = at.max(view.known_zero_end(at, end));
+        if at >= end {
+            break;
+        }
+        view.will_need(at, end.saturating_sub(at).min(MIB));
+        match view.run(structure, at, end.saturating_sub(at).min(MIB), &mut memory)? {
+            Bytes::Zero(length) => at = at.saturating_add(length.max(1)),
+            Bytes::Data(bytes) => {
+                if !is_zero(bytes) {
+                    let found = bytes.iter().zip(at..).find(|(byte, _)| **byte != 0);
+                    return Ok(found.map(|(byte, at)| (at, *byte)));
+                }
+                let length = to_u64(bytes.len());
+                view.check(structure, at, length)?;
+                at = at.saturating_add(length.max(1));
+            }
+        }
+        view.forget(kept_from, at);
+        kept_from = at;
+    }
+    Ok(None)
 }

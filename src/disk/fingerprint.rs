@@ -10,6 +10,7 @@ use super::layer::Layer;
 
 /// Fingerprint of a chain: its files and their states. [`OpenOptions::expect`](crate::OpenOptions::expect) compares a
 /// later opening with it, on another machine or after a pause.
+#[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(any(feature = "ops", feature = "serde"), derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]

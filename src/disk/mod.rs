@@ -30,7 +30,7 @@ use crate::format::PayloadBlockState;
 use crate::image::{BlockLookup, Image, Warning};
 use crate::num::{to_u64, to_usize_saturating};
 use crate::source::{Bytes, Source, Stored, any_lost};
-use crate::zero::{ZERO_PAGES_LENGTH, zero_pages};
+use crate::zero::{ZERO_PAGES_LEN, zero_pages};
 
 use runs::{FEW_LAYERS, Walk};
 
@@ -323,7 +323,7 @@ impl Disk {
             None => Some(&[]),
             Some(Segment::Data(bytes)) => Some(bytes).filter(|bytes| to_u64(bytes.len()) == length),
             Some(Segment::Zero(zeros)) => {
-                let fits = zeros == length && length <= to_u64(ZERO_PAGES_LENGTH);
+                let fits = zeros == length && length <= to_u64(ZERO_PAGES_LEN);
                 fits.then(|| zero_pages(length))
             }
         })

@@ -5,7 +5,7 @@ use std::ops::{Deref, Range, RangeBounds};
 use crate::error::{Error, ErrorKind, Result, Structure};
 use crate::num::to_usize_saturating;
 
-use super::{Disk, Reader, Run, bounds};
+use super::{Disk, Run, bounds};
 
 /// Range of a disk. Offsets count from the first byte of the range, and bytes outside it cannot be reached.
 ///
@@ -93,8 +93,18 @@ impl<D: Deref<Target = Disk>> DiskRange<D> {
     /// Returns the extents of a part of the range, in order, with starts that count from its first byte. See
     /// [`Disk::extents`].
     pub fn extents(&self, range: impl RangeBounds<u64>) -> impl Iterator<Item = Result<Run>> {
-        let moved = |run: Run| Run { start: run.start.saturating_sub(self.start), ..run };
-        self.disk.extents(self.in_disk(range)).map(move |run| run.map(moved))
+        self.disk.extents(self.in_disk(range)).map(|run| run.map(|run| self.counted(run)))
+    }
+
+    /// Returns the runs of a part of the range as they are found, with starts that count from its first byte. See
+    /// [`Disk::runs`].
+    pub fn runs(&self, range: impl RangeBounds<u64>) -> impl Iterator<Item = Result<Run>> {
+        self.disk.runs(self.in_disk(range)).map(|run| run.map(|run| self.counted(run)))
+    }
+
+    /// Returns a run of the disk with a start that counts from the first byte of the range.
+    fn counted(&self, run: Run) -> Run {
+        Run { start: run.start.saturating_sub(self.start), ..run }
     }
 
     /// Returns the extent at `offset`, at most `most` bytes of it. See [`Disk::extent_at`].
@@ -119,13 +129,8 @@ impl<D: Deref<Target = Disk>> DiskRange<D> {
         self.disk.check_lost(self.in_disk(range))
     }
 
-    /// Returns the range as a stream.
-    pub fn reader(&self) -> Reader<&Disk> {
-        Reader::of(DiskRange { disk: &*self.disk, start: self.start, end: self.end })
-    }
-
-    /// Returns the range as a stream that owns the pointer to the disk.
-    pub fn into_reader(self) -> Reader<D> {
-        Reader::of(self)
+    /// Returns the same range, with a borrowed disk.
+    pub(super) fn by_ref(&self) -> DiskRange<&Disk> {
+        DiskRange { disk: &*self.disk, start: self.start, end: self.end }
     }
 }

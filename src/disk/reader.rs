@@ -30,13 +30,25 @@ pub struct Reader<D> {
     buffer_at: u64,
 }
 
+impl<D: Deref<Target = Disk>> DiskRange<D> {
+    /// Returns the range as a stream.
+    pub fn reader(&self) -> Reader<&Disk> {
+        Reader::of(self.by_ref())
+    }
+
+    /// Returns the range as a stream that owns the pointer to the disk.
+    pub fn into_reader(self) -> Reader<D> {
+        Reader::of(self)
+    }
+}
+
 impl<D: Deref<Target = Disk>> Reader<D> {
     /// Makes a stream at the beginning of the disk.
     pub fn new(disk: D) -> Self {
         Self::of(DiskRange::whole(disk))
     }
 
-    pub(super) fn of(range: DiskRange<D>) -> Self {
+    fn of(range: DiskRange<D>) -> Self {
         Self { range, position: 0, borrowed: 0..0, buffer: Vec::new(), buffer_at: 0 }
     }
 

@@ -13,7 +13,7 @@ use crate::source::{Allow, FileId, FoundFile, OpenFile, Source};
 use super::identities::{Identities, KnownFolders, identity};
 use super::options::OpenOptions;
 use super::parents::{FoundBy, ParentRequest, Parents};
-use super::stored_path::{names_of, outcome_of_opening, resolve, walks};
+use super::stored_path::{names_of, rejection_of_opening, resolve, walks};
 
 /// A parent with the identity that its child stores.
 pub(super) struct Found {
@@ -131,7 +131,7 @@ impl<'a> Search<'a> {
                 return self.take(path.to_path_buf(), Err(ParentRejection::OtherIdentity { found }), FoundBy::Given);
             }
         }
-        let opened = open_file(path, self.options.allow_named()).map_err(outcome_of_opening);
+        let opened = open_file(path, self.options.allow_named()).map_err(rejection_of_opening);
         if let Ok(file) = &opened
             && file.id().is_some_and(|id| self.files.chain.contains(&id))
         {
@@ -159,7 +159,7 @@ impl<'a> Search<'a> {
                         return Some(found);
                     }
                 }
-                None => self.tried.push(Candidate { path: PathBuf::from(stored), outcome: ParentRejection::Outside }),
+                None => self.tried.push(Candidate { path: PathBuf::from(stored), rejection: ParentRejection::Outside }),
             }
         }
         let stored = [&locator.relative_path, &locator.absolute_win32_path, &locator.volume_path];
@@ -186,7 +186,7 @@ impl<'a> Search<'a> {
                 Ok(id) => id.is_some_and(|id| locator.linkage_of(id).is_some()),
                 // It may be the parent.
                 Err(error) if matches!(error.category(), Category::Open | Category::Io) => {
-                    let found = self.seen.insert(file.path.clone()).then(|| outcome_of_searching(error))?;
+                    let found = self.seen.insert(file.path.clone()).then(|| rejection_of_searching(error))?;
                     return self.take(file.path, Err(found), FoundBy::Identity);
                 }
                 Err(_) => false,
@@ -201,15 +201,15 @@ impl<'a> Search<'a> {
         let folder = std::fs::canonicalize(root).ok().filter(|folder| folder.is_dir())?;
         let known = match self.files.folders.identities(&folder, self.options.strictness) {
             Ok(known) => known,
-            Err(error) => return self.take(root.to_path_buf(), Err(outcome_of_opening(error)), FoundBy::Identity),
+            Err(error) => return self.take(root.to_path_buf(), Err(rejection_of_opening(error)), FoundBy::Identity),
         };
         let mut found = known.with_identity(self.locator).find_map(|path| self.take_found(path));
         if let Some(found) = &mut found {
             found.others = known.count(found.image.header().data_write_guid).saturating_sub(1);
         } else {
             let Identities { images, unreadable, is_complete, .. } = *known;
-            let outcome = ParentRejection::NoneWithin { images, unreadable, is_complete };
-            self.tried.push(Candidate { path: root.to_path_buf(), outcome });
+            let rejection = ParentRejection::NoneWithin { images, unreadable, is_complete };
+            self.tried.push(Candidate { path: root.to_path_buf(), rejection });
         }
         found
     }
@@ -219,7 +219,7 @@ impl<'a> Search<'a> {
         if !self.seen.insert(path.to_path_buf()) {
             return None;
         }
-        let opened = open_file(path, Allow::Searched).map_err(outcome_of_searching);
+        let opened = open_file(path, Allow::Searched).map_err(rejection_of_searching);
         if let Ok(file) = &opened
             && file.id().is_some_and(|id| self.files.chain.contains(&id))
         {
@@ -238,11 +238,12 @@ impl<'a> Search<'a> {
             Ok(folder) if folder.is_dir() => folder,
             Ok(_) => return self.take(root.to_path_buf(), Err(ParentRejection::NotAFolder), FoundBy::Root),
             Err(error) => {
-                let outcome = match outcome_of_opening(Error::of(Structure::Folder, ErrorKind::Open(error.into()))) {
+                let rejection = match rejection_of_opening(Error::of(Structure::Folder, ErrorKind::Open(error.into())))
+                {
                     ParentRejection::Missing => ParentRejection::NoFolder,
-                    outcome => outcome,
+                    rejection => rejection,
                 };
-                return self.take(root.to_path_buf(), Err(outcome), FoundBy::Root);
+                return self.take(root.to_path_buf(), Err(rejection), FoundBy::Root);
             }
         };
         let locator = self.locator;
@@ -265,7 +266,7 @@ impl<'a> Search<'a> {
                 return None;
             }
             let found = walked.and_then(|path| {
-                let file = open_file(&path, Allow::Searched).map_err(outcome_of_searching)?;
+                let file = open_file(&path, Allow::Searched).map_err(rejection_of_searching)?;
                 if file.id().is_some_and(|id| self.files.chain.contains(&id)) {
                     return Err(ParentRejection::InChain);
                 }
@@ -285,8 +286,8 @@ impl<'a> Search<'a> {
     ) -> Option<Found> {
         match found {
             Ok((image, linkage)) => Some(Found { image, found_by, linkage, others: 0 }),
-            Err(outcome) => {
-                self.tried.push(Candidate { path, outcome });
+            Err(rejection) => {
+                self.tried.push(Candidate { path, rejection });
                 None
             }
         }
@@ -333,7 +334,7 @@ impl<'a> Search<'a> {
 
     /// Returns why no parent was found. Files that exist explain more than missing ones.
     fn failure(&mut self) -> Error {
-        let rank = |candidate: &Candidate| match candidate.outcome {
+        let rank = |candidate: &Candidate| match candidate.rejection {
             ParentRejection::Unusable(_) => 0,
             ParentRejection::OtherIdentity { .. } => 1,
             ParentRejection::InChain => 2,
@@ -348,13 +349,13 @@ impl<'a> Search<'a> {
         let mut tried = std::mem::take(&mut self.tried);
         let telling = (0..tried.len()).min_by_key(|index| tried.get(*index).map(rank)).unwrap_or(0);
         let name = self.locator.name().to_owned();
-        let kind = match tried.get(telling).map(|candidate| &candidate.outcome) {
+        let kind = match tried.get(telling).map(|candidate| &candidate.rejection) {
             Some(ParentRejection::OtherIdentity { .. }) => {
                 ErrorKind::ParentMismatch { name, expected: self.locator.parent_linkage, tried }
             }
             Some(ParentRejection::InChain) => ErrorKind::ChainCycle,
             Some(ParentRejection::Broken(_) | ParentRejection::Unusable(_)) => match tried.swap_remove(telling) {
-                Candidate { path, outcome: ParentRejection::Broken(error) | ParentRejection::Unusable(error) } => {
+                Candidate { path, rejection: ParentRejection::Broken(error) | ParentRejection::Unusable(error) } => {
                     return error.in_layer(self.layer.saturating_add(1), Some(&path));
                 }
                 other => ErrorKind::ParentNotFound { name, tried: vec![other] },
@@ -366,10 +367,10 @@ impl<'a> Search<'a> {
 }
 
 /// Returns the rejection of a file that the caller did not name: a stored name may lead to something other than a file.
-fn outcome_of_searching(error: Error) -> ParentRejection {
+fn rejection_of_searching(error: Error) -> ParentRejection {
     match error.kind() {
         ErrorKind::NotAFile { what } => ParentRejection::NotAFile { what },
-        _ => outcome_of_opening(error),
+        _ => rejection_of_opening(error),
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::error::Result;
 use crate::num::{to_u64, to_usize_saturating};
 use crate::source::Bytes;
-use crate::zero::{ZERO_PAGES_LENGTH, zero_pages};
+use crate::zero::{ZERO_PAGES_LEN, zero_pages};
 
 use super::runs::{Location, Run};
 use super::{Disk, Layer};
@@ -34,7 +34,7 @@ impl SharedBytes {
         let Some(run) = found else { return Ok(None) };
         let length = match disk.borrow_run(&run)? {
             Bytes::Data(bytes) => to_u64(bytes.len()),
-            Bytes::Zero(length) => length.min(to_u64(ZERO_PAGES_LENGTH)),
+            Bytes::Zero(length) => length.min(to_u64(ZERO_PAGES_LEN)),
         };
         Ok(Some(Self { disk: Arc::clone(disk), run: Run { len: length, ..run } }))
     }

@@ -9,15 +9,15 @@ use crate::error::{Error, ErrorKind, ParentRejection, Result, Structure};
 use super::identities::KnownFolders;
 
 /// Returns the rejection of a candidate that cannot be opened.
-pub(super) fn outcome_of_opening(error: Error) -> ParentRejection {
+pub(super) fn rejection_of_opening(error: Error) -> ParentRejection {
     match error.kind() {
-        ErrorKind::Open(cause) if is_nowhere(cause) => ParentRejection::Missing,
+        ErrorKind::Open(cause) if is_missing(cause) => ParentRejection::Missing,
         _ => ParentRejection::Broken(error),
     }
 }
 
 /// Returns whether nothing can exist at a path. Another system may allow longer names than this one.
-fn is_nowhere(error: &io::Error) -> bool {
+fn is_missing(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::InvalidFilename)
 }
 
@@ -94,7 +94,7 @@ fn steps(path: &Path) -> Vec<OsString> {
 
 /// Follows one walk to its end. If it branches, the other branches are added to `ways`.
 fn walk(folder: &Path, way: Walk, ways: &mut Vec<Walk>, folders: &KnownFolders) -> Result<PathBuf, ParentRejection> {
-    let broken = |error: io::Error| outcome_of_opening(Error::of(Structure::File, ErrorKind::Open(error.into())));
+    let broken = |error: io::Error| rejection_of_opening(Error::of(Structure::File, ErrorKind::Open(error.into())));
     let Walk { mut path, mut ahead, mut links } = way;
     while let Some(step) = ahead.pop() {
         if step == *"." {
@@ -109,7 +109,7 @@ fn walk(folder: &Path, way: Walk, ways: &mut Vec<Walk>, folders: &KnownFolders) 
         }
         let mut next = path.join(&step);
         let found = match std::fs::symlink_metadata(&next) {
-            Err(error) if is_nowhere(&error) => {
+            Err(error) if is_missing(&error) => {
                 let names = folders.names(&path).map_err(broken)?;
                 let (first, others) = names.alike(&step).split_first().ok_or(ParentRejection::Missing)?;
                 let way_by = |name: &OsString| Walk {

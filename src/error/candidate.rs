@@ -6,15 +6,16 @@ use std::path::PathBuf;
 use uuid::Uuid;
 
 use super::Error;
-use super::kind::Count;
+use super::words::Count;
 
 /// A path that was tried for a parent, and why it was rejected.
+#[non_exhaustive]
 #[derive(Clone, Debug)]
 pub struct Candidate {
     /// Path of the candidate.
     pub path: PathBuf,
     /// Reason for the rejection.
-    pub outcome: ParentRejection,
+    pub rejection: ParentRejection,
 }
 
 /// Reason why a candidate for a parent was rejected.
@@ -59,7 +60,7 @@ pub enum ParentRejection {
 impl fmt::Display for Candidate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} (", self.path.display())?;
-        match &self.outcome {
+        match &self.rejection {
             ParentRejection::Missing => f.write_str("no such file")?,
             ParentRejection::Outside => f.write_str("outside the allowed folders")?,
             ParentRejection::InChain => f.write_str("already in the chain")?,
@@ -78,7 +79,7 @@ impl fmt::Display for Candidate {
                     f.write_str("; there are too many files to look at all of them")?;
                 }
             }
-            ParentRejection::Broken(error) | ParentRejection::Unusable(error) => write!(f, "{error}")?,
+            ParentRejection::Broken(error) | ParentRejection::Unusable(error) => write!(f, "{error:#}")?,
         }
         f.write_str(")")
     }

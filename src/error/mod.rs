@@ -21,6 +21,7 @@ mod kind;
 mod other_format;
 mod rule;
 mod structure;
+mod words;
 
 pub(crate) use display_as_str;
 
@@ -35,8 +36,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Error with its location: the structure, its file offset, and the layer of the chain.
 ///
-/// The type is one pointer wide. Its text is `<structure> at 0x<offset>: <problem> (<found>, <expected>)`. The text
-/// names the file only if the crate opened it as a parent, or if the caller named several files.
+/// The type is one pointer wide. Its text is `<file>: <structure> at 0x<offset>: <problem> (<found>, <expected>)`, or,
+/// for a parent, `layer <number> (<file>): …`. The alternate form (`{:#}`) leaves out the path of the opened image, for
+/// callers who print it anyway.
 #[derive(Clone)]
 pub struct Error(Box<Inner>);
 
@@ -64,13 +66,13 @@ impl Error {
     /// Returns this error with `layer` of a chain, whose file is `file`.
     pub(crate) fn in_layer(mut self, layer: usize, file: Option<&Path>) -> Self {
         self.0.layer = layer;
-        if layer > 0 {
+        if layer > 0 || file.is_some() {
             self.0.file = file.map(Path::to_path_buf);
         }
         self
     }
 
-    /// Returns this error with the name of its file, one of several that the caller named.
+    /// Returns this error with the path of its file, unless it has one already.
     pub(crate) fn in_file(mut self, file: Option<&Path>) -> Self {
         if self.0.file.is_none() {
             self.0.file = file.map(Path::to_path_buf);
@@ -132,8 +134,7 @@ impl Error {
         self.0.layer
     }
 
-    /// Returns the path of the file, if that is a parent with a known path, or one of several files that the caller
-    /// named.
+    /// Returns the path of the file, if it has one. What was opened by a reader, or lies in memory, has none.
     #[must_use]
     pub fn file(&self) -> Option<&Path> {
         self.0.file.as_deref()
@@ -171,7 +172,7 @@ impl fmt::Display for Error {
                 write!(f, " ({})", file.display())?;
             }
             f.write_str(": ")?;
-        } else if let Some(file) = &self.0.file {
+        } else if let Some(file) = self.0.file.as_ref().filter(|_| !f.alternate()) {
             write!(f, "{}: ", file.display())?;
         }
         write!(f, "{}", self.0.structure)?;

@@ -12,7 +12,7 @@ use crate::num::to_usize_saturating;
 use crate::source::View;
 
 use super::assumed::MetadataOverrides;
-use super::region::Region;
+use super::region_table::Region;
 use super::warning::Warnings;
 use crate::error::{Rule, Severity};
 

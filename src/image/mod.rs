@@ -11,6 +11,7 @@ mod lost;
 pub(crate) mod metadata;
 mod other_format;
 pub(crate) mod region;
+mod region_table;
 mod search;
 mod warning;
 
@@ -33,7 +34,7 @@ pub use geometry::ImageKind;
 pub use header::CurrentHeader;
 pub use locator::{Linkage, ParentLocator};
 pub use log::{EntryContent, EntryStatus, LogEntryError, LogPolicy, LogReport, LogReportEntry, LogState, Replay};
-pub use region::Region;
+pub use region_table::Region;
 pub use warning::{Strictness, Warning};
 pub(crate) use warning::{Warnings, severity_of};
 
@@ -128,7 +129,7 @@ impl Image {
             }
             (Err(lost), Err(_)) => Err(warnings.fatal(Rule::Medium, lost)),
         }
-        .map_err(|error| Self::not_vhdx(&error, warnings).unwrap_or(error))
+        .map_err(|error| Self::not_vhdx(&error, warnings).unwrap_or(error).in_file(file.path()))
     }
 
     /// Returns what a file is that a salvage cannot open, if it is certainly no image, or nothing of an image is in it.

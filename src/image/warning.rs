@@ -7,6 +7,7 @@ use crate::error::{Category, Error, Result};
 use crate::error::{Rule, Severity};
 
 /// Warning: a breach of the format in an image, or something unusual.
+#[non_exhaustive]
 #[derive(Clone, Debug)]
 pub struct Warning {
     /// The broken rule.
@@ -19,11 +20,12 @@ pub struct Warning {
 
 impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} [{}]", self.detail, self.rule.code())
+        write!(f, "{:#} [{}]", self.detail, self.rule.code())
     }
 }
 
 /// Policy for images that violate the format in a way that makes their content uncertain.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Strictness {
     /// Refuse the image, or the part of it that cannot be read for certain.

@@ -9,6 +9,7 @@ pub mod inventory;
 mod layout;
 pub mod manifest;
 pub mod plan;
+mod share;
 pub mod vhd;
 
 pub use check::{CheckOptions, CheckReport, PayloadCheck, check, content_warnings, layer_warnings, shared_blocks};

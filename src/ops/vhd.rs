@@ -7,7 +7,7 @@ use zerocopy::big_endian::{U16, U32, U64};
 use zerocopy::{Immutable, IntoBytes, Unaligned};
 
 /// Length of the footer, in bytes.
-pub const FOOTER_LENGTH: u64 = 512;
+pub const FOOTER_LEN: u64 = 512;
 
 /// The footer of a VHD (Virtual Hard Disk Image Format Specification 1.0, "Hard Disk Footer Format"). Big-endian.
 #[derive(Clone, Copy, IntoBytes, Immutable, Unaligned)]
@@ -80,7 +80,7 @@ pub fn fixed_footer(size: u64, unique_id: Uuid) -> [u8; 512] {
 /// Returns cylinders, heads and sectors per track of a disk of `size` bytes, according to the specification's appendix
 /// "CHS Calculation": the largest geometry is that of 127 GiB, which larger disks have, too.
 fn geometry(size: u64) -> (u16, u8, u8) {
-    let total = (size / FOOTER_LENGTH).min(65535 * 16 * 255);
+    let total = (size / FOOTER_LEN).min(65535 * 16 * 255);
     let (heads, sectors_per_track) = if total >= 65535 * 16 * 63 {
         (16, 255)
     } else {

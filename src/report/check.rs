@@ -13,6 +13,7 @@ use crate::source::Source;
 use super::{LogUse, LooksLike, NameBytes, Report, Schema, Share, Span, Truncated, entries_replayed, text_of};
 
 /// The findings in an image, or why there are none.
+#[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -243,7 +244,7 @@ impl CheckFinding {
             layer: finding.detail.layer(),
             offset: finding.detail.offset(),
             range: finding.range.clone().map(Span::from),
-            message: finding.detail.to_string(),
+            message: format!("{:#}", finding.detail),
             habit_of: finding.habit_of.map(Cow::Borrowed),
         }
     }

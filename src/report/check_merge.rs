@@ -173,7 +173,7 @@ impl CheckFinding {
             layer: detail.layer(),
             offset: detail.offset(),
             range: None,
-            message: detail.to_string(),
+            message: format!("{:#}", detail),
             habit_of: None,
         }
     }

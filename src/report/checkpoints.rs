@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ops::inventory::Checkpoints;
 
-use super::{Info, NameBytes, text_of};
+use super::{NameBytes, text_of};
 
 /// Images that depend on an image, in the folder of the image.
 #[non_exhaustive]
@@ -49,13 +49,11 @@ pub struct InfoCheckpoints {
     pub damaged_bytes: Option<Vec<Option<NameBytes>>>,
 }
 
-impl Info {
-    /// Adds the images that depend on the image.
-    #[must_use]
-    pub fn checkpoints(mut self, found: &Checkpoints) -> Self {
+impl InfoCheckpoints {
+    pub(super) fn of(found: &Checkpoints) -> Self {
         let text = |path: &PathBuf| text_of(Some(path));
         let bytes = |paths: &[PathBuf]| NameBytes::of_all(paths.iter().map(|path| Some(path.as_path())));
-        self.format_specific.data.checkpoints = Some(InfoCheckpoints {
+        Self {
             count: found.files.len(),
             newest: found.newest.as_ref().map(text),
             newest_bytes: found.newest.as_deref().and_then(NameBytes::of),
@@ -69,7 +67,6 @@ impl Info {
             unreadable_bytes: bytes(&found.unreadable),
             damaged: found.damaged.iter().map(text).collect(),
             damaged_bytes: bytes(&found.damaged),
-        });
-        self
+        }
     }
 }

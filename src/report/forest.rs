@@ -73,6 +73,7 @@ pub struct ForestImageEntry {
 }
 
 /// What is known of the parent of an image.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -156,7 +157,7 @@ impl ForestFailure {
         Self {
             filename: text_of(Some(path)),
             filename_bytes: NameBytes::of(path),
-            error: error.to_string(),
+            error: format!("{error:#}"),
             looks_like: LooksLike::of_error(error),
         }
     }

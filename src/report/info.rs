@@ -10,6 +10,7 @@ use crate::disk::{Chain, Disk, FoundBy};
 use crate::error::{Error, ErrorKind, Result, Rule, Severity, Structure};
 use crate::format::PayloadBlockState;
 use crate::image::{BlockStates, Image, ImageKind, ParentLocator, Region};
+use crate::ops::inventory::Checkpoints;
 use crate::ops::{self, DiskLayout};
 
 use super::{Fields, InfoCheckpoints, LogUse, NameBytes, Report, Schema, Span, Truncated, entries_replayed, text_of};
@@ -252,6 +253,7 @@ pub struct InfoParent {
 }
 
 /// Content of a disk, or why it is unknown.
+#[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -284,6 +286,13 @@ pub struct InfoWarning {
 }
 
 impl Info {
+    /// Adds the images that depend on the image.
+    #[must_use]
+    pub fn checkpoints(mut self, found: &Checkpoints) -> Self {
+        self.format_specific.data.checkpoints = Some(InfoCheckpoints::of(found));
+        self
+    }
+
     /// Describes the image that was opened, and what is on its disk.
     ///
     /// # Errors
@@ -441,7 +450,7 @@ impl InfoWarning {
         Self {
             code: finding.rule,
             severity: finding.severity,
-            text: finding.detail.to_string(),
+            text: format!("{:#}", finding.detail),
             range: finding.range.clone().map(Span::from),
             habit_of: finding.habit_of.map(Cow::Borrowed),
         }

@@ -89,7 +89,7 @@ impl List {
             problem: image.and_then(|image| image.problem.as_ref()).map(ToString::to_string),
             contents: image.map(|image| match &image.layout {
                 Ok(layout) => InfoContents::Known(Box::new(layout.clone())),
-                Err(error) => InfoContents::Unknown { error: error.to_string() },
+                Err(error) => InfoContents::Unknown { error: format!("{error:#}") },
             }),
             disk: digests.map(|digests| {
                 digests.iter().map(|digest| (digest.algorithm().as_str(), digest.to_string())).collect()

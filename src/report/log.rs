@@ -99,7 +99,7 @@ impl Log {
             return "clean: nothing to replay".to_owned();
         }
         if let Some(error) = report.replay_error() {
-            return format!("dirty, and cannot be replayed: {error}");
+            return format!("dirty, and cannot be replayed: {error:#}");
         }
         let active = report.entries().iter().filter(|entry| entry.status == EntryStatus::Active).count();
         format!("dirty: {active} {} to replay", if active == 1 { "entry" } else { "entries" })
@@ -114,7 +114,7 @@ impl LogEntry {
             EntryStatus::Active => (LogEntryStatus::Active, None),
             EntryStatus::Stale => (LogEntryStatus::Stale, None),
             EntryStatus::OtherLog => (LogEntryStatus::OtherLog, None),
-            EntryStatus::Broken(error) => (LogEntryStatus::Broken, Some(error.to_string())),
+            EntryStatus::Broken(error) => (LogEntryStatus::Broken, Some(format!("{error:#}"))),
         };
         Self { offset: entry.offset, status, reason, content: entry.content.clone() }
     }

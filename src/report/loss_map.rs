@@ -114,7 +114,7 @@ impl LossMapEntry {
             layer: loss.reason.layer(),
             structure: loss.reason.structure().to_string(),
             offset: loss.reason.offset(),
-            reason: loss.reason.to_string(),
+            reason: format!("{:#}", loss.reason),
         }
     }
 }

@@ -36,7 +36,7 @@ impl Share {
     }
 
     pub(super) fn new(share: &plan::Share, disk_size: u64, state: String) -> Self {
-        let plan::Share { shard, offset, length, .. } = *share;
+        let plan::Share { shard, offset, len: length, .. } = *share;
         Self { index: shard.index(), count: shard.count(), offset, length, disk_size, state }
     }
 
@@ -48,6 +48,7 @@ impl Share {
 }
 
 /// Reason why reports of shares cannot be merged.
+#[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MergeError {
     /// Place of the report with the problem among those that were given, from 0.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 
 use crate::error::Error;
 
@@ -29,6 +30,12 @@ impl fmt::Display for ScanError {
         }
     }
 }
+
+// As of `Error`: an `io::Error` in it is never changed.
+impl UnwindSafe for ScanError {}
+impl RefUnwindSafe for ScanError {}
+impl UnwindSafe for ManifestError {}
+impl RefUnwindSafe for ManifestError {}
 
 impl std::error::Error for ScanError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {

@@ -7,6 +7,7 @@ use super::plan::UNIT;
 use super::progress::Progress;
 
 /// Policy for the page cache.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PageCachePolicy {
     /// Leaves the decision to the system, so that the data may be in the page cache for the next reader.

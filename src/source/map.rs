@@ -64,8 +64,8 @@ impl Source {
     /// The conditions of [`FileMapping::new`].
     pub(crate) unsafe fn map_open(file: OpenFile) -> Result<Self> {
         // SAFETY: the caller's promise is passed on.
-        let door =
-            unsafe { door_of(&file) }.map_err(|error| Error::of(Structure::File, ErrorKind::Io(error.into())))?;
+        let door = unsafe { door_of(&file) }
+            .map_err(|error| Error::of(Structure::File, ErrorKind::Io(error.into())).in_file(Some(&file.path)))?;
         let length = file.length();
         Ok(Self::new(door, Some(file), length))
     }

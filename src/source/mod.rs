@@ -123,10 +123,11 @@ impl Source {
     /// suffice, or the file was changed *during* this call, according to its size and times.
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         let file = OpenFile::open(path.as_ref(), Allow::Named)?;
-        let failed = |error: std::io::Error| Error::of(Structure::File, ErrorKind::Io(error.into()));
-        let door = Door::copy_of(&file).map_err(failed)?;
-        if file.has_changed().map_err(failed)? {
-            return Err(Error::of(Structure::File, ErrorKind::Changed));
+        let failed = |kind: ErrorKind| Error::of(Structure::File, kind).in_file(Some(&file.path));
+        let unread = |error: std::io::Error| failed(ErrorKind::Io(error.into()));
+        let door = Door::copy_of(&file).map_err(unread)?;
+        if file.has_changed().map_err(unread)? {
+            return Err(failed(ErrorKind::Changed));
         }
         let length = file.length();
         Ok(Self::new(door, Some(file), length))

@@ -87,6 +87,11 @@ pub(crate) enum Allow {
 impl OpenFile {
     /// Opens the file at `path`.
     pub(crate) fn open(path: &Path, allow: Allow) -> Result<Self> {
+        Self::open_unnamed(path, allow).map_err(|error| error.in_file(Some(path)))
+    }
+
+    /// As [`OpenFile::open`], with errors that do not name the path.
+    fn open_unnamed(path: &Path, allow: Allow) -> Result<Self> {
         let failed = |error: io::Error| Error::of(Structure::File, ErrorKind::Open(error.into()));
         // Inspected before it is opened, since opening a device can have side effects, and again afterwards, since it
         // may have been replaced in between.

@@ -10,15 +10,18 @@ use proptest::test_runner::RngSeed;
 use rayon::iter::ParallelIterator;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use uuid::Uuid;
-use vhdx_mmap::{Disk, ErrorKind, Location, Run, Segment, ZERO_PAGES_LENGTH};
+use vhdx_mmap::{Disk, ErrorKind, Location, Run, Segment, ZERO_PAGES_LEN};
 
 use crate::kit::builder::{FileLength, Image, Region, Slot, Spec};
 use crate::kit::log::Dirty;
+use crate::kit::optional::rounds;
 use crate::kit::oracle::{LogPolicy, Oracle, Origin};
 use crate::kit::{Bitmap, Block, Fill, Geometry, MIB, Place, pattern};
 use crate::lab::{Door, Expected, Rng, number_of, open_through, oracle, run, size, soil, wide};
 
-pub(crate) fn cases(cases: u32) -> ProptestConfig {
+/// The same cases in each run: this number of them, or fewer: see [`rounds`].
+pub(crate) fn cases(all: u32) -> ProptestConfig {
+    let cases = u32::try_from(rounds(size(all.into()))).unwrap();
     let rng_seed = RngSeed::Fixed(0x7668_6478);
     ProptestConfig { cases, failure_persistence: None, rng_seed, max_shrink_iters: 200, ..ProptestConfig::default() }
 }
@@ -424,7 +427,7 @@ fn copies(disk: &Disk, range: Range<u64>, content: &Expected) {
     let segments: Vec<Segment<'_>> = disk.segments(range.clone()).collect::<Result<_, _>>().unwrap();
     let is_one = match *segments {
         [] | [Segment::Data(_)] => true,
-        [Segment::Zero(zeros)] => zeros <= wide(ZERO_PAGES_LENGTH),
+        [Segment::Zero(zeros)] => zeros <= wide(ZERO_PAGES_LEN),
         _ => false,
     };
     match disk.slice(range.start, length).unwrap() {

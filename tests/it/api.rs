@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use vhdx_mmap::{
-    Block, Disk, DiskRange, Error, Extents, Image, MetadataOverrides, OpenOptions, Parents, Reader, Segment, Segments,
-    SharedBytes, Source,
+    Block, Chain, Disk, DiskRange, Error, Extents, Image, Input, Layer, Losses, MetadataOverrides, OpenOptions,
+    Parents, Reader, Runs, ScanError, Segment, Segments, SharedBytes, Source,
 };
 
 use crate::support::map;
@@ -48,6 +48,12 @@ fn public_types_are_unwind_safe() {
     unwinds::<Reader<Arc<Disk>>>();
     unwinds::<SharedBytes>();
     unwinds::<DiskRange<Arc<Disk>>>();
+    unwinds::<Chain>();
+    unwinds::<Layer>();
+    unwinds::<Runs<Arc<Disk>>>();
+    unwinds::<Losses<'static>>();
+    unwinds::<ScanError>();
+    unwinds::<Input<'static>>();
 }
 
 #[test]

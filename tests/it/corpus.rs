@@ -6,8 +6,11 @@ use std::process::Command;
 use std::sync::LazyLock;
 
 use serde_json::Value;
+use vhdx_mmap::{Disk, Error, OpenOptions, Parents};
 
-use crate::support::{is_zero, open, sha256, skip};
+use crate::kit::optional::stride;
+use crate::lab::Door;
+use crate::support::{is_zero, sha256, skip, with_parents_beside};
 
 /// Returns the unpacked corpus. Without one, prints that the tests are skipped.
 fn corpus() -> Option<&'static PathBuf> {
@@ -34,10 +37,21 @@ fn records(folder: &Path) -> Vec<Value> {
     manifest["images"].as_array().unwrap().clone()
 }
 
+/// Opens an image through a door, with parents that lie beside it.
+fn open(door: Door, path: &Path) -> Result<Disk, Error> {
+    let beside = match door {
+        Door::Map => with_parents_beside(),
+        Door::Memory | Door::Open => OpenOptions::new().parents(Parents::Beside),
+        // A reader has no path.
+        Door::Reader => OpenOptions::new().parents(Parents::Within(vec![path.parent().unwrap().to_path_buf()])),
+    };
+    Disk::open(door.source(path)?, &beside)
+}
+
 /// Returns the difference between an image and its record, if any.
-fn verdict(folder: &Path, record: &Value) -> Result<(), String> {
+fn verdict(folder: &Path, record: &Value, door: Door) -> Result<(), String> {
     let path = folder.join(record["file"].as_str().unwrap());
-    let read = open(&path).map_err(|error| format!("refused: {error}")).and_then(|disk| {
+    let read = open(door, &path).map_err(|error| format!("refused: {error}")).and_then(|disk| {
         let recorded = |key: &str| record[key].as_u64().unwrap();
         let image = disk.image();
         let same = disk.size() == recorded("virtual_size")
@@ -64,8 +78,8 @@ fn verdict(folder: &Path, record: &Value) -> Result<(), String> {
     }
 }
 
-fn content(disk: &vhdx_mmap::Disk, record: &Value) -> Result<(), String> {
-    let said = |error: vhdx_mmap::Error| error.to_string();
+fn content(disk: &Disk, record: &Value) -> Result<(), String> {
+    let said = |error: Error| error.to_string();
     if let Some(expected) = record["sha256"].as_str() {
         let found = sha256(disk, 0..disk.size()).map_err(said)?;
         // One manifest has lost a digit of a digest.
@@ -104,9 +118,13 @@ fn all_images_of(name: &str) {
     let folder = corpus.join(name);
     let records = records(&folder);
     assert!(!records.is_empty());
-    let wrong: Vec<String> = records
-        .iter()
-        .filter_map(|record| Some(format!("{}: {}", record["file"], verdict(&folder, record).err()?)))
+    // Each image through every door, or through some.
+    let all = records.iter().flat_map(|record| Door::ALL.map(|door| (record, door)));
+    let wrong: Vec<String> = all
+        .step_by(stride())
+        .filter_map(|(record, door)| {
+            Some(format!("{} by {door:?}: {}", record["file"], verdict(&folder, record, door).err()?))
+        })
         .collect();
     assert!(wrong.is_empty(), "{} of {} images:\n{}", wrong.len(), records.len(), wrong.join("\n"));
 }

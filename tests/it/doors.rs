@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use vhdx_mmap::{
-    Category, Disk, DiskRange, ErrorKind, Image as Opened, Location, LogPolicy, OpenOptions, Parents,
+    Category, Disk, DiskRange, Error, ErrorKind, Image as Opened, Location, LogPolicy, OpenOptions, Parents,
     PayloadBlockState, ReadAt, Reader, Rule, Run, Segment, SharedBytes, Source, Strictness,
 };
 
@@ -110,7 +110,7 @@ fn known_holes_are_not_read() {
     assert!(bytes <= 2 * MIB, "{requests} requests for {bytes} bytes of a table");
 }
 
-/// The error names the structure that could not be read, and contains the reader's text.
+/// A second question about the content of the same disk reads nothing.
 #[test]
 fn content_is_judged_once() {
     let reader = Counted::of(&Spec::default().build());
@@ -122,6 +122,7 @@ fn content_is_judged_once() {
     assert_eq!(reader.take(), (0, 0));
 }
 
+/// The error names the structure that could not be read, and contains the reader's text.
 #[test]
 fn failure_of_a_reader_is_an_error_with_its_cause() {
     let image = Spec::empty(8 * MIB).block(1, Block::full()).block(2, Block::full()).build();
@@ -233,6 +234,33 @@ fn shared_bytes_keep_their_disk_alive() {
     assert!(kept.upgrade().is_none(), "the last of the bytes takes the disk with it");
 }
 
+/// Of files that are missing, no images, or damaged where a read finds it. The alternate text leaves the path out.
+#[test]
+fn errors_name_the_file() {
+    let folder = temp_dir();
+    let path = folder.path().join("disk.vhdx");
+    let named = |error: &Error| {
+        assert_eq!(error.file(), Some(path.as_path()));
+        assert_eq!(error.to_string(), format!("{}: {error:#}", path.display()));
+    };
+    named(&Source::open(&path).unwrap_err());
+    named(&Source::load(&path).unwrap_err());
+    std::fs::write(&path, [b'x'; 5000]).unwrap();
+    named(&Disk::open(Source::open(&path).unwrap(), &OpenOptions::new()).unwrap_err());
+    let mut image = Spec::empty(8 * MIB).block(1, Block::full()).build();
+    let entry = image.block_entry_at(1);
+    image.bytes.write(entry, &[0xFF; 8]);
+    image.bytes.write_file(&path).unwrap();
+    for door in [Door::Memory, Door::Map, Door::Open] {
+        let disk = Disk::open(door.source(&path).unwrap(), &OpenOptions::new()).unwrap();
+        named(&disk.read_at(&mut [0; 10], MIB).unwrap_err());
+    }
+    // A reader has no path.
+    let disk = Disk::open(Door::Reader.source(&path).unwrap(), &OpenOptions::new()).unwrap();
+    let error = disk.read_at(&mut [0; 10], MIB).unwrap_err();
+    assert_eq!((error.file(), error.to_string()), (None, format!("{error:#}")));
+}
+
 #[test]
 fn disk_range_acts_like_a_disk() {
     let spec = Spec::empty(8 * MIB).block(1, Block::full()).block(2, Block::full());
@@ -252,6 +280,9 @@ fn disk_range_acts_like_a_disk() {
     let extents: Vec<Run> = part.extents(..).collect::<Result<_, _>>().unwrap();
     assert_eq!(extents.iter().map(|run| run.len).sum::<u64>(), part.size());
     assert_eq!((extents[0].start, extents[0].at), (0, Location::File(image.block_at(1) + 512)));
+    let runs: Vec<Run> = part.runs(..).collect::<Result<_, _>>().unwrap();
+    let found: Vec<_> = runs.iter().map(|run| (run.start, run.len)).collect();
+    assert_eq!(found, [(0, 2 * MIB - 512), (2 * MIB - 512, 100)]);
     assert_eq!(part.extent_at(part.size() - 50, 10).unwrap().unwrap().at, Location::Zero);
     assert_eq!(part.extent_at(part.size(), 10).unwrap(), None);
     let mut reader = part.reader();
@@ -398,10 +429,10 @@ fn entries_that_cannot_be_read_for_one_cause_are_one_loss() {
     assert_eq!(losses, [(512 * MIB, 1024 * MIB)]);
 }
 
-/// A file behind a reader.
-struct Behind(std::fs::File);
+/// A reader of a file, which is not known to be one.
+struct FileReader(std::fs::File);
 
-impl ReadAt for Behind {
+impl ReadAt for FileReader {
     fn len(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())
     }
@@ -412,12 +443,12 @@ impl ReadAt for Behind {
 }
 
 #[test]
-fn truncated_file_behind_a_reader_is_lost_from_its_end() {
+fn truncated_file_of_a_reader_is_lost_from_its_end() {
     let folder = temp_dir();
     let image = Spec::empty(8 * MIB).block(1, Block::full()).build();
     let path = folder.path().join("disk.vhdx");
     image.bytes.write_file(&path).unwrap();
-    let source = Source::from_reader(Behind(std::fs::File::open(&path).unwrap())).unwrap();
+    let source = Source::from_reader(FileReader(std::fs::File::open(&path).unwrap())).unwrap();
     let disk = Disk::open(source, &OpenOptions::new()).unwrap();
     let end = image.block_at(1) + 5000;
     std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(end).unwrap();

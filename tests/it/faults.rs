@@ -10,10 +10,11 @@ mod parents;
 mod regions;
 
 use uuid::Uuid;
-use vhdx_mmap::{Category, Error, ErrorKind, Rule, Severity, Structure};
+use vhdx_mmap::{Category, Disk, Error, ErrorKind, Rule, Severity, Structure};
 
 use crate::kit::builder::Image;
-use crate::lab::{Expected, open_chain, open_image, size};
+use crate::lab::{Door, Expected, open_through, size};
+use crate::support::each_piece;
 
 /// Returns whether an error is of the kind of the pattern.
 macro_rules! kind {
@@ -96,7 +97,7 @@ impl Rows {
         }
         let offset = error.offset().map_or_else(String::new, |offset| format!(" at {offset:#x}"));
         let beginning = format!("{}{offset}: ", error.structure());
-        if error.layer() == 0 && !error.to_string().starts_with(&beginning) {
+        if error.layer() == 0 && !format!("{error:#}").starts_with(&beginning) {
             self.wrong.push(format!("{what}: \"{error}\" does not begin with \"{beginning}\""));
         }
     }
@@ -111,7 +112,9 @@ impl Rows {
 
     /// An image that must not be opened.
     fn refused(&mut self, what: &str, image: &Image, place: Place, is_it: IsIt<'_>) {
-        self.failed(what, open_image(image), place, is_it);
+        for door in Door::ALL {
+            self.failed(&format!("{what} by {door:?}"), open_through(door, &[image]), place, is_it);
+        }
     }
 
     /// An image that must be read as intended, with exactly these warnings.
@@ -122,17 +125,32 @@ impl Rows {
 
     /// A chain, child first, that must be read as intended, with exactly these warnings and their layers.
     fn warned_chain(&mut self, what: &str, chain: &[&Image], expected: &[(usize, Rule, Structure, Option<u64>)]) {
-        let disk = match open_chain(chain) {
+        // These find parents whatever the names are that the images store.
+        let doors = if chain.len() == 1 { &Door::ALL[..] } else { &[Door::Memory, Door::Reader] };
+        for door in doors {
+            self.warned_by(&format!("{what} by {door:?}"), open_through(*door, chain), chain, expected);
+        }
+    }
+
+    fn warned_by(
+        &mut self,
+        what: &str,
+        disk: Result<Disk, Error>,
+        chain: &[&Image],
+        expected: &[(usize, Rule, Structure, Option<u64>)],
+    ) {
+        let disk = match disk {
             Ok(disk) => disk,
             Err(error) => return self.wrong.push(format!("{what}: refused: {error:?}")),
         };
         let content = Expected::of(chain);
-        let mut at = 0;
-        for segment in disk.segments(..) {
-            match segment {
-                Ok(segment) if content.differs(at, segment).is_none() => at += segment.len(),
-                other => return self.wrong.push(format!("{what}: reads wrong at {at:#x}: {:?}", other.err())),
-            }
+        let (mut at, mut is_same) = (0, true);
+        let read = each_piece(&disk, 0..disk.size(), |segment| {
+            is_same &= content.differs(at, segment).is_none();
+            at += segment.len();
+        });
+        if read.is_err() || !is_same {
+            return self.wrong.push(format!("{what}: reads wrong before {at:#x}: {:?}", read.err()));
         }
         let place = |(layer, warning): (usize, &vhdx_mmap::Warning)| {
             (layer, warning.rule, warning.detail.structure(), warning.detail.offset())

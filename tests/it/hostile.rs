@@ -21,6 +21,7 @@ use crate::damaged::{check_agrees, salvage_agrees};
 use crate::kit::FileBytes;
 use crate::kit::builder::{Image, Spec};
 use crate::kit::log::Dirty;
+use crate::kit::optional::stride;
 use crate::kit::oracle::{Fault, LogPolicy, Oracle};
 use crate::kit::{Block, MIB};
 use crate::lab::{Expected, Rng, file_of, run, size, wide};
@@ -52,6 +53,14 @@ impl Tally {
             Verdict::Same => self.same += 1,
             Verdict::Other => self.other += 1,
         }
+    }
+
+    /// Asserts that more than these numbers of all ways were refused, harmless, and read as other bytes, or of those of
+    /// them that were tried.
+    #[track_caller]
+    fn assert_more_than(&self, least: [u32; 3]) {
+        let [refused, same, other] = least.map(|least| least / u32::try_from(stride()).unwrap());
+        assert!(self.refused > refused && self.same > same && self.other >= other, "{self:?}");
     }
 }
 

@@ -178,7 +178,8 @@ print(f"{spent:.2f} s, {(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - be
 
 def tables(path: Path) -> None:
     for how, text in (("table", "as a table"), ("stream", "as a stream")):
-        done = subprocess.run([sys.executable, "-c", TABLE.replace("NOW", now.__name__), path, how], capture_output=True, text=True, check=True)
+        code = TABLE.replace("NOW", now.__name__)
+        done = subprocess.run([sys.executable, "-c", code, path, how], capture_output=True, text=True, check=True)
         row(f"all blocks of 64 TiB in blocks of 1 MiB, {text}", done.stdout.strip(), "", None)
 
 

@@ -20,7 +20,7 @@ use pyo3::types::PyCapsule;
 use vhdx_mmap::{Location, PayloadBlockState, Run};
 
 use crate::ending;
-use crate::rows::{KINDS, Rows, Walk, kind_of};
+use crate::walk::{KINDS, Selection, Walk, kind_of};
 
 /// Rows of a batch.
 const ROWS: usize = 1 << 16;
@@ -54,7 +54,7 @@ fn names() -> DataType {
 }
 
 /// The columns of extents or blocks.
-pub(crate) fn schema_of(rows: &Rows) -> Schema {
+pub(crate) fn schema_of(rows: &Selection) -> Schema {
     let mut fields = Vec::new();
     if rows.block_size.is_some() {
         fields.push(Field::new("block", DataType::UInt64, false));
@@ -75,12 +75,35 @@ pub(crate) fn schema_of(rows: &Rows) -> Schema {
 
 /// Extents or blocks, batch by batch.
 pub(crate) struct RowBatches {
-    rows: Rows,
+    rows: Selection,
     walk: Walk,
     schema: SchemaRef,
     kinds: ArrayRef,
     states: ArrayRef,
+    /// The runs of a batch, and the number of rows of each.
+    runs: Vec<(Run, u64)>,
+    /// The columns of the last batch that is equal in all rows but for where they are.
+    uniform: Option<(Uniform, Vec<ArrayRef>)>,
     is_done: bool,
+}
+
+/// What the rows of a batch have in common if it is one run that is in no file. A disk has millions of such rows, and
+/// batch after batch shares their columns.
+#[derive(PartialEq, Eq)]
+struct Uniform {
+    length: u64,
+    rows: u64,
+    kind: i8,
+    layer: usize,
+    state: Option<PayloadBlockState>,
+}
+
+impl Uniform {
+    fn of(runs: &[(Run, u64)]) -> Option<Self> {
+        let [(run, rows)] = runs else { return None };
+        let uniform = Self { length: run.len, rows: *rows, kind: kind_of(run), layer: run.layer, state: run.state };
+        run.file_offset().is_none().then_some(uniform)
+    }
 }
 
 /// The number of a state in [`PayloadBlockState::ALL`].
@@ -90,13 +113,15 @@ fn number_of(state: PayloadBlockState) -> Option<i8> {
 }
 
 impl RowBatches {
-    pub(crate) fn new(rows: Rows) -> Self {
+    pub(crate) fn new(rows: Selection) -> Self {
         let states: Vec<&str> = PayloadBlockState::ALL.iter().map(|state| state.as_str()).collect();
         Self {
             walk: rows.walk(),
             schema: Arc::new(schema_of(&rows)),
             kinds: Arc::new(StringArray::from(KINDS.to_vec())),
             states: Arc::new(StringArray::from(states)),
+            runs: Vec::new(),
+            uniform: None,
             is_done: false,
             rows,
         }
@@ -121,34 +146,56 @@ impl RowBatches {
         payload.try_append_view(block, 0, length)
     }
 
-    fn batch(&mut self) -> Result<Option<RecordBatch>, ArrowError> {
-        let most = if self.rows.has_payload { ROWS_WITH_PAYLOAD } else { ROWS };
-        let mut columns = Columns::with_capacity(most);
-        let mut payload = BinaryViewBuilder::new();
-        let mut range = None;
-        while columns.offsets.len() < most {
+    /// Takes the runs of the next batch from the walk.
+    fn take_runs(&mut self) -> Result<(), ArrowError> {
+        let most = to_u64(if self.rows.has_payload { ROWS_WITH_PAYLOAD } else { ROWS });
+        self.runs.clear();
+        let mut count = 0;
+        while count < most {
             // A run with payload is one row, so that its bytes are one value.
-            let rows = if self.rows.has_payload { 1 } else { to_u64(most.saturating_sub(columns.offsets.len())) };
+            let rows = if self.rows.has_payload { 1 } else { most.saturating_sub(count) };
             let Some(next) = self.walk.next_rows(rows) else {
                 self.is_done = true;
                 break;
             };
             let (run, rows) = next.map_err(external)?;
-            columns.add(&run, rows, self.walk.block_of(&run));
-            if self.rows.has_payload {
-                self.add_payload(&mut payload, &run)?;
-            }
-            let (start, _) = range.unwrap_or((run.start, run.start));
-            range = Some((start, run.end()));
+            self.runs.push((run, rows));
+            count = count.saturating_add(rows);
         }
-        let Some((start, end)) = range else { return Ok(None) };
-        let mut arrays = columns.finish(self.rows.block_size.is_some(), &self.kinds, &self.states)?;
+        Ok(())
+    }
+
+    fn batch(&mut self) -> Result<Option<RecordBatch>, ArrowError> {
+        self.take_runs()?;
+        let (Some((first, _)), Some((last, _))) = (self.runs.first(), self.runs.last()) else { return Ok(None) };
+        let (start, end) = (first.start, last.end());
+        let mut arrays: Vec<ArrayRef> = Vec::new();
+        if self.rows.block_size.is_some() {
+            arrays.push(Arc::new(column(&self.runs, |run, _| (self.walk.block_of(run).unwrap_or(0), 1))));
+        }
+        arrays.push(Arc::new(column(&self.runs, |run, rows| (run.start, each(run, rows)))));
+        arrays.extend(self.facts()?);
         if self.rows.has_payload {
+            let mut payload = BinaryViewBuilder::new();
+            self.runs.iter().try_for_each(|(run, _)| self.add_payload(&mut payload, run))?;
             arrays.push(Arc::new(payload.finish()));
             // The first bytes of each value are in the table: they must be those of the file.
             self.rows.disk.check_lost(start..end).map_err(external)?;
         }
         RecordBatch::try_new(Arc::clone(&self.schema), arrays).map(Some)
+    }
+
+    /// Returns the columns after those that say where the rows are.
+    fn facts(&mut self) -> Result<Vec<ArrayRef>, ArrowError> {
+        let uniform = Uniform::of(&self.runs);
+        if let (Some(uniform), Some((known, arrays))) = (&uniform, &self.uniform)
+            && uniform == known
+        {
+            return Ok(arrays.clone());
+        }
+        let arrays = Facts::of(&self.runs).finish(&self.kinds, &self.states)?;
+        self.uniform = uniform.map(|uniform| (uniform, arrays.clone()));
+        Ok(arrays)
     }
 }
 
@@ -156,10 +203,30 @@ fn to_u64(number: usize) -> u64 {
     u64::try_from(number).unwrap_or(u64::MAX)
 }
 
-/// The columns of a batch.
-struct Columns {
-    blocks: Vec<u64>,
-    offsets: Vec<u64>,
+/// Length of each of the rows of a run, which are equal.
+fn each(run: &Run, rows: u64) -> u64 {
+    run.len.checked_div(rows).unwrap_or(run.len)
+}
+
+/// Returns `rows` numbers, from `first` on, at a distance of `step`.
+fn row(first: u64, step: u64, rows: u64) -> impl Iterator<Item = u64> {
+    (0..rows).map(move |number| first.saturating_add(number.saturating_mul(step)))
+}
+
+/// Returns a column of where the rows of all runs are: `of` says where the first of a run is, and the distance of the
+/// others.
+fn column(runs: &[(Run, u64)], of: impl Fn(&Run, u64) -> (u64, u64)) -> UInt64Array {
+    let count = runs.iter().map(|(_, rows)| usize::try_from(*rows).unwrap_or(0)).sum();
+    let mut values = Vec::with_capacity(count);
+    for (run, rows) in runs {
+        let (first, step) = of(run, *rows);
+        values.extend(row(first, step, *rows));
+    }
+    UInt64Array::from(values)
+}
+
+/// The columns of a batch that do not say where the rows are.
+struct Facts {
     lengths: Vec<u64>,
     kinds: Vec<i8>,
     layers: Vec<u16>,
@@ -167,30 +234,24 @@ struct Columns {
     places: UInt64Builder,
 }
 
-impl Columns {
-    /// Makes columns with space for `rows` rows.
-    fn with_capacity(rows: usize) -> Self {
-        Self {
-            blocks: Vec::with_capacity(rows),
-            offsets: Vec::with_capacity(rows),
-            lengths: Vec::with_capacity(rows),
-            kinds: Vec::with_capacity(rows),
-            layers: Vec::with_capacity(rows),
-            states: Int8Builder::with_capacity(rows),
-            places: UInt64Builder::with_capacity(rows),
-        }
+impl Facts {
+    fn of(runs: &[(Run, u64)]) -> Self {
+        let mut facts = Self {
+            lengths: Vec::new(),
+            kinds: Vec::new(),
+            layers: Vec::new(),
+            states: Int8Builder::new(),
+            places: UInt64Builder::new(),
+        };
+        runs.iter().for_each(|(run, rows)| facts.add(run, *rows));
+        facts
     }
 
-    /// Adds a run as `rows` rows of equal length, of which the first begins in block `block`.
-    fn add(&mut self, run: &Run, rows: u64, block: Option<u64>) {
-        let each = run.len.checked_div(rows).unwrap_or(run.len);
+    /// Adds a run as `rows` rows of equal length.
+    fn add(&mut self, run: &Run, rows: u64) {
+        let length = each(run, rows);
         let count = usize::try_from(rows).unwrap_or(1);
-        let starts = |first: u64| (0..rows).map(move |number| first.saturating_add(number.saturating_mul(each)));
-        if let Some(block) = block {
-            self.blocks.extend(block..block.saturating_add(rows));
-        }
-        self.offsets.extend(starts(run.start));
-        self.lengths.extend(std::iter::repeat_n(each, count));
+        self.lengths.extend(std::iter::repeat_n(length, count));
         self.kinds.extend(std::iter::repeat_n(kind_of(run), count));
         self.layers.extend(std::iter::repeat_n(u16::try_from(run.layer).unwrap_or(u16::MAX), count));
         match run.state.and_then(number_of) {
@@ -198,25 +259,21 @@ impl Columns {
             None => self.states.append_nulls(count),
         }
         match run.file_offset() {
-            Some(place) => starts(place).for_each(|place| self.places.append_value(place)),
+            Some(place) => row(place, length, rows).for_each(|place| self.places.append_value(place)),
             None => self.places.append_nulls(count),
         }
     }
 
-    fn finish(mut self, has_blocks: bool, kinds: &ArrayRef, states: &ArrayRef) -> Result<Vec<ArrayRef>, ArrowError> {
-        let mut arrays: Vec<ArrayRef> = Vec::new();
-        if has_blocks {
-            arrays.push(Arc::new(UInt64Array::from(self.blocks)));
-        }
+    fn finish(mut self, kinds: &ArrayRef, states: &ArrayRef) -> Result<Vec<ArrayRef>, ArrowError> {
         let kinds = DictionaryArray::<Int8Type>::try_new(Int8Array::from(self.kinds), Arc::clone(kinds))?;
         let states = DictionaryArray::<Int8Type>::try_new(self.states.finish(), Arc::clone(states))?;
-        arrays.push(Arc::new(UInt64Array::from(self.offsets)));
-        arrays.push(Arc::new(UInt64Array::from(self.lengths)));
-        arrays.push(Arc::new(kinds));
-        arrays.push(Arc::new(UInt16Array::from(self.layers)));
-        arrays.push(Arc::new(states));
-        arrays.push(Arc::new(self.places.finish()));
-        Ok(arrays)
+        Ok(vec![
+            Arc::new(UInt64Array::from(self.lengths)),
+            Arc::new(kinds),
+            Arc::new(UInt16Array::from(self.layers)),
+            Arc::new(states),
+            Arc::new(self.places.finish()),
+        ])
     }
 }
 

@@ -13,8 +13,9 @@ use crate::buffer::{self, Data};
 use crate::ending;
 use crate::error;
 use crate::open::{Options, State};
-use crate::plan::SplitBase;
 use crate::rows::{Cut, Lost, Rows, SegmentIter, Zeros};
+use crate::split::SplitBase;
+use crate::walk::Selection;
 
 /// A disk. `vhdx_mmap.Disk` is the class to use.
 #[pyclass(frozen, subclass, weakref, module = "vhdx_mmap._native")]
@@ -187,7 +188,7 @@ impl DiskBase {
     fn warning_rows(&self) -> PyResult<Vec<(usize, &'static str, &'static str, String)>> {
         let state = self.state()?;
         let rows = state.disk.warnings().map(|(layer, warning)| {
-            (layer, warning.rule.code(), warning.severity.as_str(), warning.detail.to_string())
+            (layer, warning.rule.code(), warning.severity.as_str(), format!("{:#}", warning.detail))
         });
         Ok(rows.collect())
     }
@@ -198,7 +199,7 @@ impl DiskBase {
         ending::detach(py, || {
             let losses = state.disk.losses(..).map(|loss| {
                 let range = loss.range;
-                (range.start, range.end.saturating_sub(range.start), loss.reason.to_string())
+                (range.start, range.end.saturating_sub(range.start), format!("{:#}", loss.reason))
             });
             losses.collect()
         })
@@ -290,7 +291,7 @@ impl DiskBase {
     #[pyo3(signature = (offset = 0, length = None))]
     fn segments(&self, py: Python<'_>, offset: u64, length: Option<u64>) -> PyResult<SegmentIter> {
         let rows = self.rows(py, offset, length, false, false)?;
-        Ok(SegmentIter::new(&rows))
+        Ok(SegmentIter::new(&rows.0))
     }
 
     /// Extents of a range; with `blocks`, cut at the ends of blocks; with `payload`, with their bytes as a column.
@@ -304,7 +305,8 @@ impl DiskBase {
         }
         let block_size = blocks.then(|| state.disk.block_size());
         let disk = Arc::clone(&state.disk);
-        Ok(Rows { disk, start: offset, end, block_size, has_payload: payload, calls_python: state.calls_python() })
+        let calls_python = state.calls_python();
+        Ok(Rows(Selection { disk, start: offset, end, block_size, has_payload: payload, calls_python }))
     }
 }
 

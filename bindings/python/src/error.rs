@@ -153,7 +153,7 @@ pub(crate) fn in_image(py: Python<'_>, error: &Error, image: Option<&Path>) -> P
     if let Err(error) = set() {
         return error;
     }
-    let text = image.map_or_else(|| error.to_string(), |image| format!("{}: {error}", image.display()));
+    let text = image.map_or_else(|| error.to_string(), |image| format!("{}: {error:#}", image.display()));
     let made = exception(py, class_of(error), &text, Some(&attributes));
     if cause.is_some() {
         made.set_cause(py, cause);

@@ -220,7 +220,8 @@ impl FileBase {
     /// Where the content lies: offset in the file, length, offset in the volume or none for zeros.
     fn runs(&self) -> PyResult<Vec<(u64, u64, Option<u64>)>> {
         self.0.with_dependent(|_, content| {
-            let (_, runs) = content.runs().ok_or_else(|| PyValueError::new_err("the content lies nowhere as it is"))?;
+            let unmapped = || PyValueError::new_err("the content is not on the disk as it is read");
+            let (_, runs) = content.runs().ok_or_else(unmapped)?;
             Ok(runs.iter().map(|run| (run.start, run.length, run.at)).collect())
         })
     }

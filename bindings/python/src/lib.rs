@@ -12,11 +12,14 @@ mod disk;
 mod ending;
 mod error;
 mod files;
+mod json;
 mod open;
 mod ops;
 mod plan;
 mod rows;
 mod source;
+mod split;
+mod walk;
 mod work;
 
 use pyo3::prelude::*;
@@ -38,11 +41,12 @@ mod _native {
     use super::ops::{changes, check, compare, create_manifest, extract, hash, info, layout, verify};
     #[pymodule_export]
     use super::plan::{
-        PlanBase, SplitBase, check_share, diff_share, extract_share, hash_each, hash_share, make_plan, manifest_share,
-        merge,
+        check_share, diff_share, extract_share, hash_each, hash_share, make_plan, manifest_share, merge,
     };
     #[pymodule_export]
     use super::rows::{Cut, Extent, Lost, Rows, Zeros};
+    #[pymodule_export]
+    use super::split::{PlanBase, SplitBase};
 
     /// Version of the package.
     #[pymodule_export]

@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
-use serde::Serialize;
 use vhdx_mmap::ops::manifest::{self, Root};
 use vhdx_mmap::ops::{self, Algorithm, CheckOptions, Digest, ExtractOptions, Sparse, Target, TargetContent};
 use vhdx_mmap::report::{
@@ -19,12 +18,9 @@ use vhdx_mmap::{Input, ScanOptions, Source};
 use crate::disk::DiskBase;
 use crate::ending;
 use crate::error;
+use crate::json::json;
 use crate::open::State;
 use crate::work::run;
-
-pub(crate) fn json(report: &impl Serialize) -> PyResult<String> {
-    serde_json::to_string(report).map_err(|error| PyValueError::new_err(error.to_string()))
-}
 
 /// Returns the algorithms with these names.
 pub(crate) fn algorithms(names: &[String]) -> PyResult<Vec<Algorithm>> {

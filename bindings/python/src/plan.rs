@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use pyo3::exceptions::{PyIndexError, PyValueError};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use serde::de::DeserializeOwned;
@@ -23,67 +23,11 @@ use vhdx_mmap::{FileId, Input};
 
 use crate::disk::DiskBase;
 use crate::error;
+use crate::json::{invalid, json};
 use crate::open::State;
-use crate::ops::{Digests, algorithms, json, pairs};
+use crate::ops::{Digests, algorithms, pairs};
+use crate::split::{PlanBase, SplitBase};
 use crate::work::{How, run};
-
-fn invalid(error: impl ToString) -> PyErr {
-    PyValueError::new_err(error.to_string())
-}
-
-/// A plan. `vhdx_mmap.Plan` is the class to use.
-#[pyclass(frozen, module = "vhdx_mmap._native")]
-pub(crate) struct PlanBase(plan::Plan);
-
-#[pymethods]
-impl PlanBase {
-    /// Read a plan from its JSON, and check that it is consistent.
-    #[new]
-    fn new(text: &str) -> PyResult<Self> {
-        serde_json::from_str::<report::Plan>(text).map(|found| Self(found.plan)).map_err(invalid)
-    }
-
-    fn json(&self) -> PyResult<String> {
-        json(&report::Plan::from(self.0.clone()))
-    }
-
-    fn __len__(&self) -> usize {
-        self.0.ranges().len()
-    }
-
-    /// The split with a number, from 1.
-    fn split(&self, number: u32) -> PyResult<SplitBase> {
-        self.0.split(number).map(SplitBase).ok_or_else(|| PyIndexError::new_err("no such split"))
-    }
-}
-
-/// A split. `vhdx_mmap.Split` is the class to use.
-#[pyclass(frozen, module = "vhdx_mmap._native")]
-pub(crate) struct SplitBase(pub(crate) plan::Split);
-
-#[pymethods]
-impl SplitBase {
-    /// Read a split from its JSON, and check that it is consistent.
-    #[new]
-    fn new(text: &str) -> PyResult<Self> {
-        serde_json::from_str::<report::Split>(text).map(|found| Self(found.split)).map_err(invalid)
-    }
-
-    fn json(&self) -> PyResult<String> {
-        json(&report::Split::from(self.0.clone()))
-    }
-
-    /// Path of the opened image.
-    fn path(&self) -> Option<PathBuf> {
-        self.0.disk().layers.first().map(plan::PlannedLayer::path)
-    }
-
-    /// Begin and end of what a search reads.
-    fn search_range(&self) -> (u64, u64) {
-        let range = self.0.search_range();
-        (range.start, range.end)
-    }
-}
 
 /// Divide the work on a disk: into a number of splits, or by the bytes of data in each.
 #[pyfunction]
@@ -115,7 +59,7 @@ fn share_of(py: Python<'_>, state: &State, split: &SplitBase) -> PyResult<Share>
 }
 
 fn how_of<'py>(state: &State, share: &Share, progress: Option<Bound<'py, PyAny>>, threads: Option<usize>) -> How<'py> {
-    state.how(progress, threads, share.length)
+    state.how(progress, threads, share.len)
 }
 
 /// Compute the mergeable digests of a share.

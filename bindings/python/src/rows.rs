@@ -5,11 +5,12 @@ use std::sync::{Arc, Mutex};
 
 use pyo3::prelude::*;
 use pyo3::types::PyCapsule;
-use vhdx_mmap::{Disk, Extents, Location, PayloadBlockState, Run};
+use vhdx_mmap::{Disk, Location, PayloadBlockState, Run};
 
 use crate::arrow;
 use crate::ending;
 use crate::error::{self, IntoPy};
+use crate::walk::{KINDS, Selection, Walk, kind_of, split};
 use crate::work::lock;
 
 /// What lies at a range of a disk.
@@ -30,18 +31,6 @@ pub(crate) struct Extent {
     file_offset: Option<u64>,
     /// Number of the block, if blocks were asked for.
     block: Option<u64>,
-}
-
-pub(crate) const KINDS: [&str; 4] = ["data", "log", "zero", "lost"];
-
-/// The number of a kind in [`KINDS`].
-pub(crate) fn kind_of(run: &Run) -> i8 {
-    match run.at {
-        Location::File(_) => 0,
-        Location::Log(_) => 1,
-        Location::Zero => 2,
-        _ => 3,
-    }
 }
 
 impl Extent {
@@ -87,99 +76,17 @@ impl Extent {
     }
 }
 
-/// Runs of a range, cut at the ends of blocks if there is a block size.
-pub(crate) struct Walk {
-    extents: Extents<Arc<Disk>>,
-    block_size: Option<u64>,
-    /// What comes before the next extent: the rest of a run that was cut, or what was looked at already.
-    rest: Option<vhdx_mmap::Result<Run>>,
-}
-
-impl Walk {
-    /// Returns the number of the block that a run begins in.
-    pub(crate) fn block_of(&self, run: &Run) -> Option<u64> {
-        self.block_size.and_then(|size| run.start.checked_div(size))
-    }
-}
-
-impl Walk {
-    /// Returns the next run, and the number of its rows: one, or as many whole blocks of one kind as `most` allows.
-    pub(crate) fn next_rows(&mut self, most: u64) -> Option<vhdx_mmap::Result<(Run, u64)>> {
-        let Some(size) = self.block_size else { return Some(self.next()?.map(|run| (run, 1))) };
-        let run = match self.rest.take().map_or_else(|| self.extents.next(), Some)? {
-            Ok(run) => run,
-            Err(error) => return Some(Err(error)),
-        };
-        let rows = run.len.checked_div(size).unwrap_or(0).min(most);
-        if rows < 2 || run.start.checked_rem(size) != Some(0) {
-            self.rest = Some(Ok(run));
-            return Some(self.next()?.map(|run| (run, 1)));
-        }
-        let (head, tail) = split(run, rows.saturating_mul(size));
-        self.rest = (tail.len > 0).then_some(Ok(tail));
-        Some(Ok((head, rows)))
-    }
-}
-
-/// Splits a run after its first `length` bytes.
-fn split(run: Run, length: u64) -> (Run, Run) {
-    let (mut head, mut tail) = (run, run);
-    head.len = length;
-    tail.start = run.start.saturating_add(length);
-    tail.len = run.len.saturating_sub(length);
-    tail.at = match run.at {
-        Location::File(offset) => Location::File(offset.saturating_add(length)),
-        Location::Log(offset) => Location::Log(offset.saturating_add(length)),
-        at => at,
-    };
-    (head, tail)
-}
-
-impl Iterator for Walk {
-    type Item = vhdx_mmap::Result<Run>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let run = match self.rest.take().map_or_else(|| self.extents.next(), Some)? {
-            Ok(run) => run,
-            Err(error) => return Some(Err(error)),
-        };
-        let Some(within) = self.block_size.and_then(|size| run.start.checked_rem(size)) else { return Some(Ok(run)) };
-        let most = self.block_size.unwrap_or(run.len).saturating_sub(within);
-        if run.len <= most {
-            return Some(Ok(run));
-        }
-        let (head, tail) = split(run, most);
-        self.rest = Some(Ok(tail));
-        Some(Ok(head))
-    }
-}
-
 /// Extents or blocks of a disk: iterate over them, or pass them to whatever reads Arrow streams.
 ///
 /// `pyarrow.table(rows)`, `polars.DataFrame(rows)`, `duckdb.sql("FROM rows")`, and pandas by
 /// `pandas.DataFrame.from_arrow(rows)` read them without a loop in Python.
 #[pyclass(frozen, module = "vhdx_mmap", name = "Rows")]
-#[derive(Clone)]
-pub(crate) struct Rows {
-    pub(crate) disk: Arc<Disk>,
-    pub(crate) start: u64,
-    pub(crate) end: u64,
-    pub(crate) block_size: Option<u64>,
-    pub(crate) has_payload: bool,
-    pub(crate) calls_python: bool,
-}
-
-impl Rows {
-    pub(crate) fn walk(&self) -> Walk {
-        let extents = Extents::new(Arc::clone(&self.disk), self.start..self.end);
-        Walk { extents, block_size: self.block_size, rest: None }
-    }
-}
+pub(crate) struct Rows(pub(crate) Selection);
 
 #[pymethods]
 impl Rows {
     fn __iter__(&self) -> RowIter {
-        RowIter(Mutex::new(Some(self.walk())))
+        RowIter(Mutex::new(Some(self.0.walk())))
     }
 
     /// The rows as a stream of Arrow.
@@ -191,12 +98,12 @@ impl Rows {
     ) -> PyResult<Bound<'py, PyCapsule>> {
         // The protocol allows to ignore a schema that cannot be had.
         let _ = requested_schema;
-        arrow::stream(py, arrow::RowBatches::new(self.clone()))
+        arrow::stream(py, arrow::RowBatches::new(self.0.clone()))
     }
 
     /// The names and types of the columns, as a schema of Arrow.
     fn __arrow_c_schema__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyCapsule>> {
-        arrow::schema(py, &arrow::schema_of(self))
+        arrow::schema(py, &arrow::schema_of(&self.0))
     }
 }
 
@@ -287,7 +194,7 @@ pub(crate) struct SegmentIter {
 }
 
 impl SegmentIter {
-    pub(crate) fn new(rows: &Rows) -> Self {
+    pub(crate) fn new(rows: &Selection) -> Self {
         Self { disk: Arc::clone(&rows.disk), range: rows.start..rows.end, walk: Mutex::new(Some(rows.walk())) }
     }
 

@@ -46,7 +46,7 @@ def sealed(data: bytearray) -> bytes:
 
 
 def noise(seed: int, length: int) -> bytes:
-    """Bytes that are zero nowhere for long, and different for each seed."""
+    """Bytes without long runs of zeros, and different for each seed."""
     value, out = seed * 2654435761 % (1 << 32) or 1, bytearray()
     while len(out) < length:
         value ^= value << 13 & 0xFFFFFFFF

@@ -45,7 +45,8 @@ def test_an_image(any_image: tuple[Path, bytes]) -> None:
 
 def test_misuse(dynamic: tuple[Path, bytes], chain: tuple[Path, bytes]) -> None:
     opened = pyvhdi.file()
-    for use in (opened.close, opened.get_media_size, opened.get_offset, lambda: opened.read(1), lambda: opened.identifier):
+    calls = (opened.close, opened.get_media_size, opened.get_offset, lambda: opened.read(1), lambda: opened.identifier)
+    for use in calls:
         with pytest.raises(OSError):
             use()
     with pytest.raises(OSError):

@@ -107,7 +107,7 @@ def test_segments_cover_a_range(offset: int, length: int | None, any_image: tupl
     assert at == end
 
 
-def test_views_of_what_cannot_lend(dynamic: tuple[Path, bytes]) -> None:
+def test_views_of_sources_that_cannot_borrow(dynamic: tuple[Path, bytes]) -> None:
     disk = vhdx_mmap.open(dynamic[0])
     assert not disk.can_borrow
     with pytest.raises(vhdx_mmap.NotLendable):

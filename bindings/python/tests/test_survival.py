@@ -37,7 +37,11 @@ try:
 except vhdx_mmap.LostDataError: pass
 else:
     raise SystemExit("a with block did not raise")
-for use in (lambda: disk.pread(1 << 20, 5 << 20), lambda: disk.hash(), lambda: [s.memory.tobytes() for s in disk.segments(5 << 20, 1 << 20)]):
+for use in (
+    lambda: disk.pread(1 << 20, 5 << 20),
+    lambda: disk.hash(),
+    lambda: [s.memory.tobytes() for s in disk.segments(5 << 20, 1 << 20)],
+):
     try:
         use()
     except vhdx_mmap.VhdxError: pass
@@ -164,7 +168,8 @@ if __name__ == "__main__":
     print("alive")
 """
     )
-    done = subprocess.run([sys.executable, script, dynamic[0]], capture_output=True, text=True, timeout=120, check=False)
+    command = [sys.executable, script, dynamic[0]]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stdout) == (0, "alive\n"), done.stderr
 
 

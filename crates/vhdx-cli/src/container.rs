@@ -6,7 +6,7 @@ use vhdx_mmap::report::ExtractFormat;
 
 use crate::args::ExtractArgs;
 use crate::exit::Failure;
-use crate::hint::shell_word;
+use crate::shell::shell_word;
 
 /// Formats of `qemu-img convert`, by extension or name, and their names for its option -O.
 const OF_QEMU: [(&str, &str); 10] = [

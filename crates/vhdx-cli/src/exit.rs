@@ -107,7 +107,7 @@ impl Failure {
 
     /// An error of the library in an image.
     pub(crate) fn of_image(image: &Path, error: &Error) -> Self {
-        Self::with_text(format!("{}: {error}", image.display()), image, error)
+        Self::with_text(format!("{}: {error:#}", image.display()), image, error)
     }
 
     /// An error of the library whose text names the file already.

@@ -92,7 +92,7 @@ impl Opened {
     pub(crate) fn warn(&self, path: &[u8], error: &Error) {
         let text = match error {
             Error::NotFound(_) | Error::NotDirectory(_) | Error::NotFile(_) => error.to_string(),
-            error => format!("{}: {error}", self.from.shown(path)),
+            error => format!("{}: {error:#}", self.from.shown(path)),
         };
         term::message("error", term::ERROR, &escape(&text));
     }
@@ -221,7 +221,7 @@ pub(crate) fn refusal(place: &Place, error: &Error, from: &FilePath) -> Failure 
         Error::Disk(error) => error.category().into(),
         _ => Exit::Corrupt,
     };
-    let failure = Failure::new(exit, format!("{}: {}: {error}", from.image.display(), shown(place)));
+    let failure = Failure::new(exit, format!("{}: {}: {error:#}", from.image.display(), shown(place)));
     if exit == Exit::Unsupported {
         failure.with_hint("extract the disk, attach it with losetup, and let the system assemble it")
     } else {

@@ -8,7 +8,7 @@ use vhdx_mmap::{Disk, ErrorKind, Finding, Image, ImageKind, Severity, ops};
 use crate::args::{Common, ProgressChoice};
 use crate::bulk;
 use crate::exit::{Exit, Failure};
-use crate::hint::shell_word;
+use crate::shell::shell_word;
 use crate::size::counted;
 use crate::term::{self, escape};
 

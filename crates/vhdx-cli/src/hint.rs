@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 use vhdx_mmap::{Candidate, Category, Error, ErrorKind, ParentRejection, Structure};
 
 use crate::mistaken;
+use crate::shell::shell_word;
 
 /// The command that runs.
 struct Running {
@@ -37,19 +38,6 @@ fn is_loop_of_links(_: &io::Error) -> bool {
 
 fn is_salvage() -> bool {
     RUNNING.get().is_some_and(|running| running.is_salvage)
-}
-
-/// A path as a word of a command line: a hint is meant to be copied into a shell.
-pub(crate) fn shell_word(path: &Path) -> String {
-    let text = path.to_string_lossy();
-    let is_plain = |c: char| c.is_alphanumeric() || "/._-+,:@%=".contains(c);
-    if text.starts_with('-') {
-        return shell_word(&Path::new(".").join(path));
-    }
-    if !text.is_empty() && text.chars().all(is_plain) {
-        return text.into_owned();
-    }
-    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 /// What to do about damage: salvage the image; if the command does so already, see what is wrong.
@@ -100,7 +88,7 @@ fn for_search(image: &str, found: &[(Option<u64>, Option<u64>)]) -> String {
 
 /// Whether all images of a folder were looked at, as --parents DIR does.
 fn searched_folder(tried: &[Candidate]) -> bool {
-    tried.iter().any(|candidate| matches!(candidate.outcome, ParentRejection::NoneWithin { .. }))
+    tried.iter().any(|candidate| matches!(candidate.rejection, ParentRejection::NoneWithin { .. }))
 }
 
 /// What to do about an error of the library in the given image.
@@ -199,22 +187,4 @@ pub(crate) fn for_error(image: &Path, error: &Error) -> String {
         },
     };
     fixed.to_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use super::shell_word;
-
-    #[test]
-    fn shell_word_quotes_what_a_shell_would_split() {
-        let word = |text: &str| shell_word(Path::new(text));
-        assert_eq!(word("/vms/disk-1_親.vhdx"), "/vms/disk-1_親.vhdx");
-        assert_eq!(word("my disk.vhdx"), "'my disk.vhdx'");
-        assert_eq!(word("it's"), r"'it'\''s'");
-        assert_eq!(word("$(reboot)"), "'$(reboot)'");
-        assert_eq!(word("-o"), "./-o");
-        assert_eq!(word(""), "''");
-    }
 }

@@ -23,6 +23,7 @@ mod salvage;
 #[cfg(unix)]
 mod serving;
 mod share;
+mod shell;
 mod siblings;
 mod size;
 mod sums;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use vhdx_mmap::{FormatGroup, OtherFormat};
 
-use crate::hint::shell_word;
+use crate::shell::shell_word;
 
 /// What to do with a file of this format. `is_searched`: a search for the regions of an image has found nothing in it.
 pub(crate) fn step(path: &Path, format: OtherFormat, is_searched: bool) -> String {

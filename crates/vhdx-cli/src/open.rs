@@ -205,7 +205,7 @@ pub(crate) fn disk_of(chain: Chain, path: &Path, common: &Common, strictness: St
     if strictness == Strictness::Salvage
         && let Some(error) = chain.broken()
     {
-        term::message("warning", term::WARNING, &escape(&format!("{}: {error}", path.display())));
+        term::message("warning", term::WARNING, &escape(&format!("{}: {error:#}", path.display())));
     }
     let disk = Disk::from_chain(&chain).map_err(|error| Failure::of_image(path, &error))?;
     report_findings(&disk, path, common)?;
@@ -326,8 +326,6 @@ fn opens_like_an_image(opened: Option<&Source>) -> bool {
 /// Reports a log that was replayed or ignored.
 fn report_log_state(path: &Path, state: &LogState) {
     match state {
-        // That both headers are lost is a warning already.
-        LogState::Clean | LogState::Unknown => {}
         LogState::Replayed(replay) => {
             let entries = counted(replay.entries, "entry");
             let text = format!("{}: the log was replayed in memory ({entries})", path.display());
@@ -337,6 +335,8 @@ fn report_log_state(path: &Path, state: &LogState) {
             let text = format!("{}: the log was ignored: content may be stale or torn", path.display());
             term::message("warning", term::WARNING, &escape(&text));
         }
+        // Clean; or unknown: that both headers are lost is a warning already.
+        _ => {}
     }
 }
 

@@ -196,7 +196,7 @@ impl Lost {
             group.ranges = group.ranges.saturating_add(1);
             group.bytes = group.bytes.saturating_add(bytes);
         } else if self.groups.len() < MOST_GROUPS {
-            self.groups.push(Group { rule, kind, ranges: 1, bytes, first: loss.reason.to_string() });
+            self.groups.push(Group { rule, kind, ranges: 1, bytes, first: format!("{:#}", loss.reason) });
         }
     }
 }

@@ -49,7 +49,7 @@ impl Observer for Reasons {
         const MOST: usize = 100;
 
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let text = format!("{}{}: {error}", self.what, export.name());
+        let text = format!("{}{}: {error:#}", self.what, export.name());
         if known.len() < MOST && known.insert(text.clone()) {
             let more = if known.len() == MOST { "; further errors are not shown" } else { "" };
             term::message("error", term::ERROR, &escape(&format!("{text}{more}")));

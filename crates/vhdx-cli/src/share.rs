@@ -9,25 +9,11 @@ use vhdx_mmap::ops::manifest::Shard;
 use vhdx_mmap::ops::plan::{self, Portion, Split};
 use vhdx_mmap::{Disk, FileId, Layer, OpenOptions, Source, report};
 
-use crate::args::{Common, SalvageArgs, ShareArgs};
+use crate::args::{Common, Of, SalvageArgs, ShareArgs, Task};
 use crate::exit::{Exit, Failure};
 use crate::json;
 use crate::open;
 use crate::target::{Consent, Destination, Target};
-
-/// What --shard and --split stand for.
-#[derive(Clone, Debug)]
-pub(crate) struct Task {
-    portion: Of,
-    /// Whether the image is opened under the path that the user gave, not under that of the plan.
-    is_named: bool,
-}
-
-#[derive(Clone, Debug)]
-enum Of {
-    Shard(Shard),
-    Split(Box<Split>),
-}
 
 /// The documents of `vhdx plan`.
 #[derive(Deserialize)]

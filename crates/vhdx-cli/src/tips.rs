@@ -10,7 +10,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use crate::args::Cli;
 use crate::exit::{Exit, Failure};
-use crate::hint::shell_word;
+use crate::shell::shell_word;
 use crate::sums;
 
 /// For `version`, and for `-v` alone, which is the option of other commands.

@@ -99,7 +99,7 @@ impl Erofs {
                 let length = inode.size.saturating_sub(start);
                 let tail = inode.body_end(self.fs.superblock());
                 if tail.checked_rem(block).unwrap_or(0).saturating_add(length) > block {
-                    return Err(Error::damaged(KIND, "the end of a file does not fit behind its inode"));
+                    return Err(Error::damaged(KIND, "the end of a file does not fit after its inode"));
                 }
                 vec![Run { start: 0, length: start, at: Some(at) }, Run { start, length, at: Some(tail) }]
             }

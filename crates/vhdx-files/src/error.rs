@@ -59,7 +59,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = |path: &[u8]| String::from_utf8_lossy(path).into_owned();
         match self {
-            Self::Disk(error) => write!(f, "{error}"),
+            Self::Disk(error) => error.fmt(f),
             Self::NoFileSystem { found: Some(found) } => {
                 write!(f, "there is no file system that can be read, but {}", found.as_str())
             }

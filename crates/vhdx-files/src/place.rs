@@ -88,12 +88,12 @@ pub fn places(disk: &Arc<Disk>) -> Result<Vec<Place>> {
     let mut places = Vec::new();
     for partition in layout.partition_table.iter().flat_map(|table| &table.partitions) {
         // Partitions can claim more than the disk has.
-        let end = partition.start.saturating_add(partition.length).min(disk.size());
+        let end = partition.start.saturating_add(partition.len).min(disk.size());
         let range = DiskRange::new(Arc::clone(disk), partition.start.min(end)..end)?;
         places.push(Place {
             partition: Some(partition.number),
             name: partition.name.clone(),
-            size: partition.length,
+            size: partition.len,
             ..Place::new(range.into(), partition.volume, partition.details.clone())
         });
     }
@@ -162,7 +162,7 @@ fn note_whole_member(places: &mut [Place]) {
     let note = whole.and_then(|whole| match &whole.storage {
         Ok(_) => whole.note.clone(),
         Err(error) => {
-            Some(format!("the whole disk has the superblock of a RAID, and is not read as its member: {error}"))
+            Some(format!("the whole disk has the superblock of a RAID, and is not read as its member: {error:#}"))
         }
     });
     for place in places.iter_mut().filter(|place| place.partition.is_some()) {

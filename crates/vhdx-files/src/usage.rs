@@ -18,7 +18,7 @@ pub fn add_usage(disk: &Arc<Disk>, layout: &mut DiskLayout) {
         }
         match usage(disk, range) {
             Ok(usage) => details.usage = Some(usage),
-            Err(error) => details.usage_error = Some(error.to_string()),
+            Err(error) => details.usage_error = Some(format!("{error:#}")),
         }
     }
 }

@@ -139,7 +139,7 @@ impl Portion {
         let partitions = ops::detect(disk)?.partition_table.map_or_else(Vec::new, |table| table.partitions);
         let parts = partitions.iter().map(|partition| {
             // A partition may claim more than the disk has.
-            let end = partition.start.saturating_add(partition.length).min(disk.size());
+            let end = partition.start.saturating_add(partition.len).min(disk.size());
             let range = DiskRange::new(Arc::clone(disk), partition.start.min(end)..end)?;
             let volume = partition.volume.map_or("unknown content", ops::Volume::as_str);
             let description = format!("partition {}: {}, {volume}", partition.number, partition.kind);

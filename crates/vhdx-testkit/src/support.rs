@@ -38,25 +38,43 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// Passes on what lies in a range of a disk, in order: borrowed, or read where nothing can be borrowed.
+pub fn each_piece(disk: &Disk, range: std::ops::Range<u64>, mut each: impl FnMut(Segment<'_>)) -> Result<()> {
+    if disk.can_borrow() {
+        return disk.segments(range).try_for_each(|segment| segment.map(&mut each));
+    }
+    let mut buffer = vec![0; 1 << 20];
+    for extent in disk.extents(range) {
+        let extent = extent?;
+        if !extent.is_data() {
+            each(Segment::Zero(extent.len));
+            continue;
+        }
+        let mut at = extent.start;
+        while at < extent.end() {
+            let length = usize::try_from(extent.end() - at).unwrap().min(buffer.len());
+            let read = disk.read_at(&mut buffer[..length], at)?;
+            each(Segment::Data(&buffer[..read]));
+            at += u64::try_from(read).unwrap();
+        }
+    }
+    Ok(())
+}
+
 /// SHA-256 of a range of a disk.
 pub fn sha256(disk: &Disk, range: std::ops::Range<u64>) -> Result<String> {
     let mut hasher = Sha256::new();
-    for segment in disk.segments(range) {
-        segment?.slices().for_each(|slice| hasher.update(slice));
-    }
+    each_piece(disk, range, |segment| segment.slices().for_each(|slice| hasher.update(slice)))?;
     Ok(hex(&hasher.finalize()))
 }
 
 /// Whether a range of a disk reads as zeros.
 pub fn is_zero(disk: &Disk, range: std::ops::Range<u64>) -> Result<bool> {
-    for segment in disk.segments(range) {
-        if let Segment::Data(bytes) = segment?
-            && bytes.iter().any(|byte| *byte != 0)
-        {
-            return Ok(false);
-        }
-    }
-    Ok(true)
+    let mut is_zero = true;
+    each_piece(disk, range, |segment| {
+        is_zero &= !matches!(segment, Segment::Data(bytes) if bytes.iter().any(|byte| *byte != 0));
+    })?;
+    Ok(is_zero)
 }
 
 /// A folder below the build's folder for temporary files.

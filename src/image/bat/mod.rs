@@ -12,7 +12,8 @@ use crate::num::to_u64;
 use crate::source::{Bytes, View};
 
 use super::geometry::{Geometry, ImageKind};
-use super::region::{Region, ReservedRanges};
+use super::region::ReservedRanges;
+use super::region_table::Region;
 use crate::error::Rule;
 pub(crate) use bitmap::equal_bits;
 

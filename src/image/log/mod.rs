@@ -23,6 +23,7 @@ pub use entry::LogEntryError;
 pub use report::{EntryContent, EntryStatus, LogReport, LogReportEntry};
 
 /// Policy for dirty logs, which hold changes that may not be in the file yet.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum LogPolicy {
     /// Replay the log in memory, and read the disk as it is after a replay.
@@ -35,6 +36,7 @@ pub enum LogPolicy {
 }
 
 /// State of the log when the image was opened.
+#[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LogState {
     /// The log is clean.

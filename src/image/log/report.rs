@@ -59,6 +59,7 @@ pub struct EntryContent {
 }
 
 /// State of a log entry.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EntryStatus {
     /// Part of the active sequence: replayed.

@@ -22,7 +22,7 @@ use crate::source::View;
 use super::assumed::MetadataOverrides;
 use super::geometry::{Geometry, ImageKind};
 use super::metadata;
-use super::region::{Region, named_by_table_at};
+use super::region_table::{Region, named_by_table_at};
 use super::warning::{Strictness, Warnings};
 
 /// The regions that a search has found. Those that are lost have no length.

@@ -7,7 +7,7 @@ use crate::check::Findings;
 use crate::disk::Disk;
 use crate::error::{Error, ErrorKind, Rule, Severity, Structure};
 use crate::format::PayloadBlockState;
-use crate::ops::plan::Share;
+use crate::ops::share::Share;
 use crate::scan::{Input, ScanError, ScanOptions};
 use crate::zero::is_zero;
 

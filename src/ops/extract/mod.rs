@@ -19,6 +19,7 @@ pub use stream::{extract_to_stream, extract_to_writer};
 use write::Writer;
 
 /// Content of a target before it is written to.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TargetContent {
     /// Zeros, like a new file of the right length: zeros need not be written.
@@ -28,6 +29,7 @@ pub enum TargetContent {
 }
 
 /// Policy for holes in the target, if it can have holes.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Sparse {
     /// No holes: the target occupies its full length.
@@ -41,6 +43,7 @@ pub enum Sparse {
 
 /// Policy for shared blocks (reflinks): the target shares blocks with the image, if the file system of both supports
 /// it. A shared block is copied when one of the files is written to.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Reflink {
     /// Shares blocks if possible, and only with [`Sparse::Blocks`] and [`Sparse::Zeros`]; the rest is copied.

@@ -25,6 +25,7 @@ pub(crate) use stream::Stream;
 pub(crate) use stream::work;
 
 /// Digest algorithm.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]

@@ -109,6 +109,7 @@ pub struct RowContent {
 }
 
 /// Whether the parents of an image were found.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ParentStatus {
     /// The image needs no parent.
@@ -157,6 +158,7 @@ impl ParentStatus {
 }
 
 /// State of an image.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Health {
     /// Nothing is wrong with it.

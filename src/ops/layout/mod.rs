@@ -9,7 +9,7 @@ mod types;
 mod usage;
 mod volume;
 
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 
 use crate::disk::{Disk, DiskRange};
 use crate::error::Result;
@@ -34,6 +34,21 @@ pub struct DiskLayout {
     /// Why the content of the disk as a whole is unknown, if a sector that is needed cannot be read.
     #[cfg_attr(feature = "serde", serde(rename = "holds-error"))]
     pub volume_error: Option<String>,
+}
+
+impl DiskLayout {
+    /// Returns the recognised volumes with the range of the disk in which they are, in bytes: that on the disk as a
+    /// whole first, whose range has no end, then those on partitions. A range can reach past the end of the disk.
+    pub fn volumes_mut(&mut self) -> impl Iterator<Item = (Range<u64>, Volume, &mut VolumeDetails)> {
+        let whole = self.volume.zip(self.details.as_mut());
+        let whole = whole.map(|(volume, details)| (0..u64::MAX, volume, details));
+        let partitions = self.partition_table.iter_mut().flat_map(|table| &mut table.partitions);
+        let partitions = partitions.filter_map(|partition| {
+            let range = partition.start..partition.start.saturating_add(partition.len);
+            Some((range, partition.volume?, partition.details.as_mut()?))
+        });
+        whole.into_iter().chain(partitions)
+    }
 }
 
 /// Detects the layout of a disk. Reads a few sectors of the disk, and of each partition.

@@ -15,6 +15,7 @@ use super::types;
 use super::volume::{self, Volume, VolumeDetails};
 
 /// Kind of a partition table.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PartitionScheme {
     /// MBR: the table of PCs before EFI.
@@ -64,7 +65,8 @@ pub struct Partition {
     /// Offset in the disk, in bytes.
     pub start: u64,
     /// Length in bytes.
-    pub length: u64,
+    #[cfg_attr(feature = "serde", serde(rename = "length"))]
+    pub len: u64,
     /// Type, in words if it is known.
     #[cfg_attr(feature = "serde", serde(rename = "type"))]
     pub kind: String,
@@ -82,10 +84,10 @@ pub struct Partition {
 
 impl Partition {
     /// Describes a partition of a disk, and the volume on it.
-    fn of(disk: &WholeDisk<'_>, number: u32, (start, length): (u64, u64), kind: String, name: String) -> Self {
-        let (found, volume_error) = volume::recognise(&disk.part(start..start.saturating_add(length)));
+    fn of(disk: &WholeDisk<'_>, number: u32, (start, len): (u64, u64), kind: String, name: String) -> Self {
+        let (found, volume_error) = volume::recognise(&disk.part(start..start.saturating_add(len)));
         let (volume, details) = found.map(|found| (found.volume, found.details)).unzip();
-        Self { number, start, length, kind, name, volume, details, volume_error }
+        Self { number, start, len, kind, name, volume, details, volume_error }
     }
 }
 

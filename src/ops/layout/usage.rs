@@ -1,9 +1,5 @@
 //! How full a file system is.
 
-use std::ops::Range;
-
-use super::{DiskLayout, Volume, VolumeDetails};
-
 /// How full a file system is, and what an image holds of it. All sizes are in bytes.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,20 +26,5 @@ impl Usage {
     pub fn new(size: u64, used: Option<u64>, allocated: u64) -> Self {
         let without = |total: u64| used.map(|used| total.saturating_sub(used));
         Self { size, used, free: without(size), allocated, reclaimable: without(allocated) }
-    }
-}
-
-impl DiskLayout {
-    /// Returns the recognised volumes with the range of the disk in which they are, in bytes: that on the disk as a
-    /// whole first, whose range has no end, then those on partitions. A range can reach past the end of the disk.
-    pub fn volumes_mut(&mut self) -> impl Iterator<Item = (Range<u64>, Volume, &mut VolumeDetails)> {
-        let whole = self.volume.zip(self.details.as_mut());
-        let whole = whole.map(|(volume, details)| (0..u64::MAX, volume, details));
-        let partitions = self.partition_table.iter_mut().flat_map(|table| &mut table.partitions);
-        let partitions = partitions.filter_map(|partition| {
-            let range = partition.start..partition.start.saturating_add(partition.length);
-            Some((range, partition.volume?, partition.details.as_mut()?))
-        });
-        whole.into_iter().chain(partitions)
     }
 }

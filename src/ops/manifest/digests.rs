@@ -7,12 +7,12 @@ use serde::{Deserialize, Serialize};
 use crate::disk::Disk;
 use crate::num::to_u64;
 use crate::ops::hash::{Running, StoredPart};
-use crate::ops::plan::Share;
+use crate::ops::share::Share;
 use crate::scan::{Input, ScanError, ScanOptions, UNIT};
 
 use super::format::Identity;
-use super::shard::Shard;
 use super::{Algorithm, Digest, ManifestError, Part, PartPlan, check_algorithms};
+use crate::ops::share::Shard;
 
 /// Type in a shard of digests.
 pub(super) const TYPE: &str = "vhdx-digests";
@@ -89,22 +89,22 @@ impl DigestsDocument {
         if (crc32.is_some(), blake3.is_some()) != (has(Algorithm::Crc32), has(Algorithm::Blake3)) {
             return None;
         }
-        let stored = StoredPart { start: self.share.offset, length: self.share.length, crc32, blake3 };
+        let stored = StoredPart { start: self.share.offset, length: self.share.len, crc32, blake3 };
         Part::from_stored(stored, self.identity.virtual_size)
     }
 }
 
 /// Largest length of the `about` value of a shard of digests, as JSON, in bytes: 1 MiB. [`merge`](super::merge())
 /// rejects longer ones.
-pub const MAX_ABOUT_LENGTH: u64 = 1 << 20;
+pub const MAX_ABOUT_LEN: u64 = 1 << 20;
 
 /// Rejects values that could be written, but not read again.
 fn check_about(about: &serde_json::Value) -> Result<(), ScanError> {
     // In a shard, it is nested in the document.
     let nested = serde_json::to_vec(&[about]).map_err(|error| ScanError::manifest_io(error.into()))?;
     let length = to_u64(nested.len()).saturating_sub(2);
-    if length > MAX_ABOUT_LENGTH {
-        return Err(ManifestError::AboutTooLong { length, limit: MAX_ABOUT_LENGTH }.into());
+    if length > MAX_ABOUT_LEN {
+        return Err(ManifestError::AboutTooLong { length, limit: MAX_ABOUT_LEN }.into());
     }
     let parsed: Result<[serde_json::Value; 1], _> = serde_json::from_slice(&nested);
     parsed.map(drop).map_err(|_| ManifestError::AboutTooDeep.into())
@@ -112,7 +112,7 @@ fn check_about(about: &serde_json::Value) -> Result<(), ScanError> {
 
 /// Computes the shard `shard` of digests of a disk, and writes it to `out`, a line of JSON, for
 /// [`merge`](super::merge()). All `algorithms` must be [mergeable](Algorithm::is_mergeable). `about` is passed to the
-/// caller of `merge`: at most [`MAX_ABOUT_LENGTH`] bytes of JSON. Shards have about the same amount of data; if an
+/// caller of `merge`: at most [`MAX_ABOUT_LEN`] bytes of JSON. Shards have about the same amount of data; if an
 /// algorithm has to process zeros (BLAKE3), about the same length.
 ///
 /// # Errors
@@ -152,7 +152,7 @@ pub fn hash_share(
     check_about(&about)?;
     share.check(disk, UNIT)?;
     let part = PartPlan::new(disk.size(), algorithms).compute(Input::disk(disk), share.range(), options)?;
-    let share = Share { shard: share.shard, offset: part.start(), length: part.length() };
+    let share = Share { shard: share.shard, offset: part.start(), len: part.length() };
     let document = DigestsDocument::new(Identity::of(disk), algorithms, share, &part, about);
     serde_json::to_writer(&mut *out, &document).map_err(|error| ScanError::manifest_io(error.into()))?;
     out.write_all(b"\n").and_then(|()| out.flush()).map_err(ScanError::manifest_io)

@@ -11,7 +11,7 @@ use crate::disk::Disk;
 use crate::image::LogState;
 use crate::num::to_u64;
 use crate::ops::hash::{Algorithm, Digest, Running};
-use crate::ops::plan::Share;
+use crate::ops::share::Share;
 use crate::scan::{ScanError, ScanOptions};
 
 use super::blocks::BlockRun;
@@ -29,6 +29,7 @@ pub(super) const LONGEST_LINE: u64 = 1 << 16;
 const BLOCK_SIZES: std::ops::RangeInclusive<u64> = 1 << 20..=1 << 28;
 
 /// Identity of a disk in manifests.
+#[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Identity {
@@ -141,6 +142,7 @@ impl Line {
 }
 
 /// Root of a manifest: a digest of the digests of all blocks, in order and as bytes. It is not the digest of the disk.
+#[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Root {

@@ -3,10 +3,10 @@
 use std::io::{BufRead, Chain, Cursor, Read, Write};
 
 use crate::num::to_u64;
-use crate::ops::plan::Share;
+use crate::ops::share::Share;
 use crate::scan::{ScanError, ScanOptions};
 
-use super::digests::{DigestsDocument, MAX_ABOUT_LENGTH, TYPE};
+use super::digests::{DigestsDocument, MAX_ABOUT_LEN, TYPE};
 use super::format::{Header, Identity, ManifestReader, ManifestWriter, Root};
 use super::{Algorithm, Digest, Part, Shard, check_algorithms};
 
@@ -15,7 +15,7 @@ const BEGINNING: u64 = 75;
 
 /// Largest length of a shard of digests, in bytes: the `about` value, and 64 KiB for all else. There are few subtrees,
 /// whatever the disk.
-const LONGEST: u64 = MAX_ABOUT_LENGTH + (64 << 10);
+const LONGEST: u64 = MAX_ABOUT_LEN + (64 << 10);
 
 const CONTRADICTION: &str = "the values in this shard contradict each other";
 
@@ -159,7 +159,7 @@ fn order(places: &[Place<'_>]) -> Result<Vec<usize>, ScanError> {
             };
             return Err(bad(place.number, what));
         }
-        position = place.share.offset.saturating_add(place.share.length);
+        position = place.share.offset.saturating_add(place.share.len);
     }
     let count = first.share.shard.count();
     if places.len() != usize::try_from(count).unwrap_or(usize::MAX) {

@@ -9,7 +9,6 @@ mod blocks;
 mod digests;
 mod format;
 mod merge;
-mod shard;
 mod verify;
 
 use std::io::Write;
@@ -21,17 +20,16 @@ use crate::source::Source;
 use crate::threads::all_at_once;
 
 use super::hash::{Algorithm, Digest, Part, PartPlan, hash_on_one_thread};
-use super::plan::Share;
+use super::share::Share;
 
 use blocks::{BlockRun, block_runs};
 use format::{Header, ManifestWriter};
 
+pub use super::share::{NotAShard, Shard};
 pub use crate::scan::ManifestError;
-pub use digests::{MAX_ABOUT_LENGTH, hash_shard, hash_share};
+pub use digests::{MAX_ABOUT_LEN, hash_shard, hash_share};
 pub use format::{Identity, Root};
 pub use merge::{Merged, merge, merge_with};
-pub(super) use shard::{MOST_SHARDS, boundaries};
-pub use shard::{NotAShard, Shard};
 pub use verify::{Mismatch, Verified, verify};
 
 /// Readers reject a manifest or a shard without digests, or with the same digest twice.

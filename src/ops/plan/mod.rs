@@ -36,7 +36,6 @@
 //! ```
 
 mod open;
-mod share;
 mod split;
 
 use std::ops::Range;
@@ -52,9 +51,9 @@ use crate::source::{NameBytes, text_of};
 
 use super::extract::measure;
 use super::hash::{Algorithm, Digest, Running};
-use super::manifest::{MOST_SHARDS, Shard, boundaries};
+use super::share::{MOST_SHARDS, Shard, boundaries};
 
-pub use share::{Portion, Share};
+pub use super::share::{Portion, Share};
 pub use split::{InvalidPlan, Split};
 
 /// How a disk is divided.
@@ -205,7 +204,8 @@ pub struct PlannedRange {
     /// Offset in the disk, in bytes.
     pub offset: u64,
     /// Length in bytes, without the overlap.
-    pub length: u64,
+    #[serde(rename = "length")]
+    pub len: u64,
     /// Number of bytes in it that are in files.
     pub data_bytes: u64,
 }
@@ -240,8 +240,8 @@ impl Plan {
         let ranges = places.iter().zip(places.iter().skip(1)).map(|(start, end)| *start..*end);
         let mut splits: Vec<PlannedRange> = Vec::with_capacity(to_usize_saturating(count.into()));
         for (index, range) in (1..).zip(ranges) {
-            let length = range.end.saturating_sub(range.start);
-            splits.push(PlannedRange { index, offset: range.start, length, data_bytes: measure(disk, range)?.data });
+            let len = range.end.saturating_sub(range.start);
+            splits.push(PlannedRange { index, offset: range.start, len, data_bytes: measure(disk, range)?.data });
         }
         disk.check_tables(0..disk.size())?;
         Ok(Self { disk: PlannedDisk::of(disk, options.times), data_bytes, overlap: options.overlap, splits })
@@ -291,5 +291,5 @@ impl Plan {
 
 /// Returns the range of a planned range.
 fn range_of(range: &PlannedRange) -> Range<u64> {
-    range.offset..range.offset.saturating_add(range.length)
+    range.offset..range.offset.saturating_add(range.len)
 }

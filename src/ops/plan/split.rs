@@ -6,7 +6,7 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 
 use crate::num::to_u64;
-use crate::ops::manifest::{MOST_SHARDS, Shard};
+use crate::ops::share::{MOST_SHARDS, Shard};
 
 use super::{Plan, PlannedDisk, PlannedRange, Share, range_of};
 
@@ -111,14 +111,14 @@ pub(super) struct UncheckedPlan {
 /// Checks that a range begins and ends where the range of a split can.
 fn check_range(disk: &PlannedDisk, range: &PlannedRange) -> Result<(), InvalidPlan> {
     let size = disk.virtual_size;
-    let end = range.offset.checked_add(range.length).filter(|end| *end <= size);
+    let end = range.offset.checked_add(range.len).filter(|end| *end <= size);
     let is_border = |place: u64| place == size || place.checked_rem(disk.block_size) == Some(0);
     match end {
         Some(end) if is_border(range.offset) && is_border(end) => Ok(()),
         _ => Err(InvalidPlan(format!(
             "split {}: its range is not a range of blocks of the disk (found {} bytes at {}, expected multiples of {} \
              up to {size})",
-            range.index, range.length, range.offset, disk.block_size
+            range.index, range.len, range.offset, disk.block_size
         ))),
     }
 }

@@ -18,7 +18,10 @@ pub(super) fn plain(algorithm: Algorithm, bytes: &[u8]) -> String {
         Algorithm::Blake3 => blake3::hash(bytes).to_hex().to_string(),
         Algorithm::Sha256 => hex(&sha2::Sha256::digest(bytes)),
         Algorithm::Sha1 => hex(&sha1::Sha1::digest(bytes)),
-        Algorithm::Md5 => hex(&md5::Md5::digest(bytes)),
+        _ => {
+            assert_eq!(algorithm, Algorithm::Md5);
+            hex(&md5::Md5::digest(bytes))
+        }
     }
 }
 

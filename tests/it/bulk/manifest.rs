@@ -340,7 +340,7 @@ fn about_of_a_share_round_trips_or_is_rejected() {
             other => unreachable!("{other:?}"),
         }
     };
-    let limit = manifest::MAX_ABOUT_LENGTH;
+    let limit = manifest::MAX_ABOUT_LEN;
     let text = |length: u64| Value::from("x".repeat(usize::try_from(length).unwrap() - 2));
     for about in [text(1000), text(limit / 2), text(limit - 1), text(limit), nested(100)] {
         assert!(through(&about).unwrap() == about);

@@ -159,9 +159,7 @@ fn diff(disk: &Disk, ancestor: usize, mode: DiffMode, share: Option<&Split>) -> 
     };
     match mode {
         DiffMode::Allocated => ops::allocated_changes_in(disk, ancestor, range.clone(), on_change).unwrap(),
-        DiffMode::Content => {
-            ops::content_changes_in(disk, ancestor, range.clone(), &ScanOptions::new(), on_change).unwrap()
-        }
+        _ => ops::content_changes_in(disk, ancestor, range.clone(), &ScanOptions::new(), on_change).unwrap(),
     }
     let start = DiffStart::of(disk, ancestor, mode);
     let start = share.iter().fold(start, |start, split| start.share(report::Share::of(disk, &split.share())));
@@ -236,7 +234,7 @@ fn split_size_decides_the_number_of_splits() {
     assert_eq!(count(1), 1 << 20);
     let empty = open_chain(&[&Spec::empty(8 * MIB).build()]).unwrap();
     let plan = Plan::new(&empty, &PlanOptions::splits(4)).unwrap();
-    assert!(plan.ranges().iter().all(|range| range.length == 2 * MIB), "what holds nothing is divided by length");
+    assert!(plan.ranges().iter().all(|range| range.len == 2 * MIB), "what holds nothing is divided by length");
 }
 
 /// A base with a dirty log and a child, as files in a folder.

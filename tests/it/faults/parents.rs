@@ -260,7 +260,7 @@ fn parent_must_have_the_stored_identity() {
                 ParentRejection::OtherIdentity { found } => *found == Uuid::from_u128(5),
                 _ => false,
             };
-            name == ".\\base" && *expected == PARENT && tried.len() == 1 && found(&tried[0].outcome)
+            name == ".\\base" && *expected == PARENT && tried.len() == 1 && found(&tried[0].rejection)
         }
         _ => false,
     };

@@ -13,6 +13,7 @@ use vhdx_mmap::{Rule, Severity};
 
 use crate::kit::builder::{BAT_REGION, Image, Item, METADATA_REGION, PARENT_LOCATOR, Slot, Spec};
 use crate::kit::log::{Descriptor, Journal, LOG_GUID, Old};
+use crate::kit::optional::stride;
 use crate::kit::{Block, KIB, MIB, PAGE};
 use crate::lab::{run, source, wide};
 
@@ -147,15 +148,19 @@ fn child() -> Spec {
 /// Applies the changes. No change that a checksum or a rule could have detected may read as other bytes.
 #[track_caller]
 fn judged(image: &Image, parents: &[Image], mutants: &[Mutant]) -> Results {
-    let results = sweep(image, parents, mutants);
+    let mutants: Vec<Mutant> = mutants.iter().step_by(stride()).cloned().collect();
+    let results = sweep(image, parents, &mutants);
     let undetected: Vec<_> = results.undetected.iter().filter(|place| !UNDETECTED.contains(place)).collect();
     assert!(undetected.is_empty(), "undetected other bytes: {undetected:?}");
     results
 }
 
-/// Asserts that a structure was changed at all, and with each of these outcomes.
+/// Asserts that a structure was changed at all, and with each of these outcomes. Some take nearly all changes.
 #[track_caller]
 fn assert_outcomes(results: &Results, expected: &[(Place, &[Outcome])]) {
+    if stride() > 1 {
+        return;
+    }
     for (place, outcomes) in expected {
         for outcome in *outcomes {
             assert!(results.of(*outcome, *place) > 0, "{place:?} is never {outcome:?}: {results:?}");

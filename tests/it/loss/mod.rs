@@ -11,6 +11,8 @@ use std::collections::BTreeMap;
 use vhdx_testkit::loss::rounds::{Verdict, run};
 use vhdx_testkit::loss::{chain, dice, operations, rounds};
 
+use crate::kit::optional;
+use crate::lab::{size, wide};
 use crate::support::say;
 
 /// Number of rounds for each chain.
@@ -34,7 +36,7 @@ struct Counts {
 /// Runs chains with consecutive seeds, and fails if an operation gave a wrong answer, or an error that is not a loss.
 fn run_seeds(chains: u64, is_quiet: bool) {
     let first = number("VHDX_LOSS_SEED").unwrap_or(1);
-    let chains = number("VHDX_LOSS_CASES").unwrap_or(chains);
+    let chains = number("VHDX_LOSS_CASES").unwrap_or_else(|| wide(optional::rounds(size(chains))));
     let mut all: BTreeMap<(&'static str, bool), Counts> = BTreeMap::new();
     for seed in first..first + chains {
         for round in run(&mut dice::Dice::new(seed), ROUNDS, is_quiet) {

@@ -29,14 +29,14 @@ fn image_with_other_identity_is_not_the_parent() {
     let path = write(&root, "child.avhdx", &child_by([Some(".\\sub\\base.vhdx"), Some("C:\\base.vhdx"), None]));
     write(&root, "sub/base.vhdx", &Spec { data_write_guid: OTHER, ..base() });
     let error = refused(&path, Parents::Beside);
-    assert_eq!((error.category(), error.layer(), error.file()), (Category::ParentMismatch, 0, None));
+    assert_eq!((error.category(), error.layer(), error.file()), (Category::ParentMismatch, 0, Some(&*path)));
     let ErrorKind::ParentMismatch { name, expected, tried } = error.kind() else {
         unreachable!("{error}");
     };
     assert_eq!((&**name, *expected), (".\\sub\\base.vhdx", base().data_write_guid));
     assert_eq!(outcomes(&error), [("base.vhdx".to_owned(), "other identity"), ("base.vhdx".to_owned(), "missing")]);
     assert_eq!(tried[0].path, root.join("sub/base.vhdx"));
-    assert!(matches!(tried[0].outcome, ParentRejection::OtherIdentity { found: OTHER }));
+    assert!(matches!(tried[0].rejection, ParentRejection::OtherIdentity { found: OTHER }));
     assert_eq!(tried[1].path, root.join("base.vhdx"));
     let text = error.to_string();
     for word in ["sub", "base.vhdx", &base().data_write_guid.to_string(), &OTHER.to_string(), "no such file"] {

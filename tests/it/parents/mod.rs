@@ -88,7 +88,7 @@ fn outcomes(error: &Error) -> Vec<(String, &'static str)> {
         _ => "unknown",
     };
     let name = |path: &Path| path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-    tried.iter().map(|candidate| (name(&candidate.path), words(&candidate.outcome))).collect()
+    tried.iter().map(|candidate| (name(&candidate.path), words(&candidate.rejection))).collect()
 }
 
 /// Asserts that a disk reads like the model of its layers, child first.

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, Union
 
 from . import _faulthandler, _native
+from ._files import Volume, volumes_of
 from ._native import DiskBase, Rows
 from ._reader import DiskReader
 from ._sources import ParentRequest, Parents, Source, resolve
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from ._files import Volume
     from ._plan import Plan
 
 __all__ = [
@@ -128,8 +128,6 @@ class Partition:
 
     def volume(self) -> Volume:
         """The file system on it."""
-        from ._files import Volume
-
         return Volume(self.disk, self.offset, self.length, self.number)
 
 
@@ -300,7 +298,10 @@ class Disk(DiskBase):
     def layers(self) -> list[Layer]:
         """The images of the chain: the opened one first, its base last."""
         rows = self.layer_rows()
-        return [Layer(None if path is None else os.fspath(path), *rest) for path, *rest in rows]  # type: ignore[arg-type]
+        return [
+            Layer(None if path is None else os.fspath(path), *rest)  # type: ignore[arg-type]
+            for path, *rest in rows
+        ]
 
     @property
     def identity(self) -> str:
@@ -314,7 +315,7 @@ class Disk(DiskBase):
 
     @property
     def locator(self) -> dict[str, str]:
-        """What the image stores about its parent, by the keys of MS-VHDX. It may be anything: it is no path to trust."""
+        """What the image stores about its parent, by the keys of MS-VHDX. It may be anything: do not trust it."""
         return dict(self.locator_rows())
 
     @property
@@ -368,9 +369,7 @@ class Disk(DiskBase):
     @property
     def volumes(self) -> list[Volume]:
         """The volumes whose files can be read: of the partitions, or of a disk without any."""
-        from ._files import volumes_of
-
-        return volumes_of(self)
+        return volumes_of(self, self.layout())
 
     def ancestor(self, layer: int) -> Disk:
         """The disk that a guest would see if this layer had been opened; 0 is this disk."""
@@ -535,10 +534,10 @@ def open(
 
     Args:
         source: A path; bytes; an object with `seek` and `read` or `readinto`; or a URL or a file of fsspec.
-        parents: Where parents are searched. `"beside"`: the folder of the child and those below it. `"none"`:
-            nowhere; what the image itself holds can be read. A path, or a list of files, folders, and `"beside"`. Or a
-            function that takes a `ParentRequest` and returns what `source` can be, or none. Whatever is found, it must
-            have the identity that its child stores.
+        parents: Where parents are searched. `"beside"`: the folder of the child and those below it. `"none"`: they
+            are not searched; what the image itself holds can be read. A path, or a list of files, folders, and
+            `"beside"`. Or a function that takes a `ParentRequest` and returns what `source` can be, or none. Whatever
+            is found, it must have the identity that its child stores.
         log: `"replay"` replays a dirty log in memory; `"refuse"` raises `DirtyLog`; `"ignore"` reads what may be stale.
         strictness: `"strict"`, or `"salvage"` for damaged images: what cannot be read is zeros, and `Disk.losses` lists
             it.

@@ -9,13 +9,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ._native import VolumeBase
-from ._reader import RangeReader
+from ._native import DiskBase, VolumeBase
+from ._reader import DiskReader, RangeReader
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-    from ._disk import Disk
 
 __all__ = ["DirEntry", "File", "Stat", "Times", "Volume", "volumes_of"]
 
@@ -58,7 +56,7 @@ class Times:
 
 @dataclass(frozen=True, slots=True)
 class Stat:
-    """What a file system says about a file. What it does not say is none."""
+    """What a file system says about a file. A value that it does not have is `None`."""
 
     node: int
     """Number of the inode, or its like."""
@@ -141,7 +139,7 @@ class Volume(VolumeBase):
     """
 
     __slots__ = ("_disk", "length", "number", "offset")
-    _disk: Disk
+    _disk: DiskBase
     number: int | None
     """Number of the partition; none for the whole disk."""
     offset: int
@@ -149,7 +147,7 @@ class Volume(VolumeBase):
     length: int
     """Length in bytes."""
 
-    def __new__(cls, disk: Disk, offset: int = 0, length: int | None = None, number: int | None = None) -> Self:
+    def __new__(cls, disk: DiskBase, offset: int = 0, length: int | None = None, number: int | None = None) -> Self:
         length = disk.size - offset if length is None else length
         self: Self = super().__new__(cls, disk, offset, length)  # type: ignore[assignment]
         self._disk, self.offset, self.length, self.number = disk, offset, length, number
@@ -251,12 +249,11 @@ class Volume(VolumeBase):
 
     def reader(self) -> io.RawIOBase:
         """The volume itself as a stream."""
-        return self._disk.reader(self.offset, self.length)
+        return DiskReader(self._disk, self.offset, max(min(self.length, self._disk.size - self.offset), 0))
 
 
-def volumes_of(disk: Disk) -> list[Volume]:
-    """The volumes of a disk whose files can be read."""
-    layout = disk.layout()
+def volumes_of(disk: DiskBase, layout: dict[str, Any]) -> list[Volume]:
+    """The volumes of a disk with this layout whose files can be read."""
     table = layout["partition-table"]
     found = [
         Volume(disk, entry["start"], entry["length"], entry["number"])

@@ -47,7 +47,7 @@ except ImportError as error:
 
 from . import _native
 from ._disk import Disk, Strictness
-from ._files import Times, Volume, volumes_of
+from ._files import Times, Volume
 from ._fleet import FAILURES, Job, Opening, expand, plan_all, text_of
 from ._plan import merge
 
@@ -686,7 +686,7 @@ class _Reader(datasource.DataSourceReader):  # type: ignore[misc]
 
     def _read_files(self, job: Job) -> Iterator[dict[str, Any]]:
         with self._options.opening.open(job.image) as disk:
-            for volume in volumes_of(disk):
+            for volume in disk.volumes:
                 rows: list[dict[str, Any]] = []
                 for row in self._files_of(volume):
                     rows.append(row)

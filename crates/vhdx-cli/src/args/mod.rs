@@ -12,6 +12,7 @@ use crate::json::Place;
 use crate::size::{ByteRange, parse_size};
 
 mod bulk;
+mod cache;
 mod damage;
 mod files;
 mod folder;
@@ -20,9 +21,8 @@ mod serve;
 mod share;
 
 use bulk::parse_algorithm;
-pub(crate) use bulk::{
-    CacheArgs, CacheChoice, CompareArgs, DiffArgs, HashArgs, InputFormat, MergeArgs, SumFormat, VerifyArgs,
-};
+pub(crate) use bulk::{CompareArgs, DiffArgs, HashArgs, InputFormat, MergeArgs, SumFormat, VerifyArgs};
+pub(crate) use cache::{CacheArgs, CacheChoice};
 use damage::parse_byte;
 pub(crate) use damage::{CheckArgs, LossMapFormat, SalvageArgs};
 pub(crate) use files::{
@@ -32,7 +32,7 @@ pub(crate) use files::{
 pub(crate) use folder::{FolderArgs, ListArgs, ListFormat, SortKey};
 pub(crate) use mount::{MountArgs, UmountArgs};
 pub(crate) use serve::ServeArgs;
-pub(crate) use share::{PlanArgs, ShareArgs};
+pub(crate) use share::{Of, PlanArgs, ShareArgs, Task};
 
 const AFTER_HELP: &str = "\
 A tour:

@@ -5,8 +5,8 @@ use std::str::FromStr;
 
 use clap::{ArgGroup, Args};
 use vhdx_mmap::ops::manifest::{NotAShard, Shard};
+use vhdx_mmap::ops::plan::Split;
 
-use crate::share::Task;
 use crate::size::parse_size;
 
 /// Divide the work on a disk into splits for several machines, as JSON
@@ -39,6 +39,21 @@ pub(crate) struct PlanArgs {
     /// Print each split as a document of its own, one on each line, instead of the plan
     #[arg(long)]
     pub(crate) lines: bool,
+}
+
+/// What --shard and --split stand for.
+#[derive(Clone, Debug)]
+pub(crate) struct Task {
+    pub(crate) portion: Of,
+    /// Whether the image is opened under the path that the user gave, not under that of the plan.
+    pub(crate) is_named: bool,
+}
+
+/// One of several parts of the work.
+#[derive(Clone, Debug)]
+pub(crate) enum Of {
+    Shard(Shard),
+    Split(Box<Split>),
 }
 
 /// The work on one disk, divided among machines.

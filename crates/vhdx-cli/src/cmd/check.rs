@@ -240,13 +240,13 @@ fn summary(
         let file = report.files.get(layer).and_then(Source::path).filter(|_| layer > 0);
         let of = file.map_or_else(String::new, |path| format!(" of {}", escape(&path.to_string_lossy())));
         match state {
-            // That both headers are lost is a finding.
-            LogState::Clean | LogState::Unknown => {}
             LogState::Replayed(replay) => {
                 let entries = counted(replay.entries, "entry");
                 writeln!(out, "{name}: the log{of} is dirty: {entries} replayed in memory.")?;
             }
             LogState::Ignored => writeln!(out, "{name}: the log{of} is dirty, and was ignored.")?,
+            // Clean; or unknown: that both headers are lost is a finding.
+            _ => {}
         }
     }
     if !report.is_vhdx {

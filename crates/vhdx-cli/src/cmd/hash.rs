@@ -12,7 +12,7 @@ use vhdx_mmap::ops::{self, Digest};
 use vhdx_mmap::report::Hash;
 use vhdx_mmap::{Input, ScanError};
 
-use crate::args::{Common, HashArgs, SumFormat};
+use crate::args::{Common, HashArgs, SumFormat, Task};
 use crate::bulk::{self, Pool};
 use crate::exit::{Exit, Failure};
 use crate::findings::{self, Tally};
@@ -22,7 +22,7 @@ use crate::many;
 use crate::open;
 use crate::progress::Work;
 use crate::salvage;
-use crate::share::{self, Task};
+use crate::share;
 use crate::sums::{self, Form, SumLine};
 use crate::target::{Consent, Destination};
 use crate::term;
@@ -212,8 +212,9 @@ fn write_manifest(image: &Path, manifest: &Path, args: &HashArgs, common: &Commo
 
 /// Lines with the roots of a manifest. They have other names than digests of the disk.
 pub(super) fn root_lines(name: &Path, roots: &[Root]) -> Vec<u8> {
-    let line =
-        |Root { name: algorithm, digest }: &Root| sums::line(&format!("{algorithm} ("), name, &format!(") = {digest}"));
+    let line = |Root { name: algorithm, digest, .. }: &Root| {
+        sums::line(&format!("{algorithm} ("), name, &format!(") = {digest}"))
+    };
     roots.iter().flat_map(line).collect()
 }
 

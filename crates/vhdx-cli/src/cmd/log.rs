@@ -29,7 +29,8 @@ fn status(entry: &LogReportEntry) -> String {
         EntryStatus::Active => "active".to_owned(),
         EntryStatus::Stale => "stale".to_owned(),
         EntryStatus::OtherLog => "other log".to_owned(),
-        EntryStatus::Broken(error) => format!("broken: {error}"),
+        EntryStatus::Broken(error) => format!("broken: {error:#}"),
+        _ => "unknown".to_owned(),
     }
 }
 

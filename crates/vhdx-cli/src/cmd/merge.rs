@@ -12,10 +12,10 @@ use crate::args::MergeArgs;
 use crate::cmd::hash;
 use crate::cmd::merge_reports::{self, Input};
 use crate::exit::{Exit, Failure, STANDARD_OUTPUT};
-use crate::hint::shell_word;
 use crate::json;
 use crate::open;
 use crate::progress::Work;
+use crate::shell::shell_word;
 use crate::target::{Consent, Destination};
 use crate::term;
 

@@ -38,7 +38,7 @@ pub(crate) fn run(args: &ServeArgs, common: &Common) -> Result<Exit, Failure> {
         let disk = Arc::new(open::salvaged(path, common, &SalvageArgs::only(args.salvage))?);
         let name = name.as_deref().filter(|_| names.len() > 1);
         list.extend(Export::of_disk(&disk, name).unwrap_or_else(|error| {
-            let text = format!("{}: partitions are not served: {error}", path.display());
+            let text = format!("{}: partitions are not served: {error:#}", path.display());
             term::message("warning", term::WARNING, &escape(&text));
             Export::without_partitions(&disk, name)
         }));

@@ -345,7 +345,7 @@ fn compare(
     // The list may contain raw disks, too.
     let input = match of {
         SumOf::File => Operand::Raw(open::source(path, common)?),
-        SumOf::Disk | SumOf::DiskOrFile => open::input(path, InputFormat::Auto, common)?,
+        _ => open::input(path, InputFormat::Auto, common)?,
     };
     let mut compare = |as_blake3: bool| {
         let expected = |sum: &Sum| if as_blake3 { sum.as_blake3() } else { sum.digest };

@@ -1,8 +1,9 @@
 //! What files are: their kinds, times, attributes, and where their links lead.
 
 use super::Ntfs;
+use super::file::File;
 use super::raw::{Fields, damaged, to_usize};
-use super::record::{Attribute, DATA, EXTENDED, File, INDEX_ALLOCATION, REPARSE_POINT, STANDARD_INFORMATION};
+use super::record::{Attribute, DATA, EXTENDED, INDEX_ALLOCATION, REPARSE_POINT, STANDARD_INFORMATION};
 use super::reparse::{self, Reparse};
 use crate::error::{Error, Result};
 use crate::time::Time;

@@ -3,8 +3,9 @@
 use std::cmp::Ordering;
 use std::collections::HashSet;
 
+use super::file::File;
 use super::raw::{Fields, damaged, restore, to_u64, to_usize};
-use super::record::{File, INDEX_ALLOCATION, INDEX_ROOT, Name};
+use super::record::{INDEX_ALLOCATION, INDEX_ROOT, Name};
 use super::runs::{Clusters, clusters_of};
 use super::view::View;
 use crate::error::Result;
@@ -102,7 +103,7 @@ impl Directory {
         // Where clusters are larger than blocks, some tools count sectors.
         let units = [self.unit, to_u64(view.sector())];
         let count = if self.unit == view.cluster() || units.first() == units.last() { 1 } else { 2 };
-        let mut done = Err(damaged("a block of names lies behind the end of its directory"));
+        let mut done = Err(damaged("a block of names lies past the end of its directory"));
         for unit in units.iter().take(count) {
             let at = number.saturating_mul(*unit);
             if at.saturating_add(to_u64(self.block_size)) > blocks.initialised {

@@ -1,7 +1,5 @@
 //! The journal, `$LogFile`: whether it holds changes that are not in the volume, and what they are.
 
-use std::collections::BTreeMap;
-
 use fs_ntfs::error::Error as PartError;
 use fs_ntfs::logfile::{LogfileState, state_of_nonempty};
 use fs_ntfs::logfile_replay::{Plan, plan};
@@ -142,6 +140,3 @@ fn check(view: &View, log: &Clusters, plan: &Plan) -> Result<()> {
     }
     Ok(())
 }
-
-/// The changes of a journal: offsets in the volume, and what is there then.
-pub(super) type Changes = BTreeMap<u64, Vec<u8>>;

@@ -7,6 +7,7 @@
 mod bounds;
 mod content;
 mod facts;
+mod file;
 mod index;
 mod journal;
 mod raw;
@@ -22,10 +23,11 @@ use std::sync::OnceLock;
 use vhdx_mmap::ops::Volume as Kind;
 
 use self::facts::{SYSTEM, device_of, first_of, times};
+use self::file::File;
 use self::index::{Directory, UpCase};
 use self::raw::{Fields, damaged, to_u64, to_usize, unsupported};
 use self::record::{
-    Attribute, Body, DATA, EXTENDED, FILE_NAME, File, Name, REPARSE_POINT, STANDARD_INFORMATION, VOLUME_INFORMATION,
+    Attribute, Body, DATA, EXTENDED, FILE_NAME, Name, REPARSE_POINT, STANDARD_INFORMATION, VOLUME_INFORMATION,
     VOLUME_NAME, split,
 };
 use self::runs::{Clusters, ENCRYPTED, clusters_of};

@@ -1,15 +1,11 @@
-//! File records, their attributes, and files: all attributes of one, in as many records as it takes.
-
-use std::collections::HashMap;
+//! File records, and what is in them: attributes, entries of their lists, and names.
 
 use super::raw::{Fields, damaged, restore, to_u64, to_usize};
-use super::view::View;
 use crate::error::{Error, Result};
 use crate::names::{from_utf16, units};
-use crate::volume::Node;
 
 pub(super) const STANDARD_INFORMATION: u32 = 0x10;
-const ATTRIBUTE_LIST: u32 = 0x20;
+pub(super) const ATTRIBUTE_LIST: u32 = 0x20;
 pub(super) const FILE_NAME: u32 = 0x30;
 pub(super) const VOLUME_NAME: u32 = 0x60;
 pub(super) const VOLUME_INFORMATION: u32 = 0x70;
@@ -23,16 +19,13 @@ pub(super) const EXTENDED: u32 = 0xe0;
 const END: u32 = 0xffff_ffff;
 
 /// Flag of a record that is in use.
-const IN_USE: u16 = 1;
+pub(super) const IN_USE: u16 = 1;
 
 /// Flag of the record of a directory.
-const DIRECTORY: u16 = 2;
-
-/// Largest size of a list of attributes, in bytes. Windows makes none of more than 256 KiB.
-const LARGEST_LIST: u64 = 1 << 20;
+pub(super) const DIRECTORY: u16 = 2;
 
 /// Bits of a reference to a file that are the number of its record. Those above are the sequence number.
-const NUMBER_BITS: u32 = 48;
+pub(super) const NUMBER_BITS: u32 = 48;
 
 /// Splits a reference to a file: the number of the record, and its sequence number.
 pub(super) fn split(reference: u64) -> (u64, u16) {
@@ -43,14 +36,14 @@ pub(super) fn split(reference: u64) -> (u64, u16) {
 /// File record, with its update sequence undone.
 #[derive(Debug)]
 pub(super) struct Record {
-    number: u64,
-    sequence: u16,
-    links: u16,
-    flags: u16,
+    pub(super) number: u64,
+    pub(super) sequence: u16,
+    pub(super) links: u16,
+    pub(super) flags: u16,
     /// Reference to the record that this one belongs to; 0 if it is the first one of its file.
-    base: u64,
+    pub(super) base: u64,
     /// What is in use of it.
-    bytes: Vec<u8>,
+    pub(super) bytes: Vec<u8>,
 }
 
 impl Record {
@@ -84,7 +77,7 @@ impl Record {
         Ok(attributes)
     }
 
-    fn attribute(&self, at: usize) -> Result<Attribute<'_>> {
+    pub(super) fn attribute(&self, at: usize) -> Result<Attribute<'_>> {
         let length = to_usize(self.bytes.u32(at.saturating_add(4))?);
         if length < 0x18 || length & 7 != 0 {
             return Err(damaged(format!("file record {} has an attribute of {length} bytes", self.number)));
@@ -137,7 +130,7 @@ pub(super) struct Attribute<'r> {
     pub(super) flags: u16,
     /// In UTF-16, empty if it has none.
     pub(super) name: &'r [u8],
-    length: usize,
+    pub(super) length: usize,
     pub(super) body: Body<'r>,
 }
 
@@ -204,11 +197,36 @@ pub(super) struct ListEntry {
     pub(super) kind: u32,
     pub(super) name: Vec<u8>,
     pub(super) first: u64,
-    reference: u64,
+    pub(super) reference: u64,
     id: u16,
 }
 
 impl ListEntry {
+    /// Parses a list of attributes.
+    pub(super) fn parse_all(list: &[u8]) -> Result<Vec<Self>> {
+        let mut entries = Vec::new();
+        let mut rest = list;
+        while !rest.is_empty() {
+            let length = usize::from(rest.u16(4)?);
+            if length < 0x1a {
+                return Err(damaged("a list of attributes has an entry without a length"));
+            }
+            let entry = rest.part(0, length)?;
+            let name_length = usize::from(entry.u8(6)?).saturating_mul(2);
+            let name: &[u8] =
+                if name_length == 0 { &[] } else { entry.part(usize::from(entry.u8(7)?), name_length)? };
+            entries.push(Self {
+                kind: entry.u32(0)?,
+                name: name.to_vec(),
+                first: entry.u64(8)?,
+                reference: entry.u64(0x10)?,
+                id: entry.u16(0x18)?,
+            });
+            rest = rest.get(length..).unwrap_or_default();
+        }
+        Ok(entries)
+    }
+
     /// Returns the attribute among those of the record that the entry names.
     pub(super) fn find<'a, 'r>(&self, attributes: &'a [Attribute<'r>]) -> Result<&'a Attribute<'r>> {
         let is_it = |attribute: &&Attribute<'_>| {
@@ -222,167 +240,6 @@ impl ListEntry {
             let (number, _) = split(self.reference);
             damaged(format!("file record {number} has not the attribute that a list of attributes names"))
         })
-    }
-}
-
-/// Reads the list of attributes, if there is one among the attributes of the first record of a file.
-pub(super) fn list_of(view: &View, attributes: &[Attribute<'_>]) -> Result<Vec<ListEntry>> {
-    let Some(list) = attributes.iter().find(|attribute| attribute.kind == ATTRIBUTE_LIST) else {
-        return Ok(Vec::new());
-    };
-    let value = view.value(&[list], LARGEST_LIST)?;
-    let mut entries = Vec::new();
-    let mut rest = value.as_slice();
-    while !rest.is_empty() {
-        let length = usize::from(rest.u16(4)?);
-        if length < 0x1a {
-            return Err(damaged("a list of attributes has an entry without a length"));
-        }
-        let entry = rest.part(0, length)?;
-        let name_length = usize::from(entry.u8(6)?).saturating_mul(2);
-        let name: &[u8] = if name_length == 0 { &[] } else { entry.part(usize::from(entry.u8(7)?), name_length)? };
-        entries.push(ListEntry {
-            kind: entry.u32(0)?,
-            name: name.to_vec(),
-            first: entry.u64(8)?,
-            reference: entry.u64(0x10)?,
-            id: entry.u16(0x18)?,
-        });
-        rest = rest.get(length..).unwrap_or_default();
-    }
-    Ok(entries)
-}
-
-/// Attributes of a file, as far as they were asked for.
-#[derive(Debug)]
-pub(super) struct File {
-    /// The first one is the one that names of the file refer to.
-    records: Vec<Record>,
-    /// The kinds of the attributes, their records, and the offsets in them.
-    places: Vec<(u32, usize, usize)>,
-}
-
-impl View {
-    /// Reads a record that a list of attributes refers to. It has to belong to the file whose first record has the
-    /// number `base`.
-    pub(super) fn extension(&self, entry: &ListEntry, base: u64, sequence: Option<u16>) -> Result<Record> {
-        let (number, wanted) = split(entry.reference);
-        let record = self.record(number)?;
-        let (owner, owner_sequence) = split(record.base);
-        let is_stale = record.flags & IN_USE == 0 || record.sequence != wanted;
-        if is_stale || owner != base || sequence.is_some_and(|sequence| sequence != owner_sequence) {
-            return Err(damaged(format!("file record {number} is no part of the file with record {base}")));
-        }
-        Ok(record)
-    }
-
-    /// Reads the attributes of a file. `is_wanted` is asked for each whether it is needed, by its kind and the first
-    /// cluster of its value that it is about; only then is the record read that holds it.
-    pub(super) fn file(&self, node: Node, is_wanted: impl Fn(u32, u64) -> bool) -> Result<File> {
-        let (number, sequence) = split(node.0);
-        let base = self.record(number)?;
-        if base.flags & IN_USE == 0 || (sequence != 0 && sequence != base.sequence) {
-            return Err(damaged(format!("a name leads to file record {number}, whose file was deleted")));
-        }
-        if base.base != 0 {
-            return Err(damaged(format!("a name leads to file record {number}, which is a part of another file")));
-        }
-        let attributes = base.attributes()?;
-        let list = list_of(self, &attributes)?;
-        let mut places = Vec::new();
-        let mut at = usize::from(base.bytes.u16(0x14)?);
-        for attribute in &attributes {
-            if list.is_empty() && is_wanted(attribute.kind, attribute.first()) {
-                places.push((attribute.kind, 0, at));
-            }
-            at = at.saturating_add(attribute.length);
-        }
-        let sequence = base.sequence;
-        drop(attributes);
-        let mut file = File { records: vec![base], places };
-        if list.is_empty() {
-            return Ok(file);
-        }
-        let mut indices = HashMap::from([(number, 0)]);
-        for entry in &list {
-            if !is_wanted(entry.kind, entry.first) {
-                continue;
-            }
-            let (holder, _) = split(entry.reference);
-            let index = match indices.get(&holder) {
-                Some(index) => *index,
-                None => {
-                    file.records.push(self.extension(entry, number, Some(sequence))?);
-                    let index = file.records.len().saturating_sub(1);
-                    indices.insert(holder, index);
-                    index
-                }
-            };
-            let place = file.place(index, entry)?;
-            file.places.push((entry.kind, index, place));
-        }
-        Ok(file)
-    }
-}
-
-impl File {
-    /// Finds the offset of the attribute in a record that an entry of a list names.
-    fn place(&self, index: usize, entry: &ListEntry) -> Result<usize> {
-        let Some(record) = self.records.get(index) else { return Ok(0) };
-        let attributes = record.attributes()?;
-        let found = entry.find(&attributes)?;
-        let mut at = usize::from(record.bytes.u16(0x14)?);
-        for attribute in &attributes {
-            if std::ptr::eq(attribute, found) {
-                break;
-            }
-            at = at.saturating_add(attribute.length);
-        }
-        Ok(at)
-    }
-
-    fn base(&self) -> Result<&Record> {
-        self.records.first().ok_or_else(|| damaged("a file has no record"))
-    }
-
-    /// Returns the reference that names of the file have, with the sequence number.
-    pub(super) fn reference(&self) -> Result<u64> {
-        self.base().map(|record| u64::from(record.sequence) << NUMBER_BITS | record.number)
-    }
-
-    pub(super) fn is_directory(&self) -> bool {
-        self.base().is_ok_and(|record| record.flags & DIRECTORY != 0)
-    }
-
-    /// Returns the number of names that the record of the file counts, those of DOS included.
-    pub(super) fn links(&self) -> u16 {
-        self.base().map_or(0, |record| record.links)
-    }
-
-    /// Returns the attributes of a kind, in their order.
-    pub(super) fn all(&self, kind: u32) -> Result<Vec<Attribute<'_>>> {
-        let mut found = Vec::new();
-        for (_, index, at) in self.places.iter().filter(|(found, ..)| *found == kind) {
-            if let Some(record) = self.records.get(*index) {
-                found.push(record.attribute(*at)?);
-            }
-        }
-        Ok(found)
-    }
-
-    /// Returns the pieces of an attribute, in the order of its clusters. Empty if there is no such attribute.
-    pub(super) fn pieces(&self, kind: u32, name: &[u8]) -> Result<Vec<Attribute<'_>>> {
-        let mut found = self.all(kind)?;
-        found.retain(|attribute| attribute.name == name);
-        found.sort_by_key(Attribute::first);
-        Ok(found)
-    }
-
-    /// Returns the names of the streams besides the main one, in UTF-16, and their first pieces.
-    pub(super) fn streams(&self) -> Result<Vec<Attribute<'_>>> {
-        let mut found = self.all(DATA)?;
-        found.retain(|attribute| !attribute.name.is_empty() && attribute.first() == 0);
-        Ok(found)
     }
 }
 

@@ -139,7 +139,7 @@ pub(super) fn decompress(raw: &[u8], unit: usize) -> Result<Vec<u8>> {
         }
         let length = usize::from(header & 0xfff).saturating_add(3);
         let Some((chunk, behind)) = rest.split_at_checked(length) else {
-            return Err(damaged("a compressed chunk ends behind its clusters"));
+            return Err(damaged("a compressed chunk ends past the end of its clusters"));
         };
         let is_compressed = header & 0x8000 != 0;
         if !is_compressed && length != CHUNK.saturating_add(2) {

@@ -6,8 +6,9 @@
 use std::collections::BTreeMap;
 
 use super::Ntfs;
+use super::file::File;
 use super::raw::{Fields, damaged, to_u64, to_usize};
-use super::record::{DATA, File, STANDARD_INFORMATION};
+use super::record::{DATA, STANDARD_INFORMATION};
 use super::runs::{Clusters, clusters_of};
 use super::view::View;
 use crate::error::Result;

@@ -1,21 +1,28 @@
 //! The volume below the files: its geometry, its bytes with the changes of the journal, and the file records.
 
+use std::collections::BTreeMap;
+
 use fs_ntfs::block_io::BlockIo;
 use fs_ntfs::mft_io::{BootParams, NTFS_OEM_ID, read_boot_params_io};
 
-use super::journal::Changes;
 use super::raw::{damaged, to_u64, to_usize, unsupported};
-use super::record::{Attribute, Body, DATA, Record, list_of};
+use super::record::{ATTRIBUTE_LIST, Attribute, Body, DATA, IN_USE, ListEntry, Record, split};
 use super::runs::{Clusters, clusters_of};
 use crate::content::Run;
 use crate::device::Device;
 use crate::error::Result;
+
+/// Largest size of a list of attributes, in bytes. Windows makes none of more than 256 KiB.
+const LARGEST_LIST: u64 = 1 << 20;
 
 /// Number of the first records that have a copy.
 const MIRRORED: u64 = 4;
 
 /// Largest size of a cluster, in bytes.
 const LARGEST_CLUSTER: u64 = 2 << 20;
+
+/// The changes of a journal: offsets in the volume, and what is there then.
+pub(super) type Changes = BTreeMap<u64, Vec<u8>>;
 
 /// The volume, and where its file records are.
 pub(super) struct View {
@@ -117,7 +124,7 @@ impl View {
         let first: Vec<&Attribute<'_>> =
             attributes.iter().filter(|attribute| attribute.kind == DATA && attribute.name.is_empty()).collect();
         let mut table = clusters_of(&first, self.cluster())?;
-        let list = list_of(&self, &attributes)?;
+        let list = self.list_of(&attributes)?;
         let mut further: Vec<_> =
             list.iter().filter(|entry| entry.kind == DATA && entry.name.is_empty() && entry.first != 0).collect();
         further.sort_by_key(|entry| entry.first);
@@ -151,6 +158,27 @@ impl View {
             }
             parsed => parsed,
         }
+    }
+
+    /// Reads the list of attributes, if there is one among the attributes of the first record of a file.
+    pub(super) fn list_of(&self, attributes: &[Attribute<'_>]) -> Result<Vec<ListEntry>> {
+        let Some(list) = attributes.iter().find(|attribute| attribute.kind == ATTRIBUTE_LIST) else {
+            return Ok(Vec::new());
+        };
+        ListEntry::parse_all(&self.value(&[list], LARGEST_LIST)?)
+    }
+
+    /// Reads a record that a list of attributes refers to. It has to belong to the file whose first record has the
+    /// number `base`.
+    pub(super) fn extension(&self, entry: &ListEntry, base: u64, sequence: Option<u16>) -> Result<Record> {
+        let (number, wanted) = split(entry.reference);
+        let record = self.record(number)?;
+        let (owner, owner_sequence) = split(record.base);
+        let is_stale = record.flags & IN_USE == 0 || record.sequence != wanted;
+        if is_stale || owner != base || sequence.is_some_and(|sequence| sequence != owner_sequence) {
+            return Err(damaged(format!("file record {number} is no part of the file with record {base}")));
+        }
+        Ok(record)
     }
 
     /// Returns where a file record is, in bytes, if it is in one piece.
@@ -200,7 +228,7 @@ impl View {
         let mut runs = runs.get(first..).unwrap_or_default().iter();
         while !buffer.is_empty() {
             let run = runs.next().filter(|run| run.start <= offset);
-            let run = run.ok_or_else(|| damaged("a structure lies behind the end of its clusters"))?;
+            let run = run.ok_or_else(|| damaged("a structure lies past the end of its clusters"))?;
             let at = run.at.ok_or_else(|| damaged("a structure has a hole"))?;
             let skipped = offset.saturating_sub(run.start);
             let length = to_usize(run.length.saturating_sub(skipped)).min(buffer.len());

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use vhdx_files::{Error, FileKind, Volume};
 use vhdx_testkit::lab::Rng;
+use vhdx_testkit::optional;
 
 use super::lab::Made;
 
@@ -41,10 +42,11 @@ impl Victim {
     }
 
     /// Damages it in many ways, and uses what is left.
-    pub(crate) fn suffer(&self, rounds: u64) {
+    pub(crate) fn suffer(&self, rounds: usize) {
+        let rounds = optional::rounds(rounds);
         let (mut opened, mut seen) = (0, 0);
         for seed in 0..rounds {
-            let mut rng = Rng::new(seed);
+            let mut rng = Rng::new(u64::try_from(seed).unwrap());
             let pages: Vec<usize> = (0..=rng.below(2)).map(|_| rng.pick(&self.pages)).collect();
             for at in &pages {
                 let mut page = self.page(*at).to_vec();

@@ -121,7 +121,7 @@ fn sum_of_set(set: &[u8]) -> u16 {
 }
 
 #[test]
-fn exfat_reads_zeros_behind_the_valid_length_and_refuses_wrong_sums() {
+fn exfat_reads_zeros_after_the_valid_length_and_refuses_wrong_sums() {
     let folder = temp_dir();
     let tree = small_tree(folder.path());
     let Some(lab) = exfat(&["mkfs.exfat", "-L", "a label"], 16, &tree) else { return };

@@ -10,6 +10,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use rustix::fs::SeekFrom;
 use vhdx_files::{Error, FileKind, Node, Time, Volume, VolumeOptions, Walk};
 use vhdx_mmap::{Disk, DiskRange, OpenOptions, Source};
 use vhdx_testkit::builder::Spec;
@@ -69,7 +70,9 @@ impl Lab {
     pub(crate) fn copy_of(other: &Self) -> Self {
         let folder = temp_dir();
         let raw = folder.path().join("disk.raw");
-        fs::copy(&other.raw, &raw).unwrap();
+        let (from, to) = (File::open(&other.raw).unwrap(), File::create(&raw).unwrap());
+        to.set_len(from.metadata().unwrap().len()).unwrap();
+        pieces_with_data(&from).for_each(|(number, piece)| to.write_all_at(&piece, number * MIB).unwrap());
         Self { folder, raw }
     }
 
@@ -114,6 +117,24 @@ pub(crate) struct Mounted(
     #[expect(dead_code, reason = "it is detached when it is dropped")] Loop,
 );
 
+/// Returns the pieces of a file that hold more than zeros, of 1 MiB each, with their numbers. Holes are not read.
+fn pieces_with_data(file: &File) -> impl Iterator<Item = (u64, Vec<u8>)> {
+    let size = file.metadata().unwrap().len();
+    let mut next = 0;
+    std::iter::from_fn(move || {
+        loop {
+            // Past the last data, there is an error.
+            let number = rustix::fs::seek(file, SeekFrom::Data(next * MIB)).ok()? / MIB;
+            next = number + 1;
+            let mut piece = vec![0; usize::try_from(MIB.min(size - number * MIB)).unwrap()];
+            file.read_exact_at(&mut piece, number * MIB).unwrap();
+            if piece.iter().any(|byte| *byte != 0) {
+                return Some((number, piece));
+            }
+        }
+    })
+}
+
 /// An image with the content of a raw disk.
 pub(crate) struct Made {
     image: PathBuf,
@@ -123,26 +144,22 @@ pub(crate) struct Made {
 
 impl Made {
     pub(crate) fn of(raw: &Path) -> Self {
-        let bytes = fs::read(raw).unwrap();
-        let block = usize::try_from(MIB).unwrap();
-        let size = u64::try_from(bytes.len()).unwrap().next_multiple_of(MIB);
-        let mut spec = Spec { block_size: 1 << 20, ..Spec::empty(size) };
-        let is_used = |piece: &[u8]| piece.iter().any(|byte| *byte != 0);
-        for (number, piece) in (0..).zip(bytes.chunks(block)) {
-            if is_used(piece) {
-                spec = spec.block(number, Block::full().fill(Fill::Pieces(Vec::new())));
-            }
+        let disk = File::open(raw).unwrap();
+        let size = disk.metadata().unwrap().len();
+        let pieces: Vec<(u64, Vec<u8>)> = pieces_with_data(&disk).collect();
+        let mut spec = Spec { block_size: 1 << 20, ..Spec::empty(size.next_multiple_of(MIB)) };
+        for (number, _) in &pieces {
+            spec = spec.block(*number, Block::full().fill(Fill::Pieces(Vec::new())));
         }
         let built = spec.build();
         let image = raw.with_extension("vhdx");
         built.bytes.write_file(&image).unwrap();
         let file = File::options().write(true).open(&image).unwrap();
-        let mut blocks = Vec::new();
-        for (number, piece) in (0..).zip(bytes.chunks(block)) {
-            blocks.push(is_used(piece).then(|| built.block_at(number)));
-            if let Some(Some(at)) = blocks.last() {
-                file.write_all_at(piece, *at).unwrap();
-            }
+        let mut blocks = vec![None; usize::try_from(size.div_ceil(MIB)).unwrap()];
+        for (number, piece) in &pieces {
+            let at = built.block_at(*number);
+            file.write_all_at(piece, at).unwrap();
+            blocks[usize::try_from(*number).unwrap()] = Some(at);
         }
         Self { image, blocks }
     }

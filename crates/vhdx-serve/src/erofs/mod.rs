@@ -121,7 +121,7 @@ pub enum Error {
 impl std::fmt::Display for Error {
     fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Image { path, error } => write!(to, "{path}: {error}"),
+            Self::Image { path, error } => write!(to, "{path}: {error:#}"),
             Self::Write(error) => write!(to, "EROFS metadata: {error}"),
             Self::TooLarge { what, needed, limit } => {
                 write!(to, "EROFS metadata: too large: {what} (found {needed}, expected at most {limit})")

@@ -6,7 +6,8 @@ use std::time::Instant;
 use zerocopy::big_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
-use super::transmission::{BATCH, Connection, Context, Mode, invalid};
+use super::status::Context;
+use super::transmission::{BATCH, Connection, Mode, invalid};
 use super::wire::{
     EXPORT_FLAGS, FIXED_NEWSTYLE, NBD_MAGIC, NO_ZEROES, OPTION_MAGIC, OPTION_REPLY_MAGIC, OptionHeader,
     STRUCTURED_EXPORT_FLAGS, info, option, rep, to_u32,

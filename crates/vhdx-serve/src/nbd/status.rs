@@ -5,8 +5,32 @@ use std::ops::Range;
 use vhdx_mmap::{ErrorKind, Location, PayloadBlockState, Result, Run};
 
 use super::MAX_EXTENTS;
-use super::transmission::Context;
 use crate::Export;
+
+/// What `NBD_CMD_BLOCK_STATUS` can tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Context {
+    Allocation,
+    Layer,
+}
+
+impl Context {
+    pub(super) const ALL: [Self; 2] = [Self::Allocation, Self::Layer];
+
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Allocation => "base:allocation",
+            Self::Layer => "vhdx:layer",
+        }
+    }
+
+    pub(super) const fn id(self) -> u32 {
+        match self {
+            Self::Allocation => 1,
+            Self::Layer => 2,
+        }
+    }
+}
 
 /// Most runs that are looked at for one reply.
 const MOST_RUNS: usize = 1 << 20;
@@ -14,23 +38,36 @@ const MOST_RUNS: usize = 1 << 20;
 /// Returns lengths and statuses of a range that is not empty, from its start on: at most the whole range, at least one.
 /// Neighbours differ.
 pub(super) fn extents(export: &Export, range: Range<u64>, context: Context, is_one: bool) -> Result<Vec<(u64, u32)>> {
+    let past = range.end;
+    extents_past(export, range, past, context, is_one)
+}
+
+/// Returns what [`extents`] returns, with a last one that may go on past the range, up to `past`.
+fn extents_past(
+    export: &Export,
+    range: Range<u64>,
+    past: u64,
+    context: Context,
+    is_one: bool,
+) -> Result<Vec<(u64, u32)>> {
     let mut found: Vec<(u64, u32)> = Vec::new();
     let (mut at, mut looked_at) = (range.start, 0_usize);
     // Each pass ends with the range, with a limit, or at a block that cannot be read.
-    while at < range.end {
+    while at < past {
         let from = at;
         let mut stopped = false;
-        for run in export.range().extents(at..range.end) {
+        for run in export.range().extents(at..past) {
             looked_at = looked_at.saturating_add(1);
             let (end, status) = match &run {
                 Ok(run) => (run.end(), status(run, context)),
                 // Lost tables: what was found before may be wrong, too.
                 Err(error) if matches!(error.kind(), ErrorKind::Lost) => return Err(error.clone()),
                 // A read of this block fails, later ones may not.
-                Err(error) => (export.end_of_block(at, range.end), unreadable(error.layer(), context)),
+                Err(error) => (export.end_of_block(at, past), unreadable(error.layer(), context)),
             };
             let is_same = found.last().is_some_and(|(_, last)| *last == status);
-            if found.len() >= if is_one { 1 } else { MAX_EXTENTS } && !is_same || looked_at > MOST_RUNS {
+            let is_too_much = found.len() >= if is_one { 1 } else { MAX_EXTENTS } || at >= range.end;
+            if is_too_much && !is_same || looked_at > MOST_RUNS {
                 stopped = true;
                 break;
             }
@@ -65,18 +102,17 @@ const MOST_32: u64 = 0xffff_0000;
 /// Returns what [`extents`] returns, for a reply whose lengths have 32 bits. The last extent may go on past a long
 /// range, as the protocol allows: a client that asks for the map of a large disk needs half as many requests.
 pub(super) fn short_extents(export: &Export, range: Range<u64>, context: Context) -> Result<Vec<(u64, u32)>> {
-    let mut found = extents(export, range.clone(), context, false)?;
     let length = range.end.saturating_sub(range.start);
-    let is_whole = found.iter().fold(0_u64, |sum, (length, _)| sum.saturating_add(*length)) == length;
-    let Some((last, status)) = found.last_mut().filter(|_| is_whole && length >= LONG) else { return Ok(found) };
-    let start = range.end.saturating_sub(*last);
-    let end = range.end.saturating_add(MOST_32).min(export.range().size());
-    let longer = extents(export, start..end, context, true)?;
-    let longer = longer.first().map_or(0, |(length, _)| *length);
+    let more = if length >= LONG { MOST_32 } else { 0 };
+    let past = range.end.saturating_add(more).min(export.range().size());
+    let mut found = extents_past(export, range, past, context, false)?;
+    let sum = found.iter().fold(0_u64, |sum, (length, _)| sum.saturating_add(*length));
+    let Some((last, status)) = found.last_mut().filter(|_| sum > length) else { return Ok(found) };
     // Only what begins inside the range may be in the reply: two extents, if one cannot have this length.
-    let first = last.saturating_sub(1 << 16);
+    let (longer, inside) = (*last, last.saturating_sub(sum.saturating_sub(length)));
+    let first = inside.saturating_sub(1 << 16);
     if longer <= MOST_32 || first == 0 {
-        *last = longer.min(MOST_32).max(*last);
+        *last = longer.min(MOST_32).max(inside);
     } else {
         let second = (longer.saturating_sub(first).min(MOST_32), *status);
         *last = first;

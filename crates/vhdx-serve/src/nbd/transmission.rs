@@ -8,6 +8,7 @@ use vhdx_mmap::{Error, zero_pages};
 use zerocopy::big_endian::{U16, U32, U64};
 use zerocopy::{FromZeros, IntoBytes};
 
+use super::status::Context;
 use super::system::{ask_for, is_fault};
 use super::wire::{
     CHUNK_MAGIC, DONE, EXTENDED_CHUNK_MAGIC, EXTENDED_REQUEST_MAGIC, FLAG_DF, FLAG_PAYLOAD_LEN, FLAG_REQ_ONE,
@@ -23,31 +24,6 @@ pub(super) enum Mode {
     Structured,
     /// Structured, with headers that have lengths of 64 bits.
     Extended,
-}
-
-/// What `NBD_CMD_BLOCK_STATUS` can tell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Context {
-    Allocation,
-    Layer,
-}
-
-impl Context {
-    pub(super) const ALL: [Self; 2] = [Self::Allocation, Self::Layer];
-
-    pub(super) const fn name(self) -> &'static str {
-        match self {
-            Self::Allocation => "base:allocation",
-            Self::Layer => "vhdx:layer",
-        }
-    }
-
-    pub(super) const fn id(self) -> u32 {
-        match self {
-            Self::Allocation => 1,
-            Self::Layer => 2,
-        }
-    }
 }
 
 /// A client.

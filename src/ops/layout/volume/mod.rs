@@ -202,7 +202,7 @@ impl Found {
             Volume::BitLocker => Ok(()),
             _ => other::describe_by_table(volume, area, &mut details),
         };
-        details.error = read.err().map(|error| error.to_string());
+        details.error = read.err().map(|error| format!("{error:#}"));
         Self { volume, details }
     }
 
@@ -234,7 +234,7 @@ const PROBES: &[Probe] = &[
 pub(super) fn recognise(area: &Area<'_>) -> (Option<Found>, Option<String>) {
     match probe(area) {
         Ok(volume) => (volume.map(|volume| Found::of(volume, area)), None),
-        Err(error) => (None, Some(error.to_string())),
+        Err(error) => (None, Some(format!("{error:#}"))),
     }
 }
 

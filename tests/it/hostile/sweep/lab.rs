@@ -14,6 +14,7 @@ use super::super::before_the_end;
 use super::{Place, is_detected_by_check};
 use crate::kit::FileBytes;
 use crate::kit::builder::Image;
+use crate::kit::optional::stride;
 use crate::kit::oracle::{Fault, LogPolicy, Oracle};
 use crate::lab::{Expected, file_of, size};
 use crate::support::{map, temp_dir};
@@ -61,9 +62,11 @@ impl Results {
         self.counts.get(&(outcome, place)).copied().unwrap_or(0)
     }
 
+    /// Asserts that at least this number of all changes has an outcome, or of those of them that are tried.
     #[track_caller]
     pub(super) fn assert_at_least(&self, outcome: Outcome, least: u32) {
         let count: u32 = self.counts.iter().filter(|((found, _), _)| *found == outcome).map(|(_, count)| count).sum();
+        let least = least / u32::try_from(stride()).unwrap();
         assert!(count >= least, "{outcome:?} only {count} times: {:?}", self.counts);
     }
 }

@@ -40,7 +40,7 @@ fn log_state(layer: &Layer) -> &'static str {
         LogState::Clean => "clean",
         LogState::Replayed(_) => "replayed",
         LogState::Ignored => "ignored",
-        LogState::Unknown => "unknown",
+        _ => "unknown",
     }
 }
 

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use vhdx_mmap::Image;
 use vhdx_mmap::ops::{DiskLayout, Partition, PartitionTable, Volume, VolumeDetails};
 
-use super::human::{line, marked};
+use super::lines::{line, marked};
 use crate::size::{counted, human};
 use crate::term::escape;
 use crate::usage;
@@ -55,7 +55,7 @@ fn whole_disk(out: &mut impl Write, layout: &DiskLayout) -> io::Result<()> {
 }
 
 fn partitions(out: &mut impl Write, table: &PartitionTable, disk_size: u64) -> io::Result<()> {
-    for Partition { number, start, length, kind, name, volume, details, volume_error, .. } in &table.partitions {
+    for Partition { number, start, len: length, kind, name, volume, details, volume_error, .. } in &table.partitions {
         let outside = if start.saturating_add(*length) > disk_size { ", reaches past the end of the disk" } else { "" };
         let name = if name.is_empty() { String::new() } else { format!(" \"{}\"", escape(name)) };
         let mut holds = match (volume, volume_error) {

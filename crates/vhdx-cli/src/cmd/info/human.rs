@@ -1,17 +1,17 @@
 //! Output of `vhdx info` for people.
 
-use std::fmt::Display;
 use std::io::{self, Write};
 
 use vhdx_mmap::report::InfoBlocks;
 use vhdx_mmap::{FoundBy, ImageKind, LogState, Rule, Severity};
 
+use super::lines::{line, marked};
 use super::{Facts, contents};
 use crate::args::Common;
 use crate::findings;
 use crate::siblings;
 use crate::size::{counted, human};
-use crate::term::{self, escape};
+use crate::term::escape;
 
 /// What is shown in place of a value that the image has lost.
 const UNKNOWN: &str = "unknown";
@@ -95,21 +95,10 @@ pub(super) fn write(out: &mut impl Write, facts: &Facts<'_>, common: &Common) ->
     Ok(())
 }
 
-pub(super) fn line(out: &mut impl Write, key: &str, value: impl Display) -> io::Result<()> {
-    let title = term::TITLE;
-    writeln!(out, "{title}{key}:{title:#} {value}")
-}
-
-pub(super) fn marked(out: &mut impl Write, label: &str, text: &str) -> io::Result<()> {
-    let style = term::WARNING;
-    writeln!(out, "{style}{label}:{style:#} {}", escape(text))
-}
-
 fn log(facts: &Facts<'_>) -> String {
     let image = facts.layer.image();
     match image.log_state() {
         LogState::Clean => "clean".to_owned(),
-        LogState::Unknown => "unknown, since both headers are damaged: content may be stale".to_owned(),
         LogState::Ignored => "dirty, ignored: content may be stale or torn".to_owned(),
         LogState::Replayed(replay) => {
             let (first, last) = (replay.first_sequence_number, replay.last_sequence_number);
@@ -122,6 +111,7 @@ fn log(facts: &Facts<'_>) -> String {
             let (entries, zero_ranges) = (counted(replay.entries, "entry"), counted(replay.zero_ranges, "zero range"));
             format!("dirty, replayed in memory: {entries} ({first} to {last}), {sectors}, {zero_ranges}{grown}")
         }
+        _ => "unknown, since both headers are damaged: content may be stale".to_owned(),
     }
 }
 
@@ -137,7 +127,7 @@ fn parent(out: &mut impl Write, facts: &Facts<'_>) -> io::Result<()> {
             }
         }
         Ok(None) => {}
-        Err(error) => marked(out, "parent locator", &error.to_string())?,
+        Err(error) => marked(out, "parent locator", &format!("{error:#}"))?,
     }
     match (&facts.parent, facts.broken) {
         (Some((parent, found_by)), _) => {
@@ -145,7 +135,7 @@ fn parent(out: &mut impl Write, facts: &Facts<'_>) -> io::Result<()> {
                 if *found_by == Some(FoundBy::Identity) { " (found by identity, under another name)" } else { "" };
             line(out, "backing file", format_args!("{}{how}", escape(&parent.to_string_lossy())))?;
         }
-        (None, Some(error)) => marked(out, "backing file", &error.to_string())?,
+        (None, Some(error)) => marked(out, "backing file", &format!("{error:#}"))?,
         (None, None) => line(out, "backing file", "not searched (--parents none)")?,
     }
     let chain: Vec<String> = facts.chain.iter().map(|path| escape(&path.to_string_lossy())).collect();

@@ -2,6 +2,7 @@
 
 mod contents;
 mod human;
+mod lines;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -159,7 +160,7 @@ fn layout(chain: &Chain) -> Result<DiskLayout, Error> {
 
 /// Warns that part of the BAT of a salvaged image is lost.
 fn warn_of_unknown_count(path: &Path, error: &Error) {
-    let text = format!("{}: {error}; the number of allocated blocks is unknown", path.display());
+    let text = format!("{}: {error:#}; the number of allocated blocks is unknown", path.display());
     term::message("warning", term::WARNING, &term::escape(&text));
 }
 

@@ -11,7 +11,7 @@ use vhdx_serve::mount::{self, Detached};
 
 use crate::args::{Common, MountArgs};
 use crate::exit::{Exit, Failure};
-use crate::hint::shell_word;
+use crate::shell::shell_word;
 use crate::term::{self, escape};
 
 use super::Opened;

@@ -7,7 +7,7 @@ use vhdx_mmap::ops::{self, Volume as Kind};
 use vhdx_serve::erofs::Device;
 
 use crate::exit::{Exit, Failure};
-use crate::hint::shell_word;
+use crate::shell::shell_word;
 
 use super::Opened;
 

@@ -64,7 +64,7 @@ fn open_image(path: &Path, directory: Option<String>, args: &MountArgs, common: 
 fn can_read_partitions(path: &Path, disk: &Disk) -> bool {
     let found = vhdx_mmap::ops::detect(disk);
     if let Err(error) = &found {
-        let text = format!("{}: partitions are not mounted: {error}", path.display());
+        let text = format!("{}: partitions are not mounted: {error:#}", path.display());
         term::message("warning", term::WARNING, &escape(&text));
     }
     found.is_ok()

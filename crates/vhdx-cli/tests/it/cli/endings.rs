@@ -192,7 +192,7 @@ fn hints_do_not_repeat_the_command() {
 }
 
 /// Runs the command as a user without permissions; `None`, with a message, if that is not possible.
-fn run_as_nobody(args: Vec<OsString>, folder: &Path) -> Option<Ran> {
+fn run_without_permissions(args: Vec<OsString>, folder: &Path) -> Option<Ran> {
     // The owner of the folder runs this test.
     if folder.metadata().unwrap().uid() != 0 {
         return Some(vhdx_run(args));
@@ -221,12 +221,12 @@ fn missing_permissions_are_reported() {
     let secret = write_image(folder.path(), "secret.vhdx", &Spec::default());
     mode(&secret, 0);
     for command in ["info", "map", "log", "chain"] {
-        let Some(ran) = run_as_nobody(args![command, &secret], folder.path()) else { return };
+        let Some(ran) = run_without_permissions(args![command, &secret], folder.path()) else { return };
         super::assert_fails(&ran, 66, &["secret.vhdx", "Permission denied"]);
     }
     std::fs::create_dir(at("closed")).unwrap();
     mode(&at("closed"), 0o555);
-    let ran = run_as_nobody(args!["extract", &readable, at("closed/out")], folder.path()).unwrap();
+    let ran = run_without_permissions(args!["extract", &readable, at("closed/out")], folder.path()).unwrap();
     super::assert_fails(&ran, 73, &["closed/out", "Permission denied"]);
     assert!(super::names_in(&at("closed")).is_empty());
     mode(&at("closed"), 0o755);

@@ -11,6 +11,7 @@ use super::volumes::image_of;
 use super::{args, assert_fails, assert_lines, vhdx_run};
 use crate::kit::MIB;
 use crate::kit::lvm::Tools;
+use crate::schema::assert_valid;
 use crate::support::{skip, temp_dir};
 
 /// An ext4 file system of some MiB with one file and two folders.
@@ -81,6 +82,7 @@ fn logical_volumes_have_names() {
     assert!(ls.err.contains("vg-0/root (ext4, 20 MiB) is taken, the largest of 2 file systems"), "{}", ls.err);
     let df = vhdx_run(args!["df", "--json", &image]).done().text();
     let df: Value = serde_json::from_str(&df).unwrap();
+    assert_valid(Some("df"), &df);
     let rows: Vec<(&Value, &Value)> =
         df["volumes"].as_array().unwrap().iter().map(|row| (&row["logical-volume"], &row["type"])).collect();
     let text = |text: &str| Value::from(text);
@@ -106,6 +108,7 @@ fn logical_volumes_have_names() {
     let at = raw.windows(13).position(|window| window == b"This is root\n").unwrap();
     let located = vhdx_run(args!["locate", "--json", "--offset", at.to_string(), &image]).done().text();
     let located: Value = serde_json::from_str(located.trim()).unwrap();
+    assert_valid(Some("locate"), &located);
     assert_eq!((&located["logical-volume"], &located["path"]), (&text("vg-0/root"), &text("/root.txt")));
     assert_eq!((&located["ranges"][0]["offset"], &located["ranges"][0]["length"]), (&at.into(), &1.into()));
 }

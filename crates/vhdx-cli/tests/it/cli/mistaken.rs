@@ -5,6 +5,7 @@ use std::path::Path;
 use serde_json::json;
 
 use crate::kit::pattern;
+use crate::schema::assert_valid;
 use crate::support::{run, temp_dir, vhdx};
 
 use super::{args, assert_fails, assert_has, vhdx_run};
@@ -267,6 +268,7 @@ fn json_names_the_file_that_was_given_by_mistake() {
     assert_has(&tree["failed"][0], &gzip);
     let listed = in_folder(folder.path(), &["list", "--output", "json", "packed.vhdx", "good.vhdx"]).text();
     let rows: Vec<serde_json::Value> = listed.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    rows.iter().for_each(|row| assert_valid(Some("list"), row));
     let of_name = |name: &str| rows.iter().find(|row| row["filename"] == name).unwrap();
     assert_has(of_name("packed.vhdx"), &gzip);
     assert_eq!(of_name("good.vhdx").get("looks-like"), None);

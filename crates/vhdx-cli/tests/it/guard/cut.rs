@@ -9,7 +9,7 @@ use std::process::{Child, Stdio};
 use vhdx_testkit::dense::{FIRST_BLOCK, content, cut};
 
 use crate::kit::builder::Spec;
-use crate::kit::{Block, MIB};
+use crate::kit::{Block, MIB, optional};
 use crate::lab::Rng;
 use crate::support::{Ran, run, temp_dir, vhdx, wait};
 use crate::traced::Traced;
@@ -83,7 +83,7 @@ fn assert_reported(ran: &Ran) {
 /// of a success.
 fn cut_at_random_moments(
     rng: &mut Rng,
-    rounds: u64,
+    rounds: usize,
     args: impl Fn(&Path) -> Vec<OsString>,
     is_right: impl Fn(&Path, &Ran) -> bool,
 ) {
@@ -93,7 +93,7 @@ fn cut_at_random_moments(
     let Some((expected, calls)) = run_undisturbed(&args, &path) else { return };
     assert!(calls > 0 && is_right(folder.path(), &expected));
     drop(std::fs::remove_file(folder.path().join("out")));
-    for _ in 0..rounds {
+    for _ in 0..optional::rounds(rounds).max(2) {
         let path = long_work(path.parent().unwrap());
         let Some(mut program) = start_traced(&args) else { return };
         // Threads divide the work differently each time, so there may be fewer calls than before.

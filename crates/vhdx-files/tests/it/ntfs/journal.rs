@@ -308,7 +308,7 @@ fn a_volume_that_is_marked_dirty_is_read() {
 }
 
 #[test]
-fn a_hibernated_windows_is_told() {
+fn hibernated_windows_is_a_warning() {
     let Some(lab) = made("4096", "512", 32) else { return };
     for (beginning, expected) in [
         ("hibr", &[VolumeWarning::Hibernated][..]),

@@ -293,7 +293,7 @@ pub(super) fn contents(stage: &Stage<'_>, _: &mut Dice) -> Judged {
     let table = found.partition_table;
     ensure_eq(&table.as_ref().map(|table| table.scheme), &has_table.then_some(PartitionScheme::Mbr), "the scheme")?;
     let partitions = table.into_iter().flat_map(|table| table.partitions);
-    let found: Vec<_> = partitions.map(|partition| (partition.number, partition.start, partition.length)).collect();
+    let found: Vec<_> = partitions.map(|partition| (partition.number, partition.start, partition.len)).collect();
     ensure_eq(&found, &expected, "the partitions")
 }
 

@@ -16,6 +16,7 @@ use vhdx_serve::fuse::is_mounted;
 use crate::cli::stops::command;
 use crate::kit::dense::{FIRST_BLOCK, cut, dense};
 use crate::kit::{MIB, pattern};
+use crate::schema::assert_valid;
 use crate::support::{Ran, run, skip, temp_dir, vhdx, wait};
 
 use super::{
@@ -92,6 +93,7 @@ fn server_ends_when_the_directory_is_unmounted() {
         assert!(content("child, 1/layers/1.raw") == read(&[&parent]));
         assert!(content("parent/disk.raw") == read(&[&parent]));
         let info: serde_json::Value = serde_json::from_slice(&content("child, 1/info.json")).unwrap();
+        assert_valid(Some("info"), &info);
         assert_eq!(info["virtual-size"], 8 * MIB);
         let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
         let line = table.lines().find(|line| line.contains(&*point.path().to_string_lossy().replace(' ', "\\040")));

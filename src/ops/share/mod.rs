@@ -1,4 +1,6 @@
-//! A share of the work on a disk: a shard, and the range that it covers.
+//! Shares of the work on a disk, for workers that share nothing but its files: a shard, and the range that it covers.
+
+mod shard;
 
 use std::ops::Range;
 
@@ -6,8 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::disk::Disk;
 use crate::error::Error;
-use crate::ops::manifest::Shard;
 use crate::scan::ScanError;
+
+pub(super) use shard::{MOST_SHARDS, boundaries};
+pub use shard::{NotAShard, Shard};
 
 /// A share of the work on a disk: the number of a shard, and the range of the disk that it covers.
 #[non_exhaustive]
@@ -20,16 +24,17 @@ pub struct Share {
     /// Offset of the share in the disk, in bytes.
     pub offset: u64,
     /// Length in bytes.
-    pub length: u64,
+    #[serde(rename = "length")]
+    pub len: u64,
 }
 
 impl Share {
     pub(in crate::ops) fn new(shard: Shard, range: Range<u64>) -> Self {
-        Self { shard, offset: range.start, length: range.end.saturating_sub(range.start) }
+        Self { shard, offset: range.start, len: range.end.saturating_sub(range.start) }
     }
 
     /// Returns the share of a shard. It has about the same amount of data as all others, begins at a block of the disk,
-    /// and equals the split with the same number of a [`Plan`](super::Plan) of as many splits.
+    /// and equals the split with the same number of a [`Plan`](super::plan::Plan) of as many splits.
     ///
     /// # Errors
     /// Fails if the map of the disk cannot be read.
@@ -40,7 +45,7 @@ impl Share {
     /// Returns the range of the disk, in bytes.
     #[must_use]
     pub fn range(&self) -> Range<u64> {
-        self.offset..self.offset.saturating_add(self.length)
+        self.offset..self.offset.saturating_add(self.len)
     }
 
     /// Checks that results of the share can be merged: it lies in the disk, and begins and ends at multiples of `step`
@@ -60,6 +65,7 @@ impl Share {
 }
 
 /// A part of the work on a disk, before the disk is opened.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Portion {
     /// A shard: its range follows from the map of the disk.

@@ -54,7 +54,10 @@ impl Chain {
     pub(crate) fn check_expected(&self, options: &OpenOptions) -> Result<()> {
         let Some(expected) = &options.expected else { return Ok(()) };
         // If a parent cannot be used, the reason says more than that it is missing.
-        expected.check(&self.fingerprint(), self.broken().is_some())
+        expected.check(&self.fingerprint(), self.broken().is_some()).map_err(|error| {
+            let layer = self.layers().get(error.layer());
+            error.in_file(layer.and_then(|layer| layer.image().path()))
+        })
     }
 
     /// Returns the chain of an opened image.

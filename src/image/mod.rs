@@ -231,7 +231,7 @@ impl Image {
         let file = source.clone();
         let header = Self::read_header(View::new(source), strictness);
         file.read_exactly(false);
-        header
+        header.map_err(|error| error.in_file(file.path()))
     }
 
     fn read_header(mut view: View, strictness: Strictness) -> Result<CurrentHeader> {
@@ -354,8 +354,7 @@ impl Image {
     pub fn payload_block(&self, block: u64) -> Result<(PayloadBlockState, u64)> {
         let found = self.block_state(block);
         let entry = self.bat().payload_entry_end(block);
-        self.source().check_mapped(entry)?;
-        found
+        self.source().check_mapped(entry).and(found).map_err(|error| error.in_file(self.path()))
     }
 
     /// Returns state and file offset of a payload block, like [`Image::payload_block`], but for callers that check the
@@ -385,8 +384,7 @@ impl Image {
     /// [`Image::open`] returns.
     pub fn block_states(&self) -> Result<BlockStates> {
         let states = self.bat().states();
-        self.check_bat()?;
-        states
+        self.check_bat().and(states).map_err(|error| error.in_file(self.path()))
     }
 
     /// Returns the parent locator (MS-VHDX 2.6.2.6). Returns `None` if the image is not a differencing one.
@@ -395,7 +393,7 @@ impl Image {
     /// [`Category::Corrupt`](crate::Category::Corrupt) if the locator is missing or damaged,
     /// [`Category::Unsupported`](crate::Category::Unsupported) if its type is unknown.
     pub fn parent_locator(&self) -> Result<Option<ParentLocator>> {
-        self.read_parent_locator(&mut Warnings::default())
+        self.read_parent_locator(&mut Warnings::default()).map_err(|error| error.in_file(self.path()))
     }
 
     pub(crate) fn read_parent_locator(&self, warnings: &mut Warnings) -> Result<Option<ParentLocator>> {

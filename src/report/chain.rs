@@ -70,7 +70,7 @@ impl Chain {
             schema: Schema::default(),
             layers: chain.layers().iter().enumerate().map(|(depth, layer)| ChainLayer::of(depth, layer)).collect(),
             complete: !chain.needs_parent(),
-            error: chain.broken().map(ToString::to_string),
+            error: chain.broken().map(|error| format!("{error:#}")),
         }
     }
 }

@@ -426,7 +426,7 @@ impl InfoParent {
             filename,
             filename_bytes: None,
             found_by: None,
-            error: missing.map(ToString::to_string),
+            error: missing.map(|error| format!("{error:#}")),
         }
     }
 }
@@ -439,7 +439,7 @@ impl InfoContents {
                 // Where a parent is missing, the cause is what is wrong with that.
                 let is_missing = matches!(error.kind(), ErrorKind::NoParentAttached);
                 let cause = chain.broken().filter(|_| is_missing).unwrap_or(&error);
-                Self::Unknown { error: cause.to_string() }
+                Self::Unknown { error: format!("{cause:#}") }
             }
         }
     }

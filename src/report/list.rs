@@ -86,7 +86,7 @@ impl List {
             parent: image.map(|image| image.parent),
             checkpoints: image.map(|image| image.checkpoints),
             health: image.map(|image| image.health),
-            problem: image.and_then(|image| image.problem.as_ref()).map(ToString::to_string),
+            problem: image.and_then(|image| image.problem.as_ref()).map(|problem| format!("{problem:#}")),
             contents: image.map(|image| match &image.layout {
                 Ok(layout) => InfoContents::Known(Box::new(layout.clone())),
                 Err(error) => InfoContents::Unknown { error: format!("{error:#}") },
@@ -96,7 +96,7 @@ impl List {
             }),
             zero_blocks: deep(|image| image.zero_blocks),
             fragmented_blocks: deep(|image| image.fragmented_blocks),
-            error: row.image.as_ref().err().map(ToString::to_string),
+            error: row.image.as_ref().err().map(|error| format!("{error:#}")),
             looks_like: row.image.as_ref().err().and_then(LooksLike::of_error),
             schema: Schema::default(),
         }

@@ -57,14 +57,11 @@ impl ReadSpan<'_> {
 pub(super) struct UnitBuffer<'a> {
     spans: Vec<ReadSpan<'a>>,
     read: Buffer,
-    /// Whether errors name their file, since there are several inputs.
-    names_files: bool,
 }
 
 impl<'a> UnitBuffer<'a> {
     /// Loads the bytes of a unit, and releases those of the previous one.
-    pub(super) fn load(&mut self, pieces: &[Piece<'a>], access: Access, names_files: bool) -> Result<()> {
-        self.names_files = names_files;
+    pub(super) fn load(&mut self, pieces: &[Piece<'a>], access: Access) -> Result<()> {
         self.spans = spans(pieces, MOST_GAP);
         let mut needed = self.place(access);
         if to_u64(needed) > MOST_READ {
@@ -80,7 +77,7 @@ impl<'a> UnitBuffer<'a> {
             let read = span.source.read_exact_at(span.start, wanted);
             // The reason may be the bytes in between, which are not needed.
             let read = read.or_else(|_| span.read_apart(pieces, wanted));
-            read.map_err(|error| said_of(error, span.layer, span.source, names_files))?;
+            read.map_err(|error| said_of(error, span.layer, span.source))?;
             memory = rest;
         }
         Ok(())
@@ -142,7 +139,7 @@ impl<'a> UnitBuffer<'a> {
             let Origin::File(source, offset) = *origin else { continue };
             if self.span_of(source, offset, *length).is_none() {
                 let checked = source.check(Structure::File, offset, *length);
-                checked.map_err(|error| said_of(error, *layer, source, self.names_files))?;
+                checked.map_err(|error| said_of(error, *layer, source))?;
             }
         }
         Ok(())
@@ -160,7 +157,7 @@ impl<'a> UnitBuffer<'a> {
             }
         }
         ends.into_iter().try_for_each(|(source, layer, end)| {
-            source.check_mapped(end).map_err(|error| said_of(error, layer, source, self.names_files))
+            source.check_mapped(end).map_err(|error| said_of(error, layer, source))
         })
     }
 
@@ -174,10 +171,9 @@ impl<'a> UnitBuffer<'a> {
     }
 }
 
-/// Adds the layer to an error, and the name of the file if there are several inputs.
-fn said_of(error: Error, layer: usize, source: SourceRef<'_>, names_files: bool) -> Error {
-    let file = source.source().path();
-    error.in_layer(layer, file).in_file(file.filter(|_| names_files))
+/// Adds the layer and the file to an error.
+fn said_of(error: Error, layer: usize, source: SourceRef<'_>) -> Error {
+    error.in_layer(layer, source.source().path())
 }
 
 /// Returns the parts of files with bytes of a unit. Parts with gaps of at most `most_gap` bytes are joined.

@@ -204,7 +204,7 @@ impl<'a> Bulk<'a, '_, 1> {
         let mut units = Units::new(Self { visit_zeros: true, ..*self }.planner(WINDOW));
         let (mut slot, mut memory) = (Slot::default(), Buffer::default());
         while units.next(&mut slot)? {
-            slot.loaded.load(&slot.pieces, self.access, false).map_err(ScanError::Read)?;
+            slot.loaded.load(&slot.pieces, self.access).map_err(ScanError::Read)?;
             let bytes = slot.bytes()?;
             let mapped = map(&bytes, &mut memory);
             slot.check()?;
@@ -349,7 +349,7 @@ impl<'a> Slot<'a> {
         bulk: &Bulk<'a, '_, 1>,
         map: impl Fn(&UnitBytes<'_>, &mut Buffer) -> Result<P, E>,
     ) -> Result<P, E> {
-        self.loaded.load(&self.pieces, bulk.access, false).map_err(ScanError::Read)?;
+        self.loaded.load(&self.pieces, bulk.access).map_err(ScanError::Read)?;
         let mut memory = std::mem::take(&mut self.memory);
         let mapped = self.bytes().map_err(E::from).and_then(|bytes| map(&bytes, &mut memory));
         self.memory = memory;

@@ -67,8 +67,7 @@ impl<'a, const N: usize> Zip<'a, N> {
             if side.piece.is_none() {
                 match side.pieces.next().transpose() {
                     Ok(piece) => side.piece = piece,
-                    // If there is only one input, the caller knows its name.
-                    Err(error) => return Some(Err(error.in_file(side.path.filter(|_| N > 1)))),
+                    Err(error) => return Some(Err(error.in_file(side.path))),
                 }
             }
         }

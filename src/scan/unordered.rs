@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
 
 use crate::disk::Segment;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::source::Buffer;
 #[cfg(feature = "rayon")]
 use crate::threads;
@@ -123,8 +123,7 @@ impl<'a, const N: usize> Bulk<'a, '_, N> {
 
     /// Checks that the tables by which the inputs were read were those of the files, for a scan that stopped early.
     pub(crate) fn check_tables(&self) -> Result<(), ScanError> {
-        let in_file = |input: &Input<'_>, error: Error| error.in_file(input.path().filter(|_| N > 1));
-        let check = |input: &Input<'_>| input.check_tables().map_err(|error| in_file(input, error));
+        let check = |input: &Input<'_>| input.check_tables().map_err(|error| error.in_file(input.path()));
         Ok(self.inputs.iter().try_for_each(check)?)
     }
 
@@ -143,7 +142,7 @@ impl<'a, const N: usize> Bulk<'a, '_, N> {
     ) -> Result<T, E> {
         let (unit, pieces) = window.unit(index);
         let (access, trial) = pool.meter.choose(pieces, self.access);
-        worker.loaded.load(pieces, access, N > 1).map_err(ScanError::Read)?;
+        worker.loaded.load(pieces, access).map_err(ScanError::Read)?;
         let segments = worker.loaded.segments(pieces).map_err(ScanError::Read)?;
         let mapped = map(&UnitBytes { start: unit.start, length: unit.length, segments }, &mut worker.memory);
         // Before the result is used, even if it is an error: zeros that replace lost bytes are not content.

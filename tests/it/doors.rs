@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use vhdx_mmap::{
-    Category, Disk, DiskRange, Error, ErrorKind, Image as Opened, Location, LogPolicy, OpenOptions, Parents,
+    Category, Disk, DiskRange, Error, ErrorKind, Image as Opened, Location, LogPolicy, LogReport, OpenOptions, Parents,
     PayloadBlockState, ReadAt, Reader, Rule, Run, Segment, SharedBytes, Source, Strictness,
 };
 
@@ -246,14 +246,20 @@ fn errors_name_the_file() {
     named(&Source::open(&path).unwrap_err());
     named(&Source::load(&path).unwrap_err());
     std::fs::write(&path, [b'x'; 5000]).unwrap();
-    named(&Disk::open(Source::open(&path).unwrap(), &OpenOptions::new()).unwrap_err());
+    let source = || Source::open(&path).unwrap();
+    named(&Disk::open(source(), &OpenOptions::new()).unwrap_err());
+    named(&Opened::identity(&source()).unwrap_err());
+    named(&LogReport::read(source()).unwrap_err());
     let mut image = Spec::empty(8 * MIB).block(1, Block::full()).build();
     let entry = image.block_entry_at(1);
     image.bytes.write(entry, &[0xFF; 8]);
     image.bytes.write_file(&path).unwrap();
+    let other = open_chain(&[&Spec::default().build()]).unwrap().fingerprint();
     for door in [Door::Memory, Door::Map, Door::Open] {
         let disk = Disk::open(door.source(&path).unwrap(), &OpenOptions::new()).unwrap();
         named(&disk.read_at(&mut [0; 10], MIB).unwrap_err());
+        named(&disk.image().payload_block(1).unwrap_err());
+        named(&Disk::open(door.source(&path).unwrap(), &OpenOptions::new().expect(other.clone())).unwrap_err());
     }
     // A reader has no path.
     let disk = Disk::open(Door::Reader.source(&path).unwrap(), &OpenOptions::new()).unwrap();

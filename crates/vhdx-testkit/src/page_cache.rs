@@ -33,7 +33,8 @@ pub fn cached(path: &Path) -> u64 {
     u64::try_from(resident.iter().filter(|page| **page & 1 == 1).count()).unwrap() * PAGE
 }
 
-/// Number of pages of a file in the page cache, as Linux 6.5 and later count them without a look at each.
+/// Number of pages of a file in the page cache, as Linux 6.5 and later count them without a look at each. Returns
+/// `None` if it counts none: they may be those of a file below, in an overlay.
 fn pages_by_cachestat(file: &File) -> Option<u64> {
     /// The system call has this number on every kind of machine.
     const CACHESTAT: libc::c_long = 451;
@@ -42,5 +43,5 @@ fn pages_by_cachestat(file: &File) -> Option<u64> {
     let (range, mut pages) = ([0_u64; 2], [0_u64; 5]);
     // SAFETY: the call reads two numbers from `range`, and writes five to `pages`.
     let result = unsafe { libc::syscall(CACHESTAT, file.as_raw_fd(), range.as_ptr(), pages.as_mut_ptr(), 0) };
-    (result == 0).then_some(pages[0])
+    (result == 0 && pages[0] > 0).then_some(pages[0])
 }

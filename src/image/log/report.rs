@@ -92,8 +92,8 @@ impl LogReport {
         let view = View::new(source);
         let mut warnings = Warnings::default();
         let report = Self::of(&view, &mut warnings, found);
-        lost::check(view.source(), &view.failed_reads(), &warnings)?;
-        report
+        let read = lost::check(view.source(), &view.failed_reads(), &warnings);
+        read.and(report).map_err(|error| error.in_file(view.source().path()))
     }
 
     fn of(view: &View, warnings: &mut Warnings, found: impl FnMut(LogReportEntry)) -> Result<Self> {

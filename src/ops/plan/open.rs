@@ -69,7 +69,8 @@ impl Split {
     /// # Errors
     /// [`ErrorKind::OtherFiles`].
     pub fn check(&self, disk: &Disk) -> Result<()> {
-        let other = |what| Err(Error::of(Structure::File, ErrorKind::OtherFiles { what }));
+        let file = disk.image().path();
+        let other = |what| Err(Error::of(Structure::File, ErrorKind::OtherFiles { what }).in_file(file));
         if disk.size() != self.disk.virtual_size {
             return other("size of the disk");
         }

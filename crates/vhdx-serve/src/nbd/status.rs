@@ -52,18 +52,18 @@ fn extents_past(
 ) -> Result<Vec<(u64, u32)>> {
     let mut found: Vec<(u64, u32)> = Vec::new();
     let (mut at, mut looked_at) = (range.start, 0_usize);
-    // Each pass ends with the range, with a limit, or at a block that cannot be read.
+    // Each pass ends with the range, with what may follow it, with a limit, or at a block that cannot be read.
     while at < past {
-        let from = at;
+        let (from, border) = (at, if at < range.end { range.end } else { past });
         let mut stopped = false;
-        for run in export.range().extents(at..past) {
+        for run in export.range().extents(at..border) {
             looked_at = looked_at.saturating_add(1);
             let (end, status) = match &run {
                 Ok(run) => (run.end(), status(run, context)),
                 // Lost tables: what was found before may be wrong, too.
                 Err(error) if matches!(error.kind(), ErrorKind::Lost) => return Err(error.clone()),
                 // A read of this block fails, later ones may not.
-                Err(error) => (export.end_of_block(at, past), unreadable(error.layer(), context)),
+                Err(error) => (export.end_of_block(at, border), unreadable(error.layer(), context)),
             };
             let is_same = found.last().is_some_and(|(_, last)| *last == status);
             let is_too_much = found.len() >= if is_one { 1 } else { MAX_EXTENTS } || at >= range.end;

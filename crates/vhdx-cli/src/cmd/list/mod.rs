@@ -7,6 +7,7 @@ use std::io::{BufWriter, Stdout, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
+use vhdx_mmap::Error;
 use vhdx_mmap::ops::inventory::{Health, InventoryOptions, InventoryRow, Listing, RowContent};
 use vhdx_mmap::ops::{DiskLayout, Usage};
 use vhdx_mmap::report::{List, LogUse};
@@ -201,8 +202,8 @@ fn write_csv(out: &mut impl Write, row: &InventoryRow, is_deep: bool, has_usage:
         of_image(&|image| image.checkpoints.to_string()),
         of_image(&|image| image.health.as_str().to_owned()),
         of_image(&contents),
-        of_image(&|image| image.problem.as_ref().map(ToString::to_string).unwrap_or_default()),
-        row.image.as_ref().err().map(ToString::to_string).unwrap_or_default(),
+        of_image(&|image| image.problem.as_ref().map(shown).unwrap_or_default()),
+        row.image.as_ref().err().map(shown).unwrap_or_default(),
         row.in_use.map(|in_use| in_use.to_string()).unwrap_or_default(),
     ];
     if is_deep {
@@ -224,6 +225,11 @@ fn write_csv(out: &mut impl Write, row: &InventoryRow, is_deep: bool, has_usage:
 }
 
 /// State of the log.
+/// What is wrong with an image. Its name is in the row.
+fn shown(error: &Error) -> String {
+    format!("{error:#}")
+}
+
 fn log(image: &RowContent) -> &'static str {
     match LogUse::from(&image.log) {
         LogUse::Clean => "clean",

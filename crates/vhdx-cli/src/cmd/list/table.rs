@@ -112,7 +112,7 @@ impl Table {
             self.indented("in use: another program has it open for writing")?;
         }
         if let Some(problem) = problem {
-            self.indented(&escape(&problem.to_string()))?;
+            self.indented(&escape(&format!("{problem:#}")))?;
         }
         if let Ok(RowContent { zero_blocks: Some(zero), fragmented_blocks: Some(fragmented), digests, .. }) = &row.image
         {

@@ -100,3 +100,36 @@ fn exit_codes_do_not_depend_on_the_reader_of_messages() {
         assert_eq!(status.code(), Some(code), "{words:?}");
     }
 }
+
+/// The path of an image is beside what is wrong with it, and not in that, too.
+#[test]
+fn errors_beside_a_path_do_not_repeat_it() {
+    let folder = temp_dir();
+    let no_image = folder.path().join("bad.vhdx");
+    std::fs::write(&no_image, [b'x'; 5000]).unwrap();
+    let base = Spec::default();
+    let orphan = write_image(folder.path(), "orphan.avhdx", &Spec::child_of(&base, "missing.vhdx"));
+    let name = |path: &std::path::Path| path.file_name().unwrap().to_str().unwrap().to_owned();
+    for path in [&no_image, &orphan] {
+        for format in ["table", "csv"] {
+            let ran = vhdx_run(args!["list", "--output", format, path]);
+            assert_eq!(ran.text().matches(&name(path)).count(), 1, "{}", ran.text());
+        }
+    }
+    let row = vhdx_run(args!["list", "--output", "json", &no_image]).json();
+    let broken = vhdx_run(args!["list", "--output", "json", &orphan]).json();
+    let info = vhdx_run(args!["info", "--output", "json", &orphan]).json();
+    let chain = vhdx_run(args!["chain", "--output", "json", &orphan]).json();
+    let of_info = &info["format-specific"]["data"];
+    for (error, path) in [
+        (&row["error"], &no_image),
+        (&broken["problem"], &orphan),
+        (&broken["contents"]["error"], &orphan),
+        (&of_info["contents"]["error"], &orphan),
+        (&of_info["parent"]["error"], &orphan),
+        (&chain["error"], &orphan),
+    ] {
+        let text = error.as_str().unwrap_or_else(|| panic!("{error} of {broken:#}\n{info:#}"));
+        assert!(!text.contains(&name(path)), "{text}");
+    }
+}

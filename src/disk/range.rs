@@ -93,17 +93,17 @@ impl<D: Deref<Target = Disk>> DiskRange<D> {
     /// Returns the extents of a part of the range, in order, with starts that count from its first byte. See
     /// [`Disk::extents`].
     pub fn extents(&self, range: impl RangeBounds<u64>) -> impl Iterator<Item = Result<Run>> {
-        self.disk.extents(self.in_disk(range)).map(|run| run.map(|run| self.counted(run)))
+        self.disk.extents(self.in_disk(range)).map(|run| run.map(|run| self.relative(run)))
     }
 
     /// Returns the runs of a part of the range as they are found, with starts that count from its first byte. See
     /// [`Disk::runs`].
     pub fn runs(&self, range: impl RangeBounds<u64>) -> impl Iterator<Item = Result<Run>> {
-        self.disk.runs(self.in_disk(range)).map(|run| run.map(|run| self.counted(run)))
+        self.disk.runs(self.in_disk(range)).map(|run| run.map(|run| self.relative(run)))
     }
 
     /// Returns a run of the disk with a start that counts from the first byte of the range.
-    fn counted(&self, run: Run) -> Run {
+    fn relative(&self, run: Run) -> Run {
         Run { start: run.start.saturating_sub(self.start), ..run }
     }
 

@@ -173,7 +173,7 @@ impl CheckFinding {
             layer: detail.layer(),
             offset: detail.offset(),
             range: None,
-            message: format!("{:#}", detail),
+            message: format!("{detail:#}"),
             habit_of: None,
         }
     }

@@ -9,7 +9,7 @@ use vhdx_mmap::ops::manifest::Shard;
 use vhdx_mmap::ops::plan::{self, Portion, Split};
 use vhdx_mmap::{Disk, FileId, Layer, OpenOptions, Source, report};
 
-use crate::args::{Common, Of, SalvageArgs, ShareArgs, Task};
+use crate::args::{Common, Part, SalvageArgs, ShareArgs, Task};
 use crate::exit::{Exit, Failure};
 use crate::json;
 use crate::open;
@@ -30,15 +30,15 @@ impl ShareArgs {
         let shard = self.shard().map_err(Failure::usage)?;
         let portion = match (&self.split, shard) {
             (None, None) => return Ok(()),
-            (None, Some(shard)) => Of::Shard(shard),
-            (Some(path), shard) => Of::Split(Box::new(read_split(path, shard)?)),
+            (None, Some(shard)) => Part::Shard(shard),
+            (Some(path), shard) => Part::Split(Box::new(read_split(path, shard)?)),
         };
         if images.len() > 1 {
             let option = if self.split.is_some() { "--split" } else { "--shard" };
             return Err(Failure::usage(format!("{option}: several images (found {}, expected 1)", images.len())));
         }
         let is_named = !images.is_empty();
-        if let (Of::Split(split), false) = (&portion, is_named) {
+        if let (Part::Split(split), false) = (&portion, is_named) {
             images.extend(split.disk().layers.first().map(plan::PlannedLayer::path));
         }
         self.task = Some(Task { portion, is_named });
@@ -86,9 +86,9 @@ impl Task {
     pub(crate) fn open_options(&self, common: &Common) -> OpenOptions {
         let options = open::options(common);
         match &self.portion {
-            Of::Shard(_) => options,
-            Of::Split(split) if self.is_named => split.expect(options),
-            Of::Split(split) => {
+            Part::Shard(_) => options,
+            Part::Split(split) if self.is_named => split.expect(options),
+            Part::Split(split) => {
                 let common = common.clone();
                 split.open_options(options, move |path| open::plain_source(path, &common))
             }
@@ -105,8 +105,8 @@ impl Task {
         let disk = open::salvaged_with(image, common, salvage, self.open_options(common))?;
         let failed = |error| Failure::of_image(image, &error);
         let share = match &self.portion {
-            Of::Shard(shard) => plan::Share::of(&disk, *shard).map_err(failed)?,
-            Of::Split(split) => split.check(&disk).map(|()| split.share()).map_err(failed)?,
+            Part::Shard(shard) => plan::Share::of(&disk, *shard).map_err(failed)?,
+            Part::Split(split) => split.check(&disk).map(|()| split.share()).map_err(failed)?,
         };
         Ok((disk, share))
     }
@@ -114,16 +114,16 @@ impl Task {
     /// The part of the work, before the disk is opened.
     pub(crate) fn portion(&self) -> Portion {
         match &self.portion {
-            Of::Shard(shard) => Portion::Shard(*shard),
-            Of::Split(split) => Portion::Share(split.share()),
+            Part::Shard(shard) => Portion::Shard(*shard),
+            Part::Split(split) => Portion::Share(split.share()),
         }
     }
 
     /// The shard whose range follows from the algorithms; none for a split, which has its range.
     pub(crate) fn shard(&self) -> Option<Shard> {
         match &self.portion {
-            Of::Shard(shard) => Some(*shard),
-            Of::Split(_) => None,
+            Part::Shard(shard) => Some(*shard),
+            Part::Split(_) => None,
         }
     }
 }

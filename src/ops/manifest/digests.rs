@@ -7,12 +7,11 @@ use serde::{Deserialize, Serialize};
 use crate::disk::Disk;
 use crate::num::to_u64;
 use crate::ops::hash::{Running, StoredPart};
-use crate::ops::share::Share;
+use crate::ops::share::{Shard, Share};
 use crate::scan::{Input, ScanError, ScanOptions, UNIT};
 
 use super::format::Identity;
 use super::{Algorithm, Digest, ManifestError, Part, PartPlan, check_algorithms};
-use crate::ops::share::Shard;
 
 /// Type in a shard of digests.
 pub(super) const TYPE: &str = "vhdx-digests";

@@ -32,7 +32,7 @@ pub(crate) use files::{
 pub(crate) use folder::{FolderArgs, ListArgs, ListFormat, SortKey};
 pub(crate) use mount::{MountArgs, UmountArgs};
 pub(crate) use serve::ServeArgs;
-pub(crate) use share::{Of, PlanArgs, ShareArgs, Task};
+pub(crate) use share::{Part, PlanArgs, ShareArgs, Task};
 
 const AFTER_HELP: &str = "\
 A tour:

@@ -44,14 +44,14 @@ pub(crate) struct PlanArgs {
 /// What --shard and --split stand for.
 #[derive(Clone, Debug)]
 pub(crate) struct Task {
-    pub(crate) portion: Of,
+    pub(crate) portion: Part,
     /// Whether the image is opened under the path that the user gave, not under that of the plan.
     pub(crate) is_named: bool,
 }
 
-/// One of several parts of the work.
+/// The part of the work on a disk that one of several machines does.
 #[derive(Clone, Debug)]
-pub(crate) enum Of {
+pub(crate) enum Part {
     Shard(Shard),
     Split(Box<Split>),
 }

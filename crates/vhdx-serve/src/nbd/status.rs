@@ -99,26 +99,64 @@ const LONG: u64 = 1 << 30;
 /// Longest extent that a reply with 32 bits for it has: a multiple of every sector size.
 const MOST_32: u64 = 0xffff_0000;
 
-/// Returns what [`extents`] returns, for a reply whose lengths have 32 bits. The last extent may go on past a long
-/// range, as the protocol allows: a client that asks for the map of a large disk needs half as many requests.
-pub(super) fn short_extents(export: &Export, range: Range<u64>, context: Context) -> Result<Vec<(u64, u32)>> {
-    let length = range.end.saturating_sub(range.start);
-    let more = if length >= LONG { MOST_32 } else { 0 };
-    let past = range.end.saturating_add(more).min(export.range().size());
-    let mut found = extents_past(export, range, past, context, false)?;
-    let sum = found.iter().fold(0_u64, |sum, (length, _)| sum.saturating_add(*length));
-    let Some((last, status)) = found.last_mut().filter(|_| sum > length) else { return Ok(found) };
-    // Only what begins inside the range may be in the reply: two extents, if one cannot have this length.
-    let (longer, inside) = (*last, last.saturating_sub(sum.saturating_sub(length)));
-    let first = inside.saturating_sub(1 << 16);
-    if longer <= MOST_32 || first == 0 {
-        *last = longer.min(MOST_32).max(inside);
-    } else {
-        let second = (longer.saturating_sub(first).min(MOST_32), *status);
-        *last = first;
-        found.push(second);
+/// How far past a long range its last extent is followed: requests for the rest of it need no walk of their own.
+const AHEAD: u64 = 1 << 40;
+
+/// Extents for replies whose lengths have 32 bits. A client that asks for the map of a large disk asks thousands of
+/// times, mostly for the rest of one extent, so the last one that was found is kept.
+#[derive(Debug, Default)]
+pub(super) struct ShortExtents {
+    /// The last extent of the last long range in each context.
+    last: Vec<(Context, Range<u64>, u32)>,
+}
+
+impl ShortExtents {
+    /// Returns what [`extents`] returns. The last extent may go on past a long range, as the protocol allows: a client
+    /// that asks for the map of a large disk needs half as many requests.
+    pub(super) fn of(&mut self, export: &Export, range: Range<u64>, context: Context) -> Result<Vec<(u64, u32)>> {
+        let length = range.end.saturating_sub(range.start);
+        if length < LONG {
+            return extents(export, range, context, false);
+        }
+        let mut found = match self.known(export, &range, context) {
+            Some(extent) => vec![extent],
+            None => {
+                let past = range.end.saturating_add(AHEAD).min(export.range().size());
+                let found = extents_past(export, range.clone(), past, context, false)?;
+                self.keep(range.start, &found, context);
+                found
+            }
+        };
+        let sum = found.iter().fold(0_u64, |sum, (length, _)| sum.saturating_add(*length));
+        let Some((last, status)) = found.last_mut().filter(|_| sum > length) else { return Ok(found) };
+        // Only what begins inside the range may be in the reply: two extents, if one cannot have this length.
+        let (longer, inside) = (*last, last.saturating_sub(sum.saturating_sub(length)));
+        let first = inside.saturating_sub(1 << 16);
+        if longer <= MOST_32 || first == 0 {
+            *last = longer.min(MOST_32).max(inside);
+        } else {
+            let second = (longer.saturating_sub(first).min(MOST_32), *status);
+            *last = first;
+            found.push(second);
+        }
+        Ok(found)
     }
-    Ok(found)
+
+    /// Returns the extent that the range begins with, if it is known and has all of the range.
+    fn known(&self, export: &Export, range: &Range<u64>, context: Context) -> Option<(u64, u32)> {
+        let (_, extent, status) = self.last.iter().find(|(of, ..)| *of == context)?;
+        let has_all = extent.start <= range.start && range.end <= extent.end;
+        // The tables of a file that has become shorter are read again.
+        let is_valid = has_all && export.range().check_lost(range.clone()).is_ok();
+        is_valid.then(|| (extent.end.saturating_sub(range.start), *status))
+    }
+
+    fn keep(&mut self, start: u64, found: &[(u64, u32)], context: Context) {
+        self.last.retain(|(of, ..)| *of != context);
+        let Some(((length, status), before)) = found.split_last() else { return };
+        let start = before.iter().fold(start, |at, (length, _)| at.saturating_add(*length));
+        self.last.push((context, start..start.saturating_add(*length), *status));
+    }
 }
 
 fn status(run: &Run, context: Context) -> u32 {

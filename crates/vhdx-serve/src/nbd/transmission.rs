@@ -8,7 +8,7 @@ use vhdx_mmap::{Error, zero_pages};
 use zerocopy::big_endian::{U16, U32, U64};
 use zerocopy::{FromZeros, IntoBytes};
 
-use super::status::Context;
+use super::status::{Context, ShortExtents, extents};
 use super::system::{ask_for, is_fault};
 use super::wire::{
     CHUNK_MAGIC, DONE, EXTENDED_CHUNK_MAGIC, EXTENDED_REQUEST_MAGIC, FLAG_DF, FLAG_PAYLOAD_LEN, FLAG_REQ_ONE,
@@ -37,6 +37,7 @@ pub(super) struct Connection<'s, W: Wire> {
     /// Name of the export for which contexts were chosen.
     pub(super) contexts_of: Option<String>,
     pub(super) contexts: Vec<Context>,
+    short_extents: ShortExtents,
 }
 
 /// A request.
@@ -73,8 +74,16 @@ pub fn serve_connection<W: Wire>(
     observer: &dyn Observer,
 ) -> io::Result<()> {
     let wire = BufReader::with_capacity(4096, wire);
-    let (mode, out) = (Mode::Simple, Vec::new());
-    let mut connection = Connection { exports, observer, wire, out, mode, contexts_of: None, contexts: Vec::new() };
+    let mut connection = Connection {
+        exports,
+        observer,
+        wire,
+        out: Vec::new(),
+        mode: Mode::Simple,
+        contexts_of: None,
+        contexts: Vec::new(),
+        short_extents: ShortExtents::default(),
+    };
     let deadline = Instant::now().checked_add(limits.handshake).ok_or(io::ErrorKind::InvalidInput)?;
     let Some(export) = connection.negotiate(deadline)? else { return Ok(()) };
     connection.flush()?;
@@ -194,8 +203,8 @@ impl<W: Wire> Connection<'_, W> {
         let is_one = request.flags & FLAG_REQ_ONE != 0;
         let is_extended = self.mode == Mode::Extended;
         let found = contexts.iter().map(|context| match is_extended || is_one {
-            true => super::status::extents(export, request.range(), *context, is_one),
-            false => super::status::short_extents(export, request.range(), *context),
+            true => extents(export, request.range(), *context, is_one),
+            false => self.short_extents.of(export, request.range(), *context),
         });
         let found = found.collect::<vhdx_mmap::Result<Vec<_>>>().map_err(|error| self.unreadable(export, &error))?;
         for (number, (context, extents)) in contexts.iter().zip(&found).enumerate() {

@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use vhdx_mmap::{Disk, OpenOptions, Source};
 use vhdx_serve::nbd::Server;
+use vhdx_testkit::builder::Spec;
 use vhdx_testkit::dense::{FIRST_BLOCK, cut, dense};
 use vhdx_testkit::support::{map, temp_dir};
-use vhdx_testkit::{MIB, pattern};
+use vhdx_testkit::{Block, GIB, MIB, pattern};
 
 use crate::client::{BLOCK_STATUS, Client, Count, DF, EIO, Mode, READ, server_of};
 
@@ -99,4 +100,23 @@ fn lost_tables_are_no_holes() {
     assert_eq!(client.ask(8, BLOCK_STATUS, 0, 8 * MIB).error, EIO);
     client.request(0, READ, 0, 4096);
     assert_eq!(client.reply(0, 0).error, EIO);
+}
+
+/// What an earlier reply has found is not said again of a file that has lost its table.
+#[test]
+fn lost_tables_are_not_remembered() {
+    let folder = temp_dir();
+    let path = folder.path().join("disk.vhdx");
+    let image = Spec::empty(64 * GIB).block(40_000, Block::full()).build();
+    image.bytes.write_file(&path).unwrap();
+    let server = served(&path, true);
+    let mut client = Client::open(&server, "", Mode::Structured, &["base:allocation"]);
+    for at in [0, 4 * GIB] {
+        let reply = client.ask(0, BLOCK_STATUS, at, 2 * GIB);
+        assert_eq!(reply.status[0].1.iter().map(|(_, status)| *status).collect::<Vec<_>>(), [3, 3]);
+    }
+    cut(&path, image.block_entry_at(0) / 4096 * 4096);
+    for at in [4 * GIB, 6 * GIB] {
+        assert_eq!(client.ask(0, BLOCK_STATUS, at, 2 * GIB).error, EIO);
+    }
 }

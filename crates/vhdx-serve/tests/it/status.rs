@@ -2,7 +2,7 @@
 
 use vhdx_testkit::builder::{Image, Spec};
 use vhdx_testkit::cuts::chain_of_three;
-use vhdx_testkit::lab::{open_chain, oracle};
+use vhdx_testkit::lab::{Door, Rng, open_chain, open_through, oracle};
 use vhdx_testkit::log::Dirty;
 use vhdx_testkit::oracle::{LogPolicy, Origin};
 use vhdx_testkit::{Block, GIB, MIB, TIB};
@@ -78,7 +78,7 @@ fn long_ranges_take_few_replies() {
     let mut spec = Spec { block_size: 32 << 20, ..Spec::empty(64 * TIB) };
     spec.blocks.insert(0, Block::full().bytes(b"first"));
     spec.blocks.insert(2_000_000, Block::full().bytes(b"late"));
-    let server = server_of(vhdx_testkit::lab::open_through(vhdx_testkit::lab::Door::Map, &[&spec.build()]).unwrap());
+    let server = server_of(open_through(Door::Map, &[&spec.build()]).unwrap());
     let mut client = Client::open(&server, "", Mode::Extended, &["base:allocation"]);
     let reply = client.ask(0, BLOCK_STATUS, 0, 64 * TIB);
     let block = 32 * MIB;
@@ -102,5 +102,43 @@ fn long_ranges_take_few_replies() {
     ] {
         let reply = client.ask(flags, BLOCK_STATUS, start, length);
         assert_eq!(reply.status, [(1, expected)], "{start:#x} {length:#x}");
+    }
+}
+
+/// Requests in any order, whose replies may come from what earlier ones have found.
+#[test]
+fn long_ranges_in_any_order() {
+    let (block, count) = (32 * MIB, 3 * TIB / (32 * MIB));
+    let mut spec = Spec { block_size: 32 << 20, ..Spec::empty(3 * TIB) };
+    let present = [0, 40, 41, 200, 40_000, 40_001, count - 1];
+    for number in present {
+        spec.blocks.insert(number, Block::full().bytes(b"data"));
+    }
+    let server = server_of(open_through(Door::Map, &[&spec.build()]).unwrap());
+    let mut client = Client::open(&server, "", Mode::Structured, &CONTEXTS);
+    let is_present = |at: u64| present.contains(&(at / block));
+    let end_of_same = |at: u64| {
+        let change = (at / block..count).find(|number| present.contains(number) != is_present(at));
+        change.map_or(3 * TIB, |number| number * block)
+    };
+    let mut rng = Rng::new(11);
+    let mut start = 0;
+    for number in 0..2000 {
+        let asked = (GIB + rng.below(3 * GIB) / 512 * 512).min(3 * TIB - start);
+        let reply = client.ask(0, BLOCK_STATUS, start, asked);
+        let [(1, allocation), (2, layers)] = reply.status.as_slice() else { panic!("{reply:?}") };
+        for (extents, absent, full) in [(allocation, 3, 0), (layers, 2 << 20, 6 << 16)] {
+            let mut at = start;
+            for (length, status) in extents {
+                assert!(at < start + asked && *length > 0, "{number}: {extents:?}");
+                assert_eq!(*status, if is_present(at) { full } else { absent }, "{number}: {at:#x}");
+                assert!(at + length <= end_of_same(at), "{number}: {extents:?}");
+                at += length;
+            }
+            assert!(at >= start + asked, "{number}: {extents:?}");
+        }
+        // Mostly on from there, sometimes elsewhere, as clients do.
+        let next = start + allocation.iter().map(|(length, _)| length).sum::<u64>();
+        start = if next >= 3 * TIB || rng.below(20) == 0 { rng.below(3 * TIB - GIB) / 512 * 512 } else { next };
     }
 }

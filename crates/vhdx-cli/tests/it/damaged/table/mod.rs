@@ -139,7 +139,7 @@ fn every_documented_code_has_a_row() {
         let number = cell.strip_prefix(['V', 'L', 'N', 'P']);
         number.is_some_and(|number| number.bytes().all(|digit| digit.is_ascii_digit()))
     };
-    let page = include_str!("../../../../../docs/checks.md");
+    let page = include_str!("../../../../../../docs/checks.md");
     let first_cells = page.lines().filter_map(|line| line.strip_prefix("| ")?.split(" |").next());
     let mut codes: BTreeSet<&str> = first_cells.filter(is_code).collect();
     assert!(codes.len() > 80, "{codes:?}");

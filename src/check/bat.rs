@@ -11,7 +11,7 @@ use crate::threads::all_at_once;
 
 use super::finding::Findings;
 use super::slots::{MOST_ACCOUNTED, Slots};
-use super::survey::Counts;
+use super::survey::{Counts, PAST_THE_END};
 
 /// Summary of a pass over the BAT, without the findings.
 #[derive(Clone, Debug, Default)]
@@ -229,11 +229,9 @@ impl Pass<'_, '_> {
     fn replayed(&mut self, block: u64, place: u64, end: u64) {
         let (view, range) = (self.bat.view, self.bat.range_of(block));
         let at = |offset, what| Error::at(Structure::PayloadBlock(block), offset, ErrorKind::Text { what });
-        let missing = place.max(view.source().len());
-        if missing < end && !view.is_written_by_replay(missing, end) {
-            let what = "past the end of the file: reads as zeros after a replay";
-            // It may never have been written, or the file was truncated.
-            self.findings.report(Rule::LogGrowth, Severity::Unchecked, || (at(missing, what), Some(range)));
+        if let Some(missing) = self.bat.grown(place, end) {
+            let range = range.start.saturating_add(missing.saturating_sub(place))..range.end;
+            self.findings.report(Rule::LogGrowth, Severity::Unchecked, || (at(missing, PAST_THE_END), Some(range)));
         } else if view.is_changed_by_replay(place, end) {
             let what = "a replay of the log changes its content";
             self.findings.report(Rule::LoggedPayload, Severity::Leak, || (at(place, what), Some(range)));
@@ -279,6 +277,10 @@ impl Pass<'_, '_> {
             None => None,
         };
         if let Some(kind) = overlap {
+            if matches!(kind, ErrorKind::OutOfBounds { .. }) {
+                // The part that exists belongs to it.
+                self.slots.mark(place, end);
+            }
             let severity = if needed.is_some() { Severity::Corruption } else { Severity::Warning };
             let detail = Error::at(Structure::SectorBitmap(chunk), place, kind);
             return self.findings.add_as(Rule::Bitmap, severity, detail, needed);

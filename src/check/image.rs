@@ -15,7 +15,7 @@ use crate::image::{EntryStatus, Image, ImageKind, LogEntryError, LogReport, LogS
 use super::bat::BatSummary;
 use super::finding::Findings;
 use super::slots::Slots;
-use super::survey::{Absent, Counts, Look, first_set};
+use super::survey::{Absent, Counts, Look};
 
 /// Summary of the check of one file, without the findings.
 #[derive(Clone, Debug)]
@@ -119,7 +119,7 @@ impl Image {
     fn check_unused(&self, findings: &mut Findings) {
         let mut empty = |check, structure, start, end, what| {
             // Unreadable bytes are reported elsewhere.
-            if let Ok(Some((offset, found))) = first_set(&self.view, structure, start, end) {
+            if let Ok(Some((offset, found))) = self.view.first_set(structure, start, end) {
                 findings.add(check, Error::at(structure, offset, ErrorKind::NotEmpty { found, what }), None);
             }
         };
@@ -275,7 +275,9 @@ impl Image {
         if absent.is_some() {
             self.bat_by_the_book().mark_old_places(counts, slots);
         }
-        let absent = absent.and_then(|absent| absent.with_room(&self.view, slots));
+        let bat = self.bat_by_the_book();
+        let absent = absent.and_then(|absent| absent.with_content(&bat, slots, &mut Look::new(length)));
+        let absent = absent.map(|(absent, _)| absent);
         // What may be content of blocks that have lost their entries: its length, and its first byte that is not zero.
         let (mut lost, mut first_lost) = (0_u64, None);
         let mut unreferenced = 0_u64;
@@ -304,7 +306,7 @@ impl Image {
                 }
                 let is_hole = at < zero_end;
                 let next = if is_hole { zero_end.min(end) } else { at.saturating_add(MIB).min(end) };
-                let set = if is_hole { Ok(None) } else { first_set(&self.view, Structure::File, at, next) };
+                let set = if is_hole { Ok(None) } else { self.view.first_set(Structure::File, at, next) };
                 // What cannot be read may be anything; that is reported elsewhere.
                 let is_empty = matches!(set, Ok(None));
                 if may_be_lost {

@@ -7,8 +7,7 @@ use crate::format::{BatEntry, MIB, PayloadBlockState, SectorBitmapState, U64};
 use crate::image::bat::{Bat, Judged};
 use crate::image::{Image, ImageKind, Warning};
 use crate::num::to_u64;
-use crate::source::{Bytes, View};
-use crate::zero::is_zero;
+use crate::source::View;
 
 use super::finding::{Finding, Findings};
 use super::shared::is_unread;
@@ -25,7 +24,37 @@ pub(crate) struct Counts {
     pub(crate) has_outside: bool,
     /// Whether a part of the BAT could not be read.
     pub(crate) has_unread: bool,
+    /// Blocks that a replay makes out of nothing ([`Bat::grown`]).
+    pub(crate) grown: Option<Grown>,
 }
+
+/// Blocks that reach past the end of the file, and are zero there after a replay.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Grown {
+    count: u64,
+    /// The first of them.
+    block: u64,
+    /// File offset of its first byte that is not in the file.
+    at: u64,
+    /// Range of the disk from the first to the last of their missing bytes.
+    start: u64,
+    end: u64,
+}
+
+impl Grown {
+    fn finding(&self) -> Finding {
+        let (structure, what) = match self.count {
+            1 => (Structure::PayloadBlock(self.block), PAST_THE_END),
+            _ => (Structure::File, "blocks past its end: they read as zeros after a replay"),
+        };
+        let detail = Error::at(structure, self.at, ErrorKind::Text { what });
+        Finding::new(Rule::LogGrowth, Severity::Unchecked, detail, Some(self.start..self.end))
+    }
+}
+
+/// What is wrong with a block that a replay makes out of nothing. It may never have been written, or the file was
+/// truncated.
+pub(super) const PAST_THE_END: &str = "past the end of the file: reads as zeros after a replay";
 
 impl Counts {
     /// Adds the counts of another part of the BAT.
@@ -34,6 +63,15 @@ impl Counts {
         self.stated = self.stated.saturating_add(other.stated);
         self.has_outside |= other.has_outside;
         self.has_unread |= other.has_unread;
+        self.grown = match (self.grown, other.grown) {
+            (Some(one), Some(next)) => Some(Grown {
+                count: one.count.saturating_add(next.count),
+                start: one.start.min(next.start),
+                end: one.end.max(next.end),
+                ..one
+            }),
+            (one, next) => one.or(next),
+        };
     }
 }
 
@@ -44,6 +82,8 @@ pub(crate) struct Absent {
     blocks: u64,
     /// Length of the shortest space that may hold one of them.
     shortest: u64,
+    /// Length of the last block, if it is one of them and shorter than the others: the file may end with the disk.
+    short_last: Option<u64>,
     /// Length of all of them together.
     all: u64,
     /// Length of the log: an earlier one of that length may have left its content.
@@ -54,13 +94,18 @@ pub(crate) struct Absent {
 impl Absent {
     /// Returns whether this unused part of a file may hold a block. What a replay of the log has changed is no content.
     pub(crate) fn fits(&self, view: &View, start: u64, end: u64) -> bool {
-        end.saturating_sub(start) >= self.shortest && !view.is_changed_by_replay(start, end)
+        let length = end.saturating_sub(start);
+        let is_last = end == view.source().len() && self.short_last == Some(length);
+        (length >= self.shortest || is_last) && !view.is_changed_by_replay(start, end)
     }
 
-    /// Returns the unused parts of a file. If several blocks are absent, none of them is in a tail of less than 1 MiB,
-    /// which is a part of its own.
+    /// Returns the unused parts of a file. If several blocks are absent, a short last block at the end of the file is a
+    /// part of its own, and so is another tail of less than 1 MiB, which none of them can have.
     pub(crate) fn unused(this: Option<Self>, slots: &Slots, length: u64) -> impl Iterator<Item = (u64, u64)> {
-        let tail = if this.is_some_and(|absent| absent.count > 1) { length & !MIB.saturating_sub(1) } else { length };
+        let tail = this.filter(|absent| absent.count > 1).map_or(length, |absent| {
+            let last = absent.short_last.and_then(|last| length.checked_sub(last));
+            last.filter(|start| start.is_multiple_of(MIB)).unwrap_or(length & !MIB.saturating_sub(1))
+        });
         let parts = slots.unused().flat_map(move |(start, end)| {
             let middle = tail.clamp(start, end);
             [(start, middle), (middle, end.min(length))]
@@ -73,15 +118,27 @@ impl Absent {
         unused.filter(|(start, end)| self.fits(view, *start, *end)).map(|(start, end)| start..end)
     }
 
-    /// Returns the absent blocks if the spaces that may hold them are long enough together. If those suffice that are
-    /// longer than an earlier log, only they count.
-    pub(crate) fn with_room(self, view: &View, slots: &Slots) -> Option<Self> {
-        let long = Self { shortest: self.shortest.max(self.log.saturating_add(1)), ..self };
-        if length_of(long.spaces(view, slots)) >= self.all {
-            return Some(long);
-        }
+    /// Returns the absent blocks if the spaces that may hold them are long enough together, and are not zero; with the
+    /// offset of the first byte that was found not to be. The spaces that are longer than an earlier log are looked at
+    /// first; in the others, what such a log has left does not count.
+    pub(crate) fn with_content(self, bat: &Bat<'_>, slots: &Slots, look: &mut Look) -> Option<(Self, u64)> {
+        let longer = self.log.saturating_add(1);
+        let long = Self {
+            shortest: self.shortest.max(longer),
+            short_last: self.short_last.filter(|last| *last >= longer),
+            ..self
+        };
         let least = self.log.saturating_add(1).min(self.all);
-        (length_of(self.spaces(view, slots)) >= least).then_some(self)
+        let mut half = look.share(2);
+        [(long, self.all, &mut half, false), (self, least, look, true)].into_iter().find_map(
+            |(absent, least, look, skips_log)| {
+                let spaces = || absent.spaces(bat.view, slots);
+                look.skips_log = skips_log;
+                let is_enough = length_of(spaces()) >= least;
+                let first = if is_enough { look.sample(bat, spaces) } else { None };
+                first.map(|first| (absent, first))
+            },
+        )
     }
 
     /// Makes the finding: `space` bytes may hold blocks, and the byte at `first` is not zero.
@@ -115,8 +172,10 @@ impl Bat<'_> {
         let shortest = if is_only_last { self.used_of(last, 0) } else { self.geometry.block_size() };
         let logs = self.reserved.ranges().iter().filter(|(.., structure)| *structure == Structure::Log);
         let log = length_of(logs.map(|(start, end, _)| *start..*end));
-        let all = if is_only_last { shortest } else { count.saturating_mul(shortest) };
-        Some(Absent { count, blocks, shortest, all, log, severity })
+        let short_last =
+            Some(self.used_of(last, 0)).filter(|last| is_last_absent && *last < self.geometry.block_size());
+        let all = count.saturating_sub(1).saturating_mul(shortest).saturating_add(short_last.unwrap_or(shortest));
+        Some(Absent { count, blocks, shortest, short_last, all, log, severity })
     }
 
     /// Returns the entries of sector bitmap blocks in an image without parent that are not zero: the chunk, and the
@@ -145,7 +204,9 @@ impl Bat<'_> {
         let at = self.entry_offset(self.geometry.bitmap_index(chunk));
         let place = entry.file_offset();
         let end = place.saturating_add(self.geometry.block_size()).min(self.view.file_end());
-        let is_outside = place.saturating_add(MIB) > self.view.file_end();
+        // The last block takes up no more than the disk needs.
+        let shortest = self.geometry.payload_blocks().checked_sub(1).map_or(MIB, |last| self.used_of(last, 0).min(MIB));
+        let is_outside = place.saturating_add(shortest) > self.view.file_end();
         let is_stray = SectorBitmapState::from_number(entry.state()) == Some(SectorBitmapState::Present)
             && place >= MIB
             && (is_outside
@@ -156,11 +217,13 @@ impl Bat<'_> {
             let kind = ErrorKind::Field { field: "sector bitmap entry", found: entry.0, expected: "0" };
             return Finding::new(Rule::BitmapUnneeded, Severity::Note, Error::at(structure, at, kind), None);
         }
-        // The block before or after it in the table, if that is absent.
+        // The block after or before it in the table, if nothing says that it has content.
         let after = chunk.saturating_add(1).saturating_mul(self.geometry.chunk_blocks());
         let is_absent = |block: &u64| {
             *block < self.geometry.payload_blocks()
-                && self.payload(*block).is_ok_and(|(state, _)| state == PayloadBlockState::NotPresent)
+                && self.payload(*block).is_ok_and(|(state, _)| {
+                    !matches!(state, PayloadBlockState::FullyPresent | PayloadBlockState::PartiallyPresent)
+                })
         };
         let neighbour = [after, after.saturating_sub(1)].into_iter().find(is_absent);
         slots.mark(place, end);
@@ -179,6 +242,8 @@ impl Bat<'_> {
 #[derive(Debug)]
 pub(crate) struct Look {
     left: u64,
+    /// Whether sectors that a log has left count as zero.
+    skips_log: bool,
 }
 
 impl Look {
@@ -189,14 +254,14 @@ impl Look {
     const SAMPLE: u64 = 16 << 10;
 
     pub(crate) fn new(left: u64) -> Self {
-        Self { left }
+        Self { left, skips_log: false }
     }
 
     /// Returns an equal share for one of `count`, which is taken away from the rest.
     fn share(&mut self, count: usize) -> Self {
         let left = self.left.checked_div(to_u64(count)).unwrap_or(self.left);
         self.left = self.left.saturating_sub(left);
-        Self { left }
+        Self { left, ..*self }
     }
 
     /// Returns the first byte that is not zero among those that may be read.
@@ -207,10 +272,13 @@ impl Look {
             let next = at.saturating_add(Self::SAMPLE.min(self.left)).min(end);
             self.left = self.left.saturating_sub(next.saturating_sub(at));
             // What cannot be read says nothing.
-            if let Ok(Some((found, _))) = first_set(bat.view, Structure::File, at, next) {
-                return Some(found);
+            match bat.view.first_set(Structure::File, at, next) {
+                Ok(Some((found, _))) if self.skips_log && is_of_log(bat.view, found) => {
+                    at = found.saturating_add(1).next_multiple_of(LOG_SECTOR);
+                }
+                Ok(Some((found, _))) => return Some(found),
+                _ => at = next,
             }
-            at = next;
         }
         None
     }
@@ -296,8 +364,9 @@ impl Image {
             let mut outside = Findings::default();
             bat.report_outside(&counts, &mut outside);
             // The first is that of a truncated file, if it is one.
-            outside.into_parts().0.into_iter().take(1).for_each(|finding| findings.push(finding));
+            outside.into_parts().0.into_iter().take(MOST_OUTSIDE).for_each(|finding| findings.push(finding));
         }
+        counts.grown.iter().for_each(|grown| findings.push(grown.finding()));
         let may_share = self.reserved_for_salvage.is_some() || slots.has_shared();
         let shared = if may_share { self.first_shared_block() } else { None };
         if let Some(error) = self.check_bat().err().or(unread).or(shared) {
@@ -320,27 +389,18 @@ impl Image {
         if let Some(absent) = bat.absent(&counts) {
             bat.mark_old_places(&counts, &slots);
             look.left = look.left.saturating_add(Look::FEW / 2);
-            let absent = absent.with_room(&self.view, &slots);
-            let spaces = || absent.iter().flat_map(|absent| absent.spaces(&self.view, &slots));
-            if let (Some(absent), Some(first)) = (&absent, look.sample(&bat, spaces)) {
-                findings.push(absent.finding(length_of(spaces()), first));
+            if let Some((absent, first)) = absent.with_content(&bat, &slots, &mut look) {
+                findings.push(absent.finding(length_of(absent.spaces(&self.view, &slots)), first));
             }
         }
         findings.into_parts().0
     }
 }
 
-impl Bat<'_> {
-    /// Returns whether an entry says what its block holds. NOT_PRESENT and UNDEFINED do not; nor does a block without
-    /// content whose entry has bits that nothing writes there: it is damaged.
-    pub(super) fn says_content(&self, entry: BatEntry) -> bool {
-        match entry.state() {
-            0 | 1 => false,
-            2 | 3 => entry.reserved() == 0 && entry.file_offset() < self.view.length(),
-            _ => true,
-        }
-    }
+/// Most blocks outside of the file that are named one by one.
+const MOST_OUTSIDE: usize = 16;
 
+impl Bat<'_> {
     /// Counts an entry that is not zero, and claims its place.
     fn survey_entry(&self, block: u64, entry: BatEntry, slots: &Slots, counts: &mut Counts) {
         if self.says_content(entry) {
@@ -353,8 +413,22 @@ impl Bat<'_> {
         let at = self.entry_offset(self.geometry.payload_index(block));
         if let Ok(Judged { place: Some((place, end)), .. }) = self.judge(block, entry, at) {
             counts.has_outside |= !self.view.has(place, end);
+            if let Some(at) = self.grown(place, end) {
+                let range = self.range_of(block);
+                let start = range.start.saturating_add(at.saturating_sub(place));
+                let grown = Grown { count: 1, block, at, start, end: range.end };
+                counts.append(&Counts { grown: Some(grown), ..Counts::default() });
+            }
             slots.claim(place, end);
         }
+    }
+
+    /// Returns the first byte of a block that is not in the file, and that a replay makes out of nothing: it reads as
+    /// zero.
+    pub(super) fn grown(&self, place: u64, end: u64) -> Option<u64> {
+        let at = place.max(self.view.source().len());
+        let is_grown = at < end && self.view.has(place, end) && !self.view.is_written_by_replay(at, end);
+        is_grown.then_some(at)
     }
 
     /// Marks the old places of trimmed blocks, which still name them: what is there belongs to the past of a block.
@@ -379,32 +453,12 @@ fn length_of(spaces: impl Iterator<Item = Range<u64>>) -> u64 {
     spaces.map(|space| space.end.saturating_sub(space.start)).fold(0, u64::saturating_add)
 }
 
-/// Returns offset and value of the first nonzero byte between `start` and `end`.
-///
-/// # Errors
-/// Fails if a byte before it cannot be read.
-pub(super) fn first_set(view: &View, structure: Structure, start: u64, end: u64) -> Result<Option<(u64, u8)>, Error> {
-    let (mut at, mut kept_from, mut memory) = (start, start, Vec::new());
-    while at < end {
-        at = at.max(view.known_zero_end(at, end));
-        if at >= end {
-            break;
-        }
-        view.will_need(at, end.saturating_sub(at).min(MIB));
-        match view.run(structure, at, end.saturating_sub(at).min(MIB), &mut memory)? {
-            Bytes::Zero(length) => at = at.saturating_add(length.max(1)),
-            Bytes::Data(bytes) => {
-                if !is_zero(bytes) {
-                    let found = bytes.iter().zip(at..).find(|(byte, _)| **byte != 0);
-                    return Ok(found.map(|(byte, at)| (at, *byte)));
-                }
-                let length = to_u64(bytes.len());
-                view.check(structure, at, length)?;
-                at = at.saturating_add(length.max(1));
-            }
-        }
-        view.forget(kept_from, at);
-        kept_from = at;
-    }
-    Ok(None)
+/// Length of a sector of the log, in bytes (MS-VHDX 2.3.1).
+const LOG_SECTOR: u64 = 4 << 10;
+
+/// Whether the sector with this byte begins like one of a log.
+fn is_of_log(view: &View, at: u64) -> bool {
+    let start = at.saturating_sub(at.checked_rem(LOG_SECTOR).unwrap_or(0));
+    let signature = view.copy(Structure::File, start, 4).unwrap_or_default();
+    [b"loge", b"desc", b"zero", b"data"].iter().any(|known| signature == *known)
 }

@@ -110,8 +110,11 @@ pub(crate) fn read(view: &View, (offset, length): (u64, u64), warnings: &mut War
     for (key, value) in &entries {
         if !by_key.contains_key(key.as_str()) {
             by_key.insert(key, value);
-        } else if key.starts_with("parent_linkage") {
-            return Err(warnings.fatal(Rule::Locator, item.at(0, ErrorKind::Text { what: "an identity occurs twice" })));
+        } else if key == "parent_linkage" && by_key.get(key.as_str()) != Some(&value.as_str()) {
+            return Err(warnings.fatal(
+                Rule::Locator,
+                item.at(0, ErrorKind::Text { what: "parent_linkage occurs twice, with different values" }),
+            ));
         }
     }
     if by_key.len() < entries.len() {

@@ -73,6 +73,7 @@ const BY_SIGNATURE: &[(u64, &[u8], OtherFormat)] = &[
     (0, b"\x14\x20\x28\x01", format("vmcx", "a Hyper-V configuration or state (.vmcx, .vmrs)", Group::VirtualMachine)),
     (0, b"GUESTRTS", format("vmgs", "a Hyper-V guest state (.vmgs)", Group::VirtualMachine)),
     (0, b"version https://git-lfs.", format("git-lfs", "a Git LFS pointer", Group::Pointer)),
+    (0, b"version https://hawser.", format("git-lfs", "a Git LFS pointer", Group::Pointer)),
     (0, b"/annex/objects/", format("git-annex", "a git-annex pointer", Group::Pointer)),
     (0, b"XSym\n", format("symlink", "a symbolic link as a text file", Group::Pointer)),
     (0, b"!<symlink>", format("symlink", "a symbolic link as a text file", Group::Pointer)),
@@ -245,6 +246,9 @@ fn by_text(head: &[u8], length: u64) -> Option<OtherFormat> {
     }
     if is_text && begins_with_checksum(&text) {
         return Some(format("checksums", "a list of checksums", Group::OtherFile));
+    }
+    if begins_like_json(&text) && (contains(b"\"vhdx-mmap/") || contains(b"\"vhdx-files/")) {
+        return Some(format("vhdx-report", "a report, a manifest or a loss map of vhdx", Group::OtherFile));
     }
     if begins_like_json(&text) && is_text {
         return Some(format("json", "a JSON document", Group::ServerAnswer));

@@ -10,6 +10,8 @@ use super::overlay::{Overlay, Stored};
 use super::pages::TablePages;
 use super::{Source, to_u64, to_usize_saturating};
 use crate::error::{Error, ErrorKind, Result, Structure};
+use crate::format::MIB;
+use crate::zero::is_zero;
 
 /// Longer structures are read in one request before they are parsed, in bytes.
 const SEVERAL_PAGES: u64 = 16 << 10;
@@ -332,6 +334,36 @@ impl View {
     /// Returns the end of the data of the file itself at `offset`, as far as that is known, at most `end`.
     pub(crate) fn data_end(&self, offset: u64, end: u64) -> u64 {
         self.source.data_end(offset, end)
+    }
+
+    /// Returns offset and value of the first nonzero byte between `start` and `end`. What was read is released.
+    ///
+    /// # Errors
+    /// Fails if a byte before it cannot be read.
+    pub(crate) fn first_set(&self, structure: Structure, start: u64, end: u64) -> Result<Option<(u64, u8)>> {
+        let (mut at, mut kept_from, mut memory) = (start, start, Vec::new());
+        while at < end {
+            at = at.max(self.known_zero_end(at, end));
+            if at >= end {
+                break;
+            }
+            self.will_need(at, end.saturating_sub(at).min(MIB));
+            match self.run(structure, at, end.saturating_sub(at).min(MIB), &mut memory)? {
+                Bytes::Zero(length) => at = at.saturating_add(length.max(1)),
+                Bytes::Data(bytes) => {
+                    if !is_zero(bytes) {
+                        let found = bytes.iter().zip(at..).find(|(byte, _)| **byte != 0);
+                        return Ok(found.map(|(byte, at)| (at, *byte)));
+                    }
+                    let length = to_u64(bytes.len());
+                    self.check(structure, at, length)?;
+                    at = at.saturating_add(length.max(1));
+                }
+            }
+            self.forget(kept_from, at);
+            kept_from = at;
+        }
+        Ok(None)
     }
 
     /// Informs the system that these bytes are not needed soon.

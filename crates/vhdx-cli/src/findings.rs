@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use vhdx_mmap::{Disk, ErrorKind, Finding, Image, ImageKind, Severity, ops};
+use vhdx_mmap::{Disk, ErrorKind, Finding, Image, ImageKind, LogState, Severity, ops};
 
 use crate::args::{Common, ProgressChoice};
 use crate::bulk;
@@ -28,7 +28,10 @@ fn advice(path: &Path, image: &Image, finding: &Finding) -> String {
     let word = shell_word(path);
     match finding.detail.kind() {
         ErrorKind::Truncated { .. } => "copy the whole file again".to_owned(),
-        ErrorKind::LostBlocks { .. } if image.kind() != ImageKind::Differencing => format!(
+        ErrorKind::LostBlocks { .. } if matches!(image.log_state(), LogState::Ignored) => {
+            "the log may have them: leave out --log ignore".to_owned()
+        }
+        ErrorKind::LostBlocks { space, .. } if may_be_linear(image, *space) => format!(
             "`vhdx extract --salvage --assume layout=linear {word} disk.raw` reads blocks where a fixed image has them"
         ),
         ErrorKind::Overlap { .. } => {
@@ -36,6 +39,18 @@ fn advice(path: &Path, image: &Image, finding: &Finding) -> String {
         }
         _ => format!("`vhdx check {word}` lists all problems"),
     }
+}
+
+/// Whether the blocks of an image may be where a fixed image has them, in space of this length that nothing refers to.
+fn may_be_linear(image: &Image, space: u64) -> bool {
+    let is_assumed =
+        image.warnings().iter().any(|warning| matches!(warning.detail.kind(), ErrorKind::AssumedPlaces { .. }));
+    !is_assumed
+        && match image.kind() {
+            ImageKind::Fixed => true,
+            ImageKind::Dynamic => space >= image.virtual_disk_size(),
+            ImageKind::Differencing => false,
+        }
 }
 
 /// Warns of content that is missing or wrong although it can be read.

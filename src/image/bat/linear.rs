@@ -2,22 +2,38 @@
 
 use std::ops::ControlFlow;
 
+use crate::error::Structure;
 use crate::format::{BatEntry, MIB, U64};
+use crate::num::to_u64;
 
 use super::{Bat, EntryRun};
 
 /// State FULLY_PRESENT (MS-VHDX 2.5.1.1).
 const FULLY_PRESENT: u64 = 6;
 
+/// Most bytes that are looked at before and after a disk.
+const MOST_COMPARED: u64 = 64 * MIB;
+
 /// Most entries that are made at once.
 const MADE_AT_ONCE: usize = 512;
 
 impl Bat<'_> {
-    /// Returns the entry of a payload block, or the entry that the caller assumes for a block that is not present.
+    /// Returns whether an entry says what its block holds. NOT_PRESENT and UNDEFINED do not; nor does a block without
+    /// content whose entry has bits that nothing writes there: it is damaged.
+    pub(crate) fn says_content(&self, entry: BatEntry) -> bool {
+        match entry.state() {
+            0 | 1 => false,
+            2 | 3 => entry.reserved() == 0 && entry.file_offset() < self.view.length(),
+            _ => true,
+        }
+    }
+
+    /// Returns the entry of a payload block, or the entry that the caller assumes for a block whose entry does not say
+    /// what it holds.
     #[inline]
     pub(super) fn assumed(&self, block: u64, entry: BatEntry) -> BatEntry {
         match self.assumed_start {
-            Some(start) if entry.state() == 0 => {
+            Some(start) if !self.says_content(entry) => {
                 BatEntry(start.saturating_add(self.geometry.block_start(block)) | FULLY_PRESENT)
             }
             _ => entry,
@@ -46,15 +62,44 @@ impl Bat<'_> {
 
     /// Returns the file offset of block 0 of a fixed image, and another one if the evidence disagrees. Evidence is what
     /// most of the entries say that are left, or else that the blocks end with the file, or that they are in the first
-    /// space between the structures that is large enough for all of them.
+    /// space between the structures that is large enough for all of them. Between the last two, the content decides: a
+    /// disk begins with a boot sector or a partition table, and what is before and after it is zero.
     pub(crate) fn linear_start(&self) -> (u64, Option<u64>) {
         if let Some(found) = self.start_by_entries() {
             return found;
         }
         let at_end = self.start_by_end();
         let in_space = self.start_by_space();
-        let start = at_end.or(in_space).unwrap_or(MIB);
-        (start, in_space.filter(|other| *other != start))
+        let start = match at_end.zip(in_space).filter(|(at_end, in_space)| at_end != in_space) {
+            Some((at_end, in_space)) if self.begins_before(at_end, in_space) => in_space,
+            _ => at_end.or(in_space).unwrap_or(MIB),
+        };
+        (start, at_end.or(in_space).into_iter().chain(in_space).find(|other| *other != start))
+    }
+
+    /// Whether the content says that block 0 is at `in_space`, and not at `at_end`.
+    fn begins_before(&self, at_end: u64, in_space: u64) -> bool {
+        let file = self.view.source().len();
+        match (self.begins_a_disk(in_space), self.begins_a_disk(at_end)) {
+            (is_here, is_there) if is_here != is_there => is_here,
+            _ => {
+                let is_set = |start: u64, end: u64| {
+                    let end = end.min(start.saturating_add(MOST_COMPARED));
+                    matches!(self.view.first_set(Structure::File, start, end), Ok(Some(_)))
+                };
+                let behind = in_space.saturating_add(self.geometry.virtual_disk_size);
+                in_space < at_end && is_set(in_space, at_end) && !is_set(behind, file)
+            }
+        }
+    }
+
+    /// Whether a boot sector or a partition table is here.
+    fn begins_a_disk(&self, start: u64) -> bool {
+        let has = |at: u64, signature: &[u8]| {
+            let found = self.view.copy(Structure::File, start.saturating_add(at), to_u64(signature.len()));
+            found.is_ok_and(|found| found == signature)
+        };
+        has(510, b"\x55\xaa") || has(u64::from(self.geometry.logical_sector_size), b"EFI PART")
     }
 
     /// Returns whether all blocks fit between the structures from this file offset on.

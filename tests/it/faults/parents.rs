@@ -161,10 +161,18 @@ fn locator_strings_must_be_text_with_unique_keys() {
     let linkage = |id: Uuid| ("parent_linkage".to_owned(), format!("{{{id}}}"));
     let path = |path: &str| ("relative_path".to_owned(), path.to_owned());
     let pairs = |pairs: &[(String, String)]| child_with(Locator::Pairs(VHDX_LOCATOR, pairs.to_vec()));
-    let twice = pairs(&[linkage(PARENT), linkage(PARENT), path(".\\base")]);
+    let twice = pairs(&[linkage(PARENT), linkage(Uuid::from_u128(3)), path(".\\base")]);
     broken_link(&mut rows, "V55 twice", &twice, in_locator(0), kind!(ErrorKind::Text { .. }));
-    let twice = pairs(&[linkage(PARENT), path(".\\base"), path(".\\other")]);
     let warning = [(0, Rule::Locator, Structure::ParentLocator, Some(LOCATOR))];
+    let second = |value: u128| ("parent_linkage2".to_owned(), format!("{{{}}}", Uuid::from_u128(value)));
+    for twice in [
+        pairs(&[linkage(PARENT), linkage(PARENT), path(".\\base")]),
+        pairs(&[linkage(PARENT), second(0), path(".\\base"), second(0)]),
+        pairs(&[linkage(PARENT), second(0), path(".\\base"), second(1)]),
+    ] {
+        rows.warned_chain("V55 twice", &[&twice, &Spec::default().build()], &warning);
+    }
+    let twice = pairs(&[linkage(PARENT), path(".\\base"), path(".\\other")]);
     rows.warned_chain("V55 twice", &[&twice, &Spec::default().build()], &warning);
     let locator = open_image(&twice).unwrap().parent_locator().unwrap().unwrap();
     assert_eq!(locator.relative_path.as_deref(), Some(".\\base"));

@@ -162,7 +162,7 @@ fn child_without_usable_locator_has_no_parent() {
 
     let twice = with_locator(|locator| {
         let Locator::Pairs(_, pairs) = locator else { unreachable!() };
-        pairs.push(pairs[0].clone());
+        pairs.push((pairs[0].0.clone(), format!("{{{OTHER}}}")));
     });
     assert_unusable(&twice, Category::Corrupt, |kind| matches!(kind, ErrorKind::Text { .. }));
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use crate::kit::builder::{FileLength, Image, Slot, Spec};
+use crate::kit::log::Dirty;
 use crate::kit::{Block, GIB, KIB, MIB, Model};
 use crate::lab::run as sectors;
 use crate::support::{Ran, run, temp_dir, vhdx};
@@ -138,7 +139,93 @@ fn entries_that_do_not_say_what_their_blocks_hold_are_lost_ones_of_a_fixed_image
         let path = write(folder.path(), "lost.vhdx", &image);
         assert_warned(&path, "8 of 8 blocks are not present");
         assert_eq!(check_of(&path).0, Some(2), "{entry:#x}");
+        let ran = run(vhdx(["extract", "--salvage", "--assume", "layout=linear"]).arg(&path).arg("-"));
+        assert!(ran.out == Model::read(&[&fixed_disk().build().model], 0, 8 << 20).unwrap(), "{entry:#x}: {}", ran.err);
+        assert!(!ran.err.contains("`vhdx extract"), "{}", ran.err);
     }
+}
+
+/// The space of the lost blocks is not the longest one of the file.
+#[test]
+fn lost_blocks_are_found_besides_longer_spaces_of_zeros() {
+    let folder = temp_dir();
+    for (lost, zeros) in [(vec![2], 2), (vec![2], 16), (vec![0, 5], 40), (vec![7], 3)] {
+        let raw_bat = lost.iter().map(|block| (*block, 0)).collect();
+        let mut image = Spec { raw_bat, ..fixed_disk() }.build();
+        let end = image.bytes.len();
+        image.bytes.write(end + zeros * MIB - 1, &[0]);
+        let path = write(folder.path(), "zeros.vhdx", &image);
+        assert_warned(&path, &format!("{} of 8 blocks", lost.len()));
+        assert_eq!(check_of(&path).0, Some(2), "{lost:?} {zeros}");
+    }
+    // What a log has left in such a space is no content.
+    let mut image = Spec { raw_bat: [(2, 0)].into(), ..fixed_disk() }.build();
+    let (end, room) = (image.bytes.len(), 6 * MIB);
+    image.bytes.write(end + 2 * MIB - 1, &[0]);
+    image.bytes.write(room, &vec![0; 1 << 20]);
+    for (sector, signature) in (0_u64..).zip([b"loge", b"desc", b"data", b"data", b"zero"]) {
+        image.bytes.write(room + sector * 4096, &[signature.as_slice(), &[7; 4092]].concat());
+    }
+    assert_silent(&write(folder.path(), "log.vhdx", &image));
+}
+
+/// The last block ends with the disk, in the middle of a MiB.
+#[test]
+fn a_short_last_block_may_be_lost_with_others() {
+    let folder = temp_dir();
+    for lost in [vec![2, 5], vec![4, 5], vec![5], vec![3, 4, 5], (0..6).collect()] {
+        let spec = Spec { leave_blocks_allocated: true, ..Spec::empty(5 * MIB + 12_288) };
+        let spec = (0..6).fold(spec, |spec, block| spec.block(block, Block::full()));
+        let raw_bat = lost.iter().map(|block| (*block, 0)).collect();
+        let image = Spec { raw_bat, file_length: FileLength::Short, ..spec }.build();
+        let path = write(folder.path(), "short.vhdx", &image);
+        assert_warned(&path, &format!("{} of 6 blocks", lost.len()));
+        let (code, report) = check_of(&path);
+        assert_eq!((code, &report["leaks"]), (Some(2), &json!(0)), "{lost:?}: {report}");
+    }
+}
+
+#[test]
+fn the_content_says_where_a_fixed_image_begins() {
+    let folder = temp_dir();
+    let spec = Spec { raw_bat: (0..8).map(|block| (block, 0)).collect(), ..fixed_disk() };
+    for (signature, zeros, junk) in [(false, 1, false), (false, 32, false), (true, 2, false), (true, 2, true)] {
+        let mut image = spec.build();
+        let begin = image.bytes.len() - 8 * MIB;
+        if signature {
+            image.bytes.write(begin + 510, b"\x55\xaa");
+        }
+        let content = image.bytes.read(begin, 8 << 20);
+        let end = image.bytes.len();
+        image.bytes.write(end + zeros * MIB - 4, &[u8::from(junk); 4]);
+        let path = write(folder.path(), "tail.vhdx", &image);
+        let ran = run(vhdx(["extract", "--salvage", "--assume", "layout=linear"]).arg(&path).arg("-"));
+        assert!(ran.out == content, "{signature} {zeros} {junk}: {}", ran.err);
+    }
+}
+
+#[test]
+fn the_range_of_a_stray_block_is_that_of_a_neighbour_without_content() {
+    let folder = temp_dir();
+    for state in [0, 1, 2, 3] {
+        let mut image = with_stray_block();
+        image.set_bat(4097, state);
+        let path = write(folder.path(), "stray.vhdx", &image);
+        let warnings = info_of(&path)["warnings"].clone();
+        assert_eq!(warnings[0]["range"], json!({ "start": 1_u64 << 32, "length": MIB }), "{state}");
+    }
+}
+
+/// A file that was cut while a log was to make it longer.
+#[test]
+fn blocks_that_a_replay_makes_out_of_nothing_are_reported() {
+    let folder = temp_dir();
+    let path = write(folder.path(), "grown.vhdx", &Dirty::Growth.build(&Spec::default()));
+    let ran = run(vhdx(["hash"]).arg(&path)).done();
+    assert!(ran.err.contains("reads as zeros after a replay [V24], disk offset 0x500000"), "{}", ran.err);
+    let warnings = info_of(&path)["warnings"].clone();
+    assert_eq!((&warnings[0]["code"], &warnings[1]), (&json!("V24"), &Value::Null));
+    assert_eq!(warnings[0]["range"], json!({ "start": 5 * MIB, "length": MIB }));
 }
 
 #[test]

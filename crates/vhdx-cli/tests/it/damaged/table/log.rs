@@ -66,7 +66,7 @@ pub(super) fn rows() -> Vec<Row> {
                 image.bytes.truncate(6 * MIB + 512 * KIB);
                 with_entry(image, &Entry { flushed: 6 * MIB, last: 7 * MIB, ..Entry::new(LOG_GUID, 1, 0) });
             }),
-            &["V24 unchecked payload block 5 @0x680000 [0x500000+0x100000]"],
+            &["V24 unchecked payload block 5 @0x680000 [0x580000+0x80000]"],
         ),
         row(
             "a block at a very large offset",

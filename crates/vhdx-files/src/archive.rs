@@ -1,6 +1,6 @@
 //! Trees as a stream in the format of tar.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{self, Read, Write};
 use std::ops::ControlFlow;
 
@@ -16,7 +16,8 @@ use crate::walk::{Found, Unread, Walk};
 const MOST_IN_HEADER: u32 = 0o777_7777;
 
 /// Writes a file, or a directory with everything in it, as a stream in the format of tar (POSIX.1-2001, pax), with
-/// `name` as the name of its beginning; empty for the root. Owners, modes, times in nanoseconds, links and extended
+/// `name` as the name of its beginning; empty for the root. No name in the stream leads elsewhere ([`Found::path`]),
+/// and none occurs twice. Owners, modes, times in nanoseconds, links and extended
 /// attributes are kept; holes become zeros. Returns the number of files and directories.
 ///
 /// What cannot be read goes to `unread`, and is left out, unless it fails in the midst of its content: then the stream
@@ -35,7 +36,11 @@ pub fn write_tar(
     let mut archive = Builder::new(out);
     let mut links: HashMap<Node, Vec<u8>> = HashMap::new();
     let mut count = 0_u64;
-    for found in Walk::new(volume, from) {
+    // Names so far in each directory on the way: of two files of one name, who unpacks them may follow one to write the
+    // other.
+    let mut names: Vec<HashSet<Vec<u8>>> = Vec::new();
+    let mut walk = Walk::new(volume, from);
+    while let Some(found) = walk.next() {
         let found = match found {
             Ok(found) => found,
             Err(error) => {
@@ -43,6 +48,13 @@ pub fn write_tar(
                 continue;
             }
         };
+        names.resize_with(found.depth.saturating_add(1), HashSet::new);
+        if names.last_mut().is_some_and(|names| !names.insert(found.path.clone())) {
+            walk.skip_directory();
+            let error = Error::damaged(volume.about().kind, "a directory has this name twice");
+            unread(Unread { path: found.path, error });
+            continue;
+        }
         let path: Vec<u8> = match (name.is_empty(), found.path.is_empty()) {
             (true, true) => b".".to_vec(),
             (true, false) => found.path.clone(),

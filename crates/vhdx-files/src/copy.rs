@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::ops::ControlFlow;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::io::Errno;
 use vhdx_mmap::Progress;
 
 use crate::content::Content;
@@ -63,7 +64,7 @@ pub enum CopyEvent<'c> {
     Failed(&'c [u8], Error),
     /// A file has another name here, since this system cannot have its own.
     Renamed(&'c [u8], &'c [u8]),
-    /// A socket, a device or a stream was left out: what, and why.
+    /// A socket, a device, a stream or an attribute was left out: of what, and why.
     LeftOut(&'c [u8], &'static str),
 }
 
@@ -112,7 +113,7 @@ pub fn copy(
     let above = if target.file_name().is_some() { above } else { target };
     let above = rustix::fs::open(above, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
         .map_err(|error| Error::Host(above.display().to_string(), error.into()))?;
-    let job = Job { volume, options, progress, observe, above: Arc::new(above), counts: Counts::default() };
+    let job = Job { volume, options, progress, observe, target, above: Arc::new(above), counts: Counts::default() };
     job.run(from, name)?;
     let counts = &job.counts;
     let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
@@ -145,6 +146,7 @@ struct Job<'c> {
     options: CopyOptions,
     progress: &'c dyn Progress,
     observe: &'c (dyn Fn(CopyEvent<'_>) + Sync),
+    target: &'c Path,
     /// The directory of the target.
     above: Arc<OwnedFd>,
     counts: Counts,
@@ -160,6 +162,7 @@ struct Level {
 struct Finish {
     /// Names from the target on.
     way: Vec<Vec<u8>>,
+    path: Vec<u8>,
     metadata: Metadata,
     node: Node,
 }
@@ -241,10 +244,15 @@ impl Job<'_> {
                     Ok(open) => {
                         add(&self.counts.directories, 1);
                         levels.push(Level { depth: found.depth, open: Arc::new(open) });
-                        finish.push(Finish { way: way.clone(), metadata: found.metadata, node: found.node });
+                        finish.push(Finish {
+                            way: way.clone(),
+                            path: found.path,
+                            metadata: found.metadata,
+                            node: found.node,
+                        });
                     }
                     Err(error) if found.depth == 0 => {
-                        return Err(Error::Host(target.to_string_lossy().into_owned(), error));
+                        return Err(Error::Host(self.target.display().to_string(), error));
                     }
                     Err(error) => {
                         walk.skip_directory();
@@ -340,7 +348,7 @@ impl Job<'_> {
                 self.remove_if_forced(folder, name).map_err(|error| host("cannot be replaced", error))?;
                 let made = rustix::fs::symlinkat(OsStr::from_bytes(&target), folder, os_name);
                 made.map_err(|error| host("cannot be made", error.into()))?;
-                self.dress_link(folder, os_name, metadata).map_err(|error| host("times or owner", error))?;
+                self.dress_closed(folder, os_name, found)?;
                 return Ok(true);
             }
             FileKind::Pipe => FileType::Fifo,
@@ -357,7 +365,7 @@ impl Job<'_> {
         let mode = Mode::from_raw_mode(metadata.mode.unwrap_or(0o600) & 0o777);
         let made = rustix::fs::mknodat(folder, os_name, file_type, mode, rustix::fs::makedev(major, minor));
         made.map_err(|error| host("cannot be made", error.into()))?;
-        self.dress_link(folder, os_name, metadata).map_err(|error| host("times or owner", error))?;
+        self.dress_closed(folder, os_name, found)?;
         Ok(true)
     }
 
@@ -374,7 +382,7 @@ impl Job<'_> {
                 let path = [found.path.as_slice(), b":", stream.name.as_bytes()].concat();
                 (self.observe)(CopyEvent::LeftOut(&path, "this system has no streams; `vhdx cat` writes it"));
             }
-            self.dress(file.as_fd(), &found.metadata, found.node, true)
+            self.dress(file.as_fd(), &found.metadata, found.node, &found.path)
         });
         if done.is_err() {
             // Half a file looks like a whole one.
@@ -438,28 +446,19 @@ impl Job<'_> {
 
     fn finish(&self, directory: &Finish) -> Result<()> {
         let open = self.reopen(&directory.way).map_err(|error| host("cannot be opened again", error))?;
-        self.dress(open.as_fd(), &directory.metadata, directory.node, false)
+        self.dress(open.as_fd(), &directory.metadata, directory.node, &directory.path)
     }
 
-    /// Gives a file or a directory its attributes, owner, mode and times.
-    fn dress(&self, file: rustix::fd::BorrowedFd<'_>, metadata: &Metadata, node: Node, is_file: bool) -> Result<()> {
-        for attribute in self.volume.attributes(node)? {
-            let name = OsStr::from_bytes(&attribute.name);
-            let is_of_users = attribute.name.starts_with(b"user.");
-            if !is_of_users && !self.options.same_owner {
-                continue;
-            }
-            // File systems refuse attributes that they do not have, and the content is what was asked for.
-            let _ = rustix::fs::fsetxattr(file, name, &attribute.value, XattrFlags::empty());
+    /// Gives a file or a directory its owner, attributes, mode and times: in this order, since a change of the owner
+    /// takes capabilities and the bits of set-user-ID away.
+    fn dress(&self, file: BorrowedFd<'_>, metadata: &Metadata, node: Node, path: &[u8]) -> Result<()> {
+        let failed = |error: Errno| host("owner, mode or times", error.into());
+        if let Some((user, group)) = self.owner(metadata) {
+            rustix::fs::fchown(file, Some(user), Some(group)).map_err(failed)?;
         }
-        let failed = |error: rustix::io::Errno| host("owner, mode or times", error.into());
-        if let Some((user, group)) = metadata.owner.filter(|_| self.options.same_owner) {
-            rustix::fs::fchown(file, Some(Uid::from_raw(user)), Some(Gid::from_raw(group))).map_err(failed)?;
-        }
-        if let Some(mode) = metadata.mode {
-            // Rights of an owner are his alone.
-            let mask = if self.options.same_owner || !is_file { 0o7777 } else { 0o777 };
-            rustix::fs::fchmod(file, Mode::from_raw_mode(mode & mask)).map_err(failed)?;
+        self.attributes(node, path, |name, value| rustix::fs::fsetxattr(file, name, value, XattrFlags::empty()))?;
+        if let Some(mode) = self.mode(metadata) {
+            rustix::fs::fchmod(file, mode).map_err(failed)?;
         }
         if let Some(times) = timestamps(metadata) {
             rustix::fs::futimens(file, &times).map_err(failed)?;
@@ -467,14 +466,53 @@ impl Job<'_> {
         Ok(())
     }
 
-    /// As [`Job::dress`], for what cannot be opened.
-    fn dress_link(&self, folder: &OwnedFd, name: &OsStr, metadata: &Metadata) -> io::Result<()> {
-        if let Some((user, group)) = metadata.owner.filter(|_| self.options.same_owner) {
-            let (user, group) = (Some(Uid::from_raw(user)), Some(Gid::from_raw(group)));
-            rustix::fs::chownat(folder, name, user, group, AtFlags::SYMLINK_NOFOLLOW)?;
+    /// As [`Job::dress`], for what must not be opened: links, pipes and devices.
+    fn dress_closed(&self, folder: &OwnedFd, name: &OsStr, found: &Found) -> Result<()> {
+        let failed = |error: Errno| host("owner, mode or times", error.into());
+        let metadata = &found.metadata;
+        if let Some((user, group)) = self.owner(metadata) {
+            let flags = AtFlags::SYMLINK_NOFOLLOW;
+            rustix::fs::chownat(folder, name, Some(user), Some(group), flags).map_err(failed)?;
+        }
+        // The file itself, whatever gets its name meanwhile.
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(folder, name, flags, Mode::empty()).map_err(failed)?;
+        let itself = format!("/proc/self/fd/{}", file.as_raw_fd());
+        let set = |name: &OsStr, value: &[u8]| rustix::fs::setxattr(&*itself, name, value, XattrFlags::empty());
+        self.attributes(found.node, &found.path, set)?;
+        if let Some(mode) = self.mode(metadata).filter(|_| metadata.kind != FileKind::Link) {
+            rustix::fs::chmod(&*itself, mode).map_err(failed)?;
         }
         if let Some(times) = timestamps(metadata) {
-            rustix::fs::utimensat(folder, name, &times, AtFlags::SYMLINK_NOFOLLOW)?;
+            rustix::fs::utimensat(folder, name, &times, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// The owner that a file gets, if it gets that of the volume.
+    fn owner(&self, metadata: &Metadata) -> Option<(Uid, Gid)> {
+        let (user, group) = metadata.owner.filter(|_| self.options.same_owner)?;
+        Some((Uid::from_raw(user), Gid::from_raw(group)))
+    }
+
+    /// The mode that a file gets, if it has one. Rights of an owner are his alone.
+    fn mode(&self, metadata: &Metadata) -> Option<Mode> {
+        let is_all = self.options.same_owner || metadata.kind == FileKind::Directory;
+        metadata.mode.map(|mode| Mode::from_raw_mode(mode & if is_all { 0o7777 } else { 0o777 }))
+    }
+
+    /// Sets the extended attributes of a file. File systems refuse those that they do not have, and the content is what
+    /// was asked for, so that is no failure.
+    fn attributes(&self, node: Node, path: &[u8], set: impl Fn(&OsStr, &[u8]) -> rustix::io::Result<()>) -> Result<()> {
+        let mut is_refused = false;
+        for attribute in self.volume.attributes(node)? {
+            let is_of_users = attribute.name.starts_with(b"user.");
+            if is_of_users || self.options.same_owner {
+                is_refused |= set(OsStr::from_bytes(&attribute.name), &attribute.value).is_err();
+            }
+        }
+        if is_refused {
+            (self.observe)(CopyEvent::LeftOut(path, "an extended attribute that is not possible here"));
         }
         Ok(())
     }

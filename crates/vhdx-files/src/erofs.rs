@@ -36,6 +36,9 @@ const LONGEST_MAP: u64 = 16 << 20;
 /// Where a chunk lies that is a hole.
 const HOLE: u32 = u32::MAX;
 
+/// Feature of a volume whose compressed blocks begin with zeros, as those of all programs since 2019 do.
+const ZERO_PADDING: u32 = 1;
+
 /// Longest file that Linux has, in bytes.
 const LONGEST_FILE: u64 = (1 << 63) - 1;
 
@@ -332,10 +335,14 @@ impl Volume for Erofs {
         refuse_stream(KIND, stream)?;
         let inode = self.inode(file)?;
         if !inode.is_regular_file() {
-            return Err(Error::NotFile(file.to_string().into_bytes()));
+            return Err(Error::not_file(file));
         }
         if let Some(runs) = self.runs(&inode)? {
             return Content::of_runs(KIND, inode.size, &self.device, runs);
+        }
+        // The reader takes such blocks for damaged ones.
+        if self.fs.superblock().feature_incompat & ZERO_PADDING == 0 {
+            return Err(Error::unsupported(KIND, "compressed files of the first layout (without lz4_0padding)"));
         }
         let size = inode.size;
         let packed = Packed { erofs: self, inode, unpacked: Mutex::default() };

@@ -4,6 +4,8 @@ use std::{fmt, io};
 
 use vhdx_mmap::ops::Volume as Kind;
 
+use crate::volume::Node;
+
 /// Result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -29,9 +31,9 @@ pub enum Error {
     },
     /// There is no such file. The path is that of the name that was not found, in the notation of the volume.
     NotFound(Vec<u8>),
-    /// A directory was expected.
+    /// A directory was expected: its path, or the number of its node.
     NotDirectory(Vec<u8>),
-    /// A regular file was expected.
+    /// A regular file was expected: its path, or the number of its node.
     NotFile(Vec<u8>),
     /// Symbolic links lead to one another.
     LinkLoop(Vec<u8>),
@@ -44,6 +46,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// Makes the error of something without content, whose path is not known here.
+    pub(crate) fn not_file(node: Node) -> Self {
+        Self::NotFile(format!("node {node}").into_bytes())
+    }
+
     /// Makes the error of a file system that is damaged.
     pub(crate) fn damaged(kind: Kind, reason: impl fmt::Display) -> Self {
         Self::FileSystem { kind, reason: reason.to_string(), is_unsupported: false }

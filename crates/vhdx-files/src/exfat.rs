@@ -330,7 +330,7 @@ impl Volume for ExFat {
         let (size, runs) = self.call(|| {
             let set = self.set(file)?;
             if set.is_directory() {
-                return Err(Error::NotFile(file.to_string().into_bytes()));
+                return Err(Error::not_file(file));
             }
             // What is behind the valid length was never written, and reads as zeros.
             let valid = set.valid_length();

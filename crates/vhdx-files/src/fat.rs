@@ -310,7 +310,7 @@ impl Volume for Fat {
         let (size, runs) = self.call(|| {
             let entry = self.entry(file)?;
             if byte(&entry, 11) & DIRECTORY != 0 {
-                return Err(Error::NotFile(file.to_string().into_bytes()));
+                return Err(Error::not_file(file));
             }
             let size = u64::from(long(&entry, 28));
             let runs = if size == 0 { Vec::new() } else { self.clusters.chain(self.first_cluster(&entry), size)? };

@@ -1,24 +1,33 @@
 //! Names that this system can have.
 
+use std::borrow::Cow;
+
 /// Longest name on Linux, in bytes.
 const LONGEST: usize = 255;
+
+/// Returns the name as a part of a path: bytes that no name can hold are written as `%2F`. Otherwise names of a damaged
+/// or malicious volume would lead elsewhere.
+pub(crate) fn part_of_path(name: &[u8]) -> Cow<'_, [u8]> {
+    let is_special = matches!(name, b"." | b"..");
+    if name.is_empty() {
+        return Cow::Borrowed(b"%");
+    }
+    if !is_special && !name.iter().any(|byte| matches!(byte, b'/' | 0)) {
+        return Cow::Borrowed(name);
+    }
+    let escape = |byte: &u8| match byte {
+        b'/' | 0 => format!("%{byte:02X}").into_bytes(),
+        byte if is_special => format!("%{byte:02X}").into_bytes(),
+        byte => vec![*byte],
+    };
+    Cow::Owned(name.iter().flat_map(escape).collect())
+}
 
 /// Returns the name itself, if this system can have a file of that name, or one that it can have: bytes that no name
 /// can hold are written as `%2F`, and a name that is too long is cut, with a sum of the whole name at its end.
 #[must_use]
 pub fn host_name(name: &[u8]) -> Vec<u8> {
-    let mut escaped = Vec::with_capacity(name.len());
-    let is_special = matches!(name, b"" | b"." | b"..");
-    for byte in name {
-        if matches!(byte, b'/' | 0) || is_special {
-            escaped.extend_from_slice(format!("%{byte:02X}").as_bytes());
-        } else {
-            escaped.push(*byte);
-        }
-    }
-    if escaped.is_empty() {
-        return b"%".to_vec();
-    }
+    let mut escaped = part_of_path(name).into_owned();
     if escaped.len() <= LONGEST {
         return escaped;
     }

@@ -186,7 +186,7 @@ impl Volume for Squashfs {
         refuse_stream(KIND, stream)?;
         let inode = self.inode(file)?;
         if !inode.is_regular_file() {
-            return Err(Error::NotFile(file.to_string().into_bytes()));
+            return Err(Error::not_file(file));
         }
         let (size, runs) = (inode.file_size, self.runs(&inode));
         let read = move |offset: u64, buffer: &mut [u8]| {

@@ -306,5 +306,5 @@ pub(crate) fn refuse_stream(kind: Kind, stream: Option<&str>) -> Result<()> {
 
 /// Refuses what is not a directory.
 pub(crate) fn require_directory(kind: FileKind, node: Node) -> Result<()> {
-    if kind == FileKind::Directory { Ok(()) } else { Err(Error::NotDirectory(node.to_string().into_bytes())) }
+    if kind == FileKind::Directory { Ok(()) } else { Err(Error::NotDirectory(format!("node {node}").into_bytes())) }
 }

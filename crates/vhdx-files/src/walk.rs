@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::vec::IntoIter;
 
 use crate::error::{Error, Result};
+use crate::host_name::part_of_path;
 use crate::volume::{Entry, FileKind, Metadata, Node, Volume};
 
 /// Deepest directory that is entered. Paths of Linux have 4,096 bytes.
@@ -13,9 +14,10 @@ const DEEPEST: usize = 2048;
 #[non_exhaustive]
 #[derive(Clone, Debug)]
 pub struct Found {
-    /// Its path from where the walk began, without a `/` in front; empty for the beginning itself.
+    /// Its path from where the walk began, without a `/` in front; empty for the beginning itself. In the names of a
+    /// damaged or malicious volume, what no name can hold is written as `%2F`: no path leads elsewhere.
     pub path: Vec<u8>,
-    /// Its own name: the last part of the path.
+    /// Its own name, as it is in the volume.
     pub name: Vec<u8>,
     /// What it is called inside the volume.
     pub node: Node,
@@ -38,9 +40,9 @@ impl Found {
 #[non_exhaustive]
 #[derive(Clone, Debug)]
 pub struct Named {
-    /// Path of the file from where the walk began, without a `/` in front; empty for the beginning itself.
+    /// Path of the file from where the walk began, as that of [`Found`].
     pub path: Vec<u8>,
-    /// Its own name: the last part of the path.
+    /// Its own name, as it is in the volume.
     pub name: Vec<u8>,
     /// What it is called inside the volume.
     pub node: Node,
@@ -127,7 +129,7 @@ impl<'v> Walk<'v> {
                     if !path.is_empty() {
                         path.push(b'/');
                     }
-                    path.extend_from_slice(&entry.name);
+                    path.extend_from_slice(&part_of_path(&entry.name));
                     return Some(Ok((path, entry)));
                 }
                 None => drop(self.levels.pop()),

@@ -329,7 +329,7 @@ impl Volume for Btrfs {
         refuse_stream(KIND, stream)?;
         let (subvolume, inode) = self.inode(file)?;
         if !inode.is_regular_file() {
-            return Err(Error::NotFile(file.to_string().into_bytes()));
+            return Err(Error::not_file(file));
         }
         content::open(&self.trees, subvolume.root, &inode)
     }

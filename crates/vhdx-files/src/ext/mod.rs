@@ -357,9 +357,13 @@ impl Volume for Ext {
         refuse_stream(kind, stream)?;
         let (number, inode, raw) = self.call(|| self.inode(file))?;
         if !inode.is_file() {
-            return Err(Error::NotFile(file.to_string().into_bytes()));
+            return Err(Error::not_file(file));
         }
         self.call(|| fs_ext4::file_io::refuse_encrypted(&inode))?;
+        // A file has at most 2^32 blocks.
+        if inode.size > u64::from(self.about.block_size) << 32 {
+            return Err(Error::damaged(kind, "a file is longer than any can be"));
+        }
         if inode.has_inline_data() {
             let mut bytes = self.call(|| fs_ext4::file_io::read_inline(&self.fs, &inode, &raw))?;
             let size = usize::try_from(inode.size).unwrap_or(usize::MAX);

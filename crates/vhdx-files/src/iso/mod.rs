@@ -340,7 +340,7 @@ impl Volume for Iso {
         refuse_stream(KIND, stream)?;
         let found = guarded(|| self.file(file))?;
         if found.kind != FileKind::File {
-            return Err(Error::NotFile(file.to_string().into_bytes()));
+            return Err(Error::not_file(file));
         }
         if found.rock_ridge.unpacked.is_some() {
             return Err(Error::unsupported(KIND, "the file is packed (zisofs)"));

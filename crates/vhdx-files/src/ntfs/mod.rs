@@ -330,7 +330,7 @@ impl Volume for Ntfs {
             };
             let facts = if stream.is_none() { Some(self.facts_of(&all)?) } else { None };
             if facts.as_ref().is_some_and(|facts| facts.kind != FileKind::File) {
-                return Err(Error::NotFile(file.to_string().into_bytes()));
+                return Err(Error::not_file(file));
             }
             let pieces = all.pieces(DATA, &name)?;
             let clusters = match pieces.as_slice() {

@@ -321,7 +321,7 @@ impl Volume for Xfs {
         refuse_stream(KIND, stream)?;
         let (inode, raw) = guarded(|| self.inode(file))?;
         if !inode.is_regular_file() {
-            return Err(Error::NotFile(file.to_string().into_bytes()));
+            return Err(Error::not_file(file));
         }
         if inode.size > LONGEST_FILE {
             return Err(Error::damaged(KIND, "a file is longer than any can be"));

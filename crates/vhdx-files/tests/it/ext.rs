@@ -213,6 +213,24 @@ fn debugged(lab: &Lab, commands: &[&str]) -> bool {
     is_done
 }
 
+/// Zeros without end would keep a reader busy for years.
+#[test]
+fn a_file_that_is_longer_than_any_can_be_is_damaged() {
+    for kind in ["ext2", "ext4"] {
+        let Some(lab) = Lab::new(&["mke2fs", "-q", "-F", "-t", kind, "-O", "^metadata_csum"], 32) else { return };
+        let Some(mount) = lab.mount("") else { return };
+        fs::write(mount.0.join("long"), "long").unwrap();
+        drop(mount);
+        if !debugged(&lab, &["set_inode_field long size 42502721483309068"]) {
+            return;
+        }
+        let volume = lab.open().unwrap();
+        let node = vhdx_files::lookup(&*volume, b"long").unwrap();
+        let error = volume.open(node, None).unwrap_err().to_string();
+        assert!(error.contains("longer than any can be"), "{kind}: {error}");
+    }
+}
+
 #[test]
 fn a_journal_that_is_ignored_leaves_the_volume_as_it_is_on_the_disk() {
     let Some(lab) = Lab::new(&["mke2fs", "-q", "-F", "-t", "ext4", "-J", "size=16"], 96) else { return };

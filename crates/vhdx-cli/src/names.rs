@@ -8,13 +8,22 @@ use crate::exit::Failure;
 
 /// Names of images in exports: file names without their extensions, or whole paths if these are not unique.
 pub(crate) fn names_of(images: &[PathBuf]) -> Result<Vec<Option<String>>, Failure> {
-    let lossy = |text: &OsStr| text.to_string_lossy().into_owned();
-    let stems: Vec<Option<String>> = images.iter().map(|path| path.file_stem().map(lossy)).collect();
+    let stems: Vec<Option<String>> = images.iter().map(|path| path.file_stem().map(text_of)).collect();
     if is_unique(&stems) {
         return Ok(stems);
     }
-    let paths: Vec<Option<String>> = images.iter().map(|path| Some(lossy(path.as_os_str()))).collect();
+    let paths: Vec<Option<String>> = images.iter().map(|path| Some(text_of(path.as_os_str()))).collect();
     if is_unique(&paths) { Ok(paths) } else { Err(Failure::usage("the same image is given twice")) }
+}
+
+/// A name as text; bytes that are not Unicode are written as `%FF`, so that different names stay different.
+fn text_of(name: &OsStr) -> String {
+    let mut text = String::new();
+    for chunk in name.as_encoded_bytes().utf8_chunks() {
+        text.push_str(chunk.valid());
+        chunk.invalid().iter().for_each(|byte| text.push_str(&format!("%{byte:02X}")));
+    }
+    text
 }
 
 /// Names of images as directories of a mount: those of exports, with `_` for each `/`. `None` for a single image.
@@ -58,6 +67,17 @@ mod tests {
         assert_eq!(names(&["a/b.vhdx", "c.avhdx"]).unwrap(), ["b", "c"]);
         assert_eq!(names(&["a/b.vhdx", "b.vhdx"]).unwrap(), ["a/b.vhdx", "b.vhdx"]);
         assert_eq!(names(&["b.vhdx", "b.vhdx"]), None);
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn names_that_are_not_unicode_stay_different() {
+        use std::ffi::OsStr;
+        use std::os::unix::ffi::OsStrExt;
+
+        let paths = [b"\xff.vhdx".as_slice(), b"\xfe.vhdx"].map(|name| PathBuf::from(OsStr::from_bytes(name)));
+        let names: Vec<String> = names_of(&paths).unwrap().into_iter().flatten().collect();
+        assert_eq!(names, ["%FF", "%FE"]);
     }
 
     #[test]

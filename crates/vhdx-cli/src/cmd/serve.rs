@@ -223,7 +223,8 @@ fn serve_sockets(args: &ServeArgs, passed: Vec<Listener>, exports: Exports, limi
     let default = exports.has_default().then_some("");
     // The default export has a name, too, which need not be listed.
     let names: Vec<&str> = default.into_iter().chain(names.skip(usize::from(exports.has_default()))).collect();
-    let first = listeners.first().zip(names.first());
+    // Sockets that were passed may have no name, and nobody asks for it without a program.
+    let first = listeners.first().zip(names.first()).filter(|_| !args.command.is_empty());
     let first = first.map(|(listener, name)| uri(listener, name)).transpose().map_err(system)?.unwrap_or_default();
     if args.command.is_empty() && !was_passed {
         let mut out = io::stdout().lock();
@@ -253,7 +254,8 @@ fn uri(listener: &Listener, name: &str) -> io::Result<OsString> {
         Listener::Tcp(listener) => format!("nbd://{}/{name}", listener.local_addr()?).into(),
         Listener::Unix(listener) => {
             let address = listener.local_addr()?;
-            let path = std::path::absolute(address.as_pathname().unwrap_or(Path::new("")))?;
+            let path = address.as_pathname().ok_or_else(|| io::Error::other("the socket has no path for a URI"))?;
+            let path = std::path::absolute(path)?;
             format!("nbd+unix:///{name}?socket={}", encoded(path.as_os_str().as_bytes())).into()
         }
     })

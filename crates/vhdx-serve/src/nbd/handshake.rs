@@ -73,6 +73,7 @@ impl<'s, W: Wire> Connection<'s, W> {
                 let export = export.ok_or_else(|| invalid("the client asks for an unknown export"))?;
                 let zeroes = if has_zeroes { 124 } else { 0 };
                 self.put(&[&self.size_and_flags(export), &vec![0; zeroes]]);
+                self.choose(std::str::from_utf8(&data).unwrap_or_default());
                 return Ok(Some(export));
             }
             let result = match number {
@@ -141,11 +142,17 @@ impl<'s, W: Wire> Connection<'s, W> {
                 self.reply_option(number, rep::INFO, &[U16::new(kind).as_bytes(), content].concat());
             }
         }
-        // Contexts were chosen for one export.
-        if number == option::GO && self.contexts_of.as_deref() != Some(name) {
-            self.contexts.clear();
+        if number == option::GO {
+            self.choose(name);
         }
         Ok(export)
+    }
+
+    /// Keeps the contexts if they were chosen for this export.
+    fn choose(&mut self, name: &str) {
+        if self.contexts_of.as_deref() != Some(name) {
+            self.contexts.clear();
+        }
     }
 
     fn change_mode(&mut self, number: u32) -> Result<(), Refusal> {

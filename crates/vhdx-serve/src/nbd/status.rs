@@ -100,7 +100,7 @@ const LONG: u64 = 1 << 30;
 const MOST_32: u64 = 0xffff_0000;
 
 /// How far past a long range its last extent is followed: requests for the rest of it need no walk of their own.
-const AHEAD: u64 = 1 << 40;
+const AHEAD: u64 = 1 << 37;
 
 /// Extents for replies whose lengths have 32 bits. A client that asks for the map of a large disk asks thousands of
 /// times, mostly for the rest of one extent, so the last one that was found is kept.
@@ -146,8 +146,10 @@ impl ShortExtents {
     fn known(&self, export: &Export, range: &Range<u64>, context: Context) -> Option<(u64, u32)> {
         let (_, extent, status) = self.last.iter().find(|(of, ..)| *of == context)?;
         let has_all = extent.start <= range.start && range.end <= extent.end;
-        // The tables of a file that has become shorter are read again.
-        let is_valid = has_all && export.range().check_lost(range.clone()).is_ok();
+        // The tables of a file that has become shorter are read again, and those of a salvage always: what they have
+        // lost is no error there.
+        let is_valid =
+            has_all && !export.range().disk().is_salvaged() && export.range().check_lost(range.clone()).is_ok();
         is_valid.then(|| (extent.end.saturating_sub(range.start), *status))
     }
 

@@ -120,3 +120,24 @@ fn lost_tables_are_not_remembered() {
         assert_eq!(client.ask(0, BLOCK_STATUS, at, 2 * GIB).error, EIO);
     }
 }
+
+/// Nor of a salvage, for which what is lost is data that cannot be read.
+#[test]
+fn lost_tables_of_a_salvage_are_not_remembered() {
+    let folder = temp_dir();
+    let path = folder.path().join("disk.vhdx");
+    let image = Spec::empty(64 * GIB).block(40_000, Block::full()).build();
+    image.bytes.write_file(&path).unwrap();
+    vhdx_mmap::guard_mappings().unwrap();
+    let options = OpenOptions::new().strictness(vhdx_mmap::Strictness::Salvage);
+    let server = server_of(Disk::open(map(&path), &options).unwrap());
+    let mut client = Client::open(&server, "", Mode::Structured, &["base:allocation"]);
+    let statuses = |client: &mut Client| {
+        let reply = client.ask(0, BLOCK_STATUS, 4 * GIB, 2 * GIB);
+        assert_eq!(reply.error, 0);
+        reply.status[0].1.iter().map(|(_, status)| *status).collect::<Vec<_>>()
+    };
+    assert_eq!(statuses(&mut client), [3, 3]);
+    cut(&path, image.block_entry_at(0) / 4096 * 4096);
+    assert!(statuses(&mut client).iter().all(|status| *status == 0));
+}

@@ -90,6 +90,8 @@ fn start() -> Result<Exit, Failure> {
     if let Some(name) = words.next() {
         command.arg0(name);
     }
+    // What else this process was given, such as a lock or the pipe of a script, is not for a server that stays.
+    close_fds::set_fds_cloexec(3, &[]);
     command.args(words).env(IS_SERVER, "1").stdin(Stdio::null()).stdout(Stdio::piped());
     let mut server = command.spawn().map_err(system)?;
     let mut said = Vec::new();

@@ -12,6 +12,7 @@ use vhdx_serve::mount::{self, Detached};
 use crate::args::{Common, MountArgs};
 use crate::exit::{Exit, Failure};
 use crate::shell::shell_word;
+use crate::target::{Consent, Destination};
 use crate::term::{self, escape};
 
 use super::Opened;
@@ -100,7 +101,7 @@ pub(super) fn run(
     let metadata: NamedTempFile = metadata.map_err(cannot_create)?;
     let written = write_metadata(opened, metadata.as_file(), &options(args))?;
     let mounted = Detached::erofs(metadata.path(), &written.devices).map_err(|error| failed(&error))?;
-    match volume {
+    match volume.map(|volume| volume.without(&written.left_out)) {
         Some(volume) if args.loop_ => mount_volume(mounted, &volume, directory),
         volume => {
             mounted.attach(directory).map_err(|error| failed(&error))?;
@@ -152,18 +153,16 @@ fn mount_volume(mounted: Detached, volume: &Volume, directory: &Path) -> Result<
 
 /// Writes the metadata to a new file, and prints the commands that mount it.
 pub(super) fn write(path: &Path, opened: &Opened, args: &MountArgs) -> Result<Exit, Failure> {
-    let created = File::options().read(true).write(true).create_new(true).open(path);
-    let file = created.map_err(|error| Failure::new(Exit::CannotCreate, format!("{}: {error}", path.display())))?;
+    let consent = Consent { force: false, in_place: false };
+    let destination = Destination::new(path, &[], consent)?;
+    if !destination.is_file() {
+        return Err(Failure::usage(format!("--write-erofs {}: not a regular file", path.display())));
+    }
+    let target = destination.open(0, 0, false)?;
     let mut options = options(args);
     options.for_loop_devices = true;
-    let written = write_metadata(opened, &file, &options).and_then(|written| {
-        file.sync_all()?;
-        Ok(written)
-    });
-    let written = opened.fail_if_changed(written).inspect_err(|_| {
-        // The failure is what counts.
-        let _ = std::fs::remove_file(path);
-    })?;
+    let written = opened.fail_if_changed(write_metadata(opened, target.file(), &options))?;
+    target.complete(true)?;
     let mut out = io::stdout().lock();
     for line in device_lines(&written.devices, &shell_word(path))? {
         writeln!(out, "{line}")?;

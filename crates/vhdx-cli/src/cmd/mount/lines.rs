@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use vhdx_mmap::ops::{self, Volume as Kind};
+use vhdx_mmap::ops::{self, Partition, Volume as Kind};
 use vhdx_serve::erofs::Device;
 
 use crate::exit::{Exit, Failure};
@@ -16,6 +16,8 @@ pub(super) struct Volume {
     /// Path of its file in the mount.
     file: String,
     kind: Kind,
+    /// The file of the whole disk, and the offset and length of a partition in it, in bytes.
+    inside: Option<(String, u64, u64)>,
 }
 
 /// How `mount` is asked for a file system without changing it: its type, and options. `None` for what Linux does not
@@ -48,22 +50,34 @@ fn has_ntfs3() -> bool {
 }
 
 impl Volume {
+    /// The file system as a part of the file of the disk, if its own file was left out of the mount.
+    pub(super) fn without(self, left_out: &[String]) -> Self {
+        match &self.inside {
+            Some((disk, ..)) if left_out.contains(&self.file) => Self { file: disk.clone(), ..self },
+            _ => Self { inside: None, ..self },
+        }
+    }
+
     /// The command that mounts it: program and arguments.
     pub(super) fn command(&self, mounted: &Path, directory: &Path) -> Vec<OsString> {
-        let paths = [mounted.join(&self.file), directory.to_path_buf()];
+        // A relative one may look like an option.
+        let directory = std::path::absolute(directory).unwrap_or_else(|_| directory.to_path_buf());
+        let paths = [mounted.join(&self.file), directory];
         self.words().map(OsString::from).chain(paths.into_iter().map(PathBuf::into_os_string)).collect()
     }
 
-    fn words(&self) -> impl Iterator<Item = &'static str> {
+    fn words(&self) -> impl Iterator<Item = String> {
         let (kind, options) = how_to_mount(self.kind).unwrap_or(("auto", "loop,ro"));
-        ["mount", "-t", kind, "-o", options].into_iter()
+        let place = self.inside.as_ref().filter(|(disk, ..)| *disk == self.file);
+        let place = place.map_or_else(String::new, |(_, start, length)| format!(",offset={start},sizelimit={length}"));
+        ["mount", "-t", kind, "-o", &format!("{options}{place}")].map(str::to_owned).into_iter()
     }
 
     /// The command as a line for a shell.
     pub(super) fn line(&self, mounted: &Path, directory: &Path) -> String {
         let mounted = std::path::absolute(mounted).unwrap_or_else(|_| mounted.to_path_buf());
         let paths = [shell_word(&mounted.join(&self.file)), shell_word(directory)];
-        self.words().map(str::to_owned).chain(paths).collect::<Vec<_>>().join(" ")
+        self.words().chain(paths).collect::<Vec<_>>().join(" ")
     }
 }
 
@@ -75,24 +89,30 @@ pub(super) fn volume_of(opened: &Opened, partition: Option<u32>) -> Result<Optio
     let layout = layout.map_err(|error| Failure::new(Exit::from(error.category()), error.to_string()))?;
     let partitions = layout.partition_table.map_or_else(Vec::new, |table| table.partitions);
     let above = image.directory.as_ref().map_or_else(String::new, |directory| format!("{directory}/"));
-    let volume = |file: String, kind: Option<Kind>| {
+    let disk = format!("{above}disk.raw");
+    let volume = |file: String, kind: Option<Kind>, inside: Option<(String, u64, u64)>| {
         let kind = kind.filter(|kind| how_to_mount(*kind).is_some())?;
-        Some(Volume { file, kind })
+        Some(Volume { file, kind, inside })
+    };
+    let of_partition = |found: &Partition| {
+        let inside = Some((disk.clone(), found.start, found.len));
+        volume(format!("{above}part{}.raw", found.number), found.volume, inside)
     };
     if let Some(number) = partition {
         let found = partitions.iter().find(|found| found.number == number);
         let found = found.ok_or_else(|| {
+            if partitions.is_empty() {
+                let text = format!("--partition {number}: the disk has no partitions");
+                return Failure::usage(text).with_hint("leave out --partition");
+            }
             let numbers: Vec<String> = partitions.iter().map(|found| found.number.to_string()).collect();
-            let text = format!("--partition {number}: no such partition (found {})", numbers.join(", "));
-            Failure::usage(text)
+            Failure::usage(format!("--partition {number}: no such partition (found {})", numbers.join(", ")))
         })?;
-        return Ok(volume(format!("{above}part{number}.raw"), found.volume));
+        return Ok(of_partition(found));
     }
-    let of_partitions =
-        partitions.iter().filter_map(|found| volume(format!("{above}part{}.raw", found.number), found.volume));
-    let mut all: Vec<Volume> = of_partitions.collect();
+    let mut all: Vec<Volume> = partitions.iter().filter_map(of_partition).collect();
     if partitions.is_empty() {
-        all.extend(volume(format!("{above}disk.raw"), layout.volume));
+        all.extend(volume(disk.clone(), layout.volume, None));
     }
     Ok(if all.len() == 1 && opened.images.len() == 1 { all.pop() } else { None })
 }

@@ -166,7 +166,11 @@ fn wrong_mounts_and_unmounts() {
     let point = Point::new();
     let ran = point.mount(args!["--loop", &image]);
     assert_fails(&ran, 2, &["does not have a single file system", "vhdx info"]);
-    assert_fails(&point.mount(args!["--partition", "3", &image]), 2, &["--partition 3: no such partition"]);
+    assert_fails(
+        &point.mount(args!["--partition", "3", &image]),
+        2,
+        &["--partition 3: the disk has no partitions", "leave out --partition"],
+    );
     assert!(point.is_empty());
     // In use, until it is taken away.
     point.mount(args![&image]).done();

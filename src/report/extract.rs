@@ -11,7 +11,8 @@ use crate::ops::Extracted;
 use super::diff::merged_in_use;
 use super::share::in_order;
 use super::{
-    Fields, HashLayer, LogUse, MergeError, NameBytes, OffsetSpan, Report, Schema, Share, by_algorithm, in_use, text_of,
+    Fields, HashLayer, LogUse, MergeError, NameBytes, OffsetSpan, Report, Schema, Share, by_algorithm, in_use,
+    lost_bytes, text_of,
 };
 
 /// An image and the output that its disk was written to.
@@ -50,8 +51,11 @@ pub struct Extract {
     pub output_actual_size: Option<u64>,
     /// Number of bytes that were copied from files, or shared with them.
     pub data_bytes: u64,
-    /// Number of zeros that were in no file, or in holes of one.
+    /// Number of zeros that were in no file, or in holes of one; and of bytes that are lost.
     pub zero_bytes: u64,
+    /// Number of those bytes of `zero-bytes` that are lost; absent unless the image was salvaged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost_bytes: Option<u64>,
     /// Number of those bytes of `data-bytes` that the output shares with the image.
     pub shared_bytes: u64,
     /// Duration of the work, in seconds.
@@ -110,6 +114,7 @@ impl Extract {
             log: disk.image().log_state().into(),
             in_use: in_use(disk),
             chain: disk.layers().iter().map(HashLayer::of).collect(),
+            lost_bytes: lost_bytes(disk, range.clone()),
             range: range.into(),
             output: text_of(Some(output.path)),
             output_bytes: NameBytes::of(output.path),
@@ -150,6 +155,10 @@ impl Extract {
             }
             whole.data_bytes = whole.data_bytes.saturating_add(next.data_bytes);
             whole.zero_bytes = whole.zero_bytes.saturating_add(next.zero_bytes);
+            whole.lost_bytes = match (whole.lost_bytes, next.lost_bytes) {
+                (None, None) => None,
+                (one, other) => Some(one.unwrap_or(0).saturating_add(other.unwrap_or(0))),
+            };
             whole.shared_bytes = whole.shared_bytes.saturating_add(next.shared_bytes);
             whole.output_actual_size = whole.output_actual_size.max(next.output_actual_size);
             whole.seconds = whole.seconds.max(next.seconds);

@@ -10,7 +10,7 @@ use crate::disk::{Disk, Layer};
 use crate::ops::Digest;
 use crate::ops::manifest::Root;
 
-use super::{Fields, LogUse, NameBytes, OffsetSpan, Report, Schema, in_use, text_of};
+use super::{Fields, LogUse, NameBytes, OffsetSpan, Report, Schema, in_use, lost_bytes, text_of};
 
 /// An image and the digests of its disk.
 #[non_exhaustive]
@@ -40,6 +40,9 @@ pub struct Hash {
     /// Digests of the disk in hexadecimal, by algorithm.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk: Option<Fields<String>>,
+    /// Number of bytes of the range that are lost, and zeros in the digests; absent unless the image was salvaged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost_bytes: Option<u64>,
     /// Length of the image file, in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file_length: Option<u64>,
@@ -87,6 +90,7 @@ impl Hash {
             range: None,
             in_use: in_use(disk),
             disk: None,
+            lost_bytes: None,
             file_length: None,
             file: None,
             root: None,
@@ -104,6 +108,13 @@ impl Hash {
     pub fn disk(mut self, range: Range<u64>, digests: &[Digest]) -> Self {
         self.range = Some(range.into());
         self.disk = Some(by_algorithm(digests));
+        self
+    }
+
+    /// Adds how much of a range of the disk is lost, if it was opened to salvage it.
+    #[must_use]
+    pub fn losses(mut self, disk: &Disk, range: Range<u64>) -> Self {
+        self.lost_bytes = lost_bytes(disk, range);
         self
     }
 

@@ -281,6 +281,13 @@ fn in_use(disk: &Disk) -> Option<bool> {
     Source::any_in_use(disk.layers().iter().map(|layer| layer.image().source()))
 }
 
+/// Number of bytes of a range that are lost; none unless the disk was opened to salvage it.
+#[cfg(feature = "ops")]
+fn lost_bytes(disk: &Disk, range: std::ops::Range<u64>) -> Option<u64> {
+    let add = |sum: u64, loss: crate::disk::Loss| sum.saturating_add(loss.range.end.saturating_sub(loss.range.start));
+    disk.is_salvaged().then(|| disk.losses(range).fold(0, add))
+}
+
 /// Number of entries of a log that were replayed.
 #[cfg(feature = "ops")]
 fn entries_replayed(state: &LogState) -> u64 {

@@ -75,6 +75,13 @@ pub enum ManifestError {
         /// The problem.
         what: String,
     },
+    /// The manifest is of a disk of another size than the one that it was compared with.
+    OtherSize {
+        /// Size of the disk of the manifest, in bytes.
+        manifest: u64,
+        /// Size of the disk, in bytes.
+        disk: u64,
+    },
     /// The manifest is a shard without blocks, which exist if a disk has fewer blocks than there are shards: a
     /// comparison with it would verify nothing.
     EmptyShard {
@@ -100,6 +107,9 @@ impl fmt::Display for ManifestError {
             Self::Io(error) => error.fmt(f),
             Self::Format { line: Some(line), what, .. } => write!(f, "line {line}: {what}"),
             Self::Format { line: None, what, .. } => f.write_str(what),
+            Self::OtherSize { manifest, disk } => {
+                write!(f, "the manifest is of a disk of {manifest} bytes, and this disk has {disk}")
+            }
             Self::EmptyShard { index, count } => {
                 write!(f, "shard {index}/{count} covers no blocks, so it cannot verify anything")
             }

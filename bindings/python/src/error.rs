@@ -161,6 +161,18 @@ pub(crate) fn in_image(py: Python<'_>, error: &Error, image: Option<&Path>) -> P
     made
 }
 
+/// Makes the exception of the system for a file that is no disk: an `OSError` with its `errno` and `filename`.
+pub(crate) fn of_path(error: io::Error, path: &Path) -> PyErr {
+    match error.raw_os_error() {
+        Some(number) => {
+            let text = error.to_string();
+            let text = text.split(" (os error").next().unwrap_or_default().to_owned();
+            PyOSError::new_err((number, text, path.as_os_str().to_owned()))
+        }
+        None => PyErr::from(error),
+    }
+}
+
 /// Makes the exception of an error of work on a whole disk, except for a cancellation, whose reason its caller knows.
 pub(crate) fn of_scan(py: Python<'_>, error: ScanError, image: Option<&Path>) -> PyErr {
     match error {

@@ -17,7 +17,7 @@ use vhdx_mmap::{Input, ScanOptions, Source};
 
 use crate::disk::DiskBase;
 use crate::ending;
-use crate::error;
+use crate::error::{self, of_path};
 use crate::json::json;
 use crate::open::State;
 use crate::work::run;
@@ -247,7 +247,7 @@ pub(crate) fn extract<'py>(
     let state = disk.state()?;
     let hash = if names.is_empty() { Vec::new() } else { algorithms(&names)? };
     let input = input(&state, offset, length)?;
-    let (new, file) = NewFile::create(&path, overwrite)?;
+    let (new, file) = NewFile::create(&path, overwrite).map_err(|error| of_path(error, &path))?;
     file.set_len(input.len())?;
     let how = state.how(progress, threads, input.len());
     let extracted = run(py, &how, |options| {
@@ -284,7 +284,7 @@ pub(crate) fn create_manifest<'py>(
     };
     let (bytes, roots) = match path {
         Some(path) => {
-            let (new, file) = NewFile::create(&path, overwrite)?;
+            let (new, file) = NewFile::create(&path, overwrite).map_err(|error| of_path(error, &path))?;
             let mut out = BufWriter::new(file);
             let roots = create(&mut out)?;
             out.flush()?;
@@ -325,7 +325,7 @@ pub(crate) fn verify<'py>(
         }
         Err(_) => {
             let path: PathBuf = of.extract()?;
-            let file = BufReader::new(File::open(&path)?);
+            let file = BufReader::new(File::open(&path).map_err(|error| of_path(error, &path))?);
             let verified = run(py, &how, |options| {
                 manifest::verify(&state.disk, file, options, |found| mismatches.push(VerifyEntry::of(&found)))
             })?;

@@ -22,7 +22,7 @@ use vhdx_mmap::report::{
 use vhdx_mmap::{FileId, Input};
 
 use crate::disk::DiskBase;
-use crate::error;
+use crate::error::{self, of_path};
 use crate::json::{invalid, json};
 use crate::open::State;
 use crate::ops::{Digests, algorithms, pairs};
@@ -161,7 +161,8 @@ pub(crate) fn diff_share(
 
 /// Opens the file that all shares are written to. Another worker may make it at the same time.
 fn target_of(state: &State, path: &Path) -> PyResult<File> {
-    let file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
+    let file = OpenOptions::new().write(true).create(true).truncate(false).open(path);
+    let file = file.map_err(|error| of_path(error, path))?;
     let own = FileId::of(path).ok();
     if own.is_some() && state.disk.layers().iter().any(|layer| layer.image().source().id() == own) {
         return Err(PyValueError::new_err(format!("{}: is the image itself or one of its parents", path.display())));

@@ -111,6 +111,10 @@ impl Failure {
             ScanError::Manifest(ManifestError::Io(error)) => {
                 Self::new(Exit::Io, format!("{}: {error}", manifest.display()))
             }
+            error @ ScanError::Manifest(ManifestError::OtherSize { .. }) => {
+                Self::new(Exit::Mismatch, format!("{}: {}: {error}", image.display(), manifest.display()))
+                    .with_hint("a resized disk, or the manifest of another disk")
+            }
             error @ ScanError::Manifest(ManifestError::EmptyShard { .. }) => {
                 Self::new(Exit::Corrupt, format!("{}: {error}", manifest.display()))
                     .with_hint("verify with the other shards, or merge all of them into one manifest with `vhdx merge`")

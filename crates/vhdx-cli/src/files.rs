@@ -12,6 +12,7 @@ use vhdx_mmap::report::path_of_bytes;
 use crate::args::{Common, DiskArgs, JournalArgs, SalvageArgs};
 use crate::exit::{Exit, Failure};
 use crate::open;
+use crate::shell::shell_word;
 use crate::size::short;
 use crate::term::{self, escape};
 
@@ -90,29 +91,42 @@ impl Opened {
 
     /// Prints what could not be read, and goes on.
     pub(crate) fn warn(&self, path: &[u8], error: &Error) {
-        let text = match error {
-            Error::NotFound(_) | Error::NotDirectory(_) | Error::NotFile(_) => error.to_string(),
-            error => format!("{}: {error:#}", self.from.shown(path)),
-        };
+        let text = format!("{}: {}", self.from.shown(path), reason(error));
         term::message("error", term::ERROR, &escape(&text));
+    }
+
+    /// The failure of a path that is no directory.
+    pub(crate) fn not_directory(&self) -> Failure {
+        self.failure(&self.path, Error::NotDirectory(self.path.clone()))
+    }
+}
+
+/// An error of something whose path is printed beside it.
+fn reason(error: &Error) -> String {
+    match error {
+        Error::NotFound(_) => "no such file or directory".to_owned(),
+        Error::NotDirectory(_) => "is not a directory".to_owned(),
+        Error::NotFile(_) => "is not a regular file".to_owned(),
+        Error::LinkLoop(_) => "symbolic links lead to one another".to_owned(),
+        error => format!("{error:#}"),
     }
 }
 
 /// The failure of something at a path of a volume.
 pub(crate) fn failure(from: &FilePath, path: &[u8], error: Error) -> Failure {
-    let shown = from.shown(path);
+    let text = format!("{}: {}", from.shown(path), reason(&error));
     match error {
         Error::Disk(error) => Failure::of_image(&from.image, &error),
-        Error::NotFound(_) => Failure::new(Exit::NoInput, format!("{shown}: no such file or directory"))
-            .with_hint(format!("`vhdx ls {}` lists what is there", from.shown(b""))),
-        Error::NotDirectory(_) => Failure::new(Exit::NoInput, format!("{shown}: is not a directory")),
-        Error::NotFile(_) => Failure::new(Exit::NoInput, format!("{shown}: is not a regular file")),
-        Error::LinkLoop(_) => Failure::new(Exit::Corrupt, format!("{shown}: symbolic links lead to one another")),
-        Error::FileSystem { is_unsupported: true, .. } => Failure::new(Exit::Unsupported, format!("{shown}: {error}")),
+        Error::NotFound(_) => {
+            let root = shell_word(Path::new(&from.shown(b"")));
+            Failure::new(Exit::NoInput, text).with_hint(format!("`vhdx ls {root}` lists what is there"))
+        }
+        Error::NotDirectory(_) | Error::NotFile(_) => Failure::new(Exit::NoInput, text),
+        Error::FileSystem { is_unsupported: true, .. } => Failure::new(Exit::Unsupported, text),
         Error::NoFileSystem { found } => no_file_system(from, found),
-        Error::Cancelled => Failure::new(Exit::Io, format!("{shown}: cancelled")),
+        Error::Cancelled => Failure::new(Exit::Io, text),
         Error::Host(what, cause) => Failure::new(Exit::Io, format!("{what}: {cause}")),
-        error => Failure::new(Exit::Corrupt, format!("{shown}: {error}")),
+        _ => Failure::new(Exit::Corrupt, text),
     }
 }
 
@@ -139,7 +153,7 @@ fn no_file_system(from: &FilePath, found: Option<Kind>) -> Failure {
         Some(Kind::Lvm | Kind::MdRaid | Kind::Zfs) => {
             failure.with_hint("extract the disk, attach it with losetup, and let the system assemble it")
         }
-        _ => failure.with_hint(format!("`vhdx info {image}` shows what is on the disk")),
+        _ => failure.with_hint(format!("`vhdx info {}` shows what is on the disk", shell_word(&from.image))),
     }
 }
 

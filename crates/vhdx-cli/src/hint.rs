@@ -174,6 +174,10 @@ pub(crate) fn for_error(image: &Path, error: &Error) -> String {
         (ErrorKind::NotAFile { what: "a pipe" }, _) => "write the image to a file first, and name that",
         (ErrorKind::NotAFile { .. }, _) => "name a file or a block device",
         (ErrorKind::Open(_), _) => "name a file that you have permission to read",
+        (ErrorKind::OtherFiles { .. }, _) => {
+            "make the plan again: the files are not as they were; if they were only copied or restored, \
+             `vhdx plan --no-times` makes one that does not depend on their times"
+        }
         (ErrorKind::Lost, _) => "if no program has truncated the file, its drive may be failing: see the system log",
         (ErrorKind::Changed, _) => "stop the program that writes to the image, and try again",
         (ErrorKind::Io(_), _) if is_salvage() => "possible faulty drive, cable or controller: see the system log",

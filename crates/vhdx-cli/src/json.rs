@@ -92,6 +92,27 @@ pub(crate) fn or_failed<R: Report>(
     result
 }
 
+/// The result of a command that prints a report on each line. If it failed, the last line says why.
+pub(crate) fn line_or_failed<R: Report>(
+    is_json: bool,
+    image: &Path,
+    result: Result<Exit, Failure>,
+) -> Result<Exit, Failure> {
+    if let (true, Err(failure)) = (is_json, &result) {
+        // As above.
+        drop(failed_line::<R>(&mut stdout(), image, failure));
+    }
+    result
+}
+
+/// Writes a failure in place of the lines of an image, if it is a message.
+pub(crate) fn failed_line<R: Report>(out: &mut impl Write, image: &Path, failure: &Failure) -> io::Result<()> {
+    let Some(failed) = failure.in_place_of::<R>(image) else { return Ok(()) };
+    write_line(out, &failed)?;
+    writeln!(out)?;
+    out.flush()
+}
+
 /// Prints several reports as an array.
 pub(crate) fn print_all<R: Serialize>(reports: &[R]) -> Result<(), Failure> {
     write(&mut stdout(), &reports.iter().map(stamped).collect::<Vec<_>>())

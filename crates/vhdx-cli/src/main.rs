@@ -33,32 +33,45 @@ mod time;
 mod tips;
 mod usage;
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches};
+use vhdx_files::report::FileRow;
 use vhdx_mmap::report;
 
-use args::{Cli, Command};
+use args::{Cli, ColorChoice, Command};
 use exit::{Exit, Failure};
+use files::FilePath;
 
 fn main() -> std::process::ExitCode {
-    let args = match args::without_image_format(std::env::args_os().collect()) {
-        Ok(args) => args,
-        Err(failure) => return failure.report().into(),
-    };
-    let mut cli = match Cli::try_parse_from(args) {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    let is_check = args.get(1).is_some_and(|command| command == "check");
+    match parse_and_run(args).unwrap_or_else(Failure::report) {
+        // 2 is the answer of `check` for corruption.
+        Exit::Usage if is_check => Exit::NotChecked,
+        exit => exit,
+    }
+    .into()
+}
+
+fn parse_and_run(args: Vec<OsString>) -> Result<Exit, Failure> {
+    let args = args::without_image_format(args)?;
+    let color = ColorChoice::of_args(&args);
+    color.set();
+    let matches = Cli::command().color(color.of_help()).try_get_matches_from(args);
+    let mut cli = match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
-        Err(error) => return wrong_usage(&error).unwrap_or_else(Failure::report).into(),
+        Err(error) => return wrong_usage(&error),
     };
     std::sync::LazyLock::force(&time::OF_PROGRAM);
     keep_caught_panics_quiet();
-    cli.common.color.set();
     term::set_quiet(cli.common.quiet);
     hint::set_command(cli.command.name(), cli.command.is_salvage());
-    let prepared =
-        progress::listen_for_status().map_err(|error| Failure::new(Exit::Io, format!("signal handler: {error}")));
-    let prepared = prepared.and_then(|()| guard_mappings()).and_then(|()| cli.command.load_shares());
-    prepared.and_then(|()| run(&cli)).unwrap_or_else(Failure::report).into()
+    progress::listen_for_status().map_err(|error| Failure::new(Exit::Io, format!("signal handler: {error}")))?;
+    guard_mappings()?;
+    cli.command.load_shares()?;
+    run(&cli)
 }
 
 /// Lets panics pass in silence that the readers of file systems make errors of.
@@ -112,6 +125,11 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
             json::or_failed::<report::Compare>(args.output.place(), &args.first, cmd::compare::run(args, &cli.common))
                 .map_err(Failure::with_fatal_pipe)
         }
+        Command::Diff(args) if args.files => {
+            let result = cmd::diff::run(args, &cli.common);
+            json::line_or_failed::<FileRow>(args.output.is_json(), &args.image, result)
+                .map_err(Failure::with_fatal_pipe)
+        }
         Command::Diff(args) => {
             json::or_failed::<report::Diff>(args.output.place(), &args.image, cmd::diff::run(args, &cli.common))
                 .map_err(Failure::with_fatal_pipe)
@@ -142,10 +160,16 @@ fn run(cli: &Cli) -> Result<Exit, Failure> {
         #[cfg(not(unix))]
         Command::Cp(_) => Err(Failure::new(Exit::Unsupported, "cp works on Unix systems only; `vhdx tar` works here")),
         Command::Df(args) => cmd::files::df::run(args, &cli.common),
-        Command::Find(args) => cmd::files::find::run(args, &cli.common),
+        Command::Find(args) => {
+            let result = cmd::files::find::run(args, &cli.common);
+            json::line_or_failed::<FileRow>(args.output.is_json(), &FilePath::parse(&args.path).image, result)
+        }
         Command::Tar(args) => cmd::files::tar::run(args, &cli.common).map_err(Failure::with_fatal_pipe),
         Command::Timeline(args) => cmd::files::timeline::run(args, &cli.common),
-        Command::Locate(args) => cmd::files::locate::run(args, &cli.common),
+        Command::Locate(args) => {
+            let result = cmd::files::locate::run(args, &cli.common);
+            json::line_or_failed::<FileRow>(args.output.is_json(), &args.image, result)
+        }
         #[cfg(unix)]
         Command::Serve(args) => cmd::serve::run(args, &cli.common),
         #[cfg(not(unix))]

@@ -16,6 +16,9 @@ pub(crate) fn step(path: &Path, format: OtherFormat, is_searched: bool) -> Strin
         FormatGroup::DiskImage => disk_image(path, format.key),
         FormatGroup::RawDisk => "it is a disk already: use it without a conversion".to_owned(),
         FormatGroup::VirtualMachine => virtual_machine(path, format.key),
+        FormatGroup::ServerAnswer if format.key == "text" => "name a VHDX or AVHDX image; if this was saved in \
+                                                              place of one, download the file again"
+            .to_owned(),
         FormatGroup::ServerAnswer => {
             "this was saved in place of the file, such as an error or a sign-in page: download the file again"
                 .to_owned()

@@ -106,23 +106,9 @@ pub(crate) fn finish(image: &Path, disk: &Disk, range: Range<u64>, args: &Salvag
         return Ok(Exit::Done);
     }
     let mut lost = Lost::default();
-    let range_length = range.end.saturating_sub(range.start);
-    match &args.loss_map {
-        Some(path) => {
-            let destination = loss_map_destination(path, disk)?;
-            let target = destination.open(0, 0, false)?;
-            let mut out = BufWriter::new(target.file());
-            let written = match args.loss_map_format {
-                LossMapFormat::Json => write_json(&mut out, disk, range, &mut lost),
-                LossMapFormat::Ddrescue => write_mapfile(&mut out, disk, range, &mut lost),
-            };
-            let written = written.and_then(|()| out.flush());
-            written.map_err(|error| Failure::new(Exit::Io, format!("{}: {error}", path.display())))?;
-            drop(out);
-            target.complete(false)?;
-        }
-        None => disk.losses(range).for_each(|loss| lost.add(&loss)),
-    }
+    let length = range.end.saturating_sub(range.start);
+    let mapped = args.loss_map.as_ref().map_or(Ok(()), |path| write_loss_map(path, disk, range.clone(), args));
+    disk.losses(range).for_each(|loss| lost.add(&loss));
     // The warnings themselves were printed when the image was opened.
     let content = ops::content_warnings(disk);
     let is_damaged = disk.warnings().any(|(_, warning)| may_be_wrong(warning)) || !content.is_empty();
@@ -130,7 +116,7 @@ pub(crate) fn finish(image: &Path, disk: &Disk, range: Range<u64>, args: &Salvag
     let is_unlisted = |rule: Rule| matches!(rule, Rule::LostBlocks | Rule::BitmapUnneeded | Rule::EmptyDisk);
     let may_lack = content.iter().any(|finding| is_unlisted(finding.rule))
         || disk.warnings().any(|(_, warning)| may_be_wrong(warning) && is_unlisted(warning.rule));
-    let (name, length) = (image.display(), range_length);
+    let name = image.display();
     if lost.ranges > 0 {
         let (recovered, ranges) = (human(length.saturating_sub(lost.bytes)), counted(lost.ranges, "range"));
         let text =
@@ -152,7 +138,25 @@ pub(crate) fn finish(image: &Path, disk: &Disk, range: Range<u64>, args: &Salvag
             format!("{name}: content may be missing that no entry of the BAT lists, and content may be stale or wrong");
         term::message("warning", term::WARNING, &escape(&text));
     }
-    Ok(if lost.ranges > 0 || is_damaged { Exit::Corrupt } else { Exit::Done })
+    // What is lost has been said: without the map, the ranges are not known, and the command fails.
+    mapped.map(|()| if lost.ranges > 0 || is_damaged { Exit::Corrupt } else { Exit::Done })
+}
+
+fn write_loss_map(path: &Path, disk: &Disk, range: Range<u64>, args: &SalvageArgs) -> Result<(), Failure> {
+    let destination = loss_map_destination(path, disk)?;
+    let target = destination.open(0, 0, false)?;
+    let mut out = BufWriter::new(target.file());
+    let written = match args.loss_map_format {
+        LossMapFormat::Json => write_json(&mut out, disk, range),
+        LossMapFormat::Ddrescue => write_mapfile(&mut out, disk, range),
+    };
+    let written = written.and_then(|()| out.flush());
+    written.map_err(|error| {
+        Failure::new(Exit::Io, format!("{}: {error}", path.display()))
+            .with_hint("`vhdx map --salvage --loss-map FILE` lists the lost ranges again")
+    })?;
+    drop(out);
+    target.complete(false)
 }
 
 /// Whether content of an image with this warning may be wrong, although all of it can be read.
@@ -201,17 +205,18 @@ impl Lost {
     }
 }
 
-fn write_json(out: &mut impl Write, disk: &Disk, range: Range<u64>, lost: &mut Lost) -> io::Result<()> {
+fn write_json(out: &mut impl Write, disk: &Disk, range: Range<u64>) -> io::Result<()> {
     let mut listing = Listing::begin(out, &LossMapStart::of(disk, range.clone()), Some("losses"))?;
+    let mut lost = 0_u64;
     for loss in disk.losses(range.clone()) {
-        lost.add(&loss);
+        lost = lost.saturating_add(loss.range.end.saturating_sub(loss.range.start));
         listing.item(&LossMapEntry::of(&loss))?;
     }
-    listing.end(&LossMapEnd::of(range, lost.bytes))
+    listing.end(&LossMapEnd::of(range, lost))
 }
 
 /// Writes a mapfile for GNU ddrescue, which covers the whole range: `+` for bytes that were read, `-` for lost ones.
-fn write_mapfile(out: &mut impl Write, disk: &Disk, range: Range<u64>, lost: &mut Lost) -> io::Result<()> {
+fn write_mapfile(out: &mut impl Write, disk: &Disk, range: Range<u64>) -> io::Result<()> {
     writeln!(out, "# Mapfile. Created by vhdx")?;
     writeln!(out, "# current_pos  current_status  current_pass")?;
     writeln!(out, "{:#010x}     +               1", range.end)?;
@@ -224,7 +229,6 @@ fn write_mapfile(out: &mut impl Write, disk: &Disk, range: Range<u64>, lost: &mu
     };
     let mut at = range.start;
     for loss in disk.losses(range.clone()) {
-        lost.add(&loss);
         line(at, loss.range.start, '+')?;
         line(loss.range.start, loss.range.end, '-')?;
         at = loss.range.end;

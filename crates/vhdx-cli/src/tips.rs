@@ -117,7 +117,10 @@ pub(crate) fn for_usage(error: &clap::Error) -> Option<Failure> {
             }
             (option, "option")
         }
-        ErrorKind::MissingRequiredArgument => return for_missing(&args),
+        ErrorKind::MissingRequiredArgument => {
+            let Some(ContextValue::Strings(missing)) = error.get(ContextKind::InvalidArg) else { return None };
+            return for_missing(missing, &args);
+        }
         ErrorKind::MissingSubcommand if std::env::args_os().skip(1).eq(["-v"]) => {
             return Some(Failure::new(Exit::Usage, "-v: a command is missing").with_hint(VERSION));
         }
@@ -169,8 +172,9 @@ fn tip_for_option(option: &str, args: &[OsString]) -> Option<String> {
 }
 
 /// The failure for a command line that lacks something, if it says what was meant.
-fn for_missing(args: &[OsString]) -> Option<Failure> {
+fn for_missing(missing: &[String], args: &[OsString]) -> Option<Failure> {
     let (command, words) = args.split_first()?;
+    let lacks = |name: &str| missing.iter().any(|missing| missing.starts_with(name));
     let mut files = words.iter().map(Path::new).filter(|path| path.is_file());
     let (text, tip) = match command.to_str()? {
         "verify" => match files.clone().find(|path| is_list_of_digests(path)) {
@@ -183,12 +187,16 @@ fn for_missing(args: &[OsString]) -> Option<Failure> {
                 "`vhdx hash --manifest FILE IMAGE` makes a manifest; `vhdx check IMAGE` looks for damage".to_owned(),
             ),
         },
-        name @ ("extract" | "convert") => {
+        name @ ("extract" | "convert") if lacks("<OUT>") => {
             let image = files.next()?;
             let (image, out) = (shell_word(image), shell_word(&image.with_extension("raw")));
             (format!("{name}: no output is named"), format!("`vhdx extract {image} {out}` writes the raw disk"))
         }
-        "read" => {
+        "locate" if lacks("--offset") => (
+            "locate: nothing to look for (expected --offset or --loss-map)".to_owned(),
+            format!("`vhdx locate --offset 0x100000 {}` names the file that has this byte", shell_word(files.next()?)),
+        ),
+        "read" if lacks("--range") => {
             let text = "read: no range is named".to_owned();
             (text, format!("`vhdx read {} --range 0:512 --hex` shows the first sector", shell_word(files.next()?)))
         }

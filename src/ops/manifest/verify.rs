@@ -46,8 +46,9 @@ pub struct Verified {
 /// that differs, in order. The manifest is read twice: before anything is compared, it is checked.
 ///
 /// # Errors
-/// [`ManifestError::Format`] if the manifest is truncated, changed, or of a disk of another size;
-/// [`ManifestError::EmptyShard`] if it is a shard without blocks; otherwise see [`ManifestError`].
+/// [`ManifestError::Format`] if the manifest is truncated or was changed; [`ManifestError::OtherSize`] if it is of a
+/// disk of another size; [`ManifestError::EmptyShard`] if it is a shard without blocks; otherwise see
+/// [`ManifestError`].
 pub fn verify<R: BufRead + Seek>(
     disk: &Disk,
     mut manifest: R,
@@ -57,8 +58,7 @@ pub fn verify<R: BufRead + Seek>(
     let mut reader = ManifestReader::new(&mut manifest, 0)?;
     let identity = reader.header.identity.clone();
     if identity.virtual_size != disk.size() {
-        let what = format!("wrong size of the disk (found {}, expected {})", identity.virtual_size, disk.size());
-        return Err(ScanError::bad_manifest(None, 0, what));
+        return Err(ManifestError::OtherSize { manifest: identity.virtual_size, disk: disk.size() }.into());
     }
     while reader.next(options)?.is_some() {}
     let range = reader.header.range();

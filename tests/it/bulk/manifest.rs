@@ -154,9 +154,11 @@ fn verify_works_with_any_block_size() {
 
 /// Returns the line and the message with which a manifest is rejected.
 fn refused(disk: &Disk, manifest: &[u8]) -> (Option<u64>, String) {
-    let error = verify(disk, manifest).unwrap_err();
-    let ScanError::Manifest(ManifestError::Format { line, what, .. }) = error else { unreachable!("{error:?}") };
-    (line, what)
+    match verify(disk, manifest).unwrap_err() {
+        ScanError::Manifest(ManifestError::Format { line, what, .. }) => (line, what),
+        ScanError::Manifest(error @ ManifestError::OtherSize { .. }) => (None, error.to_string()),
+        error => unreachable!("{error:?}"),
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import io
 import os
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ._native import DiskBase, VolumeBase
 from ._reader import DiskReader, RangeReader
+from .errors import PathIsDirectoryError, PathNotDirectoryError
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -20,6 +22,16 @@ __all__ = ["DirEntry", "File", "Stat", "Times", "Volume", "volumes_of"]
 Path = str | bytes | os.PathLike[str]
 
 _READABLE = {"ext2", "ext3", "ext4", "NTFS", "FAT", "FAT32", "exFAT", "XFS", "Btrfs", "EROFS", "squashfs"}
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Exceptions of what a path leads to, which is a number to the file system, get its name."""
+    try:
+        yield
+    except (PathIsDirectoryError, PathNotDirectoryError) as error:
+        error.args = (f"{os.fsdecode(path)}: {str(error).rpartition(': ')[2]}",)
+        raise
 
 
 class Time(NamedTuple):
@@ -183,7 +195,8 @@ class Volume(VolumeBase):
 
     def open(self, path: Path, stream: str | None = None) -> File:  # type: ignore[override]
         """Open the content of a file, or one of its streams (NTFS). `io.BufferedReader` makes small reads cheap."""
-        return File(super().open(self._node(path), stream), os.fsdecode(path))
+        with _named(path):
+            return File(super().open(self._node(path), stream), os.fsdecode(path))
 
     def read_bytes(self, path: Path, stream: str | None = None) -> bytes:
         """All of the content of a file."""
@@ -208,7 +221,8 @@ class Volume(VolumeBase):
 
     def scandir(self, path: Path = "/") -> list[DirEntry]:
         """The entries of a directory, in its order."""
-        return [DirEntry(*entry) for entry in self.entries(self._node(path))]
+        with _named(path):
+            return [DirEntry(*entry) for entry in self.entries(self._node(path))]
 
     def listdir(self, path: Path = "/") -> list[str]:
         """The names in a directory, sorted."""

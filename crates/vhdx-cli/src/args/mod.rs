@@ -363,6 +363,29 @@ pub(crate) enum ColorChoice {
 }
 
 impl ColorChoice {
+    /// The choice of a command line that may be wrong: help and messages about it are coloured, too.
+    pub(crate) fn of_args(args: &[OsString]) -> Self {
+        let mut chosen = Self::Auto;
+        for (number, arg) in args.iter().enumerate() {
+            let value = match arg.to_str() {
+                Some("--") => break,
+                Some("--color") => args.get(number.saturating_add(1)).and_then(|value| value.to_str()),
+                Some(arg) => arg.strip_prefix("--color="),
+                None => None,
+            };
+            chosen = value.and_then(|value| Self::from_str(value, false).ok()).unwrap_or(chosen);
+        }
+        chosen
+    }
+
+    pub(crate) fn of_help(self) -> clap::ColorChoice {
+        match self {
+            Self::Auto => clap::ColorChoice::Auto,
+            Self::Always => clap::ColorChoice::Always,
+            Self::Never => clap::ColorChoice::Never,
+        }
+    }
+
     /// Sets the colours of the whole program. With auto, NO_COLOR, CLICOLOR, TERM and the terminal decide.
     pub(crate) fn set(self) {
         match self {

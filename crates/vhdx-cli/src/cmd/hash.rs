@@ -53,10 +53,14 @@ pub(crate) fn run(args: &HashArgs, common: &Common) -> Result<Exit, Failure> {
         };
         return pool.install(|| match (&args.manifest, &args.share.task) {
             (Some(manifest), _) => {
-                let Hashed { text, report, exit } = write_manifest(image, manifest, args, common)?;
-                term::print_names(&text)?;
-                report.map_or(Ok(()), |report| json::print(&report))?;
-                Ok(exit)
+                // The manifest may go to standard output.
+                let place = args.output.place().filter(|_| manifest != Path::new("-"));
+                let written = write_manifest(image, manifest, args, common).and_then(|hashed| {
+                    term::print_names(&hashed.text)?;
+                    hashed.report.map_or(Ok(()), |report| json::print(&report))?;
+                    Ok(hashed.exit)
+                });
+                json::or_failed::<Hash>(place, image, written)
             }
             (None, Some(task)) => write_share(image, task, args, common),
             (None, None) => Ok(Exit::Done),
@@ -134,7 +138,8 @@ fn hash_image(image: &Path, args: &HashArgs, common: &Common, pool: &Pool) -> Re
     let (of_disk, of_file) = open::fail_if_changed(disk.layers(), digests)?;
     let mut hashed = Hashed { text: Vec::new(), report: None, exit: Exit::Done };
     if args.output.is_json() {
-        let mut report = Hash::of(&disk).disk(range.start..range.start.saturating_add(content.len()), &of_disk);
+        let covered = range.start..range.start.saturating_add(content.len());
+        let mut report = Hash::of(&disk).disk(covered.clone(), &of_disk).losses(&disk, covered);
         if let Some(of_file) = &of_file {
             report = report.file(disk.image().source().len(), of_file);
         }
@@ -201,7 +206,7 @@ fn write_manifest(image: &Path, manifest: &Path, args: &HashArgs, common: &Commo
         let roots = open::fail_if_changed(disk.layers(), created.map_err(failed))?;
         target.complete(false)?;
         if args.output.is_json() {
-            hashed.report = Some(Hash::of(&disk).root(&roots));
+            hashed.report = Some(Hash::of(&disk).losses(&disk, range.clone()).root(&roots));
         } else {
             hashed.text = root_lines(image, &roots);
         }

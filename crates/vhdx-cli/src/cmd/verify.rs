@@ -54,9 +54,9 @@ fn with_manifests(manifest: &Path, args: &VerifyArgs, common: &Common, pool: &Po
         });
         match verified {
             Ok(Exit::Done) => {}
-            Ok(exit) => drop(worst.get_or_insert(exit)),
+            Ok(exit) => worst = Some(exit),
             Err(fatal @ (Failure::ClosedPipe { .. } | Failure::Interrupted { .. })) => return Err(fatal),
-            // Verify the other images, too; the first failure decides the exit code.
+            // Verify the other images, too. A mismatch decides the exit code, or else the first failure.
             Err(failure) => {
                 if let Some(reports) = &mut reports {
                     reports.failed::<Verify>(image, &failure)?;
@@ -209,7 +209,7 @@ fn with_list(list: &Path, args: &VerifyArgs, common: &Common, pool: &Pool) -> Re
             Ok(results) => {
                 for report in results {
                     if !report.ok {
-                        worst.get_or_insert(Exit::Mismatch);
+                        worst = Some(Exit::Mismatch);
                     }
                     judge(&first.name, if report.ok { Verdict::Ok } else { Verdict::Mismatch });
                     let is_silent = args.output.is_json() || report.ok && common.quiet;
@@ -221,7 +221,7 @@ fn with_list(list: &Path, args: &VerifyArgs, common: &Common, pool: &Pool) -> Re
             }
             Err(fatal @ (Failure::ClosedPipe { .. } | Failure::Interrupted { .. })) => return Err(fatal),
             Err(failure) => {
-                // Verify the others, too; the first failure decides the exit code.
+                // Verify the others, too. A mismatch decides the exit code, or else the first failure.
                 judge(&first.name, Verdict::NotVerified);
                 if let Failure::Message { text, .. } = &failure {
                     let of = unmatched(possible(first, common));

@@ -37,8 +37,15 @@ pub(crate) fn run(args: &DfArgs, common: &Common) -> Result<Exit, Failure> {
                     None => table.push(df),
                 }
             }
-            Err(failure @ Failure::Message { .. }) if args.images.len() > 1 => exit = failure.report(),
-            Err(failure) => return Err(failure),
+            Err(failure) => {
+                if let Some(reports) = &mut reports {
+                    reports.failed::<Df>(image, &failure)?;
+                }
+                if args.images.len() == 1 || !matches!(failure, Failure::Message { .. }) {
+                    return Err(failure);
+                }
+                exit = failure.report();
+            }
         }
     }
     match reports {

@@ -14,6 +14,7 @@ use crate::args::{Common, JournalArgs, LocateArgs};
 use crate::exit::{Exit, Failure};
 use crate::files::{self, FilePath};
 use crate::json;
+use crate::shell::shell_word;
 use crate::size::{counted, human};
 use crate::term::{self, escape, name_for_output};
 
@@ -80,7 +81,7 @@ pub(crate) fn tell_damaged(disk: &Arc<Disk>, image: &Path, range: Range<u64>) {
             term::message("note", term::HINT, &escape(name));
         }
         if count > u64::try_from(names.len()).unwrap_or(u64::MAX) {
-            let text = format!("`vhdx locate --salvage --loss-map FILE {}` names the others", image.display());
+            let text = format!("`vhdx locate --salvage --loss-map FILE {}` names the others", shell_word(image));
             term::message("hint", term::HINT, &escape(&text));
         }
     }

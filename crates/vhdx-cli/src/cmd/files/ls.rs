@@ -7,7 +7,7 @@ use vhdx_files::{FileKind, Found, Metadata, Named, Node, Time, Unread, Walk};
 
 use crate::args::{Common, LsArgs, TimeChoice};
 use crate::exit::{Exit, Failure};
-use crate::files::Opened;
+use crate::files::{FilePath, Opened};
 use crate::json;
 use crate::size::short;
 use crate::term::{name_for_output, write_csv_field};
@@ -25,8 +25,15 @@ pub(crate) fn run(args: &LsArgs, common: &Common) -> Result<Exit, Failure> {
         });
         match listed {
             Ok(()) => {}
-            Err(failure @ Failure::Message { .. }) if args.paths.len() > 1 => list.exit = failure.report(),
-            Err(failure) => return Err(failure),
+            Err(failure) => {
+                if args.output.is_json() {
+                    json::failed_line::<FileRow>(list.out, &FilePath::parse(argument).image, &failure)?;
+                }
+                if args.paths.len() == 1 || !matches!(failure, Failure::Message { .. }) {
+                    return Err(failure);
+                }
+                list.exit = failure.report();
+            }
         }
     }
     list.end()

@@ -16,6 +16,10 @@ use super::{is_hidden, ls::below};
 pub(crate) fn run(args: &TreeArgs, common: &Common) -> Result<Exit, Failure> {
     let opened = Opened::new(&args.path, args.disk, common)?;
     let node = opened.node()?;
+    let metadata = opened.volume.metadata(node).map_err(|error| opened.failure(&opened.path, error))?;
+    if metadata.kind != FileKind::Directory {
+        return Err(opened.not_directory());
+    }
     let mut out = json::stdout();
     out.write_all(&name_for_output(opened.from.shown(&opened.path).as_bytes()))?;
     writeln!(out)?;

@@ -206,7 +206,7 @@ fn cp_copies_trees_and_files() {
     assert_eq!(fs::read_to_string(&file).unwrap(), "Hello from inside\n");
     // What is there is not replaced without a word.
     let again = vhdx_run(args!["cp", inside(&image, ":/home/me/notes.md"), &file]);
-    assert_fails(&again, 65, &["File exists"]);
+    assert_fails(&again, 73, &[&format!("{}: cannot be made: File exists", file.display()), "pass --force"]);
     assert_eq!(fs::read_to_string(&file).unwrap(), "Hello from inside\n");
     vhdx_run(args!["cp", "--force", inside(&image, ":/home/me/notes.md"), &file]).done();
     assert_eq!(fs::read_to_string(&file).unwrap(), "notes");
@@ -273,12 +273,102 @@ fn cp_never_leaves_its_target() {
     let target = folder.path().join("in/target");
     fs::create_dir(folder.path().join("in")).unwrap();
     let ran = vhdx_run(args!["cp", "-r", inside(&image, ":/"), &target]);
-    assert_eq!(ran.status.code(), Some(65), "{}", ran.err);
+    assert_eq!(ran.status.code(), Some(73), "{}", ran.err);
     assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
     assert_eq!(fs::read_dir(folder.path().join("in")).unwrap().count(), 1);
     assert_eq!(fs::read_to_string(target.join("zz")).unwrap(), "fine");
     assert_eq!(fs::read_to_string(target.join("..%2Foutside%2Fevil")).unwrap(), "evil");
-    assert!(ran.err.contains("is called ..%2Foutside%2Fevil here"), "{}", ran.err);
+    assert!(ran.err.contains("/..%2Foutside%2Fevil: written so"), "{}", ran.err);
+    // Who unpacks an archive trusts it, too.
+    let archive = vhdx_run(args!["tar", inside(&image, ":/")]);
+    assert_fails(&archive, 65, &["/link-to-outside-1: ", "this name twice"]);
+    let names = listed(folder.path(), &archive.out);
+    assert!(names.iter().any(|name| name.ends_with("..%2Foutside%2Fevil")), "{names:?}");
+    let unsafe_part = |name: &String| name.split('/').any(|part| part == "..");
+    assert!(!names.iter().any(unsafe_part), "{names:?}");
+    assert_eq!(names.iter().filter(|name| name.contains("link-to-outside")).count(), 1, "{names:?}");
+    for command in [args!["ls", "-aR", inside(&image, ":/")], args!["find", inside(&image, ":/")]] {
+        let text = vhdx_run(&command).done().text();
+        assert!(text.contains("/..%2Foutside%2Fevil\n") && !text.contains("/../"), "{text}");
+    }
+}
+
+/// The names in an archive.
+fn listed(folder: &Path, archive: &[u8]) -> Vec<String> {
+    let path = folder.join("listed.tar");
+    fs::write(&path, archive).unwrap();
+    let text = run(Command::new("tar").args(["--quoting-style=literal", "-tPf"]).arg(&path)).done().text();
+    text.lines().map(str::to_owned).collect()
+}
+
+/// Capabilities, modes of pipes, and attributes of links.
+#[test]
+fn cp_of_root_keeps_what_only_root_can_set() {
+    if !rustix::process::geteuid().is_root() {
+        return skip("nobody", "no root");
+    }
+    let folder = temp_dir();
+    let tree = folder.path().join("special");
+    fs::create_dir(&tree).unwrap();
+    fs::write(tree.join("ping"), "program").unwrap();
+    let capability = [1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let none = rustix::fs::XattrFlags::empty();
+    rustix::fs::setxattr(tree.join("ping"), "security.capability", &capability, none).unwrap();
+    fs::write(tree.join("passwd"), "program").unwrap();
+    fs::set_permissions(tree.join("passwd"), fs::Permissions::from_mode(0o4755)).unwrap();
+    let fifo = rustix::fs::FileType::Fifo;
+    rustix::fs::mknodat(rustix::fs::CWD, tree.join("pipe"), fifo, rustix::fs::Mode::RUSR, 0).unwrap();
+    fs::set_permissions(tree.join("pipe"), fs::Permissions::from_mode(0o666)).unwrap();
+    symlink("ping", tree.join("link")).unwrap();
+    rustix::fs::lsetxattr(tree.join("link"), "trusted.of-link", b"value", none).unwrap();
+    let Some(image) = ext4(folder.path(), &tree) else { return };
+    let back = folder.path().join("back");
+    vhdx_run(args!["cp", "-r", inside(&image, ":/"), &back]).done();
+    let mut value = [0; 64];
+    let length = rustix::fs::getxattr(back.join("ping"), "security.capability", &mut value).unwrap();
+    assert_eq!(value[..length], capability);
+    let mode = |name: &str| fs::symlink_metadata(back.join(name)).unwrap().permissions().mode() & 0o7777;
+    assert_eq!((mode("passwd"), mode("pipe")), (0o4755, 0o666));
+    let length = rustix::fs::lgetxattr(back.join("link"), "trusted.of-link", &mut value).unwrap();
+    assert_eq!(&value[..length], b"value");
+}
+
+#[test]
+fn cp_names_what_cannot_be_written() {
+    let folder = temp_dir();
+    let Some(image) = ext4(folder.path(), &tree(folder.path())) else { return };
+    let back = folder.path().join("back");
+    vhdx_run(args!["cp", "-r", inside(&image, ":/home"), &back]).done();
+    // Into the folder, under its own name.
+    vhdx_run(args!["cp", "-r", inside(&image, ":/home"), &back]).done();
+    let again = vhdx_run(args!["cp", "-r", inside(&image, ":/home"), &back]);
+    let existing = format!("{}/home/me/notes.md: cannot be made: File exists", back.display());
+    assert_fails(&again, 73, &[&existing, "pass --force to replace"]);
+    vhdx_run(args!["cp", "-r", "--force", inside(&image, ":/home"), &back]).done();
+}
+
+#[test]
+fn failures_of_file_commands_are_json_too() {
+    let folder = temp_dir();
+    let missing = folder.path().join("missing.vhdx");
+    for command in [
+        args!["ls", "--json", &missing],
+        args!["find", "--json", &missing],
+        args!["locate", "--json", "--offset", "0", &missing],
+        args!["df", "--json", &missing],
+        args!["diff", "--files", "--json", &missing],
+    ] {
+        let ran = vhdx_run(&command);
+        assert_fails(&ran, 66, &["missing.vhdx"]);
+        let report: Value = serde_json::from_slice(&ran.out).unwrap();
+        assert!(report["error"].as_str().unwrap().contains("missing.vhdx"), "{report}");
+        let lines = ran.text().lines().count();
+        assert!(lines == 1 || command[0] == "df", "{}", ran.text());
+    }
+    let Some(image) = ext4(folder.path(), &tree(folder.path())) else { return };
+    assert_fails(&vhdx_run(args!["tree", inside(&image, ":/hello.txt")]), 66, &["/hello.txt: is not a directory"]);
+    let hint = vhdx_run(args!["ls", inside(&image, ":/no such")]);
+    assert_fails(&hint, 66, &["no such file or directory"]);
 }
 
 #[test]

@@ -97,6 +97,10 @@ def test_errors_of_files(tree: tuple[Path, Path]) -> None:
         with pytest.raises(kind) as caught:
             use()
         assert isinstance(caught.value, vhdx_mmap.VhdxError)
+    with pytest.raises(IsADirectoryError, match="^/etc: is not a regular file"):
+        volume.read_bytes("/etc")
+    with pytest.raises(NotADirectoryError, match="^/etc/hosts: is not a directory"):
+        volume.listdir("/etc/hosts")
 
 
 def test_the_image_of_the_project() -> None:

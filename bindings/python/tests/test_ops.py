@@ -94,8 +94,9 @@ def test_extraction(any_image: tuple[Path, bytes], tmp_path: Path) -> None:
     assert target.read_bytes() == content
     assert done.digests == {"sha256": hashlib.sha256(content).hexdigest()}
     assert done.data + done.zeros == len(content)
-    with pytest.raises(FileExistsError):
+    with pytest.raises(FileExistsError) as caught:
         disk.extract(target)
+    assert caught.value.filename == str(target) and "os error" not in str(caught.value)
     disk.extract(target, offset=BLOCK, length=1000, sparse=False, overwrite=True)
     assert target.read_bytes() == content[BLOCK : BLOCK + 1000]
     assert os.listdir(tmp_path) == ["disk.raw"]

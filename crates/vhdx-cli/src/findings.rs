@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use vhdx_mmap::{Disk, ErrorKind, Finding, Image, ImageKind, LogState, Severity, ops};
+use vhdx_mmap::{Disk, ErrorKind, Finding, Image, ImageKind, LogState, Rule, Severity, ops};
 
 use crate::args::{Common, ProgressChoice};
 use crate::bulk;
@@ -27,6 +27,7 @@ pub(crate) fn text_of(finding: &Finding) -> String {
 fn advice(path: &Path, image: &Image, finding: &Finding) -> String {
     let word = shell_word(path);
     match finding.detail.kind() {
+        _ if finding.rule == Rule::LogGrowth => "copy the whole file again, if it was truncated".to_owned(),
         ErrorKind::Truncated { .. } => "copy the whole file again".to_owned(),
         ErrorKind::LostBlocks { .. } if matches!(image.log_state(), LogState::Ignored) => {
             "the log may have them: leave out --log ignore".to_owned()

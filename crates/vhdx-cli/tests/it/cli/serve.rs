@@ -362,3 +362,27 @@ fn clients_that_are_killed_in_the_middle_of_a_copy() {
     assert!(ran.out == pattern(1, 0, 16 << 20));
     server.end(libc::SIGTERM).done();
 }
+
+/// systemd passes such sockets, too (`ListenStream=@name`).
+#[test]
+#[cfg(target_os = "linux")]
+fn sockets_without_a_path_are_served() {
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr, UnixListener};
+
+    let folder = temp_dir();
+    let image = write_image(folder.path(), "disk.vhdx", &Spec::default());
+    let name = SocketAddr::from_abstract_name(format!("vhdx-test-{}", std::process::id())).unwrap();
+    let listener = UnixListener::bind_addr(&name).unwrap();
+    let script = "exec 3<&0 0</dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$@\"";
+    let mut command = Command::new("sh");
+    command.args(["-c", script, "sh", env!("CARGO_BIN_EXE_vhdx")]).args(args!["serve", "--quiet", &image]);
+    command.stdin(Stdio::from(std::os::fd::OwnedFd::from(listener))).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let server = command.spawn().unwrap();
+    let mut greeting = [0; 8];
+    UnixStream::connect_addr(&name).unwrap().read_exact(&mut greeting).unwrap();
+    assert_eq!(&greeting, b"NBDMAGIC");
+    let pid = rustix::process::Pid::from_child(&server);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert_eq!(wait(server).done().err, "");
+}

@@ -104,6 +104,28 @@ fn server_ends_when_the_directory_is_unmounted() {
     }
 }
 
+/// A lock or a pipe of a script would be held until the directory is unmounted.
+#[test]
+fn server_keeps_no_file_of_its_caller() {
+    if !can_mount() {
+        return;
+    }
+    let folder = temp_dir();
+    let image = write_image(folder.path(), "disk.vhdx", &crate::kit::builder::Spec::default());
+    let held = folder.path().join("held");
+    std::fs::write(&held, "").unwrap();
+    let point = Point::new();
+    let script = "exec 9<\"$0\"; exec \"$@\"";
+    let mut command = Command::new("sh");
+    command.args(["-c", script]).arg(&held).arg(env!("CARGO_BIN_EXE_vhdx"));
+    run(command.args(args!["mount", "--fuse", "--quiet", &image, point.path()])).done();
+    let server = server_of(&point);
+    let open = std::fs::read_dir(format!("/proc/{}/fd", server.as_raw_nonzero())).unwrap();
+    let open: Vec<PathBuf> = open.filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok()).collect();
+    assert!(open.contains(&image) && !open.contains(&held), "{open:?}");
+    wait_for_end(server, || point.umount());
+}
+
 #[test]
 fn signals_unmount_and_end_the_server() {
     if !can_mount() {
@@ -270,7 +292,7 @@ fn with_partition(folder: &Path, mkfs: &[&str]) -> PathBuf {
         std::fs::write(&from, content).unwrap();
         run(Command::new("mcopy").arg("-i").arg(&raw).arg(&from).arg(format!("::/{name}"))).done();
     }
-    write_image(folder, "disk.vhdx", &disk_of(&raw, true))
+    write_image(folder, "disk.vhdx", &disk_of(&raw, Some(MIB)))
 }
 
 #[test]
@@ -308,7 +330,7 @@ fn loop_devices_on_the_files() {
     }
     let folder = temp_dir();
     let Some(raw) = file_system(folder.path(), &["mkfs.ext4", "-q"], 40 * MIB) else { return };
-    let image = write_image(folder.path(), "disk.vhdx", &disk_of(&raw, true));
+    let image = write_image(folder.path(), "disk.vhdx", &disk_of(&raw, Some(MIB)));
     let point = Point::new();
     let ran = mount(&point, args![&image]).done();
     let second = folder.path().join("second");
@@ -334,7 +356,7 @@ fn ntfs_3g_on_a_partition() {
         std::fs::write(&from, content).unwrap();
         run(Command::new("ntfscp").arg("-q").arg(&raw).arg(&from).arg(&name)).done();
     }
-    let image = write_image(folder.path(), "disk.vhdx", &disk_of(&raw, true));
+    let image = write_image(folder.path(), "disk.vhdx", &disk_of(&raw, Some(MIB)));
     let (point, second) = (Point::new(), Point::new());
     mount(&point, args![&image]).done();
     let part = point.path().join("part1.raw");

@@ -213,17 +213,18 @@ fn damaged_image_is_refused_unless_it_is_salvaged() {
     point.umount();
 }
 
-/// Disk with one partition from 1 MiB on, or none, that has the bytes of a file.
-fn disk_of(raw: &Path, has_partition: bool) -> Spec {
+/// Disk with one partition from `partition` (bytes) on, or none, that has the bytes of a file.
+fn disk_of(raw: &Path, partition: Option<u64>) -> Spec {
     let mut file = File::open(raw).unwrap();
     let size = file.metadata().unwrap().len();
-    let start = if has_partition { MIB } else { 0 };
+    let start = partition.unwrap_or(0);
     let mut table = [0; 512];
     table[446..462].copy_from_slice(&[0, 0, 2, 0, 7, 0, 2, 0, 0, 8, 0, 0, 0, 0, 0, 0]);
+    table[454..458].copy_from_slice(&u32::try_from(start / 512).unwrap().to_le_bytes());
     table[458..462].copy_from_slice(&u32::try_from(size / 512).unwrap().to_le_bytes());
     table[510..].copy_from_slice(&[0x55, 0xaa]);
     let mut pieces: Vec<(u64, Vec<u8>)> = Vec::new();
-    if has_partition {
+    if partition.is_some() {
         pieces.push((0, table.to_vec()));
     }
     for at in (0..size).step_by(1 << 20) {
@@ -287,10 +288,10 @@ fn assert_mounted_by_kernel(command: &[&str], size: u64, options: &str) {
     if !can_mount() {
         return;
     }
-    for has_partition in [true, false] {
+    for partition in [Some(MIB), None] {
         let folder = temp_dir();
         let Some(raw) = file_system(folder.path(), command, size) else { return };
-        let image = write_image(folder.path(), "a disk.vhdx", &disk_of(&raw, has_partition));
+        let image = write_image(folder.path(), "a disk.vhdx", &disk_of(&raw, partition));
         // Down to the files, and back.
         let point = Point::new();
         point.mount(args!["--loop", &image]).done();
@@ -311,6 +312,33 @@ fn assert_mounted_by_kernel(command: &[&str], size: u64, options: &str) {
         assert!(std::fs::read_dir(&second).unwrap().next().is_none());
         assert_eq!(loops_of(&name), Vec::<String>::new());
     }
+}
+
+/// A partition that is not at a page would have to be copied: its file system is mounted from the file of the disk.
+#[test]
+fn partition_at_an_odd_sector() {
+    if !can_mount() {
+        return;
+    }
+    let folder = temp_dir();
+    let Some(raw) = file_system(folder.path(), &["mkfs.ext4", "-q", "-F"], 64 * MIB) else { return };
+    let Some(mounted) = Mount::new(folder.path(), &["-o".as_ref(), "loop".as_ref(), raw.as_os_str()]) else { return };
+    std::fs::write(mounted.0.join("more"), pattern(5, 0, 30_000_000)).unwrap();
+    drop(mounted);
+    let image = write_image(folder.path(), "odd.vhdx", &disk_of(&raw, Some(63 * 512)));
+    let point = Point::new();
+    for chosen in [args!["--loop"], args!["--loop", "--partition", "1"]] {
+        point.mount([chosen, args![&image]].concat()).done();
+        assert_files(&point.path());
+        point.umount();
+    }
+    let ran = point.mount(args![&image]).done();
+    assert!(ran.err.contains("part1.raw: left out") && !point.path().join("part1.raw").exists(), "{}", ran.err);
+    let second = folder.path().join("second");
+    std::fs::create_dir(&second).unwrap();
+    run(Command::new("sh").args(["-c", &hinted(&ran, &second)])).done();
+    assert_files(&second);
+    point.umount();
 }
 
 #[test]
@@ -351,7 +379,7 @@ fn ntfs_by_ntfs_3g() {
     let mounted = Mount(second.clone());
     files().iter().for_each(|(name, content)| std::fs::write(second.join(name), content).unwrap());
     drop(mounted);
-    let image = write_image(folder.path(), "disk.vhdx", &disk_of(&raw, true));
+    let image = write_image(folder.path(), "disk.vhdx", &disk_of(&raw, Some(MIB)));
     let point = Point::new();
     let ran = point.mount(args!["--partition", "1", &image]).done();
     assert!(ran.err.contains("-t ntfs") && ran.err.contains("loop,ro "), "{}", ran.err);
@@ -376,7 +404,7 @@ fn fat_by_mtools() {
         std::fs::write(&from, content).unwrap();
         run(Command::new("mcopy").arg("-i").arg(&raw).arg(&from).arg(format!("::/{name}"))).done();
     }
-    let image = write_image(folder.path(), "disk.vhdx", &disk_of(&raw, true));
+    let image = write_image(folder.path(), "disk.vhdx", &disk_of(&raw, Some(MIB)));
     let point = Point::new();
     let ran = point.mount(args![&image]).done();
     assert!(ran.err.contains("-t vfat -o loop,ro "), "{}", ran.err);

@@ -204,8 +204,9 @@ pub fn shared_blocks(disk: &Disk) -> Vec<Error> {
 
 /// Returns findings about content of a disk that is missing or wrong although no entry of a table says so, layer by
 /// layer: a truncated file ([`ErrorKind::Truncated`]), blocks that overlap (as [`shared_blocks`]), blocks of the disk
-/// in entries of sector bitmaps ([`ErrorKind::StrayBlock`]), and lost entries of the BAT ([`ErrorKind::LostBlocks`]).
-/// For programs that read the content: such a disk reads without an error, or up to one. With the feature `rayon`, the
+/// in entries of sector bitmaps ([`ErrorKind::StrayBlock`]), lost entries of the BAT ([`ErrorKind::LostBlocks`]), and
+/// blocks past the end of the file that are zeros after a replay (the rule V24), which may never have been written. For
+/// programs that read the content: such a disk reads without an error, or up to one. With the feature `rayon`, the
 /// threads of the current pool do it. The cost depends on the size of the BAT, except for its holes; besides, at most
 /// 16 MiB of each file are read, so an image whose unused space is longer is judged by samples. [`check`] looks at
 /// everything. Later calls return what the first one has found.

@@ -143,15 +143,23 @@ fn old_clients_get_an_export_by_its_name() {
 #[test]
 fn contexts_are_those_of_one_export() {
     let server = server();
-    let mut client = connect(&server);
-    client.option(STRUCTURED_REPLY, &[]);
-    let data = [text("layer1"), 1_u32.to_be_bytes().to_vec(), text("base:allocation")].concat();
-    assert_eq!(client.option(SET_META_CONTEXT, &data).len(), 2);
-    assert_eq!(client.option(GO, &go("layer0", &[])).len(), 2);
-    client.send(b"\x25\x60\x95\x13\0\0\0\x07\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\0\0\0\x10\0");
-    let reply = client.take(20);
-    // The last chunk, an error.
-    assert_eq!(reply[4..8], [0, 1, 0x80, 1]);
+    for is_old in [false, true] {
+        for (export, kind) in [("layer0", [0x80, 1]), ("layer1", [0, 5])] {
+            let mut client = connect(&server);
+            client.option(STRUCTURED_REPLY, &[]);
+            let data = [text("layer1"), 1_u32.to_be_bytes().to_vec(), text("base:allocation")].concat();
+            assert_eq!(client.option(SET_META_CONTEXT, &data).len(), 2);
+            if is_old {
+                client.send_option(EXPORT_NAME, export.as_bytes());
+                client.take(10);
+            } else {
+                assert_eq!(client.option(GO, &go(export, &[])).len(), 2);
+            }
+            client.send(b"\x25\x60\x95\x13\0\0\0\x07\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\0\0\0\x10\0");
+            // The last chunk: an error, or the status.
+            assert_eq!(client.take(20)[4..8], [&[0, 1], kind.as_slice()].concat(), "{is_old} {export}");
+        }
+    }
 }
 
 #[test]

@@ -47,9 +47,8 @@ impl Bat<'_> {
             });
             // Without their sector bitmap, partially present blocks are lost, too.
             chunk.partial.retain(|(number, ..)| missing.bitmaps.binary_search(number).is_ok());
-            for (number, count, bytes) in chunk.partial {
-                let start = self.geometry.block_start(number.saturating_mul(self.geometry.chunk_blocks()));
-                missing.add_many(count, start..self.range_of(self.last_of(number)).end, bytes);
+            for (_, count, bytes, range) in chunk.partial {
+                missing.add_many(count, range, bytes);
             }
             (missing, apart, whole_end)
         });
@@ -127,10 +126,13 @@ impl Missing {
     }
 }
 
-/// Partially present blocks that are complete in the file, by chunk: number and bytes.
+/// Partially present blocks that are complete in the file, but whose bits are not: by chunk their number, their bytes,
+/// and the range of the disk from the first to the last of them.
 #[derive(Debug, Default)]
 struct Chunk {
-    partial: Vec<(u64, u64, u64)>,
+    partial: Vec<(u64, u64, u64, Range<u64>)>,
+    /// The last chunk that was looked at, and the place of its sector bitmap.
+    bitmap: Option<(u64, u64)>,
 }
 
 impl Chunk {
@@ -141,12 +143,21 @@ impl Chunk {
             return;
         }
         let (chunk, bytes) = (bat.geometry.chunk_of(claim.block), claim.end.saturating_sub(claim.place));
+        let known = self.bitmap.filter(|(known, _)| *known == chunk);
+        let (_, bitmap) = *self.bitmap.insert(known.unwrap_or_else(|| (chunk, bat.bitmap_place(chunk).unwrap_or(0))));
+        let bits = bat.used_of(claim.block, 0) >> bat.geometry.sector_shift();
+        let start = bitmap.saturating_add(bat.geometry.bitmap_start(claim.block));
+        if bat.view.has(start, start.saturating_add(bits.div_ceil(8))) {
+            return;
+        }
+        let range = bat.range_of(claim.block);
         match self.partial.last_mut() {
-            Some((last, count, sum)) if *last == chunk => {
+            Some((last, count, sum, all)) if *last == chunk => {
                 *count = count.saturating_add(1);
                 *sum = sum.saturating_add(bytes);
+                all.end = range.end;
             }
-            _ => self.partial.push((chunk, 1, bytes)),
+            _ => self.partial.push((chunk, 1, bytes, range)),
         }
     }
 }

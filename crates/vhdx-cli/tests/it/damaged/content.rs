@@ -437,6 +437,18 @@ fn a_truncated_child_has_lost_the_blocks_of_its_sector_bitmap() {
     let found = info_of(&write(folder.path(), "child.vhdx", &child))["truncated"].clone();
     assert_eq!((&found["blocks-present"], &found["blocks-missing"]), (&json!(2), &json!(1)), "{found}");
     assert_eq!(found["bytes-missing"], MIB);
+    // The file ends within the bitmap: it has the bits of block 1, and not those of block 3.
+    let child = Spec::child_of(&base, "base.vhdx").block(1, Block::partial(&sectors(3..9)));
+    let child = child.block(3, Block::partial(&sectors(30..90)));
+    let order = vec![Slot::Block(1), Slot::Block(3), Slot::Bitmap(0)];
+    let mut child = Spec { order, ..child }.build();
+    child.bytes.truncate(child.bitmap_at(0) + 2 * 256 + 10);
+    let path = write(folder.path(), "within.vhdx", &child);
+    let warning = info_of(&path)["warnings"][0].clone();
+    assert_eq!((&warning["code"], &warning["range"]), (&json!("V68"), &json!({ "start": 3 * MIB, "length": MIB })));
+    assert_eq!(info_of(&path)["truncated"]["bytes-missing"], MIB);
+    let (code, report) = check_of(&path);
+    assert_eq!((code, &report["leaks"]), (Some(2), &json!(0)), "{report}");
 }
 
 #[test]

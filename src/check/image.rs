@@ -276,7 +276,7 @@ impl Image {
             self.bat_by_the_book().mark_old_places(counts, slots);
         }
         let bat = self.bat_by_the_book();
-        let absent = absent.and_then(|absent| absent.with_content(&bat, slots, &mut Look::new(length)));
+        let absent = absent.and_then(|absent| absent.with_content(&bat, slots, &mut Look::new(u64::MAX)));
         let absent = absent.map(|(absent, _)| absent);
         // What may be content of blocks that have lost their entries: its length, and its first byte that is not zero.
         let (mut lost, mut first_lost) = (0_u64, None);

@@ -123,22 +123,20 @@ impl Absent {
     /// first; in the others, what such a log has left does not count.
     pub(crate) fn with_content(self, bat: &Bat<'_>, slots: &Slots, look: &mut Look) -> Option<(Self, u64)> {
         let longer = self.log.saturating_add(1);
-        let long = Self {
-            shortest: self.shortest.max(longer),
-            short_last: self.short_last.filter(|last| *last >= longer),
-            ..self
-        };
-        let least = self.log.saturating_add(1).min(self.all);
-        let mut half = look.share(2);
-        [(long, self.all, &mut half, false), (self, least, look, true)].into_iter().find_map(
-            |(absent, least, look, skips_log)| {
-                let spaces = || absent.spaces(bat.view, slots);
-                look.skips_log = skips_log;
-                let is_enough = length_of(spaces()) >= least;
-                let first = if is_enough { look.sample(bat, spaces) } else { None };
-                first.map(|first| (absent, first))
-            },
-        )
+        let short_last = self.short_last.filter(|last| *last >= longer);
+        let long = Self { shortest: self.shortest.max(longer), short_last, ..self };
+        let spaces = || self.spaces(bat.view, slots);
+        let is_long = |space: &Range<u64>| long.fits(bat.view, space.start, space.end);
+        let is_enough = length_of(long.spaces(bat.view, slots)) >= self.all;
+        if is_enough && let Some(first) = look.sample(bat, || long.spaces(bat.view, slots)) {
+            return Some((long, first));
+        }
+        if length_of(spaces()) < longer.min(self.all) {
+            return None;
+        }
+        let mut look = Look { left: look.left.saturating_add(Look::MORE), skips_log: true };
+        let first = look.sample(bat, || spaces().filter(|space| !(is_enough && is_long(space))));
+        first.map(|first| (self, first))
     }
 
     /// Makes the finding: `space` bytes may hold blocks, and the byte at `first` is not zero.
@@ -250,6 +248,9 @@ impl Look {
     /// Most bytes that are read to judge the unused space of an image, when its content is about to be read anyway.
     pub(crate) const FEW: u64 = 16 * MIB;
 
+    /// Most bytes that are read of short spaces besides, when the long ones have shown nothing.
+    const MORE: u64 = 4 * MIB;
+
     /// Length of a sample of space that is too long to be read.
     const SAMPLE: u64 = 16 << 10;
 
@@ -321,7 +322,7 @@ impl Look {
 impl Image {
     /// Looks for content that is missing or wrong although every entry of the BAT can be read: a truncated file, blocks
     /// in one place, blocks in slots of sector bitmaps, and lost entries. Costs a pass over the BAT, except for its
-    /// holes, and at most [`Look::FEW`] bytes of other space, once for each image.
+    /// holes, and at most [`Look::FEW`] and [`Look::MORE`] bytes of other space, once for each image.
     pub(crate) fn survey(&self) -> impl Iterator<Item = Finding> {
         // No thread waits for another one's survey: that could be its own, further up.
         if self.surveyed.get().is_none() {

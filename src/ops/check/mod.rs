@@ -208,7 +208,7 @@ pub fn shared_blocks(disk: &Disk) -> Vec<Error> {
 /// blocks past the end of the file that are zeros after a replay (the rule V24), which may never have been written. For
 /// programs that read the content: such a disk reads without an error, or up to one. With the feature `rayon`, the
 /// threads of the current pool do it. The cost depends on the size of the BAT, except for its holes; besides, at most
-/// 16 MiB of each file are read, so an image whose unused space is longer is judged by samples. [`check`] looks at
+/// 20 MiB of each file are read, so an image whose unused space is longer is judged by samples. [`check`] looks at
 /// everything. Later calls return what the first one has found.
 #[must_use]
 pub fn content_warnings(disk: &Disk) -> Vec<Finding> {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::kit::builder::{FileLength, Image, Slot, Spec};
 use crate::kit::log::Dirty;
-use crate::kit::{Block, GIB, KIB, MIB, Model};
+use crate::kit::{Block, Fill, GIB, KIB, MIB, Model};
 use crate::lab::run as sectors;
 use crate::support::{Ran, run, temp_dir, vhdx};
 
@@ -167,6 +167,25 @@ fn lost_blocks_are_found_besides_longer_spaces_of_zeros() {
         image.bytes.write(room + sector * 4096, &[signature.as_slice(), &[7; 4092]].concat());
     }
     assert_silent(&write(folder.path(), "log.vhdx", &image));
+}
+
+/// What `check` looks at is no sample.
+#[test]
+fn check_finds_every_byte_of_lost_blocks() {
+    let folder = temp_dir();
+    let zeros = Block::full().fill(Fill::Pieces(Vec::new()));
+    for (at, tail) in [(0, 0), (16, 0), (48, 8), (8191, 0), (8176, 40), (80, 40)] {
+        let spec = Spec { leave_blocks_allocated: true, ..Spec::empty(8 * MIB) };
+        let spec = (0..8).fold(spec, |spec, block| spec.block(block, zeros.clone()));
+        let mut image = Spec { raw_bat: (0..8).map(|block| (block, 0)).collect(), ..spec }.build();
+        let end = image.bytes.len();
+        image.bytes.write(end - 8 * MIB + at * KIB, b"content");
+        if tail > 0 {
+            image.bytes.write(end, &vec![0; (tail * MIB) as usize]);
+        }
+        let (code, report) = check_of(&write(folder.path(), "byte.vhdx", &image));
+        assert_eq!((code, &report["corruptions"]), (Some(2), &json!(1)), "{at} {tail}: {report}");
+    }
 }
 
 /// The last block ends with the disk, in the middle of a MiB.

@@ -181,7 +181,7 @@ fn check_finds_every_byte_of_lost_blocks() {
         let end = image.bytes.len();
         image.bytes.write(end - 8 * MIB + at * KIB, b"content");
         if tail > 0 {
-            image.bytes.write(end, &vec![0; (tail * MIB) as usize]);
+            image.bytes.write(end + tail * MIB - 1, &[0]);
         }
         let (code, report) = check_of(&write(folder.path(), "byte.vhdx", &image));
         assert_eq!((code, &report["corruptions"]), (Some(2), &json!(1)), "{at} {tail}: {report}");

@@ -232,7 +232,7 @@ rules! {
     LoggedPayload = "L3", Leak;
     /// Blocks are present if the file has content for them: in a fixed image, and in one without any block, space that
     /// nothing refers to is zero, if blocks fit there and it is longer than the log or long enough for all absent
-    /// blocks.
+    /// blocks. Sectors of an earlier log do not count.
     LostBlocks = "L4", Corruption;
     /// What the format leaves empty is zero: the rest of the header section, gaps, the unused parts of tables and
     /// regions, and BAT entries after that of the last block.

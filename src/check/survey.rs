@@ -3,7 +3,9 @@
 use std::ops::Range;
 
 use crate::error::{Error, ErrorKind, Rule, Severity, Structure};
-use crate::format::{BatEntry, MIB, PayloadBlockState, SectorBitmapState, U64};
+use crate::format::{
+    BatEntry, DataSector, Descriptor, LogEntryHeader, MIB, PayloadBlockState, SECTOR_4K, SectorBitmapState, U64,
+};
 use crate::image::bat::{Bat, Judged};
 use crate::image::{Image, ImageKind, Warning};
 use crate::num::to_u64;
@@ -275,7 +277,7 @@ impl Look {
             // What cannot be read says nothing.
             match bat.view.first_set(Structure::File, at, next) {
                 Ok(Some((found, _))) if self.skips_log && is_of_log(bat.view, found) => {
-                    at = found.saturating_add(1).next_multiple_of(LOG_SECTOR);
+                    at = found.saturating_add(1).next_multiple_of(SECTOR_4K);
                 }
                 Ok(Some((found, _))) => return Some(found),
                 _ => at = next,
@@ -454,12 +456,10 @@ fn length_of(spaces: impl Iterator<Item = Range<u64>>) -> u64 {
     spaces.map(|space| space.end.saturating_sub(space.start)).fold(0, u64::saturating_add)
 }
 
-/// Length of a sector of the log, in bytes (MS-VHDX 2.3.1).
-const LOG_SECTOR: u64 = 4 << 10;
-
-/// Whether the sector with this byte begins like one of a log.
+/// Whether the sector with this byte begins like one of a log (MS-VHDX 2.3.1).
 fn is_of_log(view: &View, at: u64) -> bool {
-    let start = at.saturating_sub(at.checked_rem(LOG_SECTOR).unwrap_or(0));
+    let start = at.saturating_sub(at.checked_rem(SECTOR_4K).unwrap_or(0));
     let signature = view.copy(Structure::File, start, 4).unwrap_or_default();
-    [b"loge", b"desc", b"zero", b"data"].iter().any(|known| signature == *known)
+    let known = [LogEntryHeader::SIGNATURE, Descriptor::DATA, Descriptor::ZERO, DataSector::SIGNATURE];
+    known.iter().any(|known| signature == *known)
 }

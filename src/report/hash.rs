@@ -111,7 +111,7 @@ impl Hash {
         self
     }
 
-    /// Adds how much of a range of the disk is lost, if it was opened to salvage it.
+    /// Adds the number of bytes of a range (in bytes) that are lost, if the disk was opened to salvage it.
     #[must_use]
     pub fn losses(mut self, disk: &Disk, range: Range<u64>) -> Self {
         self.lost_bytes = lost_bytes(disk, range);

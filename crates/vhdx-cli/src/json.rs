@@ -99,7 +99,7 @@ pub(crate) fn line_or_failed<R: Report>(
     result: Result<Exit, Failure>,
 ) -> Result<Exit, Failure> {
     if let (true, Err(failure)) = (is_json, &result) {
-        // As above.
+        // Where that cannot be written, the message that follows says more.
         drop(failed_line::<R>(&mut stdout(), image, failure));
     }
     result

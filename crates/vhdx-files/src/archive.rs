@@ -17,8 +17,8 @@ const MOST_IN_HEADER: u32 = 0o777_7777;
 
 /// Writes a file, or a directory with everything in it, as a stream in the format of tar (POSIX.1-2001, pax), with
 /// `name` as the name of its beginning; empty for the root. No name in the stream leads elsewhere ([`Found::path`]),
-/// and none occurs twice. Owners, modes, times in nanoseconds, links and extended
-/// attributes are kept; holes become zeros. Returns the number of files and directories.
+/// and none occurs twice. Owners, modes, times in nanoseconds, links and extended attributes are kept; holes become
+/// zeros. Returns the number of files and directories.
 ///
 /// What cannot be read goes to `unread`, and is left out, unless it fails in the midst of its content: then the stream
 /// ends with an error, for there is no way to take back what was written.

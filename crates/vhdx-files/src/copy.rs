@@ -162,6 +162,7 @@ struct Level {
 struct Finish {
     /// Names from the target on.
     way: Vec<Vec<u8>>,
+    /// Path from the root of the copied tree.
     path: Vec<u8>,
     metadata: Metadata,
     node: Node,

@@ -223,7 +223,7 @@ fn serve_sockets(args: &ServeArgs, passed: Vec<Listener>, exports: Exports, limi
     let default = exports.has_default().then_some("");
     // The default export has a name, too, which need not be listed.
     let names: Vec<&str> = default.into_iter().chain(names.skip(usize::from(exports.has_default()))).collect();
-    // Sockets that were passed may have no name, and nobody asks for it without a program.
+    // Sockets that were passed may have no path, and only a program needs the URI.
     let first = listeners.first().zip(names.first()).filter(|_| !args.command.is_empty());
     let first = first.map(|(listener, name)| uri(listener, name)).transpose().map_err(system)?.unwrap_or_default();
     if args.command.is_empty() && !was_passed {

@@ -188,7 +188,7 @@ impl Messages<'_> {
         }
     }
 
-    /// Tells of a file that could not be read, or not be written here.
+    /// Names a file that could not be read, or not be written here, and keeps the exit code.
     fn failed(&self, told: &mut Told, at: &[u8], error: &Error) {
         let Error::Host(what, cause) = error else {
             told.exit = first_but_for_damage(told.exit, Exit::Corrupt);
@@ -204,7 +204,7 @@ impl Messages<'_> {
         }
     }
 
-    /// Tells what was not told of each file, and returns the exit code.
+    /// Prints the numbers of files that were not named, and returns the exit code.
     fn finish(&self) -> Exit {
         let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         if told.has_existing {
